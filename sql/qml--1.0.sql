@@ -1,0 +1,580 @@
+\echo Use "CREATE EXTENSION qml" to load this file. \quit
+
+-- The path is pinned before anything else, so that no name below can resolve to
+-- an object that somebody else made (CVE-2018-1058, CVE-2022-2625).  Everything is
+-- created by plain CREATE: an object that exists already must stop the script.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+CREATE SCHEMA qml;
+REVOKE ALL ON SCHEMA qml FROM PUBLIC;
+COMMENT ON SCHEMA qml IS 'qml background jobs: types, tables and views; the functions qml_* live in the schema of the extension';
+
+-------------------------------------------------------------------------------
+-- Types
+-------------------------------------------------------------------------------
+
+CREATE TYPE qml.job_state AS ENUM
+	('scheduled', 'enqueued', 'processing', 'awaiting_retry', 'succeeded', 'failed', 'deleted');
+REVOKE ALL ON TYPE qml.job_state FROM PUBLIC;
+COMMENT ON TYPE qml.job_state IS 'state of a job; qml_can_transition() tells which may follow which';
+
+-------------------------------------------------------------------------------
+-- Storage.  Rows are written by the C code alone (table access method, not SQL):
+-- src/live.h and src/history.h repeat the order of the columns, and
+-- src/catalog.c checks it when it first looks.
+-------------------------------------------------------------------------------
+
+CREATE TABLE qml.queue (
+	id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name text NOT NULL UNIQUE,
+	paused boolean NOT NULL DEFAULT false,
+	dropped boolean NOT NULL DEFAULT false,
+	options jsonb NOT NULL DEFAULT '{}',
+	created_at timestamptz NOT NULL DEFAULT now()
+);
+REVOKE ALL ON TABLE qml.queue FROM PUBLIC;
+COMMENT ON TABLE qml.queue IS 'queues and their options; a dropped queue keeps its row, because finished jobs still name it';
+COMMENT ON COLUMN qml.queue.id IS 'what jobs refer to';
+COMMENT ON COLUMN qml.queue.name IS 'the name that callers use';
+COMMENT ON COLUMN qml.queue.paused IS 'a paused queue accepts jobs and gives none';
+COMMENT ON COLUMN qml.queue.dropped IS 'dropped; enqueueing or creating it again revives the row with default options';
+COMMENT ON COLUMN qml.queue.options IS 'options as given to qml_create_queue and qml_alter_queue, validated';
+COMMENT ON COLUMN qml.queue.created_at IS 'when the queue was created, or revived';
+
+-- Fixed-width columns first, those that a claim changes among them; the payload
+-- last, so that the WAL record of a claim repeats neither (see doc/design.md).
+CREATE TABLE qml.live (
+	id uuid NOT NULL PRIMARY KEY,
+	created_at timestamptz NOT NULL,
+	queue_id int NOT NULL,
+	priority int NOT NULL,
+	state qml.job_state NOT NULL,
+	attempt int NOT NULL,
+	uncounted int NOT NULL,
+	max_retries int NOT NULL,
+	timeout_ms int NOT NULL,
+	created_by regrole NOT NULL,
+	run_at timestamptz,
+	started_at timestamptz,
+	lease_expires_at timestamptz,
+	worker text,
+	server text,
+	method text NOT NULL,
+	job_type text,
+	metadata jsonb,
+	progress jsonb,
+	errors jsonb,
+	reason text,
+	payload jsonb NOT NULL
+) WITH (fillfactor = 70,
+	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+	autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000,
+	autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_cost_delay = 0);
+REVOKE ALL ON TABLE qml.live FROM PUBLIC;
+-- Covers enqueued and processing rows alike, so that a claim changes no indexed
+-- column and stays a HOT update; the order is that in which jobs are claimed.
+CREATE INDEX live_ready ON qml.live (queue_id, priority DESC, id) WHERE run_at IS NULL;
+CREATE INDEX live_due ON qml.live (run_at) WHERE run_at IS NOT NULL;
+COMMENT ON TABLE qml.live IS 'jobs that are not finished; read it through the view qml.job';
+COMMENT ON INDEX qml.live_ready IS 'enqueued and processing jobs in the order in which they are claimed';
+COMMENT ON INDEX qml.live_due IS 'scheduled and awaiting_retry jobs in the order in which they become due';
+COMMENT ON COLUMN qml.live.id IS 'job id, a version 7 uuid unless the caller brought its own';
+COMMENT ON COLUMN qml.live.created_at IS 'when the job was enqueued';
+COMMENT ON COLUMN qml.live.queue_id IS 'qml.queue.id; no foreign key, which would lock the parent row for every job';
+COMMENT ON COLUMN qml.live.priority IS 'higher is claimed first';
+COMMENT ON COLUMN qml.live.state IS 'scheduled, enqueued, processing or awaiting_retry';
+COMMENT ON COLUMN qml.live.attempt IS 'attempts begun; the fencing token of the current claim, only ever grows';
+COMMENT ON COLUMN qml.live.uncounted IS 'attempts that do not count against max_retries: released ones, and all before a retry by hand';
+COMMENT ON COLUMN qml.live.max_retries IS 'retries allowed after the first counted attempt';
+COMMENT ON COLUMN qml.live.timeout_ms IS 'how long an attempt may run, milliseconds';
+COMMENT ON COLUMN qml.live.created_by IS 'the role that enqueued the job, by oid';
+COMMENT ON COLUMN qml.live.run_at IS 'when a scheduled or awaiting_retry job becomes ready; NULL in the other states';
+COMMENT ON COLUMN qml.live.started_at IS 'when the latest attempt began';
+COMMENT ON COLUMN qml.live.lease_expires_at IS 'until when the claim holds; NULL unless processing';
+COMMENT ON COLUMN qml.live.worker IS 'the worker that holds the claim';
+COMMENT ON COLUMN qml.live.server IS 'the server that the worker belongs to';
+COMMENT ON COLUMN qml.live.method IS 'what to do';
+COMMENT ON COLUMN qml.live.job_type IS 'free classification by the caller';
+COMMENT ON COLUMN qml.live.metadata IS 'an object that the caller attached';
+COMMENT ON COLUMN qml.live.progress IS 'what qml_progress said last';
+COMMENT ON COLUMN qml.live.errors IS 'one object per failed attempt';
+COMMENT ON COLUMN qml.live.reason IS 'the reason given to qml_schedule';
+COMMENT ON COLUMN qml.live.payload IS 'arguments of the method';
+
+CREATE TABLE qml.history (
+	id uuid NOT NULL,
+	created_at timestamptz NOT NULL,
+	queue_id int NOT NULL,
+	priority int NOT NULL,
+	state qml.job_state NOT NULL,
+	attempt int NOT NULL,
+	uncounted int NOT NULL,
+	max_retries int NOT NULL,
+	timeout_ms int NOT NULL,
+	created_by regrole NOT NULL,
+	finished_at timestamptz NOT NULL,
+	expires_at timestamptz NOT NULL,
+	started_at timestamptz,
+	worker text,
+	server text,
+	method text NOT NULL,
+	job_type text,
+	metadata jsonb,
+	progress jsonb,
+	errors jsonb,
+	reason text,
+	payload jsonb NOT NULL,
+	result jsonb
+) PARTITION BY RANGE (expires_at);
+REVOKE ALL ON TABLE qml.history FROM PUBLIC;
+COMMENT ON TABLE qml.history IS 'finished jobs, one partition per day (or month, when far ahead) of expiry; src/history.c makes and drops the partitions';
+COMMENT ON COLUMN qml.history.id IS 'job id; unique among unexpired and unfinished jobs';
+COMMENT ON COLUMN qml.history.created_at IS 'when the job was enqueued';
+COMMENT ON COLUMN qml.history.queue_id IS 'qml.queue.id';
+COMMENT ON COLUMN qml.history.priority IS 'higher is claimed first';
+COMMENT ON COLUMN qml.history.state IS 'succeeded, failed or deleted';
+COMMENT ON COLUMN qml.history.attempt IS 'attempts begun';
+COMMENT ON COLUMN qml.history.uncounted IS 'attempts that did not count against max_retries';
+COMMENT ON COLUMN qml.history.max_retries IS 'retries allowed after the first counted attempt';
+COMMENT ON COLUMN qml.history.timeout_ms IS 'how long an attempt might run, milliseconds';
+COMMENT ON COLUMN qml.history.created_by IS 'the role that enqueued the job, by oid';
+COMMENT ON COLUMN qml.history.finished_at IS 'when the job reached its final state';
+COMMENT ON COLUMN qml.history.expires_at IS 'from when on the job is no longer visible';
+COMMENT ON COLUMN qml.history.started_at IS 'when the last attempt began';
+COMMENT ON COLUMN qml.history.worker IS 'the worker that finished the job';
+COMMENT ON COLUMN qml.history.server IS 'the server that the worker belonged to';
+COMMENT ON COLUMN qml.history.method IS 'what was to do';
+COMMENT ON COLUMN qml.history.job_type IS 'free classification by the caller';
+COMMENT ON COLUMN qml.history.metadata IS 'an object that the caller attached';
+COMMENT ON COLUMN qml.history.progress IS 'what qml_progress said last';
+COMMENT ON COLUMN qml.history.errors IS 'one object per failed attempt';
+COMMENT ON COLUMN qml.history.reason IS 'the reason given to qml_delete or qml_schedule';
+COMMENT ON COLUMN qml.history.payload IS 'arguments of the method';
+COMMENT ON COLUMN qml.history.result IS 'what the worker gave to qml_succeed';
+
+CREATE TABLE qml.lock (
+	resource text NOT NULL PRIMARY KEY,
+	owner text NOT NULL,
+	fence bigint NOT NULL,
+	acquired_at timestamptz NOT NULL,
+	expires_at timestamptz NOT NULL
+);
+REVOKE ALL ON TABLE qml.lock FROM PUBLIC;
+COMMENT ON TABLE qml.lock IS 'named locks with an owner, an end and a fencing number';
+COMMENT ON COLUMN qml.lock.resource IS 'name of the lock';
+COMMENT ON COLUMN qml.lock.owner IS 'who holds it';
+COMMENT ON COLUMN qml.lock.fence IS 'fencing number of this holding, from qml.lock_fence';
+COMMENT ON COLUMN qml.lock.acquired_at IS 'when this holding began';
+COMMENT ON COLUMN qml.lock.expires_at IS 'when anybody else may take it over';
+
+-- One sequence for all locks: a lock that was released and made anew must not
+-- start again below the numbers it gave out before.
+CREATE SEQUENCE qml.lock_fence;
+REVOKE ALL ON SEQUENCE qml.lock_fence FROM PUBLIC;
+COMMENT ON SEQUENCE qml.lock_fence IS 'fencing numbers of named locks';
+
+CREATE TABLE qml.acl (
+	grantee regrole NOT NULL,
+	capability text NOT NULL CHECK (capability IN ('enqueue', 'work', 'monitor', 'admin')),
+	queue text,
+	grantor regrole NOT NULL,
+	granted_at timestamptz NOT NULL DEFAULT now()
+);
+REVOKE ALL ON TABLE qml.acl FROM PUBLIC;
+-- Two indexes, because UNIQUE NULLS NOT DISTINCT is not there before 15.
+CREATE UNIQUE INDEX acl_queue ON qml.acl (grantee, capability, queue) WHERE queue IS NOT NULL;
+CREATE UNIQUE INDEX acl_all ON qml.acl (grantee, capability) WHERE queue IS NULL;
+COMMENT ON TABLE qml.acl IS 'who may do what to which queue; written by qml_grant and qml_revoke';
+COMMENT ON INDEX qml.acl_queue IS 'one row per grantee, capability and queue';
+COMMENT ON INDEX qml.acl_all IS 'one row per grantee and capability for all queues';
+COMMENT ON COLUMN qml.acl.grantee IS 'role, by oid';
+COMMENT ON COLUMN qml.acl.capability IS 'enqueue, work, monitor or admin';
+COMMENT ON COLUMN qml.acl.queue IS 'name of the queue, which need not exist yet; NULL: all queues';
+COMMENT ON COLUMN qml.acl.grantor IS 'role that granted it';
+COMMENT ON COLUMN qml.acl.granted_at IS 'when it was granted';
+
+CREATE TABLE qml.instance (
+	system_identifier bigint NOT NULL,
+	database oid NOT NULL,
+	adopted_at timestamptz NOT NULL DEFAULT now()
+);
+REVOKE ALL ON TABLE qml.instance FROM PUBLIC;
+COMMENT ON TABLE qml.instance IS 'the server and database that these jobs belong to; a row that names another one means that this is a copy, which stays idle until qml_adopt()';
+COMMENT ON COLUMN qml.instance.system_identifier IS 'of pg_control_system()';
+COMMENT ON COLUMN qml.instance.database IS 'oid of the database';
+COMMENT ON COLUMN qml.instance.adopted_at IS 'when the extension was created or the copy adopted';
+
+-- A dump that left out jobs would lose them; history partitions are ordinary
+-- tables to pg_dump and need no mark.
+SELECT pg_catalog.pg_extension_config_dump('qml.queue', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.queue_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.live', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.lock', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.lock_fence', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.acl', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.instance', '');
+
+INSERT INTO qml.instance (system_identifier, database)
+	SELECT s.system_identifier, d.oid
+	FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+	WHERE d.datname = pg_catalog.current_database();
+
+-- Backends keep queues, rights and the instance in memory.  The trigger tells
+-- them of any change, by qml's functions, by hand or by a restore.
+CREATE FUNCTION qml.invalidate() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'qml_invalidate' LANGUAGE C;
+REVOKE ALL ON FUNCTION qml.invalidate() FROM PUBLIC;
+COMMENT ON FUNCTION qml.invalidate() IS 'trigger: tells all backends that the table changed';
+
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.queue
+	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
+COMMENT ON TRIGGER invalidate ON qml.queue IS 'tells all backends that queues changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.acl
+	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
+COMMENT ON TRIGGER invalidate ON qml.acl IS 'tells all backends that rights changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.instance
+	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
+COMMENT ON TRIGGER invalidate ON qml.instance IS 'tells all backends that the instance changed';
+
+-------------------------------------------------------------------------------
+-- Views.  A view's functions run as the reader, so that qml.job_access() sees
+-- who asks; the tables are read as the view's owner.
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION qml.job_access(queue_id int, created_by regrole) RETURNS int
+	AS 'MODULE_PATHNAME', 'qml_job_access' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.job_access(int, regrole) FROM PUBLIC;
+COMMENT ON FUNCTION qml.job_access(int, regrole) IS 'what the current role sees of a job: 0 nothing, 1 the job without its contents, 2 all';
+
+CREATE FUNCTION qml.queue_access(queue text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_queue_access' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.queue_access(text) FROM PUBLIC;
+COMMENT ON FUNCTION qml.queue_access(text) IS 'whether the current role has any capability on the queue, or monitors all';
+
+CREATE FUNCTION qml.is_admin() RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_is_admin' LANGUAGE C STABLE;
+REVOKE ALL ON FUNCTION qml.is_admin() FROM PUBLIC;
+COMMENT ON FUNCTION qml.is_admin() IS 'whether the current role has the capability admin for all queues';
+
+CREATE VIEW qml.job WITH (security_barrier = true) AS
+SELECT l.id,
+	q.name AS queue,
+	l.method,
+	CASE WHEN qml.job_access(l.queue_id, l.created_by) > 1 THEN l.payload END AS payload,
+	l.state,
+	l.priority,
+	l.attempt,
+	l.max_retries,
+	l.run_at,
+	l.created_at,
+	l.started_at,
+	NULL::timestamptz AS finished_at,
+	NULL::timestamptz AS expires_at,
+	l.lease_expires_at,
+	l.worker,
+	l.server,
+	l.timeout_ms * interval '1 millisecond' AS timeout,
+	NULL::jsonb AS result,
+	CASE WHEN qml.job_access(l.queue_id, l.created_by) > 1 THEN l.progress END AS progress,
+	CASE WHEN qml.job_access(l.queue_id, l.created_by) > 1 THEN l.errors -> -1 ->> 'error' END AS error,
+	CASE WHEN qml.job_access(l.queue_id, l.created_by) > 1 THEN l.errors END AS errors,
+	CASE WHEN qml.job_access(l.queue_id, l.created_by) > 1 THEN l.metadata END AS metadata,
+	l.job_type,
+	l.reason,
+	pg_catalog.pg_get_userbyid(l.created_by) AS created_by
+FROM qml.live l
+JOIN qml.queue q ON q.id = l.queue_id
+WHERE qml.job_access(l.queue_id, l.created_by) > 0
+UNION ALL
+SELECT h.id,
+	q.name,
+	h.method,
+	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.payload END,
+	h.state,
+	h.priority,
+	h.attempt,
+	h.max_retries,
+	NULL::timestamptz,
+	h.created_at,
+	h.started_at,
+	h.finished_at,
+	h.expires_at,
+	NULL::timestamptz,
+	h.worker,
+	h.server,
+	h.timeout_ms * interval '1 millisecond',
+	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.result END,
+	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.progress END,
+	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.errors -> -1 ->> 'error' END,
+	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.errors END,
+	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.metadata END,
+	h.job_type,
+	h.reason,
+	pg_catalog.pg_get_userbyid(h.created_by)
+FROM qml.history h
+JOIN qml.queue q ON q.id = h.queue_id
+WHERE h.expires_at > pg_catalog.statement_timestamp()
+	AND qml.job_access(h.queue_id, h.created_by) > 0;
+REVOKE ALL ON TABLE qml.job FROM PUBLIC;
+COMMENT ON VIEW qml.job IS 'all jobs that the current role may see; contents (payload, result, progress, errors, metadata) are NULL where it may only monitor';
+COMMENT ON COLUMN qml.job.id IS 'job id';
+COMMENT ON COLUMN qml.job.queue IS 'name of the queue';
+COMMENT ON COLUMN qml.job.method IS 'what to do';
+COMMENT ON COLUMN qml.job.payload IS 'arguments of the method';
+COMMENT ON COLUMN qml.job.state IS 'state of the job';
+COMMENT ON COLUMN qml.job.priority IS 'higher is claimed first';
+COMMENT ON COLUMN qml.job.attempt IS 'attempts begun; the token that acknowledgements carry';
+COMMENT ON COLUMN qml.job.max_retries IS 'retries allowed after the first counted attempt';
+COMMENT ON COLUMN qml.job.run_at IS 'when a scheduled or awaiting_retry job becomes ready';
+COMMENT ON COLUMN qml.job.created_at IS 'when the job was enqueued';
+COMMENT ON COLUMN qml.job.started_at IS 'when the latest attempt began';
+COMMENT ON COLUMN qml.job.finished_at IS 'when the job reached a final state';
+COMMENT ON COLUMN qml.job.expires_at IS 'from when on a finished job is no longer visible';
+COMMENT ON COLUMN qml.job.lease_expires_at IS 'until when the claim holds';
+COMMENT ON COLUMN qml.job.worker IS 'the worker that holds, or held, the claim';
+COMMENT ON COLUMN qml.job.server IS 'the server that the worker belongs to';
+COMMENT ON COLUMN qml.job.timeout IS 'how long an attempt may run';
+COMMENT ON COLUMN qml.job.result IS 'what the worker gave to qml_succeed';
+COMMENT ON COLUMN qml.job.progress IS 'what qml_progress said last';
+COMMENT ON COLUMN qml.job.error IS 'error of the last failed attempt';
+COMMENT ON COLUMN qml.job.errors IS 'one object per failed attempt: attempt, at, error, error_type, stack_trace, worker';
+COMMENT ON COLUMN qml.job.metadata IS 'an object that the caller attached';
+COMMENT ON COLUMN qml.job.job_type IS 'free classification by the caller';
+COMMENT ON COLUMN qml.job.reason IS 'the reason given to qml_delete or qml_schedule';
+COMMENT ON COLUMN qml.job.created_by IS 'the role that enqueued the job';
+
+CREATE VIEW qml.queue_info WITH (security_barrier = true) AS
+SELECT q.name, q.paused, q.options, q.created_at
+FROM qml.queue q
+WHERE NOT q.dropped AND qml.queue_access(q.name);
+REVOKE ALL ON TABLE qml.queue_info FROM PUBLIC;
+COMMENT ON VIEW qml.queue_info IS 'queues that the current role has a capability on';
+COMMENT ON COLUMN qml.queue_info.name IS 'name of the queue';
+COMMENT ON COLUMN qml.queue_info.paused IS 'a paused queue accepts jobs and gives none';
+COMMENT ON COLUMN qml.queue_info.options IS 'options set on the queue; what is not set follows the settings';
+COMMENT ON COLUMN qml.queue_info.created_at IS 'when the queue was created';
+
+CREATE VIEW qml.lock_info AS
+SELECT l.resource, l.owner, l.fence, l.acquired_at, l.expires_at
+FROM qml.lock l
+WHERE l.expires_at > pg_catalog.statement_timestamp();
+REVOKE ALL ON TABLE qml.lock_info FROM PUBLIC;
+COMMENT ON VIEW qml.lock_info IS 'named locks that are held';
+COMMENT ON COLUMN qml.lock_info.resource IS 'name of the lock';
+COMMENT ON COLUMN qml.lock_info.owner IS 'who holds it';
+COMMENT ON COLUMN qml.lock_info.fence IS 'fencing number of this holding';
+COMMENT ON COLUMN qml.lock_info.acquired_at IS 'when this holding began';
+COMMENT ON COLUMN qml.lock_info.expires_at IS 'when anybody else may take it over';
+
+CREATE VIEW qml.acl_info WITH (security_barrier = true) AS
+SELECT pg_catalog.pg_get_userbyid(a.grantee) AS grantee, a.capability, a.queue,
+	pg_catalog.pg_get_userbyid(a.grantor) AS grantor, a.granted_at
+FROM qml.acl a
+WHERE qml.is_admin() OR pg_catalog.pg_has_role(a.grantee, 'USAGE');
+REVOKE ALL ON TABLE qml.acl_info FROM PUBLIC;
+COMMENT ON VIEW qml.acl_info IS 'capabilities: all for an administrator, one''s own otherwise';
+COMMENT ON COLUMN qml.acl_info.grantee IS 'role that has the capability';
+COMMENT ON COLUMN qml.acl_info.capability IS 'enqueue, work, monitor or admin';
+COMMENT ON COLUMN qml.acl_info.queue IS 'name of the queue; NULL: all queues';
+COMMENT ON COLUMN qml.acl_info.grantor IS 'role that granted it';
+COMMENT ON COLUMN qml.acl_info.granted_at IS 'when it was granted';
+
+-------------------------------------------------------------------------------
+-- Producers
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_enqueue(method text, payload jsonb DEFAULT '{}',
+	queue text DEFAULT 'default', priority int DEFAULT 0, run_at timestamptz DEFAULT NULL,
+	max_retries int DEFAULT NULL, timeout interval DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	job_type text DEFAULT NULL, id uuid DEFAULT NULL) RETURNS uuid
+	AS 'MODULE_PATHNAME', 'qml_enqueue' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid) IS
+	'enqueue a job as part of the current transaction; returns its id';
+
+CREATE FUNCTION @extschema@.qml_enqueue_many(method text, payloads jsonb[],
+	queue text DEFAULT 'default', priority int DEFAULT 0, run_at timestamptz DEFAULT NULL,
+	max_retries int DEFAULT NULL, timeout interval DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	job_type text DEFAULT NULL) RETURNS SETOF uuid
+	AS 'MODULE_PATHNAME', 'qml_enqueue_many' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_enqueue_many(text, jsonb[], text, int, timestamptz, int, interval, jsonb, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_enqueue_many(text, jsonb[], text, int, timestamptz, int, interval, jsonb, text) IS
+	'enqueue one job per payload; returns their ids in the order of the payloads';
+
+-------------------------------------------------------------------------------
+-- Workers
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_fetch(worker text DEFAULT NULL, queues text[] DEFAULT NULL,
+	batch int DEFAULT 1, lease interval DEFAULT NULL) RETURNS SETOF qml.job
+	AS 'MODULE_PATHNAME', 'qml_fetch' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_fetch(text, text[], int, interval) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_fetch(text, text[], int, interval) IS
+	'claim up to batch ready jobs; no row when none is ready; never waits for a lock';
+
+CREATE FUNCTION @extschema@.qml_heartbeat(id uuid, attempt int, lease interval DEFAULT NULL)
+	RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'qml_heartbeat' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_heartbeat(uuid, int, interval) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_heartbeat(uuid, int, interval) IS 'extend the lease of a claimed job; returns its new end';
+
+CREATE FUNCTION @extschema@.qml_progress(id uuid, attempt int, progress jsonb) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_progress' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_progress(uuid, int, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_progress(uuid, int, jsonb) IS 'say how far a claimed job is';
+
+CREATE FUNCTION @extschema@.qml_succeed(id uuid, attempt int, result jsonb DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_succeed' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_succeed(uuid, int, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_succeed(uuid, int, jsonb) IS 'finish a claimed job with its result';
+
+CREATE FUNCTION @extschema@.qml_succeed_many(ids uuid[], attempts int[], results jsonb[] DEFAULT NULL)
+	RETURNS SETOF uuid
+	AS 'MODULE_PATHNAME', 'qml_succeed_many' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_succeed_many(uuid[], int[], jsonb[]) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_succeed_many(uuid[], int[], jsonb[]) IS
+	'finish several claimed jobs; returns the ids that were accepted, stale claims are passed over';
+
+CREATE FUNCTION @extschema@.qml_fail(id uuid, attempt int, error text, error_type text DEFAULT NULL,
+	stack_trace text DEFAULT NULL, retry boolean DEFAULT true, retry_at timestamptz DEFAULT NULL)
+	RETURNS qml.job_state
+	AS 'MODULE_PATHNAME', 'qml_fail' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_fail(uuid, int, text, text, text, boolean, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_fail(uuid, int, text, text, text, boolean, timestamptz) IS
+	'report a failed attempt; returns awaiting_retry, or failed when no retry is left';
+
+CREATE FUNCTION @extschema@.qml_release(id uuid, attempt int) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_release' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_release(uuid, int) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_release(uuid, int) IS 'give a claimed job back; the attempt does not count against its retries';
+
+-------------------------------------------------------------------------------
+-- Control and reading
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_can_transition("from" qml.job_state, "to" qml.job_state) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_can_transition' LANGUAGE C STABLE;
+REVOKE ALL ON FUNCTION @extschema@.qml_can_transition(qml.job_state, qml.job_state) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_can_transition(qml.job_state, qml.job_state) IS 'whether a job may go from one state to the other';
+
+CREATE FUNCTION @extschema@.qml_job(id uuid) RETURNS qml.job
+	AS 'MODULE_PATHNAME', 'qml_job' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_job(uuid) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_job(uuid) IS 'one job; NULL when it is unknown, expired or not to be seen by the current role';
+
+CREATE FUNCTION @extschema@.qml_counts(OUT state qml.job_state, OUT count bigint) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'qml_counts' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_counts() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_counts() IS 'number of jobs by state, all states listed';
+
+CREATE FUNCTION @extschema@.qml_queue_counts(OUT queue text, OUT state qml.job_state, OUT count bigint)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'qml_queue_counts' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_queue_counts() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_queue_counts() IS 'number of jobs by queue and state, where there are any';
+
+CREATE FUNCTION @extschema@.qml_delete(id uuid, reason text DEFAULT NULL) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_delete' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_delete(uuid, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_delete(uuid, text) IS 'delete a job; false when it was deleted already';
+
+CREATE FUNCTION @extschema@.qml_retry(id uuid) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_retry' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_retry(uuid) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_retry(uuid) IS 'enqueue a failed, scheduled or awaiting_retry job now; false when it is enqueued already';
+
+CREATE FUNCTION @extschema@.qml_schedule(id uuid, run_at timestamptz, reason text DEFAULT NULL) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_schedule' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_schedule(uuid, timestamptz, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_schedule(uuid, timestamptz, text) IS 'put an enqueued or scheduled job off until run_at; false when that is its time already';
+
+CREATE FUNCTION @extschema@.qml_set_state(id uuid, state qml.job_state, data jsonb DEFAULT '{}') RETURNS qml.job
+	AS 'MODULE_PATHNAME', 'qml_set_state' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) IS 'any transition that the state table allows, by an administrator; returns the job';
+
+-------------------------------------------------------------------------------
+-- Queues
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_create_queue(name text, options jsonb DEFAULT '{}') RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_create_queue' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_create_queue(text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_create_queue(text, jsonb) IS 'create a queue with options';
+
+CREATE FUNCTION @extschema@.qml_alter_queue(name text, options jsonb) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_alter_queue' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_alter_queue(text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_alter_queue(text, jsonb) IS 'set options of a queue; an option that is null returns to the setting';
+
+CREATE FUNCTION @extschema@.qml_drop_queue(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_drop_queue' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_drop_queue(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_drop_queue(text) IS 'drop a queue that has no unfinished jobs, with the capabilities granted on it';
+
+CREATE FUNCTION @extschema@.qml_pause_queue(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_pause_queue' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_pause_queue(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_pause_queue(text) IS 'stop giving out jobs of a queue';
+
+CREATE FUNCTION @extschema@.qml_resume_queue(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_resume_queue' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_resume_queue(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_resume_queue(text) IS 'give out jobs of a paused queue again';
+
+-------------------------------------------------------------------------------
+-- Maintenance
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_promote_due(max int DEFAULT 1000) RETURNS int
+	AS 'MODULE_PATHNAME', 'qml_promote_due' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_promote_due(int) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_promote_due(int) IS 'enqueue up to max scheduled and awaiting_retry jobs that are due; returns how many';
+
+CREATE FUNCTION @extschema@.qml_reclaim(max int DEFAULT 1000) RETURNS int
+	AS 'MODULE_PATHNAME', 'qml_reclaim' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_reclaim(int) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_reclaim(int) IS 'take up to max jobs back whose lease is over; returns how many';
+
+CREATE FUNCTION @extschema@.qml_cleanup() RETURNS bigint
+	AS 'MODULE_PATHNAME', 'qml_cleanup' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_cleanup() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_cleanup() IS 'drop history partitions that are expired as a whole, make those that will be needed, delete expired locks; returns how many jobs and locks went';
+
+CREATE FUNCTION @extschema@.qml_maintain() RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'qml_maintain' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_maintain() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_maintain() IS 'all maintenance in one call; returns what each step did';
+
+CREATE FUNCTION @extschema@.qml_adopt() RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_adopt' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_adopt() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_adopt() IS 'let a restored or copied database work: jobs that were processing are enqueued again';
+
+-------------------------------------------------------------------------------
+-- Named locks
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_try_lock(resource text, owner text, ttl interval) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'qml_try_lock' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_try_lock(text, text, interval) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_try_lock(text, text, interval) IS 'take or refresh a named lock; returns its fencing number, NULL when another owner holds it';
+
+CREATE FUNCTION @extschema@.qml_unlock(resource text, owner text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_unlock' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_unlock(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_unlock(text, text) IS 'release a named lock; false when the owner does not hold it';
+
+-------------------------------------------------------------------------------
+-- Rights
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_grant(grantee regrole, capability text, queue text DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_grant' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_grant(regrole, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_grant(regrole, text, text) IS 'give a role a capability (enqueue, work, monitor, admin) on one queue or on all';
+
+CREATE FUNCTION @extschema@.qml_revoke(grantee regrole, capability text, queue text DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_revoke' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_revoke(regrole, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_revoke(regrole, text, text) IS 'take a capability back; with no queue, on all queues';

@@ -1,0 +1,34 @@
+/*
+ * args.h
+ *		Arguments of SQL functions, checked.
+ *
+ * Each getter raises an error that names the argument: 22004 where NULL makes no
+ * sense, 22023 where a value is out of range, 54000 where a document is too
+ * large.
+ */
+#ifndef QML_ARGS_H
+#define QML_ARGS_H
+
+#include "fmgr.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+extern void qml_args_require(FunctionCallInfo fcinfo, int arg, const char *name);
+extern char *qml_args_name(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen);
+extern char *qml_args_name_or_null(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen);
+extern void qml_args_check_name(const char *value, const char *name, int maxlen);
+extern int	qml_args_int(FunctionCallInfo fcinfo, int arg, const char *name, int min, int max);
+extern pg_uuid_t *qml_args_uuid(FunctionCallInfo fcinfo, int arg, const char *name);
+extern TimestampTz qml_args_time_or_null(FunctionCallInfo fcinfo, int arg, const char *name);
+extern int64 qml_args_duration(FunctionCallInfo fcinfo, int arg, const char *name);
+extern Datum qml_args_document(FunctionCallInfo fcinfo, int arg, const char *name);
+extern void qml_args_check_document(Datum document, const char *name);
+extern Datum qml_args_object(FunctionCallInfo fcinfo, int arg, const char *name);
+extern Datum qml_args_text(FunctionCallInfo fcinfo, int arg, int maxbytes);
+extern void qml_args_array(FunctionCallInfo fcinfo, int arg, const char *name, Oid type,
+						   Datum **elements, bool **nulls, int *count);
+
+extern int64 qml_interval_usecs(const Interval *interval);
+
+#endif

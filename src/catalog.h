@@ -1,0 +1,80 @@
+/*
+ * catalog.h
+ *		Where qml's own objects are, and the columns of its tables.
+ */
+#ifndef QML_CATALOG_H
+#define QML_CATALOG_H
+
+#include "qml.h"
+
+/* Columns of qml.live and qml.history; the first ten are the same in both. */
+enum
+{
+	LIVE_ID = 1,
+	LIVE_CREATED_AT,
+	LIVE_QUEUE_ID,
+	LIVE_PRIORITY,
+	LIVE_STATE,
+	LIVE_ATTEMPT,
+	LIVE_UNCOUNTED,
+	LIVE_MAX_RETRIES,
+	LIVE_TIMEOUT_MS,
+	LIVE_CREATED_BY,
+	LIVE_RUN_AT,
+	LIVE_STARTED_AT,
+	LIVE_LEASE_EXPIRES_AT,
+	LIVE_WORKER,
+	LIVE_SERVER,
+	LIVE_METHOD,
+	LIVE_JOB_TYPE,
+	LIVE_METADATA,
+	LIVE_PROGRESS,
+	LIVE_ERRORS,
+	LIVE_REASON,
+	LIVE_PAYLOAD,
+	LIVE_NATTS = LIVE_PAYLOAD
+};
+
+enum
+{
+	HISTORY_FINISHED_AT = LIVE_CREATED_BY + 1,
+	HISTORY_EXPIRES_AT,
+	HISTORY_STARTED_AT,
+	HISTORY_WORKER,
+	HISTORY_SERVER,
+	HISTORY_METHOD,
+	HISTORY_JOB_TYPE,
+	HISTORY_METADATA,
+	HISTORY_PROGRESS,
+	HISTORY_ERRORS,
+	HISTORY_REASON,
+	HISTORY_PAYLOAD,
+	HISTORY_RESULT,
+	HISTORY_NATTS = HISTORY_RESULT
+};
+
+typedef struct QmlCatalog
+{
+	Oid			schema;			/* qml */
+	Oid			function_schema;	/* where qml_* functions are */
+	Oid			owner;			/* of the tables */
+	Oid			live;
+	Oid			live_pkey;
+	Oid			live_ready;
+	Oid			live_due;
+	Oid			history;
+	Oid			queue;
+	Oid			acl;
+	Oid			instance;
+	Oid			job_type;		/* row type of the view qml.job */
+	Oid			state_type;
+	Oid			states[QML_STATES];
+	bool		adopted;		/* false: a copy that must stay idle */
+} QmlCatalog;
+
+extern void qml_catalog_init(void);
+extern const QmlCatalog *qml_catalog(void);
+extern const QmlCatalog *qml_catalog_to_work(void);
+extern QmlState qml_catalog_state(Oid label);
+
+#endif

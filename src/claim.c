@@ -1,0 +1,180 @@
+/*
+ * claim.c
+ *		Giving out jobs: ready ones become processing, each to one worker.
+ *
+ * No planner and no executor: the index live_ready is walked in the order in
+ * which jobs are to be claimed, and each enqueued row is updated on the spot
+ * without waiting.  A row that somebody else has is passed over.  So a claim
+ * never sorts, never reads the backlog, never takes more than its batch and never
+ * waits for a lock, whatever the statistics say.
+ *
+ * The update changes no indexed column: the index covers enqueued and processing
+ * rows alike, and a claim is a HOT update while its page has room.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+
+#include "catalog.h"
+#include "claim.h"
+#include "compat.h"
+#include "fault.h"
+#include "queue.h"
+#include "rights.h"
+#include "transition.h"
+
+/* One call. */
+typedef struct ClaimState
+{
+	const QmlClaim *claim;
+	QmlWriter	writer;
+	Relation	ready;
+	TimestampTz now;
+	Datum	   *rows;
+	int			count;
+} ClaimState;
+
+/* Where the last fetch from all queues ended, so that no queue starves. */
+static int	last_queue_id = 0;
+
+/* Takes the job in live.slot; false if somebody else has it. */
+static bool
+claim_row(ClaimState *state, const QmlQueue *queue)
+{
+	int64		lease = state->claim->lease >= 0 ? state->claim->lease : qml_queue_lease(queue);
+	QmlJob		job;
+
+	qml_job_from_live(state->writer.live.slot, &job);
+	qml_transition_set(&job, QML_PROCESSING, state->now);
+	job.worker = state->claim->worker;
+	job.lease_expires_at = state->now + lease;
+	if (qml_writer_put(&state->writer, &job, false) != TM_Ok)
+		return false;
+	QML_FAULT("claim.after_lock");
+	state->rows[state->count++] = qml_job_to_row(&job, true);
+	return true;
+}
+
+/* Takes ready jobs of one queue until there are none or the batch is full. */
+static void
+claim_from_queue(ClaimState *state, const QmlQueue *queue)
+{
+	Snapshot	snapshot = qml_writer_snapshot(&state->writer);
+	TupleTableSlot *slot = state->writer.live.slot;
+	IndexScanDesc scan = qml_index_beginscan(state->writer.live.rel, state->ready, snapshot, 1);
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (state->count < state->claim->batch &&
+		   index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (qml_job_live_state(slot) == QML_ENQUEUED)
+			(void) claim_row(state, queue);
+	}
+	index_endscan(scan);
+}
+
+/* The lowest queue id above `after` that the index has an entry for; 0: none. */
+static int
+next_queue_id(ClaimState *state, int after)
+{
+	Snapshot	snapshot = qml_writer_snapshot(&state->writer);
+	IndexScanDesc scan = qml_index_beginscan(state->writer.live.rel, state->ready, snapshot, 1);
+	ScanKeyData key;
+	int			id = 0;
+
+	ScanKeyInit(&key, 1, BTGreaterStrategyNumber, F_INT4GT, Int32GetDatum(after));
+	scan->xs_want_itup = true;
+	index_rescan(scan, &key, 1, NULL, 0);
+	if (index_getnext_tid(scan, ForwardScanDirection) != NULL)
+	{
+		bool		isnull;
+
+		id = DatumGetInt32(index_getattr(scan->xs_itup, 1, scan->xs_itupdesc, &isnull));
+	}
+	index_endscan(scan);
+	return id;
+}
+
+static void
+claim_from_range(ClaimState *state, int after, int upto)
+{
+	int			id = after;
+
+	while (state->count < state->claim->batch &&
+		   (id = next_queue_id(state, id)) != 0 && id <= upto)
+	{
+		const QmlQueue *queue = qml_queue_by_id(id);
+
+		if (queue->paused || !qml_rights_allow(QML_CAN_WORK, queue->name))
+			continue;
+		claim_from_queue(state, queue);
+		if (state->count > 0)
+			last_queue_id = id;
+	}
+}
+
+/* All queues that have jobs, beginning after the one that was served last. */
+static void
+claim_from_all(ClaimState *state)
+{
+	int			start = last_queue_id;
+
+	claim_from_range(state, start, INT_MAX);
+	if (start > 0)
+		claim_from_range(state, 0, start);
+}
+
+static void
+claim_from_list(ClaimState *state)
+{
+	for (int i = 0; i < state->claim->nqueues && state->count < state->claim->batch; i++)
+	{
+		const QmlQueue *queue = qml_queue_by_name(state->claim->queues[i]);
+
+		if (queue && !queue->paused)
+			claim_from_queue(state, queue);
+	}
+}
+
+static void
+check_rights(const QmlClaim *claim)
+{
+	if (claim->queues == NULL)
+		qml_rights_require_any(QML_CAN_WORK);
+	for (int i = 0; i < claim->nqueues; i++)
+		qml_rights_require(QML_CAN_WORK, claim->queues[i]);
+}
+
+/*
+ * Claims up to claim->batch jobs and puts them into rows, as values of type
+ * qml.job; returns how many.
+ */
+int
+qml_claim_batch(const QmlClaim *claim, Datum *rows)
+{
+	const QmlCatalog *cat = qml_catalog_to_work();
+	ClaimState	state = {.claim = claim,.rows = rows};
+
+	check_rights(claim);
+	state.now = GetCurrentTimestamp();
+	qml_writer_open(&state.writer, false);
+	state.ready = index_open(cat->live_ready, RowExclusiveLock);
+
+	if (claim->queues)
+		claim_from_list(&state);
+	else
+		claim_from_all(&state);
+
+	index_close(state.ready, NoLock);
+	qml_writer_close(&state.writer);
+	QML_FAULT_AT_COMMIT("claim.before_commit");
+	return state.count;
+}

@@ -1,0 +1,63 @@
+/*
+ * compat.h
+ *		Differences between PostgreSQL 14 and 18, in this file alone: the code
+ *		reads as for the newest server.
+ */
+#ifndef QML_COMPAT_H
+#define QML_COMPAT_H
+
+#include "access/genam.h"
+#include "access/tableam.h"
+#include "catalog/pg_namespace.h"
+#include "executor/executor.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+
+/* Before 16 PGDLLEXPORT is empty, and the library is built with hidden symbols. */
+#if PG_VERSION_NUM < 160000
+#undef PGDLLEXPORT
+#define PGDLLEXPORT __attribute__((visibility("default")))
+#endif
+
+/* A function that SQL calls: exported on every version. */
+#define QML_FUNCTION(name) \
+	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(name)
+
+#if PG_VERSION_NUM < 180000
+#define qml_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#else
+#define qml_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#endif
+
+#if PG_VERSION_NUM < 160000
+typedef bool QmlUpdateIndexes;
+#define QML_UPDATE_NO_INDEXES false
+#define qml_exec_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
+#else
+typedef TU_UpdateIndexes QmlUpdateIndexes;
+#define QML_UPDATE_NO_INDEXES TU_None
+#define qml_exec_insert_index_tuples(rri, slot, estate) \
+	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false)
+#endif
+
+#if PG_VERSION_NUM < 160000
+#define qml_schema_is_usable(schema, role) \
+	(pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK)
+#else
+#define qml_schema_is_usable(schema, role) \
+	(object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK)
+#endif
+
+#if PG_VERSION_NUM < 150000
+#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+#define qml_random() ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
+#else
+#include "common/pg_prng.h"
+#define qml_random() pg_prng_double(&pg_global_prng_state)
+#endif
+
+#endif

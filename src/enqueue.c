@@ -1,0 +1,144 @@
+/*
+ * enqueue.c
+ *		Adding jobs, as part of the caller's transaction.
+ *
+ * Rows go below the executor into qml.live; no subtransaction, no NOTIFY, nothing
+ * that could not be part of a prepared transaction.  A job exists if and only if
+ * the transaction commits.
+ */
+#include "postgres.h"
+
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "enqueue.h"
+#include "fault.h"
+#include "history.h"
+#include "queue.h"
+#include "rights.h"
+#include "table.h"
+#include "uuid.h"
+
+/* Rows written together. */
+#define ROWS_AT_ONCE 256
+
+/* A job of the request, all but its id and payload. */
+static void
+prepare_job(const QmlEnqueue *request, QmlJob *job)
+{
+	const QmlQueue *queue;
+	TimestampTz now = GetCurrentTimestamp();
+
+	qml_rights_require(QML_CAN_ENQUEUE, request->queue);
+	queue = qml_queue_to_enqueue(request->queue);
+
+	memset(job, 0, sizeof(*job));
+	job->created_at = now;
+	job->queue_id = queue->id;
+	job->priority = request->priority;
+	job->state = request->run_at > now ? QML_SCHEDULED : QML_ENQUEUED;
+	job->max_retries = request->max_retries >= 0 ?
+		request->max_retries : qml_queue_max_retries(queue);
+	job->timeout_ms = request->timeout_ms >= 0 ?
+		request->timeout_ms : qml_queue_timeout_ms(queue);
+	job->created_by = GetUserId();
+	job->run_at = job->state == QML_SCHEDULED ? request->run_at : QML_NO_TIME;
+	job->started_at = QML_NO_TIME;
+	job->lease_expires_at = QML_NO_TIME;
+	job->method = request->method;
+	job->job_type = request->job_type;
+	job->metadata = request->metadata;
+}
+
+/*
+ * qml.live's primary key sees to unfinished jobs; the id of one that is finished
+ * and still to be seen must not come again either.
+ */
+static void
+check_own_id(const pg_uuid_t *id)
+{
+	Snapshot	snapshot = qml_table_snapshot();
+	QmlTable	leaf;
+	QmlJob		job;
+
+	if (qml_history_find(id, snapshot, AccessShareLock, &leaf, &job))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("job %s exists already", qml_job_id_string(id)),
+				 errdetail("It is finished; its id is free again when it has expired.")));
+	UnregisterSnapshot(snapshot);
+}
+
+/* Adds one job.  own_id: under the id given, otherwise under a new one. */
+void
+qml_enqueue_one(const QmlEnqueue *request, Datum payload, pg_uuid_t *id, bool own_id)
+{
+	QmlTable	live;
+	QmlJob		job;
+
+	prepare_job(request, &job);
+	if (!own_id)
+		qml_uuid_generate(id);
+	job.id = *id;
+	job.payload = payload;
+
+	qml_table_open(&live, qml_catalog()->live, RowExclusiveLock);
+	qml_job_to_live(&job, live.row);
+	qml_table_insert(&live, live.row);
+	QML_FAULT("enqueue.after_insert");
+	/* After the insert: whoever finishes the same id meanwhile is seen then. */
+	if (own_id)
+		check_own_id(id);
+	qml_table_close(&live);
+	QML_FAULT_AT_COMMIT("enqueue.precommit");
+}
+
+/* Adds one job per payload; fills ids in the same order. */
+void
+qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, pg_uuid_t *ids)
+{
+	QmlTable	live;
+	QmlJob	   *jobs;
+	TupleTableSlot **rows;
+	int			nrows = Min(count, ROWS_AT_ONCE);
+
+	if (count == 0)
+	{
+		qml_rights_require(QML_CAN_ENQUEUE, request->queue);
+		return;
+	}
+	qml_table_open(&live, qml_catalog()->live, RowExclusiveLock);
+	jobs = palloc(sizeof(QmlJob) * nrows);
+	rows = palloc(sizeof(TupleTableSlot *) * nrows);
+	prepare_job(request, &jobs[0]);
+	for (int i = 0; i < nrows; i++)
+	{
+		jobs[i] = jobs[0];
+		rows[i] = MakeSingleTupleTableSlot(RelationGetDescr(live.rel), &TTSOpsVirtual);
+	}
+
+	for (int done = 0; done < count;)
+	{
+		int			n = Min(count - done, nrows);
+
+		for (int i = 0; i < n; i++)
+		{
+			qml_uuid_generate(&ids[done + i]);
+			jobs[i].id = ids[done + i];
+			jobs[i].payload = payloads[done + i];
+			qml_job_to_live(&jobs[i], rows[i]);
+		}
+		qml_table_insert_many(&live, rows, n);
+		QML_FAULT("enqueue.after_insert");
+		CHECK_FOR_INTERRUPTS();
+		done += n;
+	}
+
+	for (int i = 0; i < nrows; i++)
+		ExecDropSingleTupleTableSlot(rows[i]);
+	qml_table_close(&live);
+	QML_FAULT_AT_COMMIT("enqueue.precommit");
+}

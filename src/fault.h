@@ -1,0 +1,29 @@
+/*
+ * fault.h
+ *		Places where tests may make qml fail.  Nothing of it is in a release build.
+ *
+ * With -DQML_FAULTS the setting qml.faults, a list of name:action[:nth]
+ * separated by commas, arms a point: at its nth passage in a backend (the first
+ * unless told otherwise) it raises an ERROR (error), ends the session (fatal),
+ * or kills the backend with SIGABRT, which makes the server restart (abort).
+ */
+#ifndef QML_FAULT_H
+#define QML_FAULT_H
+
+#ifdef QML_FAULTS
+
+extern void qml_fault_init(void);
+extern void qml_fault_reached(const char *name);
+extern void qml_fault_at_commit(const char *name);
+
+#define QML_FAULT(name) qml_fault_reached(name)
+#define QML_FAULT_AT_COMMIT(name) qml_fault_at_commit(name)
+
+#else
+
+#define qml_fault_init() ((void) 0)
+#define QML_FAULT(name) ((void) 0)
+#define QML_FAULT_AT_COMMIT(name) ((void) 0)
+
+#endif
+#endif

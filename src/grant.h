@@ -1,0 +1,13 @@
+/*
+ * grant.h
+ *		Giving capabilities to roles and taking them back.
+ */
+#ifndef QML_GRANT_H
+#define QML_GRANT_H
+
+#include "rights.h"
+
+extern void qml_grant_give(Oid grantee, QmlCapability capability, const char *queue);
+extern void qml_grant_take(Oid grantee, QmlCapability capability, const char *queue);
+
+#endif

@@ -1,0 +1,391 @@
+/*
+ * history.c
+ *		Finished jobs, in partitions by time of expiry.
+ *
+ * A partition covers a day of expires_at, or thirty days where that lies more
+ * than 45 days ahead; days begin at midnight UTC.  Neighbours never overlap: a
+ * new partition is cut to the gap it is made for.  Maintenance makes partitions
+ * ahead of need; whoever finishes a job and finds none makes it then, as the
+ * owner of the tables.
+ *
+ * Making one takes ShareUpdateExclusiveLock on qml.history, which stops neither
+ * readers nor writers.  Dropping an expired one needs AccessExclusiveLock on both;
+ * it is tried, never waited for, because everybody else would queue up behind.
+ * Rows past their expires_at are nobody's any more: readers pass over them and
+ * nothing is moved out of them, so a partition that is expired as a whole can go.
+ *
+ * Each partition has its own index on id, not a part of one on qml.history:
+ * pg_dump carries partitions as ordinary tables, and would carry that index too.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "partitioning/partbounds.h"
+#include "partitioning/partdesc.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/partcache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "fault.h"
+#include "history.h"
+#include "queue.h"
+#include "spi.h"
+
+#define NEAR_WIDTH USECS_PER_DAY
+#define FAR_WIDTH (30 * USECS_PER_DAY)
+#define FAR_DISTANCE (45 * USECS_PER_DAY)
+
+/* How far beyond the need of today maintenance makes partitions. */
+#define AHEAD_DAYS 2
+
+/* A partition; lower and upper are those of the gap where leaf is InvalidOid. */
+typedef struct Leaf
+{
+	Oid			leaf;
+	TimestampTz lower;
+	TimestampTz upper;
+} Leaf;
+
+/* The partition that was needed last; most jobs finish into the same one. */
+static Leaf last_leaf = {InvalidOid};
+
+static void
+forget_leaf(Datum arg, Oid relid)
+{
+	/* New partitions do not change old ones: only its own end matters. */
+	if (relid == InvalidOid || relid == last_leaf.leaf)
+		last_leaf.leaf = InvalidOid;
+}
+
+void
+qml_history_init(void)
+{
+	CacheRegisterRelcacheCallback(forget_leaf, (Datum) 0);
+}
+
+static TimestampTz
+bound_at(PartitionBoundInfo bounds, int offset)
+{
+	if (offset < 0)
+		return DT_NOBEGIN;
+	if (offset >= bounds->ndatums)
+		return DT_NOEND;
+	switch (bounds->kind[offset][0])
+	{
+		case PARTITION_RANGE_DATUM_MINVALUE:
+			return DT_NOBEGIN;
+		case PARTITION_RANGE_DATUM_MAXVALUE:
+			return DT_NOEND;
+		default:
+			return DatumGetTimestampTz(bounds->datums[offset][0]);
+	}
+}
+
+/* The partition that a time falls into, or the gap between two. */
+static Leaf
+find_leaf(TimestampTz at)
+{
+	Relation	history = table_open(qml_catalog()->history, AccessShareLock);
+	PartitionKey key = RelationGetPartitionKey(history);
+	PartitionDesc desc = RelationGetPartitionDesc(history, true);
+	Leaf		found = {InvalidOid, DT_NOBEGIN, DT_NOEND};
+
+	if (desc->nparts > 0)
+	{
+		Datum		value = TimestampTzGetDatum(at);
+		bool		equal;
+		int			offset = partition_range_datum_bsearch(key->partsupfunc, key->partcollation,
+														   desc->boundinfo, 1, &value, &equal);
+		int			index = desc->boundinfo->indexes[offset + 1];
+
+		if (index >= 0)
+			found.leaf = desc->oids[index];
+		found.lower = bound_at(desc->boundinfo, offset);
+		found.upper = bound_at(desc->boundinfo, offset + 1);
+	}
+	/* Not held to the end, so that dropping an expired partition finds it free. */
+	table_close(history, AccessShareLock);
+	return found;
+}
+
+static char *
+format_bound(TimestampTz time)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	/* Bounds are whole days, UTC. */
+	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range")));
+	return psprintf("%04d-%02d-%02d", tm.tm_year, tm.tm_mon, tm.tm_mday);
+}
+
+static void
+create_leaf(TimestampTz lower, TimestampTz upper)
+{
+	char	   *from = format_bound(lower);
+	char	   *name = psprintf("history_p%.4s%.2s%.2s", from, from + 5, from + 8);
+	QmlSpi		spi;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	(void) qml_spi_execute(psprintf("CREATE TABLE qml.%s (LIKE qml.history INCLUDING COMMENTS)",
+									name), 0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	(void) qml_spi_execute(psprintf("REVOKE ALL ON TABLE qml.%s FROM PUBLIC", name),
+						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	(void) qml_spi_execute(psprintf("CREATE INDEX %s_id ON qml.%s (id)", name, name),
+						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	(void) qml_spi_execute(psprintf("ALTER TABLE qml.history ATTACH PARTITION qml.%s "
+									"FOR VALUES FROM ('%s 00:00:00+00') TO ('%s 00:00:00+00')",
+									name, from, format_bound(upper)),
+						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	qml_spi_end(&spi);
+	CommandCounterIncrement();
+}
+
+/* Makes the partition for a time unless it is there; true if it was made. */
+static bool
+ensure_leaf(TimestampTz at)
+{
+	int64		width = at - GetCurrentTimestamp() > FAR_DISTANCE ? FAR_WIDTH : NEAR_WIDTH;
+	TimestampTz lower = at - at % width;
+	Leaf		gap = find_leaf(at);
+
+	if (OidIsValid(gap.leaf))
+		return false;
+	LockRelationOid(qml_catalog()->history, ShareUpdateExclusiveLock);
+	/* Somebody else may have made it while this one waited. */
+	gap = find_leaf(at);
+	if (OidIsValid(gap.leaf))
+		return false;
+	create_leaf(Max(lower, gap.lower), Min(lower + width, gap.upper));
+	return true;
+}
+
+/* The partition that takes rows which expire then; made when missing. */
+Oid
+qml_history_leaf_for(TimestampTz expires_at)
+{
+	if (!OidIsValid(last_leaf.leaf) ||
+		expires_at < last_leaf.lower || expires_at >= last_leaf.upper)
+	{
+		Leaf		leaf = find_leaf(expires_at);
+
+		if (!OidIsValid(leaf.leaf))
+		{
+			(void) ensure_leaf(expires_at);
+			leaf = find_leaf(expires_at);
+		}
+		last_leaf = leaf;
+	}
+	return last_leaf.leaf;
+}
+
+static Oid
+find_id_index(Relation leaf)
+{
+	List	   *indexes = RelationGetIndexList(leaf);
+	ListCell   *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		bool		fits = index->rd_index->indkey.values[0] == LIVE_ID &&
+			index->rd_index->indisvalid && RelationGetIndexPredicate(index) == NIL;
+
+		index_close(index, NoLock);
+		if (fits)
+			return lfirst_oid(lc);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("partition \"%s.%s\" has no index on column \"id\"", QML_SCHEMA,
+					RelationGetRelationName(leaf)),
+			 errhint("Create one: each partition of \"%s.history\" needs it.", QML_SCHEMA)));
+}
+
+static bool
+find_in_leaf(QmlTable *leaf, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
+{
+	Relation	index = index_open(find_id_index(leaf->rel), AccessShareLock);
+	IndexScanDesc scan = qml_index_beginscan(leaf->rel, index, snapshot, 1);
+	ScanKeyData key;
+	bool		found;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	index_rescan(scan, &key, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, leaf->slot);
+	if (found)
+		qml_job_from_history(leaf->slot, job);
+	index_endscan(scan);
+	index_close(index, NoLock);
+	return found && job->expires_at > GetCurrentTimestamp();
+}
+
+/*
+ * Finds an unexpired job.  True: leaf is open, locked in lockmode, and its slot
+ * holds the row; the caller closes it.
+ */
+bool
+qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode, QmlTable *leaf,
+				 QmlJob *job)
+{
+	Relation	history = table_open(qml_catalog()->history, AccessShareLock);
+	PartitionDesc desc = RelationGetPartitionDesc(history, true);
+	int			nparts = desc->nparts;
+	Oid		   *oids = palloc(sizeof(Oid) * (nparts + 1));
+
+	memcpy(oids, desc->oids, sizeof(Oid) * nparts);
+	table_close(history, AccessShareLock);
+
+	for (int i = 0; i < nparts; i++)
+	{
+		if (!qml_table_try_open(leaf, oids[i], lockmode))
+			continue;
+		if (find_in_leaf(leaf, id, snapshot, job))
+			return true;
+		qml_table_close(leaf);
+		UnlockRelationOid(oids[i], lockmode);
+	}
+	return false;
+}
+
+/* Makes the partitions that will be needed soon; returns how many. */
+int
+qml_history_prepare(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			made = 0;
+	ListCell   *lc;
+
+	foreach(lc, qml_queue_ttls())
+	{
+		int64		ttl = *(int64 *) lfirst(lc);
+
+		if (ttl == 0)
+			continue;
+		for (int day = 0; day <= AHEAD_DAYS; day++)
+		{
+			if (ensure_leaf(now + ttl + day * USECS_PER_DAY))
+				made++;
+		}
+	}
+	return made;
+}
+
+/* Rows of a partition: counted, or estimated where that would take long. */
+static int64
+count_rows(Oid leaf)
+{
+	Relation	rel = try_table_open(leaf, AccessShareLock);
+	TupleTableSlot *slot;
+	TableScanDesc scan;
+	Snapshot	snapshot;
+	int64		rows = 0;
+
+	if (rel == NULL)
+		return 0;
+	/* A gigabyte; past that the statistics will do. */
+	if (RelationGetNumberOfBlocks(rel) > 131072 && rel->rd_rel->reltuples >= 0)
+	{
+		rows = (int64) rel->rd_rel->reltuples;
+		table_close(rel, AccessShareLock);
+		return rows;
+	}
+	slot = table_slot_create(rel, NULL);
+	snapshot = qml_table_snapshot();
+	scan = table_beginscan(rel, snapshot, 0, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		rows++;
+	}
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return rows;
+}
+
+/* Drops one partition if nobody is using it. */
+static bool
+drop_leaf(Oid leaf)
+{
+	Oid			history = qml_catalog()->history;
+	ObjectAddress object;
+
+	if (!ConditionalLockRelationOid(history, AccessExclusiveLock))
+		return false;
+	if (!ConditionalLockRelationOid(leaf, AccessExclusiveLock))
+	{
+		UnlockRelationOid(history, AccessExclusiveLock);
+		return false;
+	}
+	/* The lock let news in: somebody else may have dropped it. */
+	if (get_rel_name(leaf) == NULL)
+		return false;
+
+	ObjectAddressSet(object, RelationRelationId, leaf);
+	performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
+	CommandCounterIncrement();
+	return true;
+}
+
+/* Partitions that ended before now, in no order. */
+static List *
+expired_leaves(void)
+{
+	Relation	history = table_open(qml_catalog()->history, AccessShareLock);
+	PartitionDesc desc = RelationGetPartitionDesc(history, true);
+	TimestampTz now = GetCurrentTimestamp();
+	List	   *expired = NIL;
+
+	for (int i = 0; desc->nparts > 0 && i < desc->boundinfo->ndatums; i++)
+	{
+		int			index = desc->boundinfo->indexes[i];
+
+		/* indexes[i] is the partition whose upper bound is datum i. */
+		if (index >= 0 && bound_at(desc->boundinfo, i) <= now)
+			expired = lappend_oid(expired, desc->oids[index]);
+	}
+	table_close(history, AccessShareLock);
+	return expired;
+}
+
+/*
+ * Drops all partitions that are expired as a whole and not in use; returns the
+ * number of their rows, and of the partitions.
+ */
+int64
+qml_history_expire(int *partitions)
+{
+	int64		rows = 0;
+	ListCell   *lc;
+
+	*partitions = 0;
+	foreach(lc, expired_leaves())
+	{
+		int64		in_leaf = count_rows(lfirst_oid(lc));
+
+		if (!drop_leaf(lfirst_oid(lc)))
+			continue;
+		rows += in_leaf;
+		(*partitions)++;
+		QML_FAULT("cleanup.mid_batch");
+	}
+	return rows;
+}

@@ -1,0 +1,369 @@
+/*
+ * job.c
+ *		A job in memory, and how it is laid out in rows of qml.live, qml.history
+ *		and the type qml.job.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/typcache.h"
+
+#include "catalog.h"
+#include "job.h"
+#include "queue.h"
+
+/* The columns of qml.job. */
+enum
+{
+	JOB_ID,
+	JOB_QUEUE,
+	JOB_METHOD,
+	JOB_PAYLOAD,
+	JOB_STATE,
+	JOB_PRIORITY,
+	JOB_ATTEMPT,
+	JOB_MAX_RETRIES,
+	JOB_RUN_AT,
+	JOB_CREATED_AT,
+	JOB_STARTED_AT,
+	JOB_FINISHED_AT,
+	JOB_EXPIRES_AT,
+	JOB_LEASE_EXPIRES_AT,
+	JOB_WORKER,
+	JOB_SERVER,
+	JOB_TIMEOUT,
+	JOB_RESULT,
+	JOB_PROGRESS,
+	JOB_ERROR,
+	JOB_ERRORS,
+	JOB_METADATA,
+	JOB_JOB_TYPE,
+	JOB_REASON,
+	JOB_CREATED_BY,
+	JOB_NATTS
+};
+
+static TimestampTz
+get_time(TupleTableSlot *slot, int attnum)
+{
+	return slot->tts_isnull[attnum - 1] ? QML_NO_TIME :
+		DatumGetTimestampTz(slot->tts_values[attnum - 1]);
+}
+
+static Datum
+get_varlena(TupleTableSlot *slot, int attnum)
+{
+	return slot->tts_isnull[attnum - 1] ? (Datum) 0 : slot->tts_values[attnum - 1];
+}
+
+static int
+get_int(TupleTableSlot *slot, int attnum)
+{
+	return DatumGetInt32(slot->tts_values[attnum - 1]);
+}
+
+/* The columns that both tables begin with. */
+static void
+read_common(TupleTableSlot *slot, QmlJob *job)
+{
+	memset(job, 0, sizeof(*job));
+	job->id = *DatumGetUUIDP(slot->tts_values[LIVE_ID - 1]);
+	job->created_at = get_time(slot, LIVE_CREATED_AT);
+	job->queue_id = get_int(slot, LIVE_QUEUE_ID);
+	job->priority = get_int(slot, LIVE_PRIORITY);
+	job->state = qml_catalog_state(DatumGetObjectId(slot->tts_values[LIVE_STATE - 1]));
+	job->attempt = get_int(slot, LIVE_ATTEMPT);
+	job->uncounted = get_int(slot, LIVE_UNCOUNTED);
+	job->max_retries = get_int(slot, LIVE_MAX_RETRIES);
+	job->timeout_ms = get_int(slot, LIVE_TIMEOUT_MS);
+	job->created_by = DatumGetObjectId(slot->tts_values[LIVE_CREATED_BY - 1]);
+	job->run_at = QML_NO_TIME;
+	job->finished_at = QML_NO_TIME;
+	job->expires_at = QML_NO_TIME;
+	job->lease_expires_at = QML_NO_TIME;
+}
+
+void
+qml_job_from_live(TupleTableSlot *slot, QmlJob *job)
+{
+	slot_getallattrs(slot);
+	read_common(slot, job);
+	job->run_at = get_time(slot, LIVE_RUN_AT);
+	job->started_at = get_time(slot, LIVE_STARTED_AT);
+	job->lease_expires_at = get_time(slot, LIVE_LEASE_EXPIRES_AT);
+	job->worker = get_varlena(slot, LIVE_WORKER);
+	job->server = get_varlena(slot, LIVE_SERVER);
+	job->method = get_varlena(slot, LIVE_METHOD);
+	job->job_type = get_varlena(slot, LIVE_JOB_TYPE);
+	job->metadata = get_varlena(slot, LIVE_METADATA);
+	job->progress = get_varlena(slot, LIVE_PROGRESS);
+	job->errors = get_varlena(slot, LIVE_ERRORS);
+	job->reason = get_varlena(slot, LIVE_REASON);
+	job->payload = get_varlena(slot, LIVE_PAYLOAD);
+}
+
+void
+qml_job_from_history(TupleTableSlot *slot, QmlJob *job)
+{
+	slot_getallattrs(slot);
+	read_common(slot, job);
+	job->finished_at = get_time(slot, HISTORY_FINISHED_AT);
+	job->expires_at = get_time(slot, HISTORY_EXPIRES_AT);
+	job->started_at = get_time(slot, HISTORY_STARTED_AT);
+	job->worker = get_varlena(slot, HISTORY_WORKER);
+	job->server = get_varlena(slot, HISTORY_SERVER);
+	job->method = get_varlena(slot, HISTORY_METHOD);
+	job->job_type = get_varlena(slot, HISTORY_JOB_TYPE);
+	job->metadata = get_varlena(slot, HISTORY_METADATA);
+	job->progress = get_varlena(slot, HISTORY_PROGRESS);
+	job->errors = get_varlena(slot, HISTORY_ERRORS);
+	job->reason = get_varlena(slot, HISTORY_REASON);
+	job->payload = get_varlena(slot, HISTORY_PAYLOAD);
+	job->result = get_varlena(slot, HISTORY_RESULT);
+}
+
+/* The state of a row of qml.live, without reading the rest of it. */
+QmlState
+qml_job_live_state(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return qml_catalog_state(DatumGetObjectId(slot_getattr(slot, LIVE_STATE, &isnull)));
+}
+
+static void
+set_value(TupleTableSlot *slot, int attnum, Datum value)
+{
+	slot->tts_values[attnum - 1] = value;
+	slot->tts_isnull[attnum - 1] = false;
+}
+
+static void
+set_time(TupleTableSlot *slot, int attnum, TimestampTz time)
+{
+	slot->tts_values[attnum - 1] = TimestampTzGetDatum(time);
+	slot->tts_isnull[attnum - 1] = time == QML_NO_TIME;
+}
+
+static void
+set_varlena(TupleTableSlot *slot, int attnum, Datum value)
+{
+	slot->tts_values[attnum - 1] = value;
+	slot->tts_isnull[attnum - 1] = value == (Datum) 0;
+}
+
+static void
+write_common(const QmlJob *job, TupleTableSlot *slot)
+{
+	ExecClearTuple(slot);
+	set_value(slot, LIVE_ID, UUIDPGetDatum(&job->id));
+	set_time(slot, LIVE_CREATED_AT, job->created_at);
+	set_value(slot, LIVE_QUEUE_ID, Int32GetDatum(job->queue_id));
+	set_value(slot, LIVE_PRIORITY, Int32GetDatum(job->priority));
+	set_value(slot, LIVE_STATE, ObjectIdGetDatum(qml_catalog()->states[job->state]));
+	set_value(slot, LIVE_ATTEMPT, Int32GetDatum(job->attempt));
+	set_value(slot, LIVE_UNCOUNTED, Int32GetDatum(job->uncounted));
+	set_value(slot, LIVE_MAX_RETRIES, Int32GetDatum(job->max_retries));
+	set_value(slot, LIVE_TIMEOUT_MS, Int32GetDatum(job->timeout_ms));
+	set_value(slot, LIVE_CREATED_BY, ObjectIdGetDatum(job->created_by));
+}
+
+/* The slot points to the job's values: both must last until it is written. */
+void
+qml_job_to_live(const QmlJob *job, TupleTableSlot *slot)
+{
+	write_common(job, slot);
+	set_time(slot, LIVE_RUN_AT, job->run_at);
+	set_time(slot, LIVE_STARTED_AT, job->started_at);
+	set_time(slot, LIVE_LEASE_EXPIRES_AT, job->lease_expires_at);
+	set_varlena(slot, LIVE_WORKER, job->worker);
+	set_varlena(slot, LIVE_SERVER, job->server);
+	set_varlena(slot, LIVE_METHOD, job->method);
+	set_varlena(slot, LIVE_JOB_TYPE, job->job_type);
+	set_varlena(slot, LIVE_METADATA, job->metadata);
+	set_varlena(slot, LIVE_PROGRESS, job->progress);
+	set_varlena(slot, LIVE_ERRORS, job->errors);
+	set_varlena(slot, LIVE_REASON, job->reason);
+	set_varlena(slot, LIVE_PAYLOAD, job->payload);
+	ExecStoreVirtualTuple(slot);
+}
+
+void
+qml_job_to_history(const QmlJob *job, TupleTableSlot *slot)
+{
+	write_common(job, slot);
+	set_time(slot, HISTORY_FINISHED_AT, job->finished_at);
+	set_time(slot, HISTORY_EXPIRES_AT, job->expires_at);
+	set_time(slot, HISTORY_STARTED_AT, job->started_at);
+	set_varlena(slot, HISTORY_WORKER, job->worker);
+	set_varlena(slot, HISTORY_SERVER, job->server);
+	set_varlena(slot, HISTORY_METHOD, job->method);
+	set_varlena(slot, HISTORY_JOB_TYPE, job->job_type);
+	set_varlena(slot, HISTORY_METADATA, job->metadata);
+	set_varlena(slot, HISTORY_PROGRESS, job->progress);
+	set_varlena(slot, HISTORY_ERRORS, job->errors);
+	set_varlena(slot, HISTORY_REASON, job->reason);
+	set_varlena(slot, HISTORY_PAYLOAD, job->payload);
+	set_varlena(slot, HISTORY_RESULT, job->result);
+	ExecStoreVirtualTuple(slot);
+}
+
+/* The error of the last failed attempt, as text; 0 when none failed. */
+static Datum
+last_error(Datum errors)
+{
+	Jsonb	   *array;
+	JsonbValue *entry;
+	JsonbValue	value;
+
+	if (errors == (Datum) 0)
+		return (Datum) 0;
+	array = DatumGetJsonbP(errors);
+	entry = getIthJsonbValueFromContainer(&array->root, JB_ROOT_COUNT(array) - 1);
+	if (entry == NULL || entry->type != jbvBinary ||
+		getKeyJsonValueFromContainer(entry->val.binary.data, "error", 5, &value) == NULL ||
+		value.type != jbvString)
+		return (Datum) 0;
+	return PointerGetDatum(cstring_to_text_with_len(value.val.string.val, value.val.string.len));
+}
+
+static Datum
+make_timeout(int timeout_ms)
+{
+	Interval   *timeout = palloc0(sizeof(Interval));
+
+	timeout->time = (int64) timeout_ms * 1000;
+	return IntervalPGetDatum(timeout);
+}
+
+/*
+ * A value of type qml.job, with nothing left outside of it.  Without contents
+ * for those who may see but an outline.
+ */
+Datum
+qml_job_to_row(const QmlJob *job, bool contents)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc(qml_catalog()->job_type, -1);
+	Datum		values[JOB_NATTS] = {0};
+	bool		nulls[JOB_NATTS] = {0};
+	HeapTuple	tuple;
+	Datum		row;
+
+	values[JOB_ID] = UUIDPGetDatum(&job->id);
+	values[JOB_QUEUE] = CStringGetTextDatum(qml_queue_by_id(job->queue_id)->name);
+	values[JOB_METHOD] = job->method;
+	values[JOB_STATE] = ObjectIdGetDatum(qml_catalog()->states[job->state]);
+	values[JOB_PRIORITY] = Int32GetDatum(job->priority);
+	values[JOB_ATTEMPT] = Int32GetDatum(job->attempt);
+	values[JOB_MAX_RETRIES] = Int32GetDatum(job->max_retries);
+	values[JOB_RUN_AT] = TimestampTzGetDatum(job->run_at);
+	nulls[JOB_RUN_AT] = job->run_at == QML_NO_TIME;
+	values[JOB_CREATED_AT] = TimestampTzGetDatum(job->created_at);
+	values[JOB_STARTED_AT] = TimestampTzGetDatum(job->started_at);
+	nulls[JOB_STARTED_AT] = job->started_at == QML_NO_TIME;
+	values[JOB_FINISHED_AT] = TimestampTzGetDatum(job->finished_at);
+	nulls[JOB_FINISHED_AT] = job->finished_at == QML_NO_TIME;
+	values[JOB_EXPIRES_AT] = TimestampTzGetDatum(job->expires_at);
+	nulls[JOB_EXPIRES_AT] = job->expires_at == QML_NO_TIME;
+	values[JOB_LEASE_EXPIRES_AT] = TimestampTzGetDatum(job->lease_expires_at);
+	nulls[JOB_LEASE_EXPIRES_AT] = job->lease_expires_at == QML_NO_TIME;
+	values[JOB_WORKER] = job->worker;
+	values[JOB_SERVER] = job->server;
+	values[JOB_TIMEOUT] = make_timeout(job->timeout_ms);
+	values[JOB_JOB_TYPE] = job->job_type;
+	values[JOB_REASON] = job->reason;
+	values[JOB_CREATED_BY] = DirectFunctionCall1(pg_get_userbyid,
+												 ObjectIdGetDatum(job->created_by));
+	if (contents)
+	{
+		values[JOB_PAYLOAD] = job->payload;
+		values[JOB_RESULT] = job->result;
+		values[JOB_PROGRESS] = job->progress;
+		values[JOB_ERROR] = last_error(job->errors);
+		values[JOB_ERRORS] = job->errors;
+		values[JOB_METADATA] = job->metadata;
+	}
+
+	/* Of varlena columns 0 means null. */
+	for (int i = 0; i < JOB_NATTS; i++)
+	{
+		if (TupleDescAttr(desc, i)->attlen == -1)
+			nulls[i] = values[i] == (Datum) 0;
+	}
+
+	tuple = heap_form_tuple(desc, values, nulls);
+	row = heap_copy_tuple_as_datum(tuple, desc);
+	ReleaseTupleDesc(desc);
+	return row;
+}
+
+static void
+push_text(JsonbParseState **state, const char *key, Datum text)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, key);
+	value.val.string.len = strlen(key);
+	(void) pushJsonbValue(state, WJB_KEY, &value);
+
+	if (text == (Datum) 0)
+		value.type = jbvNull;
+	else
+	{
+		text = PointerGetDatum(PG_DETOAST_DATUM_PACKED(text));
+		value.val.string.val = VARDATA_ANY(DatumGetPointer(text));
+		value.val.string.len = VARSIZE_ANY_EXHDR(DatumGetPointer(text));
+	}
+	(void) pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+static void
+push_int(JsonbParseState **state, const char *key, int number)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, key);
+	value.val.string.len = strlen(key);
+	(void) pushJsonbValue(state, WJB_KEY, &value);
+	value.type = jbvNumeric;
+	value.val.numeric = int64_to_numeric(number);
+	(void) pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+/* Appends the current attempt to the job's errors. */
+void
+qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
+{
+	JsonbParseState *state = NULL;
+	char		time[MAXDATELEN + 1];
+	Datum		entry;
+
+	JsonEncodeDateTime(time, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL);
+
+	(void) pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_int(&state, "attempt", job->attempt);
+	push_text(&state, "at", CStringGetTextDatum(time));
+	push_text(&state, "error", error->error);
+	push_text(&state, "error_type", error->error_type);
+	push_text(&state, "stack_trace", error->stack_trace);
+	push_text(&state, "worker", job->worker);
+	(void) pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	entry = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
+
+	job->errors = job->errors == (Datum) 0 ? entry :
+		DirectFunctionCall2(jsonb_concat, job->errors, entry);
+}
+
+char *
+qml_job_id_string(const pg_uuid_t *id)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id)));
+}

@@ -1,0 +1,66 @@
+/*
+ * job.h
+ *		A job in memory, and how it is laid out in rows.
+ */
+#ifndef QML_JOB_H
+#define QML_JOB_H
+
+#include "executor/tuptable.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "qml.h"
+
+/*
+ * Variable-length values are varlena datums, 0 when null; they may point into the
+ * row that the job was read from and are valid as long as its slot.  Times are
+ * QML_NO_TIME when null.
+ */
+typedef struct QmlJob
+{
+	pg_uuid_t	id;
+	TimestampTz created_at;
+	int			queue_id;
+	int			priority;
+	QmlState	state;
+	int			attempt;
+	int			uncounted;
+	int			max_retries;
+	int			timeout_ms;
+	Oid			created_by;
+	TimestampTz run_at;
+	TimestampTz started_at;
+	TimestampTz finished_at;
+	TimestampTz expires_at;
+	TimestampTz lease_expires_at;
+	Datum		worker;
+	Datum		server;
+	Datum		method;
+	Datum		job_type;
+	Datum		metadata;
+	Datum		progress;
+	Datum		errors;
+	Datum		reason;
+	Datum		payload;
+	Datum		result;
+} QmlJob;
+
+/* One failed attempt, for `errors`. */
+typedef struct QmlJobError
+{
+	Datum		error;			/* text; the rest may be 0 */
+	Datum		error_type;
+	Datum		stack_trace;
+} QmlJobError;
+
+extern void qml_job_from_live(TupleTableSlot *slot, QmlJob *job);
+extern void qml_job_from_history(TupleTableSlot *slot, QmlJob *job);
+extern void qml_job_to_live(const QmlJob *job, TupleTableSlot *slot);
+extern void qml_job_to_history(const QmlJob *job, TupleTableSlot *slot);
+extern Datum qml_job_to_row(const QmlJob *job, bool contents);
+extern QmlState qml_job_live_state(TupleTableSlot *slot);
+
+extern void qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at);
+extern char *qml_job_id_string(const pg_uuid_t *id);
+
+#endif

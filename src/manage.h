@@ -1,0 +1,15 @@
+/*
+ * manage.h
+ *		Managing queues.
+ */
+#ifndef QML_MANAGE_H
+#define QML_MANAGE_H
+
+#include "utils/jsonb.h"
+
+extern void qml_manage_create(const char *name, Jsonb *options);
+extern void qml_manage_alter(const char *name, Jsonb *options);
+extern void qml_manage_drop(const char *name);
+extern void qml_manage_pause(const char *name, bool paused);
+
+#endif

@@ -1,0 +1,15 @@
+/*
+ * read.h
+ *		Looking at jobs.
+ */
+#ifndef QML_READ_H
+#define QML_READ_H
+
+#include "utils/tuplestore.h"
+#include "utils/uuid.h"
+
+extern Datum qml_read_job(const pg_uuid_t *id);
+extern void qml_read_counts(Tuplestorestate *store, TupleDesc desc);
+extern void qml_read_queue_counts(Tuplestorestate *store, TupleDesc desc);
+
+#endif

@@ -1,0 +1,289 @@
+/*
+ * rights.c
+ *		Who may do what to which queue.
+ *
+ * A capability is held by a role for one queue or, with no queue, for all; the
+ * owner of the extension's tables and superusers hold all.  admin includes the
+ * other three.  It is the current user who is asked for, so that a
+ * security-definer function lends its owner's capabilities as it lends the rest.
+ *
+ * qml.acl is read whole, again after each change; answers are remembered by role,
+ * capability and queue until rights or role memberships change.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "qml.h"
+#include "rights.h"
+
+typedef struct Grant
+{
+	Oid			grantee;
+	QmlCapability capability;
+	char	   *queue;			/* NULL: all */
+} Grant;
+
+/* A remembered answer.  An empty queue name stands for "any queue at all". */
+typedef struct AnswerKey
+{
+	Oid			role;
+	QmlCapability capability;
+	char		queue[QML_MAX_QUEUE_NAME * MAX_MULTIBYTE_CHAR_LEN + 1];
+} AnswerKey;
+
+typedef struct Answer
+{
+	AnswerKey	key;
+	bool		allowed;
+} Answer;
+
+const char *const qml_capability_names[QML_CAPABILITIES] = {"enqueue", "work", "monitor", "admin"};
+
+static MemoryContext rights_context = NULL;
+static List *grants = NIL;
+static HTAB *answers = NULL;
+static bool rights_valid = false;
+static Oid	acl_relid = InvalidOid;
+
+static void
+forget_rights(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == acl_relid)
+		rights_valid = false;
+}
+
+static void
+forget_roles(Datum arg, int cacheid, uint32 hashvalue)
+{
+	rights_valid = false;
+}
+
+void
+qml_rights_init(void)
+{
+	CacheRegisterRelcacheCallback(forget_rights, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, forget_roles, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, forget_roles, (Datum) 0);
+}
+
+static QmlCapability
+parse_capability(const char *name)
+{
+	for (int i = 0; i < QML_CAPABILITIES; i++)
+	{
+		if (strcmp(name, qml_capability_names[i]) == 0)
+			return (QmlCapability) i;
+	}
+	elog(ERROR, "unexpected capability \"%s\" in table \"%s.acl\"", name, QML_SCHEMA);
+}
+
+static Grant *
+read_grant(HeapTuple tuple, TupleDesc desc)
+{
+	Grant	   *grant = palloc(sizeof(Grant));
+	bool		isnull;
+	Datum		queue;
+
+	grant->grantee = DatumGetObjectId(heap_getattr(tuple, 1, desc, &isnull));
+	grant->capability = parse_capability(TextDatumGetCString(heap_getattr(tuple, 2, desc,
+																		  &isnull)));
+	queue = heap_getattr(tuple, 3, desc, &isnull);
+	grant->queue = isnull ? NULL : TextDatumGetCString(queue);
+	return grant;
+}
+
+static void
+load_rights(void)
+{
+	HASHCTL		control = {.keysize = sizeof(AnswerKey), .entrysize = sizeof(Answer)};
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	MemoryContext oldcontext;
+
+	if (rights_context)
+		MemoryContextSetParent(rights_context, TopTransactionContext);
+	grants = NIL;
+	rights_context = AllocSetContextCreate(TopMemoryContext, "qml rights", ALLOCSET_SMALL_SIZES);
+	oldcontext = MemoryContextSwitchTo(rights_context);
+	control.hcxt = rights_context;
+	answers = hash_create("qml rights", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+
+	rel = table_open(acl_relid, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		grants = lappend(grants, read_grant(tuple, RelationGetDescr(rel)));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static void
+refresh_rights(void)
+{
+	acl_relid = qml_catalog()->acl;
+	while (!rights_valid)
+	{
+		rights_valid = true;
+		PG_TRY();
+		{
+			load_rights();
+		}
+		PG_CATCH();
+		{
+			rights_valid = false;
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+	}
+}
+
+bool
+qml_rights_is_owner(void)
+{
+	return superuser() || has_privs_of_role(GetUserId(), qml_catalog()->owner);
+}
+
+/* Whether a role holds the capability by grants; any: for some queue. */
+static bool
+granted(Oid role, QmlCapability capability, const char *queue, bool any)
+{
+	ListCell   *lc;
+
+	foreach(lc, grants)
+	{
+		Grant	   *grant = lfirst(lc);
+
+		if (grant->capability != capability && grant->capability != QML_CAN_ADMIN)
+			continue;
+		if (!any && grant->queue && (queue == NULL || strcmp(grant->queue, queue) != 0))
+			continue;
+		if (has_privs_of_role(role, grant->grantee))
+			return true;
+	}
+	return false;
+}
+
+static bool
+answer(QmlCapability capability, const char *queue, bool any)
+{
+	AnswerKey	key;
+	Answer	   *entry;
+	bool		found;
+	bool		allowed;
+
+	if (qml_rights_is_owner())
+		return true;
+	refresh_rights();
+	/* The right to all queues, asked for rarely, is not remembered. */
+	if (queue == NULL && !any)
+		return granted(GetUserId(), capability, NULL, false);
+
+	memset(&key, 0, sizeof(key));
+	key.role = GetUserId();
+	key.capability = capability;
+	if (!any)
+		strlcpy(key.queue, queue, sizeof(key.queue));
+	entry = hash_search(answers, &key, HASH_FIND, NULL);
+	if (entry)
+		return entry->allowed;
+
+	/* May read catalogs, and so learn that rights changed and drop the table. */
+	allowed = granted(key.role, capability, queue, any);
+	if (rights_valid)
+	{
+		entry = hash_search(answers, &key, HASH_ENTER, &found);
+		entry->allowed = allowed;
+	}
+	return allowed;
+}
+
+/* May the current user do this to the queue; NULL: to all queues? */
+bool
+qml_rights_allow(QmlCapability capability, const char *queue)
+{
+	return answer(capability, queue, false);
+}
+
+/* May the current user do this to some queue? */
+bool
+qml_rights_allow_any(QmlCapability capability)
+{
+	return answer(capability, NULL, true);
+}
+
+void
+qml_rights_require(QmlCapability capability, const char *queue)
+{
+	if (qml_rights_allow(capability, queue))
+		return;
+	if (queue)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for queue \"%s\"", queue),
+				 errdetail("The capability \"%s\" on the queue is required.",
+						   qml_capability_names[capability]),
+				 errhint("The owner of the extension gives it with qml_grant().")));
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for extension \"qml\""),
+			 errdetail("The capability \"%s\" on all queues is required.",
+					   qml_capability_names[capability]),
+			 errhint("The owner of the extension gives it with qml_grant().")));
+}
+
+void
+qml_rights_require_any(QmlCapability capability)
+{
+	if (!qml_rights_allow_any(capability))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for extension \"qml\""),
+				 errdetail("The capability \"%s\" on at least one queue is required.",
+						   qml_capability_names[capability]),
+				 errhint("The owner of the extension gives it with qml_grant().")));
+}
+
+void
+qml_rights_require_owner(const char *action)
+{
+	if (!qml_rights_is_owner())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to %s", action),
+				 errdetail("Only the owner of extension \"qml\" may do this.")));
+}
+
+/* Whether the job is the current user's own, who may enqueue to its queue. */
+bool
+qml_rights_own_job(const char *queue, Oid created_by)
+{
+	return has_privs_of_role(GetUserId(), created_by) && qml_rights_allow(QML_CAN_ENQUEUE, queue);
+}
+
+/*
+ * What the current user sees of a job.  Workers and administrators of its queue
+ * see all, whoever enqueued it as well; a monitor sees all of the queues that
+ * the capability names, and an outline of those that it does not.
+ */
+QmlAccess
+qml_rights_access(const char *queue, Oid created_by)
+{
+	if (qml_rights_allow(QML_CAN_WORK, queue) || qml_rights_allow(QML_CAN_MONITOR, queue) ||
+		qml_rights_own_job(queue, created_by))
+		return QML_ACCESS_FULL;
+	return qml_rights_allow_any(QML_CAN_MONITOR) ? QML_ACCESS_OUTLINE : QML_ACCESS_NONE;
+}

@@ -1,0 +1,59 @@
+/*
+ * spi.c
+ *		SQL that qml runs for itself, off the hot paths.
+ *
+ * It runs as the owner of qml's tables, with search_path pinned before the user
+ * is switched, in a security-restricted context.  Statements name every object
+ * by schema and take values only as parameters.  An error leaves all to the
+ * abort of the (sub)transaction, which restores user and settings.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "spi.h"
+
+void
+qml_spi_begin(QmlSpi *spi, Oid owner)
+{
+	spi->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	GetUserIdAndSecContext(&spi->user, &spi->security_context);
+	SetUserIdAndSecContext(owner, spi->security_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+}
+
+/*
+ * Runs one statement; returns SPI_processed, the rows are in SPI_tuptable.
+ * isnull may be NULL: no value is null then.
+ */
+uint64
+qml_spi_execute(const char *sql, int nargs, const Oid *types, const Datum *values,
+				const bool *isnull, int expected)
+{
+	char	   *nulls = palloc(nargs + 1);
+	int			result;
+
+	for (int i = 0; i < nargs; i++)
+		nulls[i] = isnull && isnull[i] ? 'n' : ' ';
+	nulls[nargs] = '\0';
+
+	result = SPI_execute_with_args(sql, nargs, unconstify(Oid *, types),
+								   unconstify(Datum *, values), nulls, false, 0);
+	if (result != expected)
+		elog(ERROR, "unexpected result %s of \"%s\"", SPI_result_code_string(result), sql);
+	return SPI_processed;
+}
+
+void
+qml_spi_end(QmlSpi *spi)
+{
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+	SetUserIdAndSecContext(spi->user, spi->security_context);
+	AtEOXact_GUC(false, spi->guc_level);
+}

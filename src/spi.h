@@ -1,0 +1,22 @@
+/*
+ * spi.h
+ *		SQL that qml runs for itself.
+ */
+#ifndef QML_SPI_H
+#define QML_SPI_H
+
+#include "executor/spi.h"
+
+typedef struct QmlSpi
+{
+	Oid			user;
+	int			security_context;
+	int			guc_level;
+} QmlSpi;
+
+extern void qml_spi_begin(QmlSpi *spi, Oid owner);
+extern uint64 qml_spi_execute(const char *sql, int nargs, const Oid *types, const Datum *values,
+							  const bool *isnull, int expected);
+extern void qml_spi_end(QmlSpi *spi);
+
+#endif

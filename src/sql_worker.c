@@ -1,0 +1,230 @@
+/*
+ * sql_worker.c
+ *		SQL functions of workers: qml_fetch, qml_heartbeat, qml_progress,
+ *		qml_succeed, qml_succeed_many, qml_fail, qml_release.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "args.h"
+#include "catalog.h"
+#include "claim.h"
+#include "compat.h"
+#include "finish.h"
+#include "qml.h"
+#include "rows.h"
+
+QML_FUNCTION(qml_fetch);
+QML_FUNCTION(qml_heartbeat);
+QML_FUNCTION(qml_progress);
+QML_FUNCTION(qml_succeed);
+QML_FUNCTION(qml_succeed_many);
+QML_FUNCTION(qml_fail);
+QML_FUNCTION(qml_release);
+
+/* A worker that does not say who it is gets the name of its session. */
+static Datum
+read_worker(FunctionCallInfo fcinfo, int arg)
+{
+	char	   *worker = qml_args_name_or_null(fcinfo, arg, "worker", QML_MAX_NAME);
+
+	if (worker == NULL)
+		worker = psprintf("%s-%d", GetUserNameFromId(GetUserId(), false), MyProcPid);
+	return CStringGetTextDatum(worker);
+}
+
+static void
+read_queues(FunctionCallInfo fcinfo, int arg, QmlClaim *claim)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+
+	if (PG_ARGISNULL(arg))
+		return;
+	qml_args_array(fcinfo, arg, "queues", TEXTOID, &elements, &nulls, &claim->nqueues);
+	if (claim->nqueues == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"queues\" must not be empty"),
+				 errhint("NULL stands for all queues.")));
+	claim->queues = palloc(sizeof(char *) * claim->nqueues);
+	for (int i = 0; i < claim->nqueues; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("element %d of argument \"queues\" must not be null", i + 1)));
+		claim->queues[i] = TextDatumGetCString(elements[i]);
+		qml_args_check_name(claim->queues[i], "queues", QML_MAX_QUEUE_NAME);
+	}
+}
+
+static QmlRows *
+fetch(FunctionCallInfo fcinfo)
+{
+	QmlClaim	claim = {0};
+	QmlRows    *rows;
+
+	claim.worker = read_worker(fcinfo, 0);
+	read_queues(fcinfo, 1, &claim);
+	claim.batch = qml_args_int(fcinfo, 2, "batch", 1, QML_MAX_BATCH);
+	claim.lease = qml_args_duration(fcinfo, 3, "lease");
+	rows = qml_rows_alloc(claim.batch);
+	rows->count = qml_claim_batch(&claim, rows->values);
+	return rows;
+}
+
+Datum
+qml_fetch(PG_FUNCTION_ARGS)
+{
+	return qml_rows_return(fcinfo, fetch);
+}
+
+/* id and attempt, which all acknowledgements begin with. */
+static pg_uuid_t *
+read_token(FunctionCallInfo fcinfo, QmlAck *ack)
+{
+	memset(ack, 0, sizeof(*ack));
+	ack->retry_at = QML_NO_TIME;
+	ack->attempt = qml_args_int(fcinfo, 1, "attempt", INT_MIN, INT_MAX);
+	return qml_args_uuid(fcinfo, 0, "id");
+}
+
+Datum
+qml_heartbeat(PG_FUNCTION_ARGS)
+{
+	QmlAck		ack;
+	pg_uuid_t  *id = read_token(fcinfo, &ack);
+
+	ack.lease = qml_args_duration(fcinfo, 2, "lease");
+	PG_RETURN_TIMESTAMPTZ(qml_finish_heartbeat(id, &ack));
+}
+
+Datum
+qml_progress(PG_FUNCTION_ARGS)
+{
+	QmlAck		ack;
+	pg_uuid_t  *id = read_token(fcinfo, &ack);
+
+	qml_args_require(fcinfo, 2, "progress");
+	ack.document = qml_args_document(fcinfo, 2, "progress");
+	qml_finish_progress(id, &ack);
+	PG_RETURN_VOID();
+}
+
+Datum
+qml_succeed(PG_FUNCTION_ARGS)
+{
+	QmlAck		ack;
+	pg_uuid_t  *id = read_token(fcinfo, &ack);
+
+	ack.document = qml_args_document(fcinfo, 2, "result");
+	qml_finish_succeed(id, &ack);
+	PG_RETURN_VOID();
+}
+
+Datum
+qml_fail(PG_FUNCTION_ARGS)
+{
+	QmlAck		ack;
+	pg_uuid_t  *id = read_token(fcinfo, &ack);
+
+	qml_args_require(fcinfo, 2, "error");
+	ack.error.error = qml_args_text(fcinfo, 2, QML_MAX_ERROR);
+	(void) qml_args_name_or_null(fcinfo, 3, "error_type", QML_MAX_NAME);
+	ack.error.error_type = qml_args_text(fcinfo, 3, QML_MAX_ERROR);
+	ack.error.stack_trace = qml_args_text(fcinfo, 4, QML_MAX_STACK_TRACE);
+	qml_args_require(fcinfo, 5, "retry");
+	ack.retry = PG_GETARG_BOOL(5);
+	ack.retry_at = qml_args_time_or_null(fcinfo, 6, "retry_at");
+	PG_RETURN_OID(qml_catalog()->states[qml_finish_fail(id, &ack)]);
+}
+
+Datum
+qml_release(PG_FUNCTION_ARGS)
+{
+	QmlAck		ack;
+	pg_uuid_t  *id = read_token(fcinfo, &ack);
+
+	qml_finish_release(id, &ack);
+	PG_RETURN_VOID();
+}
+
+static void
+require_same_length(const char *name, int count, int expected)
+{
+	if (count != expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("arguments \"ids\" and \"%s\" must have the same length", name),
+				 errdetail("They have %d and %d elements.", expected, count)));
+}
+
+static void
+require_not_null(const char *name, const bool *nulls, int i)
+{
+	if (nulls[i])
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("element %d of argument \"%s\" must not be null", i + 1, name)));
+}
+
+static QmlRows *
+succeed_many(FunctionCallInfo fcinfo)
+{
+	QmlRows    *rows;
+	Datum	   *id_values;
+	Datum	   *attempt_values;
+	Datum	   *result_values = NULL;
+	bool	   *id_nulls;
+	bool	   *attempt_nulls;
+	bool	   *result_nulls = NULL;
+	int			count;
+	int			other;
+	pg_uuid_t  *ids;
+	QmlAck	   *acks;
+	bool	   *accepted;
+
+	qml_args_array(fcinfo, 0, "ids", UUIDOID, &id_values, &id_nulls, &count);
+	qml_args_array(fcinfo, 1, "attempts", INT4OID, &attempt_values, &attempt_nulls, &other);
+	require_same_length("attempts", other, count);
+	if (!PG_ARGISNULL(2))
+	{
+		qml_args_array(fcinfo, 2, "results", JSONBOID, &result_values, &result_nulls, &other);
+		require_same_length("results", other, count);
+	}
+
+	ids = palloc(sizeof(pg_uuid_t) * Max(count, 1));
+	acks = palloc0(sizeof(QmlAck) * Max(count, 1));
+	accepted = palloc0(sizeof(bool) * Max(count, 1));
+	for (int i = 0; i < count; i++)
+	{
+		require_not_null("ids", id_nulls, i);
+		require_not_null("attempts", attempt_nulls, i);
+		ids[i] = *DatumGetUUIDP(id_values[i]);
+		acks[i].attempt = DatumGetInt32(attempt_values[i]);
+		if (result_values && !result_nulls[i])
+		{
+			qml_args_check_document(result_values[i], "results");
+			acks[i].document = result_values[i];
+		}
+	}
+	rows = qml_rows_alloc(count);
+	(void) qml_finish_succeed_many(ids, acks, count, accepted);
+	for (int i = 0; i < count; i++)
+	{
+		if (accepted[i])
+			rows->values[rows->count++] = UUIDPGetDatum(&ids[i]);
+	}
+	return rows;
+}
+
+Datum
+qml_succeed_many(PG_FUNCTION_ARGS)
+{
+	return qml_rows_return(fcinfo, succeed_many);
+}

@@ -1,0 +1,157 @@
+/*
+ * table.c
+ *		Reading and writing rows of qml's tables below the executor.
+ *
+ * Rows go through the table access method and indexes through
+ * ExecInsertIndexTuples, so that indexes which an administrator adds are kept
+ * too.  Triggers, check constraints and row security are not looked at: qml's
+ * tables have none.  Locks are held to the end of the transaction, as in SQL.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "table.h"
+
+static void
+set_up(QmlTable *table, Relation rel)
+{
+	table->rel = rel;
+	table->slot = table_slot_create(rel, NULL);
+	table->row = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
+	table->estate = NULL;
+	table->indexes = NULL;
+}
+
+void
+qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
+{
+	set_up(table, table_open(relid, lockmode));
+}
+
+/* The same; false when the table is gone. */
+bool
+qml_table_try_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
+{
+	Relation	rel = try_table_open(relid, lockmode);
+
+	if (rel == NULL)
+		return false;
+	set_up(table, rel);
+	return true;
+}
+
+void
+qml_table_close(QmlTable *table)
+{
+	ExecDropSingleTupleTableSlot(table->slot);
+	ExecDropSingleTupleTableSlot(table->row);
+	if (table->indexes)
+	{
+		ExecCloseIndices(table->indexes);
+		FreeExecutorState(table->estate);
+	}
+	table_close(table->rel, NoLock);
+}
+
+static void
+open_indexes(QmlTable *table)
+{
+	MemoryContext oldcontext;
+
+	if (table->indexes)
+		return;
+	table->estate = CreateExecutorState();
+	oldcontext = MemoryContextSwitchTo(table->estate->es_query_cxt);
+	table->indexes = makeNode(ResultRelInfo);
+	InitResultRelInfo(table->indexes, table->rel, 0, NULL, 0);
+	ExecOpenIndices(table->indexes, false);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Enters a row that has just been stored into all indexes. */
+static void
+insert_index_entries(QmlTable *table, TupleTableSlot *row)
+{
+	MemoryContext oldcontext;
+
+	open_indexes(table);
+	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(table->estate));
+	(void) qml_exec_insert_index_tuples(table->indexes, row, table->estate);
+	MemoryContextSwitchTo(oldcontext);
+	ResetPerTupleExprContext(table->estate);
+}
+
+void
+qml_table_insert(QmlTable *table, TupleTableSlot *row)
+{
+	table_tuple_insert(table->rel, row, GetCurrentCommandId(true), 0, NULL);
+	insert_index_entries(table, row);
+}
+
+/* Several rows at once: one WAL record a page instead of one a row. */
+void
+qml_table_insert_many(QmlTable *table, TupleTableSlot **rows, int count)
+{
+	MemoryContext scratch;
+	MemoryContext oldcontext;
+
+	/* The access method leaves its copies of the rows behind. */
+	open_indexes(table);
+	scratch = AllocSetContextCreate(CurrentMemoryContext, "qml rows", ALLOCSET_DEFAULT_SIZES);
+	oldcontext = MemoryContextSwitchTo(scratch);
+	table_multi_insert(table->rel, rows, count, GetCurrentCommandId(true), 0, NULL);
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(scratch);
+
+	for (int i = 0; i < count; i++)
+		insert_index_entries(table, rows[i]);
+}
+
+/*
+ * Replaces the row at tid.  TM_Ok, or the reason why not: somebody else changed
+ * it (TM_Updated, TM_Deleted), is changing it and wait is false
+ * (TM_BeingModified), or this command did already (TM_SelfModified).
+ */
+TM_Result
+qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row, Snapshot snapshot,
+				 bool wait)
+{
+	TM_FailureData failure;
+	LockTupleMode lockmode;
+	QmlUpdateIndexes update_indexes;
+	TM_Result	result;
+
+	result = table_tuple_update(table->rel, tid, row, GetCurrentCommandId(true), snapshot,
+								InvalidSnapshot, wait, &failure, &lockmode, &update_indexes);
+	if (result == TM_Ok && update_indexes != QML_UPDATE_NO_INDEXES)
+		insert_index_entries(table, row);
+	return result;
+}
+
+/* Deletes the row at tid; results as above. */
+TM_Result
+qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait)
+{
+	TM_FailureData failure;
+
+	return table_tuple_delete(table->rel, tid, GetCurrentCommandId(true), snapshot,
+							  InvalidSnapshot, wait, &failure, false);
+}
+
+/*
+ * What the next read shall see: everything committed, and what this transaction
+ * did before.  A transaction that asked for one snapshot keeps it.
+ */
+Snapshot
+qml_table_snapshot(void)
+{
+	CommandCounterIncrement();
+	return RegisterSnapshot(IsolationUsesXactSnapshot() ?
+							GetTransactionSnapshot() : GetLatestSnapshot());
+}

@@ -1,0 +1,34 @@
+/*
+ * table.h
+ *		Reading and writing rows of qml's tables below the executor.
+ */
+#ifndef QML_TABLE_H
+#define QML_TABLE_H
+
+#include "access/tableam.h"
+#include "nodes/execnodes.h"
+#include "utils/snapshot.h"
+
+/* An open table.  `indexes` is opened by the first write that needs it. */
+typedef struct QmlTable
+{
+	Relation	rel;
+	TupleTableSlot *slot;		/* the row read last; pins its page */
+	TupleTableSlot *row;		/* virtual, for a row to be written */
+	EState	   *estate;
+	ResultRelInfo *indexes;
+} QmlTable;
+
+extern void qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode);
+extern bool qml_table_try_open(QmlTable *table, Oid relid, LOCKMODE lockmode);
+extern void qml_table_close(QmlTable *table);
+
+extern void qml_table_insert(QmlTable *table, TupleTableSlot *row);
+extern void qml_table_insert_many(QmlTable *table, TupleTableSlot **rows, int count);
+extern TM_Result qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row,
+								  Snapshot snapshot, bool wait);
+extern TM_Result qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait);
+
+extern Snapshot qml_table_snapshot(void);
+
+#endif

@@ -1,0 +1,337 @@
+/*
+ * transition.c
+ *		Changing jobs: the state machine at work on stored rows.
+ *
+ * qml_transition_set() is the only place that changes the state of a job, and
+ * with it the columns that belong to a state.  A writer brings the changed job
+ * back: it updates the row in qml.live, or moves it between there and
+ * qml.history, in the caller's transaction.
+ *
+ * Rows are changed optimistically: found by a snapshot, replaced only if nobody
+ * changed them since.  A caller that waits (qml_writer_run) looks again after
+ * somebody was faster, and so judges the newest version; in a REPEATABLE READ
+ * transaction that is error 40001.  A caller that must not wait (claim,
+ * promotion, reclaim) passes over the row.  Locks are taken in the order queue,
+ * job row, history partition.
+ *
+ * A crash at any point leaves the transaction undone: the job is where it was.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "errcodes.h"
+#include "history.h"
+#include "queue.h"
+#include "retry.h"
+#include "state.h"
+#include "transition.h"
+
+/* Rows gathered for history before they are written. */
+#define MAX_PENDING 128
+
+/*
+ * Gives the job another state, or raises QM002.  What depends on the caller
+ * (run_at, lease, worker, result, reason) is set by it afterwards.
+ */
+void
+qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
+{
+	QmlState	from = job->state;
+
+	if (!qml_state_allowed(from, to))
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_STATE_TRANSITION),
+				 errmsg("job %s cannot go from state %s to %s", qml_job_id_string(&job->id),
+						qml_state_label(from), qml_state_label(to)),
+				 errhint("qml_can_transition() tells which transitions there are.")));
+
+	job->state = to;
+	job->run_at = QML_NO_TIME;
+	job->lease_expires_at = QML_NO_TIME;
+	if (qml_state_is_final(to))
+	{
+		/* A finished job that is deleted stays in the partition it is in. */
+		if (!qml_state_is_final(from))
+			job->expires_at = now +
+				qml_queue_ttl(qml_queue_by_id(job->queue_id), to == QML_FAILED);
+		job->finished_at = now;
+		return;
+	}
+
+	job->worker = (Datum) 0;
+	job->server = (Datum) 0;
+	if (to == QML_PROCESSING)
+	{
+		/* Counted when it begins, so that a job which kills its worker ends. */
+		job->attempt++;
+		job->started_at = now;
+	}
+	if (from == QML_FAILED)
+	{
+		/*
+		 * All retries are there again.  The number of the attempt goes on: it is
+		 * the token of a claim, and an old one must never be valid again.
+		 */
+		job->uncounted = job->attempt;
+		job->finished_at = QML_NO_TIME;
+		job->expires_at = QML_NO_TIME;
+		job->result = (Datum) 0;
+	}
+}
+
+/*
+ * Ends an attempt with an error: awaiting_retry while retries are left and
+ * wanted, failed otherwise.  retry_at overrides the backoff.
+ */
+void
+qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry, TimestampTz retry_at,
+					TimestampTz now)
+{
+	const QmlRetryPolicy *policy = &qml_queue_by_id(job->queue_id)->options.retry;
+	int			failures = job->attempt - job->uncounted;
+
+	qml_job_add_error(job, error, now);
+	if (!retry || failures > job->max_retries || policy->strategy == QML_RETRY_NONE)
+	{
+		qml_transition_set(job, QML_FAILED, now);
+		return;
+	}
+	if (retry_at == QML_NO_TIME)
+		retry_at = now + (int64) (qml_retry_delay(policy, failures, qml_random()) * USECS_PER_SEC);
+	qml_transition_set(job, QML_AWAITING_RETRY, now);
+	job->run_at = retry_at;
+}
+
+/* Ends an attempt whose lease is over: enqueued again, or failed. */
+void
+qml_transition_lose(QmlJob *job, TimestampTz now)
+{
+	QmlJobError error = {.error = CStringGetTextDatum("lease expired"),
+	.error_type = CStringGetTextDatum("lease_expired")};
+
+	qml_job_add_error(job, &error, now);
+	qml_transition_set(job,
+					   job->attempt - job->uncounted > job->max_retries ?
+					   QML_FAILED : QML_ENQUEUED, now);
+}
+
+void
+qml_writer_open(QmlWriter *writer, bool batch)
+{
+	memset(writer, 0, sizeof(*writer));
+	qml_table_open(&writer->live, qml_catalog()->live, RowExclusiveLock);
+	writer->batch = batch;
+}
+
+/* The snapshot of this session of changes; taken when first needed. */
+Snapshot
+qml_writer_snapshot(QmlWriter *writer)
+{
+	if (writer->snapshot == NULL)
+		writer->snapshot = qml_table_snapshot();
+	return writer->snapshot;
+}
+
+static void
+drop_snapshot(QmlWriter *writer)
+{
+	if (writer->by_id)
+		index_endscan(writer->by_id);
+	writer->by_id = NULL;
+	if (writer->snapshot)
+		UnregisterSnapshot(writer->snapshot);
+	writer->snapshot = NULL;
+}
+
+/* Writes the rows gathered for the open partition. */
+static void
+flush_pending(QmlWriter *writer)
+{
+	if (writer->npending == 1)
+		qml_table_insert(&writer->leaf, writer->pending[0]);
+	else if (writer->npending > 1)
+		qml_table_insert_many(&writer->leaf, writer->pending, writer->npending);
+	for (int i = 0; i < writer->npending; i++)
+		ExecClearTuple(writer->pending[i]);
+	writer->npending = 0;
+}
+
+static void
+close_leaf(QmlWriter *writer)
+{
+	if (!writer->leaf_open)
+		return;
+	flush_pending(writer);
+	for (int i = 0; i < writer->nslots; i++)
+		ExecDropSingleTupleTableSlot(writer->pending[i]);
+	writer->nslots = 0;
+	qml_table_close(&writer->leaf);
+	writer->leaf_open = false;
+}
+
+void
+qml_writer_close(QmlWriter *writer)
+{
+	close_leaf(writer);
+	drop_snapshot(writer);
+	if (writer->pkey)
+		index_close(writer->pkey, NoLock);
+	qml_table_close(&writer->live);
+}
+
+static void
+open_leaf(QmlWriter *writer, TimestampTz expires_at)
+{
+	Oid			leaf = qml_history_leaf_for(expires_at);
+
+	if (writer->leaf_open && writer->leaf_oid == leaf)
+		return;
+	close_leaf(writer);
+	/* Cannot be dropped before it is locked: it is not expired. */
+	qml_table_open(&writer->leaf, leaf, RowExclusiveLock);
+	writer->leaf_oid = leaf;
+	writer->leaf_open = true;
+	if (writer->pending == NULL)
+		writer->pending = palloc(sizeof(TupleTableSlot *) * MAX_PENDING);
+}
+
+/* Puts a finished job, whose row is gone from qml.live, into history. */
+static void
+store_finished(QmlWriter *writer, const QmlJob *job)
+{
+	TupleTableSlot *row;
+
+	/* A time to live of 0: not kept. */
+	if (job->expires_at <= job->finished_at)
+		return;
+	open_leaf(writer, job->expires_at);
+	if (writer->npending == writer->nslots)
+		writer->pending[writer->nslots++] =
+			MakeSingleTupleTableSlot(RelationGetDescr(writer->leaf.rel), &TTSOpsVirtual);
+	row = writer->pending[writer->npending++];
+	qml_job_to_history(job, row);
+	if (writer->batch)
+		ExecMaterializeSlot(row);	/* outlives the row it was read from */
+	if (!writer->batch || writer->npending == MAX_PENDING)
+		flush_pending(writer);
+}
+
+/*
+ * Brings a job back whose row live.slot holds.  TM_Ok, or what somebody else did
+ * to it; nothing is changed then.
+ */
+TM_Result
+qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
+{
+	ItemPointer tid = &writer->live.slot->tts_tid;
+	Snapshot	snapshot = qml_writer_snapshot(writer);
+	TM_Result	result;
+
+	if (!qml_state_is_final(job->state))
+	{
+		qml_job_to_live(job, writer->live.row);
+		return qml_table_update(&writer->live, tid, writer->live.row, snapshot, wait);
+	}
+	result = qml_table_delete(&writer->live, tid, snapshot, wait);
+	if (result == TM_Ok)
+		store_finished(writer, job);
+	return result;
+}
+
+static bool
+find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
+{
+	Snapshot	snapshot = qml_writer_snapshot(writer);
+	ScanKeyData key;
+
+	if (writer->pkey == NULL)
+		writer->pkey = index_open(qml_catalog()->live_pkey, RowExclusiveLock);
+	if (writer->by_id == NULL)
+		writer->by_id = qml_index_beginscan(writer->live.rel, writer->pkey, snapshot, 1);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	index_rescan(writer->by_id, &key, 1, NULL, 0);
+	if (!index_getnext_slot(writer->by_id, ForwardScanDirection, writer->live.slot))
+		return false;
+	qml_job_from_live(writer->live.slot, job);
+	return true;
+}
+
+/* Brings a finished job back: deleted stays in history, anything else is live. */
+static TM_Result
+put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
+{
+	ItemPointer tid = &leaf->slot->tts_tid;
+	TM_Result	result;
+
+	if (qml_state_is_final(job->state))
+	{
+		qml_job_to_history(job, leaf->row);
+		return qml_table_update(leaf, tid, leaf->row, writer->snapshot, true);
+	}
+	/* Revives the queue if it was dropped; finished jobs do not keep it. */
+	(void) qml_queue_to_enqueue(qml_queue_by_id(job->queue_id)->name);
+	result = qml_table_delete(leaf, tid, writer->snapshot, true);
+	if (result == TM_Ok)
+	{
+		qml_job_to_live(job, writer->live.row);
+		qml_table_insert(&writer->live, writer->live.row);
+	}
+	return result;
+}
+
+static bool
+run_finished(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg, TM_Result *result)
+{
+	QmlTable	leaf;
+	QmlJob		job;
+
+	if (!qml_history_find(id, writer->snapshot, RowExclusiveLock, &leaf, &job))
+		return false;
+	*result = change(&job, arg) ? put_finished(writer, &leaf, &job) : TM_Ok;
+	qml_table_close(&leaf);
+	return true;
+}
+
+/* After somebody was faster: look again with fresh eyes. */
+static void
+look_again(QmlWriter *writer, TM_Result result)
+{
+	if (result != TM_SelfModified && IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+	CHECK_FOR_INTERRUPTS();
+	if (writer->leaf_open)
+		flush_pending(writer);
+	drop_snapshot(writer);
+}
+
+/*
+ * Changes one job, wherever it is, waiting for whoever is changing it.  False
+ * when there is no such job.
+ */
+bool
+qml_writer_run(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg)
+{
+	for (;;)
+	{
+		TM_Result	result;
+		QmlJob		job;
+
+		if (find_live(writer, id, &job))
+			result = change(&job, arg) ? qml_writer_put(writer, &job, true) : TM_Ok;
+		else if (!run_finished(writer, id, change, arg, &result))
+			return false;
+		if (result == TM_Ok)
+			return true;
+		look_again(writer, result);
+	}
+}
