@@ -30,7 +30,7 @@ qml_args_require(FunctionCallInfo fcinfo, int arg, const char *name)
 void
 qml_args_check_name(const char *value, const char *name, int maxlen)
 {
-	int			length = pg_mbstrlen(value);
+	int length = pg_mbstrlen(value);
 
 	if (length == 0)
 		ereport(ERROR,
@@ -53,7 +53,7 @@ qml_args_check_name(const char *value, const char *name, int maxlen)
 char *
 qml_args_name_or_null(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen)
 {
-	char	   *value;
+	char *value;
 
 	if (PG_ARGISNULL(arg))
 		return NULL;
@@ -72,7 +72,7 @@ qml_args_name(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen)
 int
 qml_args_int(FunctionCallInfo fcinfo, int arg, const char *name, int min, int max)
 {
-	int			value;
+	int value;
 
 	qml_args_require(fcinfo, arg, name);
 	value = PG_GETARG_INT32(arg);
@@ -114,8 +114,8 @@ qml_args_time_or_null(FunctionCallInfo fcinfo, int arg, const char *name)
 int64
 qml_interval_usecs(const Interval *interval)
 {
-	double		days = interval->month * (double) DAYS_PER_MONTH + interval->day;
-	double		usecs = days * (double) USECS_PER_DAY + (double) interval->time;
+	double days = interval->month * (double) DAYS_PER_MONTH + interval->day;
+	double usecs = days * (double) USECS_PER_DAY + (double) interval->time;
 
 	if (fabs(usecs) > 1e18)
 		return usecs > 0 ? PG_INT64_MAX : PG_INT64_MIN;
@@ -126,7 +126,7 @@ qml_interval_usecs(const Interval *interval)
 int64
 qml_args_duration(FunctionCallInfo fcinfo, int arg, const char *name)
 {
-	int64		usecs;
+	int64 usecs;
 
 	if (PG_ARGISNULL(arg))
 		return -1;
@@ -142,7 +142,7 @@ qml_args_duration(FunctionCallInfo fcinfo, int arg, const char *name)
 void
 qml_args_check_document(Datum document, const char *name)
 {
-	Size		size = toast_raw_datum_size(document) - VARHDRSZ;
+	Size size = toast_raw_datum_size(document) - VARHDRSZ;
 
 	if (size > (Size) qml_max_payload_size * 1024)
 		ereport(ERROR,
@@ -167,7 +167,7 @@ qml_args_document(FunctionCallInfo fcinfo, int arg, const char *name)
 Datum
 qml_args_object(FunctionCallInfo fcinfo, int arg, const char *name)
 {
-	Datum		document = qml_args_document(fcinfo, arg, name);
+	Datum document = qml_args_document(fcinfo, arg, name);
 
 	if (document != (Datum) 0 && !JB_ROOT_IS_OBJECT(DatumGetJsonbP(document)))
 		ereport(ERROR,
@@ -180,8 +180,8 @@ qml_args_object(FunctionCallInfo fcinfo, int arg, const char *name)
 Datum
 qml_args_text(FunctionCallInfo fcinfo, int arg, int maxbytes)
 {
-	text	   *value;
-	int			length;
+	text *value;
+	int length;
 
 	if (PG_ARGISNULL(arg))
 		return (Datum) 0;
@@ -198,10 +198,10 @@ void
 qml_args_array(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, Datum **elements,
 			   bool **nulls, int *count)
 {
-	ArrayType  *array;
-	int16		typlen;
-	bool		typbyval;
-	char		typalign;
+	ArrayType *array;
+	int16 typlen;
+	bool typbyval;
+	char typalign;
 
 	qml_args_require(fcinfo, arg, name);
 	array = PG_GETARG_ARRAYTYPE_P(arg);

@@ -54,7 +54,7 @@ qml_catalog_init(void)
 static Oid
 lookup_relation(const char *name)
 {
-	Oid			relid = get_relname_relid(name, catalog.schema);
+	Oid relid = get_relname_relid(name, catalog.schema);
 
 	if (!OidIsValid(relid))
 		ereport(ERROR,
@@ -79,13 +79,13 @@ check_version(const char *version)
 static Oid
 load_extension(void)
 {
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	Relation rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
-	HeapTuple	tuple;
-	Oid			extension;
-	Datum		version;
-	bool		isnull;
+	HeapTuple tuple;
+	Oid extension;
+	Datum version;
+	bool isnull;
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
 				CStringGetDatum("qml"));
@@ -110,7 +110,7 @@ load_extension(void)
 static void
 check_columns(Oid relid, int natts)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation rel = table_open(relid, AccessShareLock);
 
 	if (RelationGetDescr(rel)->natts != natts)
 		ereport(ERROR,
@@ -147,17 +147,16 @@ load_states(void)
 static bool
 load_adopted(void)
 {
-	Relation	rel = table_open(catalog.instance, AccessShareLock);
+	Relation rel = table_open(catalog.instance, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	bool		adopted = true;
-	HeapTuple	tuple;
+	bool adopted = true;
+	HeapTuple tuple;
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		bool		isnull;
-		int64		system = DatumGetInt64(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull));
-		Oid			database = DatumGetObjectId(heap_getattr(tuple, 2, RelationGetDescr(rel),
-															 &isnull));
+		bool isnull;
+		int64 system = DatumGetInt64(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull));
+		Oid database = DatumGetObjectId(heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull));
 
 		if ((uint64) system != GetSystemIdentifier() || database != MyDatabaseId)
 			adopted = false;
@@ -170,7 +169,7 @@ load_adopted(void)
 static void
 load_catalog(void)
 {
-	Oid			extension;
+	Oid extension;
 
 	memset(&catalog, 0, sizeof(catalog));
 	extension = load_extension();

@@ -55,21 +55,21 @@ enum
 
 typedef struct QmlCatalog
 {
-	Oid			schema;			/* qml */
-	Oid			function_schema;	/* where qml_* functions are */
-	Oid			owner;			/* of the tables */
-	Oid			live;
-	Oid			live_pkey;
-	Oid			live_ready;
-	Oid			live_due;
-	Oid			history;
-	Oid			queue;
-	Oid			acl;
-	Oid			instance;
-	Oid			job_type;		/* row type of the view qml.job */
-	Oid			state_type;
-	Oid			states[QML_STATES];
-	bool		adopted;		/* false: a copy that must stay idle */
+	Oid schema;			 /* qml */
+	Oid function_schema; /* where qml_* functions are */
+	Oid owner;			 /* of the tables */
+	Oid live;
+	Oid live_pkey;
+	Oid live_ready;
+	Oid live_due;
+	Oid history;
+	Oid queue;
+	Oid acl;
+	Oid instance;
+	Oid job_type; /* row type of the view qml.job */
+	Oid state_type;
+	Oid states[QML_STATES];
+	bool adopted; /* false: a copy that must stay idle */
 } QmlCatalog;
 
 extern void qml_catalog_init(void);

@@ -32,22 +32,22 @@
 typedef struct ClaimState
 {
 	const QmlClaim *claim;
-	QmlWriter	writer;
-	Relation	ready;
+	QmlWriter writer;
+	Relation ready;
 	TimestampTz now;
-	Datum	   *rows;
-	int			count;
+	Datum *rows;
+	int count;
 } ClaimState;
 
 /* Where the last fetch from all queues ended, so that no queue starves. */
-static int	last_queue_id = 0;
+static int last_queue_id = 0;
 
 /* Takes the job in live.slot; false if somebody else has it. */
 static bool
 claim_row(ClaimState *state, const QmlQueue *queue)
 {
-	int64		lease = state->claim->lease >= 0 ? state->claim->lease : qml_queue_lease(queue);
-	QmlJob		job;
+	int64 lease = state->claim->lease >= 0 ? state->claim->lease : qml_queue_lease(queue);
+	QmlJob job;
 
 	qml_job_from_live(state->writer.live.slot, &job);
 	qml_transition_set(&job, QML_PROCESSING, state->now);
@@ -64,7 +64,7 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 static void
 claim_from_queue(ClaimState *state, const QmlQueue *queue)
 {
-	Snapshot	snapshot = qml_writer_snapshot(&state->writer);
+	Snapshot snapshot = qml_writer_snapshot(&state->writer);
 	TupleTableSlot *slot = state->writer.live.slot;
 	IndexScanDesc scan = qml_index_beginscan(state->writer.live.rel, state->ready, snapshot, 1);
 	ScanKeyData key;
@@ -85,17 +85,17 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 static int
 next_queue_id(ClaimState *state, int after)
 {
-	Snapshot	snapshot = qml_writer_snapshot(&state->writer);
+	Snapshot snapshot = qml_writer_snapshot(&state->writer);
 	IndexScanDesc scan = qml_index_beginscan(state->writer.live.rel, state->ready, snapshot, 1);
 	ScanKeyData key;
-	int			id = 0;
+	int id = 0;
 
 	ScanKeyInit(&key, 1, BTGreaterStrategyNumber, F_INT4GT, Int32GetDatum(after));
 	scan->xs_want_itup = true;
 	index_rescan(scan, &key, 1, NULL, 0);
 	if (index_getnext_tid(scan, ForwardScanDirection) != NULL)
 	{
-		bool		isnull;
+		bool isnull;
 
 		id = DatumGetInt32(index_getattr(scan->xs_itup, 1, scan->xs_itupdesc, &isnull));
 	}
@@ -106,10 +106,9 @@ next_queue_id(ClaimState *state, int after)
 static void
 claim_from_range(ClaimState *state, int after, int upto)
 {
-	int			id = after;
+	int id = after;
 
-	while (state->count < state->claim->batch &&
-		   (id = next_queue_id(state, id)) != 0 && id <= upto)
+	while (state->count < state->claim->batch && (id = next_queue_id(state, id)) != 0 && id <= upto)
 	{
 		const QmlQueue *queue = qml_queue_by_id(id);
 
@@ -125,7 +124,7 @@ claim_from_range(ClaimState *state, int after, int upto)
 static void
 claim_from_all(ClaimState *state)
 {
-	int			start = last_queue_id;
+	int start = last_queue_id;
 
 	claim_from_range(state, start, INT_MAX);
 	if (start > 0)
@@ -161,7 +160,7 @@ int
 qml_claim_batch(const QmlClaim *claim, Datum *rows)
 {
 	const QmlCatalog *cat = qml_catalog_to_work();
-	ClaimState	state = {.claim = claim,.rows = rows};
+	ClaimState state = {.claim = claim, .rows = rows};
 
 	check_rights(claim);
 	state.now = GetCurrentTimestamp();

@@ -9,13 +9,13 @@
 
 typedef struct QmlClaim
 {
-	Datum		worker;			/* text */
-	char	  **queues;			/* NULL: all that the caller may work */
-	int			nqueues;
-	int			batch;
-	int64		lease;			/* microseconds; -1: as the queue says */
+	Datum worker;  /* text */
+	char **queues; /* NULL: all that the caller may work */
+	int nqueues;
+	int batch;
+	int64 lease; /* microseconds; -1: as the queue says */
 } QmlClaim;
 
-extern int	qml_claim_batch(const QmlClaim *claim, Datum *rows);
+extern int qml_claim_batch(const QmlClaim *claim, Datum *rows);
 
 #endif

@@ -20,7 +20,7 @@
 #endif
 
 /* A function that SQL calls: exported on every version. */
-#define QML_FUNCTION(name) \
+#define QML_FUNCTION(name)                           \
 	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
 	PG_FUNCTION_INFO_V1(name)
 
@@ -54,7 +54,7 @@ typedef TU_UpdateIndexes QmlUpdateIndexes;
 
 #if PG_VERSION_NUM < 150000
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
-#define qml_random() ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
+#define qml_random()				  ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
 #else
 #include "common/pg_prng.h"
 #define qml_random() pg_prng_double(&pg_global_prng_state)

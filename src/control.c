@@ -21,9 +21,9 @@
 typedef struct Request
 {
 	const QmlControl *control;
-	bool		own;			/* one's own job will do */
-	bool		changed;
-	Datum		row;
+	bool own; /* one's own job will do */
+	bool changed;
+	Datum row;
 } Request;
 
 static void
@@ -47,7 +47,7 @@ require_any_right(bool own)
 static void
 run(const pg_uuid_t *id, QmlChange change, Request *request)
 {
-	QmlWriter	writer;
+	QmlWriter writer;
 
 	require_any_right(request->own);
 	qml_writer_open(&writer, false);
@@ -61,7 +61,7 @@ run(const pg_uuid_t *id, QmlChange change, Request *request)
 static bool
 delete_job(QmlJob *job, void *arg)
 {
-	Request    *request = arg;
+	Request *request = arg;
 
 	require_right(job, true);
 	request->changed = job->state != QML_DELETED;
@@ -76,8 +76,8 @@ delete_job(QmlJob *job, void *arg)
 bool
 qml_control_delete(const pg_uuid_t *id, Datum reason)
 {
-	QmlControl	control = {.reason = reason};
-	Request		request = {.control = &control,.own = true};
+	QmlControl control = {.reason = reason};
+	Request request = {.control = &control, .own = true};
 
 	run(id, delete_job, &request);
 	return request.changed;
@@ -86,7 +86,7 @@ qml_control_delete(const pg_uuid_t *id, Datum reason)
 static bool
 retry_job(QmlJob *job, void *arg)
 {
-	Request    *request = arg;
+	Request *request = arg;
 
 	require_right(job, true);
 	/* Giving back a claim is for the worker or the lease, not for a retry. */
@@ -106,7 +106,7 @@ retry_job(QmlJob *job, void *arg)
 bool
 qml_control_retry(const pg_uuid_t *id)
 {
-	Request		request = {.own = true};
+	Request request = {.own = true};
 
 	run(id, retry_job, &request);
 	return request.changed;
@@ -115,7 +115,7 @@ qml_control_retry(const pg_uuid_t *id)
 static bool
 schedule_job(QmlJob *job, void *arg)
 {
-	Request    *request = arg;
+	Request *request = arg;
 	TimestampTz run_at = request->control->run_at;
 
 	require_right(job, true);
@@ -133,8 +133,8 @@ schedule_job(QmlJob *job, void *arg)
 bool
 qml_control_schedule(const pg_uuid_t *id, TimestampTz run_at, Datum reason)
 {
-	QmlControl	control = {.run_at = run_at,.reason = reason};
-	Request		request = {.control = &control,.own = true};
+	QmlControl control = {.run_at = run_at, .reason = reason};
+	Request request = {.control = &control, .own = true};
 
 	run(id, schedule_job, &request);
 	return request.changed;
@@ -151,9 +151,9 @@ fill_state(QmlJob *job, const QmlControl *control, TimestampTz now)
 			break;
 		case QML_PROCESSING:
 			job->worker = control->worker;
-			job->lease_expires_at = now +
-				(control->lease >= 0 ? control->lease :
-				 qml_queue_lease(qml_queue_by_id(job->queue_id)));
+			job->lease_expires_at = now + (control->lease >= 0 ?
+											   control->lease :
+											   qml_queue_lease(qml_queue_by_id(job->queue_id)));
 			break;
 		case QML_SUCCEEDED:
 			job->result = control->result;
@@ -168,7 +168,7 @@ fill_state(QmlJob *job, const QmlControl *control, TimestampTz now)
 static bool
 set_state(QmlJob *job, void *arg)
 {
-	Request    *request = arg;
+	Request *request = arg;
 	const QmlControl *control = request->control;
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -186,7 +186,7 @@ set_state(QmlJob *job, void *arg)
 Datum
 qml_control_set_state(const pg_uuid_t *id, const QmlControl *control)
 {
-	Request		request = {.control = control};
+	Request request = {.control = control};
 
 	run(id, set_state, &request);
 	return request.row;

@@ -10,12 +10,12 @@
 /* What the caller gives with a state.  Datums are 0 when null. */
 typedef struct QmlControl
 {
-	QmlState	to;
-	TimestampTz run_at;			/* QML_NO_TIME: none given */
-	int64		lease;			/* microseconds; -1: as the queue says */
-	Datum		worker;
-	Datum		reason;
-	Datum		result;
+	QmlState to;
+	TimestampTz run_at; /* QML_NO_TIME: none given */
+	int64 lease;		/* microseconds; -1: as the queue says */
+	Datum worker;
+	Datum reason;
+	Datum result;
 	QmlJobError error;
 } QmlControl;
 

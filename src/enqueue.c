@@ -40,10 +40,9 @@ prepare_job(const QmlEnqueue *request, QmlJob *job)
 	job->queue_id = queue->id;
 	job->priority = request->priority;
 	job->state = request->run_at > now ? QML_SCHEDULED : QML_ENQUEUED;
-	job->max_retries = request->max_retries >= 0 ?
-		request->max_retries : qml_queue_max_retries(queue);
-	job->timeout_ms = request->timeout_ms >= 0 ?
-		request->timeout_ms : qml_queue_timeout_ms(queue);
+	job->max_retries = request->max_retries >= 0 ? request->max_retries :
+												   qml_queue_max_retries(queue);
+	job->timeout_ms = request->timeout_ms >= 0 ? request->timeout_ms : qml_queue_timeout_ms(queue);
 	job->created_by = GetUserId();
 	job->run_at = job->state == QML_SCHEDULED ? request->run_at : QML_NO_TIME;
 	job->started_at = QML_NO_TIME;
@@ -60,9 +59,9 @@ prepare_job(const QmlEnqueue *request, QmlJob *job)
 static void
 check_own_id(const pg_uuid_t *id)
 {
-	Snapshot	snapshot = qml_table_snapshot();
-	QmlTable	leaf;
-	QmlJob		job;
+	Snapshot snapshot = qml_table_snapshot();
+	QmlTable leaf;
+	QmlJob job;
 
 	if (qml_history_find(id, snapshot, AccessShareLock, &leaf, &job))
 		ereport(ERROR,
@@ -76,8 +75,8 @@ check_own_id(const pg_uuid_t *id)
 void
 qml_enqueue_one(const QmlEnqueue *request, Datum payload, pg_uuid_t *id, bool own_id)
 {
-	QmlTable	live;
-	QmlJob		job;
+	QmlTable live;
+	QmlJob job;
 
 	prepare_job(request, &job);
 	if (!own_id)
@@ -100,10 +99,10 @@ qml_enqueue_one(const QmlEnqueue *request, Datum payload, pg_uuid_t *id, bool ow
 void
 qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, pg_uuid_t *ids)
 {
-	QmlTable	live;
-	QmlJob	   *jobs;
+	QmlTable live;
+	QmlJob *jobs;
 	TupleTableSlot **rows;
-	int			nrows = Min(count, ROWS_AT_ONCE);
+	int nrows = Min(count, ROWS_AT_ONCE);
 
 	if (count == 0)
 	{
@@ -122,7 +121,7 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 
 	for (int done = 0; done < count;)
 	{
-		int			n = Min(count - done, nrows);
+		int n = Min(count - done, nrows);
 
 		for (int i = 0; i < n; i++)
 		{

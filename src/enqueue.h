@@ -11,14 +11,14 @@
 /* What the jobs of one call have in common.  Datums are 0 when null. */
 typedef struct QmlEnqueue
 {
-	Datum		method;			/* text */
+	Datum method; /* text */
 	const char *queue;
-	int			priority;
-	TimestampTz run_at;			/* QML_NO_TIME: now */
-	int			max_retries;	/* -1: as the queue says */
-	int			timeout_ms;		/* -1: as the queue says */
-	Datum		metadata;
-	Datum		job_type;
+	int priority;
+	TimestampTz run_at; /* QML_NO_TIME: now */
+	int max_retries;	/* -1: as the queue says */
+	int timeout_ms;		/* -1: as the queue says */
+	Datum metadata;
+	Datum job_type;
 } QmlEnqueue;
 
 extern void qml_enqueue_one(const QmlEnqueue *request, Datum payload, pg_uuid_t *id, bool own_id);

@@ -18,42 +18,42 @@
 #include "utils/guc.h"
 
 #define MAX_POINTS 32
-#define MAX_NAME 64
+#define MAX_NAME   64
 
 typedef struct Point
 {
-	char		name[MAX_NAME];
-	char		action[8];
-	int			nth;
-	int			passed;
+	char name[MAX_NAME];
+	char action[8];
+	int nth;
+	int passed;
 } Point;
 
 static char *faults;
 static Point points[MAX_POINTS];
-static int	npoints;
+static int npoints;
 
-static const char *at_commit;	/* point to pass just before this commit */
+static const char *at_commit; /* point to pass just before this commit */
 
 static bool
 parse_point(const char *spec, Point *point)
 {
-	int			fields;
+	int fields;
 
 	memset(point, 0, sizeof(*point));
 	point->nth = 1;
 	fields = sscanf(spec, " %63[a-z_.]:%7[a-z]:%d", point->name, point->action, &point->nth);
 	return fields >= 2 && point->nth >= 1 &&
-		(strcmp(point->action, "error") == 0 || strcmp(point->action, "fatal") == 0 ||
-		 strcmp(point->action, "abort") == 0);
+		   (strcmp(point->action, "error") == 0 || strcmp(point->action, "fatal") == 0 ||
+			strcmp(point->action, "abort") == 0);
 }
 
 static int
 parse_list(const char *list, Point *into)
 {
-	char	   *copy = pstrdup(list);
-	char	   *rest = copy;
-	char	   *spec;
-	int			n = 0;
+	char *copy = pstrdup(list);
+	char *rest = copy;
+	char *spec;
+	int n = 0;
 
 	while ((spec = strsep(&rest, ",")) != NULL)
 	{
@@ -69,7 +69,7 @@ parse_list(const char *list, Point *into)
 static bool
 check_faults(char **newval, void **extra, GucSource source)
 {
-	Point		parsed[MAX_POINTS];
+	Point parsed[MAX_POINTS];
 
 	if (parse_list(*newval, parsed) >= 0)
 		return true;
@@ -127,9 +127,8 @@ void
 qml_fault_init(void)
 {
 	DefineCustomStringVariable("qml.faults",
-							   "Fault points to arm: name:action[:nth], separated by commas.",
-							   NULL, &faults, "", PGC_SUSET, 0,
-							   check_faults, assign_faults, NULL);
+							   "Fault points to arm: name:action[:nth], separated by commas.", NULL,
+							   &faults, "", PGC_SUSET, 0, check_faults, assign_faults, NULL);
 	RegisterXactCallback(before_commit, NULL);
 }
 

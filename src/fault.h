@@ -16,13 +16,13 @@ extern void qml_fault_init(void);
 extern void qml_fault_reached(const char *name);
 extern void qml_fault_at_commit(const char *name);
 
-#define QML_FAULT(name) qml_fault_reached(name)
+#define QML_FAULT(name)			  qml_fault_reached(name)
 #define QML_FAULT_AT_COMMIT(name) qml_fault_at_commit(name)
 
 #else
 
-#define qml_fault_init() ((void) 0)
-#define QML_FAULT(name) ((void) 0)
+#define qml_fault_init()		  ((void) 0)
+#define QML_FAULT(name)			  ((void) 0)
 #define QML_FAULT_AT_COMMIT(name) ((void) 0)
 
 #endif

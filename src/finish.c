@@ -24,12 +24,12 @@
 /* An acknowledgement on its way. */
 typedef struct Pending
 {
-	QmlAck	   *ack;
-	void		(*apply) (QmlJob *job, struct Pending *pending);
-	bool		strict;			/* a stale token is an error */
-	bool		accepted;
+	QmlAck *ack;
+	void (*apply)(QmlJob *job, struct Pending *pending);
+	bool strict; /* a stale token is an error */
+	bool accepted;
 	TimestampTz now;
-	QmlState	state;			/* afterwards */
+	QmlState state; /* afterwards */
 	TimestampTz lease_expires_at;
 } Pending;
 
@@ -56,7 +56,7 @@ raise_stale(const QmlJob *job, int attempt)
 static bool
 acknowledge(QmlJob *job, void *arg)
 {
-	Pending    *pending = arg;
+	Pending *pending = arg;
 
 	qml_rights_require(QML_CAN_WORK, qml_queue_by_id(job->queue_id)->name);
 	pending->accepted = job->state == QML_PROCESSING && job->attempt == pending->ack->attempt;
@@ -77,7 +77,7 @@ acknowledge(QmlJob *job, void *arg)
 static void
 run_one(const pg_uuid_t *id, Pending *pending)
 {
-	QmlWriter	writer;
+	QmlWriter writer;
 
 	qml_rights_require_any(QML_CAN_WORK);
 	pending->strict = true;
@@ -100,7 +100,7 @@ apply_succeed(QmlJob *job, Pending *pending)
 void
 qml_finish_succeed(const pg_uuid_t *id, QmlAck *ack)
 {
-	Pending		pending = {.ack = ack,.apply = apply_succeed};
+	Pending pending = {.ack = ack, .apply = apply_succeed};
 
 	run_one(id, &pending);
 }
@@ -120,9 +120,9 @@ compare_ids(const void *a, const void *b, void *ids)
 int
 qml_finish_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *accepted)
 {
-	int		   *order = palloc(sizeof(int) * Max(count, 1));
-	int			total = 0;
-	QmlWriter	writer;
+	int *order = palloc(sizeof(int) * Max(count, 1));
+	int total = 0;
+	QmlWriter writer;
 
 	qml_rights_require_any(QML_CAN_WORK);
 	for (int i = 0; i < count; i++)
@@ -132,7 +132,7 @@ qml_finish_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *acc
 	qml_writer_open(&writer, true);
 	for (int i = 0; i < count; i++)
 	{
-		Pending		pending = {.ack = &acks[order[i]],.apply = apply_succeed};
+		Pending pending = {.ack = &acks[order[i]], .apply = apply_succeed};
 
 		(void) qml_writer_run(&writer, &ids[order[i]], acknowledge, &pending);
 		accepted[order[i]] = pending.accepted;
@@ -146,7 +146,7 @@ qml_finish_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *acc
 static void
 apply_fail(QmlJob *job, Pending *pending)
 {
-	QmlAck	   *ack = pending->ack;
+	QmlAck *ack = pending->ack;
 
 	qml_transition_fail(job, &ack->error, ack->retry, ack->retry_at, pending->now);
 }
@@ -155,7 +155,7 @@ apply_fail(QmlJob *job, Pending *pending)
 QmlState
 qml_finish_fail(const pg_uuid_t *id, QmlAck *ack)
 {
-	Pending		pending = {.ack = ack,.apply = apply_fail};
+	Pending pending = {.ack = ack, .apply = apply_fail};
 
 	run_one(id, &pending);
 	return pending.state;
@@ -171,7 +171,7 @@ apply_release(QmlJob *job, Pending *pending)
 void
 qml_finish_release(const pg_uuid_t *id, QmlAck *ack)
 {
-	Pending		pending = {.ack = ack,.apply = apply_release};
+	Pending pending = {.ack = ack, .apply = apply_release};
 
 	run_one(id, &pending);
 }
@@ -179,8 +179,8 @@ qml_finish_release(const pg_uuid_t *id, QmlAck *ack)
 static void
 apply_heartbeat(QmlJob *job, Pending *pending)
 {
-	int64		lease = pending->ack->lease >= 0 ? pending->ack->lease :
-		qml_queue_lease(qml_queue_by_id(job->queue_id));
+	int64 lease = pending->ack->lease >= 0 ? pending->ack->lease :
+											 qml_queue_lease(qml_queue_by_id(job->queue_id));
 
 	job->lease_expires_at = pending->now + lease;
 	QML_FAULT("lease.renew");
@@ -190,7 +190,7 @@ apply_heartbeat(QmlJob *job, Pending *pending)
 TimestampTz
 qml_finish_heartbeat(const pg_uuid_t *id, QmlAck *ack)
 {
-	Pending		pending = {.ack = ack,.apply = apply_heartbeat};
+	Pending pending = {.ack = ack, .apply = apply_heartbeat};
 
 	run_one(id, &pending);
 	return pending.lease_expires_at;
@@ -205,7 +205,7 @@ apply_progress(QmlJob *job, Pending *pending)
 void
 qml_finish_progress(const pg_uuid_t *id, QmlAck *ack)
 {
-	Pending		pending = {.ack = ack,.apply = apply_progress};
+	Pending pending = {.ack = ack, .apply = apply_progress};
 
 	run_one(id, &pending);
 }

@@ -10,16 +10,16 @@
 /* An acknowledgement, under the token of the claim. */
 typedef struct QmlAck
 {
-	int			attempt;
-	Datum		document;		/* result or progress; 0: none */
-	int64		lease;			/* microseconds; -1: as the queue says */
+	int attempt;
+	Datum document; /* result or progress; 0: none */
+	int64 lease;	/* microseconds; -1: as the queue says */
 	QmlJobError error;
-	bool		retry;
+	bool retry;
 	TimestampTz retry_at;
 } QmlAck;
 
 extern void qml_finish_succeed(const pg_uuid_t *id, QmlAck *ack);
-extern int	qml_finish_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *accepted);
+extern int qml_finish_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *accepted);
 extern QmlState qml_finish_fail(const pg_uuid_t *id, QmlAck *ack);
 extern void qml_finish_release(const pg_uuid_t *id, QmlAck *ack);
 extern TimestampTz qml_finish_heartbeat(const pg_uuid_t *id, QmlAck *ack);

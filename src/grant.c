@@ -33,10 +33,10 @@
 #include "spi.h"
 
 #define ENQUEUE (1 << QML_CAN_ENQUEUE)
-#define WORK (1 << QML_CAN_WORK)
+#define WORK	(1 << QML_CAN_WORK)
 #define MONITOR (1 << QML_CAN_MONITOR)
-#define ADMIN (1 << QML_CAN_ADMIN)
-#define ANY (ENQUEUE | WORK | MONITOR | ADMIN)
+#define ADMIN	(1 << QML_CAN_ADMIN)
+#define ANY		(ENQUEUE | WORK | MONITOR | ADMIN)
 
 /*
  * Which capabilities open which function or view.  What stands with 0 is for the
@@ -46,9 +46,8 @@
 static const struct
 {
 	const char *name;
-	int			capabilities;
-}			functions[] =
-{
+	int capabilities;
+} functions[] = {
 	{"qml_enqueue", ENQUEUE | ADMIN},
 	{"qml_enqueue_many", ENQUEUE | ADMIN},
 	{"qml_fetch", WORK | ADMIN},
@@ -89,9 +88,8 @@ static const struct
 static const struct
 {
 	const char *name;
-	int			capabilities;
-}			views[] =
-{
+	int capabilities;
+} views[] = {
 	{"job", ANY},
 	{"queue_info", ANY},
 	{"acl_info", ANY},
@@ -113,11 +111,11 @@ function_capabilities(const char *name)
 static char *
 list_functions(int capabilities)
 {
-	Relation	depend = table_open(DependRelationId, AccessShareLock);
-	Oid			extension = get_extension_oid("qml", false);
+	Relation depend = table_open(DependRelationId, AccessShareLock);
+	Oid extension = get_extension_oid("qml", false);
 	ScanKeyData keys[2];
 	SysScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple tuple;
 	StringInfoData list;
 
 	initStringInfo(&list);
@@ -164,15 +162,15 @@ run_utility(const char *sql)
 static int
 held_capabilities(Oid grantee)
 {
-	Oid			type = REGROLEOID;
-	Datum		value = ObjectIdGetDatum(grantee);
-	uint64		rows = qml_spi_execute("SELECT DISTINCT capability FROM qml.acl WHERE grantee = $1",
-									   1, &type, &value, NULL, SPI_OK_SELECT);
-	int			held = 0;
+	Oid type = REGROLEOID;
+	Datum value = ObjectIdGetDatum(grantee);
+	uint64 rows = qml_spi_execute("SELECT DISTINCT capability FROM qml.acl WHERE grantee = $1", 1,
+								  &type, &value, NULL, SPI_OK_SELECT);
+	int held = 0;
 
 	for (uint64 i = 0; i < rows; i++)
 	{
-		char	   *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		char *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
 
 		for (int c = 0; c < QML_CAPABILITIES; c++)
 		{
@@ -188,7 +186,7 @@ static void
 open_doors(Oid grantee, int capabilities)
 {
 	const char *role = quote_identifier(GetUserNameFromId(grantee, false));
-	Oid			schema = qml_catalog()->function_schema;
+	Oid schema = qml_catalog()->function_schema;
 
 	if (!qml_schema_is_usable(schema, grantee))
 		run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s",
@@ -213,14 +211,14 @@ close_doors(Oid grantee)
 
 /* $1 grantee, $2 capability, $3 queue, $4 the current user. */
 static void
-change_row(const char *sql, Oid grantee, QmlCapability capability, const char *queue,
-		   Oid grantor, int expected)
+change_row(const char *sql, Oid grantee, QmlCapability capability, const char *queue, Oid grantor,
+		   int expected)
 {
-	Oid			types[] = {REGROLEOID, TEXTOID, TEXTOID, REGROLEOID};
-	Datum		values[] = {ObjectIdGetDatum(grantee),
-		CStringGetTextDatum(qml_capability_names[capability]),
-	queue ? CStringGetTextDatum(queue) : (Datum) 0, ObjectIdGetDatum(grantor)};
-	bool		nulls[] = {false, false, queue == NULL, false};
+	Oid types[] = {REGROLEOID, TEXTOID, TEXTOID, REGROLEOID};
+	Datum values[] = {ObjectIdGetDatum(grantee),
+					  CStringGetTextDatum(qml_capability_names[capability]),
+					  queue ? CStringGetTextDatum(queue) : (Datum) 0, ObjectIdGetDatum(grantor)};
+	bool nulls[] = {false, false, queue == NULL, false};
 
 	(void) qml_spi_execute(sql, 4, types, values, nulls, expected);
 }
@@ -229,8 +227,8 @@ change_row(const char *sql, Oid grantee, QmlCapability capability, const char *q
 void
 qml_grant_give(Oid grantee, QmlCapability capability, const char *queue)
 {
-	Oid			grantor = GetUserId();
-	QmlSpi		spi;
+	Oid grantor = GetUserId();
+	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	change_row("INSERT INTO qml.acl (grantee, capability, queue, grantor) "
@@ -244,9 +242,9 @@ qml_grant_give(Oid grantee, QmlCapability capability, const char *queue)
 void
 qml_grant_take(Oid grantee, QmlCapability capability, const char *queue)
 {
-	Oid			grantor = GetUserId();
-	QmlSpi		spi;
-	int			held;
+	Oid grantor = GetUserId();
+	QmlSpi spi;
+	int held;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	change_row("DELETE FROM qml.acl WHERE grantee = $1 AND capability = $2 "

@@ -44,8 +44,8 @@
 #include "queue.h"
 #include "spi.h"
 
-#define NEAR_WIDTH USECS_PER_DAY
-#define FAR_WIDTH (30 * USECS_PER_DAY)
+#define NEAR_WIDTH	 USECS_PER_DAY
+#define FAR_WIDTH	 (30 * USECS_PER_DAY)
 #define FAR_DISTANCE (45 * USECS_PER_DAY)
 
 /* How far beyond the need of today maintenance makes partitions. */
@@ -54,7 +54,7 @@
 /* A partition; lower and upper are those of the gap where leaf is InvalidOid. */
 typedef struct Leaf
 {
-	Oid			leaf;
+	Oid leaf;
 	TimestampTz lower;
 	TimestampTz upper;
 } Leaf;
@@ -98,18 +98,18 @@ bound_at(PartitionBoundInfo bounds, int offset)
 static Leaf
 find_leaf(TimestampTz at)
 {
-	Relation	history = table_open(qml_catalog()->history, AccessShareLock);
+	Relation history = table_open(qml_catalog()->history, AccessShareLock);
 	PartitionKey key = RelationGetPartitionKey(history);
 	PartitionDesc desc = RelationGetPartitionDesc(history, true);
-	Leaf		found = {InvalidOid, DT_NOBEGIN, DT_NOEND};
+	Leaf found = {InvalidOid, DT_NOBEGIN, DT_NOEND};
 
 	if (desc->nparts > 0)
 	{
-		Datum		value = TimestampTzGetDatum(at);
-		bool		equal;
-		int			offset = partition_range_datum_bsearch(key->partsupfunc, key->partcollation,
-														   desc->boundinfo, 1, &value, &equal);
-		int			index = desc->boundinfo->indexes[offset + 1];
+		Datum value = TimestampTzGetDatum(at);
+		bool equal;
+		int offset = partition_range_datum_bsearch(key->partsupfunc, key->partcollation,
+												   desc->boundinfo, 1, &value, &equal);
+		int index = desc->boundinfo->indexes[offset + 1];
 
 		if (index >= 0)
 			found.leaf = desc->oids[index];
@@ -125,7 +125,7 @@ static char *
 format_bound(TimestampTz time)
 {
 	struct pg_tm tm;
-	fsec_t		fsec;
+	fsec_t fsec;
 
 	/* Bounds are whole days, UTC. */
 	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
@@ -138,17 +138,18 @@ format_bound(TimestampTz time)
 static void
 create_leaf(TimestampTz lower, TimestampTz upper)
 {
-	char	   *from = format_bound(lower);
-	char	   *name = psprintf("history_p%.4s%.2s%.2s", from, from + 5, from + 8);
-	QmlSpi		spi;
+	char *from = format_bound(lower);
+	char *name = psprintf("history_p%.4s%.2s%.2s", from, from + 5, from + 8);
+	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void) qml_spi_execute(psprintf("CREATE TABLE qml.%s (LIKE qml.history INCLUDING COMMENTS)",
-									name), 0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	(void) qml_spi_execute(psprintf("REVOKE ALL ON TABLE qml.%s FROM PUBLIC", name),
+									name),
 						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	(void) qml_spi_execute(psprintf("CREATE INDEX %s_id ON qml.%s (id)", name, name),
-						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	(void) qml_spi_execute(psprintf("REVOKE ALL ON TABLE qml.%s FROM PUBLIC", name), 0, NULL, NULL,
+						   NULL, SPI_OK_UTILITY);
+	(void) qml_spi_execute(psprintf("CREATE INDEX %s_id ON qml.%s (id)", name, name), 0, NULL, NULL,
+						   NULL, SPI_OK_UTILITY);
 	(void) qml_spi_execute(psprintf("ALTER TABLE qml.history ATTACH PARTITION qml.%s "
 									"FOR VALUES FROM ('%s 00:00:00+00') TO ('%s 00:00:00+00')",
 									name, from, format_bound(upper)),
@@ -161,9 +162,9 @@ create_leaf(TimestampTz lower, TimestampTz upper)
 static bool
 ensure_leaf(TimestampTz at)
 {
-	int64		width = at - GetCurrentTimestamp() > FAR_DISTANCE ? FAR_WIDTH : NEAR_WIDTH;
+	int64 width = at - GetCurrentTimestamp() > FAR_DISTANCE ? FAR_WIDTH : NEAR_WIDTH;
 	TimestampTz lower = at - at % width;
-	Leaf		gap = find_leaf(at);
+	Leaf gap = find_leaf(at);
 
 	if (OidIsValid(gap.leaf))
 		return false;
@@ -180,10 +181,10 @@ ensure_leaf(TimestampTz at)
 Oid
 qml_history_leaf_for(TimestampTz expires_at)
 {
-	if (!OidIsValid(last_leaf.leaf) ||
-		expires_at < last_leaf.lower || expires_at >= last_leaf.upper)
+	if (!OidIsValid(last_leaf.leaf) || expires_at < last_leaf.lower ||
+		expires_at >= last_leaf.upper)
 	{
-		Leaf		leaf = find_leaf(expires_at);
+		Leaf leaf = find_leaf(expires_at);
 
 		if (!OidIsValid(leaf.leaf))
 		{
@@ -198,14 +199,14 @@ qml_history_leaf_for(TimestampTz expires_at)
 static Oid
 find_id_index(Relation leaf)
 {
-	List	   *indexes = RelationGetIndexList(leaf);
-	ListCell   *lc;
+	List *indexes = RelationGetIndexList(leaf);
+	ListCell *lc;
 
 	foreach(lc, indexes)
 	{
-		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
-		bool		fits = index->rd_index->indkey.values[0] == LIVE_ID &&
-			index->rd_index->indisvalid && RelationGetIndexPredicate(index) == NIL;
+		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
+		bool fits = index->rd_index->indkey.values[0] == LIVE_ID && index->rd_index->indisvalid &&
+					RelationGetIndexPredicate(index) == NIL;
 
 		index_close(index, NoLock);
 		if (fits)
@@ -221,10 +222,10 @@ find_id_index(Relation leaf)
 static bool
 find_in_leaf(QmlTable *leaf, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
 {
-	Relation	index = index_open(find_id_index(leaf->rel), AccessShareLock);
+	Relation index = index_open(find_id_index(leaf->rel), AccessShareLock);
 	IndexScanDesc scan = qml_index_beginscan(leaf->rel, index, snapshot, 1);
 	ScanKeyData key;
-	bool		found;
+	bool found;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	index_rescan(scan, &key, 1, NULL, 0);
@@ -244,10 +245,10 @@ bool
 qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode, QmlTable *leaf,
 				 QmlJob *job)
 {
-	Relation	history = table_open(qml_catalog()->history, AccessShareLock);
+	Relation history = table_open(qml_catalog()->history, AccessShareLock);
 	PartitionDesc desc = RelationGetPartitionDesc(history, true);
-	int			nparts = desc->nparts;
-	Oid		   *oids = palloc(sizeof(Oid) * (nparts + 1));
+	int nparts = desc->nparts;
+	Oid *oids = palloc(sizeof(Oid) * (nparts + 1));
 
 	memcpy(oids, desc->oids, sizeof(Oid) * nparts);
 	table_close(history, AccessShareLock);
@@ -269,12 +270,12 @@ int
 qml_history_prepare(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int			made = 0;
-	ListCell   *lc;
+	int made = 0;
+	ListCell *lc;
 
 	foreach(lc, qml_queue_ttls())
 	{
-		int64		ttl = *(int64 *) lfirst(lc);
+		int64 ttl = *(int64 *) lfirst(lc);
 
 		if (ttl == 0)
 			continue;
@@ -291,11 +292,11 @@ qml_history_prepare(void)
 static int64
 count_rows(Oid leaf)
 {
-	Relation	rel = try_table_open(leaf, AccessShareLock);
+	Relation rel = try_table_open(leaf, AccessShareLock);
 	TupleTableSlot *slot;
 	TableScanDesc scan;
-	Snapshot	snapshot;
-	int64		rows = 0;
+	Snapshot snapshot;
+	int64 rows = 0;
 
 	if (rel == NULL)
 		return 0;
@@ -325,7 +326,7 @@ count_rows(Oid leaf)
 static bool
 drop_leaf(Oid leaf)
 {
-	Oid			history = qml_catalog()->history;
+	Oid history = qml_catalog()->history;
 	ObjectAddress object;
 
 	if (!ConditionalLockRelationOid(history, AccessExclusiveLock))
@@ -349,14 +350,14 @@ drop_leaf(Oid leaf)
 static List *
 expired_leaves(void)
 {
-	Relation	history = table_open(qml_catalog()->history, AccessShareLock);
+	Relation history = table_open(qml_catalog()->history, AccessShareLock);
 	PartitionDesc desc = RelationGetPartitionDesc(history, true);
 	TimestampTz now = GetCurrentTimestamp();
-	List	   *expired = NIL;
+	List *expired = NIL;
 
 	for (int i = 0; desc->nparts > 0 && i < desc->boundinfo->ndatums; i++)
 	{
-		int			index = desc->boundinfo->indexes[i];
+		int index = desc->boundinfo->indexes[i];
 
 		/* indexes[i] is the partition whose upper bound is datum i. */
 		if (index >= 0 && bound_at(desc->boundinfo, i) <= now)
@@ -373,13 +374,13 @@ expired_leaves(void)
 int64
 qml_history_expire(int *partitions)
 {
-	int64		rows = 0;
-	ListCell   *lc;
+	int64 rows = 0;
+	ListCell *lc;
 
 	*partitions = 0;
 	foreach(lc, expired_leaves())
 	{
-		int64		in_leaf = count_rows(lfirst_oid(lc));
+		int64 in_leaf = count_rows(lfirst_oid(lc));
 
 		if (!drop_leaf(lfirst_oid(lc)))
 			continue;

@@ -9,10 +9,10 @@
 #include "table.h"
 
 extern void qml_history_init(void);
-extern Oid	qml_history_leaf_for(TimestampTz expires_at);
+extern Oid qml_history_leaf_for(TimestampTz expires_at);
 extern bool qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode,
 							 QmlTable *leaf, QmlJob *job);
-extern int	qml_history_prepare(void);
+extern int qml_history_prepare(void);
 extern int64 qml_history_expire(int *partitions);
 
 #endif

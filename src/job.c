@@ -52,7 +52,7 @@ static TimestampTz
 get_time(TupleTableSlot *slot, int attnum)
 {
 	return slot->tts_isnull[attnum - 1] ? QML_NO_TIME :
-		DatumGetTimestampTz(slot->tts_values[attnum - 1]);
+										  DatumGetTimestampTz(slot->tts_values[attnum - 1]);
 }
 
 static Datum
@@ -131,7 +131,7 @@ qml_job_from_history(TupleTableSlot *slot, QmlJob *job)
 QmlState
 qml_job_live_state(TupleTableSlot *slot)
 {
-	bool		isnull;
+	bool isnull;
 
 	return qml_catalog_state(DatumGetObjectId(slot_getattr(slot, LIVE_STATE, &isnull)));
 }
@@ -217,9 +217,9 @@ qml_job_to_history(const QmlJob *job, TupleTableSlot *slot)
 static Datum
 last_error(Datum errors)
 {
-	Jsonb	   *array;
+	Jsonb *array;
 	JsonbValue *entry;
-	JsonbValue	value;
+	JsonbValue value;
 
 	if (errors == (Datum) 0)
 		return (Datum) 0;
@@ -235,7 +235,7 @@ last_error(Datum errors)
 static Datum
 make_timeout(int timeout_ms)
 {
-	Interval   *timeout = palloc0(sizeof(Interval));
+	Interval *timeout = palloc0(sizeof(Interval));
 
 	timeout->time = (int64) timeout_ms * 1000;
 	return IntervalPGetDatum(timeout);
@@ -248,11 +248,11 @@ make_timeout(int timeout_ms)
 Datum
 qml_job_to_row(const QmlJob *job, bool contents)
 {
-	TupleDesc	desc = lookup_rowtype_tupdesc(qml_catalog()->job_type, -1);
-	Datum		values[JOB_NATTS] = {0};
-	bool		nulls[JOB_NATTS] = {0};
-	HeapTuple	tuple;
-	Datum		row;
+	TupleDesc desc = lookup_rowtype_tupdesc(qml_catalog()->job_type, -1);
+	Datum values[JOB_NATTS] = {0};
+	bool nulls[JOB_NATTS] = {0};
+	HeapTuple tuple;
+	Datum row;
 
 	values[JOB_ID] = UUIDPGetDatum(&job->id);
 	values[JOB_QUEUE] = CStringGetTextDatum(qml_queue_by_id(job->queue_id)->name);
@@ -305,7 +305,7 @@ qml_job_to_row(const QmlJob *job, bool contents)
 static void
 push_text(JsonbParseState **state, const char *key, Datum text)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, key);
@@ -326,7 +326,7 @@ push_text(JsonbParseState **state, const char *key, Datum text)
 static void
 push_int(JsonbParseState **state, const char *key, int number)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, key);
@@ -342,8 +342,8 @@ void
 qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
 {
 	JsonbParseState *state = NULL;
-	char		time[MAXDATELEN + 1];
-	Datum		entry;
+	char time[MAXDATELEN + 1];
+	Datum entry;
 
 	JsonEncodeDateTime(time, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL);
 
@@ -359,7 +359,7 @@ qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
 	entry = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
 
 	job->errors = job->errors == (Datum) 0 ? entry :
-		DirectFunctionCall2(jsonb_concat, job->errors, entry);
+											 DirectFunctionCall2(jsonb_concat, job->errors, entry);
 }
 
 char *

@@ -18,39 +18,39 @@
  */
 typedef struct QmlJob
 {
-	pg_uuid_t	id;
+	pg_uuid_t id;
 	TimestampTz created_at;
-	int			queue_id;
-	int			priority;
-	QmlState	state;
-	int			attempt;
-	int			uncounted;
-	int			max_retries;
-	int			timeout_ms;
-	Oid			created_by;
+	int queue_id;
+	int priority;
+	QmlState state;
+	int attempt;
+	int uncounted;
+	int max_retries;
+	int timeout_ms;
+	Oid created_by;
 	TimestampTz run_at;
 	TimestampTz started_at;
 	TimestampTz finished_at;
 	TimestampTz expires_at;
 	TimestampTz lease_expires_at;
-	Datum		worker;
-	Datum		server;
-	Datum		method;
-	Datum		job_type;
-	Datum		metadata;
-	Datum		progress;
-	Datum		errors;
-	Datum		reason;
-	Datum		payload;
-	Datum		result;
+	Datum worker;
+	Datum server;
+	Datum method;
+	Datum job_type;
+	Datum metadata;
+	Datum progress;
+	Datum errors;
+	Datum reason;
+	Datum payload;
+	Datum result;
 } QmlJob;
 
 /* One failed attempt, for `errors`. */
 typedef struct QmlJobError
 {
-	Datum		error;			/* text; the rest may be 0 */
-	Datum		error_type;
-	Datum		stack_trace;
+	Datum error; /* text; the rest may be 0 */
+	Datum error_type;
+	Datum stack_trace;
 } QmlJobError;
 
 extern void qml_job_from_live(TupleTableSlot *slot, QmlJob *job);

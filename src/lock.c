@@ -24,13 +24,13 @@
 bool
 qml_lock_take(const char *resource, const char *owner, int64 ttl, int64 *fence)
 {
-	Oid			types[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Oid types[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 	TimestampTz now = GetCurrentTimestamp();
-	Datum		values[] = {CStringGetTextDatum(resource), CStringGetTextDatum(owner),
-	TimestampTzGetDatum(now), TimestampTzGetDatum(now + ttl)};
-	QmlSpi		spi;
-	bool		taken;
-	bool		isnull;
+	Datum values[] = {CStringGetTextDatum(resource), CStringGetTextDatum(owner),
+					  TimestampTzGetDatum(now), TimestampTzGetDatum(now + ttl)};
+	QmlSpi spi;
+	bool taken;
+	bool isnull;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	taken = qml_spi_execute("INSERT INTO qml.lock AS l "
@@ -47,8 +47,8 @@ qml_lock_take(const char *resource, const char *owner, int64 ttl, int64 *fence)
 							"RETURNING l.fence",
 							4, types, values, NULL, SPI_OK_INSERT_RETURNING) > 0;
 	if (taken)
-		*fence = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-											 &isnull));
+		*fence = DatumGetInt64(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	qml_spi_end(&spi);
 	return taken;
 }
@@ -57,18 +57,18 @@ qml_lock_take(const char *resource, const char *owner, int64 ttl, int64 *fence)
 bool
 qml_lock_release(const char *resource, const char *owner)
 {
-	Oid			types[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID};
-	Datum		values[] = {CStringGetTextDatum(resource), CStringGetTextDatum(owner),
-	TimestampTzGetDatum(GetCurrentTimestamp())};
-	QmlSpi		spi;
-	bool		held;
-	bool		isnull;
+	Oid types[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID};
+	Datum values[] = {CStringGetTextDatum(resource), CStringGetTextDatum(owner),
+					  TimestampTzGetDatum(GetCurrentTimestamp())};
+	QmlSpi spi;
+	bool held;
+	bool isnull;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	held = qml_spi_execute("DELETE FROM qml.lock l WHERE l.resource = $1 AND l.owner = $2 "
 						   "RETURNING l.expires_at > $3",
 						   3, types, values, NULL, SPI_OK_DELETE_RETURNING) > 0 &&
-		DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		   DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	qml_spi_end(&spi);
 	return held;
 }

@@ -31,11 +31,11 @@ qml_maintain_promote(int max)
 {
 	const QmlCatalog *cat = qml_catalog_to_work();
 	TimestampTz now = GetCurrentTimestamp();
-	QmlWriter	writer;
-	Relation	due;
+	QmlWriter writer;
+	Relation due;
 	IndexScanDesc scan;
 	ScanKeyData key;
-	int			count = 0;
+	int count = 0;
 
 	qml_writer_open(&writer, false);
 	due = index_open(cat->live_due, RowExclusiveLock);
@@ -44,7 +44,7 @@ qml_maintain_promote(int max)
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (count < max && index_getnext_slot(scan, ForwardScanDirection, writer.live.slot))
 	{
-		QmlJob		job;
+		QmlJob job;
 
 		CHECK_FOR_INTERRUPTS();
 		qml_job_from_live(writer.live.slot, &job);
@@ -63,8 +63,8 @@ qml_maintain_promote(int max)
 static bool
 lease_is_over(TupleTableSlot *slot, TimestampTz now)
 {
-	bool		isnull;
-	Datum		lease = slot_getattr(slot, LIVE_LEASE_EXPIRES_AT, &isnull);
+	bool isnull;
+	Datum lease = slot_getattr(slot, LIVE_LEASE_EXPIRES_AT, &isnull);
 
 	return !isnull && DatumGetTimestampTz(lease) <= now;
 }
@@ -75,19 +75,19 @@ lease_is_over(TupleTableSlot *slot, TimestampTz now)
  * table is read through.
  */
 static int
-take_back(int max, bool (*over) (TupleTableSlot *slot, TimestampTz now),
-		  void (*change) (QmlJob *job, TimestampTz now))
+take_back(int max, bool (*over)(TupleTableSlot *slot, TimestampTz now),
+		  void (*change)(QmlJob *job, TimestampTz now))
 {
 	TimestampTz now = GetCurrentTimestamp();
-	QmlWriter	writer;
+	QmlWriter writer;
 	TableScanDesc scan;
-	int			count = 0;
+	int count = 0;
 
 	qml_writer_open(&writer, false);
 	scan = table_beginscan(writer.live.rel, qml_writer_snapshot(&writer), 0, NULL);
 	while (count < max && table_scan_getnextslot(scan, ForwardScanDirection, writer.live.slot))
 	{
-		QmlJob		job;
+		QmlJob job;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!over(writer.live.slot, now))
@@ -115,8 +115,8 @@ qml_maintain_reclaim(int max)
 static int64
 delete_expired_locks(const QmlCatalog *cat)
 {
-	QmlSpi		spi;
-	uint64		deleted;
+	QmlSpi spi;
+	uint64 deleted;
 
 	qml_spi_begin(&spi, cat->owner);
 	/* Passes over a lock that somebody is taking over just now. */
@@ -160,10 +160,9 @@ void
 qml_maintain_adopt(void)
 {
 	const QmlCatalog *cat = qml_catalog();
-	Oid			types[] = {INT8OID, OIDOID};
-	Datum		values[] = {Int64GetDatum((int64) GetSystemIdentifier()),
-	ObjectIdGetDatum(MyDatabaseId)};
-	QmlSpi		spi;
+	Oid types[] = {INT8OID, OIDOID};
+	Datum values[] = {Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
+	QmlSpi spi;
 
 	if (cat->adopted)
 		return;
@@ -171,6 +170,7 @@ qml_maintain_adopt(void)
 	qml_spi_begin(&spi, cat->owner);
 	(void) qml_spi_execute("DELETE FROM qml.instance", 0, NULL, NULL, NULL, SPI_OK_DELETE);
 	(void) qml_spi_execute("INSERT INTO qml.instance (system_identifier, database) "
-						   "VALUES ($1, $2)", 2, types, values, NULL, SPI_OK_INSERT);
+						   "VALUES ($1, $2)",
+						   2, types, values, NULL, SPI_OK_INSERT);
 	qml_spi_end(&spi);
 }

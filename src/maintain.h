@@ -7,14 +7,14 @@
 
 typedef struct QmlCleanup
 {
-	int64		jobs;			/* expired, dropped with their partitions */
-	int			partitions;		/* dropped */
-	int			prepared;		/* partitions made ahead of need */
-	int64		locks;			/* expired */
+	int64 jobs;		/* expired, dropped with their partitions */
+	int partitions; /* dropped */
+	int prepared;	/* partitions made ahead of need */
+	int64 locks;	/* expired */
 } QmlCleanup;
 
-extern int	qml_maintain_promote(int max);
-extern int	qml_maintain_reclaim(int max);
+extern int qml_maintain_promote(int max);
+extern int qml_maintain_reclaim(int max);
 extern void qml_maintain_cleanup(QmlCleanup *done);
 extern void qml_maintain_adopt(void);
 

@@ -37,10 +37,10 @@ raise_not_found(const char *name)
 static uint64
 run(const char *sql, const char *name, Oid type, Datum value, int expected)
 {
-	Oid			types[] = {TEXTOID, type};
-	Datum		values[] = {CStringGetTextDatum(name), value};
-	QmlSpi		spi;
-	uint64		rows;
+	Oid types[] = {TEXTOID, type};
+	Datum values[] = {CStringGetTextDatum(name), value};
+	QmlSpi spi;
+	uint64 rows;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	rows = qml_spi_execute(sql, OidIsValid(type) ? 2 : 1, types, values, NULL, expected);
@@ -81,8 +81,8 @@ qml_manage_alter(const char *name, Jsonb *options)
 void
 qml_manage_pause(const char *name, bool paused)
 {
-	if (run("UPDATE qml.queue SET paused = $2 WHERE name = $1 AND NOT dropped",
-			name, BOOLOID, BoolGetDatum(paused), SPI_OK_UPDATE) == 0)
+	if (run("UPDATE qml.queue SET paused = $2 WHERE name = $1 AND NOT dropped", name, BOOLOID,
+			BoolGetDatum(paused), SPI_OK_UPDATE) == 0)
 		raise_not_found(name);
 }
 
@@ -91,16 +91,16 @@ static bool
 has_live_jobs(int queue_id)
 {
 	const QmlCatalog *cat = qml_catalog();
-	Snapshot	snapshot = qml_table_snapshot();
-	QmlTable	live;
+	Snapshot snapshot = qml_table_snapshot();
+	QmlTable live;
 	TableScanDesc scan;
-	bool		found = false;
+	bool found = false;
 
 	qml_table_open(&live, cat->live, AccessShareLock);
 	scan = table_beginscan(live.rel, snapshot, 0, NULL);
 	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, live.slot))
 	{
-		bool		isnull;
+		bool isnull;
 
 		CHECK_FOR_INTERRUPTS();
 		found = DatumGetInt32(slot_getattr(live.slot, LIVE_QUEUE_ID, &isnull)) == queue_id;
@@ -124,7 +124,7 @@ qml_manage_drop(const char *name)
 				 errmsg("queue \"%s\" has unfinished jobs", name),
 				 errhint("Let them finish, or delete them, and drop the queue then.")));
 	(void) run("UPDATE qml.queue SET dropped = true, paused = false, options = '{}' "
-			   "WHERE name = $1", name, InvalidOid, (Datum) 0, SPI_OK_UPDATE);
-	(void) run("DELETE FROM qml.acl WHERE queue = $1",
-			   name, InvalidOid, (Datum) 0, SPI_OK_DELETE);
+			   "WHERE name = $1",
+			   name, InvalidOid, (Datum) 0, SPI_OK_UPDATE);
+	(void) run("DELETE FROM qml.acl WHERE queue = $1", name, InvalidOid, (Datum) 0, SPI_OK_DELETE);
 }

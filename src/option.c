@@ -31,12 +31,12 @@ bad_value(const char *path, const char *allowed)
 static double
 read_number(const char *path, JsonbValue *value, double min, double max, const char *allowed)
 {
-	double		number;
+	double number;
 
 	if (value->type != jbvNumeric)
 		bad_value(path, allowed);
-	number = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow,
-												NumericGetDatum(value->val.numeric)));
+	number = DatumGetFloat8(
+		DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(value->val.numeric)));
 	if (!(number >= min && number <= max))
 		bad_value(path, allowed);
 	return number;
@@ -71,13 +71,12 @@ parse_text(PGFunction input, const char *path, const char *text, const char *all
 static int64
 read_duration(const char *path, JsonbValue *value, int64 min, int64 max, const char *allowed)
 {
-	int64		usecs;
+	int64 usecs;
 
 	if (value->type == jbvString)
-		usecs = qml_interval_usecs(DatumGetIntervalP(parse_text(interval_in, path,
-																pnstrdup(value->val.string.val,
-																		 value->val.string.len),
-																allowed)));
+		usecs = qml_interval_usecs(DatumGetIntervalP(
+			parse_text(interval_in, path, pnstrdup(value->val.string.val, value->val.string.len),
+					   allowed)));
 	else
 		usecs = (int64) (read_number(path, value, 0, QML_MAX_SECONDS, allowed) * USECS_PER_SEC);
 	if (usecs < min || usecs > max)
@@ -85,9 +84,9 @@ read_duration(const char *path, JsonbValue *value, int64 min, int64 max, const c
 	return usecs;
 }
 
-#define MAX_USECS ((int64) (QML_MAX_SECONDS * USECS_PER_SEC))
-#define DELAY_ALLOWED "an interval, or a number of seconds, from 0 to 3660 days"
-#define LEASE_ALLOWED "an interval, or a number of seconds, longer than 0 and at most 3660 days"
+#define MAX_USECS		((int64) (QML_MAX_SECONDS * USECS_PER_SEC))
+#define DELAY_ALLOWED	"an interval, or a number of seconds, from 0 to 3660 days"
+#define LEASE_ALLOWED	"an interval, or a number of seconds, longer than 0 and at most 3660 days"
 #define TIMEOUT_ALLOWED "an interval, or a number of seconds, from 1 ms to 24 days"
 
 static double
@@ -122,8 +121,8 @@ read_delay(const char *path, JsonbValue *value, void *into)
 static void
 read_multiplier(const char *path, JsonbValue *value, void *into)
 {
-	((QmlRetryPolicy *) into)->multiplier =
-		read_number(path, value, 1, 1000, "a number from 1 to 1000");
+	((QmlRetryPolicy *) into)->multiplier = read_number(path, value, 1, 1000,
+														"a number from 1 to 1000");
 }
 
 static void
@@ -141,19 +140,16 @@ read_max_delay(const char *path, JsonbValue *value, void *into)
 static void
 read_jitter(const char *path, JsonbValue *value, void *into)
 {
-	((QmlRetryPolicy *) into)->jitter =
-		read_number(path, value, 0, 1, "a number from 0 to 1");
+	((QmlRetryPolicy *) into)->jitter = read_number(path, value, 0, 1, "a number from 0 to 1");
 }
 
-static const QmlOption retry_options[] = {
-	{"strategy", read_strategy},
-	{"delay", read_delay},
-	{"multiplier", read_multiplier},
-	{"increment", read_increment},
-	{"max_delay", read_max_delay},
-	{"jitter", read_jitter},
-	{NULL}
-};
+static const QmlOption retry_options[] = {{"strategy", read_strategy},
+										  {"delay", read_delay},
+										  {"multiplier", read_multiplier},
+										  {"increment", read_increment},
+										  {"max_delay", read_max_delay},
+										  {"jitter", read_jitter},
+										  {NULL}};
 
 static void
 unknown_option(const char *path, const QmlOption *known)
@@ -171,16 +167,17 @@ unknown_option(const char *path, const QmlOption *known)
 
 /* Reads an object by a table; an option that is null says nothing. */
 void
-qml_option_read_object(const char *prefix, JsonbContainer *object, const QmlOption *known, void *into)
+qml_option_read_object(const char *prefix, JsonbContainer *object, const QmlOption *known,
+					   void *into)
 {
 	JsonbIterator *it = JsonbIteratorInit(object);
-	JsonbValue	value;
+	JsonbValue value;
 
 	(void) JsonbIteratorNext(&it, &value, true);
 	while (JsonbIteratorNext(&it, &value, true) == WJB_KEY)
 	{
-		char	   *key = pnstrdup(value.val.string.val, value.val.string.len);
-		char	   *path = psprintf("%s%s", prefix, key);
+		char *key = pnstrdup(value.val.string.val, value.val.string.len);
+		char *path = psprintf("%s%s", prefix, key);
 		const QmlOption *option = known;
 
 		while (option->name && strcmp(option->name, key) != 0)
@@ -197,7 +194,7 @@ static void
 read_max_retries(const char *path, JsonbValue *value, void *into)
 {
 	const char *allowed = "a whole number from 0 to 1000";
-	double		number = read_number(path, value, 0, QML_MAX_RETRIES, allowed);
+	double number = read_number(path, value, 0, QML_MAX_RETRIES, allowed);
 
 	if (number != floor(number))
 		bad_value(path, allowed);
@@ -207,8 +204,10 @@ read_max_retries(const char *path, JsonbValue *value, void *into)
 static void
 read_timeout(const char *path, JsonbValue *value, void *into)
 {
-	((QmlQueueOptions *) into)->timeout_ms =
-		(int) (read_duration(path, value, 1000, (int64) INT_MAX * 1000, TIMEOUT_ALLOWED) / 1000);
+	((QmlQueueOptions *) into)->timeout_ms = (int) (read_duration(path, value, 1000,
+																  (int64) INT_MAX * 1000,
+																  TIMEOUT_ALLOWED) /
+													1000);
 }
 
 /* Microseconds. */
@@ -253,15 +252,15 @@ read_lease(const char *path, JsonbValue *value, void *into)
 static void
 read_succeeded_ttl(const char *path, JsonbValue *value, void *into)
 {
-	((QmlQueueOptions *) into)->succeeded_ttl =
-		read_duration(path, value, 0, MAX_USECS, DELAY_ALLOWED);
+	((QmlQueueOptions *) into)->succeeded_ttl = read_duration(path, value, 0, MAX_USECS,
+															  DELAY_ALLOWED);
 }
 
 static void
 read_failed_ttl(const char *path, JsonbValue *value, void *into)
 {
-	((QmlQueueOptions *) into)->failed_ttl =
-		read_duration(path, value, 0, MAX_USECS, DELAY_ALLOWED);
+	((QmlQueueOptions *) into)->failed_ttl = read_duration(path, value, 0, MAX_USECS,
+														   DELAY_ALLOWED);
 }
 
 static void
@@ -270,18 +269,16 @@ read_retry(const char *path, JsonbValue *value, void *into)
 	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
 		bad_value(path, "an object");
 	qml_option_read_object("retry.", value->val.binary.data, retry_options,
-				&((QmlQueueOptions *) into)->retry);
+						   &((QmlQueueOptions *) into)->retry);
 }
 
-static const QmlOption queue_options[] = {
-	{"max_retries", read_max_retries},
-	{"timeout", read_timeout},
-	{"lease", read_lease},
-	{"succeeded_ttl", read_succeeded_ttl},
-	{"failed_ttl", read_failed_ttl},
-	{"retry", read_retry},
-	{NULL}
-};
+static const QmlOption queue_options[] = {{"max_retries", read_max_retries},
+										  {"timeout", read_timeout},
+										  {"lease", read_lease},
+										  {"succeeded_ttl", read_succeeded_ttl},
+										  {"failed_ttl", read_failed_ttl},
+										  {"retry", read_retry},
+										  {NULL}};
 
 void
 qml_option_parse_queue(Jsonb *options, QmlQueueOptions *into)

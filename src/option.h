@@ -13,11 +13,11 @@
 /* What a queue says; -1 where it says nothing and the setting holds. */
 typedef struct QmlQueueOptions
 {
-	int			max_retries;
-	int			timeout_ms;
-	int64		lease;			/* microseconds */
-	int64		succeeded_ttl;	/* microseconds */
-	int64		failed_ttl;		/* microseconds */
+	int max_retries;
+	int timeout_ms;
+	int64 lease;		 /* microseconds */
+	int64 succeeded_ttl; /* microseconds */
+	int64 failed_ttl;	 /* microseconds */
 	QmlRetryPolicy retry;
 } QmlQueueOptions;
 
@@ -25,7 +25,7 @@ typedef struct QmlQueueOptions
 typedef struct QmlOption
 {
 	const char *name;
-	void		(*read) (const char *path, JsonbValue *value, void *into);
+	void (*read)(const char *path, JsonbValue *value, void *into);
 } QmlOption;
 
 extern void qml_option_read_object(const char *prefix, JsonbContainer *object,

@@ -31,13 +31,13 @@ typedef enum QmlState
 
 /* Lengths of names in characters. */
 #define QML_MAX_QUEUE_NAME 128
-#define QML_MAX_NAME 255
+#define QML_MAX_NAME	   255
 
 /* Longest texts kept of an error, in bytes; longer ones are cut. */
-#define QML_MAX_ERROR 8192
+#define QML_MAX_ERROR		8192
 #define QML_MAX_STACK_TRACE 16384
 
-#define QML_MAX_BATCH 10000
+#define QML_MAX_BATCH	10000
 #define QML_MAX_RETRIES 1000
 
 /* Longest lease, retry delay, lock or time to live, seconds: ten years of 366 days. */

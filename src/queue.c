@@ -34,21 +34,21 @@
 
 typedef struct QueueById
 {
-	int			id;				/* hash key */
-	QmlQueue   *queue;
+	int id; /* hash key */
+	QmlQueue *queue;
 } QueueById;
 
 typedef struct QueueByName
 {
-	char		name[QML_MAX_QUEUE_NAME * MAX_MULTIBYTE_CHAR_LEN + 1];	/* hash key */
-	QmlQueue   *queue;
+	char name[QML_MAX_QUEUE_NAME * MAX_MULTIBYTE_CHAR_LEN + 1]; /* hash key */
+	QmlQueue *queue;
 } QueueByName;
 
 static MemoryContext queue_context = NULL;
 static HTAB *queues_by_id = NULL;
 static HTAB *queues_by_name = NULL;
 static bool queues_valid = false;
-static Oid	queue_relid = InvalidOid;
+static Oid queue_relid = InvalidOid;
 
 static void
 forget_queues(Datum arg, Oid relid)
@@ -66,22 +66,21 @@ qml_queue_init(void)
 static QmlQueue *
 read_queue(HeapTuple tuple, TupleDesc desc)
 {
-	QmlQueue   *queue = palloc(sizeof(QmlQueue));
-	bool		isnull;
+	QmlQueue *queue = palloc(sizeof(QmlQueue));
+	bool isnull;
 
 	queue->id = DatumGetInt32(heap_getattr(tuple, 1, desc, &isnull));
 	queue->name = TextDatumGetCString(heap_getattr(tuple, 2, desc, &isnull));
 	queue->paused = DatumGetBool(heap_getattr(tuple, 3, desc, &isnull));
 	queue->dropped = DatumGetBool(heap_getattr(tuple, 4, desc, &isnull));
-	qml_option_parse_queue(DatumGetJsonbP(heap_getattr(tuple, 5, desc, &isnull)),
-						   &queue->options);
+	qml_option_parse_queue(DatumGetJsonbP(heap_getattr(tuple, 5, desc, &isnull)), &queue->options);
 	return queue;
 }
 
 static HTAB *
 create_hash(const char *name, Size keysize, Size entrysize, int flags)
 {
-	HASHCTL		control = {.keysize = keysize, .entrysize = entrysize, .hcxt = queue_context};
+	HASHCTL control = {.keysize = keysize, .entrysize = entrysize, .hcxt = queue_context};
 
 	return hash_create(name, 64, &control, HASH_ELEM | HASH_CONTEXT | flags);
 }
@@ -89,7 +88,7 @@ create_hash(const char *name, Size keysize, Size entrysize, int flags)
 static void
 remember_queue(QmlQueue *queue)
 {
-	QueueById  *by_id = hash_search(queues_by_id, &queue->id, HASH_ENTER, NULL);
+	QueueById *by_id = hash_search(queues_by_id, &queue->id, HASH_ENTER, NULL);
 	QueueByName *by_name = hash_search(queues_by_name, queue->name, HASH_ENTER, NULL);
 
 	by_id->queue = queue;
@@ -99,9 +98,9 @@ remember_queue(QmlQueue *queue)
 static void
 load_queues(void)
 {
-	Relation	rel;
+	Relation rel;
 	SysScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple tuple;
 	MemoryContext oldcontext;
 
 	if (queue_context)
@@ -156,7 +155,7 @@ qml_queue_by_name(const char *name)
 const QmlQueue *
 qml_queue_by_id(int id)
 {
-	QueueById  *entry;
+	QueueById *entry;
 
 	refresh_queues();
 	entry = hash_search(queues_by_id, &id, HASH_FIND, NULL);
@@ -178,7 +177,7 @@ qml_queue_lock(const char *name, LOCKMODE mode)
 
 	while ((queue = qml_queue_by_name(name)) != NULL)
 	{
-		int			id = queue->id;
+		int id = queue->id;
 
 		/* Waiting for the lock lets news in: what was found may have changed. */
 		LockDatabaseObject(queue_relid, id, 0, mode);
@@ -200,9 +199,9 @@ qml_queue_keep(int id)
 static void
 create_queue(const char *name)
 {
-	QmlSpi		spi;
-	Oid			type = TEXTOID;
-	Datum		value = CStringGetTextDatum(name);
+	QmlSpi spi;
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(name);
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void) qml_spi_execute("INSERT INTO qml.queue AS q (name) VALUES ($1) "
@@ -250,7 +249,7 @@ qml_queue_lease(const QmlQueue *queue)
 int64
 qml_queue_ttl(const QmlQueue *queue, bool failed)
 {
-	int64		own = failed ? queue->options.failed_ttl : queue->options.succeeded_ttl;
+	int64 own = failed ? queue->options.failed_ttl : queue->options.succeeded_ttl;
 
 	return own >= 0 ? own : (failed ? qml_failed_ttl : qml_succeeded_ttl) * USECS_PER_SEC;
 }
@@ -258,8 +257,8 @@ qml_queue_ttl(const QmlQueue *queue, bool failed)
 static List *
 add_ttl(List *ttls, int64 ttl)
 {
-	ListCell   *lc;
-	int64	   *entry;
+	ListCell *lc;
+	int64 *entry;
 
 	foreach(lc, ttls)
 	{
@@ -278,9 +277,9 @@ add_ttl(List *ttls, int64 ttl)
 List *
 qml_queue_ttls(void)
 {
-	List	   *ttls = NIL;
+	List *ttls = NIL;
 	HASH_SEQ_STATUS status;
-	QueueById  *entry;
+	QueueById *entry;
 
 	ttls = add_ttl(ttls, qml_succeeded_ttl * USECS_PER_SEC);
 	ttls = add_ttl(ttls, qml_failed_ttl * USECS_PER_SEC);

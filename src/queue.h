@@ -12,10 +12,10 @@
 /* Pointers hold to the end of the transaction, also when the queue changes. */
 typedef struct QmlQueue
 {
-	int			id;
-	char	   *name;
-	bool		paused;
-	bool		dropped;
+	int id;
+	char *name;
+	bool paused;
+	bool dropped;
 	QmlQueueOptions options;
 } QmlQueue;
 
@@ -26,8 +26,8 @@ extern const QmlQueue *qml_queue_to_enqueue(const char *name);
 extern const QmlQueue *qml_queue_lock(const char *name, LOCKMODE mode);
 extern void qml_queue_keep(int id);
 
-extern int	qml_queue_max_retries(const QmlQueue *queue);
-extern int	qml_queue_timeout_ms(const QmlQueue *queue);
+extern int qml_queue_max_retries(const QmlQueue *queue);
+extern int qml_queue_timeout_ms(const QmlQueue *queue);
 extern int64 qml_queue_lease(const QmlQueue *queue);
 extern int64 qml_queue_ttl(const QmlQueue *queue, bool failed);
 extern List *qml_queue_ttls(void);

@@ -23,20 +23,18 @@
 static Datum
 show(const QmlJob *job)
 {
-	QmlAccess	access = qml_rights_access(qml_queue_by_id(job->queue_id)->name,
-										   job->created_by);
+	QmlAccess access = qml_rights_access(qml_queue_by_id(job->queue_id)->name, job->created_by);
 
-	return access == QML_ACCESS_NONE ? (Datum) 0 :
-		qml_job_to_row(job, access == QML_ACCESS_FULL);
+	return access == QML_ACCESS_NONE ? (Datum) 0 : qml_job_to_row(job, access == QML_ACCESS_FULL);
 }
 
 static bool
 find_live(QmlTable *live, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
 {
-	Relation	pkey = index_open(qml_catalog()->live_pkey, AccessShareLock);
+	Relation pkey = index_open(qml_catalog()->live_pkey, AccessShareLock);
 	IndexScanDesc scan = qml_index_beginscan(live->rel, pkey, snapshot, 1);
 	ScanKeyData key;
-	bool		found;
+	bool found;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	index_rescan(scan, &key, 1, NULL, 0);
@@ -53,11 +51,11 @@ Datum
 qml_read_job(const pg_uuid_t *id)
 {
 	/* One snapshot for both tables: a job on its way is in one of them. */
-	Snapshot	snapshot;
-	QmlTable	live;
-	QmlTable	leaf;
-	QmlJob		job;
-	Datum		row = (Datum) 0;
+	Snapshot snapshot;
+	QmlTable live;
+	QmlTable leaf;
+	QmlJob job;
+	Datum row = (Datum) 0;
 
 	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
 	snapshot = qml_table_snapshot();
@@ -76,16 +74,16 @@ qml_read_job(const pg_uuid_t *id)
 static void
 read_into(Tuplestorestate *store, TupleDesc desc, const char *sql)
 {
-	QmlSpi		spi;
-	int			natts = desc->natts;
-	uint64		rows;
+	QmlSpi spi;
+	int natts = desc->natts;
+	uint64 rows;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	rows = qml_spi_execute(sql, 0, NULL, NULL, NULL, SPI_OK_SELECT);
 	for (uint64 i = 0; i < rows; i++)
 	{
-		Datum		values[4];
-		bool		nulls[4];
+		Datum values[4];
+		bool nulls[4];
 
 		for (int a = 0; a < natts; a++)
 			values[a] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, a + 1,

@@ -37,7 +37,7 @@ const QmlRetryPolicy qml_retry_default = {
 double
 qml_retry_delay(const QmlRetryPolicy *policy, int failures, double chance)
 {
-	double		delay = policy->delay;
+	double delay = policy->delay;
 
 	Assert(failures >= 1);
 	Assert(policy->strategy != QML_RETRY_NONE);

@@ -17,11 +17,11 @@ typedef enum QmlRetryStrategy
 typedef struct QmlRetryPolicy
 {
 	QmlRetryStrategy strategy;
-	double		delay;			/* before the first retry */
-	double		multiplier;		/* exponential: growth from one retry to the next */
-	double		increment;		/* linear: added from one retry to the next */
-	double		max_delay;		/* never wait longer, jitter included */
-	double		jitter;			/* 0..1, the part of the delay that is left to chance */
+	double delay;	   /* before the first retry */
+	double multiplier; /* exponential: growth from one retry to the next */
+	double increment;  /* linear: added from one retry to the next */
+	double max_delay;  /* never wait longer, jitter included */
+	double jitter;	   /* 0..1, the part of the delay that is left to chance */
 } QmlRetryPolicy;
 
 extern const QmlRetryPolicy qml_retry_default;

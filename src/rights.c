@@ -31,23 +31,23 @@
 
 typedef struct Grant
 {
-	Oid			grantee;
+	Oid grantee;
 	QmlCapability capability;
-	char	   *queue;			/* NULL: all */
+	char *queue; /* NULL: all */
 } Grant;
 
 /* A remembered answer.  An empty queue name stands for "any queue at all". */
 typedef struct AnswerKey
 {
-	Oid			role;
+	Oid role;
 	QmlCapability capability;
-	char		queue[QML_MAX_QUEUE_NAME * MAX_MULTIBYTE_CHAR_LEN + 1];
+	char queue[QML_MAX_QUEUE_NAME * MAX_MULTIBYTE_CHAR_LEN + 1];
 } AnswerKey;
 
 typedef struct Answer
 {
-	AnswerKey	key;
-	bool		allowed;
+	AnswerKey key;
+	bool allowed;
 } Answer;
 
 const char *const qml_capability_names[QML_CAPABILITIES] = {"enqueue", "work", "monitor", "admin"};
@@ -56,7 +56,7 @@ static MemoryContext rights_context = NULL;
 static List *grants = NIL;
 static HTAB *answers = NULL;
 static bool rights_valid = false;
-static Oid	acl_relid = InvalidOid;
+static Oid acl_relid = InvalidOid;
 
 static void
 forget_rights(Datum arg, Oid relid)
@@ -93,13 +93,13 @@ parse_capability(const char *name)
 static Grant *
 read_grant(HeapTuple tuple, TupleDesc desc)
 {
-	Grant	   *grant = palloc(sizeof(Grant));
-	bool		isnull;
-	Datum		queue;
+	Grant *grant = palloc(sizeof(Grant));
+	bool isnull;
+	Datum queue;
 
 	grant->grantee = DatumGetObjectId(heap_getattr(tuple, 1, desc, &isnull));
-	grant->capability = parse_capability(TextDatumGetCString(heap_getattr(tuple, 2, desc,
-																		  &isnull)));
+	grant->capability = parse_capability(
+		TextDatumGetCString(heap_getattr(tuple, 2, desc, &isnull)));
 	queue = heap_getattr(tuple, 3, desc, &isnull);
 	grant->queue = isnull ? NULL : TextDatumGetCString(queue);
 	return grant;
@@ -108,10 +108,10 @@ read_grant(HeapTuple tuple, TupleDesc desc)
 static void
 load_rights(void)
 {
-	HASHCTL		control = {.keysize = sizeof(AnswerKey), .entrysize = sizeof(Answer)};
-	Relation	rel;
+	HASHCTL control = {.keysize = sizeof(AnswerKey), .entrysize = sizeof(Answer)};
+	Relation rel;
 	SysScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple tuple;
 	MemoryContext oldcontext;
 
 	if (rights_context)
@@ -161,11 +161,11 @@ qml_rights_is_owner(void)
 static bool
 granted(Oid role, QmlCapability capability, const char *queue, bool any)
 {
-	ListCell   *lc;
+	ListCell *lc;
 
 	foreach(lc, grants)
 	{
-		Grant	   *grant = lfirst(lc);
+		Grant *grant = lfirst(lc);
 
 		if (grant->capability != capability && grant->capability != QML_CAN_ADMIN)
 			continue;
@@ -180,10 +180,10 @@ granted(Oid role, QmlCapability capability, const char *queue, bool any)
 static bool
 answer(QmlCapability capability, const char *queue, bool any)
 {
-	AnswerKey	key;
-	Answer	   *entry;
-	bool		found;
-	bool		allowed;
+	AnswerKey key;
+	Answer *entry;
+	bool found;
+	bool allowed;
 
 	if (qml_rights_is_owner())
 		return true;

@@ -19,7 +19,7 @@ typedef enum QmlCapability
 typedef enum QmlAccess
 {
 	QML_ACCESS_NONE = 0,
-	QML_ACCESS_OUTLINE,			/* all but payload, result, progress, errors, metadata */
+	QML_ACCESS_OUTLINE, /* all but payload, result, progress, errors, metadata */
 	QML_ACCESS_FULL
 } QmlAccess;
 

@@ -12,7 +12,7 @@
 QmlRows *
 qml_rows_alloc(int most)
 {
-	QmlRows    *rows = palloc(sizeof(QmlRows));
+	QmlRows *rows = palloc(sizeof(QmlRows));
 
 	rows->values = palloc(sizeof(Datum) * Max(most, 1));
 	rows->count = 0;
@@ -21,10 +21,10 @@ qml_rows_alloc(int most)
 
 /* Calls make once, in a context that lives as long as the set, and returns a row. */
 Datum
-qml_rows_return(FunctionCallInfo fcinfo, QmlRows *(*make) (FunctionCallInfo fcinfo))
+qml_rows_return(FunctionCallInfo fcinfo, QmlRows *(*make)(FunctionCallInfo fcinfo))
 {
 	FuncCallContext *funcctx;
-	QmlRows    *rows;
+	QmlRows *rows;
 
 	if (SRF_IS_FIRSTCALL())
 	{
@@ -40,7 +40,7 @@ qml_rows_return(FunctionCallInfo fcinfo, QmlRows *(*make) (FunctionCallInfo fcin
 	if (funcctx->call_cntr < rows->count)
 	{
 		/* The macro counts before it evaluates its argument. */
-		Datum		value = rows->values[funcctx->call_cntr];
+		Datum value = rows->values[funcctx->call_cntr];
 
 		SRF_RETURN_NEXT(funcctx, value);
 	}

@@ -9,11 +9,11 @@
 
 typedef struct QmlRows
 {
-	Datum	   *values;
-	int			count;
+	Datum *values;
+	int count;
 } QmlRows;
 
 extern QmlRows *qml_rows_alloc(int most);
-extern Datum qml_rows_return(FunctionCallInfo fcinfo, QmlRows *(*make) (FunctionCallInfo fcinfo));
+extern Datum qml_rows_return(FunctionCallInfo fcinfo, QmlRows *(*make)(FunctionCallInfo fcinfo));
 
 #endif

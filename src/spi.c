@@ -22,7 +22,7 @@ qml_spi_begin(QmlSpi *spi, Oid owner)
 							 GUC_ACTION_SAVE, true, 0, false);
 	GetUserIdAndSecContext(&spi->user, &spi->security_context);
 	SetUserIdAndSecContext(owner, spi->security_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
+									  SECURITY_RESTRICTED_OPERATION);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 }
@@ -35,8 +35,8 @@ uint64
 qml_spi_execute(const char *sql, int nargs, const Oid *types, const Datum *values,
 				const bool *isnull, int expected)
 {
-	char	   *nulls = palloc(nargs + 1);
-	int			result;
+	char *nulls = palloc(nargs + 1);
+	int result;
 
 	for (int i = 0; i < nargs; i++)
 		nulls[i] = isnull && isnull[i] ? 'n' : ' ';

@@ -9,9 +9,9 @@
 
 typedef struct QmlSpi
 {
-	Oid			user;
-	int			security_context;
-	int			guc_level;
+	Oid user;
+	int security_context;
+	int guc_level;
 } QmlSpi;
 
 extern void qml_spi_begin(QmlSpi *spi, Oid owner);

@@ -43,7 +43,7 @@ qml_can_transition(PG_FUNCTION_ARGS)
 Datum
 qml_job(PG_FUNCTION_ARGS)
 {
-	Datum		row = qml_read_job(qml_args_uuid(fcinfo, 0, "id"));
+	Datum row = qml_read_job(qml_args_uuid(fcinfo, 0, "id"));
 
 	if (row == (Datum) 0)
 		PG_RETURN_NULL();
@@ -73,14 +73,13 @@ qml_queue_counts(PG_FUNCTION_ARGS)
 Datum
 qml_job_access(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT32(qml_rights_access(qml_queue_by_id(PG_GETARG_INT32(0))->name,
-									  PG_GETARG_OID(1)));
+	PG_RETURN_INT32(qml_rights_access(qml_queue_by_id(PG_GETARG_INT32(0))->name, PG_GETARG_OID(1)));
 }
 
 Datum
 qml_delete(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t  *id = qml_args_uuid(fcinfo, 0, "id");
+	pg_uuid_t *id = qml_args_uuid(fcinfo, 0, "id");
 
 	PG_RETURN_BOOL(qml_control_delete(id, qml_args_text(fcinfo, 1, QML_MAX_ERROR)));
 }
@@ -94,7 +93,7 @@ qml_retry(PG_FUNCTION_ARGS)
 Datum
 qml_schedule(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t  *id = qml_args_uuid(fcinfo, 0, "id");
+	pg_uuid_t *id = qml_args_uuid(fcinfo, 0, "id");
 
 	qml_args_require(fcinfo, 1, "run_at");
 	PG_RETURN_BOOL(qml_control_schedule(id, qml_args_time_or_null(fcinfo, 1, "run_at"),
@@ -134,62 +133,52 @@ read_result(const char *path, JsonbValue *value, void *into)
 static void
 read_error(const char *path, JsonbValue *value, void *into)
 {
-	((QmlControl *) into)->error.error =
-		PointerGetDatum(qml_option_text(path, value, QML_MAX_ERROR));
+	((QmlControl *) into)->error.error = PointerGetDatum(
+		qml_option_text(path, value, QML_MAX_ERROR));
 }
 
 static void
 read_error_type(const char *path, JsonbValue *value, void *into)
 {
-	((QmlControl *) into)->error.error_type =
-		PointerGetDatum(qml_option_text(path, value, QML_MAX_NAME));
+	((QmlControl *) into)->error.error_type = PointerGetDatum(
+		qml_option_text(path, value, QML_MAX_NAME));
 }
 
 static void
 read_stack_trace(const char *path, JsonbValue *value, void *into)
 {
-	((QmlControl *) into)->error.stack_trace =
-		PointerGetDatum(qml_option_text(path, value, QML_MAX_STACK_TRACE));
+	((QmlControl *) into)->error.stack_trace = PointerGetDatum(
+		qml_option_text(path, value, QML_MAX_STACK_TRACE));
 }
 
 /* What each state takes; the error table serves both ends of a failed attempt. */
-static const QmlOption schedule_data[] = {
-	{"run_at", read_run_at}, {"reason", read_reason}, {NULL}
-};
-static const QmlOption processing_data[] = {
-	{"worker", read_worker}, {"lease", read_lease}, {NULL}
-};
-static const QmlOption retry_data[] = {
-	{"run_at", read_run_at}, {"error", read_error}, {"error_type", read_error_type},
-	{"stack_trace", read_stack_trace}, {NULL}
-};
-static const QmlOption failed_data[] = {
-	{"error", read_error}, {"error_type", read_error_type}, {"stack_trace", read_stack_trace},
-	{NULL}
-};
-static const QmlOption succeeded_data[] = {
-	{"result", read_result}, {NULL}
-};
-static const QmlOption reason_data[] = {
-	{"reason", read_reason}, {NULL}
-};
+static const QmlOption schedule_data[] = {{"run_at", read_run_at}, {"reason", read_reason}, {NULL}};
+static const QmlOption processing_data[] = {{"worker", read_worker}, {"lease", read_lease}, {NULL}};
+static const QmlOption retry_data[] = {{"run_at", read_run_at},
+									   {"error", read_error},
+									   {"error_type", read_error_type},
+									   {"stack_trace", read_stack_trace},
+									   {NULL}};
+static const QmlOption failed_data[] = {{"error", read_error},
+										{"error_type", read_error_type},
+										{"stack_trace", read_stack_trace},
+										{NULL}};
+static const QmlOption succeeded_data[] = {{"result", read_result}, {NULL}};
+static const QmlOption reason_data[] = {{"reason", read_reason}, {NULL}};
 
 static const QmlOption *const state_data[QML_STATES] = {
-	[QML_SCHEDULED] = schedule_data,
-	[QML_ENQUEUED] = reason_data,
-	[QML_PROCESSING] = processing_data,
-	[QML_AWAITING_RETRY] = retry_data,
-	[QML_SUCCEEDED] = succeeded_data,
-	[QML_FAILED] = failed_data,
+	[QML_SCHEDULED] = schedule_data,	[QML_ENQUEUED] = reason_data,
+	[QML_PROCESSING] = processing_data, [QML_AWAITING_RETRY] = retry_data,
+	[QML_SUCCEEDED] = succeeded_data,	[QML_FAILED] = failed_data,
 	[QML_DELETED] = reason_data,
 };
 
 Datum
 qml_set_state(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t  *id = qml_args_uuid(fcinfo, 0, "id");
-	QmlControl	control = {.run_at = QML_NO_TIME,.lease = -1};
-	Datum		data;
+	pg_uuid_t *id = qml_args_uuid(fcinfo, 0, "id");
+	QmlControl control = {.run_at = QML_NO_TIME, .lease = -1};
+	Datum data;
 
 	qml_args_require(fcinfo, 1, "state");
 	qml_args_require(fcinfo, 2, "data");

@@ -35,7 +35,7 @@ QML_FUNCTION(qml_invalidate);
 Datum
 qml_promote_due(PG_FUNCTION_ARGS)
 {
-	int			max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
+	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
 	PG_RETURN_INT32(qml_maintain_promote(max));
@@ -44,7 +44,7 @@ qml_promote_due(PG_FUNCTION_ARGS)
 Datum
 qml_reclaim(PG_FUNCTION_ARGS)
 {
-	int			max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
+	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
 	PG_RETURN_INT32(qml_maintain_reclaim(max));
@@ -53,7 +53,7 @@ qml_reclaim(PG_FUNCTION_ARGS)
 Datum
 qml_cleanup(PG_FUNCTION_ARGS)
 {
-	QmlCleanup	done;
+	QmlCleanup done;
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
 	qml_maintain_cleanup(&done);
@@ -64,7 +64,7 @@ qml_cleanup(PG_FUNCTION_ARGS)
 static void
 push_count(JsonbParseState **state, const char *key, int64 count)
 {
-	JsonbValue	value;
+	JsonbValue value;
 
 	value.type = jbvString;
 	value.val.string.val = unconstify(char *, key);
@@ -79,7 +79,7 @@ Datum
 qml_maintain(PG_FUNCTION_ARGS)
 {
 	JsonbParseState *state = NULL;
-	QmlCleanup	done;
+	QmlCleanup done;
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
@@ -104,10 +104,10 @@ qml_adopt(PG_FUNCTION_ARGS)
 Datum
 qml_try_lock(PG_FUNCTION_ARGS)
 {
-	char	   *resource = qml_args_name(fcinfo, 0, "resource", QML_MAX_NAME);
-	char	   *owner = qml_args_name(fcinfo, 1, "owner", QML_MAX_NAME);
-	int64		ttl;
-	int64		fence;
+	char *resource = qml_args_name(fcinfo, 0, "resource", QML_MAX_NAME);
+	char *owner = qml_args_name(fcinfo, 1, "owner", QML_MAX_NAME);
+	int64 ttl;
+	int64 fence;
 
 	qml_args_require(fcinfo, 2, "ttl");
 	ttl = qml_args_duration(fcinfo, 2, "ttl");
@@ -120,8 +120,8 @@ qml_try_lock(PG_FUNCTION_ARGS)
 Datum
 qml_unlock(PG_FUNCTION_ARGS)
 {
-	char	   *resource = qml_args_name(fcinfo, 0, "resource", QML_MAX_NAME);
-	char	   *owner = qml_args_name(fcinfo, 1, "owner", QML_MAX_NAME);
+	char *resource = qml_args_name(fcinfo, 0, "resource", QML_MAX_NAME);
+	char *owner = qml_args_name(fcinfo, 1, "owner", QML_MAX_NAME);
 
 	qml_rights_require_any(QML_CAN_WORK);
 	PG_RETURN_BOOL(qml_lock_release(resource, owner));

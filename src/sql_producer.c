@@ -21,7 +21,7 @@ QML_FUNCTION(qml_enqueue_many);
 static int
 read_timeout(FunctionCallInfo fcinfo, int arg)
 {
-	int64		usecs = qml_args_duration(fcinfo, arg, "timeout");
+	int64 usecs = qml_args_duration(fcinfo, arg, "timeout");
 
 	if (usecs < 0)
 		return -1;
@@ -37,14 +37,15 @@ read_timeout(FunctionCallInfo fcinfo, int arg)
 static void
 read_request(FunctionCallInfo fcinfo, QmlEnqueue *request)
 {
-	char	   *job_type;
+	char *job_type;
 
 	request->method = CStringGetTextDatum(qml_args_name(fcinfo, 0, "method", QML_MAX_NAME));
 	request->queue = qml_args_name(fcinfo, 2, "queue", QML_MAX_QUEUE_NAME);
 	request->priority = qml_args_int(fcinfo, 3, "priority", INT_MIN, INT_MAX);
 	request->run_at = qml_args_time_or_null(fcinfo, 4, "run_at");
-	request->max_retries = PG_ARGISNULL(5) ? -1 :
-		qml_args_int(fcinfo, 5, "max_retries", 0, QML_MAX_RETRIES);
+	request->max_retries = PG_ARGISNULL(5) ?
+							   -1 :
+							   qml_args_int(fcinfo, 5, "max_retries", 0, QML_MAX_RETRIES);
 	request->timeout_ms = read_timeout(fcinfo, 6);
 	request->metadata = qml_args_object(fcinfo, 7, "metadata");
 	job_type = qml_args_name_or_null(fcinfo, 8, "job_type", QML_MAX_NAME);
@@ -54,9 +55,9 @@ read_request(FunctionCallInfo fcinfo, QmlEnqueue *request)
 Datum
 qml_enqueue(PG_FUNCTION_ARGS)
 {
-	QmlEnqueue	request;
-	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
-	bool		own_id = !PG_ARGISNULL(9);
+	QmlEnqueue request;
+	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
+	bool own_id = !PG_ARGISNULL(9);
 
 	read_request(fcinfo, &request);
 	qml_args_require(fcinfo, 1, "payload");
@@ -69,12 +70,12 @@ qml_enqueue(PG_FUNCTION_ARGS)
 static QmlRows *
 enqueue_many(FunctionCallInfo fcinfo)
 {
-	QmlEnqueue	request;
-	Datum	   *payloads;
-	bool	   *nulls;
-	int			count;
-	pg_uuid_t  *ids;
-	QmlRows    *rows;
+	QmlEnqueue request;
+	Datum *payloads;
+	bool *nulls;
+	int count;
+	pg_uuid_t *ids;
+	QmlRows *rows;
 
 	read_request(fcinfo, &request);
 	qml_args_array(fcinfo, 1, "payloads", JSONBOID, &payloads, &nulls, &count);

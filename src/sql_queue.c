@@ -26,7 +26,7 @@ QML_FUNCTION(qml_queue_access);
 static char *
 read_name(FunctionCallInfo fcinfo)
 {
-	char	   *name = qml_args_name(fcinfo, 0, "name", QML_MAX_QUEUE_NAME);
+	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_QUEUE_NAME);
 
 	qml_rights_require(QML_CAN_ADMIN, name);
 	return name;
@@ -77,9 +77,8 @@ qml_resume_queue(PG_FUNCTION_ARGS)
 Datum
 qml_queue_access(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
 	PG_RETURN_BOOL(qml_rights_allow_any(QML_CAN_MONITOR) ||
-				   qml_rights_allow(QML_CAN_ENQUEUE, name) ||
-				   qml_rights_allow(QML_CAN_WORK, name));
+				   qml_rights_allow(QML_CAN_ENQUEUE, name) || qml_rights_allow(QML_CAN_WORK, name));
 }

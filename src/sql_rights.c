@@ -23,7 +23,7 @@ QML_FUNCTION(qml_is_admin);
 static Oid
 read_role(FunctionCallInfo fcinfo)
 {
-	Oid			role;
+	Oid role;
 
 	qml_args_require(fcinfo, 0, "grantee");
 	role = PG_GETARG_OID(0);
@@ -38,7 +38,7 @@ read_role(FunctionCallInfo fcinfo)
 static QmlCapability
 read_capability(FunctionCallInfo fcinfo)
 {
-	char	   *name = qml_args_name(fcinfo, 1, "capability", QML_MAX_NAME);
+	char *name = qml_args_name(fcinfo, 1, "capability", QML_MAX_NAME);
 
 	for (int i = 0; i < QML_CAPABILITIES; i++)
 	{
@@ -54,9 +54,9 @@ read_capability(FunctionCallInfo fcinfo)
 Datum
 qml_grant(PG_FUNCTION_ARGS)
 {
-	Oid			role = read_role(fcinfo);
+	Oid role = read_role(fcinfo);
 	QmlCapability capability = read_capability(fcinfo);
-	char	   *queue = qml_args_name_or_null(fcinfo, 2, "queue", QML_MAX_QUEUE_NAME);
+	char *queue = qml_args_name_or_null(fcinfo, 2, "queue", QML_MAX_QUEUE_NAME);
 
 	qml_rights_require_owner("grant capabilities");
 	qml_grant_give(role, capability, queue);
@@ -66,9 +66,9 @@ qml_grant(PG_FUNCTION_ARGS)
 Datum
 qml_revoke(PG_FUNCTION_ARGS)
 {
-	Oid			role = read_role(fcinfo);
+	Oid role = read_role(fcinfo);
 	QmlCapability capability = read_capability(fcinfo);
-	char	   *queue = qml_args_name_or_null(fcinfo, 2, "queue", QML_MAX_QUEUE_NAME);
+	char *queue = qml_args_name_or_null(fcinfo, 2, "queue", QML_MAX_QUEUE_NAME);
 
 	qml_rights_require_owner("revoke capabilities");
 	qml_grant_take(role, capability, queue);

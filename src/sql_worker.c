@@ -30,7 +30,7 @@ QML_FUNCTION(qml_release);
 static Datum
 read_worker(FunctionCallInfo fcinfo, int arg)
 {
-	char	   *worker = qml_args_name_or_null(fcinfo, arg, "worker", QML_MAX_NAME);
+	char *worker = qml_args_name_or_null(fcinfo, arg, "worker", QML_MAX_NAME);
 
 	if (worker == NULL)
 		worker = psprintf("%s-%d", GetUserNameFromId(GetUserId(), false), MyProcPid);
@@ -40,8 +40,8 @@ read_worker(FunctionCallInfo fcinfo, int arg)
 static void
 read_queues(FunctionCallInfo fcinfo, int arg, QmlClaim *claim)
 {
-	Datum	   *elements;
-	bool	   *nulls;
+	Datum *elements;
+	bool *nulls;
 
 	if (PG_ARGISNULL(arg))
 		return;
@@ -66,8 +66,8 @@ read_queues(FunctionCallInfo fcinfo, int arg, QmlClaim *claim)
 static QmlRows *
 fetch(FunctionCallInfo fcinfo)
 {
-	QmlClaim	claim = {0};
-	QmlRows    *rows;
+	QmlClaim claim = {0};
+	QmlRows *rows;
 
 	claim.worker = read_worker(fcinfo, 0);
 	read_queues(fcinfo, 1, &claim);
@@ -97,8 +97,8 @@ read_token(FunctionCallInfo fcinfo, QmlAck *ack)
 Datum
 qml_heartbeat(PG_FUNCTION_ARGS)
 {
-	QmlAck		ack;
-	pg_uuid_t  *id = read_token(fcinfo, &ack);
+	QmlAck ack;
+	pg_uuid_t *id = read_token(fcinfo, &ack);
 
 	ack.lease = qml_args_duration(fcinfo, 2, "lease");
 	PG_RETURN_TIMESTAMPTZ(qml_finish_heartbeat(id, &ack));
@@ -107,8 +107,8 @@ qml_heartbeat(PG_FUNCTION_ARGS)
 Datum
 qml_progress(PG_FUNCTION_ARGS)
 {
-	QmlAck		ack;
-	pg_uuid_t  *id = read_token(fcinfo, &ack);
+	QmlAck ack;
+	pg_uuid_t *id = read_token(fcinfo, &ack);
 
 	qml_args_require(fcinfo, 2, "progress");
 	ack.document = qml_args_document(fcinfo, 2, "progress");
@@ -119,8 +119,8 @@ qml_progress(PG_FUNCTION_ARGS)
 Datum
 qml_succeed(PG_FUNCTION_ARGS)
 {
-	QmlAck		ack;
-	pg_uuid_t  *id = read_token(fcinfo, &ack);
+	QmlAck ack;
+	pg_uuid_t *id = read_token(fcinfo, &ack);
 
 	ack.document = qml_args_document(fcinfo, 2, "result");
 	qml_finish_succeed(id, &ack);
@@ -130,8 +130,8 @@ qml_succeed(PG_FUNCTION_ARGS)
 Datum
 qml_fail(PG_FUNCTION_ARGS)
 {
-	QmlAck		ack;
-	pg_uuid_t  *id = read_token(fcinfo, &ack);
+	QmlAck ack;
+	pg_uuid_t *id = read_token(fcinfo, &ack);
 
 	qml_args_require(fcinfo, 2, "error");
 	ack.error.error = qml_args_text(fcinfo, 2, QML_MAX_ERROR);
@@ -147,8 +147,8 @@ qml_fail(PG_FUNCTION_ARGS)
 Datum
 qml_release(PG_FUNCTION_ARGS)
 {
-	QmlAck		ack;
-	pg_uuid_t  *id = read_token(fcinfo, &ack);
+	QmlAck ack;
+	pg_uuid_t *id = read_token(fcinfo, &ack);
 
 	qml_finish_release(id, &ack);
 	PG_RETURN_VOID();
@@ -176,18 +176,18 @@ require_not_null(const char *name, const bool *nulls, int i)
 static QmlRows *
 succeed_many(FunctionCallInfo fcinfo)
 {
-	QmlRows    *rows;
-	Datum	   *id_values;
-	Datum	   *attempt_values;
-	Datum	   *result_values = NULL;
-	bool	   *id_nulls;
-	bool	   *attempt_nulls;
-	bool	   *result_nulls = NULL;
-	int			count;
-	int			other;
-	pg_uuid_t  *ids;
-	QmlAck	   *acks;
-	bool	   *accepted;
+	QmlRows *rows;
+	Datum *id_values;
+	Datum *attempt_values;
+	Datum *result_values = NULL;
+	bool *id_nulls;
+	bool *attempt_nulls;
+	bool *result_nulls = NULL;
+	int count;
+	int other;
+	pg_uuid_t *ids;
+	QmlAck *acks;
+	bool *accepted;
 
 	qml_args_array(fcinfo, 0, "ids", UUIDOID, &id_values, &id_nulls, &count);
 	qml_args_array(fcinfo, 1, "attempts", INT4OID, &attempt_values, &attempt_nulls, &other);

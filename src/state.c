@@ -16,20 +16,20 @@
 static const struct
 {
 	const char *label;
-	int			next;
-	bool		final;
-}			states[QML_STATES] =
-{
+	int next;
+	bool final;
+} states[QML_STATES] = {
 	[QML_SCHEDULED] = {"scheduled", BIT(QML_ENQUEUED) | BIT(QML_DELETED), false},
 	[QML_ENQUEUED] = {"enqueued",
-	BIT(QML_PROCESSING) | BIT(QML_SCHEDULED) | BIT(QML_FAILED) | BIT(QML_DELETED), false},
+					  BIT(QML_PROCESSING) | BIT(QML_SCHEDULED) | BIT(QML_FAILED) | BIT(QML_DELETED),
+					  false},
 	[QML_PROCESSING] = {"processing",
-		BIT(QML_SUCCEEDED) | BIT(QML_FAILED) | BIT(QML_AWAITING_RETRY) | BIT(QML_ENQUEUED) |
-	BIT(QML_DELETED), false},
+						BIT(QML_SUCCEEDED) | BIT(QML_FAILED) | BIT(QML_AWAITING_RETRY) |
+							BIT(QML_ENQUEUED) | BIT(QML_DELETED),
+						false},
 	[QML_AWAITING_RETRY] = {"awaiting_retry", BIT(QML_ENQUEUED) | BIT(QML_DELETED), false},
 	[QML_SUCCEEDED] = {"succeeded", BIT(QML_DELETED), true},
-	[QML_FAILED] = {"failed",
-	BIT(QML_ENQUEUED) | BIT(QML_AWAITING_RETRY) | BIT(QML_DELETED), true},
+	[QML_FAILED] = {"failed", BIT(QML_ENQUEUED) | BIT(QML_AWAITING_RETRY) | BIT(QML_DELETED), true},
 	[QML_DELETED] = {"deleted", 0, true},
 };
 

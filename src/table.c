@@ -38,7 +38,7 @@ qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 bool
 qml_table_try_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 {
-	Relation	rel = try_table_open(relid, lockmode);
+	Relation rel = try_table_open(relid, lockmode);
 
 	if (rel == NULL)
 		return false;
@@ -125,7 +125,7 @@ qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row, Snapshot
 	TM_FailureData failure;
 	LockTupleMode lockmode;
 	QmlUpdateIndexes update_indexes;
-	TM_Result	result;
+	TM_Result result;
 
 	result = table_tuple_update(table->rel, tid, row, GetCurrentCommandId(true), snapshot,
 								InvalidSnapshot, wait, &failure, &lockmode, &update_indexes);
@@ -140,8 +140,8 @@ qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait)
 {
 	TM_FailureData failure;
 
-	return table_tuple_delete(table->rel, tid, GetCurrentCommandId(true), snapshot,
-							  InvalidSnapshot, wait, &failure, false);
+	return table_tuple_delete(table->rel, tid, GetCurrentCommandId(true), snapshot, InvalidSnapshot,
+							  wait, &failure, false);
 }
 
 /*
@@ -152,6 +152,6 @@ Snapshot
 qml_table_snapshot(void)
 {
 	CommandCounterIncrement();
-	return RegisterSnapshot(IsolationUsesXactSnapshot() ?
-							GetTransactionSnapshot() : GetLatestSnapshot());
+	return RegisterSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
+														  GetLatestSnapshot());
 }

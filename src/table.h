@@ -12,10 +12,10 @@
 /* An open table.  `indexes` is opened by the first write that needs it. */
 typedef struct QmlTable
 {
-	Relation	rel;
-	TupleTableSlot *slot;		/* the row read last; pins its page */
-	TupleTableSlot *row;		/* virtual, for a row to be written */
-	EState	   *estate;
+	Relation rel;
+	TupleTableSlot *slot; /* the row read last; pins its page */
+	TupleTableSlot *row;  /* virtual, for a row to be written */
+	EState *estate;
 	ResultRelInfo *indexes;
 } QmlTable;
 

@@ -44,7 +44,7 @@
 void
 qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 {
-	QmlState	from = job->state;
+	QmlState from = job->state;
 
 	if (!qml_state_allowed(from, to))
 		ereport(ERROR,
@@ -60,8 +60,7 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 	{
 		/* A finished job that is deleted stays in the partition it is in. */
 		if (!qml_state_is_final(from))
-			job->expires_at = now +
-				qml_queue_ttl(qml_queue_by_id(job->queue_id), to == QML_FAILED);
+			job->expires_at = now + qml_queue_ttl(qml_queue_by_id(job->queue_id), to == QML_FAILED);
 		job->finished_at = now;
 		return;
 	}
@@ -96,7 +95,7 @@ qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry, Timestamp
 					TimestampTz now)
 {
 	const QmlRetryPolicy *policy = &qml_queue_by_id(job->queue_id)->options.retry;
-	int			failures = job->attempt - job->uncounted;
+	int failures = job->attempt - job->uncounted;
 
 	qml_job_add_error(job, error, now);
 	if (!retry || failures > job->max_retries || policy->strategy == QML_RETRY_NONE)
@@ -115,12 +114,12 @@ void
 qml_transition_lose(QmlJob *job, TimestampTz now)
 {
 	QmlJobError error = {.error = CStringGetTextDatum("lease expired"),
-	.error_type = CStringGetTextDatum("lease_expired")};
+						 .error_type = CStringGetTextDatum("lease_expired")};
 
 	qml_job_add_error(job, &error, now);
 	qml_transition_set(job,
-					   job->attempt - job->uncounted > job->max_retries ?
-					   QML_FAILED : QML_ENQUEUED, now);
+					   job->attempt - job->uncounted > job->max_retries ? QML_FAILED : QML_ENQUEUED,
+					   now);
 }
 
 void
@@ -190,7 +189,7 @@ qml_writer_close(QmlWriter *writer)
 static void
 open_leaf(QmlWriter *writer, TimestampTz expires_at)
 {
-	Oid			leaf = qml_history_leaf_for(expires_at);
+	Oid leaf = qml_history_leaf_for(expires_at);
 
 	if (writer->leaf_open && writer->leaf_oid == leaf)
 		return;
@@ -214,12 +213,13 @@ store_finished(QmlWriter *writer, const QmlJob *job)
 		return;
 	open_leaf(writer, job->expires_at);
 	if (writer->npending == writer->nslots)
-		writer->pending[writer->nslots++] =
-			MakeSingleTupleTableSlot(RelationGetDescr(writer->leaf.rel), &TTSOpsVirtual);
+		writer->pending[writer->nslots++] = MakeSingleTupleTableSlot(RelationGetDescr(
+																		 writer->leaf.rel),
+																	 &TTSOpsVirtual);
 	row = writer->pending[writer->npending++];
 	qml_job_to_history(job, row);
 	if (writer->batch)
-		ExecMaterializeSlot(row);	/* outlives the row it was read from */
+		ExecMaterializeSlot(row); /* outlives the row it was read from */
 	if (!writer->batch || writer->npending == MAX_PENDING)
 		flush_pending(writer);
 }
@@ -232,8 +232,8 @@ TM_Result
 qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 {
 	ItemPointer tid = &writer->live.slot->tts_tid;
-	Snapshot	snapshot = qml_writer_snapshot(writer);
-	TM_Result	result;
+	Snapshot snapshot = qml_writer_snapshot(writer);
+	TM_Result result;
 
 	if (!qml_state_is_final(job->state))
 	{
@@ -249,7 +249,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 static bool
 find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
 {
-	Snapshot	snapshot = qml_writer_snapshot(writer);
+	Snapshot snapshot = qml_writer_snapshot(writer);
 	ScanKeyData key;
 
 	if (writer->pkey == NULL)
@@ -269,7 +269,7 @@ static TM_Result
 put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 {
 	ItemPointer tid = &leaf->slot->tts_tid;
-	TM_Result	result;
+	TM_Result result;
 
 	if (qml_state_is_final(job->state))
 	{
@@ -290,8 +290,8 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 static bool
 run_finished(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg, TM_Result *result)
 {
-	QmlTable	leaf;
-	QmlJob		job;
+	QmlTable leaf;
+	QmlJob job;
 
 	if (!qml_history_find(id, writer->snapshot, RowExclusiveLock, &leaf, &job))
 		return false;
@@ -323,8 +323,8 @@ qml_writer_run(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *a
 {
 	for (;;)
 	{
-		TM_Result	result;
-		QmlJob		job;
+		TM_Result result;
+		QmlJob job;
 
 		if (find_live(writer, id, &job))
 			result = change(&job, arg) ? qml_writer_put(writer, &job, true) : TM_Ok;

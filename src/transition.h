@@ -16,21 +16,21 @@
  */
 typedef struct QmlWriter
 {
-	QmlTable	live;
-	Relation	pkey;
+	QmlTable live;
+	Relation pkey;
 	IndexScanDesc by_id;
-	Snapshot	snapshot;
-	bool		batch;
-	bool		leaf_open;
-	Oid			leaf_oid;
-	QmlTable	leaf;
-	TupleTableSlot **pending;	/* rows for leaf; the slots are used again */
-	int			npending;
-	int			nslots;
+	Snapshot snapshot;
+	bool batch;
+	bool leaf_open;
+	Oid leaf_oid;
+	QmlTable leaf;
+	TupleTableSlot **pending; /* rows for leaf; the slots are used again */
+	int npending;
+	int nslots;
 } QmlWriter;
 
 /* Changes a job; false: leave it as it is.  Called again when somebody was faster. */
-typedef bool (*QmlChange) (QmlJob *job, void *arg);
+typedef bool (*QmlChange)(QmlJob *job, void *arg);
 
 extern void qml_transition_set(QmlJob *job, QmlState to, TimestampTz now);
 extern void qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry,

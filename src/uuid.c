@@ -13,15 +13,14 @@
 
 #include "uuid.h"
 
-#define UNIX_EPOCH_OFFSET_USECS \
-	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+#define UNIX_EPOCH_OFFSET_USECS ((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
 /* Random bytes are drawn in blocks: one draw costs as much as a whole block. */
 static uint64
 random_bits(void)
 {
 	static uint64 block[64];
-	static int	left = 0;
+	static int left = 0;
 
 	if (left == 0)
 	{
@@ -37,11 +36,11 @@ random_bits(void)
 void
 qml_uuid_generate(pg_uuid_t *id)
 {
-	static uint64 last = 0;		/* milliseconds << 12 | fraction */
-	int64		now = GetCurrentTimestamp() + UNIX_EPOCH_OFFSET_USECS;
-	uint64		tick = ((uint64) (now / 1000) << 12) | ((now % 1000) * 4096 / 1000);
-	uint64		high;
-	uint64		low;
+	static uint64 last = 0; /* milliseconds << 12 | fraction */
+	int64 now = GetCurrentTimestamp() + UNIX_EPOCH_OFFSET_USECS;
+	uint64 tick = ((uint64) (now / 1000) << 12) | ((now % 1000) * 4096 / 1000);
+	uint64 high;
+	uint64 low;
 
 	if (tick <= last)
 		tick = last + 1;
