@@ -42,7 +42,9 @@ COMMENT ON COLUMN qml.queue.options IS 'options as given to qml_create_queue and
 COMMENT ON COLUMN qml.queue.created_at IS 'when the queue was created, or revived';
 
 -- Fixed-width columns first, those that a claim changes among them; the payload
--- last, so that the WAL record of a claim repeats neither (see doc/design.md).
+-- last, so that the WAL record of a claim repeats neither.  Pages are filled to
+-- less than half, so that every job of a page can be claimed by a HOT update (see
+-- doc/design.md for the measurements).
 CREATE TABLE qml.live (
 	id uuid NOT NULL PRIMARY KEY,
 	created_at timestamptz NOT NULL,
@@ -66,7 +68,7 @@ CREATE TABLE qml.live (
 	errors jsonb,
 	reason text,
 	payload jsonb NOT NULL
-) WITH (fillfactor = 70,
+) WITH (fillfactor = 45,
 	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 	autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000,
 	autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_cost_delay = 0);

@@ -59,7 +59,7 @@ prepare_job(const QmlEnqueue *request, QmlJob *job)
 static void
 check_own_id(const pg_uuid_t *id)
 {
-	Snapshot snapshot = qml_table_snapshot();
+	Snapshot snapshot = qml_table_latest_snapshot();
 	QmlTable leaf;
 	QmlJob job;
 

@@ -99,7 +99,7 @@ static const struct
 static int
 function_capabilities(const char *name)
 {
-	for (int i = 0; i < lengthof(functions); i++)
+	for (int i = 0; i < (int) lengthof(functions); i++)
 	{
 		if (strcmp(functions[i].name, name) == 0)
 			return functions[i].capabilities;
@@ -144,7 +144,7 @@ list_views(int capabilities)
 	StringInfoData list;
 
 	initStringInfo(&list);
-	for (int i = 0; i < lengthof(views); i++)
+	for (int i = 0; i < (int) lengthof(views); i++)
 	{
 		if ((views[i].capabilities & capabilities) != 0)
 			appendStringInfo(&list, "%s%s.%s", list.len ? ", " : "", QML_SCHEMA, views[i].name);

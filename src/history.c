@@ -60,7 +60,7 @@ typedef struct Leaf
 } Leaf;
 
 /* The partition that was needed last; most jobs finish into the same one. */
-static Leaf last_leaf = {InvalidOid};
+static Leaf last_leaf;
 
 static void
 forget_leaf(Datum arg, Oid relid)
@@ -143,7 +143,9 @@ create_leaf(TimestampTz lower, TimestampTz upper)
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute(psprintf("CREATE TABLE qml.%s (LIKE qml.history INCLUDING COMMENTS)",
+	/* Rows are added once and go with the partition: nothing to vacuum but for age. */
+	(void) qml_spi_execute(psprintf("CREATE TABLE qml.%s (LIKE qml.history INCLUDING COMMENTS) "
+									"WITH (autovacuum_vacuum_insert_threshold = -1)",
 									name),
 						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
 	(void) qml_spi_execute(psprintf("REVOKE ALL ON TABLE qml.%s FROM PUBLIC", name), 0, NULL, NULL,
@@ -338,7 +340,11 @@ drop_leaf(Oid leaf)
 	}
 	/* The lock let news in: somebody else may have dropped it. */
 	if (get_rel_name(leaf) == NULL)
+	{
+		UnlockRelationOid(leaf, AccessExclusiveLock);
+		UnlockRelationOid(history, AccessExclusiveLock);
 		return false;
+	}
 
 	ObjectAddressSet(object, RelationRelationId, leaf);
 	performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);

@@ -91,7 +91,7 @@ static bool
 has_live_jobs(int queue_id)
 {
 	const QmlCatalog *cat = qml_catalog();
-	Snapshot snapshot = qml_table_snapshot();
+	Snapshot snapshot = qml_table_latest_snapshot();
 	QmlTable live;
 	TableScanDesc scan;
 	bool found = false;

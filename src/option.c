@@ -100,9 +100,9 @@ read_strategy(const char *path, JsonbValue *value, void *into)
 {
 	static const char *const names[] = {"none", "fixed", "linear", "exponential"};
 
-	for (int i = 0; i < lengthof(names); i++)
+	for (int i = 0; i < (int) lengthof(names); i++)
 	{
-		if (value->type == jbvString && value->val.string.len == strlen(names[i]) &&
+		if (value->type == jbvString && value->val.string.len == (int) strlen(names[i]) &&
 			memcmp(value->val.string.val, names[i], strlen(names[i])) == 0)
 		{
 			((QmlRetryPolicy *) into)->strategy = (QmlRetryStrategy) i;
@@ -149,7 +149,7 @@ static const QmlOption retry_options[] = {{"strategy", read_strategy},
 										  {"increment", read_increment},
 										  {"max_delay", read_max_delay},
 										  {"jitter", read_jitter},
-										  {NULL}};
+										  {NULL, NULL}};
 
 static void
 unknown_option(const char *path, const QmlOption *known)
@@ -278,7 +278,7 @@ static const QmlOption queue_options[] = {{"max_retries", read_max_retries},
 										  {"succeeded_ttl", read_succeeded_ttl},
 										  {"failed_ttl", read_failed_ttl},
 										  {"retry", read_retry},
-										  {NULL}};
+										  {NULL, NULL}};
 
 void
 qml_option_parse_queue(Jsonb *options, QmlQueueOptions *into)

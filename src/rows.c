@@ -37,7 +37,7 @@ qml_rows_return(FunctionCallInfo fcinfo, QmlRows *(*make)(FunctionCallInfo fcinf
 	}
 	funcctx = SRF_PERCALL_SETUP();
 	rows = funcctx->user_fctx;
-	if (funcctx->call_cntr < rows->count)
+	if (funcctx->call_cntr < (uint64) rows->count)
 	{
 		/* The macro counts before it evaluates its argument. */
 		Datum value = rows->values[funcctx->call_cntr];

@@ -152,19 +152,23 @@ read_stack_trace(const char *path, JsonbValue *value, void *into)
 }
 
 /* What each state takes; the error table serves both ends of a failed attempt. */
-static const QmlOption schedule_data[] = {{"run_at", read_run_at}, {"reason", read_reason}, {NULL}};
-static const QmlOption processing_data[] = {{"worker", read_worker}, {"lease", read_lease}, {NULL}};
+static const QmlOption schedule_data[] = {{"run_at", read_run_at},
+										  {"reason", read_reason},
+										  {NULL, NULL}};
+static const QmlOption processing_data[] = {{"worker", read_worker},
+											{"lease", read_lease},
+											{NULL, NULL}};
 static const QmlOption retry_data[] = {{"run_at", read_run_at},
 									   {"error", read_error},
 									   {"error_type", read_error_type},
 									   {"stack_trace", read_stack_trace},
-									   {NULL}};
+									   {NULL, NULL}};
 static const QmlOption failed_data[] = {{"error", read_error},
 										{"error_type", read_error_type},
 										{"stack_trace", read_stack_trace},
-										{NULL}};
-static const QmlOption succeeded_data[] = {{"result", read_result}, {NULL}};
-static const QmlOption reason_data[] = {{"reason", read_reason}, {NULL}};
+										{NULL, NULL}};
+static const QmlOption succeeded_data[] = {{"result", read_result}, {NULL, NULL}};
+static const QmlOption reason_data[] = {{"reason", read_reason}, {NULL, NULL}};
 
 static const QmlOption *const state_data[QML_STATES] = {
 	[QML_SCHEDULED] = schedule_data,	[QML_ENQUEUED] = reason_data,

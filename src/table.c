@@ -12,6 +12,8 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -28,9 +30,22 @@ set_up(QmlTable *table, Relation rel)
 	table->indexes = NULL;
 }
 
+/* What the executor checks for SQL that writes. */
+static void
+check_may_write(LOCKMODE lockmode)
+{
+	if (lockmode == AccessShareLock)
+		return;
+	PreventCommandIfReadOnly("a function that changes jobs");
+	PreventCommandIfParallelMode("a function that changes jobs");
+	PreventCommandDuringRecovery("a function that changes jobs");
+}
+
+/* To write, lockmode is RowExclusiveLock; 25006 where nothing may be written. */
 void
 qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 {
+	check_may_write(lockmode);
 	set_up(table, table_open(relid, lockmode));
 }
 
@@ -38,8 +53,10 @@ qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 bool
 qml_table_try_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 {
-	Relation rel = try_table_open(relid, lockmode);
+	Relation rel;
 
+	check_may_write(lockmode);
+	rel = try_table_open(relid, lockmode);
 	if (rel == NULL)
 		return false;
 	set_up(table, rel);
@@ -152,6 +169,15 @@ Snapshot
 qml_table_snapshot(void)
 {
 	CommandCounterIncrement();
-	return RegisterSnapshot(IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
-														  GetLatestSnapshot());
+	if (IsolationUsesXactSnapshot())
+		return RegisterSnapshot(GetTransactionSnapshot());
+	return RegisterSnapshot(GetLatestSnapshot());
+}
+
+/* Everything committed, in any transaction: for what must hold for everybody. */
+Snapshot
+qml_table_latest_snapshot(void)
+{
+	CommandCounterIncrement();
+	return RegisterSnapshot(GetLatestSnapshot());
 }

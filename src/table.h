@@ -30,5 +30,6 @@ extern TM_Result qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSl
 extern TM_Result qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait);
 
 extern Snapshot qml_table_snapshot(void);
+extern Snapshot qml_table_latest_snapshot(void);
 
 #endif
