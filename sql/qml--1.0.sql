@@ -33,7 +33,9 @@ CREATE TABLE qml.queue (
 	created_at timestamptz NOT NULL DEFAULT now()
 );
 REVOKE ALL ON TABLE qml.queue FROM PUBLIC;
+REVOKE ALL ON SEQUENCE qml.queue_id_seq FROM PUBLIC;
 COMMENT ON TABLE qml.queue IS 'queues and their options; a dropped queue keeps its row, because finished jobs still name it';
+COMMENT ON SEQUENCE qml.queue_id_seq IS 'ids of queues';
 COMMENT ON COLUMN qml.queue.id IS 'what jobs refer to';
 COMMENT ON COLUMN qml.queue.name IS 'the name that callers use';
 COMMENT ON COLUMN qml.queue.paused IS 'a paused queue accepts jobs and gives none';
@@ -356,7 +358,7 @@ COMMENT ON COLUMN qml.queue_info.paused IS 'a paused queue accepts jobs and give
 COMMENT ON COLUMN qml.queue_info.options IS 'options set on the queue; what is not set follows the settings';
 COMMENT ON COLUMN qml.queue_info.created_at IS 'when the queue was created';
 
-CREATE VIEW qml.lock_info AS
+CREATE VIEW qml.lock_info WITH (security_barrier = true) AS
 SELECT l.resource, l.owner, l.fence, l.acquired_at, l.expires_at
 FROM qml.lock l
 WHERE l.expires_at > pg_catalog.statement_timestamp();

@@ -14,6 +14,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_depend.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
@@ -26,6 +27,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
+#include "utils/syscache.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -238,21 +240,55 @@ qml_grant_give(Oid grantee, QmlCapability capability, const char *queue)
 	qml_spi_end(&spi);
 }
 
+/* Leaves a role the doors that belong to the rows it still has. */
+static void
+adjust_doors(Oid grantee)
+{
+	int held = held_capabilities(grantee);
+
+	close_doors(grantee);
+	if (held)
+		open_doors(grantee, held);
+}
+
 /* Takes a capability on a queue back; NULL: on all queues, single ones included. */
 void
 qml_grant_take(Oid grantee, QmlCapability capability, const char *queue)
 {
 	Oid grantor = GetUserId();
 	QmlSpi spi;
-	int held;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	change_row("DELETE FROM qml.acl WHERE grantee = $1 AND capability = $2 "
 			   "AND (queue = $3 OR $3 IS NULL) AND $4 IS NOT NULL",
 			   grantee, capability, queue, grantor, SPI_OK_DELETE);
-	held = held_capabilities(grantee);
-	close_doors(grantee);
-	if (held)
-		open_doors(grantee, held);
+	adjust_doors(grantee);
+	qml_spi_end(&spi);
+}
+
+/* Takes all capabilities on a queue that is gone; a new one of its name starts bare. */
+void
+qml_grant_forget_queue(const char *queue)
+{
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(queue);
+	SPITupleTable *grantees;
+	QmlSpi spi;
+	uint64 rows;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	rows = qml_spi_execute("DELETE FROM qml.acl WHERE queue = $1 RETURNING grantee", 1, &type,
+						   &value, NULL, SPI_OK_DELETE_RETURNING);
+	grantees = SPI_tuptable;
+	for (uint64 i = 0; i < rows; i++)
+	{
+		bool isnull;
+		Oid grantee = DatumGetObjectId(
+			SPI_getbinval(grantees->vals[i], grantees->tupdesc, 1, &isnull));
+
+		/* A role that was dropped took its privileges along. */
+		if (SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(grantee)))
+			adjust_doors(grantee);
+	}
 	qml_spi_end(&spi);
 }

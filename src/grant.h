@@ -9,5 +9,6 @@
 
 extern void qml_grant_give(Oid grantee, QmlCapability capability, const char *queue);
 extern void qml_grant_take(Oid grantee, QmlCapability capability, const char *queue);
+extern void qml_grant_forget_queue(const char *queue);
 
 #endif

@@ -24,12 +24,14 @@
 #include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -135,6 +137,33 @@ format_bound(TimestampTz time)
 	return psprintf("%04d-%02d-%02d", tm.tm_year, tm.tm_mon, tm.tm_mday);
 }
 
+/*
+ * Default privileges of the owner are meant for his own tables: nobody may read
+ * or write a partition past the functions and views.
+ */
+static void
+revoke_default_privileges(const char *name)
+{
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(psprintf("qml.%s", name));
+	uint64 rows = qml_spi_execute("SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE "
+								  "pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) "
+								  "END FROM pg_catalog.pg_class c, "
+								  "LATERAL pg_catalog.aclexplode(c.relacl) a "
+								  "WHERE c.oid = $1::pg_catalog.regclass AND "
+								  "a.grantee <> c.relowner",
+								  1, &type, &value, NULL, SPI_OK_SELECT);
+	SPITupleTable *grantees = SPI_tuptable;
+
+	for (uint64 i = 0; i < rows; i++)
+	{
+		char *grantee = SPI_getvalue(grantees->vals[i], grantees->tupdesc, 1);
+
+		(void) qml_spi_execute(psprintf("REVOKE ALL ON TABLE qml.%s FROM %s", name, grantee), 0,
+							   NULL, NULL, NULL, SPI_OK_UTILITY);
+	}
+}
+
 static void
 create_leaf(TimestampTz lower, TimestampTz upper)
 {
@@ -148,8 +177,7 @@ create_leaf(TimestampTz lower, TimestampTz upper)
 									"WITH (autovacuum_vacuum_insert_threshold = -1)",
 									name),
 						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	(void) qml_spi_execute(psprintf("REVOKE ALL ON TABLE qml.%s FROM PUBLIC", name), 0, NULL, NULL,
-						   NULL, SPI_OK_UTILITY);
+	revoke_default_privileges(name);
 	(void) qml_spi_execute(psprintf("CREATE INDEX %s_id ON qml.%s (id)", name, name), 0, NULL, NULL,
 						   NULL, SPI_OK_UTILITY);
 	(void) qml_spi_execute(psprintf("ALTER TABLE qml.history ATTACH PARTITION qml.%s "

@@ -126,5 +126,4 @@ qml_manage_drop(const char *name)
 	(void) run("UPDATE qml.queue SET dropped = true, paused = false, options = '{}' "
 			   "WHERE name = $1",
 			   name, InvalidOid, (Datum) 0, SPI_OK_UPDATE);
-	(void) run("DELETE FROM qml.acl WHERE queue = $1", name, InvalidOid, (Datum) 0, SPI_OK_DELETE);
 }

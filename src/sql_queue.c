@@ -11,6 +11,7 @@
 
 #include "args.h"
 #include "compat.h"
+#include "grant.h"
 #include "manage.h"
 #include "qml.h"
 #include "rights.h"
@@ -56,7 +57,10 @@ qml_alter_queue(PG_FUNCTION_ARGS)
 Datum
 qml_drop_queue(PG_FUNCTION_ARGS)
 {
-	qml_manage_drop(read_name(fcinfo));
+	char *name = read_name(fcinfo);
+
+	qml_manage_drop(name);
+	qml_grant_forget_queue(name);
 	PG_RETURN_VOID();
 }
 

@@ -1,0 +1,48 @@
+#!/usr/bin/perl
+#
+# Runs TAP tests one after the other, as prove does, and writes "PASSED FAILED"
+# in assertions to the file named first.  A .sql file is a pgTAP test and goes
+# through psql, which takes its connection from the environment.
+#
+# An assertion that was planned but did not run counts as failed, and so does a
+# program that ends badly without a failed assertion.
+
+use strict;
+use warnings;
+
+use TAP::Harness;
+
+my ($count_file, @tests) = @ARGV;
+die "usage: harness.pl COUNT_FILE TEST...\n" unless @tests;
+
+my @psql = qw(psql --no-psqlrc --no-align --tuples-only --quiet --set ON_ERROR_STOP=1
+  --set VERBOSITY=verbose --file);
+
+my $harness = TAP::Harness->new(
+	{
+		timer => 1,
+		failures => 1,
+		# pgTAP tells in comments what it found instead.
+		comments => (grep { /\.sql$/ } @tests) ? 1 : 0,
+		lib => [ split(/:/, $ENV{PERL5LIB} // '') ],
+		exec => sub { return $_[1] =~ /\.sql$/ ? [ @psql, $_[1] ] : undef; },
+	});
+my $aggregate = $harness->runtests(@tests);
+
+my ($passed, $failed) = (0, 0);
+foreach my $parser ($aggregate->parsers($aggregate->descriptions))
+{
+	my $good = () = $parser->passed;
+	my $bad = () = $parser->failed;
+	my $missing = ($parser->tests_planned // 0) - ($parser->tests_run // 0);
+
+	$bad += $missing if $missing > 0;
+	$bad = 1 if $bad == 0 && $parser->has_problems;
+	$passed += $good;
+	$failed += $bad;
+}
+
+open my $fh, '>', $count_file or die "could not write $count_file: $!\n";
+print $fh "$passed $failed\n";
+close $fh;
+exit($failed == 0 ? 0 : 1);

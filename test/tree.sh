@@ -1,0 +1,106 @@
+# shellcheck shell=bash
+#
+# Builds variants of qml and puts each into a private copy of the PostgreSQL
+# installation.  A server finds its files relative to its own executable, so a
+# copy of the executables among links to everything else is a complete
+# installation, and nothing is ever written into the real one.
+#
+# For variant V below the directory W this leaves W/build-V (a copy of the
+# sources, with objects) and W/inst-V<prefix> (the installation: bin/, lib/ and
+# the real layout).  To be sourced after lib.sh.
+
+pg_dir()
+{
+	"${PG_CONFIG:-pg_config}" "--$1"
+}
+
+# The deepest directory above the executables, the shared files and the
+# libraries: what the server's relative paths start from.
+installation_prefix()
+{
+	local prefix dir
+
+	prefix=$(pg_dir bindir)
+	for dir in "$(pg_dir sharedir)" "$(pg_dir pkglibdir)"; do
+		while [[ $dir/ != "$prefix"/* ]]; do
+			prefix=${prefix%/*}
+		done
+	done
+	echo "$prefix"
+}
+
+tree_of()
+{
+	echo "$1/inst-$2$(installation_prefix)"
+}
+
+# The directory of the executables: the tree's bin/, whatever the layout.
+tree_bindir()
+{
+	echo "$(tree_of "$1" "$2")/bin"
+}
+
+# Links each entry of directory $1 into directory $2, but none of qml's.
+link_entries()
+{
+	local entry
+
+	mkdir -p "$2"
+	for entry in "$1"/*; do
+		case ${entry##*/} in
+			qml.* | qml--*) ;;
+			*) ln -s "$entry" "$2/" ;;
+		esac
+	done
+}
+
+copy_installation()
+{
+	local dest=$1 tree=$2
+	local bindir sharedir pkglibdir
+
+	bindir=$(pg_dir bindir)
+	sharedir=$(pg_dir sharedir)
+	pkglibdir=$(pg_dir pkglibdir)
+
+	mkdir -p "$dest$bindir"
+	cp -R "$bindir/." "$dest$bindir/"
+	link_entries "$pkglibdir" "$dest$pkglibdir"
+	link_entries "$sharedir" "$dest$sharedir"
+	rm "$dest$sharedir/extension"
+	link_entries "$sharedir/extension" "$dest$sharedir/extension"
+
+	# PostgreSQL::Test::Cluster expects bin and lib below its install_path.
+	[ -e "$tree/bin" ] || ln -s "$dest$bindir" "$tree/bin"
+	[ -e "$tree/lib" ] || ln -s "$dest$pkglibdir" "$tree/lib"
+}
+
+# Sets the array make_args for a variant.
+variant_make_args()
+{
+	case $1 in
+		release) make_args=() ;;
+		faults) make_args=(COPT=-DQML_FAULTS) ;;
+		ubsan)
+			make_args=(CC=gcc
+				COPT='-fsanitize=undefined -fno-sanitize-recover=all -static-libubsan')
+			;;
+		*) die "unknown build variant \"$1\"" ;;
+	esac
+}
+
+# build_variant SOURCES DIRECTORY VARIANT: also run as "the unprivileged user".
+build_variant()
+{
+	local from=$1 work=$2 variant=$3
+	local build=$work/build-$variant dest=$work/inst-$variant
+	local -a make_args
+
+	variant_make_args "$variant"
+	mkdir -p "$build" || return
+	cp -R "$from/Makefile" "$from/qml.control" "$from/sql" "$from/src" "$build/" || return
+	find "$build/src" -name '*.o' -delete || return
+	copy_installation "$dest" "$(tree_of "$work" "$variant")" || return
+	env -u MAKEFLAGS -u MAKELEVEL -u REGRESS make -C "$build" -s -j2 "${make_args[@]}" all || return
+	env -u MAKEFLAGS -u MAKELEVEL -u REGRESS make -C "$build" -s "${make_args[@]}" install "DESTDIR=$dest"
+}
