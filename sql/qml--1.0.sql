@@ -224,7 +224,7 @@ INSERT INTO qml.instance (system_identifier, database)
 	WHERE d.datname = pg_catalog.current_database();
 
 -- Backends keep queues, rights and the instance in memory.  The trigger tells
--- them of any change, by qml's functions, by hand or by a restore.
+-- them of any change, by qml's functions, by hand, by a restore or by replication.
 CREATE FUNCTION qml.invalidate() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'qml_invalidate' LANGUAGE C;
 REVOKE ALL ON FUNCTION qml.invalidate() FROM PUBLIC;
@@ -232,12 +232,15 @@ COMMENT ON FUNCTION qml.invalidate() IS 'trigger: tells all backends that the ta
 
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.queue
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
+ALTER TABLE qml.queue ENABLE ALWAYS TRIGGER invalidate;
 COMMENT ON TRIGGER invalidate ON qml.queue IS 'tells all backends that queues changed';
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.acl
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
+ALTER TABLE qml.acl ENABLE ALWAYS TRIGGER invalidate;
 COMMENT ON TRIGGER invalidate ON qml.acl IS 'tells all backends that rights changed';
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.instance
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
+ALTER TABLE qml.instance ENABLE ALWAYS TRIGGER invalidate;
 COMMENT ON TRIGGER invalidate ON qml.instance IS 'tells all backends that the instance changed';
 
 -------------------------------------------------------------------------------
@@ -466,13 +469,12 @@ CREATE FUNCTION @extschema@.qml_job(id uuid) RETURNS qml.job
 REVOKE ALL ON FUNCTION @extschema@.qml_job(uuid) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_job(uuid) IS 'one job; NULL when it is unknown, expired or not to be seen by the current role';
 
-CREATE FUNCTION @extschema@.qml_counts(OUT state qml.job_state, OUT count bigint) RETURNS SETOF record
+CREATE FUNCTION @extschema@.qml_counts() RETURNS TABLE (state qml.job_state, count bigint)
 	AS 'MODULE_PATHNAME', 'qml_counts' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_counts() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_counts() IS 'number of jobs by state, all states listed';
 
-CREATE FUNCTION @extschema@.qml_queue_counts(OUT queue text, OUT state qml.job_state, OUT count bigint)
-	RETURNS SETOF record
+CREATE FUNCTION @extschema@.qml_queue_counts() RETURNS TABLE (queue text, state qml.job_state, count bigint)
 	AS 'MODULE_PATHNAME', 'qml_queue_counts' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_queue_counts() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_queue_counts() IS 'number of jobs by queue and state, where there are any';

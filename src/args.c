@@ -26,28 +26,48 @@ qml_args_require(FunctionCallInfo fcinfo, int arg, const char *name)
 				 errmsg("argument \"%s\" must not be null", name)));
 }
 
-/* Names are shown in logs and on terminals: no control characters. */
-void
-qml_args_check_name(const char *value, const char *name, int maxlen)
+/* Control characters: C0, DEL and, in UTF-8, C1. */
+static bool
+has_control_character(const char *value)
+{
+	bool utf8 = GetDatabaseEncoding() == PG_UTF8;
+
+	for (const unsigned char *c = (const unsigned char *) value; *c; c++)
+	{
+		if (*c < 0x20 || *c == 0x7f || (utf8 && *c == 0xc2 && c[1] < 0xa0))
+			return true;
+	}
+	return false;
+}
+
+/* Whether a string can be a name: not empty, not too long, fit for a terminal. */
+bool
+qml_args_is_name(const char *value, int maxlen)
 {
 	int length = pg_mbstrlen(value);
 
-	if (length == 0)
+	return length > 0 && length <= maxlen && !has_control_character(value);
+}
+
+/* The same, with an error that tells what is wrong. */
+void
+qml_args_check_name(const char *value, const char *name, int maxlen)
+{
+	if (qml_args_is_name(value, maxlen))
+		return;
+	if (*value == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" must not be empty", name)));
-	if (length > maxlen)
+	if (pg_mbstrlen(value) > maxlen)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"%s\" is too long", name),
-				 errdetail("It has %d characters; at most %d are allowed.", length, maxlen)));
-	for (const unsigned char *c = (const unsigned char *) value; *c; c++)
-	{
-		if (*c < 0x20 || *c == 0x7f)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("argument \"%s\" must not contain control characters", name)));
-	}
+				 errdetail("It has %d characters; at most %d are allowed.", pg_mbstrlen(value),
+						   maxlen)));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("argument \"%s\" must not contain control characters", name)));
 }
 
 char *

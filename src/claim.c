@@ -110,9 +110,10 @@ claim_from_range(ClaimState *state, int after, int upto)
 
 	while (state->count < state->claim->batch && (id = next_queue_id(state, id)) != 0 && id <= upto)
 	{
-		const QmlQueue *queue = qml_queue_by_id(id);
+		const QmlQueue *queue = qml_queue_find(id);
 
-		if (queue->paused || !qml_rights_allow(QML_CAN_WORK, queue->name))
+		/* The index also has entries of a new queue that is not committed. */
+		if (queue == NULL || queue->paused || !qml_rights_allow(QML_CAN_WORK, queue->name))
 			continue;
 		claim_from_queue(state, queue);
 		if (state->count > 0)

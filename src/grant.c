@@ -236,8 +236,26 @@ qml_grant_give(Oid grantee, QmlCapability capability, const char *queue)
 	change_row("INSERT INTO qml.acl (grantee, capability, queue, grantor) "
 			   "VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
 			   grantee, capability, queue, grantor, SPI_OK_INSERT);
-	open_doors(grantee, 1 << capability);
+	if (grantee != qml_catalog()->owner)
+		open_doors(grantee, 1 << capability);
 	qml_spi_end(&spi);
+}
+
+/* The schema of the functions, unless everybody may use it anyway. */
+static void
+close_function_schema(Oid grantee)
+{
+	Oid schema = qml_catalog()->function_schema;
+	Oid type = OIDOID;
+	Datum value = ObjectIdGetDatum(schema);
+	bool isnull;
+
+	(void) qml_spi_execute("SELECT pg_catalog.has_schema_privilege('public', $1, 'USAGE')", 1,
+						   &type, &value, NULL, SPI_OK_SELECT);
+	if (!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)))
+		run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
+							 quote_identifier(get_namespace_name(schema)),
+							 quote_identifier(GetUserNameFromId(grantee, false))));
 }
 
 /* Leaves a role the doors that belong to the rows it still has. */
@@ -246,9 +264,14 @@ adjust_doors(Oid grantee)
 {
 	int held = held_capabilities(grantee);
 
+	/* The owner's privileges are his own, not qml's to take. */
+	if (grantee == qml_catalog()->owner)
+		return;
 	close_doors(grantee);
 	if (held)
 		open_doors(grantee, held);
+	else
+		close_function_schema(grantee);
 }
 
 /* Takes a capability on a queue back; NULL: on all queues, single ones included. */

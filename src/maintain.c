@@ -129,12 +129,33 @@ delete_expired_locks(const QmlCatalog *cat)
 	return (int64) deleted;
 }
 
+/*
+ * Rows of roles that were dropped give nobody anything, but a dump would carry
+ * them as numbers, which may be another role where it is restored.
+ */
+static void
+forget_dropped_roles(const QmlCatalog *cat)
+{
+	QmlSpi spi;
+
+	qml_spi_begin(&spi, cat->owner);
+	/* Looks first: a DELETE would tell all backends that rights changed. */
+	if (qml_spi_execute("SELECT FROM qml.acl a WHERE NOT EXISTS "
+						"(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.grantee)",
+						0, NULL, NULL, NULL, SPI_OK_SELECT) > 0)
+		(void) qml_spi_execute("DELETE FROM qml.acl a WHERE NOT EXISTS "
+							   "(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.grantee)",
+							   0, NULL, NULL, NULL, SPI_OK_DELETE);
+	qml_spi_end(&spi);
+}
+
 /* Lets expired jobs and locks go, and makes the partitions that come next. */
 void
 qml_maintain_cleanup(QmlCleanup *done)
 {
 	const QmlCatalog *cat = qml_catalog_to_work();
 
+	forget_dropped_roles(cat);
 	done->locks = delete_expired_locks(cat);
 	done->jobs = qml_history_expire(&done->partitions);
 	done->prepared = qml_history_prepare();

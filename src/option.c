@@ -234,6 +234,21 @@ qml_option_time(const char *path, JsonbValue *value)
 	return time;
 }
 
+/* A name, as the arguments of functions are: see args.c. */
+text *
+qml_option_name(const char *path, JsonbValue *value)
+{
+	const char *allowed = "a string of 1 to 255 characters, none of them a control character";
+	char *name;
+
+	if (value->type != jbvString)
+		bad_value(path, allowed);
+	name = pnstrdup(value->val.string.val, value->val.string.len);
+	if (!qml_args_is_name(name, QML_MAX_NAME))
+		bad_value(path, allowed);
+	return cstring_to_text(name);
+}
+
 /* A string of at most maxlen bytes. */
 text *
 qml_option_text(const char *path, JsonbValue *value, int maxlen)

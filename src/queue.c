@@ -151,19 +151,28 @@ qml_queue_by_name(const char *name)
 	return entry && !entry->queue->dropped ? entry->queue : NULL;
 }
 
-/* The queue of a job; dropped ones too, which finished jobs may belong to. */
+/* NULL when there is no such queue, not yet or not any more. */
 const QmlQueue *
-qml_queue_by_id(int id)
+qml_queue_find(int id)
 {
 	QueueById *entry;
 
 	refresh_queues();
 	entry = hash_search(queues_by_id, &id, HASH_FIND, NULL);
-	if (entry == NULL)
+	return entry ? entry->queue : NULL;
+}
+
+/* The queue of a job; dropped ones too, which finished jobs may belong to. */
+const QmlQueue *
+qml_queue_by_id(int id)
+{
+	const QmlQueue *queue = qml_queue_find(id);
+
+	if (queue == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("queue %d of a job is missing in table \"%s.queue\"", id, QML_SCHEMA)));
-	return entry->queue;
+	return queue;
 }
 
 /*
@@ -210,6 +219,7 @@ create_queue(const char *name)
 						   1, &type, &value, NULL, SPI_OK_INSERT);
 	qml_spi_end(&spi);
 	CommandCounterIncrement();
+	queues_valid = false;
 }
 
 /* The queue to add jobs to, locked against being dropped; created when missing. */

@@ -21,6 +21,7 @@ typedef struct QmlQueue
 
 extern void qml_queue_init(void);
 extern const QmlQueue *qml_queue_by_name(const char *name);
+extern const QmlQueue *qml_queue_find(int id);
 extern const QmlQueue *qml_queue_by_id(int id);
 extern const QmlQueue *qml_queue_to_enqueue(const char *name);
 extern const QmlQueue *qml_queue_lock(const char *name, LOCKMODE mode);

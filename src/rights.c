@@ -36,11 +36,12 @@ typedef struct Grant
 	char *queue; /* NULL: all */
 } Grant;
 
-/* A remembered answer.  An empty queue name stands for "any queue at all". */
+/* A remembered answer.  any: for some queue, whichever; the name is empty then. */
 typedef struct AnswerKey
 {
 	Oid role;
 	QmlCapability capability;
+	bool any;
 	char queue[QML_MAX_QUEUE_NAME * MAX_MULTIBYTE_CHAR_LEN + 1];
 } AnswerKey;
 
@@ -188,13 +189,14 @@ answer(QmlCapability capability, const char *queue, bool any)
 	if (qml_rights_is_owner())
 		return true;
 	refresh_rights();
-	/* The right to all queues, asked for rarely, is not remembered. */
-	if (queue == NULL && !any)
-		return granted(GetUserId(), capability, NULL, false);
+	/* Not remembered: the right to all queues, asked for rarely, and odd names. */
+	if (!any && (queue == NULL || strlen(queue) >= sizeof(key.queue)))
+		return granted(GetUserId(), capability, queue, false);
 
 	memset(&key, 0, sizeof(key));
 	key.role = GetUserId();
 	key.capability = capability;
+	key.any = any;
 	if (!any)
 		strlcpy(key.queue, queue, sizeof(key.queue));
 	entry = hash_search(answers, &key, HASH_FIND, NULL);

@@ -15,6 +15,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "control.h"
+#include "errcodes.h"
 #include "option.h"
 #include "queue.h"
 #include "read.h"
@@ -73,7 +74,11 @@ qml_queue_counts(PG_FUNCTION_ARGS)
 Datum
 qml_job_access(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT32(qml_rights_access(qml_queue_by_id(PG_GETARG_INT32(0))->name, PG_GETARG_OID(1)));
+	const QmlQueue *queue = qml_queue_find(PG_GETARG_INT32(0));
+
+	if (queue == NULL)
+		PG_RETURN_INT32(QML_ACCESS_NONE);
+	PG_RETURN_INT32(qml_rights_access(queue->name, PG_GETARG_OID(1)));
 }
 
 Datum
@@ -115,7 +120,7 @@ read_lease(const char *path, JsonbValue *value, void *into)
 static void
 read_worker(const char *path, JsonbValue *value, void *into)
 {
-	((QmlControl *) into)->worker = PointerGetDatum(qml_option_text(path, value, QML_MAX_NAME));
+	((QmlControl *) into)->worker = PointerGetDatum(qml_option_name(path, value));
 }
 
 static void
@@ -140,8 +145,7 @@ read_error(const char *path, JsonbValue *value, void *into)
 static void
 read_error_type(const char *path, JsonbValue *value, void *into)
 {
-	((QmlControl *) into)->error.error_type = PointerGetDatum(
-		qml_option_text(path, value, QML_MAX_NAME));
+	((QmlControl *) into)->error.error_type = PointerGetDatum(qml_option_name(path, value));
 }
 
 static void
@@ -189,6 +193,11 @@ qml_set_state(PG_FUNCTION_ARGS)
 	control.to = qml_catalog_state(PG_GETARG_OID(1));
 	data = qml_args_object(fcinfo, 2, "data");
 	qml_option_read_object("", &DatumGetJsonbP(data)->root, state_data[control.to], &control);
+	if (control.error.error == (Datum) 0 &&
+		(control.error.error_type != (Datum) 0 || control.error.stack_trace != (Datum) 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_OPTION),
+				 errmsg("options \"error_type\" and \"stack_trace\" require option \"error\"")));
 	if (control.worker == (Datum) 0)
 		control.worker = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	PG_RETURN_DATUM(qml_control_set_state(id, &control));

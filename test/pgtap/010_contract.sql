@@ -1,0 +1,282 @@
+-- What callers may rely on, read from the catalogs: names, signatures, types,
+-- columns, settings; and what a new object must not lack: a comment, the dump's
+-- mark, a security barrier.
+
+\ir include/start.sql
+
+CREATE TEMP VIEW member AS
+	SELECT d.classid, d.objid, pg_catalog.pg_describe_object(d.classid, d.objid, 0) AS object
+	FROM pg_depend d JOIN pg_extension e ON d.refobjid = e.oid
+	WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'qml';
+
+CREATE TEMP VIEW member_function AS
+	SELECT p.*, n.nspname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+	JOIN member m ON m.objid = p.oid AND m.classid = 'pg_proc'::regclass;
+
+CREATE TEMP VIEW member_relation AS
+	SELECT c.* FROM pg_class c
+	JOIN member m ON m.objid = c.oid AND m.classid = 'pg_class'::regclass;
+
+-- Indexes are not members; they go with their tables.
+CREATE TEMP VIEW member_index AS
+	SELECT i.indexrelid, i.indrelid, pg_get_indexdef(i.indexrelid) AS definition
+	FROM pg_index i JOIN member_relation r ON r.oid = i.indrelid;
+
+-------------------------------------------------------------------------------
+-- The extension
+-------------------------------------------------------------------------------
+
+SELECT is(
+	(SELECT format('%s %s %s', extversion, extrelocatable, extnamespace::regnamespace) FROM pg_extension
+	 WHERE extname = 'qml'),
+	'1.0 f public', 'version 1.0, not relocatable, functions in public');
+SELECT is(
+	(SELECT format('%s %s %s', superuser, trusted, coalesce(array_to_string(requires, ','), 'nothing'))
+	 FROM pg_available_extension_versions WHERE name = 'qml' AND version = '1.0'),
+	't f nothing', 'for superusers only, not trusted, requires nothing');
+
+-------------------------------------------------------------------------------
+-- Functions: arguments with their defaults, result, volatility
+-------------------------------------------------------------------------------
+
+CREATE TEMP TABLE expected_function (schema name, name name, arguments text, result text, volatility "char");
+INSERT INTO expected_function VALUES
+-- producers
+('public', 'qml_enqueue', 'method text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT ''default''::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_retries integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, metadata jsonb DEFAULT NULL::jsonb, job_type text DEFAULT NULL::text, id uuid DEFAULT NULL::uuid', 'uuid', 'v'),
+('public', 'qml_enqueue_many', 'method text, payloads jsonb[], queue text DEFAULT ''default''::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_retries integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, metadata jsonb DEFAULT NULL::jsonb, job_type text DEFAULT NULL::text', 'SETOF uuid', 'v'),
+-- workers
+('public', 'qml_fetch', 'worker text DEFAULT NULL::text, queues text[] DEFAULT NULL::text[], batch integer DEFAULT 1, lease interval DEFAULT NULL::interval', 'SETOF qml.job', 'v'),
+('public', 'qml_heartbeat', 'id uuid, attempt integer, lease interval DEFAULT NULL::interval', 'timestamp with time zone', 'v'),
+('public', 'qml_progress', 'id uuid, attempt integer, progress jsonb', 'void', 'v'),
+('public', 'qml_succeed', 'id uuid, attempt integer, result jsonb DEFAULT NULL::jsonb', 'void', 'v'),
+('public', 'qml_succeed_many', 'ids uuid[], attempts integer[], results jsonb[] DEFAULT NULL::jsonb[]', 'SETOF uuid', 'v'),
+('public', 'qml_fail', 'id uuid, attempt integer, error text, error_type text DEFAULT NULL::text, stack_trace text DEFAULT NULL::text, retry boolean DEFAULT true, retry_at timestamp with time zone DEFAULT NULL::timestamp with time zone', 'qml.job_state', 'v'),
+('public', 'qml_release', 'id uuid, attempt integer', 'void', 'v'),
+-- control and reading
+('public', 'qml_can_transition', '"from" qml.job_state, "to" qml.job_state', 'boolean', 's'),
+('public', 'qml_job', 'id uuid', 'qml.job', 'v'),
+('public', 'qml_counts', '', 'TABLE(state qml.job_state, count bigint)', 'v'),
+('public', 'qml_queue_counts', '', 'TABLE(queue text, state qml.job_state, count bigint)', 'v'),
+('public', 'qml_delete', 'id uuid, reason text DEFAULT NULL::text', 'boolean', 'v'),
+('public', 'qml_retry', 'id uuid', 'boolean', 'v'),
+('public', 'qml_schedule', 'id uuid, run_at timestamp with time zone, reason text DEFAULT NULL::text', 'boolean', 'v'),
+('public', 'qml_set_state', 'id uuid, state qml.job_state, data jsonb DEFAULT ''{}''::jsonb', 'qml.job', 'v'),
+-- queues
+('public', 'qml_create_queue', 'name text, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
+('public', 'qml_alter_queue', 'name text, options jsonb', 'void', 'v'),
+('public', 'qml_drop_queue', 'name text', 'void', 'v'),
+('public', 'qml_pause_queue', 'name text', 'void', 'v'),
+('public', 'qml_resume_queue', 'name text', 'void', 'v'),
+-- maintenance
+('public', 'qml_promote_due', 'max integer DEFAULT 1000', 'integer', 'v'),
+('public', 'qml_reclaim', 'max integer DEFAULT 1000', 'integer', 'v'),
+('public', 'qml_cleanup', '', 'bigint', 'v'),
+('public', 'qml_maintain', '', 'jsonb', 'v'),
+('public', 'qml_adopt', '', 'void', 'v'),
+-- locks
+('public', 'qml_try_lock', 'resource text, owner text, ttl interval', 'bigint', 'v'),
+('public', 'qml_unlock', 'resource text, owner text', 'boolean', 'v'),
+-- rights
+('public', 'qml_grant', 'grantee regrole, capability text, queue text DEFAULT NULL::text', 'void', 'v'),
+('public', 'qml_revoke', 'grantee regrole, capability text, queue text DEFAULT NULL::text', 'void', 'v'),
+-- for views and triggers
+('qml', 'job_access', 'queue_id integer, created_by regrole', 'integer', 's'),
+('qml', 'queue_access', 'queue text', 'boolean', 's'),
+('qml', 'is_admin', '', 'boolean', 's'),
+('qml', 'invalidate', '', 'trigger', 'v');
+
+-- OUT arguments are written as the TABLE that they amount to.
+CREATE TEMP VIEW actual_function AS
+	SELECT p.nspname AS schema, p.proname AS name,
+		CASE WHEN o.columns IS NULL THEN pg_get_function_arguments(p.oid) ELSE '' END AS arguments,
+		CASE WHEN o.columns IS NULL THEN pg_get_function_result(p.oid) ELSE 'TABLE(' || o.columns || ')' END AS result,
+		p.provolatile AS volatility
+	FROM member_function p
+	CROSS JOIN LATERAL (SELECT string_agg(format('%s %s', a.name, format_type(a.type, NULL)), ', ' ORDER BY a.n) AS columns
+		FROM unnest(p.proargnames, p.proallargtypes, p.proargmodes) WITH ORDINALITY a (name, type, mode, n)
+		WHERE a.mode IN ('o', 't')) o;
+
+SELECT set_eq('SELECT schema, name FROM actual_function', 'SELECT schema, name FROM expected_function',
+	'the functions are those that this test knows');
+SELECT is(a.arguments, e.arguments, format('arguments of %I.%I', e.schema, e.name))
+	FROM expected_function e LEFT JOIN actual_function a USING (schema, name);
+SELECT is(a.result, e.result, format('result of %I.%I', e.schema, e.name))
+	FROM expected_function e LEFT JOIN actual_function a USING (schema, name);
+SELECT is(a.volatility, e.volatility, format('volatility of %I.%I', e.schema, e.name))
+	FROM expected_function e LEFT JOIN actual_function a USING (schema, name);
+
+SELECT is_empty(
+	$$SELECT nspname, proname FROM member_function GROUP BY 1, 2 HAVING count(*) > 1$$,
+	'no function is overloaded');
+SELECT is_empty(
+	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
+	  WHERE p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c') OR p.probin <> '$libdir/qml'
+		OR p.prosrc <> CASE p.nspname WHEN 'qml' THEN 'qml_' || p.proname ELSE p.proname END$$,
+	'every function is C, and its symbol has its name');
+SELECT is_empty(
+	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid WHERE p.proparallel <> 'u'$$,
+	'every function is parallel unsafe');
+SELECT is_empty(
+	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
+	  WHERE p.prosecdef OR p.proleakproof OR p.prokind <> 'f' OR p.provariadic <> 0 OR p.proconfig IS NOT NULL$$,
+	'no function is SECURITY DEFINER, leakproof, variadic or brings settings');
+SELECT is_empty(
+	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
+	  WHERE p.proisstrict AND p.nspname <> 'qml'$$,
+	'no function for callers is strict: each says itself which argument must not be null');
+
+-------------------------------------------------------------------------------
+-- Types
+-------------------------------------------------------------------------------
+
+SELECT set_eq($$SELECT object FROM member WHERE classid = 'pg_type'::regclass$$,
+	ARRAY['type qml.job_state'], 'there is one type');
+SELECT enum_has_labels('qml', 'job_state',
+	ARRAY['scheduled', 'enqueued', 'processing', 'awaiting_retry', 'succeeded', 'failed', 'deleted'],
+	'labels of qml.job_state, in order');
+
+-------------------------------------------------------------------------------
+-- Relations and their columns
+-------------------------------------------------------------------------------
+
+CREATE TEMP TABLE expected_relation (kind "char", name name, columns text);
+INSERT INTO expected_relation VALUES
+('v', 'job', 'id uuid, queue text, method text, payload jsonb, state qml.job_state, priority integer, attempt integer, max_retries integer, run_at timestamp with time zone, created_at timestamp with time zone, started_at timestamp with time zone, finished_at timestamp with time zone, expires_at timestamp with time zone, lease_expires_at timestamp with time zone, worker text, server text, timeout interval, result jsonb, progress jsonb, error text, errors jsonb, metadata jsonb, job_type text, reason text, created_by name'),
+('v', 'queue_info', 'name text, paused boolean, options jsonb, created_at timestamp with time zone'),
+('v', 'lock_info', 'resource text, owner text, fence bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone'),
+('v', 'acl_info', 'grantee name, capability text, queue text, grantor name, granted_at timestamp with time zone'),
+('r', 'queue', 'id integer!, name text!, paused boolean!, dropped boolean!, options jsonb!, created_at timestamp with time zone!'),
+('r', 'live', 'id uuid!, created_at timestamp with time zone!, queue_id integer!, priority integer!, state qml.job_state!, attempt integer!, uncounted integer!, max_retries integer!, timeout_ms integer!, created_by regrole!, run_at timestamp with time zone, started_at timestamp with time zone, lease_expires_at timestamp with time zone, worker text, server text, method text!, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb!'),
+('p', 'history', 'id uuid!, created_at timestamp with time zone!, queue_id integer!, priority integer!, state qml.job_state!, attempt integer!, uncounted integer!, max_retries integer!, timeout_ms integer!, created_by regrole!, finished_at timestamp with time zone!, expires_at timestamp with time zone!, started_at timestamp with time zone, worker text, server text, method text!, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb!, result jsonb'),
+('r', 'lock', 'resource text!, owner text!, fence bigint!, acquired_at timestamp with time zone!, expires_at timestamp with time zone!'),
+('r', 'acl', 'grantee regrole!, capability text!, queue text, grantor regrole!, granted_at timestamp with time zone!'),
+('r', 'instance', 'system_identifier bigint!, database oid!, adopted_at timestamp with time zone!'),
+('S', 'queue_id_seq', NULL),
+('S', 'lock_fence', NULL);
+
+SELECT set_eq($$SELECT relkind, relname FROM member_relation WHERE relnamespace = 'qml'::regnamespace$$,
+	'SELECT kind, name FROM expected_relation', 'the relations are those that this test knows');
+SELECT is_empty($$SELECT relname FROM member_relation WHERE relnamespace <> 'qml'::regnamespace$$,
+	'all relations are in schema qml');
+-- Order counts: the rows of qml_fetch are read by position in many drivers.
+SELECT is(
+	(SELECT string_agg(format('%s %s%s', attname, format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN '!' END),
+		', ' ORDER BY attnum)
+	 FROM pg_attribute WHERE attrelid = to_regclass('qml.' || e.name) AND attnum > 0 AND NOT attisdropped),
+	e.columns, format('columns of qml.%s', e.name))
+	FROM expected_relation e WHERE e.columns IS NOT NULL;
+
+SELECT is(pg_get_partkeydef('qml.history'::regclass), 'RANGE (expires_at)', 'history is partitioned by expiry');
+SELECT is_empty($$SELECT relname FROM member_relation WHERE relpersistence <> 'p'$$,
+	'no table is unlogged: a crash empties none');
+SELECT is_empty($$SELECT relname FROM member_relation WHERE relkind = 'v' AND NOT
+		coalesce(reloptions @> ARRAY['security_barrier=true'], false)$$,
+	'every view is a security barrier');
+SELECT is_empty($$SELECT relname FROM member_relation WHERE relkind = 'v' AND reloptions @> ARRAY['security_invoker=true']$$,
+	'every view reads as its owner');
+
+SELECT set_eq(
+	'SELECT definition FROM member_index',
+	ARRAY[
+		'CREATE UNIQUE INDEX queue_pkey ON qml.queue USING btree (id)',
+		'CREATE UNIQUE INDEX queue_name_key ON qml.queue USING btree (name)',
+		'CREATE UNIQUE INDEX live_pkey ON qml.live USING btree (id)',
+		'CREATE INDEX live_ready ON qml.live USING btree (queue_id, priority DESC, id) WHERE (run_at IS NULL)',
+		'CREATE INDEX live_due ON qml.live USING btree (run_at) WHERE (run_at IS NOT NULL)',
+		'CREATE UNIQUE INDEX lock_pkey ON qml.lock USING btree (resource)',
+		'CREATE UNIQUE INDEX acl_queue ON qml.acl USING btree (grantee, capability, queue) WHERE (queue IS NOT NULL)',
+		'CREATE UNIQUE INDEX acl_all ON qml.acl USING btree (grantee, capability) WHERE (queue IS NULL)'],
+	'indexes');
+
+-- A name that the script left unqualified would show here as what it caught.
+SELECT is_empty(
+	$$SELECT m.object, pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid)
+	  FROM member m
+	  JOIN pg_depend r ON r.refclassid = m.classid AND r.refobjid = m.objid AND r.deptype IN ('i', 'a')
+	  JOIN pg_depend d ON d.classid = r.classid AND d.objid = r.objid
+	  WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)
+		AND d.refobjid >= 16384
+		AND NOT EXISTS (SELECT FROM member o WHERE o.classid = d.refclassid AND o.objid = d.refobjid)
+		AND NOT EXISTS (SELECT FROM pg_type t JOIN member_relation c ON t.typrelid = c.oid WHERE t.oid = d.refobjid
+			AND d.refclassid = 'pg_type'::regclass)$$,
+	'views, defaults, checks and triggers use what is built in or qml''s own, nothing else');
+
+-------------------------------------------------------------------------------
+-- Comments
+-------------------------------------------------------------------------------
+
+SELECT is_empty($$SELECT object FROM member WHERE coalesce(obj_description(objid, classid::regclass::name), '') = ''$$,
+	'every schema, type, function, table, view and sequence has a comment');
+SELECT is_empty(
+	$$SELECT c.relname, a.attname FROM member_relation c JOIN pg_attribute a ON a.attrelid = c.oid
+	  WHERE c.relkind <> 'S' AND a.attnum > 0 AND NOT a.attisdropped
+		AND coalesce(col_description(c.oid, a.attnum), '') = ''$$,
+	'every column has a comment');
+SELECT is_empty(
+	$$SELECT definition FROM member_index i WHERE coalesce(obj_description(indexrelid, 'pg_class'), '') = ''
+		AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.indexrelid)$$,
+	'every index that is no constraint has a comment');
+SELECT is_empty(
+	$$SELECT tgrelid::regclass, tgname FROM pg_trigger t JOIN member_relation r ON r.oid = t.tgrelid
+	  WHERE NOT tgisinternal AND coalesce(obj_description(t.oid, 'pg_trigger'), '') = ''$$,
+	'every trigger has a comment');
+SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'the extension has a comment')
+	FROM pg_extension WHERE extname = 'qml';
+
+-------------------------------------------------------------------------------
+-- Dump
+-------------------------------------------------------------------------------
+
+SELECT set_eq(
+	$$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'qml'$$,
+	$$SELECT oid::regclass::text FROM member_relation WHERE relkind IN ('r', 'S')$$,
+	'the dump takes the rows of every table and the value of every sequence');
+SELECT is_empty(
+	$$SELECT c FROM pg_extension, unnest(extcondition) c WHERE extname = 'qml' AND c <> ''$$,
+	'and all of the rows');
+-- History's rows are in its partitions, which are dumped because they are no members.
+SELECT lives_ok($$SELECT qml_enqueue('m', id => '00000000-0000-7000-8000-000000000001');
+	SELECT qml_set_state('00000000-0000-7000-8000-000000000001', 'failed')$$, 'a job is finished');
+SELECT isnt_empty($$SELECT inhrelid FROM pg_inherits WHERE inhparent = 'qml.history'::regclass$$,
+	'history has a partition then');
+SELECT is_empty(
+	$$SELECT inhrelid::regclass FROM pg_inherits JOIN member_relation ON oid = inhrelid$$,
+	'a partition of history is no member');
+
+-------------------------------------------------------------------------------
+-- Settings
+-------------------------------------------------------------------------------
+
+SELECT set_eq(
+	$$SELECT concat_ws(' ', name, boot_val, unit, vartype, context, current_setting(name))
+	  FROM pg_settings WHERE name LIKE 'qml.%'$$,
+	ARRAY[
+		'qml.failed_ttl 604800 s integer superuser 7d',
+		'qml.job_timeout 300000 ms integer superuser 5min',
+		'qml.lease 300000 ms integer superuser 5min',
+		'qml.max_payload_size 1024 kB integer superuser 1MB',
+		'qml.max_retries 5 integer superuser 5',
+		'qml.succeeded_ttl 86400 s integer superuser 1d'],
+	'settings with their defaults, units and contexts');
+SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'qml.%' AND coalesce(short_desc, '') = ''$$,
+	'every setting has a description');
+SELECT throws_ok($$SET qml.no_such_setting = 1$$, '42602', NULL, 'the prefix is reserved: a misspelt setting is an error');
+
+-------------------------------------------------------------------------------
+-- The state machine
+-------------------------------------------------------------------------------
+
+SELECT set_eq(
+	$$SELECT f::text, array_agg(t ORDER BY t)::text
+	  FROM unnest(enum_range(NULL::qml.job_state)) f, unnest(enum_range(NULL::qml.job_state)) t
+	  WHERE qml_can_transition(f, t) GROUP BY f$$,
+	$$VALUES ('scheduled', '{enqueued,deleted}'),
+		('enqueued', '{scheduled,processing,failed,deleted}'),
+		('processing', '{enqueued,awaiting_retry,succeeded,failed,deleted}'),
+		('awaiting_retry', '{enqueued,deleted}'),
+		('failed', '{enqueued,awaiting_retry,deleted}'),
+		('succeeded', '{deleted}')$$,
+	'the transitions');
+
+SELECT * FROM finish();
+ROLLBACK;

@@ -1,0 +1,427 @@
+-- The matrix of rights: every role × every function, view and table × own and
+-- foreign queue × own job and somebody else's.  Each cell is tried as that role
+-- in a subtransaction, and compared with the one table of expectations below.
+
+\ir include/start.sql
+
+-- The extension belongs to a role that is no superuser any more: what its owner
+-- may must not rest on that.
+DROP EXTENSION qml CASCADE;
+CREATE ROLE t_owner SUPERUSER;
+SET LOCAL ROLE t_owner;
+CREATE EXTENSION qml SCHEMA public;
+RESET ROLE;
+ALTER ROLE t_owner NOSUPERUSER;
+
+-------------------------------------------------------------------------------
+-- Roles: each capability for queue "own" alone, and for all queues
+-------------------------------------------------------------------------------
+
+CREATE TEMP TABLE actor (role name, capability text, scope text);
+INSERT INTO actor
+	SELECT format('t_%s_%s', c, s), c, s
+	FROM unnest(ARRAY['enqueue', 'work', 'monitor', 'admin']) c, unnest(ARRAY['own', 'all']) s;
+INSERT INTO actor VALUES
+	('t_nobody', 'nobody', 'own'),
+	-- Every EXECUTE and SELECT that qml_grant ever gives, but no capability.
+	('t_doors', 'doors', 'own'),
+	-- A member of the owner, and the superuser.
+	('t_deputy', 'owner', 'all'),
+	('t_owner', 'owner', 'all'),
+	(current_user, 'owner', 'all');
+
+CREATE ROLE t_other;
+DO $$
+DECLARE
+	a record;
+BEGIN
+	FOR a IN SELECT * FROM actor WHERE to_regrole(role::text) IS NULL LOOP
+		EXECUTE format('CREATE ROLE %I', a.role);
+	END LOOP;
+	GRANT t_owner TO t_deputy;
+	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA qml TO t_doors;
+	GRANT SELECT ON qml.job, qml.queue_info, qml.lock_info, qml.acl_info TO t_doors;
+	GRANT USAGE ON SCHEMA qml TO t_doors;
+	FOR a IN SELECT p.oid::regprocedure AS f FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass
+		JOIN pg_extension e ON e.oid = d.refobjid AND d.deptype = 'e' AND e.extname = 'qml' LOOP
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO t_doors', a.f);
+	END LOOP;
+END $$;
+
+-------------------------------------------------------------------------------
+-- Jobs: of each role and of somebody else, in both queues, in several states
+-------------------------------------------------------------------------------
+
+CREATE SCHEMA probe;
+GRANT USAGE ON SCHEMA probe TO PUBLIC;
+
+-- What a reader saw of a job.
+CREATE FUNCTION probe.sight(j qml.job) RETURNS text LANGUAGE sql AS $$
+	SELECT CASE
+		WHEN j.id IS NULL THEN 'nothing'
+		WHEN num_nonnulls(j.payload, j.result, j.progress, j.error, j.errors, j.metadata) = 0 THEN 'outline'
+		WHEN num_nonnulls(j.payload, j.metadata)
+			+ CASE WHEN j.attempt > 0 THEN num_nonnulls(j.progress) ELSE 1 END
+			+ CASE WHEN j.state = 'succeeded' THEN num_nonnulls(j.result) ELSE 1 END
+			+ CASE WHEN j.state IN ('failed', 'awaiting_retry') THEN num_nonnulls(j.error, j.errors) ELSE 2 END = 6
+			THEN 'full'
+		ELSE 'partly: ' || j::text END
+$$;
+
+CREATE TEMP TABLE job (role name, queue text, state text, id uuid DEFAULT gen_random_uuid());
+INSERT INTO job (role, queue, state)
+	SELECT role, queue, state
+	FROM (SELECT role FROM actor UNION ALL VALUES ('t_other')) r,
+		unnest(ARRAY['own', 'foreign']) queue,
+		unnest(ARRAY['enqueued', 'scheduled', 'processing', 'succeeded', 'failed', 'awaiting_retry']) state;
+-- In a queue that takes part in nothing else, for what one call does to all jobs.
+INSERT INTO job (role, queue, state) VALUES ('t_other', 'bystander', 'enqueued');
+
+CREATE FUNCTION pg_temp.make(j job) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('SET LOCAL ROLE %I', j.role);
+	PERFORM qml_enqueue('m', '{"secret": true}', j.queue, id => j.id, metadata => '{"secret": true}',
+		run_at => CASE WHEN j.state = 'scheduled' THEN now() + interval '1 day' END);
+	RESET ROLE;
+	IF j.state IN ('processing', 'succeeded', 'failed', 'awaiting_retry') THEN
+		PERFORM qml_set_state(j.id, 'processing', '{"worker": "w"}');
+		PERFORM qml_progress(j.id, 1, '{"secret": true}');
+	END IF;
+	IF j.state = 'succeeded' THEN
+		PERFORM qml_succeed(j.id, 1, '{"secret": true}');
+	ELSIF j.state IN ('failed', 'awaiting_retry') THEN
+		PERFORM qml_fail(j.id, 1, 'secret', retry => j.state = 'awaiting_retry');
+	END IF;
+END $$;
+
+DO $$
+BEGIN
+	-- Everybody could enqueue once; most cannot any more.
+	INSERT INTO qml.acl (grantee, capability, grantor)
+		SELECT role::regrole, 'enqueue', 't_owner' FROM (SELECT DISTINCT role FROM job) j;
+	GRANT USAGE ON SCHEMA qml TO PUBLIC;
+	GRANT EXECUTE ON FUNCTION qml_enqueue TO PUBLIC;
+	PERFORM pg_temp.make(job) FROM job;
+	REVOKE EXECUTE ON FUNCTION qml_enqueue FROM PUBLIC;
+	REVOKE USAGE ON SCHEMA qml FROM PUBLIC;
+	DELETE FROM qml.acl;
+	PERFORM qml_grant(role::regrole, capability, CASE WHEN scope = 'own' THEN 'own' END)
+		FROM actor WHERE capability IN ('enqueue', 'work', 'monitor', 'admin');
+	-- A locked resource and an empty queue for each side.
+	PERFORM qml_try_lock('resource', 'somebody', '1 hour');
+	INSERT INTO qml.queue (name) VALUES ('own-empty'), ('foreign-empty');
+	INSERT INTO qml.acl (grantee, capability, queue, grantor)
+		SELECT grantee, capability, 'own-empty', grantor FROM qml.acl WHERE queue = 'own';
+END $$;
+
+-------------------------------------------------------------------------------
+-- Expectations
+-------------------------------------------------------------------------------
+
+-- A call is tried for each queue and job that it names:
+--   $queue               the queue; $empty and $new belong to it: one without jobs,
+--                        one that does not exist yet
+--   $enqueued, $failed…  a job of the queue in that state, one's own and another's
+-- A word for each kind of role says how it ends:
+--   refused   42501
+--   allowed   it succeeds
+--   granted   succeeds if the capability is held for the queue, 42501 otherwise
+--   mine      the same, and the job must be one's own
+--   everywhere  succeeds if the capability is held for all queues, 42501 otherwise
+-- or, for calls that return what they saw of a job (nothing, outline, full):
+--   nothing; full
+--   full granted          full of jobs in granted queues, nothing of others
+--   full mine             the same, and the job must be one's own
+--   full granted/outline  full of jobs in granted queues, an outline of others
+-- or the very value, after "=": of a role for queue "own" | of one for all queues;
+-- "=held" is true where the capability is held for the queue, "=" and five
+-- characters an SQLSTATE.
+CREATE TEMP TABLE expectation (n int GENERATED ALWAYS AS IDENTITY, object text, call text,
+	nobody text, doors text, enqueue text, work text, monitor text, admin text, owner text);
+
+INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, admin, owner) VALUES
+-- producers
+('qml_enqueue', $$SELECT qml_enqueue('m', queue => $queue)$$,
+	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
+('qml_enqueue', $$SELECT qml_enqueue('m', queue => $new)$$,
+	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
+('qml_enqueue', $$SELECT qml_enqueue('m', queue => $queue, run_at => now() + interval '1 hour', id => gen_random_uuid())$$,
+	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
+('qml_enqueue_many', $$SELECT count(*) FROM qml_enqueue_many('m', '{1,2}'::jsonb[], $queue)$$,
+	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
+('qml_enqueue_many', $$SELECT count(*) FROM qml_enqueue_many('m', '{}'::jsonb[], $queue)$$,
+	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
+-- workers
+('qml_fetch', $$SELECT count(*) FROM qml_fetch('w', ARRAY[$queue])$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_fetch', $$SELECT count(*) FROM qml_fetch('w', ARRAY['own', $queue], 1)$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_fetch', $$SELECT count(*) FROM qml_fetch('w', ARRAY[$new])$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_fetch', $$SELECT string_agg(DISTINCT queue, ' ' ORDER BY queue) FROM qml_fetch('w', batch => 10000)$$,
+	'refused', 'refused', 'refused', '=own|bystander foreign own', 'refused', '=own|bystander foreign own',
+	'=|bystander foreign own'),
+('qml_heartbeat', 'SELECT qml_heartbeat($processing, 1)',
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_progress', $$SELECT qml_progress($processing, 1, '1')$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_succeed', 'SELECT qml_succeed($processing, 1)',
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_succeed_many', 'SELECT count(*) FROM qml_succeed_many(ARRAY[$processing], ARRAY[1])',
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_succeed_many', 'SELECT count(*) FROM qml_succeed_many(ARRAY[$processing], ARRAY[99])',
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_fail', $$SELECT qml_fail($processing, 1, 'e')$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_release', 'SELECT qml_release($processing, 1)',
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_try_lock', $$SELECT qml_try_lock('r', 'o', '1 minute')$$,
+	'refused', 'refused', 'refused', 'allowed', 'refused', 'allowed', 'allowed'),
+('qml_unlock', $$SELECT qml_unlock('r', 'o')$$,
+	'refused', 'refused', 'refused', 'allowed', 'refused', 'allowed', 'allowed'),
+-- control
+('qml_can_transition', $$SELECT qml_can_transition('failed', 'enqueued')$$,
+	'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
+('qml_delete', 'SELECT qml_delete($enqueued)',
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+('qml_delete', $$SELECT qml_delete($succeeded, 'reason')$$,
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+('qml_delete', 'SELECT qml_delete($processing)',
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+('qml_retry', 'SELECT qml_retry($failed)',
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+('qml_retry', 'SELECT qml_retry($scheduled)',
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+('qml_schedule', $$SELECT qml_schedule($enqueued, now() + interval '1 hour')$$,
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+('qml_set_state', $$SELECT qml_set_state($enqueued, 'failed')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_set_state', $$SELECT qml_set_state($failed, 'deleted')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+-- queues
+('qml_create_queue', 'SELECT qml_create_queue($new)',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_alter_queue', $$SELECT qml_alter_queue($queue, '{"max_retries": 1}')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_drop_queue', 'SELECT qml_drop_queue($empty)',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_pause_queue', 'SELECT qml_pause_queue($queue)',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_resume_queue', 'SELECT qml_resume_queue($queue)',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+-- maintenance
+('qml_promote_due', 'SELECT qml_promote_due()',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_reclaim', 'SELECT qml_reclaim()',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_cleanup', 'SELECT qml_cleanup()',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_maintain', 'SELECT qml_maintain()',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_adopt', 'SELECT qml_adopt()',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+-- rights
+('qml_grant', $$SELECT qml_grant('t_nobody', 'work', $queue)$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
+('qml_grant', $$SELECT qml_grant(current_user::text::regrole, 'admin')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
+('qml_revoke', $$SELECT qml_revoke('t_other', 'enqueue', $queue)$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
+-- reading
+('qml_job', 'SELECT probe.sight(qml_job($enqueued))',
+	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_job', 'SELECT probe.sight(qml_job($processing))',
+	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_job', 'SELECT probe.sight(qml_job($awaiting_retry))',
+	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_job', 'SELECT probe.sight(qml_job($failed))',
+	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_job', 'SELECT probe.sight(qml_job($succeeded))',
+	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_job', 'SELECT probe.sight(qml_job(gen_random_uuid()))',
+	'refused', 'nothing', 'nothing', 'nothing', 'nothing', 'nothing', 'nothing'),
+('qml_counts', 'SELECT sum(count) > 0 FROM qml_counts()',
+	'refused', 'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed'),
+('qml_queue_counts', $$SELECT string_agg(DISTINCT queue, ' ' ORDER BY queue) FROM qml_queue_counts()$$,
+	'refused', 'refused', 'refused', 'refused', '=bystander foreign own|bystander foreign own',
+	'=bystander foreign own|bystander foreign own', '=|bystander foreign own'),
+('job', 'SELECT probe.sight(j) FROM qml.job j WHERE id = $processing',
+	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('job', 'SELECT probe.sight(j) FROM qml.job j WHERE id = $awaiting_retry',
+	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('job', 'SELECT probe.sight(j) FROM qml.job j WHERE id = $failed',
+	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('job', 'SELECT probe.sight(j) FROM qml.job j WHERE id = $succeeded',
+	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('job', $$SELECT coalesce(string_agg(DISTINCT queue, ' ' ORDER BY queue), '') FROM qml.job$$,
+	'refused', '=', '=own|foreign own', '=own|bystander foreign own', '=bystander foreign own|bystander foreign own',
+	'=bystander foreign own|bystander foreign own', '=|bystander foreign own'),
+('job_access', $$SELECT qml.job_access(q, 't_other') FROM (VALUES (1), (2), (3)) v (q)$$,
+	'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
+('queue_access', 'SELECT qml.queue_access($queue)',
+	'refused', '=false|', '=held', '=held', '=true|true', '=true|true', '=|true'),
+('queue_info', $$SELECT coalesce(string_agg(name, ' ' ORDER BY name), '') FROM qml.queue_info WHERE name NOT LIKE '%-empty'$$,
+	'refused', '=', '=own|bystander foreign own', '=own|bystander foreign own',
+	'=bystander foreign own|bystander foreign own', '=bystander foreign own|bystander foreign own',
+	'=|bystander foreign own'),
+('lock_info', 'SELECT count(*) FROM qml.lock_info',
+	'refused', 'allowed', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
+('is_admin', 'SELECT qml.is_admin()',
+	'refused', '=false|', '=false|false', '=false|false', '=false|false', '=false|true', '=|true'),
+('acl_info', $$SELECT bool_and(pg_has_role(grantee, 'usage')) || ' ' || (count(*) > 0) FROM qml.acl_info$$,
+	'refused', 'nothing', '=true true|true true', '=true true|true true', '=true true|true true', '=true true|false true', 'allowed'),
+-- only triggers call it, and calling it so is an error for whoever is let in
+('invalidate', 'SELECT qml.invalidate()',
+	'refused', '=39P01', 'refused', 'refused', 'refused', 'refused', '=|39P01');
+
+-- No table or sequence is open to anybody but the owner, whatever the verb.
+INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, admin, owner)
+	SELECT c.relname, format(v.sql, c.oid::regclass,
+			(SELECT attname FROM pg_attribute WHERE attrelid = c.oid AND attnum = 3)),
+		'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'
+	FROM pg_class c
+	JOIN (VALUES
+		('r', 'SELECT count(*) FROM %1$s'),
+		('r', 'INSERT INTO %1$s SELECT WHERE false'),
+		('r', 'UPDATE %1$s SET %2$I = %2$I WHERE false'),
+		('r', 'DELETE FROM %1$s WHERE false'),
+		('r', 'TRUNCATE %1$s'),
+		('r', 'LOCK TABLE %1$s IN ACCESS SHARE MODE'),
+		('S', 'SELECT last_value FROM %1$s'),
+		('S', 'SELECT nextval(%1$L)'),
+		('S', 'SELECT setval(%1$L, (SELECT last_value FROM %1$s))')) v (kind, sql) ON v.kind = CASE c.relkind WHEN 'p' THEN 'r' ELSE c.relkind END
+	WHERE c.relnamespace = 'qml'::regnamespace AND c.relkind IN ('r', 'p', 'S');
+
+-- Nor is any view, for writing.
+INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, admin, owner)
+	SELECT c.relname, format('DELETE FROM %s WHERE false', c.oid::regclass),
+		'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'
+	FROM pg_class c
+	WHERE c.relnamespace = 'qml'::regnamespace AND c.relkind = 'v' AND pg_relation_is_updatable(c.oid, false) <> 0;
+
+-------------------------------------------------------------------------------
+-- The cells
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION pg_temp.fill(call text, role name, queue text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	j record;
+BEGIN
+	call := replace(call, '$queue', quote_literal(queue));
+	call := replace(call, '$empty', quote_literal(queue || '-empty'));
+	call := replace(call, '$new', quote_literal(queue || '-new'));
+	FOR j IN SELECT * FROM job WHERE job.role = fill.role AND job.queue = fill.queue LOOP
+		call := replace(call, '$' || j.state, format('%L::uuid', j.id));
+	END LOOP;
+	RETURN call;
+END $$;
+
+-- "own-new" is held like "own".
+INSERT INTO qml.acl (grantee, capability, queue, grantor)
+	SELECT grantee, capability, 'own-new', grantor FROM qml.acl WHERE queue = 'own';
+
+CREATE TEMP TABLE cell AS
+	SELECT e.n, e.object, e.call, a.role, a.capability, a.scope, q.queue, w.whose,
+		a.scope = 'all' OR q.queue = 'own' AS held,
+		to_jsonb(e) ->> a.capability AS word,
+		pg_temp.fill(e.call, CASE w.whose WHEN 'mine' THEN a.role ELSE 't_other' END, q.queue) AS filled
+	FROM expectation e
+	CROSS JOIN actor a
+	CROSS JOIN (VALUES ('own'), ('foreign')) q (queue)
+	CROSS JOIN (VALUES ('mine'), ('other')) w (whose)
+	WHERE (q.queue = 'own' OR e.call ~ '\$')
+		AND (w.whose = 'other' OR e.call ~ '\$(enqueued|scheduled|processing|succeeded|failed|awaiting_retry)');
+
+ALTER TABLE cell ADD state text, ADD value text, ADD expected_state text, ADD expected_value text;
+
+-- The word's meaning.  Values are looked at where the word is about one.
+UPDATE cell SET (expected_state, expected_value) = (
+	SELECT CASE
+			WHEN word IN ('refused', 'granted', 'mine', 'everywhere', 'allowed') THEN
+				CASE WHEN word = 'allowed' OR (word = 'granted' AND held) OR (word = 'mine' AND held AND whose = 'mine')
+					OR (word = 'everywhere' AND scope = 'all') THEN '00000' ELSE '42501' END
+			WHEN v.value ~ '^[0-9A-Z]{5}$' THEN v.value
+			ELSE '00000' END,
+		CASE
+			WHEN word IN ('nothing', 'full') THEN word
+			WHEN word = 'full mine' THEN CASE WHEN held AND whose = 'mine' THEN 'full' ELSE 'nothing' END
+			WHEN word = 'full granted' THEN CASE WHEN held THEN 'full' ELSE 'nothing' END
+			WHEN word = 'full granted/outline' THEN CASE WHEN held THEN 'full' ELSE 'outline' END
+			WHEN word LIKE '=%' AND v.value !~ '^[0-9A-Z]{5}$' THEN v.value END
+	FROM (SELECT CASE
+		WHEN word = '=held' THEN held::text
+		WHEN word LIKE '=%' THEN split_part(substr(word, 2), '|', CASE scope WHEN 'own' THEN 1 ELSE 2 END) END) v (value));
+
+UPDATE cell SET (state, value) = (SELECT t.state, t.value FROM pg_temp.try(cell.role, cell.filled) t);
+
+SELECT is(
+	CASE WHEN expected_value IS NULL THEN state ELSE concat_ws(' ', state, coalesce(value, 'nothing')) END,
+	CASE WHEN expected_value IS NULL THEN expected_state ELSE concat_ws(' ', expected_state, expected_value) END,
+	format('%s: %s%s: %s', role, queue, CASE WHEN whose = 'mine' THEN ' (mine)' END, call))
+	FROM cell ORDER BY n, capability, scope DESC, role, queue DESC, whose;
+
+-- Whoever adds an object adds its line.
+SELECT set_eq(
+	$$SELECT coalesce(p.proname, c.relname)
+	  FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+	  LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+	  LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+	  WHERE e.extname = 'qml' AND d.deptype = 'e' AND coalesce(p.proname, c.relname) IS NOT NULL
+	  UNION SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND relnamespace = 'qml'::regnamespace$$,
+	'SELECT DISTINCT object::name FROM expectation', 'the matrix has all functions, tables, views and sequences');
+SELECT is_empty($$SELECT * FROM expectation WHERE num_nulls(nobody, doors, enqueue, work, monitor, admin, owner) > 0$$,
+	'and a word for every kind of role');
+SELECT is_empty($$SELECT role, call FROM cell WHERE filled ~ '\$[a-z]'$$, 'every call was filled in');
+
+-------------------------------------------------------------------------------
+-- A function in WHERE must not be shown what the view hides
+-------------------------------------------------------------------------------
+
+CREATE TABLE probe.leak (reader name DEFAULT current_user, view text, saw text);
+GRANT INSERT ON probe.leak TO PUBLIC;
+-- Cheaper than anything, so that the planner would love to call it first.
+CREATE FUNCTION probe.leak(view text, saw text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$
+BEGIN
+	INSERT INTO probe.leak (view, saw) VALUES (view, saw);
+	RETURN true;
+END $$;
+CREATE OPERATOR probe.<~~ (LEFTARG = text, RIGHTARG = text, FUNCTION = probe.leak);
+INSERT INTO qml.lock (resource, owner, fence, acquired_at, expires_at)
+	VALUES ('expired', 'somebody', 0, now() - interval '2 hours', now() - interval '1 hour');
+
+CREATE FUNCTION pg_temp.spy(role name) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('SET LOCAL ROLE %I', role);
+	PERFORM FROM qml.job j WHERE probe.leak('job', j.id || ' ' || coalesce(j.payload::text, ''));
+	PERFORM FROM qml.job j WHERE 'job' OPERATOR(probe.<~~) (j.id || ' ' || coalesce(j.error, ''));
+	PERFORM FROM qml.job j JOIN qml.queue_info q ON q.name = j.queue AND probe.leak('job', j.id || ' ' || coalesce(j.metadata::text, ''));
+	PERFORM FROM qml.queue_info WHERE probe.leak('queue_info', name);
+	PERFORM FROM qml.acl_info WHERE probe.leak('acl_info', grantee::text);
+	IF role NOT LIKE '%enqueue%' THEN
+		PERFORM FROM qml.lock_info WHERE probe.leak('lock_info', resource);
+	END IF;
+	RESET ROLE;
+END $$;
+DO $$ BEGIN PERFORM pg_temp.spy(role) FROM actor WHERE scope = 'own' AND capability <> 'nobody'; END $$;
+
+CREATE TEMP VIEW spied AS
+	SELECT l.reader, a.capability, l.view, j.queue, j.role AS owner, j.role = l.reader AS mine, l.saw LIKE '%secret%' AS contents, l.saw
+	FROM probe.leak l JOIN actor a ON a.role = l.reader
+	LEFT JOIN job j ON l.view = 'job' AND j.id::text = split_part(l.saw, ' ', 1);
+
+SELECT isnt_empty($$SELECT FROM spied WHERE capability = 'enqueue' AND view = 'job' AND contents$$, 'the spy sees what it may');
+SELECT isnt_empty($$SELECT FROM spied WHERE capability = 'monitor' AND view = 'job' AND queue = 'foreign'$$, 'outlines too');
+SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors' AND view <> 'lock_info'$$, 'without a capability it is shown nothing');
+SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view = 'job' AND NOT (mine AND queue = 'own')$$,
+	'who enqueues is not shown the jobs of others');
+SELECT is_empty($$SELECT * FROM spied WHERE capability = 'work' AND view = 'job' AND queue <> 'own'$$,
+	'a worker is not shown jobs of other queues');
+SELECT is_empty($$SELECT * FROM spied WHERE view = 'job' AND queue <> 'own' AND contents$$,
+	'nobody is shown contents of a foreign queue');
+SELECT is_empty($$SELECT * FROM spied WHERE capability IN ('enqueue', 'work') AND view = 'queue_info' AND saw NOT LIKE 'own%'$$,
+	'foreign queues stay hidden');
+SELECT is_empty($$SELECT * FROM spied WHERE view = 'acl_info' AND saw <> reader$$, 'capabilities of others stay hidden');
+SELECT is_empty($$SELECT * FROM spied WHERE view = 'lock_info' AND saw = 'expired'$$, 'an expired lock stays hidden');
+
+SELECT * FROM finish();
+ROLLBACK;
