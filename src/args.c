@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
 #include <math.h>
 
 #include "access/detoast.h"
@@ -157,6 +158,23 @@ qml_args_duration(FunctionCallInfo fcinfo, int arg, const char *name)
 				 errmsg("argument \"%s\" is out of range", name),
 				 errdetail("It must be longer than 0 and at most 3660 days.")));
 	return usecs;
+}
+
+/* A timeout in milliseconds; -1 when null. */
+int
+qml_args_timeout_ms(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	int64 usecs;
+
+	if (PG_ARGISNULL(arg))
+		return -1;
+	usecs = qml_interval_usecs(PG_GETARG_INTERVAL_P(arg));
+	if (usecs < 1000 || usecs / 1000 > INT_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" is out of range", name),
+				 errdetail("It must be at least 1 ms and at most 24 days.")));
+	return (int) (usecs / 1000);
 }
 
 void

@@ -23,6 +23,7 @@ extern int qml_args_int(FunctionCallInfo fcinfo, int arg, const char *name, int 
 extern pg_uuid_t *qml_args_uuid(FunctionCallInfo fcinfo, int arg, const char *name);
 extern TimestampTz qml_args_time_or_null(FunctionCallInfo fcinfo, int arg, const char *name);
 extern int64 qml_args_duration(FunctionCallInfo fcinfo, int arg, const char *name);
+extern int qml_args_timeout_ms(FunctionCallInfo fcinfo, int arg, const char *name);
 extern Datum qml_args_document(FunctionCallInfo fcinfo, int arg, const char *name);
 extern void qml_args_check_document(Datum document, const char *name);
 extern Datum qml_args_object(FunctionCallInfo fcinfo, int arg, const char *name);

@@ -216,12 +216,18 @@ qml_catalog(void)
 	return &catalog;
 }
 
-/* The same for whoever gives out jobs or changes them unasked: a copy must not. */
+/*
+ * The same for whoever gives out jobs or changes them unasked: a copy must not.
+ * Within a transaction, too, it is what others have committed by now that counts:
+ * a paused queue, a right taken away.
+ */
 const QmlCatalog *
 qml_catalog_to_work(void)
 {
-	const QmlCatalog *cat = qml_catalog();
+	const QmlCatalog *cat;
 
+	AcceptInvalidationMessages();
+	cat = qml_catalog();
 	if (!cat->adopted)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -160,13 +160,13 @@ check_rights(const QmlClaim *claim)
 int
 qml_claim_batch(const QmlClaim *claim, Datum *rows)
 {
-	const QmlCatalog *cat = qml_catalog_to_work();
 	ClaimState state = {.claim = claim, .rows = rows};
 
+	(void) qml_catalog_to_work();
 	check_rights(claim);
 	state.now = GetCurrentTimestamp();
 	qml_writer_open(&state.writer, false);
-	state.ready = index_open(cat->live_ready, RowExclusiveLock);
+	state.ready = index_open(qml_catalog()->live_ready, RowExclusiveLock);
 
 	if (claim->queues)
 		claim_from_list(&state);

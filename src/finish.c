@@ -105,12 +105,16 @@ qml_finish_succeed(const pg_uuid_t *id, QmlAck *ack)
 	run_one(id, &pending);
 }
 
+/* By id, then by place: of several words about one job the first counts. */
 static int
 compare_ids(const void *a, const void *b, void *ids)
 {
 	const pg_uuid_t *all = ids;
+	int left = *(const int *) a;
+	int right = *(const int *) b;
+	int order = memcmp(&all[left], &all[right], sizeof(pg_uuid_t));
 
-	return memcmp(&all[*(const int *) a], &all[*(const int *) b], sizeof(pg_uuid_t));
+	return order != 0 ? order : left - right;
 }
 
 /*

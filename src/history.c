@@ -188,17 +188,24 @@ create_leaf(TimestampTz lower, TimestampTz upper)
 	CommandCounterIncrement();
 }
 
-/* Makes the partition for a time unless it is there; true if it was made. */
+/*
+ * Makes the partition for a time unless it is there; true if it was made.  Waits
+ * for others who are making one, or leaves it to them.
+ */
 static bool
-ensure_leaf(TimestampTz at)
+ensure_leaf(TimestampTz at, bool wait)
 {
+	Oid history = qml_catalog()->history;
 	int64 width = at - GetCurrentTimestamp() > FAR_DISTANCE ? FAR_WIDTH : NEAR_WIDTH;
 	TimestampTz lower = at - at % width;
 	Leaf gap = find_leaf(at);
 
 	if (OidIsValid(gap.leaf))
 		return false;
-	LockRelationOid(qml_catalog()->history, ShareUpdateExclusiveLock);
+	if (wait)
+		LockRelationOid(history, ShareUpdateExclusiveLock);
+	else if (!ConditionalLockRelationOid(history, ShareUpdateExclusiveLock))
+		return false;
 	/* Somebody else may have made it while this one waited. */
 	gap = find_leaf(at);
 	if (OidIsValid(gap.leaf))
@@ -218,7 +225,7 @@ qml_history_leaf_for(TimestampTz expires_at)
 
 		if (!OidIsValid(leaf.leaf))
 		{
-			(void) ensure_leaf(expires_at);
+			(void) ensure_leaf(expires_at, true);
 			leaf = find_leaf(expires_at);
 		}
 		last_leaf = leaf;
@@ -238,7 +245,7 @@ find_id_index(Relation leaf)
 		bool fits = index->rd_index->indkey.values[0] == LIVE_ID && index->rd_index->indisvalid &&
 					RelationGetIndexPredicate(index) == NIL;
 
-		index_close(index, NoLock);
+		index_close(index, AccessShareLock);
 		if (fits)
 			return lfirst_oid(lc);
 	}
@@ -249,22 +256,29 @@ find_id_index(Relation leaf)
 			 errhint("Create one: each partition of \"%s.history\" needs it.", QML_SCHEMA)));
 }
 
+/*
+ * An id may be there more than once, but unexpired only once.  The lock on the
+ * index is not kept: whoever drops the partition must not wait for it.
+ */
 static bool
 find_in_leaf(QmlTable *leaf, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
 {
 	Relation index = index_open(find_id_index(leaf->rel), AccessShareLock);
 	IndexScanDesc scan = qml_index_beginscan(leaf->rel, index, snapshot, 1);
+	TimestampTz now = GetCurrentTimestamp();
 	ScanKeyData key;
-	bool found;
+	bool found = false;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	index_rescan(scan, &key, 1, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, leaf->slot);
-	if (found)
+	while (!found && index_getnext_slot(scan, ForwardScanDirection, leaf->slot))
+	{
 		qml_job_from_history(leaf->slot, job);
+		found = job->expires_at > now;
+	}
 	index_endscan(scan);
-	index_close(index, NoLock);
-	return found && job->expires_at > GetCurrentTimestamp();
+	index_close(index, AccessShareLock);
+	return found;
 }
 
 /*
@@ -280,7 +294,8 @@ qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode, QmlT
 	int nparts = desc->nparts;
 	Oid *oids = palloc(sizeof(Oid) * (nparts + 1));
 
-	memcpy(oids, desc->oids, sizeof(Oid) * nparts);
+	if (nparts > 0)
+		memcpy(oids, desc->oids, sizeof(Oid) * nparts);
 	table_close(history, AccessShareLock);
 
 	for (int i = 0; i < nparts; i++)
@@ -311,7 +326,7 @@ qml_history_prepare(void)
 			continue;
 		for (int day = 0; day <= AHEAD_DAYS; day++)
 		{
-			if (ensure_leaf(now + ttl + day * USECS_PER_DAY))
+			if (ensure_leaf(now + ttl + day * USECS_PER_DAY, false))
 				made++;
 		}
 	}

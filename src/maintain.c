@@ -29,7 +29,6 @@
 int
 qml_maintain_promote(int max)
 {
-	const QmlCatalog *cat = qml_catalog_to_work();
 	TimestampTz now = GetCurrentTimestamp();
 	QmlWriter writer;
 	Relation due;
@@ -37,8 +36,9 @@ qml_maintain_promote(int max)
 	ScanKeyData key;
 	int count = 0;
 
+	(void) qml_catalog_to_work();
 	qml_writer_open(&writer, false);
-	due = index_open(cat->live_due, RowExclusiveLock);
+	due = index_open(qml_catalog()->live_due, RowExclusiveLock);
 	scan = qml_index_beginscan(writer.live.rel, due, qml_writer_snapshot(&writer), 1);
 	ScanKeyInit(&key, 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE, TimestampTzGetDatum(now));
 	index_rescan(scan, &key, 1, NULL, 0);

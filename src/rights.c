@@ -230,6 +230,8 @@ qml_rights_allow_any(QmlCapability capability)
 void
 qml_rights_require(QmlCapability capability, const char *queue)
 {
+	/* A right taken away meanwhile is gone, also within a transaction. */
+	AcceptInvalidationMessages();
 	if (qml_rights_allow(capability, queue))
 		return;
 	if (queue)
@@ -250,6 +252,7 @@ qml_rights_require(QmlCapability capability, const char *queue)
 void
 qml_rights_require_any(QmlCapability capability)
 {
+	AcceptInvalidationMessages();
 	if (!qml_rights_allow_any(capability))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -17,22 +17,6 @@
 QML_FUNCTION(qml_enqueue);
 QML_FUNCTION(qml_enqueue_many);
 
-/* Milliseconds; -1 when null. */
-static int
-read_timeout(FunctionCallInfo fcinfo, int arg)
-{
-	int64 usecs = qml_args_duration(fcinfo, arg, "timeout");
-
-	if (usecs < 0)
-		return -1;
-	if (usecs < 1000 || usecs / 1000 > INT_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"timeout\" is out of range"),
-				 errdetail("It must be at least 1 ms and at most 24 days.")));
-	return (int) (usecs / 1000);
-}
-
 /* The arguments that both functions have in the same places. */
 static void
 read_request(FunctionCallInfo fcinfo, QmlEnqueue *request)
@@ -46,7 +30,7 @@ read_request(FunctionCallInfo fcinfo, QmlEnqueue *request)
 	request->max_retries = PG_ARGISNULL(5) ?
 							   -1 :
 							   qml_args_int(fcinfo, 5, "max_retries", 0, QML_MAX_RETRIES);
-	request->timeout_ms = read_timeout(fcinfo, 6);
+	request->timeout_ms = qml_args_timeout_ms(fcinfo, 6, "timeout");
 	request->metadata = qml_args_object(fcinfo, 7, "metadata");
 	job_type = qml_args_name_or_null(fcinfo, 8, "job_type", QML_MAX_NAME);
 	request->job_type = job_type ? CStringGetTextDatum(job_type) : (Datum) 0;

@@ -41,15 +41,7 @@ check_may_write(LOCKMODE lockmode)
 	PreventCommandDuringRecovery("a function that changes jobs");
 }
 
-/* To write, lockmode is RowExclusiveLock; 25006 where nothing may be written. */
-void
-qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
-{
-	check_may_write(lockmode);
-	set_up(table, table_open(relid, lockmode));
-}
-
-/* The same; false when the table is gone. */
+/* Opens a table; false when it is gone.  To write, lockmode is RowExclusiveLock. */
 bool
 qml_table_try_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 {
@@ -61,6 +53,17 @@ qml_table_try_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 		return false;
 	set_up(table, rel);
 	return true;
+}
+
+/* The same for a table that must be there. */
+void
+qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
+{
+	if (!qml_table_try_open(table, relid, lockmode))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"qml\" was dropped or changed while this waited for it"),
+				 errhint("Try again.")));
 }
 
 void

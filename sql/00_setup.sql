@@ -1,0 +1,91 @@
+--
+-- The extension, and what the other tests use to look at it.  Output must not
+-- hold ids that were generated, times or process numbers.
+--
+CREATE EXTENSION qml;
+SELECT extversion, extnamespace::regnamespace, extrelocatable
+FROM pg_extension WHERE extname = 'qml';
+
+CREATE SCHEMA t;
+
+-- Ids of tests: short, and in order of their numbers.
+CREATE FUNCTION t.id(n int) RETURNS uuid LANGUAGE sql IMMUTABLE
+AS $$ SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid $$;
+
+CREATE FUNCTION t.n(id uuid) RETURNS int LANGUAGE sql IMMUTABLE
+AS $$ SELECT right(id::text, 12)::int $$;
+
+-- An empty queue system, as if just created.
+CREATE FUNCTION t.reset() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	leaf regclass;
+BEGIN
+	TRUNCATE qml.live, qml.lock, qml.acl;
+	DELETE FROM qml.queue;
+	FOR leaf IN SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'qml.history'::regclass
+	LOOP
+		EXECUTE format('DROP TABLE %s', leaf);
+	END LOOP;
+END $$;
+
+-- Runs a statement: 'ok', or the error without places in the source.
+CREATE FUNCTION t.try(sql text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	state text;
+	message text;
+	detail text;
+	hint text;
+BEGIN
+	EXECUTE sql;
+	RETURN 'ok';
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+		detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+	RETURN state || ': ' || message ||
+		CASE WHEN detail <> '' THEN E'\n  detail: ' || detail ELSE '' END ||
+		CASE WHEN hint <> '' THEN E'\n  hint: ' || hint ELSE '' END;
+END $$;
+
+-- The same, the SQLSTATE alone; what the statement returned when it is right.
+CREATE FUNCTION t.code(sql text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	value text;
+BEGIN
+	EXECUTE sql INTO value;
+	RETURN COALESCE(value, '-');
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE;
+END $$;
+
+-- All that qml stores, as one value: equal before and after what must not change anything.
+CREATE FUNCTION t.everything() RETURNS text LANGUAGE sql AS $$
+	SELECT md5(string_agg(x, '' ORDER BY x)) FROM (
+		SELECT l::text FROM qml.live l UNION ALL SELECT h::text FROM qml.history h
+		UNION ALL SELECT q::text FROM qml.queue q UNION ALL SELECT k::text FROM qml.lock k
+		UNION ALL SELECT a::text FROM qml.acl a
+		UNION ALL SELECT i.inhrelid::text FROM pg_inherits i
+		WHERE i.inhparent = 'qml.history'::regclass) s (x)
+$$;
+
+-- A job in the state asked for, in a queue of its own, brought there by qml's functions.
+CREATE FUNCTION t.make(job uuid, wanted text, queue text DEFAULT 'made') RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+	attempt int;
+BEGIN
+	PERFORM qml_enqueue('m', id => job, queue => queue,
+		run_at => CASE WHEN wanted = 'scheduled' THEN now() + interval '1 h' END);
+	IF wanted IN ('processing', 'awaiting_retry', 'succeeded', 'failed') THEN
+		SELECT f.attempt INTO STRICT attempt FROM qml_fetch('w', ARRAY[queue]) f;
+	END IF;
+	CASE wanted
+		WHEN 'awaiting_retry' THEN PERFORM qml_fail(job, attempt, 'e', retry_at => now() + interval '1 h');
+		WHEN 'succeeded' THEN PERFORM qml_succeed(job, attempt);
+		WHEN 'failed' THEN PERFORM qml_fail(job, attempt, 'e', retry => false);
+		WHEN 'deleted' THEN PERFORM qml_delete(job);
+		ELSE NULL;
+	END CASE;
+	IF (qml_job(job)).state::text <> wanted THEN
+		RAISE 'job is %, not %', (qml_job(job)).state, wanted;
+	END IF;
+	RETURN attempt;
+END $$;
