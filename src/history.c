@@ -10,7 +10,8 @@
  *
  * Making one takes ShareUpdateExclusiveLock on qml.history, which stops neither
  * readers nor writers.  Dropping an expired one needs AccessExclusiveLock on both;
- * it is tried, never waited for, because everybody else would queue up behind.
+ * it is tried for a tenth of a second, never queued for, because everybody else
+ * would queue up behind.
  * Rows past their expires_at are nobody's any more: readers pass over them and
  * nothing is moved out of them, so a partition that is expired as a whole can go.
  *
@@ -30,6 +31,7 @@
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
 #include "storage/bufmgr.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -38,6 +40,7 @@
 #include "utils/partcache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/wait_event.h"
 
 #include "catalog.h"
 #include "compat.h"
@@ -52,6 +55,10 @@
 
 /* How far beyond the need of today maintenance makes partitions. */
 #define AHEAD_DAYS 2
+
+/* How long an expired partition that is in use is tried for. */
+#define LOCK_TRIES	  20
+#define LOCK_PAUSE_MS 5
 
 /* A partition; lower and upper are those of the gap where leaf is InvalidOid. */
 typedef struct Leaf
@@ -367,6 +374,25 @@ count_rows(Oid leaf)
 	return rows;
 }
 
+/*
+ * Takes AccessExclusiveLock if it is free, or becomes free in a moment: tried
+ * again and again, never queued for, so that nobody has to wait behind this.
+ */
+static bool
+lock_if_free(Oid relid)
+{
+	for (int i = 0; i < LOCK_TRIES; i++)
+	{
+		if (ConditionalLockRelationOid(relid, AccessExclusiveLock))
+			return true;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOCK_PAUSE_MS,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return false;
+}
+
 /* Drops one partition if nobody is using it. */
 static bool
 drop_leaf(Oid leaf)
@@ -374,9 +400,9 @@ drop_leaf(Oid leaf)
 	Oid history = qml_catalog()->history;
 	ObjectAddress object;
 
-	if (!ConditionalLockRelationOid(history, AccessExclusiveLock))
+	if (!lock_if_free(history))
 		return false;
-	if (!ConditionalLockRelationOid(leaf, AccessExclusiveLock))
+	if (!lock_if_free(leaf))
 	{
 		UnlockRelationOid(history, AccessExclusiveLock);
 		return false;

@@ -29,8 +29,8 @@ QML_FUNCTION(qml_try_lock);
 QML_FUNCTION(qml_unlock);
 QML_FUNCTION(qml_invalidate);
 
-/* Jobs that one call of qml_maintain promotes or takes back. */
-#define MAINTAIN_MAX 1000
+/* Jobs that one call of qml_maintain promotes or takes back, perhaps once a minute. */
+#define MAINTAIN_MAX 100000
 
 Datum
 qml_promote_due(PG_FUNCTION_ARGS)

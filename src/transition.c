@@ -8,9 +8,9 @@
  * qml.history, in the caller's transaction.
  *
  * Rows are changed optimistically: found by a snapshot, replaced only if nobody
- * changed them since.  A caller that waits (qml_writer_run) looks again after
- * somebody was faster, and so judges the newest version; in a REPEATABLE READ
- * transaction that is error 40001.  A caller that must not wait (claim,
+ * changed them since.  A caller that names a job and waits (qml_writer_run) judges
+ * the newest version, and looks again after somebody was faster; in a REPEATABLE
+ * READ transaction a version that its snapshot does not see is error 40001.  A caller that must not wait (claim,
  * promotion, reclaim) passes over the row.  Locks are taken in the order queue,
  * job row, history partition.
  *
@@ -86,6 +86,14 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 	}
 }
 
+/* Whether a failed attempt may be followed by another one. */
+static bool
+has_retry_left(const QmlJob *job)
+{
+	return job->attempt - job->uncounted <= job->max_retries &&
+		   qml_queue_by_id(job->queue_id)->options.retry.strategy != QML_RETRY_NONE;
+}
+
 /*
  * Ends an attempt with an error: awaiting_retry while retries are left and
  * wanted, failed otherwise.  retry_at overrides the backoff.
@@ -98,7 +106,7 @@ qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry, Timestamp
 	int failures = job->attempt - job->uncounted;
 
 	qml_job_add_error(job, error, now);
-	if (!retry || failures > job->max_retries || policy->strategy == QML_RETRY_NONE)
+	if (!retry || !has_retry_left(job))
 	{
 		qml_transition_set(job, QML_FAILED, now);
 		return;
@@ -117,9 +125,7 @@ qml_transition_lose(QmlJob *job, TimestampTz now)
 						 .error_type = CStringGetTextDatum("lease_expired")};
 
 	qml_job_add_error(job, &error, now);
-	qml_transition_set(job,
-					   job->attempt - job->uncounted > job->max_retries ? QML_FAILED : QML_ENQUEUED,
-					   now);
+	qml_transition_set(job, has_retry_left(job) ? QML_ENQUEUED : QML_FAILED, now);
 }
 
 void
@@ -130,7 +136,7 @@ qml_writer_open(QmlWriter *writer, bool batch)
 	writer->batch = batch;
 }
 
-/* The snapshot of this session of changes; taken when first needed. */
+/* The snapshot that jobs are looked for by; taken when first needed. */
 Snapshot
 qml_writer_snapshot(QmlWriter *writer)
 {
@@ -246,20 +252,41 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	return result;
 }
 
+static void
+raise_serialization_failure(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent update")));
+}
+
+/* A job that changed after the transaction's one snapshot cannot be judged by it. */
+static void
+check_unchanged(QmlTable *table)
+{
+	if (IsolationUsesXactSnapshot() &&
+		!table_tuple_satisfies_snapshot(table->rel, table->slot, GetTransactionSnapshot()))
+		raise_serialization_failure();
+}
+
 static bool
 find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
 {
-	Snapshot snapshot = qml_writer_snapshot(writer);
 	ScanKeyData key;
+
+	/* The newest version counts: whether a token is stale is no matter of snapshots. */
+	if (writer->snapshot == NULL)
+		writer->snapshot = qml_table_latest_snapshot();
 
 	if (writer->pkey == NULL)
 		writer->pkey = index_open(qml_catalog()->live_pkey, RowExclusiveLock);
 	if (writer->by_id == NULL)
-		writer->by_id = qml_index_beginscan(writer->live.rel, writer->pkey, snapshot, 1);
+		writer->by_id = qml_index_beginscan(writer->live.rel, writer->pkey, writer->snapshot, 1);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	index_rescan(writer->by_id, &key, 1, NULL, 0);
 	if (!index_getnext_slot(writer->by_id, ForwardScanDirection, writer->live.slot))
 		return false;
+	check_unchanged(&writer->live);
 	qml_job_from_live(writer->live.slot, job);
 	return true;
 }
@@ -295,6 +322,7 @@ run_finished(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg
 
 	if (!qml_history_find(id, writer->snapshot, RowExclusiveLock, &leaf, &job))
 		return false;
+	check_unchanged(&leaf);
 	*result = change(&job, arg) ? put_finished(writer, &leaf, &job) : TM_Ok;
 	qml_table_close(&leaf);
 	return true;
@@ -305,9 +333,7 @@ static void
 look_again(QmlWriter *writer, TM_Result result)
 {
 	if (result != TM_SelfModified && IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access due to concurrent update")));
+		raise_serialization_failure();
 	CHECK_FOR_INTERRUPTS();
 	if (writer->leaf_open)
 		flush_pending(writer);

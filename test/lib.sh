@@ -60,7 +60,7 @@ copy_checkout()
 	local from=$1 to=$2 item
 	local -a items=()
 
-	for item in Makefile qml.control META.json CHANGELOG.md sql src expected test; do
+	for item in Makefile README.md qml.control META.json CHANGELOG.md sql src expected test; do
 		[ ! -e "$from/$item" ] || items+=("$item")
 	done
 	as_test_user mkdir -p "$to"
