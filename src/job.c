@@ -15,6 +15,7 @@
 
 #include "catalog.h"
 #include "job.h"
+#include "json.h"
 #include "queue.h"
 
 /* The columns of qml.job. */
@@ -302,41 +303,6 @@ qml_job_to_row(const QmlJob *job, bool contents)
 	return row;
 }
 
-static void
-push_text(JsonbParseState **state, const char *key, Datum text)
-{
-	JsonbValue value;
-
-	value.type = jbvString;
-	value.val.string.val = unconstify(char *, key);
-	value.val.string.len = strlen(key);
-	(void) pushJsonbValue(state, WJB_KEY, &value);
-
-	if (text == (Datum) 0)
-		value.type = jbvNull;
-	else
-	{
-		text = PointerGetDatum(PG_DETOAST_DATUM_PACKED(text));
-		value.val.string.val = VARDATA_ANY(DatumGetPointer(text));
-		value.val.string.len = VARSIZE_ANY_EXHDR(DatumGetPointer(text));
-	}
-	(void) pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-static void
-push_int(JsonbParseState **state, const char *key, int number)
-{
-	JsonbValue value;
-
-	value.type = jbvString;
-	value.val.string.val = unconstify(char *, key);
-	value.val.string.len = strlen(key);
-	(void) pushJsonbValue(state, WJB_KEY, &value);
-	value.type = jbvNumeric;
-	value.val.numeric = int64_to_numeric(number);
-	(void) pushJsonbValue(state, WJB_VALUE, &value);
-}
-
 /* Appends the current attempt to the job's errors. */
 void
 qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
@@ -349,12 +315,12 @@ qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
 
 	(void) pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_int(&state, "attempt", job->attempt);
-	push_text(&state, "at", CStringGetTextDatum(time));
-	push_text(&state, "error", error->error);
-	push_text(&state, "error_type", error->error_type);
-	push_text(&state, "stack_trace", error->stack_trace);
-	push_text(&state, "worker", job->worker);
+	qml_json_push_int(&state, "attempt", job->attempt);
+	qml_json_push_text(&state, "at", CStringGetTextDatum(time));
+	qml_json_push_text(&state, "error", error->error);
+	qml_json_push_text(&state, "error_type", error->error_type);
+	qml_json_push_text(&state, "stack_trace", error->stack_trace);
+	qml_json_push_text(&state, "worker", job->worker);
 	(void) pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	entry = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
 

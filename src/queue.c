@@ -2,10 +2,6 @@
  * queue.c
  *		Queues: their names, options and state, remembered by each backend.
  *
- * The whole of qml.queue is read into a memory context of its own, again after
- * each change (a trigger on the table tells all backends).  The old context
- * lives on to the end of the transaction, for the pointers into it.
- *
  * Locks: whoever adds a job to a queue holds AccessShareLock on the queue, as an
  * object of qml.queue, to the end of its transaction; whoever drops it takes
  * AccessExclusiveLock first.  There is no foreign key, which would lock the
@@ -14,19 +10,15 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
-#include "utils/memutils.h"
-#include "utils/rel.h"
 
+#include "cache.h"
 #include "catalog.h"
 #include "guc.h"
 #include "queue.h"
@@ -44,24 +36,8 @@ typedef struct QueueByName
 	QmlQueue *queue;
 } QueueByName;
 
-static MemoryContext queue_context = NULL;
-static HTAB *queues_by_id = NULL;
-static HTAB *queues_by_name = NULL;
-static bool queues_valid = false;
-static Oid queue_relid = InvalidOid;
-
-static void
-forget_queues(Datum arg, Oid relid)
-{
-	if (relid == InvalidOid || relid == queue_relid)
-		queues_valid = false;
-}
-
-void
-qml_queue_init(void)
-{
-	CacheRegisterRelcacheCallback(forget_queues, (Datum) 0);
-}
+static HTAB *queues_by_id;
+static HTAB *queues_by_name;
 
 static QmlQueue *
 read_queue(HeapTuple tuple, TupleDesc desc)
@@ -80,14 +56,23 @@ read_queue(HeapTuple tuple, TupleDesc desc)
 static HTAB *
 create_hash(const char *name, Size keysize, Size entrysize, int flags)
 {
-	HASHCTL control = {.keysize = keysize, .entrysize = entrysize, .hcxt = queue_context};
+	HASHCTL control = {.keysize = keysize, .entrysize = entrysize, .hcxt = CurrentMemoryContext};
 
 	return hash_create(name, 64, &control, HASH_ELEM | HASH_CONTEXT | flags);
 }
 
 static void
-remember_queue(QmlQueue *queue)
+start_queues(void)
 {
+	queues_by_id = create_hash("qml queues by id", sizeof(int), sizeof(QueueById), HASH_BLOBS);
+	queues_by_name = create_hash("qml queues by name", sizeof(((QueueByName *) 0)->name),
+								 sizeof(QueueByName), HASH_STRINGS);
+}
+
+static void
+add_queue(HeapTuple tuple, TupleDesc desc)
+{
+	QmlQueue *queue = read_queue(tuple, desc);
 	QueueById *by_id = hash_search(queues_by_id, &queue->id, HASH_ENTER, NULL);
 	QueueByName *by_name = hash_search(queues_by_name, queue->name, HASH_ENTER, NULL);
 
@@ -95,49 +80,22 @@ remember_queue(QmlQueue *queue)
 	by_name->queue = queue;
 }
 
-static void
-load_queues(void)
+static QmlCache queue_cache = {
+	.name = "queues",
+	.start = start_queues,
+	.add = add_queue,
+};
+
+void
+qml_queue_init(void)
 {
-	Relation rel;
-	SysScanDesc scan;
-	HeapTuple tuple;
-	MemoryContext oldcontext;
-
-	if (queue_context)
-		MemoryContextSetParent(queue_context, TopTransactionContext);
-	queue_context = AllocSetContextCreate(TopMemoryContext, "qml queues", ALLOCSET_SMALL_SIZES);
-	oldcontext = MemoryContextSwitchTo(queue_context);
-	queues_by_id = create_hash("qml queues by id", sizeof(int), sizeof(QueueById), HASH_BLOBS);
-	queues_by_name = create_hash("qml queues by name", sizeof(((QueueByName *) 0)->name),
-								 sizeof(QueueByName), HASH_STRINGS);
-
-	rel = table_open(queue_relid, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		remember_queue(read_queue(tuple, RelationGetDescr(rel)));
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	MemoryContextSwitchTo(oldcontext);
+	qml_cache_init(&queue_cache);
 }
 
 static void
 refresh_queues(void)
 {
-	queue_relid = qml_catalog()->queue;
-	while (!queues_valid)
-	{
-		queues_valid = true;
-		PG_TRY();
-		{
-			load_queues();
-		}
-		PG_CATCH();
-		{
-			queues_valid = false;
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-	}
+	qml_cache_refresh(&queue_cache, qml_catalog()->queue);
 }
 
 /* NULL when there is no such queue, or it was dropped. */
@@ -189,11 +147,11 @@ qml_queue_lock(const char *name, LOCKMODE mode)
 		int id = queue->id;
 
 		/* Waiting for the lock lets news in: what was found may have changed. */
-		LockDatabaseObject(queue_relid, id, 0, mode);
+		LockDatabaseObject(queue_cache.relid, id, 0, mode);
 		queue = qml_queue_by_name(name);
 		if (queue && queue->id == id)
 			return queue;
-		UnlockDatabaseObject(queue_relid, id, 0, mode);
+		UnlockDatabaseObject(queue_cache.relid, id, 0, mode);
 	}
 	return NULL;
 }
@@ -219,7 +177,7 @@ create_queue(const char *name)
 						   1, &type, &value, NULL, SPI_OK_INSERT);
 	qml_spi_end(&spi);
 	CommandCounterIncrement();
-	queues_valid = false;
+	qml_cache_forget(&queue_cache);
 }
 
 /* The queue to add jobs to, locked against being dropped; created when missing. */

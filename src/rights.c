@@ -7,24 +7,21 @@
  * other three.  It is the current user who is asked for, so that a
  * security-definer function lends its owner's capabilities as it lends the rest.
  *
- * qml.acl is read whole, again after each change; answers are remembered by role,
- * capability and queue until rights or role memberships change.
+ * Answers are remembered by role, capability and queue until rights or role
+ * memberships change.
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
-#include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "cache.h"
 #include "catalog.h"
 #include "qml.h"
 #include "rights.h"
@@ -53,32 +50,8 @@ typedef struct Answer
 
 const char *const qml_capability_names[QML_CAPABILITIES] = {"enqueue", "work", "monitor", "admin"};
 
-static MemoryContext rights_context = NULL;
-static List *grants = NIL;
-static HTAB *answers = NULL;
-static bool rights_valid = false;
-static Oid acl_relid = InvalidOid;
-
-static void
-forget_rights(Datum arg, Oid relid)
-{
-	if (relid == InvalidOid || relid == acl_relid)
-		rights_valid = false;
-}
-
-static void
-forget_roles(Datum arg, int cacheid, uint32 hashvalue)
-{
-	rights_valid = false;
-}
-
-void
-qml_rights_init(void)
-{
-	CacheRegisterRelcacheCallback(forget_rights, (Datum) 0);
-	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, forget_roles, (Datum) 0);
-	CacheRegisterSyscacheCallback(AUTHOID, forget_roles, (Datum) 0);
-}
+static List *grants;
+static HTAB *answers;
 
 static QmlCapability
 parse_capability(const char *name)
@@ -107,49 +80,47 @@ read_grant(HeapTuple tuple, TupleDesc desc)
 }
 
 static void
-load_rights(void)
+start_rights(void)
 {
-	HASHCTL control = {.keysize = sizeof(AnswerKey), .entrysize = sizeof(Answer)};
-	Relation rel;
-	SysScanDesc scan;
-	HeapTuple tuple;
-	MemoryContext oldcontext;
+	HASHCTL control = {.keysize = sizeof(AnswerKey),
+					   .entrysize = sizeof(Answer),
+					   .hcxt = CurrentMemoryContext};
 
-	if (rights_context)
-		MemoryContextSetParent(rights_context, TopTransactionContext);
 	grants = NIL;
-	rights_context = AllocSetContextCreate(TopMemoryContext, "qml rights", ALLOCSET_SMALL_SIZES);
-	oldcontext = MemoryContextSwitchTo(rights_context);
-	control.hcxt = rights_context;
 	answers = hash_create("qml rights", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
 
-	rel = table_open(acl_relid, AccessShareLock);
-	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		grants = lappend(grants, read_grant(tuple, RelationGetDescr(rel)));
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	MemoryContextSwitchTo(oldcontext);
+static void
+add_grant(HeapTuple tuple, TupleDesc desc)
+{
+	grants = lappend(grants, read_grant(tuple, desc));
+}
+
+static QmlCache rights_cache = {
+	.name = "rights",
+	.start = start_rights,
+	.add = add_grant,
+};
+
+/* Answers depend on roles and memberships, too. */
+static void
+roles_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	qml_cache_forget(&rights_cache);
+}
+
+void
+qml_rights_init(void)
+{
+	qml_cache_init(&rights_cache);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
 }
 
 static void
 refresh_rights(void)
 {
-	acl_relid = qml_catalog()->acl;
-	while (!rights_valid)
-	{
-		rights_valid = true;
-		PG_TRY();
-		{
-			load_rights();
-		}
-		PG_CATCH();
-		{
-			rights_valid = false;
-			PG_RE_THROW();
-		}
-		PG_END_TRY();
-	}
+	qml_cache_refresh(&rights_cache, qml_catalog()->acl);
 }
 
 bool
@@ -205,7 +176,7 @@ answer(QmlCapability capability, const char *queue, bool any)
 
 	/* May read catalogs, and so learn that rights changed and drop the table. */
 	allowed = granted(key.role, capability, queue, any);
-	if (rights_valid)
+	if (rights_cache.valid)
 	{
 		entry = hash_search(answers, &key, HASH_ENTER, &found);
 		entry->allowed = allowed;

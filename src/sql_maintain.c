@@ -15,6 +15,7 @@
 
 #include "args.h"
 #include "compat.h"
+#include "json.h"
 #include "lock.h"
 #include "maintain.h"
 #include "qml.h"
@@ -60,21 +61,6 @@ qml_cleanup(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(done.jobs + done.locks);
 }
 
-/* One member of the object that qml_maintain returns. */
-static void
-push_count(JsonbParseState **state, const char *key, int64 count)
-{
-	JsonbValue value;
-
-	value.type = jbvString;
-	value.val.string.val = unconstify(char *, key);
-	value.val.string.len = strlen(key);
-	(void) pushJsonbValue(state, WJB_KEY, &value);
-	value.type = jbvNumeric;
-	value.val.numeric = int64_to_numeric(count);
-	(void) pushJsonbValue(state, WJB_VALUE, &value);
-}
-
 Datum
 qml_maintain(PG_FUNCTION_ARGS)
 {
@@ -83,13 +69,13 @@ qml_maintain(PG_FUNCTION_ARGS)
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_count(&state, "promoted", qml_maintain_promote(MAINTAIN_MAX));
-	push_count(&state, "reclaimed", qml_maintain_reclaim(MAINTAIN_MAX));
+	qml_json_push_int(&state, "promoted", qml_maintain_promote(MAINTAIN_MAX));
+	qml_json_push_int(&state, "reclaimed", qml_maintain_reclaim(MAINTAIN_MAX));
 	qml_maintain_cleanup(&done);
-	push_count(&state, "expired_jobs", done.jobs);
-	push_count(&state, "expired_locks", done.locks);
-	push_count(&state, "partitions_dropped", done.partitions);
-	push_count(&state, "partitions_created", done.prepared);
+	qml_json_push_int(&state, "expired_jobs", done.jobs);
+	qml_json_push_int(&state, "expired_locks", done.locks);
+	qml_json_push_int(&state, "partitions_dropped", done.partitions);
+	qml_json_push_int(&state, "partitions_created", done.prepared);
 	PG_RETURN_JSONB_P(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 }
 

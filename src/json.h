@@ -1,0 +1,13 @@
+/*
+ * json.h
+ *		Members of jsonb objects that qml makes.
+ */
+#ifndef QML_JSON_H
+#define QML_JSON_H
+
+#include "utils/jsonb.h"
+
+extern void qml_json_push_int(JsonbParseState **state, const char *key, int64 number);
+extern void qml_json_push_text(JsonbParseState **state, const char *key, Datum text);
+
+#endif
