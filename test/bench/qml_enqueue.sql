@@ -1,0 +1,1 @@
+SELECT qml_enqueue('bench.job', '{"customer": 4711, "template": "welcome"}', 'bench');

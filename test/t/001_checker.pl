@@ -1,0 +1,422 @@
+# The checker finds what it is there to find: for each rule a small history
+# that breaks it, and none for a history that is in order.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use File::Temp;
+use Test::More;
+use QmlChecker;
+
+my $ID = '01890000-0000-7000-8000-00000000000';
+my $clock;
+
+# One line of a log; the client's name decides the file.
+sub event
+{
+	my ($client, $name, $id, $attempt, $state, $detail) = @_;
+	return sprintf "%.6f\t%s\t%s\t%s\t%s\t%s\t%s\n", ++$clock, $client, $name,
+	  $id, $attempt, $state, $detail;
+}
+
+sub enqueue
+{
+	my ($id, $outcome) = @_;
+	return event('p', 'enqueuing', $id, '-', '-', 'op=enqueue')
+	  . event('p', $outcome // 'enqueued', $id, '-', '-', 'op=enqueue');
+}
+
+sub claim
+{
+	my ($client, $id, $attempt, $lease, $more) = @_;
+	return event($client, 'claimed', $id, $attempt, 'processing',
+		'lease=' . ($lease // $clock + 100) . ($more // ''));
+}
+
+sub ack
+{
+	my ($client, $op, $id, $attempt, $outcome, $state, $more) = @_;
+	return event($client, 'acking', $id, $attempt, '-', "op=$op" . ($more // ''))
+	  . event($client, $outcome, $id, $attempt, $state // '-',
+		"op=$op sqlstate=QM003" . ($more // ''));
+}
+
+sub beat
+{
+	my ($client, $id, $attempt, $outcome, $lease) = @_;
+	return event($client, 'beating', $id, $attempt, '-', 'op=heartbeat')
+	  . event($client, $outcome, $id, $attempt, '-',
+		"op=heartbeat lease=" . ($lease // 0));
+}
+
+# A job in the order of the row's interesting columns; more overrides.
+sub job
+{
+	my ($id, $state, $attempt, %more) = @_;
+	return {
+		id => $id, state => $state, attempt => $attempt, max_retries => 5,
+		batch => '', due => 1, %more
+	};
+}
+
+# The facts as load_facts() would give them; qml_counts() right unless told.
+sub facts
+{
+	my ($jobs, %more) = @_;
+	my $facts = { jobs => {}, places => {}, counts => {} };
+
+	foreach my $job (@$jobs)
+	{
+		my $unfinished = $job->{state} !~ /^(succeeded|failed|deleted)$/;
+		push @{ $facts->{jobs}{ $job->{id} } }, $job;
+		push @{ $facts->{places}{ $job->{id} } },
+		  $unfinished ? 'live' : 'history';
+		$facts->{counts}{ $job->{state} }++;
+	}
+	return { %$facts, %more };
+}
+
+sub violations
+{
+	my ($lines, $facts, %more) = @_;
+	my $dir = File::Temp->newdir;
+	my @server_logs;
+
+	open my $fh, '>', "$dir/c.log" or die $!;
+	print $fh @$lines;
+	close $fh;
+	if (defined $more{log})
+	{
+		open $fh, '>', "$dir/server" or die $!;
+		print $fh $more{log};
+		close $fh;
+		@server_logs = ("$dir/server");
+	}
+	return QmlChecker::check(
+		logs => [$dir], facts => $facts, server_logs => \@server_logs,
+		quiet => 1, %more);
+}
+
+# Exactly one violation, of this rule and with this text.
+sub finds
+{
+	my ($pattern, $lines, $facts, %more) = @_;
+	my @bad = violations($lines, $facts, %more);
+
+	ok(@bad == 1 && $bad[0] =~ $pattern, "finds $pattern")
+	  or diag("found: ", join("\n       ", @bad));
+	return;
+}
+
+sub finds_nothing
+{
+	my ($name, $lines, $facts, %more) = @_;
+	is_deeply([ violations($lines, $facts, %more) ], [], $name);
+	return;
+}
+
+my ($a, $b) = ("${ID}a", "${ID}b");
+my $done = facts([ job($a, 'succeeded', 1) ]);
+
+sub success
+{
+	return (enqueue($a), claim('w1', $a, 1),
+		ack('w1', 'succeed', $a, 1, 'acked', 'succeeded'));
+}
+
+$clock = 1000;
+
+# in order
+finds_nothing('a job that succeeds', [success()], $done, final => 1);
+finds_nothing(
+	'a lost answer, either way',
+	[
+		enqueue($a, 'unknown'), enqueue($b, 'unknown'),
+		claim('w1', $a, 1), ack('w1', 'succeed', $a, 1, 'unknown'),
+		ack('w1', 'succeed', $a, 1, 'refused', '-', ' again=1')
+	],
+	$done,
+	final => 1);
+finds_nothing(
+	'a lease that ran out, and its holder refused',
+	[
+		enqueue($a), claim('w1', $a, 1, $clock + 2), claim('w2', $a, 2),
+		ack('w1', 'succeed', $a, 1, 'refused'),
+		ack('w2', 'succeed', $a, 2, 'acked', 'succeeded'),
+		ack('w2', 'succeed', $a, 1, 'refused', '-', ' stale=1')
+	],
+	facts([ job($a, 'succeeded', 2) ]),
+	final => 1);
+finds_nothing(
+	'a failure, a release and a retry',
+	[
+		enqueue($a), claim('w1', $a, 1),
+		ack('w1', 'fail', $a, 1, 'acked', 'awaiting_retry'),
+		claim('w2', $a, 2), ack('w2', 'release', $a, 2, 'acked', 'enqueued'),
+		claim('w1', $a, 3), ack('w1', 'fail', $a, 3, 'acked', 'failed')
+	],
+	facts([ job($a, 'failed', 3, max_retries => 1) ]),
+	final => 1);
+finds_nothing(
+	'a claim whose answer was lost',
+	[
+		enqueue($a), event('w1', 'unknown', '-', '-', '-', 'op=fetch batch=1'),
+		claim('w1', $a, 2), ack('w1', 'succeed', $a, 2, 'acked', 'succeeded')
+	],
+	facts([ job($a, 'succeeded', 2) ]));
+finds_nothing(
+	'a batch whose answer was lost',
+	[
+		event('p', 'enqueuing', '-', '-', '-', 'op=enqueue_many batch=p-1 count=2'),
+		event('p', 'unknown', '-', '-', '-', 'op=enqueue_many batch=p-1 count=2')
+	],
+	facts([ map { job($_, 'scheduled', 0, batch => 'p-1', due => 0) } $a, $b ]));
+finds_nothing(
+	'a job that somebody else deleted',
+	[ success(), event('t', 'admin', $a, '-', 'deleted', 'op=delete') ],
+	facts([ job($a, 'deleted', 1) ]));
+
+# enqueue
+finds(qr/^I1 .* is gone/, [ success(), enqueue($b) ], $done);
+finds(qr/^I2 .* by nobody/, [success()],
+	facts([ job($a, 'succeeded', 1), job($b, 'scheduled', 0, due => 0) ]));
+finds(
+	qr/^I3 .* was rolled back and exists/,
+	[ success(), enqueue($b, 'rolledback') ],
+	facts([ job($a, 'succeeded', 1), job($b, 'scheduled', 0, due => 0) ]));
+finds(
+	qr/^I1 batch p-1 has 1 jobs of 2/,
+	[
+		event('p', 'enqueuing', '-', '-', '-', 'op=enqueue_many batch=p-1 count=2'),
+		event('p', 'enqueued', '-', '-', '-', 'op=enqueue_many batch=p-1 count=2')
+	],
+	facts([ job($a, 'scheduled', 0, batch => 'p-1', due => 0) ]));
+finds(
+	qr/^I1 batch p-1 was taken in part/,
+	[
+		event('p', 'enqueuing', '-', '-', '-', 'op=enqueue_many batch=p-1 count=2'),
+		event('p', 'unknown', '-', '-', '-', 'op=enqueue_many batch=p-1 count=2')
+	],
+	facts([ job($a, 'scheduled', 0, batch => 'p-1', due => 0) ]));
+
+# one job in two places breaks the count of places and the place of its state
+{
+	my $twice = facts([ job($a, 'succeeded', 1) ]);
+	$twice->{places}{$a} = [ 'live', 'history' ];
+	my @bad = violations([success()], $twice);
+	is(scalar(grep { /^I1 .* stored in live history/ } @bad),
+		1, 'finds a job in two places');
+	is(scalar(grep { /^I8 .* succeeded and stored in live/ } @bad),
+		1, 'finds a finished job among the live ones');
+}
+{
+	my $hidden = facts([ job($a, 'succeeded', 1) ]);
+	$hidden->{places}{$b} = ['live'];
+	finds(qr/^I1 job \S+b is stored in live and shown 0 times/,
+		[ success(), enqueue($b) ], $hidden);
+}
+
+# claims
+finds(
+	qr/^claim .* attempt 1 was given to w1 w2/,
+	[
+		enqueue($a), claim('w1', $a, 1), claim('w2', $a, 1),
+		ack('w1', 'succeed', $a, 1, 'acked', 'succeeded')
+	],
+	$done);
+finds(
+	qr/^claim .* attempt 2 was given, the row says 1/,
+	[
+		enqueue($a), claim('w1', $a, 1, $clock), claim('w2', $a, 2),
+		ack('w2', 'succeed', $a, 1, 'unknown')
+	],
+	$done);
+finds(
+	qr/^claim 1 attempts were begun that no client was given, 0 can/,
+	[
+		enqueue($a), claim('w1', $a, 2),
+		ack('w1', 'succeed', $a, 2, 'acked', 'succeeded')
+	],
+	facts([ job($a, 'succeeded', 2) ]));
+finds(
+	qr{^claim .* came in a batch of 3/2},
+	[
+		enqueue($a), claim('w1', $a, 1, undef, ' batch=3/2'),
+		ack('w1', 'succeed', $a, 1, 'acked', 'succeeded')
+	],
+	$done);
+finds(qr/^I2 .* was given and does not exist/, [ success(), claim('w1', $b, 1) ],
+	$done);
+
+# acknowledgements
+finds(
+	qr/^I4 .* was accepted as succeeded 1 and is failed 1/,
+	[ success() ],
+	facts([ job($a, 'failed', 1, max_retries => 0) ]));
+{
+	my @bad = violations(
+		[ success(), ack('w1', 'succeed', $a, 1, 'acked', 'succeeded') ], $done);
+	is(scalar(grep { /^I4 .* attempt 1 was finished 2 times/ } @bad),
+		1, 'finds a token that was accepted twice');
+	is(scalar(grep { /^I4 .* was finished for good 2 times/ } @bad),
+		1, 'finds a job that was finished twice');
+}
+finds(
+	qr/^I4 .* fail of attempt 1 was accepted after attempt 2 was given/,
+	[
+		enqueue($a), claim('w1', $a, 1, $clock + 1), claim('w2', $a, 2),
+		ack('w1', 'fail', $a, 1, 'acked', 'awaiting_retry'),
+		ack('w2', 'succeed', $a, 2, 'acked', 'succeeded')
+	],
+	facts([ job($a, 'succeeded', 2) ]));
+finds(
+	qr/^I4 .* heartbeat of attempt 1 was accepted after attempt 2 was given/,
+	[
+		enqueue($a), claim('w1', $a, 1, $clock + 1), claim('w2', $a, 2),
+		beat('w1', $a, 1, 'beat', $clock),
+		ack('w2', 'succeed', $a, 2, 'acked', 'succeeded')
+	],
+	facts([ job($a, 'succeeded', 2) ]));
+finds(
+	qr/^I4 .* accepted with a token that could not be right/,
+	[
+		enqueue($a), claim('w1', $a, 1, $clock), claim('w1', $a, 2),
+		ack('w1', 'release', $a, 0, 'acked', 'enqueued', ' stale=1'),
+		ack('w1', 'succeed', $a, 2, 'acked', 'succeeded')
+	],
+	facts([ job($a, 'succeeded', 2) ]));
+finds(
+	qr/^I4 .* succeed was refused within the lease/,
+	[
+		enqueue($a), claim('w1', $a, 1), ack('w1', 'succeed', $a, 1, 'refused')
+	],
+	facts([ job($a, 'scheduled', 1, due => 0) ]));
+
+# executions
+finds(
+	qr/^I6 .* succeeded in attempt 1, which nobody reported/,
+	[ enqueue($a), claim('w1', $a, 1, $clock) ],
+	$done);
+finds(
+	qr/^I6 .* attempt 2 was given while attempt 1 was held/,
+	[
+		enqueue($a), claim('w1', $a, 1), claim('w2', $a, 2),
+		ack('w2', 'succeed', $a, 2, 'acked', 'succeeded')
+	],
+	facts([ job($a, 'succeeded', 2) ]));
+finds(
+	qr/^I6 .* attempt 2 was given while attempt 1 was held/,
+	[
+		enqueue($a), claim('w1', $a, 1, $clock + 2),
+		beat('w1', $a, 1, 'beat', $clock + 100), claim('w2', $a, 2),
+		ack('w2', 'succeed', $a, 2, 'acked', 'succeeded')
+	],
+	facts([ job($a, 'succeeded', 2) ]));
+
+# attempts
+finds(
+	qr/^I7 .* has used 2 attempts of 1/,
+	[
+		enqueue($a), claim('w1', $a, 1), ack('w1', 'fail', $a, 1, 'acked', 'awaiting_retry'),
+		claim('w1', $a, 2), ack('w1', 'fail', $a, 2, 'acked', 'failed')
+	],
+	facts([ job($a, 'failed', 2, max_retries => 0) ]));
+finds(
+	qr/^I7 .* failed with attempts left and nobody failed it/,
+	[ enqueue($a), claim('w1', $a, 1, $clock) ],
+	facts([ job($a, 'failed', 1) ]));
+
+# transitions
+finds(
+	qr/^I8 .* was given in state enqueued/,
+	[
+		enqueue($a), event('w1', 'claimed', $a, 1, 'enqueued', 'lease=0'),
+		ack('w1', 'succeed', $a, 1, 'acked', 'succeeded')
+	],
+	$done);
+finds(
+	qr/^I8 .* went from processing to succeeded by fail/,
+	[ enqueue($a), claim('w1', $a, 1), ack('w1', 'fail', $a, 1, 'acked', 'succeeded'),
+		ack('w1', 'succeed', $a, 1, 'unknown') ],
+	$done);
+finds(
+	qr/^I8 .* is in state lost/,
+	[ enqueue($a) ],
+	facts([ job($a, 'lost', 0) ], places => { $a => ['history'] }));
+{
+	my @bad = violations([ success(), claim('w2', $a, 2, $clock) ],
+		facts([ job($a, 'succeeded', 2) ]));
+	is(scalar(grep { /^I8 .* went from succeeded to attempt 2/ } @bad),
+		1, 'finds a finished job that was given again');
+}
+{
+	my $misplaced = facts([ job($a, 'enqueued', 0, due => 0) ]);
+	$misplaced->{places}{$a} = ['history'];
+	finds(qr/^I8 .* is enqueued and stored in history/, [ enqueue($a) ],
+		$misplaced);
+}
+
+# at rest
+finds(qr/^I9 .* is still processing/, [ enqueue($a), claim('w1', $a, 1) ],
+	facts([ job($a, 'processing', 1) ]));
+finds(qr/^I9 .* is still enqueued/, [ enqueue($a) ],
+	facts([ job($a, 'enqueued', 0) ]));
+finds(
+	qr/^I9 .* is still scheduled/,
+	[ enqueue($a) ],
+	facts([ job($a, 'scheduled', 0, due => 0) ]),
+	final => 1);
+
+# counters, clients, server
+finds(
+	qr/^I11 qml_counts\(\) says 2 succeeded, there are 1/,
+	[success()],
+	facts([ job($a, 'succeeded', 1) ], counts => { succeeded => 2 }));
+finds(
+	qr/^client w1 met XX000 in fetch/,
+	[ success(), event('w1', 'error', '-', '-', '-', 'op=fetch sqlstate=XX000') ],
+	$done);
+finds_nothing(
+	'a serialization failure',
+	[ success(), event('w1', 'error', '-', '-', '-', 'op=fetch sqlstate=40001') ],
+	$done);
+
+my $prefix = '2024-01-01 00:00:00.000 UTC [123] ';
+foreach my $line (
+	"${prefix}XX000 c PANIC:  stuck spinlock",
+	'TRAP: FailedAssertion("x", File: "claim.c", Line: 1, PID: 1)',
+	"${prefix}XX000 c ERROR:  unexpected null",
+	"${prefix}01000 c WARNING:  buffer refcount leak: [1]",
+	"${prefix}00000 c LOG:  could not open file",
+	"${prefix}00000 LOG:  server process (PID 1) was terminated by signal 11: Segmentation fault",
+	"${prefix}57P02 c FATAL:  the database system is in recovery mode",
+	'claim.c:12:3: runtime error: signed integer overflow')
+{
+	finds(qr/^I12 \Q$line\E$/, [success()], $done, log => "$line\n");
+}
+finds(
+	qr/^I12 .*signal 11/,
+	[success()],
+	$done,
+	crashes => 1,
+	log => "${prefix}00000 LOG:  server process (PID 1) was terminated by signal 11: Segmentation fault\n");
+finds_nothing(
+	'what a killed server writes',
+	[success()],
+	$done,
+	crashes => 1,
+	log => "${prefix}00000 LOG:  server process (PID 1) was terminated by signal 9: Killed\n"
+	  . "${prefix}57P03 FATAL:  the database system is in recovery mode\n"
+	  . "${prefix}57P02 WARNING:  terminating connection because of crash of another server process\n"
+	  . "${prefix}QM003 c ERROR:  job is not held by attempt 1\n"
+	  . "${prefix}00000 c STATEMENT:  SELECT 'PANIC'\n");
+finds_nothing(
+	'a line that the test expects',
+	[success()],
+	$done,
+	allow => [qr/^fault point/],
+	log => "${prefix}XX000 c FATAL:  fault point reached\n");
+
+done_testing();

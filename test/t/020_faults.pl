@@ -1,0 +1,201 @@
+# A call fails, loses its session or crashes the server at each fault point;
+# afterwards every job is where it should be.  A point that was not reached
+# fails the test.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use QmlTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $JOBS = 60;
+my @ACTIONS = qw(error fatal abort);
+
+# What brings a point about, and its nth passage in the backend: the first few
+# calls go well where the call can be repeated.
+my @POINTS = (
+	[ 'enqueue.after_insert', \&fault_in_producer, 3 ],
+	[ 'enqueue.precommit', \&fault_in_producer, 3 ],
+	[ 'claim.after_lock', \&fault_in_worker, 4 ],
+	[ 'claim.before_commit', \&fault_in_worker, 2 ],
+	[ 'lease.renew', \&fault_in_worker, 3 ],
+	[ 'finish.before_update', \&fault_in_worker, 4 ],
+	[ 'finish.before_commit', \&fault_in_worker, 4 ],
+	[ 'reclaim.after_select', \&fault_in_reclaim, 1 ],
+	[ 'reclaim.before_commit', \&fault_in_reclaim, 1 ],
+	[ 'promote.after_select', \&fault_in_promote, 1 ],
+	[ 'promote.before_commit', \&fault_in_promote, 1 ],
+	[ 'cleanup.mid_batch', \&fault_in_cleanup, 1 ],
+);
+
+my $node = new_node('faults', variant => 'faults');
+
+# Clients with the fault armed in their first connection only.
+sub armed
+{
+	my ($fault) = @_;
+	return ('--first-options', "-c qml.faults=$fault");
+}
+
+sub produce_jobs
+{
+	my ($logs, @args) = @_;
+	return start_client($node, 'produce', $logs, '--max-seconds', 30,
+		'--jobs', $JOBS, '--queues', 'a,b', @args);
+}
+
+sub worker
+{
+	my ($logs, @args) = @_;
+	return start_client(
+		$node, 'work', $logs,
+		'--max-seconds', 30,
+		'--drain',
+		'--batch', 3,
+		'--lease', '700 ms',
+		'--retry-ms', 10,
+		'--fail', 0.1,
+		'--release', 0.05,
+		@args);
+}
+
+# The worker with the fault comes first, the others when it has met it, or
+# when it has nothing left to do.
+sub drain_with
+{
+	my ($fault, $reached, $logs, @args) = @_;
+	my @workers = worker($logs, armed($fault), '--maintain-ms', 20, @args);
+
+	wait_for(
+		'the fault, or the worker that was to meet it',
+		sub {
+			return $reached->() || !$workers[0]{handle}->pumpable;
+		});
+	push @workers, worker($logs), worker($logs, '--many');
+	finish_clients("$fault: the workers end", @workers);
+	return;
+}
+
+sub drain
+{
+	my ($fault, $logs) = @_;
+	finish_clients("$fault: the workers end",
+		worker($logs, '--maintain-ms', 20), worker($logs));
+	return;
+}
+
+sub fault_in_producer
+{
+	my ($fault, $reached, $logs) = @_;
+
+	finish_clients("$fault: the producer ends",
+		produce_jobs($logs, armed($fault), '--many-fraction', 0.2,
+			'--many-size', 5, '--transaction', 0.4));
+	drain($fault, $logs);
+	return;
+}
+
+sub fault_in_worker
+{
+	my ($fault, $reached, $logs) = @_;
+
+	finish_clients("$fault: the producer ends", produce_jobs($logs));
+	drain_with($fault, $reached, $logs, '--heartbeat', 1);
+	return;
+}
+
+# Somebody takes jobs and is never heard of again.
+sub fault_in_reclaim
+{
+	my ($fault, $reached, $logs) = @_;
+
+	finish_clients("$fault: the producer ends", produce_jobs($logs));
+	foreach my $claim (split /\n/, query($node, <<'SQL'))
+SELECT id || ' ' || attempt || ' ' || extract(epoch FROM lease_expires_at)
+FROM qml_fetch('ghost', NULL, 20, '1 ms')
+SQL
+	{
+		my ($id, $attempt, $lease) = split / /, $claim;
+		write_event($logs, 'claimed', $id, $attempt, 'processing', "lease=$lease");
+	}
+	drain_with($fault, $reached, $logs);
+	return;
+}
+
+sub fault_in_promote
+{
+	my ($fault, $reached, $logs) = @_;
+
+	finish_clients("$fault: the producer ends",
+		produce_jobs($logs, '--delayed', 1, '--delay-ms', 300));
+	drain_with($fault, $reached, $logs);
+	return;
+}
+
+# Cleaning up by hand, beside jobs that must not suffer.  A partition that was
+# dropped before the fault is there again, and goes the next time.
+sub fault_in_cleanup
+{
+	my ($fault, $reached, $logs) = @_;
+
+	finish_clients("$fault: the producer ends", produce_jobs($logs));
+	drain($fault, $logs);
+	my @leaves = map { expired_leaf($node, $_, 10) } 1, 2;
+	$node->psql('postgres', "SET qml.faults = '$fault'; SELECT qml_cleanup()",
+		stderr => \my $ignored);
+	$node->poll_query_until('postgres', 'SELECT true');
+	is( query($node, "SELECT count(*) FROM qml.history WHERE method = 'old'"),
+		20, "$fault: nothing is dropped");
+	is(query($node, 'SELECT qml_cleanup()'), 20, "$fault: the next cleanup drops all");
+	is( query(
+			$node, "SELECT count(*) FROM pg_class WHERE relname IN ('$leaves[0]', '$leaves[1]')"),
+		0, "$fault: the partitions are gone");
+	return;
+}
+
+sub sweep
+{
+	my ($point, $bring_about, $nth, $action) = @_;
+	my $fault = "$point:$action:$nth";
+	my $logs = make_log_dir();
+	my $offset = -s $node->logfile;
+	my $started = time;
+	my $reached = sub {
+		return slurp_file($node->logfile, $offset) =~
+		  /qml fault point "\Q$point\E" reached/;
+	};
+
+	drop_and_create($node);
+	$bring_about->($fault, $reached, $logs);
+	ok($reached->(), "$fault: reached");
+	if ($action eq 'abort')
+	{
+		# until then, the checker would be refused
+		ok($node->poll_query_until('postgres', 'SELECT true'),
+			"$fault: the server is back");
+		like(slurp_file($node->logfile, $offset),
+			qr/was terminated by signal 6/, "$fault: the server had crashed");
+	}
+	check_ok(
+		$node, "$fault: the checker finds nothing", $logs,
+		server_logs => [ [ $node->logfile, $offset ] ],
+		sqlstates => ['XX000'],
+		allow => [qr/^qml fault (point|at) "\Q$point\E"/],
+		crashes => $action eq 'abort',
+		final => 1,
+		amcheck => $action eq 'abort');
+	note(sprintf '%s took %.1f s', $fault, time - $started);
+	return;
+}
+
+avoid_midnight();
+foreach my $action (@ACTIONS)
+{
+	sweep(@$_, $action) foreach @POINTS;
+}
+
+done_testing();

@@ -1,0 +1,123 @@
+# Clients work through pgbouncer in transaction mode as they do without it:
+# no call depends on its session.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use IPC::Run ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use QmlTest;
+use Test::More;
+
+my $CLIENTS = 20;
+my $SERVER_CONNECTIONS = 4;
+
+my ($pgbouncer) = grep { -x } map { "$_/pgbouncer" } split(/:/, $ENV{PATH}),
+  '/usr/sbin', '/usr/local/sbin';
+plan skip_all => 'pgbouncer is not installed' unless defined $pgbouncer;
+
+my $node = new_node('pooler');
+my $logs = make_log_dir();
+my $dir = PostgreSQL::Test::Utils::tempdir;
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+my $user = query($node, 'SELECT current_user');
+my $pooled = "host=127.0.0.1 port=$port dbname=postgres user=$user";
+my ($host, $server_port) = ($node->host, $node->port);
+
+append_to_file("$dir/users", qq("$user" ""\n));
+append_to_file("$dir/pgbouncer.ini", <<"INI");
+[databases]
+postgres = host=$host port=$server_port
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = $port
+unix_socket_dir =
+auth_type = trust
+auth_file = $dir/users
+admin_users = $user
+pool_mode = transaction
+max_client_conn = 50
+default_pool_size = $SERVER_CONNECTIONS
+INI
+
+my ($out, $err) = ('', '');
+my $pooler =
+  IPC::Run::start([ $pgbouncer, '-q', "$dir/pgbouncer.ini" ], '<', \undef, '>',
+	\$out, '2>', \$err);
+END { IPC::Run::kill_kill($pooler) if $pooler; }
+
+# What the pooler says about its pool for the database, by column.
+sub pool
+{
+	my (undef, $lines) = $node->psql(
+		'postgres', 'SHOW POOLS',
+		connstr => "host=127.0.0.1 port=$port dbname=pgbouncer user=$user",
+		extra_params => [ '-P', 'tuples_only=off' ]);
+	my ($names, @rows) = map { [ split /\|/, $_, -1 ] } split /\n/, $lines;
+	my ($values) = grep { $_->[0] eq 'postgres' } @rows;
+	return map { $names->[$_] => $values->[$_] // 0 } 0 .. $#$names;
+}
+
+wait_for(
+	'pgbouncer to answer',
+	sub {
+		return $node->psql('postgres', 'SELECT 1', connstr => $pooled,
+			stderr => \my $ignored) == 0;
+	});
+
+my @producers = map {
+	start_client(
+		$node, 'produce', $logs,
+		'--conninfo', $pooled,
+		'--jobs', 1000,
+		'--queues', 'a,b',
+		'--priorities', 3,
+		'--many-fraction', 0.2,
+		'--transaction', 0.3,
+		'--delayed', 0.1)
+} 1 .. 4;
+finish_clients('the producers end', @producers);
+
+# Nothing is given out before all are there.
+query($node, "SELECT qml_pause_queue('a'), qml_pause_queue('b')");
+my @workers = map {
+	start_client(
+		$node, 'work', $logs,
+		'--conninfo', $pooled,
+		'--drain',
+		'--batch', 1 + $_ % 3,
+		'--lease', '2 s',
+		'--retry-ms', 20,
+		'--fail', 0.05,
+		'--fail-final', 0.01,
+		'--release', 0.05,
+		'--heartbeat', 0.2,
+		'--stale', 0.05,
+		'--hold-ms', 5,
+		$_ == 1 ? ('--maintain-ms', 100) : (),
+		$_ % 2 ? '--many' : ())
+} 1 .. $CLIENTS;
+
+my $most_servers = 0;
+wait_for(
+	'all clients to be connected',
+	sub {
+		my %pool = pool();
+		my $servers = $pool{sv_active} + $pool{sv_idle} + $pool{sv_used};
+		$most_servers = $servers if $servers > $most_servers;
+		return $pool{cl_active} + $pool{cl_waiting} == $CLIENTS;
+	});
+query($node, "SELECT qml_resume_queue('a'), qml_resume_queue('b')");
+finish_clients('the workers end with nothing live', @workers);
+cmp_ok($most_servers, '<=', $SERVER_CONNECTIONS,
+	"$CLIENTS clients shared $most_servers server connections");
+
+check_ok($node, 'the checker finds nothing', $logs, final => 1);
+
+$pooler->signal('INT');
+IPC::Run::finish($pooler);
+undef $pooler;
+done_testing();

@@ -1,0 +1,230 @@
+# A dump keeps jobs, queues, rights and locks; what is restored or copied from
+# it is the same and does no work until it is adopted.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use QmlTest;
+use Test::More;
+
+my @TABLES = qw(live history queue acl lock);
+my $dir = PostgreSQL::Test::Utils::tempdir;
+
+my $node = new_node('dump', bare => 1);
+my $other = new_node('other', bare => 1);
+
+# The roles of a server come with pg_dumpall --globals-only.
+query($_, 'CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE nobody') foreach $node, $other;
+query($node, 'CREATE DATABASE source');
+
+# Jobs in every state, with everything that a job can have.
+query($node, <<'SQL', 'source');
+CREATE EXTENSION qml;
+SELECT qml_create_queue('mail', '{"max_retries": 3, "retry": {"strategy": "fixed", "delay": "1 min"}}');
+SELECT qml_create_queue('short', '{"failed_ttl": "2 days", "succeeded_ttl": "1 h"}');
+SELECT qml_create_queue('empty');
+SELECT qml_drop_queue('empty');
+SELECT qml_pause_queue('short');
+SELECT qml_grant('alice', 'enqueue', 'mail');
+SELECT qml_grant('alice', 'work');
+SELECT qml_grant('bob', 'monitor');
+GRANT EXECUTE ON FUNCTION qml_maintain() TO bob;
+SELECT qml_try_lock('report', 'w1', '1 h');
+SELECT qml_try_lock('other', 'w1', '1 h');
+SELECT qml_unlock('other', 'w1');
+
+SELECT qml_enqueue('send', jsonb_build_object('to', n, 'quote', E'it''s \\ "x"' || chr(9) || 'é'),
+	'mail', n % 3, metadata => '{"trace": "00-ab"}', job_type => 'mail', timeout => '42 s')
+FROM generate_series(1, 40) n;
+SELECT qml_enqueue('later', queue => 'mail', run_at => now() + interval '1 day');
+SELECT qml_delete(qml_enqueue('gone', queue => 'mail'), 'not needed');
+SELECT qml_succeed(id, attempt, '{"sent": true}') FROM qml_fetch('w1', '{mail}', 10);
+SELECT qml_fail(id, attempt, 'oops', '57014', 'at line 1') FROM qml_fetch('w1', '{mail}', 5);
+SELECT qml_fail(id, attempt, 'never', retry => false) FROM qml_fetch('w1', '{mail}', 5);
+SELECT qml_release(id, attempt) FROM qml_fetch('w1', '{mail}', 2);
+SELECT qml_progress(id, attempt, '{"percent": 10}') FROM qml_fetch('w1', '{mail}', 7, '1 h');
+SELECT qml_resume_queue('short');
+SELECT qml_enqueue('brief', queue => 'short') FROM generate_series(1, 4);
+SELECT qml_fail(id, attempt, 'never', retry => false) FROM qml_fetch('w1', '{short}', 2);
+SELECT qml_succeed(id, attempt) FROM qml_fetch('w1', '{short}', 2);
+SQL
+
+# A table's rows as one text: their number and a fingerprint.
+sub rows
+{
+	my ($server, $dbname, $table) = @_;
+	return ask($server,
+		"SELECT count(*), md5(string_agg(t::text, E'\\n' ORDER BY t::text)) FROM qml.$table t",
+		$dbname);
+}
+
+sub contents
+{
+	my ($server, $dbname) = @_;
+	return map { $_ => rows($server, $dbname, $_) } @TABLES;
+}
+
+# Who may do what, by catalog: functions, tables and the extension's own rights.
+sub rights
+{
+	my ($server, $dbname) = @_;
+	return ask($server, <<'SQL', $dbname);
+SELECT p.oid::regprocedure::text, a.grantee::regrole::text, a.privilege_type
+FROM pg_proc p, aclexplode(coalesce(proacl, acldefault('f', proowner))) a
+WHERE p.proname LIKE 'qml\_%' OR p.pronamespace = 'qml'::regnamespace
+UNION ALL
+SELECT c.oid::regclass::text, a.grantee::regrole::text, a.privilege_type
+FROM pg_class c, aclexplode(coalesce(relacl, acldefault('r', relowner))) a
+WHERE c.relnamespace = 'qml'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+ORDER BY 1, 2, 3
+SQL
+}
+
+my %original = contents($node, 'source');
+my $rights = rights($node, 'source');
+my $states = query($node, 'SELECT string_agg(DISTINCT state::text, $$ $$) FROM qml.job', 'source');
+
+is($states, 'awaiting_retry deleted enqueued failed processing scheduled succeeded',
+	'there is a job in every state');
+cmp_ok(query($node, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'qml.history'::regclass",
+		'source'), '>=', 3, 'the history has partitions');
+
+# Runs a program and asserts that it says nothing on stderr.
+sub runs_silently
+{
+	my ($name, $server, @command) = @_;
+	local %ENV = $server->_get_env();
+	my ($out, $err) = ('', '');
+	my $ok = IPC::Run::run(\@command, '<', \undef, '>', \$out, '2>', \$err);
+
+	ok($ok && $err eq '', $name) or diag(substr $err, 0, 2000);
+	return;
+}
+
+sub dump_to
+{
+	my ($file, @options) = @_;
+	runs_silently("pg_dump @options", $node, 'pg_dump', '-f', "$dir/$file", @options, 'source');
+	return "$dir/$file";
+}
+
+# A copy is complete, idle until it is adopted, and complete after that.
+sub check_copy
+{
+	my ($name, $server, $dbname, %arg) = @_;
+	my $idle = 'is a copy: 55000';
+	my %copy = contents($server, $dbname);
+
+	foreach my $table (@TABLES)
+	{
+		next if $table eq 'history' && $arg{no_history};
+		is($copy{$table}, $original{$table}, "$name: table $table is as it was");
+	}
+	is(rights($server, $dbname), $rights, "$name: the rights are kept") unless $arg{fresh_rights};
+
+	fails_with($server, '55000', "SELECT * FROM $_", "$name: $_ $idle", dbname => $dbname)
+	  foreach 'qml_fetch()', 'qml_promote_due()', 'qml_reclaim()', 'qml_cleanup()',
+	  'qml_maintain()';
+	my %untouched = contents($server, $dbname);
+	is($untouched{live}, $original{live}, "$name: nothing was worked");
+
+	my $processing = ask($server, "SELECT count(*) FROM qml.job WHERE state = 'processing'", $dbname);
+	cmp_ok($processing, '>', 0, "$name: jobs were processing");
+	ask($server, 'SELECT qml_adopt()', $dbname);
+	is(ask($server, "SELECT count(*) FROM qml.job WHERE state = 'processing'", $dbname),
+		0, "$name: none is processing after adoption");
+	is(ask($server, "SELECT count(*) FROM qml.job WHERE attempt > 0 AND state = 'enqueued'", $dbname)
+		  >= $processing, 1, "$name: they are enqueued, with their attempts");
+	is(ask($server, "SELECT count(*) FROM qml_fetch('w2', '{mail}', 3)", $dbname),
+		3, "$name: it works after adoption");
+	is(ask($server, "SELECT qml_maintain() IS NOT NULL", $dbname), 't', "$name: maintenance, too");
+	is(ask($server, 'SELECT count(*) FROM qml.instance', $dbname),
+		1, "$name: it belongs to one place");
+
+	# sequences go on where they were
+	is(ask($server, <<'SQL', $dbname), 't', "$name: ids of queues and fences go on");
+WITH was AS (SELECT max(id) AS id FROM qml.queue),
+made AS (SELECT qml_create_queue('fresh ' || was.id) FROM was)
+SELECT (SELECT count(*) FROM made) = 1
+	AND qml_try_lock('new', 'w', '1 s') > (SELECT max(fence) FROM qml.lock WHERE resource = 'report')
+SQL
+	is(ask($server, "SELECT count(*), count(DISTINCT id) FROM qml.queue", $dbname),
+		'4|4', "$name: a new queue has an id of its own");
+	is(ask($server, "SELECT has_function_privilege('bob', 'qml_maintain()', 'EXECUTE')", $dbname),
+		't', "$name: a right given by hand is kept") unless $arg{fresh_rights};
+	fails_with($server, '42501', 'SET ROLE nobody; SELECT * FROM qml_fetch()',
+		"$name: who had no right has none", dbname => $dbname);
+	is(query($server, "SET ROLE alice; SELECT count(*) FROM qml_fetch('w', '{mail}')", $dbname),
+		1, "$name: who had the right has it") unless $arg{fresh_rights};
+	end_sessions($server);
+	return;
+}
+
+# Everything, as SQL.
+my $plain = dump_to('plain.sql');
+query($node, 'CREATE DATABASE plain');
+runs_silently('restore of plain', $node, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1',
+	'-o', '/dev/null', '-f', $plain, 'plain');
+check_copy('plain', $node, 'plain');
+
+# Everything, as an archive, here and on another server.
+my $custom = dump_to('custom.dump', '-Fc');
+foreach my $server ($node, $other)
+{
+	my $name = 'custom, ' . $server->name;
+	query($server, 'CREATE DATABASE custom');
+	runs_silently("restore of $name", $server, 'pg_restore', '--exit-on-error', '-d', 'custom', $custom);
+	check_copy($name, $server, 'custom');
+}
+
+# Everything, with two processes.
+my $directory = dump_to('directory', '-Fd', '-j2');
+query($node, 'CREATE DATABASE directory');
+runs_silently('restore of directory', $node, 'pg_restore', '--exit-on-error', '-j2', '-d',
+	'directory', $directory);
+check_copy('directory', $node, 'directory');
+
+# Definitions and data one after the other.
+my $schema = dump_to('schema.sql', '--schema-only');
+my $data = dump_to('data.sql', '--data-only');
+query($node, 'CREATE DATABASE pair');
+runs_silently("restore of $_", $node, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1',
+	'-o', '/dev/null', '-f', $_, 'pair')
+  foreach $schema, $data;
+check_copy('schema, then data', $node, 'pair');
+
+# Only the data, into an extension that is there already: all but the finished
+# jobs, whose partitions such a dump does not make, and the rights on functions.
+$data = dump_to('live.sql', '--data-only', '--exclude-table=qml.history_p*');
+query($node, 'CREATE DATABASE data');
+query($node, 'CREATE EXTENSION qml', 'data');
+runs_silently('restore of data only', $node, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1',
+	'-o', '/dev/null', '-f', $data, 'data');
+check_copy('data only', $node, 'data', fresh_rights => 1, no_history => 1);
+
+# A copy of the files.
+end_sessions($node);
+query($node, 'CREATE DATABASE clone TEMPLATE source');
+check_copy('template', $node, 'clone');
+
+# The source has not noticed.
+my %now = contents($node, 'source');
+is_deeply(\%now, \%original, 'the source is as it was');
+is(query($node, "SELECT count(*) FROM qml_fetch('w', '{mail}')", 'source'),
+	1, 'the source goes on working');
+
+# A copy of a copy is one, too.
+end_sessions($node);
+query($node, 'CREATE DATABASE clone2 TEMPLATE clone');
+fails_with($node, '55000', 'SELECT * FROM qml_fetch()', 'a copy of a copy is idle',
+	dbname => 'clone2');
+
+# Another name makes it no other database.
+query($node, 'ALTER DATABASE clone RENAME TO renamed');
+is(query($node, "SELECT count(*) FROM qml_fetch('w', '{mail}')", 'renamed'),
+	1, 'a database may be renamed');
+
+done_testing();
