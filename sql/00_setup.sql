@@ -16,16 +16,20 @@ CREATE FUNCTION t.n(id uuid) RETURNS int LANGUAGE sql IMMUTABLE
 AS $$ SELECT right(id::text, 12)::int $$;
 
 -- An empty queue system, as if just created.
-CREATE FUNCTION t.reset() RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION t.drop_leaves() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	leaf regclass;
 BEGIN
-	TRUNCATE qml.live, qml.lock, qml.acl;
-	DELETE FROM qml.queue;
 	FOR leaf IN SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'qml.history'::regclass
 	LOOP
 		EXECUTE format('DROP TABLE %s', leaf);
 	END LOOP;
+END $$;
+CREATE FUNCTION t.reset() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	TRUNCATE qml.live, qml.lock, qml.acl;
+	DELETE FROM qml.queue;
+	PERFORM t.drop_leaves();
 END $$;
 
 -- Runs a statement: 'ok', or the error without places in the source.

@@ -176,3 +176,17 @@ SELECT qml_promote_due(2), qml_promote_due(2);
 SELECT string_agg(t.n(id)::text, ' ' ORDER BY id), state FROM qml.job GROUP BY state ORDER BY state;
 SELECT qml_promote_due();
 SELECT run_at FROM qml.job WHERE state = 'enqueued' GROUP BY run_at;
+
+-- Of very many failed attempts the last 100 are kept
+SELECT t.reset();
+SELECT qml_create_queue('often', '{"max_retries": 150, "retry": {"strategy": "fixed", "delay": 0}}');
+SELECT qml_enqueue('m', queue => 'often', id => t.id(1)) IS NOT NULL AS enqueued;
+DO $$
+BEGIN
+	FOR i IN 1..120 LOOP
+		PERFORM qml_fail(id, attempt, 'failure ' || i) FROM qml_fetch('w', '{often}');
+		PERFORM qml_promote_due();
+	END LOOP;
+END $$;
+SELECT attempt, jsonb_array_length(errors) AS kept, errors -> 0 ->> 'attempt' AS first, error AS last FROM qml_job(t.id(1));
+SELECT t.reset();

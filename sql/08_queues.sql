@@ -138,3 +138,29 @@ SET qml.max_retries = 1;
 SET qml.max_payload_size = '100 MB';
 RESET ROLE;
 DROP ROLE regress_qml_user;
+-- Options that were written by hand and are wrong: the settings hold, and a warning tells
+SELECT qml_create_queue('odd', '{"max_retries": 1}');
+UPDATE qml.queue SET options = '{"max_retries": 1, "zz": 1}' WHERE name = 'odd';
+SELECT qml_enqueue('m', queue => 'odd') IS NOT NULL AS enqueued;
+SELECT max_retries FROM qml_fetch('w', '{odd}');
+UPDATE qml.queue SET options = '{"max_retries": 2}' WHERE name = 'odd';
+SELECT qml_enqueue('m', queue => 'odd') IS NOT NULL AS enqueued;
+SELECT max_retries FROM qml_fetch('w', '{odd}');
+-- A queue that was rolled back is none; its name comes back with another id
+BEGIN;
+SELECT qml_enqueue('m', queue => 'never') IS NOT NULL AS enqueued;
+SELECT name FROM qml.queue_info WHERE name = 'never';
+ROLLBACK;
+SELECT t.code($$SELECT qml_pause_queue('never')$$);
+SELECT count(*) FROM qml_fetch('w', '{never}');
+SELECT qml_enqueue('m', queue => 'never') IS NOT NULL AS enqueued;
+SELECT queue FROM qml_fetch('w', '{never}');
+-- Very many in one transaction: what the session remembers grows with their number only
+DO $$
+BEGIN
+	FOR i IN 1..1000 LOOP
+		PERFORM qml_enqueue('m', queue => 'many ' || i);
+	END LOOP;
+END $$;
+SELECT count(*) AS contexts, sum(total_bytes) < 20000000 AS bounded FROM pg_backend_memory_contexts WHERE name LIKE 'qml%' HAVING count(*) < 20;
+SELECT t.reset();

@@ -9,7 +9,11 @@ FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid,
 	regexp_match(pg_get_expr(c.relpartbound, c.oid), $$FROM \('(.*)'\) TO \('(.*)'\)$$) b
 WHERE i.inhparent = 'qml.history'::regclass;
 
--- A partition is made by the job that needs it
+-- Partitions are made for a new queue
+SELECT qml_create_queue('made');
+SELECT ttl, bool_or(now() + ttl >= lower AND now() + ttl < upper) AS there FROM t.leaf, unnest('{1 day,7 days}'::interval[]) ttl GROUP BY ttl ORDER BY ttl;
+-- and by the job that needs one which is not there
+SELECT t.drop_leaves();
 SELECT count(*) FROM t.leaf;
 SELECT t.make(t.id(1), 'succeeded');
 SELECT count(*), bool_and(j.expires_at >= lower AND j.expires_at < upper) AS fits FROM t.leaf, qml.job j;
@@ -129,11 +133,13 @@ SELECT resource FROM qml.lock;
 -- A session that knew the partition makes do without it
 SELECT t.reset();
 SELECT t.make(t.id(1), 'succeeded');
-DO $$ BEGIN EXECUTE (SELECT format('DROP TABLE %s', leaf) FROM t.leaf); END $$;
+SELECT t.drop_leaves();
 SELECT t.make(t.id(2), 'succeeded');
 SELECT t.n(id), state FROM qml.job;
 -- Between its neighbours a new partition is cut to fit
 SELECT t.reset();
+SELECT qml_create_queue('made');
+SELECT t.drop_leaves();
 DO $$
 DECLARE
 	day timestamptz := date_trunc('day', now() + interval '24 h', 'UTC');
@@ -174,4 +180,37 @@ CREATE INDEX ON qml.history_p20000101 (id);
 SELECT t.try('SELECT qml_retry(t.id(2))');
 SELECT qml_cleanup();
 
+
+-- What stands in the way of one partition is told, and does not stop the rest
+SELECT t.reset();
+SELECT qml_create_queue('made');
+SELECT qml_enqueue('m', queue => 'made', id => t.id(1), run_at => now() + interval '1 ms') IS NOT NULL AS scheduled, pg_sleep(0.01);
+CREATE TABLE qml.history_p20000101 PARTITION OF qml.history FOR VALUES FROM ('2000-01-01 00:00+00') TO ('2000-01-02 00:00+00');
+CREATE TABLE qml.history_p20000102 PARTITION OF qml.history FOR VALUES FROM ('2000-01-02 00:00+00') TO ('2000-01-03 00:00+00');
+CREATE VIEW t.on_leaf AS SELECT id FROM qml.history_p20000101;
+SELECT qml_maintain();
+DROP VIEW t.on_leaf;
+SELECT qml_maintain() ->> 'partitions_dropped' AS dropped;
+-- A name that is taken is passed over
+SELECT t.reset();
+SELECT qml_create_queue('made');
+SELECT t.drop_leaves();
+DO $$ BEGIN EXECUTE format('CREATE TABLE qml.history_p%s ()', to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD')); END $$;
+SELECT t.make(t.id(2), 'succeeded');
+SELECT leaf::text ~ '^qml\.history_p\d{8}_2$' AS named FROM t.leaf;
+DO $$ BEGIN EXECUTE format('DROP TABLE qml.history_p%s', to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD')); END $$;
+-- Deleting what a query finds; but no partition can be made while this session reads the history
+SELECT t.reset();
+SELECT qml_create_queue('made');
+SELECT qml_enqueue('m', queue => 'made', id => t.id(1)) IS NOT NULL AS enqueued;
+SELECT t.try($$ DO $do$ DECLARE j record; BEGIN FOR j IN SELECT id FROM qml.job LOOP PERFORM qml_delete(j.id); END LOOP; END $do$ $$);
+SELECT state, count(*) FROM qml.job GROUP BY state;
+SELECT t.reset();
+SELECT qml_create_queue('made');
+SELECT qml_enqueue('m', queue => 'made', id => t.id(1)) IS NOT NULL AS enqueued;
+SELECT t.drop_leaves();
+CREATE TABLE qml.history_p20000101 PARTITION OF qml.history FOR VALUES FROM ('2000-01-01 00:00+00') TO ('2000-01-02 00:00+00');
+CREATE TABLE qml.history_p20000102 PARTITION OF qml.history FOR VALUES FROM ('2000-01-02 00:00+00') TO ('2000-01-03 00:00+00');
+SELECT t.try($$ DO $do$ DECLARE j record; BEGIN FOR j IN SELECT id FROM qml.job LOOP PERFORM qml_delete(j.id); END LOOP; END $do$ $$);
+SELECT t.reset();
 DROP VIEW t.leaf;

@@ -31,7 +31,7 @@ SELECT state, j.payload = d AND j.metadata = d AND j.progress = d AND j.result =
 SELECT t.reset();
 SELECT count(*) FROM doc, qml_enqueue_many('m', (SELECT array_agg(d || jsonb_build_object('n', n)) FROM generate_series(1, 10) n));
 CREATE TEMP TABLE got AS SELECT * FROM qml_fetch('w', batch => 10);
-SELECT count(*), bool_and(g.payload ->> 'a' = d ->> 'a' AND g.payload = j.payload), array_agg(g.payload -> 'n') FROM doc, got g JOIN qml.job j USING (id);
+SELECT count(*), bool_and(g.payload ->> 'a' = d ->> 'a' AND g.payload = j.payload), array_agg(g.payload -> 'n' ORDER BY g.payload -> 'n') FROM doc, got g JOIN qml.job j USING (id);
 SELECT count(*) FROM (SELECT array_agg(id) AS ids, array_agg(attempt) AS attempts, array_agg(payload) AS results FROM got) g,
 	qml_succeed_many(g.ids, g.attempts, g.results);
 SELECT count(*), bool_and(result = payload) FROM qml.job WHERE state = 'succeeded';

@@ -20,8 +20,8 @@ COMMENT ON TYPE qml.job_state IS 'state of a job; qml_can_transition() tells whi
 
 -------------------------------------------------------------------------------
 -- Storage.  Rows are written by the C code alone (table access method, not SQL):
--- src/live.h and src/history.h repeat the order of the columns, and
--- src/catalog.c checks it when it first looks.
+-- src/catalog.h repeats the order of the columns, and src/catalog.c checks
+-- their number when it first looks.
 -------------------------------------------------------------------------------
 
 CREATE TABLE qml.queue (
@@ -230,18 +230,30 @@ CREATE FUNCTION qml.invalidate() RETURNS trigger
 REVOKE ALL ON FUNCTION qml.invalidate() FROM PUBLIC;
 COMMENT ON FUNCTION qml.invalidate() IS 'trigger: tells all backends that the table changed';
 
-CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.queue
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.queue
+	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.queue
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
 ALTER TABLE qml.queue ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.queue ENABLE ALWAYS TRIGGER invalidate_all;
 COMMENT ON TRIGGER invalidate ON qml.queue IS 'tells all backends that queues changed';
-CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.acl
+COMMENT ON TRIGGER invalidate_all ON qml.queue IS 'tells all backends that queues changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.acl
+	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.acl
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
 ALTER TABLE qml.acl ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.acl ENABLE ALWAYS TRIGGER invalidate_all;
 COMMENT ON TRIGGER invalidate ON qml.acl IS 'tells all backends that rights changed';
-CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.instance
+COMMENT ON TRIGGER invalidate_all ON qml.acl IS 'tells all backends that rights changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.instance
+	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.instance
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
 ALTER TABLE qml.instance ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.instance ENABLE ALWAYS TRIGGER invalidate_all;
 COMMENT ON TRIGGER invalidate ON qml.instance IS 'tells all backends that the instance changed';
+COMMENT ON TRIGGER invalidate_all ON qml.instance IS 'tells all backends that the instance changed';
 
 -------------------------------------------------------------------------------
 -- Views.  A view's functions run as the reader, so that qml.job_access() sees

@@ -3,17 +3,14 @@
  *		A small table that each backend remembers whole.
  *
  * The table is read with a catalog snapshot, so that what others committed is
- * seen in every isolation level, into a memory context of its own; again after
- * each change, of which the trigger qml.invalidate tells all backends.  The
- * callback only sets a flag.  Old contents live on to the end of the transaction,
- * for the pointers into them.
+ * seen in every isolation level; again after each change, of which the trigger
+ * qml.invalidate tells all backends.  The callback only sets a flag.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/table.h"
 #include "utils/inval.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "cache.h"
@@ -46,22 +43,14 @@ load(QmlCache *cache)
 	Relation rel;
 	SysScanDesc scan;
 	HeapTuple tuple;
-	MemoryContext oldcontext;
 
-	if (cache->context)
-		MemoryContextSetParent(cache->context, TopTransactionContext);
-	cache->context = AllocSetContextCreate(TopMemoryContext, "qml cache", ALLOCSET_SMALL_SIZES);
-	MemoryContextSetIdentifier(cache->context, cache->name);
-	oldcontext = MemoryContextSwitchTo(cache->context);
 	cache->start();
-
 	rel = table_open(cache->relid, AccessShareLock);
 	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		cache->add(tuple, RelationGetDescr(rel));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	MemoryContextSwitchTo(oldcontext);
 }
 
 /* Makes sure that what is remembered is the table as it is. */

@@ -8,14 +8,13 @@
 #include "access/htup.h"
 #include "access/tupdesc.h"
 
+/* The callbacks keep what they remember in memory of their own. */
 typedef struct QmlCache
 {
-	const char *name;
-	void (*start)(void);						  /* makes the empty structures */
-	void (*add)(HeapTuple tuple, TupleDesc desc); /* adds one row to them */
+	void (*start)(void);						  /* before the first row */
+	void (*add)(HeapTuple tuple, TupleDesc desc); /* for each row */
 	Oid relid;									  /* the table, once looked up */
 	bool valid;
-	MemoryContext context; /* of all that is remembered */
 } QmlCache;
 
 extern void qml_cache_init(QmlCache *cache);

@@ -186,6 +186,7 @@ load_catalog(void)
 	catalog.history = lookup_relation("history");
 	catalog.queue = lookup_relation("queue");
 	catalog.acl = lookup_relation("acl");
+	catalog.lock = lookup_relation("lock");
 	catalog.instance = lookup_relation("instance");
 	catalog.job_type = get_rel_type_id(lookup_relation("job"));
 	check_columns(catalog.live, LIVE_NATTS);

@@ -65,6 +65,7 @@ typedef struct QmlCatalog
 	Oid history;
 	Oid queue;
 	Oid acl;
+	Oid lock;
 	Oid instance;
 	Oid job_type; /* row type of the view qml.job */
 	Oid state_type;

@@ -31,9 +31,13 @@ prepare_job(const QmlEnqueue *request, QmlJob *job)
 {
 	const QmlQueue *queue;
 	TimestampTz now = GetCurrentTimestamp();
+	bool created;
 
 	qml_rights_require(QML_CAN_ENQUEUE, request->queue);
-	queue = qml_queue_to_enqueue(request->queue);
+	queue = qml_queue_to_enqueue(request->queue, &created);
+	/* Before the first of its jobs is finished, so that no worker has to. */
+	if (created)
+		(void) qml_history_prepare();
 
 	memset(job, 0, sizeof(*job));
 	job->created_at = now;
@@ -109,10 +113,10 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 		qml_rights_require(QML_CAN_ENQUEUE, request->queue);
 		return;
 	}
-	qml_table_open(&live, qml_catalog()->live, RowExclusiveLock);
 	jobs = palloc(sizeof(QmlJob) * nrows);
 	rows = palloc(sizeof(TupleTableSlot *) * nrows);
 	prepare_job(request, &jobs[0]);
+	qml_table_open(&live, qml_catalog()->live, RowExclusiveLock);
 	for (int i = 0; i < nrows; i++)
 	{
 		jobs[i] = jobs[0];

@@ -22,6 +22,7 @@
 #include "commands/extension.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -211,6 +212,13 @@ close_doors(Oid grantee)
 	run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s", QML_SCHEMA, role));
 }
 
+/* One at a time: two GRANTs on the same function collide. */
+static void
+become_only_granter(void)
+{
+	LockRelationOid(qml_catalog()->acl, ShareRowExclusiveLock);
+}
+
 /* $1 grantee, $2 capability, $3 queue, $4 the current user. */
 static void
 change_row(const char *sql, Oid grantee, QmlCapability capability, const char *queue, Oid grantor,
@@ -232,6 +240,7 @@ qml_grant_give(Oid grantee, QmlCapability capability, const char *queue)
 	Oid grantor = GetUserId();
 	QmlSpi spi;
 
+	become_only_granter();
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	change_row("INSERT INTO qml.acl (grantee, capability, queue, grantor) "
 			   "VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
@@ -281,6 +290,7 @@ qml_grant_take(Oid grantee, QmlCapability capability, const char *queue)
 	Oid grantor = GetUserId();
 	QmlSpi spi;
 
+	become_only_granter();
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	change_row("DELETE FROM qml.acl WHERE grantee = $1 AND capability = $2 "
 			   "AND (queue = $3 OR $3 IS NULL) AND $4 IS NOT NULL",
@@ -299,6 +309,7 @@ qml_grant_forget_queue(const char *queue)
 	QmlSpi spi;
 	uint64 rows;
 
+	become_only_granter();
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	rows = qml_spi_execute("DELETE FROM qml.acl WHERE queue = $1 RETURNING grantee", 1, &type,
 						   &value, NULL, SPI_OK_DELETE_RETURNING);

@@ -5,8 +5,8 @@
  * A partition covers a day of expires_at, or thirty days where that lies more
  * than 45 days ahead; days begin at midnight UTC.  Neighbours never overlap: a
  * new partition is cut to the gap it is made for.  Maintenance makes partitions
- * ahead of need; whoever finishes a job and finds none makes it then, as the
- * owner of the tables.
+ * ahead of need, and so does whoever creates or alters a queue; whoever finishes a
+ * job and finds none makes it then, as the owner of the tables.
  *
  * Making one takes ShareUpdateExclusiveLock on qml.history, which stops neither
  * readers nor writers.  Dropping an expired one needs AccessExclusiveLock on both;
@@ -24,6 +24,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
+#include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
@@ -39,6 +40,7 @@
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
@@ -130,18 +132,54 @@ find_leaf(TimestampTz at)
 	return found;
 }
 
+/* A time as a literal that means the same in every session. */
 static char *
 format_bound(TimestampTz time)
 {
 	struct pg_tm tm;
 	fsec_t fsec;
 
-	/* Bounds are whole days, UTC. */
 	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 				 errmsg("timestamp out of range")));
-	return psprintf("%04d-%02d-%02d", tm.tm_year, tm.tm_mon, tm.tm_mday);
+	return psprintf("%04d-%02d-%02d %02d:%02d:%02d.%06d+00", tm.tm_year, tm.tm_mon, tm.tm_mday,
+					tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
+}
+
+/* A name by the day of the lower bound that nothing in the schema has. */
+static char *
+choose_name(const char *lower)
+{
+	Oid schema = qml_catalog()->schema;
+	char *base = psprintf("history_p%.4s%.2s%.2s", lower, lower + 5, lower + 8);
+	char *name = base;
+
+	for (int i = 2; OidIsValid(get_relname_relid(name, schema)) ||
+					OidIsValid(get_relname_relid(psprintf("%s_id", name), schema));
+		 i++)
+		name = psprintf("%s_%d", base, i);
+	return name;
+}
+
+/*
+ * A query over qml.history that is open in this session keeps it from being
+ * altered; PostgreSQL's own message would not say what to do.
+ */
+static void
+check_not_in_use(void)
+{
+	Relation history = table_open(qml_catalog()->history, NoLock);
+	bool in_use = history->rd_refcnt > 1;
+
+	table_close(history, NoLock);
+	if (in_use)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot make a partition of \"%s.history\" while a query over it is open "
+						"in this session",
+						QML_SCHEMA),
+				 errhint("Call qml_cleanup() before, which makes partitions ahead of need.")));
 }
 
 /*
@@ -175,9 +213,10 @@ static void
 create_leaf(TimestampTz lower, TimestampTz upper)
 {
 	char *from = format_bound(lower);
-	char *name = psprintf("history_p%.4s%.2s%.2s", from, from + 5, from + 8);
+	char *name = choose_name(from);
 	QmlSpi spi;
 
+	check_not_in_use();
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	/* Rows are added once and go with the partition: nothing to vacuum but for age. */
 	(void) qml_spi_execute(psprintf("CREATE TABLE qml.%s (LIKE qml.history INCLUDING COMMENTS) "
@@ -188,7 +227,7 @@ create_leaf(TimestampTz lower, TimestampTz upper)
 	(void) qml_spi_execute(psprintf("CREATE INDEX %s_id ON qml.%s (id)", name, name), 0, NULL, NULL,
 						   NULL, SPI_OK_UTILITY);
 	(void) qml_spi_execute(psprintf("ALTER TABLE qml.history ATTACH PARTITION qml.%s "
-									"FOR VALUES FROM ('%s 00:00:00+00') TO ('%s 00:00:00+00')",
+									"FOR VALUES FROM ('%s') TO ('%s')",
 									name, from, format_bound(upper)),
 						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
 	qml_spi_end(&spi);
@@ -317,7 +356,73 @@ qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode, QmlT
 	return false;
 }
 
-/* Makes the partitions that will be needed soon; returns how many. */
+/*
+ * What maintenance does to one partition.  One that cannot be made or dropped (a
+ * view depends on it, an event trigger forbids it) must not stop the rest: that is
+ * undone, and told in a warning.
+ */
+typedef struct Step
+{
+	bool (*run)(struct Step *step);
+	TimestampTz at; /* a time to make the partition for */
+	Oid leaf;		/* a partition to drop */
+	int64 rows;
+} Step;
+
+static void
+warn_of_failure(void)
+{
+	ErrorData *error = CopyErrorData();
+
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
+		ReThrowError(error);
+	FlushErrorState();
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("could not make or drop a partition of \"%s.history\"", QML_SCHEMA),
+			 errdetail("%s", error->message),
+			 error->hint ? errhint("%s", error->hint) : 0));
+}
+
+static bool
+run_step(Step *step)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		done = step->run(step);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(oldcontext);
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(oldcontext);
+		CurrentResourceOwner = oldowner;
+		warn_of_failure();
+		done = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	return done;
+}
+
+static bool
+make_step(Step *step)
+{
+	return ensure_leaf(step->at, false);
+}
+
+/*
+ * Makes the partitions that will be needed soon, as far as nobody else is making
+ * any; returns how many.
+ */
 int
 qml_history_prepare(void)
 {
@@ -333,7 +438,9 @@ qml_history_prepare(void)
 			continue;
 		for (int day = 0; day <= AHEAD_DAYS; day++)
 		{
-			if (ensure_leaf(now + ttl + day * USECS_PER_DAY, false))
+			Step step = {.run = make_step, .at = now + ttl + day * USECS_PER_DAY};
+
+			if (!OidIsValid(find_leaf(step.at).leaf) && run_step(&step))
 				made++;
 		}
 	}
@@ -393,35 +500,42 @@ lock_if_free(Oid relid)
 	return false;
 }
 
+static bool
+is_partition(Oid leaf)
+{
+	return get_rel_relispartition(leaf) &&
+		   get_partition_parent(leaf, true) == qml_catalog()->history;
+}
+
 /* Drops one partition if nobody is using it. */
 static bool
-drop_leaf(Oid leaf)
+drop_step(Step *step)
 {
 	Oid history = qml_catalog()->history;
 	ObjectAddress object;
 
 	if (!lock_if_free(history))
 		return false;
-	if (!lock_if_free(leaf))
+	if (!lock_if_free(step->leaf))
 	{
 		UnlockRelationOid(history, AccessExclusiveLock);
 		return false;
 	}
-	/* The lock let news in: somebody else may have dropped it. */
-	if (get_rel_name(leaf) == NULL)
+	/* The locks let news in: somebody else may have dropped or detached it. */
+	if (!is_partition(step->leaf))
 	{
-		UnlockRelationOid(leaf, AccessExclusiveLock);
+		UnlockRelationOid(step->leaf, AccessExclusiveLock);
 		UnlockRelationOid(history, AccessExclusiveLock);
 		return false;
 	}
 
-	ObjectAddressSet(object, RelationRelationId, leaf);
+	ObjectAddressSet(object, RelationRelationId, step->leaf);
 	performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
 	CommandCounterIncrement();
 	return true;
 }
 
-/* Partitions that ended before now, in no order. */
+/* Partitions that ended before now, in the order of time. */
 static List *
 expired_leaves(void)
 {
@@ -449,17 +563,24 @@ expired_leaves(void)
 int64
 qml_history_expire(int *partitions)
 {
+	List *leaves = expired_leaves();
+	int nleaves = list_length(leaves);
+	Step *steps = palloc(sizeof(Step) * Max(nleaves, 1));
 	int64 rows = 0;
-	ListCell *lc;
 
-	*partitions = 0;
-	foreach(lc, expired_leaves())
+	/* Counted before the first lock is taken, which stops everybody else. */
+	for (int i = 0; i < nleaves; i++)
 	{
-		int64 in_leaf = count_rows(lfirst_oid(lc));
+		Oid leaf = list_nth_oid(leaves, i);
 
-		if (!drop_leaf(lfirst_oid(lc)))
+		steps[i] = (Step){.run = drop_step, .leaf = leaf, .rows = count_rows(leaf)};
+	}
+	*partitions = 0;
+	for (int i = 0; i < nleaves; i++)
+	{
+		if (!run_step(&steps[i]))
 			continue;
-		rows += in_leaf;
+		rows += steps[i].rows;
 		(*partitions)++;
 		QML_FAULT("cleanup.mid_batch");
 	}

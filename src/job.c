@@ -303,7 +303,10 @@ qml_job_to_row(const QmlJob *job, bool contents)
 	return row;
 }
 
-/* Appends the current attempt to the job's errors. */
+/*
+ * Appends the current attempt to the job's errors; of very many the oldest go, so
+ * that a job which fails for ever does not grow for ever.
+ */
 void
 qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
 {
@@ -324,8 +327,14 @@ qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
 	(void) pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	entry = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
 
-	job->errors = job->errors == (Datum) 0 ? entry :
-											 DirectFunctionCall2(jsonb_concat, job->errors, entry);
+	if (job->errors == (Datum) 0)
+	{
+		job->errors = entry;
+		return;
+	}
+	job->errors = DirectFunctionCall2(jsonb_concat, job->errors, entry);
+	while (JB_ROOT_COUNT(DatumGetJsonbP(job->errors)) > QML_MAX_ERRORS)
+		job->errors = DirectFunctionCall2(jsonb_delete_idx, job->errors, Int32GetDatum(0));
 }
 
 char *

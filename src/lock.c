@@ -3,19 +3,33 @@
  *		Named locks with an owner, an end and a fencing number.
  *
  * A lock is a row of qml.lock, so it commits and rolls back with the caller's
- * transaction; two transactions that decide about the same lock wait for one
- * another.  Fencing numbers come from a sequence: they only grow, for each lock,
- * also when it was released or expired in between.  Time is the server's clock.
+ * transaction.  Whoever decides about a lock first takes an object lock that
+ * stands for its name, to the end of the transaction: what is decided, the time
+ * it counts from and the number it draws then come after everything that was
+ * decided before.  Fencing numbers come from a sequence: they only grow, for each
+ * lock, also when it was released or expired in between.  Time is the server's
+ * clock.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
 #include "lock.h"
 #include "spi.h"
+
+/* Two names may share a number: they wait for one another, which does no harm. */
+static void
+become_decider(const char *resource)
+{
+	uint32 number = hash_bytes((const unsigned char *) resource, strlen(resource));
+
+	LockDatabaseObject(qml_catalog()->lock, number, 0, ExclusiveLock);
+}
 
 /*
  * Takes the lock, takes it over when it has expired, or refreshes it for the
@@ -25,12 +39,16 @@ bool
 qml_lock_take(const char *resource, const char *owner, int64 ttl, int64 *fence)
 {
 	Oid types[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-	TimestampTz now = GetCurrentTimestamp();
-	Datum values[] = {CStringGetTextDatum(resource), CStringGetTextDatum(owner),
-					  TimestampTzGetDatum(now), TimestampTzGetDatum(now + ttl)};
+	Datum values[] = {CStringGetTextDatum(resource), CStringGetTextDatum(owner), 0, 0};
+	TimestampTz now;
 	QmlSpi spi;
 	bool taken;
 	bool isnull;
+
+	become_decider(resource);
+	now = GetCurrentTimestamp();
+	values[2] = TimestampTzGetDatum(now);
+	values[3] = TimestampTzGetDatum(now + ttl);
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	taken = qml_spi_execute("INSERT INTO qml.lock AS l "
@@ -58,12 +76,13 @@ bool
 qml_lock_release(const char *resource, const char *owner)
 {
 	Oid types[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID};
-	Datum values[] = {CStringGetTextDatum(resource), CStringGetTextDatum(owner),
-					  TimestampTzGetDatum(GetCurrentTimestamp())};
+	Datum values[] = {CStringGetTextDatum(resource), CStringGetTextDatum(owner), 0};
 	QmlSpi spi;
 	bool held;
 	bool isnull;
 
+	become_decider(resource);
+	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	held = qml_spi_execute("DELETE FROM qml.lock l WHERE l.resource = $1 AND l.owner = $2 "
 						   "RETURNING l.expires_at > $3",

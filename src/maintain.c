@@ -15,6 +15,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
@@ -25,6 +26,36 @@
 #include "spi.h"
 #include "transition.h"
 
+static MemoryContext
+create_row_context(void)
+{
+	return AllocSetContextCreate(CurrentMemoryContext, "qml row", ALLOCSET_DEFAULT_SIZES);
+}
+
+/* Changes the job in live.slot; false if somebody else is faster. */
+static bool
+change_row(QmlWriter *writer, MemoryContext row_context,
+		   void (*change)(QmlJob *job, TimestampTz now), TimestampTz now)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(row_context);
+	QmlJob job;
+	bool changed;
+
+	CHECK_FOR_INTERRUPTS();
+	qml_job_from_live(writer->live.slot, &job);
+	change(&job, now);
+	changed = qml_writer_put(writer, &job, false) == TM_Ok;
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextReset(row_context);
+	return changed;
+}
+
+static void
+enqueue_again(QmlJob *job, TimestampTz now)
+{
+	qml_transition_set(job, QML_ENQUEUED, now);
+}
+
 /* Enqueues up to max jobs that are due, the longest due first; returns how many. */
 int
 qml_maintain_promote(int max)
@@ -34,6 +65,7 @@ qml_maintain_promote(int max)
 	Relation due;
 	IndexScanDesc scan;
 	ScanKeyData key;
+	MemoryContext row_context = create_row_context();
 	int count = 0;
 
 	(void) qml_catalog_to_work();
@@ -44,13 +76,8 @@ qml_maintain_promote(int max)
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (count < max && index_getnext_slot(scan, ForwardScanDirection, writer.live.slot))
 	{
-		QmlJob job;
-
-		CHECK_FOR_INTERRUPTS();
-		qml_job_from_live(writer.live.slot, &job);
 		QML_FAULT("promote.after_select");
-		qml_transition_set(&job, QML_ENQUEUED, now);
-		if (qml_writer_put(&writer, &job, false) == TM_Ok)
+		if (change_row(&writer, row_context, enqueue_again, now))
 			count++;
 	}
 	index_endscan(scan);
@@ -81,21 +108,18 @@ take_back(int max, bool (*over)(TupleTableSlot *slot, TimestampTz now),
 	TimestampTz now = GetCurrentTimestamp();
 	QmlWriter writer;
 	TableScanDesc scan;
+	MemoryContext row_context = create_row_context();
 	int count = 0;
 
 	qml_writer_open(&writer, false);
 	scan = table_beginscan(writer.live.rel, qml_writer_snapshot(&writer), 0, NULL);
 	while (count < max && table_scan_getnextslot(scan, ForwardScanDirection, writer.live.slot))
 	{
-		QmlJob job;
-
 		CHECK_FOR_INTERRUPTS();
 		if (!over(writer.live.slot, now))
 			continue;
-		qml_job_from_live(writer.live.slot, &job);
 		QML_FAULT("reclaim.after_select");
-		change(&job, now);
-		if (qml_writer_put(&writer, &job, false) == TM_Ok)
+		if (change_row(&writer, row_context, change, now))
 			count++;
 	}
 	table_endscan(scan);
@@ -165,12 +189,6 @@ static bool
 is_processing(TupleTableSlot *slot, TimestampTz now)
 {
 	return qml_job_live_state(slot) == QML_PROCESSING;
-}
-
-static void
-enqueue_again(QmlJob *job, TimestampTz now)
-{
-	qml_transition_set(job, QML_ENQUEUED, now);
 }
 
 /*

@@ -295,8 +295,9 @@ static const QmlOption queue_options[] = {{"max_retries", read_max_retries},
 										  {"retry", read_retry},
 										  {NULL, NULL}};
 
+/* A queue that says nothing. */
 void
-qml_option_parse_queue(Jsonb *options, QmlQueueOptions *into)
+qml_option_default_queue(QmlQueueOptions *into)
 {
 	into->max_retries = -1;
 	into->timeout_ms = -1;
@@ -304,7 +305,12 @@ qml_option_parse_queue(Jsonb *options, QmlQueueOptions *into)
 	into->succeeded_ttl = -1;
 	into->failed_ttl = -1;
 	into->retry = qml_retry_default;
+}
 
+void
+qml_option_parse_queue(Jsonb *options, QmlQueueOptions *into)
+{
+	qml_option_default_queue(into);
 	if (!JB_ROOT_IS_OBJECT(options))
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_INVALID_OPTION),

@@ -34,6 +34,7 @@ extern int64 qml_option_lease(const char *path, JsonbValue *value);
 extern TimestampTz qml_option_time(const char *path, JsonbValue *value);
 extern text *qml_option_name(const char *path, JsonbValue *value);
 extern text *qml_option_text(const char *path, JsonbValue *value, int maxlen);
+extern void qml_option_default_queue(QmlQueueOptions *into);
 extern void qml_option_parse_queue(Jsonb *options, QmlQueueOptions *into);
 
 #endif

@@ -37,6 +37,9 @@ typedef enum QmlState
 #define QML_MAX_ERROR		8192
 #define QML_MAX_STACK_TRACE 16384
 
+/* Failed attempts of a job that are kept: the last ones. */
+#define QML_MAX_ERRORS 100
+
 #define QML_MAX_BATCH	10000
 #define QML_MAX_RETRIES 1000
 

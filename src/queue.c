@@ -12,14 +12,16 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
-#include "mb/pg_wchar.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/memutils.h"
 
 #include "cache.h"
 #include "catalog.h"
+#include "errcodes.h"
 #include "guc.h"
 #include "queue.h"
 #include "spi.h"
@@ -32,56 +34,135 @@ typedef struct QueueById
 
 typedef struct QueueByName
 {
-	char name[QML_MAX_QUEUE_NAME * MAX_MULTIBYTE_CHAR_LEN + 1]; /* hash key */
+	const char *name; /* hash key: the string, not the pointer */
 	QmlQueue *queue;
 } QueueByName;
 
-static HTAB *queues_by_id;
-static HTAB *queues_by_name;
+/* Made once; entries are changed in place, because callers hold pointers to them. */
+static HTAB *queues_by_id = NULL;
+static HTAB *queues_by_name = NULL;
 
-static QmlQueue *
-read_queue(HeapTuple tuple, TupleDesc desc)
+static uint32
+hash_name(const void *key, Size keysize)
 {
-	QmlQueue *queue = palloc(sizeof(QmlQueue));
-	bool isnull;
+	const char *name = *(const char *const *) key;
 
-	queue->id = DatumGetInt32(heap_getattr(tuple, 1, desc, &isnull));
-	queue->name = TextDatumGetCString(heap_getattr(tuple, 2, desc, &isnull));
-	queue->paused = DatumGetBool(heap_getattr(tuple, 3, desc, &isnull));
-	queue->dropped = DatumGetBool(heap_getattr(tuple, 4, desc, &isnull));
-	qml_option_parse_queue(DatumGetJsonbP(heap_getattr(tuple, 5, desc, &isnull)), &queue->options);
-	return queue;
+	return hash_bytes((const unsigned char *) name, strlen(name));
 }
 
-static HTAB *
-create_hash(const char *name, Size keysize, Size entrysize, int flags)
+static int
+match_names(const void *a, const void *b, Size keysize)
 {
-	HASHCTL control = {.keysize = keysize, .entrysize = entrysize, .hcxt = CurrentMemoryContext};
-
-	return hash_create(name, 64, &control, HASH_ELEM | HASH_CONTEXT | flags);
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
 }
 
 static void
+create_hashes(void)
+{
+	HASHCTL by_id = {.keysize = sizeof(int),
+					 .entrysize = sizeof(QueueById),
+					 .hcxt = TopMemoryContext};
+	HASHCTL by_name = {.keysize = sizeof(const char *),
+					   .entrysize = sizeof(QueueByName),
+					   .hash = hash_name,
+					   .match = match_names,
+					   .hcxt = TopMemoryContext};
+
+	queues_by_id = hash_create("qml queues by id", 64, &by_id,
+							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	queues_by_name = hash_create("qml queues by name", 64, &by_name,
+								 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+}
+
+/* Takes every queue for gone until its row is read. */
+static void
 start_queues(void)
 {
-	queues_by_id = create_hash("qml queues by id", sizeof(int), sizeof(QueueById), HASH_BLOBS);
-	queues_by_name = create_hash("qml queues by name", sizeof(((QueueByName *) 0)->name),
-								 sizeof(QueueByName), HASH_STRINGS);
+	HASH_SEQ_STATUS status;
+	QueueById *entry;
+
+	if (queues_by_name == NULL)
+		create_hashes();
+	hash_seq_init(&status, queues_by_id);
+	while ((entry = hash_seq_search(&status)) != NULL)
+		entry->queue->gone = true;
+}
+
+/* The entry of a queue; a new one is complete before it is entered. */
+static QmlQueue *
+enter_queue(int id, const char *name)
+{
+	QueueById *entry = hash_search(queues_by_id, &id, HASH_FIND, NULL);
+	QmlQueue *queue;
+
+	if (entry && strcmp(entry->queue->name, name) == 0)
+		return entry->queue;
+	queue = MemoryContextAllocZero(TopMemoryContext, sizeof(QmlQueue));
+	queue->id = id;
+	queue->name = MemoryContextStrdup(TopMemoryContext, name);
+	queue->gone = true;
+	entry = hash_search(queues_by_id, &id, HASH_ENTER, NULL);
+	entry->queue = queue;
+	return queue;
+}
+
+/*
+ * Options that somebody wrote by hand may be wrong: that must not stop all queues,
+ * nor this one.
+ */
+static void
+read_options(QmlQueue *queue, Datum options)
+{
+	MemoryContext context = CurrentMemoryContext;
+	QmlQueueOptions parsed;
+
+	PG_TRY();
+	{
+		qml_option_parse_queue(DatumGetJsonbP(options), &parsed);
+		queue->options = parsed;
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		/* Only what the parser says about a value; nothing else is caught here. */
+		if (error->sqlerrcode != ERRCODE_QML_INVALID_OPTION)
+			PG_RE_THROW();
+		FlushErrorState();
+		ereport(WARNING,
+				(errcode(ERRCODE_QML_INVALID_OPTION),
+				 errmsg("options of queue \"%s\" are invalid, the settings hold", queue->name),
+				 errdetail("%s", error->message)));
+		qml_option_default_queue(&queue->options);
+	}
+	PG_END_TRY();
 }
 
 static void
 add_queue(HeapTuple tuple, TupleDesc desc)
 {
-	QmlQueue *queue = read_queue(tuple, desc);
-	QueueById *by_id = hash_search(queues_by_id, &queue->id, HASH_ENTER, NULL);
-	QueueByName *by_name = hash_search(queues_by_name, queue->name, HASH_ENTER, NULL);
+	bool isnull;
+	int id = DatumGetInt32(heap_getattr(tuple, 1, desc, &isnull));
+	char *name = TextDatumGetCString(heap_getattr(tuple, 2, desc, &isnull));
+	QmlQueue *queue = enter_queue(id, name);
+	const char *key = queue->name;
+	QueueByName *by_name;
 
-	by_id->queue = queue;
+	queue->paused = DatumGetBool(heap_getattr(tuple, 3, desc, &isnull));
+	queue->dropped = DatumGetBool(heap_getattr(tuple, 4, desc, &isnull));
+	read_options(queue, heap_getattr(tuple, 5, desc, &isnull));
+	queue->gone = false;
+
+	/* A name may have come back with another id, after a rollback. */
+	by_name = hash_search(queues_by_name, &key, HASH_ENTER, NULL);
+	by_name->name = queue->name;
 	by_name->queue = queue;
+	pfree(name);
 }
 
 static QmlCache queue_cache = {
-	.name = "queues",
 	.start = start_queues,
 	.add = add_queue,
 };
@@ -105,8 +186,8 @@ qml_queue_by_name(const char *name)
 	QueueByName *entry;
 
 	refresh_queues();
-	entry = hash_search(queues_by_name, name, HASH_FIND, NULL);
-	return entry && !entry->queue->dropped ? entry->queue : NULL;
+	entry = hash_search(queues_by_name, &name, HASH_FIND, NULL);
+	return entry && !entry->queue->gone && !entry->queue->dropped ? entry->queue : NULL;
 }
 
 /* NULL when there is no such queue, not yet or not any more. */
@@ -117,7 +198,7 @@ qml_queue_find(int id)
 
 	refresh_queues();
 	entry = hash_search(queues_by_id, &id, HASH_FIND, NULL);
-	return entry ? entry->queue : NULL;
+	return entry && !entry->queue->gone ? entry->queue : NULL;
 }
 
 /* The queue of a job; dropped ones too, which finished jobs may belong to. */
@@ -156,13 +237,6 @@ qml_queue_lock(const char *name, LOCKMODE mode)
 	return NULL;
 }
 
-/* Keeps a queue that a job belongs to from being dropped before this commits. */
-void
-qml_queue_keep(int id)
-{
-	LockDatabaseObject(qml_catalog()->queue, id, 0, AccessShareLock);
-}
-
 static void
 create_queue(const char *name)
 {
@@ -182,14 +256,16 @@ create_queue(const char *name)
 
 /* The queue to add jobs to, locked against being dropped; created when missing. */
 const QmlQueue *
-qml_queue_to_enqueue(const char *name)
+qml_queue_to_enqueue(const char *name, bool *created)
 {
 	const QmlQueue *queue;
 
+	*created = false;
 	while ((queue = qml_queue_lock(name, AccessShareLock)) == NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
 		create_queue(name);
+		*created = true;
 	}
 	return queue;
 }
@@ -255,6 +331,8 @@ qml_queue_ttls(void)
 	hash_seq_init(&status, queues_by_id);
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{
+		if (entry->queue->gone)
+			continue;
 		ttls = add_ttl(ttls, qml_queue_ttl(entry->queue, false));
 		ttls = add_ttl(ttls, qml_queue_ttl(entry->queue, true));
 	}

@@ -5,17 +5,22 @@
 #ifndef QML_QUEUE_H
 #define QML_QUEUE_H
 
+#include "nodes/pg_list.h"
 #include "storage/lockdefs.h"
 
 #include "option.h"
 
-/* Pointers hold to the end of the transaction, also when the queue changes. */
+/*
+ * Pointers hold for the session and show the queue as it was last read.  Of a
+ * queue that is not there (any more, or never was committed) only they are left.
+ */
 typedef struct QmlQueue
 {
 	int id;
 	char *name;
 	bool paused;
 	bool dropped;
+	bool gone; /* no row: not committed, or deleted by hand */
 	QmlQueueOptions options;
 } QmlQueue;
 
@@ -23,9 +28,8 @@ extern void qml_queue_init(void);
 extern const QmlQueue *qml_queue_by_name(const char *name);
 extern const QmlQueue *qml_queue_find(int id);
 extern const QmlQueue *qml_queue_by_id(int id);
-extern const QmlQueue *qml_queue_to_enqueue(const char *name);
+extern const QmlQueue *qml_queue_to_enqueue(const char *name, bool *created);
 extern const QmlQueue *qml_queue_lock(const char *name, LOCKMODE mode);
-extern void qml_queue_keep(int id);
 
 extern int qml_queue_max_retries(const QmlQueue *queue);
 extern int qml_queue_timeout_ms(const QmlQueue *queue);

@@ -19,6 +19,7 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #include "cache.h"
@@ -50,6 +51,8 @@ typedef struct Answer
 
 const char *const qml_capability_names[QML_CAPABILITIES] = {"enqueue", "work", "monitor", "admin"};
 
+/* All that is remembered; nobody holds pointers into it while it is read again. */
+static MemoryContext rights_context = NULL;
 static List *grants;
 static HTAB *answers;
 
@@ -82,10 +85,14 @@ read_grant(HeapTuple tuple, TupleDesc desc)
 static void
 start_rights(void)
 {
-	HASHCTL control = {.keysize = sizeof(AnswerKey),
-					   .entrysize = sizeof(Answer),
-					   .hcxt = CurrentMemoryContext};
+	HASHCTL control = {.keysize = sizeof(AnswerKey), .entrysize = sizeof(Answer)};
 
+	if (rights_context)
+		MemoryContextReset(rights_context);
+	else
+		rights_context = AllocSetContextCreate(TopMemoryContext, "qml rights",
+											   ALLOCSET_SMALL_SIZES);
+	control.hcxt = rights_context;
 	grants = NIL;
 	answers = hash_create("qml rights", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
@@ -93,11 +100,13 @@ start_rights(void)
 static void
 add_grant(HeapTuple tuple, TupleDesc desc)
 {
+	MemoryContext oldcontext = MemoryContextSwitchTo(rights_context);
+
 	grants = lappend(grants, read_grant(tuple, desc));
+	MemoryContextSwitchTo(oldcontext);
 }
 
 static QmlCache rights_cache = {
-	.name = "rights",
 	.start = start_rights,
 	.add = add_grant,
 };

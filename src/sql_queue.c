@@ -12,6 +12,7 @@
 #include "args.h"
 #include "compat.h"
 #include "grant.h"
+#include "history.h"
 #include "manage.h"
 #include "qml.h"
 #include "rights.h"
@@ -44,6 +45,7 @@ Datum
 qml_create_queue(PG_FUNCTION_ARGS)
 {
 	qml_manage_create(read_name(fcinfo), read_options(fcinfo));
+	(void) qml_history_prepare();
 	PG_RETURN_VOID();
 }
 
@@ -51,6 +53,7 @@ Datum
 qml_alter_queue(PG_FUNCTION_ARGS)
 {
 	qml_manage_alter(read_name(fcinfo), read_options(fcinfo));
+	(void) qml_history_prepare();
 	PG_RETURN_VOID();
 }
 

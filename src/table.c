@@ -23,6 +23,7 @@
 static void
 set_up(QmlTable *table, Relation rel)
 {
+	table->context = CurrentMemoryContext;
 	table->rel = rel;
 	table->slot = table_slot_create(rel, NULL);
 	table->row = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
@@ -86,8 +87,9 @@ open_indexes(QmlTable *table)
 
 	if (table->indexes)
 		return;
+	oldcontext = MemoryContextSwitchTo(table->context);
 	table->estate = CreateExecutorState();
-	oldcontext = MemoryContextSwitchTo(table->estate->es_query_cxt);
+	MemoryContextSwitchTo(table->estate->es_query_cxt);
 	table->indexes = makeNode(ResultRelInfo);
 	InitResultRelInfo(table->indexes, table->rel, 0, NULL, 0);
 	ExecOpenIndices(table->indexes, false);
@@ -134,9 +136,33 @@ qml_table_insert_many(QmlTable *table, TupleTableSlot **rows, int count)
 }
 
 /*
+ * heap_update() leaves at once when it shall not wait and the row is being
+ * changed, but asserts that nobody asks for that.  Servers with assertions, which
+ * only tests use, get the row by a lock that does not wait; others are spared the
+ * WAL record of the lock.
+ */
+static TM_Result
+lock_without_waiting(QmlTable *table, ItemPointer tid, Snapshot snapshot)
+{
+#ifdef USE_ASSERT_CHECKING
+	TupleTableSlot *locked = table_slot_create(table->rel, NULL);
+	TM_FailureData failure;
+	TM_Result result;
+
+	result = table_tuple_lock(table->rel, tid, snapshot, locked, GetCurrentCommandId(true),
+							  LockTupleNoKeyExclusive, LockWaitSkip, 0, &failure);
+	ExecDropSingleTupleTableSlot(locked);
+	return result;
+#else
+	return TM_Ok;
+#endif
+}
+
+/*
  * Replaces the row at tid.  TM_Ok, or the reason why not: somebody else changed
  * it (TM_Updated, TM_Deleted), is changing it and wait is false
- * (TM_BeingModified), or this command did already (TM_SelfModified).
+ * (TM_BeingModified, TM_WouldBlock), or this command did already
+ * (TM_SelfModified).
  */
 TM_Result
 qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row, Snapshot snapshot,
@@ -147,6 +173,15 @@ qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row, Snapshot
 	QmlUpdateIndexes update_indexes;
 	TM_Result result;
 
+	if (!wait)
+	{
+		result = lock_without_waiting(table, tid, snapshot);
+		if (result != TM_Ok)
+			return result;
+#ifdef USE_ASSERT_CHECKING
+		wait = true; /* the row is this transaction's */
+#endif
+	}
 	result = table_tuple_update(table->rel, tid, row, GetCurrentCommandId(true), snapshot,
 								InvalidSnapshot, wait, &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok && update_indexes != QML_UPDATE_NO_INDEXES)
@@ -171,6 +206,7 @@ qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait)
 Snapshot
 qml_table_snapshot(void)
 {
+	PreventCommandIfParallelMode("a function of qml");
 	CommandCounterIncrement();
 	if (IsolationUsesXactSnapshot())
 		return RegisterSnapshot(GetTransactionSnapshot());

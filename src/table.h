@@ -12,6 +12,7 @@
 /* An open table.  `indexes` is opened by the first write that needs it. */
 typedef struct QmlTable
 {
+	MemoryContext context; /* what is opened later lives there too */
 	Relation rel;
 	TupleTableSlot *slot; /* the row read last; pins its page */
 	TupleTableSlot *row;  /* virtual, for a row to be written */

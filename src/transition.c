@@ -196,33 +196,50 @@ static void
 open_leaf(QmlWriter *writer, TimestampTz expires_at)
 {
 	Oid leaf = qml_history_leaf_for(expires_at);
+	MemoryContext oldcontext;
 
 	if (writer->leaf_open && writer->leaf_oid == leaf)
 		return;
 	close_leaf(writer);
+	oldcontext = MemoryContextSwitchTo(writer->live.context);
 	/* Cannot be dropped before it is locked: it is not expired. */
 	qml_table_open(&writer->leaf, leaf, RowExclusiveLock);
 	writer->leaf_oid = leaf;
 	writer->leaf_open = true;
 	if (writer->pending == NULL)
 		writer->pending = palloc(sizeof(TupleTableSlot *) * MAX_PENDING);
+	MemoryContextSwitchTo(oldcontext);
 }
 
-/* Puts a finished job, whose row is gone from qml.live, into history. */
-static void
-store_finished(QmlWriter *writer, const QmlJob *job)
+/* An empty slot for a row of the open partition. */
+static TupleTableSlot *
+next_pending(QmlWriter *writer)
 {
-	TupleTableSlot *row;
-
-	/* A time to live of 0: not kept. */
-	if (job->expires_at <= job->finished_at)
-		return;
-	open_leaf(writer, job->expires_at);
 	if (writer->npending == writer->nslots)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(writer->live.context);
+
 		writer->pending[writer->nslots++] = MakeSingleTupleTableSlot(RelationGetDescr(
 																		 writer->leaf.rel),
 																	 &TTSOpsVirtual);
-	row = writer->pending[writer->npending++];
+		MemoryContextSwitchTo(oldcontext);
+	}
+	return writer->pending[writer->npending++];
+}
+
+/* A time to live of 0: not kept. */
+static bool
+is_kept(const QmlJob *job)
+{
+	return job->expires_at > job->finished_at;
+}
+
+/* Puts a finished job, whose row is gone from qml.live, into the open partition. */
+static void
+store_finished(QmlWriter *writer, const QmlJob *job)
+{
+	TupleTableSlot *row = next_pending(writer);
+
 	qml_job_to_history(job, row);
 	if (writer->batch)
 		ExecMaterializeSlot(row); /* outlives the row it was read from */
@@ -246,8 +263,11 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		qml_job_to_live(job, writer->live.row);
 		return qml_table_update(&writer->live, tid, writer->live.row, snapshot, wait);
 	}
+	/* First the partition: making one may wait, and should not while it holds the job. */
+	if (is_kept(job))
+		open_leaf(writer, job->expires_at);
 	result = qml_table_delete(&writer->live, tid, snapshot, wait);
-	if (result == TM_Ok)
+	if (result == TM_Ok && is_kept(job))
 		store_finished(writer, job);
 	return result;
 }
@@ -297,6 +317,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 {
 	ItemPointer tid = &leaf->slot->tts_tid;
 	TM_Result result;
+	bool created;
 
 	if (qml_state_is_final(job->state))
 	{
@@ -304,7 +325,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 		return qml_table_update(leaf, tid, leaf->row, writer->snapshot, true);
 	}
 	/* Revives the queue if it was dropped; finished jobs do not keep it. */
-	(void) qml_queue_to_enqueue(qml_queue_by_id(job->queue_id)->name);
+	(void) qml_queue_to_enqueue(qml_queue_by_id(job->queue_id)->name, &created);
 	result = qml_table_delete(leaf, tid, writer->snapshot, true);
 	if (result == TM_Ok)
 	{

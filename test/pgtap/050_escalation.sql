@@ -427,6 +427,15 @@ BEGIN
 	PERFORM qml_create_queue('ddl', '{"failed_ttl": "2500 days"}');
 	PERFORM qml_enqueue('m', queue => 'ddl', id => '00000000-0000-7000-8000-0000000000e3');
 END $$;
+-- Without the partitions that came with the queue.
+DO $$
+DECLARE
+	leaf regclass;
+BEGIN
+	FOR leaf IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'qml.history'::regclass LOOP
+		EXECUTE format('DROP TABLE %s', leaf);
+	END LOOP;
+END $$;
 CREATE EVENT TRIGGER on_ddl ON ddl_command_end EXECUTE FUNCTION public.on_ddl();
 SET LOCAL test.break_ddl = 'on';
 SELECT pg_temp.ends('t_evil', $$SELECT qml_set_state('00000000-0000-7000-8000-0000000000e3', 'failed')$$, 'T0003',

@@ -137,13 +137,13 @@ SQL
 query($node, 'CREATE DATABASE edge');
 query($node, <<'SQL', 'edge');
 CREATE EXTENSION qml;
-SELECT qml_create_queue('edge', '{"failed_ttl": "3 s"}');
 SELECT format('CREATE TABLE qml.%1$s (LIKE qml.history); CREATE INDEX ON qml.%1$s (id);'
 	'ALTER TABLE qml.history ATTACH PARTITION qml.%1$s FOR VALUES FROM (%2$L) TO (%3$L)',
 	name, lower, upper)
 FROM (SELECT now() + '5 s' AS edge, date_trunc('day', now(), 'UTC') AS day) t,
 	LATERAL (VALUES ('first', day, edge), ('second', edge, day + '1 day')) p (name, lower, upper)
 \gexec
+SELECT qml_create_queue('edge', '{"failed_ttl": "3 s"}');
 SQL
 {
 	my $retrier = $node->background_psql('edge');
