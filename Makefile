@@ -32,7 +32,7 @@ override with_llvm := no
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
-DRIVER_GOALS = check demo demo-stop bench lint format
+DRIVER_GOALS = check demo demo-stop bench lint fuzz format
 driver_goals := $(filter $(DRIVER_GOALS),$(MAKECMDGOALS))
 pgxs_goals := $(filter-out $(DRIVER_GOALS),$(or $(MAKECMDGOALS),all))
 
@@ -58,8 +58,11 @@ bench:
 lint:
 	test/lint/run
 
+fuzz:
+	test/cron/fuzz
+
 format:
-	clang-format -i $(wildcard src/*.[ch] test/client/*.c)
+	clang-format -i $(wildcard src/*.[ch] test/client/*.c test/cron/*.[ch])
 
 else ifneq ($(driver_goals),)
 

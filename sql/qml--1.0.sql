@@ -177,6 +177,88 @@ CREATE SEQUENCE qml.lock_fence;
 REVOKE ALL ON SEQUENCE qml.lock_fence FROM PUBLIC;
 COMMENT ON SEQUENCE qml.lock_fence IS 'fencing numbers of named locks';
 
+CREATE TABLE qml.recurring (
+	id text NOT NULL PRIMARY KEY,
+	created_at timestamptz NOT NULL,
+	updated_at timestamptz NOT NULL,
+	created_by regrole NOT NULL,
+	enabled boolean NOT NULL,
+	next_run_at timestamptz,
+	last_run_at timestamptz,
+	last_job uuid,
+	priority int NOT NULL,
+	max_retries int,
+	timeout_ms int,
+	misfire text NOT NULL,
+	cron text NOT NULL,
+	timezone text NOT NULL,
+	queue text NOT NULL,
+	method text NOT NULL,
+	metadata jsonb,
+	error text,
+	payload jsonb NOT NULL
+) WITH (fillfactor = 70,
+	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+REVOKE ALL ON TABLE qml.recurring FROM PUBLIC;
+CREATE INDEX recurring_due ON qml.recurring (next_run_at) WHERE enabled AND next_run_at IS NOT NULL;
+COMMENT ON TABLE qml.recurring IS 'recurring jobs; read it through the view qml.recurring_job';
+COMMENT ON INDEX qml.recurring_due IS 'schedules in the order in which they fire';
+COMMENT ON COLUMN qml.recurring.id IS 'name of the schedule';
+COMMENT ON COLUMN qml.recurring.created_at IS 'when it was made';
+COMMENT ON COLUMN qml.recurring.updated_at IS 'when its definition changed last';
+COMMENT ON COLUMN qml.recurring.created_by IS 'the role that defined it, by oid; its jobs are enqueued as this role';
+COMMENT ON COLUMN qml.recurring.enabled IS 'whether it fires';
+COMMENT ON COLUMN qml.recurring.next_run_at IS 'the next tick; NULL: never again';
+COMMENT ON COLUMN qml.recurring.last_run_at IS 'the last tick that made a job';
+COMMENT ON COLUMN qml.recurring.last_job IS 'the job of that tick';
+COMMENT ON COLUMN qml.recurring.priority IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring.max_retries IS 'of its jobs; NULL: as the queue says';
+COMMENT ON COLUMN qml.recurring.timeout_ms IS 'of its jobs, milliseconds; NULL: as the queue says';
+COMMENT ON COLUMN qml.recurring.misfire IS 'what becomes of missed ticks: fire_once, skip or fire_all';
+COMMENT ON COLUMN qml.recurring.cron IS 'cron expression';
+COMMENT ON COLUMN qml.recurring.timezone IS 'time zone of the expression, by its full name';
+COMMENT ON COLUMN qml.recurring.queue IS 'name of the queue of its jobs';
+COMMENT ON COLUMN qml.recurring.method IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring.metadata IS 'of its jobs, which get a member "recurring" besides';
+COMMENT ON COLUMN qml.recurring.error IS 'why the last tick made no job; NULL: it did';
+COMMENT ON COLUMN qml.recurring.payload IS 'of its jobs';
+
+-- Ticks that have fired, so that none does twice; kept for a day.
+CREATE TABLE qml.occurrence (
+	occurrence timestamptz NOT NULL,
+	recurring text NOT NULL,
+	job uuid NOT NULL,
+	PRIMARY KEY (occurrence, recurring)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+REVOKE ALL ON TABLE qml.occurrence FROM PUBLIC;
+COMMENT ON TABLE qml.occurrence IS 'ticks of recurring jobs that have fired in the last day';
+COMMENT ON COLUMN qml.occurrence.occurrence IS 'the instant of the tick';
+COMMENT ON COLUMN qml.occurrence.recurring IS 'qml.recurring.id';
+COMMENT ON COLUMN qml.occurrence.job IS 'the job that it made';
+
+-- Heartbeats are HOT updates.  Not dumped: a copy has servers of its own.
+CREATE TABLE qml.registered_server (
+	id text NOT NULL PRIMARY KEY,
+	name text NOT NULL,
+	workers int NOT NULL,
+	queues text[],
+	registered_by regrole NOT NULL,
+	registered_at timestamptz NOT NULL,
+	heartbeat_at timestamptz NOT NULL,
+	dead_at timestamptz
+) WITH (fillfactor = 50,
+	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+REVOKE ALL ON TABLE qml.registered_server FROM PUBLIC;
+COMMENT ON TABLE qml.registered_server IS 'servers outside the database; read it through the view qml.server';
+COMMENT ON COLUMN qml.registered_server.id IS 'id of this registration; workers fetch as <id>/<name>';
+COMMENT ON COLUMN qml.registered_server.name IS 'name that the server gave';
+COMMENT ON COLUMN qml.registered_server.workers IS 'number of its workers';
+COMMENT ON COLUMN qml.registered_server.queues IS 'queues that it works; NULL: all';
+COMMENT ON COLUMN qml.registered_server.registered_by IS 'the role that registered it, by oid';
+COMMENT ON COLUMN qml.registered_server.registered_at IS 'when it registered';
+COMMENT ON COLUMN qml.registered_server.heartbeat_at IS 'when it was heard of last';
+COMMENT ON COLUMN qml.registered_server.dead_at IS 'when it was given up and its jobs were taken back';
+
 CREATE TABLE qml.acl (
 	grantee regrole NOT NULL,
 	capability text NOT NULL CHECK (capability IN ('enqueue', 'work', 'monitor', 'admin')),
@@ -213,15 +295,12 @@ COMMENT ON COLUMN qml.instance.adopted_at IS 'when the extension was created or 
 SELECT pg_catalog.pg_extension_config_dump('qml.queue', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.queue_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.live', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.recurring', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.lock', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.lock_fence', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.acl', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.instance', '');
-
-INSERT INTO qml.instance (system_identifier, database)
-	SELECT s.system_identifier, d.oid
-	FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
-	WHERE d.datname = pg_catalog.current_database();
 
 -- Backends keep queues, rights and the instance in memory.  The trigger tells
 -- them of any change, by qml's functions, by hand, by a restore or by replication.
@@ -255,6 +334,12 @@ ALTER TABLE qml.instance ENABLE ALWAYS TRIGGER invalidate_all;
 COMMENT ON TRIGGER invalidate ON qml.instance IS 'tells all backends that the instance changed';
 COMMENT ON TRIGGER invalidate_all ON qml.instance IS 'tells all backends that the instance changed';
 
+-- After the triggers: the background processes learn of the extension by this row.
+INSERT INTO qml.instance (system_identifier, database)
+	SELECT s.system_identifier, d.oid
+	FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+	WHERE d.datname = pg_catalog.current_database();
+
 -------------------------------------------------------------------------------
 -- Views.  A view's functions run as the reader, so that qml.job_access() sees
 -- who asks; the tables are read as the view's owner.
@@ -269,6 +354,22 @@ CREATE FUNCTION qml.queue_access(queue text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_queue_access' LANGUAGE C STABLE STRICT;
 REVOKE ALL ON FUNCTION qml.queue_access(text) FROM PUBLIC;
 COMMENT ON FUNCTION qml.queue_access(text) IS 'whether the current role has any capability on the queue, or monitors all';
+
+CREATE FUNCTION qml.recurring_access(queue text, created_by regrole) RETURNS int
+	AS 'MODULE_PATHNAME', 'qml_recurring_access' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.recurring_access(text, regrole) FROM PUBLIC;
+COMMENT ON FUNCTION qml.recurring_access(text, regrole) IS 'what the current role sees of a recurring job: 0 nothing, 1 the schedule without its contents, 2 all';
+
+CREATE FUNCTION qml.background_servers(OUT id text, OUT name text, OUT started_at timestamptz,
+	OUT heartbeat_at timestamptz) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'qml_background_servers' LANGUAGE C STABLE;
+REVOKE ALL ON FUNCTION qml.background_servers() FROM PUBLIC;
+COMMENT ON FUNCTION qml.background_servers() IS 'the background processes that work in this database';
+
+CREATE FUNCTION qml.is_alive(heartbeat_at timestamptz, dead_at timestamptz) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_is_alive' LANGUAGE C STABLE;
+REVOKE ALL ON FUNCTION qml.is_alive(timestamptz, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION qml.is_alive(timestamptz, timestamptz) IS 'whether a server has been heard of within qml.dead_server_timeout and was not given up';
 
 CREATE FUNCTION qml.is_admin() RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_is_admin' LANGUAGE C STABLE;
@@ -384,6 +485,60 @@ COMMENT ON COLUMN qml.lock_info.owner IS 'who holds it';
 COMMENT ON COLUMN qml.lock_info.fence IS 'fencing number of this holding';
 COMMENT ON COLUMN qml.lock_info.acquired_at IS 'when this holding began';
 COMMENT ON COLUMN qml.lock_info.expires_at IS 'when anybody else may take it over';
+
+CREATE VIEW qml.recurring_job WITH (security_barrier = true) AS
+SELECT r.id, r.cron, r.timezone, r.method,
+	CASE WHEN qml.recurring_access(r.queue, r.created_by) > 1 THEN r.payload END AS payload,
+	r.queue, r.priority, r.max_retries,
+	r.timeout_ms * interval '1 millisecond' AS timeout,
+	r.misfire,
+	CASE WHEN qml.recurring_access(r.queue, r.created_by) > 1 THEN r.metadata END AS metadata,
+	r.enabled, r.next_run_at, r.last_run_at, r.last_job, r.error,
+	pg_catalog.pg_get_userbyid(r.created_by) AS created_by, r.created_at, r.updated_at
+FROM qml.recurring r
+WHERE qml.recurring_access(r.queue, r.created_by) > 0;
+REVOKE ALL ON TABLE qml.recurring_job FROM PUBLIC;
+COMMENT ON VIEW qml.recurring_job IS 'recurring jobs that the current role may see; payload and metadata are NULL where it may only monitor';
+COMMENT ON COLUMN qml.recurring_job.id IS 'name of the schedule';
+COMMENT ON COLUMN qml.recurring_job.cron IS 'cron expression';
+COMMENT ON COLUMN qml.recurring_job.timezone IS 'time zone of the expression';
+COMMENT ON COLUMN qml.recurring_job.method IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring_job.payload IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring_job.queue IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring_job.priority IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring_job.max_retries IS 'of its jobs; NULL: as the queue says';
+COMMENT ON COLUMN qml.recurring_job.timeout IS 'of its jobs; NULL: as the queue says';
+COMMENT ON COLUMN qml.recurring_job.misfire IS 'what becomes of missed ticks: fire_once, skip or fire_all';
+COMMENT ON COLUMN qml.recurring_job.metadata IS 'of its jobs, which get a member "recurring" besides';
+COMMENT ON COLUMN qml.recurring_job.enabled IS 'whether it fires';
+COMMENT ON COLUMN qml.recurring_job.next_run_at IS 'the next tick; NULL: never again';
+COMMENT ON COLUMN qml.recurring_job.last_run_at IS 'the last tick that made a job';
+COMMENT ON COLUMN qml.recurring_job.last_job IS 'the job of that tick';
+COMMENT ON COLUMN qml.recurring_job.error IS 'why the last tick made no job';
+COMMENT ON COLUMN qml.recurring_job.created_by IS 'the role that defined it, as which its jobs are enqueued';
+COMMENT ON COLUMN qml.recurring_job.created_at IS 'when it was made';
+COMMENT ON COLUMN qml.recurring_job.updated_at IS 'when its definition changed last';
+
+CREATE VIEW qml.server WITH (security_barrier = true) AS
+SELECT s.id, s.name, 'client' AS kind, s.workers, s.queues,
+	pg_catalog.pg_get_userbyid(s.registered_by) AS registered_by,
+	s.registered_at AS started_at, s.heartbeat_at, qml.is_alive(s.heartbeat_at, s.dead_at) AS alive
+FROM qml.registered_server s
+UNION ALL
+SELECT b.id, b.name, 'background', NULL::int, NULL::text[], NULL::name, b.started_at,
+	b.heartbeat_at, qml.is_alive(b.heartbeat_at, NULL)
+FROM qml.background_servers() b;
+REVOKE ALL ON TABLE qml.server FROM PUBLIC;
+COMMENT ON VIEW qml.server IS 'servers: those outside that registered, and the background processes of this database';
+COMMENT ON COLUMN qml.server.id IS 'id of this registration';
+COMMENT ON COLUMN qml.server.name IS 'name that the server gave, or qml.server_name';
+COMMENT ON COLUMN qml.server.kind IS 'client or background';
+COMMENT ON COLUMN qml.server.workers IS 'number of its workers';
+COMMENT ON COLUMN qml.server.queues IS 'queues that it works; NULL: all';
+COMMENT ON COLUMN qml.server.registered_by IS 'the role that registered it; NULL for background processes';
+COMMENT ON COLUMN qml.server.started_at IS 'when it registered or started';
+COMMENT ON COLUMN qml.server.heartbeat_at IS 'when it was heard of last';
+COMMENT ON COLUMN qml.server.alive IS 'whether it was heard of within qml.dead_server_timeout and was not given up';
 
 CREATE VIEW qml.acl_info WITH (security_barrier = true) AS
 SELECT pg_catalog.pg_get_userbyid(a.grantee) AS grantee, a.capability, a.queue,
@@ -568,6 +723,80 @@ CREATE FUNCTION @extschema@.qml_adopt() RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_adopt' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_adopt() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_adopt() IS 'let a restored or copied database work: jobs that were processing are enqueued again';
+
+-------------------------------------------------------------------------------
+-- Recurring jobs
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_schedule_recurring(id text, cron text, method text,
+	payload jsonb DEFAULT '{}', queue text DEFAULT 'default', timezone text DEFAULT 'UTC',
+	priority int DEFAULT 0, max_retries int DEFAULT NULL, timeout interval DEFAULT NULL,
+	misfire text DEFAULT 'fire_once', metadata jsonb DEFAULT NULL) RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'qml_schedule_recurring' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, jsonb, text, text, int, int, interval, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, jsonb, text, text, int, int, interval, text, jsonb) IS
+	'make a recurring job, or make the one of that id be as given; returns when it fires next; one that is as given already is not changed';
+
+CREATE FUNCTION @extschema@.qml_remove_recurring(id text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_remove_recurring' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_remove_recurring(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_remove_recurring(text) IS 'remove a recurring job; false when there is none of that id';
+
+CREATE FUNCTION @extschema@.qml_enable_recurring(id text, enabled boolean) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_enable_recurring' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_enable_recurring(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_enable_recurring(text, boolean) IS 'let a recurring job fire or not; false when there is none of that id';
+
+CREATE FUNCTION @extschema@.qml_run_recurring(id text) RETURNS uuid
+	AS 'MODULE_PATHNAME', 'qml_run_recurring' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_run_recurring(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_run_recurring(text) IS 'enqueue the job of a recurring job now, off its schedule; returns the id of the job';
+
+CREATE FUNCTION @extschema@.qml_cron_next(cron text, after timestamptz DEFAULT now(),
+	timezone text DEFAULT 'UTC', n int DEFAULT 1) RETURNS SETOF timestamptz
+	AS 'MODULE_PATHNAME', 'qml_cron_next' LANGUAGE C STABLE;
+REVOKE ALL ON FUNCTION @extschema@.qml_cron_next(text, timestamptz, text, int) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_cron_next(text, timestamptz, text, int) IS 'the next n times at which a cron expression fires; fewer when it never fires again';
+
+CREATE FUNCTION @extschema@.qml_poll_recurring(max int DEFAULT 256) RETURNS int
+	AS 'MODULE_PATHNAME', 'qml_poll_recurring' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_poll_recurring(int) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_poll_recurring(int) IS 'fire up to max recurring jobs that are due; returns how many jobs were enqueued';
+
+CREATE FUNCTION @extschema@.qml_pg_cron_schedule() RETURNS SETOF bigint
+	AS 'MODULE_PATHNAME', 'qml_pg_cron_schedule' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_pg_cron_schedule() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_pg_cron_schedule() IS 'let pg_cron do the maintenance every minute; returns the ids of its jobs';
+
+CREATE FUNCTION @extschema@.qml_pg_cron_unschedule() RETURNS int
+	AS 'MODULE_PATHNAME', 'qml_pg_cron_unschedule' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_pg_cron_unschedule() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_pg_cron_unschedule() IS 'take the maintenance off pg_cron; returns how many of its jobs there were';
+
+-------------------------------------------------------------------------------
+-- Servers
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_register_server(name text, workers int DEFAULT 1,
+	queues text[] DEFAULT NULL) RETURNS text
+	AS 'MODULE_PATHNAME', 'qml_register_server' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_register_server(text, int, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_register_server(text, int, text[]) IS 'register a server, whose workers then fetch as <id>/<name>; returns its id';
+
+CREATE FUNCTION @extschema@.qml_heartbeat_server(id text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_heartbeat_server' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_heartbeat_server(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_heartbeat_server(text) IS 'say that a server is alive; false when it is unknown or was given up and must register again';
+
+CREATE FUNCTION @extschema@.qml_deregister_server(id text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_deregister_server' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_deregister_server(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_deregister_server(text) IS 'a server leaves; jobs that its workers hold are taken back; false when it is unknown';
+
+CREATE FUNCTION @extschema@.qml_reclaim_server(id text) RETURNS int
+	AS 'MODULE_PATHNAME', 'qml_reclaim_server' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_reclaim_server(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_reclaim_server(text) IS 'give a server up and take the jobs back that its workers hold; returns how many';
 
 -------------------------------------------------------------------------------
 -- Named locks

@@ -41,7 +41,8 @@ static void
 forget_catalog(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == catalog.live || relid == catalog.history ||
-		relid == catalog.queue || relid == catalog.acl || relid == catalog.instance)
+		relid == catalog.queue || relid == catalog.acl || relid == catalog.instance ||
+		relid == catalog.recurring || relid == catalog.occurrence)
 		catalog_valid = false;
 }
 
@@ -188,9 +189,15 @@ load_catalog(void)
 	catalog.acl = lookup_relation("acl");
 	catalog.lock = lookup_relation("lock");
 	catalog.instance = lookup_relation("instance");
+	catalog.recurring = lookup_relation("recurring");
+	catalog.recurring_due = lookup_relation("recurring_due");
+	catalog.occurrence = lookup_relation("occurrence");
+	catalog.occurrence_pkey = lookup_relation("occurrence_pkey");
 	catalog.job_type = get_rel_type_id(lookup_relation("job"));
 	check_columns(catalog.live, LIVE_NATTS);
 	check_columns(catalog.history, HISTORY_NATTS);
+	check_columns(catalog.recurring, RECURRING_NATTS);
+	check_columns(catalog.occurrence, OCCURRENCE_NATTS);
 	load_states();
 	catalog.adopted = load_adopted();
 }

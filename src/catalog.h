@@ -53,6 +53,39 @@ enum
 	HISTORY_NATTS = HISTORY_RESULT
 };
 
+/* Columns of qml.recurring and qml.occurrence. */
+enum
+{
+	RECURRING_ID = 1,
+	RECURRING_CREATED_AT,
+	RECURRING_UPDATED_AT,
+	RECURRING_CREATED_BY,
+	RECURRING_ENABLED,
+	RECURRING_NEXT_RUN_AT,
+	RECURRING_LAST_RUN_AT,
+	RECURRING_LAST_JOB,
+	RECURRING_PRIORITY,
+	RECURRING_MAX_RETRIES,
+	RECURRING_TIMEOUT_MS,
+	RECURRING_MISFIRE,
+	RECURRING_CRON,
+	RECURRING_TIMEZONE,
+	RECURRING_QUEUE,
+	RECURRING_METHOD,
+	RECURRING_METADATA,
+	RECURRING_ERROR,
+	RECURRING_PAYLOAD,
+	RECURRING_NATTS = RECURRING_PAYLOAD
+};
+
+enum
+{
+	OCCURRENCE_AT = 1,
+	OCCURRENCE_RECURRING,
+	OCCURRENCE_JOB,
+	OCCURRENCE_NATTS = OCCURRENCE_JOB
+};
+
 typedef struct QmlCatalog
 {
 	Oid schema;			 /* qml */
@@ -67,6 +100,10 @@ typedef struct QmlCatalog
 	Oid acl;
 	Oid lock;
 	Oid instance;
+	Oid recurring;
+	Oid recurring_due;
+	Oid occurrence;
+	Oid occurrence_pkey;
 	Oid job_type; /* row type of the view qml.job */
 	Oid state_type;
 	Oid states[QML_STATES];

@@ -52,6 +52,7 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 	qml_job_from_live(state->writer.live.slot, &job);
 	qml_transition_set(&job, QML_PROCESSING, state->now);
 	job.worker = state->claim->worker;
+	job.server = state->claim->server;
 	job.lease_expires_at = state->now + lease;
 	if (qml_writer_put(&state->writer, &job, false) != TM_Ok)
 		return false;

@@ -10,6 +10,7 @@
 typedef struct QmlClaim
 {
 	Datum worker;  /* text */
+	Datum server;  /* text, 0: none */
 	char **queues; /* NULL: all that the caller may work */
 	int nqueues;
 	int batch;

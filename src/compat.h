@@ -52,6 +52,24 @@ typedef TU_UpdateIndexes QmlUpdateIndexes;
 	(object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK)
 #endif
 
+/* Named wait events; before 17 all extensions share one. */
+#if PG_VERSION_NUM < 170000
+#define qml_wait_event(name) PG_WAIT_EXTENSION
+#else
+#define qml_wait_event(name) WaitEventExtensionNew(name)
+#endif
+
+/* Has request called when shared memory may be asked for. */
+#if PG_VERSION_NUM < 150000
+typedef void (*QmlRequestHook)(void);
+#define qml_set_request_hook(previous, request) ((previous) = NULL, (request) ())
+#else
+#include "miscadmin.h"
+typedef shmem_request_hook_type QmlRequestHook;
+#define qml_set_request_hook(previous, request) \
+	((previous) = shmem_request_hook, shmem_request_hook = (request))
+#endif
+
 #if PG_VERSION_NUM < 150000
 #include "funcapi.h"
 #include "miscadmin.h"

@@ -21,6 +21,7 @@
 #include "rights.h"
 #include "table.h"
 #include "uuid.h"
+#include "wakeup.h"
 
 /* Rows written together. */
 #define ROWS_AT_ONCE 256
@@ -33,7 +34,9 @@ prepare_job(const QmlEnqueue *request, QmlJob *job)
 	TimestampTz now = GetCurrentTimestamp();
 	bool created;
 
-	qml_rights_require(QML_CAN_ENQUEUE, request->queue);
+	/* A schedule's owner was asked for by whoever fires it. */
+	if (!OidIsValid(request->created_by))
+		qml_rights_require(QML_CAN_ENQUEUE, request->queue);
 	queue = qml_queue_to_enqueue(request->queue, &created);
 	/* Before the first of its jobs is finished, so that no worker has to. */
 	if (created)
@@ -47,13 +50,15 @@ prepare_job(const QmlEnqueue *request, QmlJob *job)
 	job->max_retries = request->max_retries >= 0 ? request->max_retries :
 												   qml_queue_max_retries(queue);
 	job->timeout_ms = request->timeout_ms >= 0 ? request->timeout_ms : qml_queue_timeout_ms(queue);
-	job->created_by = GetUserId();
+	job->created_by = OidIsValid(request->created_by) ? request->created_by : GetUserId();
 	job->run_at = job->state == QML_SCHEDULED ? request->run_at : QML_NO_TIME;
 	job->started_at = QML_NO_TIME;
 	job->lease_expires_at = QML_NO_TIME;
 	job->method = request->method;
 	job->job_type = request->job_type;
 	job->metadata = request->metadata;
+	if (job->state == QML_SCHEDULED)
+		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
 }
 
 /*
@@ -75,16 +80,13 @@ check_own_id(const pg_uuid_t *id)
 	UnregisterSnapshot(snapshot);
 }
 
-/* Adds one job.  own_id: under the id given, otherwise under a new one. */
-void
-qml_enqueue_one(const QmlEnqueue *request, Datum payload, pg_uuid_t *id, bool own_id)
+static void
+add_job(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, bool own_id)
 {
 	QmlTable live;
 	QmlJob job;
 
 	prepare_job(request, &job);
-	if (!own_id)
-		qml_uuid_generate(id);
 	job.id = *id;
 	job.payload = payload;
 
@@ -97,6 +99,20 @@ qml_enqueue_one(const QmlEnqueue *request, Datum payload, pg_uuid_t *id, bool ow
 		check_own_id(id);
 	qml_table_close(&live);
 	QML_FAULT_AT_COMMIT("enqueue.precommit");
+}
+
+/* Adds one job under an id that qml_uuid_generate made. */
+void
+qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id)
+{
+	add_job(request, payload, id, false);
+}
+
+/* Adds one job under the caller's own id. */
+void
+qml_enqueue_own(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id)
+{
+	add_job(request, payload, id, true);
 }
 
 /* Adds one job per payload; fills ids in the same order. */

@@ -19,9 +19,11 @@ typedef struct QmlEnqueue
 	int timeout_ms;		/* -1: as the queue says */
 	Datum metadata;
 	Datum job_type;
+	Oid created_by; /* InvalidOid: the current user, who must be allowed to */
 } QmlEnqueue;
 
-extern void qml_enqueue_one(const QmlEnqueue *request, Datum payload, pg_uuid_t *id, bool own_id);
+extern void qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id);
+extern void qml_enqueue_own(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id);
 extern void qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count,
 							  pg_uuid_t *ids);
 

@@ -80,10 +80,25 @@ static const struct
 	{"qml_cleanup", ADMIN},
 	{"qml_maintain", ADMIN},
 	{"qml_adopt", ADMIN},
+	{"qml_schedule_recurring", ENQUEUE | ADMIN},
+	{"qml_remove_recurring", ENQUEUE | ADMIN},
+	{"qml_enable_recurring", ENQUEUE | ADMIN},
+	{"qml_run_recurring", ENQUEUE | ADMIN},
+	{"qml_cron_next", ANY},
+	{"qml_poll_recurring", ADMIN},
+	{"qml_pg_cron_schedule", ADMIN},
+	{"qml_pg_cron_unschedule", ADMIN},
+	{"qml_register_server", WORK | ADMIN},
+	{"qml_heartbeat_server", WORK | ADMIN},
+	{"qml_deregister_server", WORK | ADMIN},
+	{"qml_reclaim_server", WORK | ADMIN},
 	{"qml_grant", 0},
 	{"qml_revoke", 0},
 	{"job_access", ANY},
 	{"queue_access", ANY},
+	{"recurring_access", ANY},
+	{"background_servers", WORK | MONITOR | ADMIN},
+	{"is_alive", WORK | MONITOR | ADMIN},
 	{"is_admin", ANY},
 	{"invalidate", 0},
 };
@@ -93,10 +108,9 @@ static const struct
 	const char *name;
 	int capabilities;
 } views[] = {
-	{"job", ANY},
-	{"queue_info", ANY},
-	{"acl_info", ANY},
-	{"lock_info", WORK | MONITOR | ADMIN},
+	{"job", ANY},			{"queue_info", ANY},
+	{"acl_info", ANY},		{"lock_info", WORK | MONITOR | ADMIN},
+	{"recurring_job", ANY}, {"server", WORK | MONITOR | ADMIN},
 };
 
 static int

@@ -12,6 +12,19 @@ extern int qml_succeeded_ttl;	 /* seconds */
 extern int qml_failed_ttl;		 /* seconds */
 extern int qml_max_payload_size; /* kilobytes */
 
+/* Of the background processes; qml_enable_recurring is a function. */
+extern bool qml_enabled;
+extern bool qml_scheduler_enabled;
+extern bool qml_recurring_enabled;
+extern bool qml_cleanup_enabled;
+extern int qml_scheduler_poll_interval; /* milliseconds */
+extern int qml_recurring_poll_interval; /* milliseconds */
+extern int qml_cleanup_interval;		/* seconds */
+extern int qml_heartbeat_interval;		/* seconds */
+extern int qml_dead_server_timeout;		/* seconds */
+extern char *qml_databases;
+extern char *qml_server_name;
+
 extern void qml_guc_init(void);
 
 #endif

@@ -44,6 +44,7 @@
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
+#include "careful.h"
 #include "catalog.h"
 #include "compat.h"
 #include "fault.h"
@@ -367,50 +368,31 @@ typedef struct Step
 	TimestampTz at; /* a time to make the partition for */
 	Oid leaf;		/* a partition to drop */
 	int64 rows;
+	bool done;
 } Step;
 
 static void
-warn_of_failure(void)
+do_step(void *arg)
 {
-	ErrorData *error = CopyErrorData();
+	Step *step = arg;
 
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
-		ReThrowError(error);
-	FlushErrorState();
-	ereport(WARNING,
-			(errcode(error->sqlerrcode),
-			 errmsg("could not make or drop a partition of \"%s.history\"", QML_SCHEMA),
-			 errdetail("%s", error->message),
-			 error->hint ? errhint("%s", error->hint) : 0));
+	step->done = step->run(step);
 }
 
 static bool
 run_step(Step *step)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
-	ResourceOwner oldowner = CurrentResourceOwner;
-	volatile bool done = false;
+	QmlFailure failure;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(oldcontext);
-	PG_TRY();
-	{
-		done = step->run(step);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(oldcontext);
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(oldcontext);
-		CurrentResourceOwner = oldowner;
-		warn_of_failure();
-		done = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(oldcontext);
-	CurrentResourceOwner = oldowner;
-	return done;
+	step->done = false;
+	if (qml_careful_run(do_step, step, &failure))
+		return step->done;
+	ereport(WARNING,
+			(errcode(failure.sqlerrcode),
+			 errmsg("could not make or drop a partition of \"%s.history\"", QML_SCHEMA),
+			 errdetail("%s", failure.message),
+			 failure.hint ? errhint("%s", failure.hint) : 0));
+	return false;
 }
 
 static bool

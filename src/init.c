@@ -3,19 +3,25 @@
  *		Entry of the library.
  *
  * Loaded by the first call of a function in a session, or at server start by
- * shared_preload_libraries; nothing here needs the latter.
+ * shared_preload_libraries: only then are there background processes and shared
+ * memory.  pg_upgrade starts servers whose databases it must be alone in, so
+ * nothing is registered there.
  */
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 
 #include "catalog.h"
 #include "compat.h"
 #include "fault.h"
 #include "guc.h"
 #include "history.h"
+#include "launcher.h"
 #include "queue.h"
 #include "rights.h"
+#include "shmem.h"
+#include "wakeup.h"
 
 PG_MODULE_MAGIC;
 
@@ -30,4 +36,10 @@ _PG_init(void)
 	qml_history_init();
 	qml_queue_init();
 	qml_rights_init();
+	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
+	{
+		qml_shmem_init();
+		qml_wakeup_init();
+		qml_launcher_register();
+	}
 }

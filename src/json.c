@@ -8,8 +8,9 @@
 
 #include "json.h"
 
-static void
-push_key(JsonbParseState **state, const char *key)
+/* The key of a member; its value is the caller's to push. */
+void
+qml_json_push_key(JsonbParseState **state, const char *key)
 {
 	JsonbValue value;
 
@@ -24,7 +25,7 @@ qml_json_push_int(JsonbParseState **state, const char *key, int64 number)
 {
 	JsonbValue value;
 
-	push_key(state, key);
+	qml_json_push_key(state, key);
 	value.type = jbvNumeric;
 	value.val.numeric = int64_to_numeric(number);
 	(void) pushJsonbValue(state, WJB_VALUE, &value);
@@ -36,7 +37,7 @@ qml_json_push_text(JsonbParseState **state, const char *key, Datum text)
 {
 	JsonbValue value;
 
-	push_key(state, key);
+	qml_json_push_key(state, key);
 	if (text == (Datum) 0)
 		value.type = jbvNull;
 	else

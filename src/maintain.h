@@ -13,8 +13,6 @@ typedef struct QmlCleanup
 	int64 locks;	/* expired */
 } QmlCleanup;
 
-extern int qml_maintain_promote(int max);
-extern int qml_maintain_reclaim(int max);
 extern void qml_maintain_cleanup(QmlCleanup *done);
 extern void qml_maintain_adopt(void);
 

@@ -33,6 +33,9 @@ typedef enum QmlState
 #define QML_MAX_QUEUE_NAME 128
 #define QML_MAX_NAME	   255
 
+/* Longest name of a server in bytes; its id has some more. */
+#define QML_MAX_SERVER_NAME 128
+
 /* Longest texts kept of an error, in bytes; longer ones are cut. */
 #define QML_MAX_ERROR		8192
 #define QML_MAX_STACK_TRACE 16384

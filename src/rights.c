@@ -252,6 +252,21 @@ qml_rights_require_owner(const char *action)
 				 errdetail("Only the owner of extension \"qml\" may do this.")));
 }
 
+/*
+ * Whether a role, which need not be the current user and may be gone, may enqueue
+ * to the queue.
+ */
+bool
+qml_rights_role_may_enqueue(Oid role, const char *queue)
+{
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
+		return false;
+	if (superuser_arg(role) || has_privs_of_role(role, qml_catalog()->owner))
+		return true;
+	refresh_rights();
+	return granted(role, QML_CAN_ENQUEUE, queue, false);
+}
+
 /* Whether the job is the current user's own, who may enqueue to its queue. */
 bool
 qml_rights_own_job(const char *queue, Oid created_by)

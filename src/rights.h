@@ -33,6 +33,7 @@ extern void qml_rights_require(QmlCapability capability, const char *queue);
 extern void qml_rights_require_any(QmlCapability capability);
 extern void qml_rights_require_owner(const char *action);
 extern QmlAccess qml_rights_access(const char *queue, Oid created_by);
+extern bool qml_rights_role_may_enqueue(Oid role, const char *queue);
 extern bool qml_rights_own_job(const char *queue, Oid created_by);
 
 #endif

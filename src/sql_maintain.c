@@ -20,6 +20,10 @@
 #include "maintain.h"
 #include "qml.h"
 #include "rights.h"
+#include "server.h"
+#include "sweep.h"
+#include "tick.h"
+#include "wakeup.h"
 
 QML_FUNCTION(qml_promote_due);
 QML_FUNCTION(qml_reclaim);
@@ -39,16 +43,17 @@ qml_promote_due(PG_FUNCTION_ARGS)
 	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
-	PG_RETURN_INT32(qml_maintain_promote(max));
+	PG_RETURN_INT32(qml_sweep_promote(max));
 }
 
 Datum
 qml_reclaim(PG_FUNCTION_ARGS)
 {
 	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
+	TimestampTz next;
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
-	PG_RETURN_INT32(qml_maintain_reclaim(max));
+	PG_RETURN_INT32(qml_sweep_reclaim(max, &next) + qml_server_reclaim_dead(&next));
 }
 
 Datum
@@ -66,11 +71,16 @@ qml_maintain(PG_FUNCTION_ARGS)
 {
 	JsonbParseState *state = NULL;
 	QmlCleanup done;
+	QmlTicks ticks;
+	TimestampTz next;
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	qml_json_push_int(&state, "promoted", qml_maintain_promote(MAINTAIN_MAX));
-	qml_json_push_int(&state, "reclaimed", qml_maintain_reclaim(MAINTAIN_MAX));
+	qml_json_push_int(&state, "promoted", qml_sweep_promote(MAINTAIN_MAX));
+	qml_json_push_int(&state, "reclaimed",
+					  qml_sweep_reclaim(MAINTAIN_MAX, &next) + qml_server_reclaim_dead(&next));
+	qml_tick_poll(MAINTAIN_MAX, &ticks);
+	qml_json_push_int(&state, "recurring", ticks.jobs);
 	qml_maintain_cleanup(&done);
 	qml_json_push_int(&state, "expired_jobs", done.jobs);
 	qml_json_push_int(&state, "expired_locks", done.locks);
@@ -117,10 +127,16 @@ qml_unlock(PG_FUNCTION_ARGS)
 Datum
 qml_invalidate(PG_FUNCTION_ARGS)
 {
+	Relation rel;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"qml.invalidate\" must be called as a trigger")));
-	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
+	rel = ((TriggerData *) fcinfo->context)->tg_relation;
+	CacheInvalidateRelcache(rel);
+	/* The extension was created, or a copy adopted: there is work to do. */
+	if (strcmp(RelationGetRelationName(rel), "instance") == 0)
+		qml_wakeup_launcher();
 	PG_RETURN_POINTER(NULL);
 }

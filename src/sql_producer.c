@@ -13,6 +13,7 @@
 #include "enqueue.h"
 #include "qml.h"
 #include "rows.h"
+#include "uuid.h"
 
 QML_FUNCTION(qml_enqueue);
 QML_FUNCTION(qml_enqueue_many);
@@ -34,20 +35,30 @@ read_request(FunctionCallInfo fcinfo, QmlEnqueue *request)
 	request->metadata = qml_args_object(fcinfo, 7, "metadata");
 	job_type = qml_args_name_or_null(fcinfo, 8, "job_type", QML_MAX_NAME);
 	request->job_type = job_type ? CStringGetTextDatum(job_type) : (Datum) 0;
+	request->created_by = InvalidOid;
 }
 
 Datum
 qml_enqueue(PG_FUNCTION_ARGS)
 {
 	QmlEnqueue request;
-	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
-	bool own_id = !PG_ARGISNULL(9);
+	pg_uuid_t *id;
+	Datum payload;
 
 	read_request(fcinfo, &request);
 	qml_args_require(fcinfo, 1, "payload");
-	if (own_id)
-		*id = *PG_GETARG_UUID_P(9);
-	qml_enqueue_one(&request, qml_args_document(fcinfo, 1, "payload"), id, own_id);
+	payload = qml_args_document(fcinfo, 1, "payload");
+	if (!PG_ARGISNULL(9))
+	{
+		id = PG_GETARG_UUID_P(9);
+		qml_enqueue_own(&request, payload, id);
+	}
+	else
+	{
+		id = palloc(sizeof(pg_uuid_t));
+		qml_uuid_generate(id);
+		qml_enqueue_one(&request, payload, id);
+	}
 	PG_RETURN_UUID_P(id);
 }
 

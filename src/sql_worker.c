@@ -26,6 +26,18 @@ QML_FUNCTION(qml_succeed_many);
 QML_FUNCTION(qml_fail);
 QML_FUNCTION(qml_release);
 
+/* The server that a worker belongs to: its name up to a slash; 0: none. */
+static Datum
+server_of(Datum worker)
+{
+	char *name = TextDatumGetCString(worker);
+	char *slash = strchr(name, '/');
+
+	if (slash == NULL || slash == name)
+		return (Datum) 0;
+	return PointerGetDatum(cstring_to_text_with_len(name, slash - name));
+}
+
 /* A worker that does not say who it is gets the name of its session. */
 static Datum
 read_worker(FunctionCallInfo fcinfo, int arg)
@@ -70,6 +82,7 @@ fetch(FunctionCallInfo fcinfo)
 	QmlRows *rows;
 
 	claim.worker = read_worker(fcinfo, 0);
+	claim.server = server_of(claim.worker);
 	read_queues(fcinfo, 1, &claim);
 	claim.batch = qml_args_int(fcinfo, 2, "batch", 1, QML_MAX_BATCH);
 	claim.lease = qml_args_duration(fcinfo, 3, "lease");

@@ -9,15 +9,19 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/relscan.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
+#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "qml.h"
 #include "table.h"
 
 static void
@@ -197,6 +201,39 @@ qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait)
 
 	return table_tuple_delete(table->rel, tid, GetCurrentCommandId(true), snapshot, InvalidSnapshot,
 							  wait, &failure, false);
+}
+
+/*
+ * The first time after `after` in an index whose only column is a time;
+ * QML_NO_TIME: none.
+ */
+TimestampTz
+qml_table_first_after(Oid relid, Oid indexid, TimestampTz after)
+{
+	QmlTable table;
+	Relation index;
+	Snapshot snapshot = qml_table_snapshot();
+	IndexScanDesc scan;
+	ScanKeyData key;
+	TimestampTz found = QML_NO_TIME;
+
+	qml_table_open(&table, relid, AccessShareLock);
+	index = index_open(indexid, AccessShareLock);
+	scan = qml_index_beginscan(table.rel, index, snapshot, 1);
+	scan->xs_want_itup = true;
+	ScanKeyInit(&key, 1, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT, TimestampTzGetDatum(after));
+	index_rescan(scan, &key, 1, NULL, 0);
+	if (index_getnext_slot(scan, ForwardScanDirection, table.slot))
+	{
+		bool isnull;
+
+		found = DatumGetTimestampTz(index_getattr(scan->xs_itup, 1, scan->xs_itupdesc, &isnull));
+	}
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	UnregisterSnapshot(snapshot);
+	qml_table_close(&table);
+	return found;
 }
 
 /*

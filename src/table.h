@@ -8,6 +8,7 @@
 #include "access/tableam.h"
 #include "nodes/execnodes.h"
 #include "utils/snapshot.h"
+#include "utils/timestamp.h"
 
 /* An open table.  `indexes` is opened by the first write that needs it. */
 typedef struct QmlTable
@@ -30,6 +31,7 @@ extern TM_Result qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSl
 								  Snapshot snapshot, bool wait);
 extern TM_Result qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait);
 
+extern TimestampTz qml_table_first_after(Oid relid, Oid indexid, TimestampTz after);
 extern Snapshot qml_table_snapshot(void);
 extern Snapshot qml_table_latest_snapshot(void);
 

@@ -33,6 +33,7 @@
 #include "retry.h"
 #include "state.h"
 #include "transition.h"
+#include "wakeup.h"
 
 /* Rows gathered for history before they are written. */
 #define MAX_PENDING 128
@@ -117,12 +118,12 @@ qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry, Timestamp
 	job->run_at = retry_at;
 }
 
-/* Ends an attempt whose lease is over: enqueued again, or failed. */
+/* Ends an attempt whose worker is lost: enqueued again, or failed. */
 void
-qml_transition_lose(QmlJob *job, TimestampTz now)
+qml_transition_lose(QmlJob *job, const char *reason, const char *error_type, TimestampTz now)
 {
-	QmlJobError error = {.error = CStringGetTextDatum("lease expired"),
-						 .error_type = CStringGetTextDatum("lease_expired")};
+	QmlJobError error = {.error = CStringGetTextDatum(reason),
+						 .error_type = CStringGetTextDatum(error_type)};
 
 	qml_job_add_error(job, &error, now);
 	qml_transition_set(job, has_retry_left(job) ? QML_ENQUEUED : QML_FAILED, now);
@@ -247,6 +248,16 @@ store_finished(QmlWriter *writer, const QmlJob *job)
 		flush_pending(writer);
 }
 
+/* The scheduler shall know when the job needs it next. */
+static void
+note_times(const QmlJob *job)
+{
+	if (job->run_at != QML_NO_TIME)
+		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
+	if (job->lease_expires_at != QML_NO_TIME)
+		qml_wakeup_at(QML_WAKE_LEASE, job->lease_expires_at);
+}
+
 /*
  * Brings a job back whose row live.slot holds.  TM_Ok, or what somebody else did
  * to it; nothing is changed then.
@@ -261,7 +272,10 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	if (!qml_state_is_final(job->state))
 	{
 		qml_job_to_live(job, writer->live.row);
-		return qml_table_update(&writer->live, tid, writer->live.row, snapshot, wait);
+		result = qml_table_update(&writer->live, tid, writer->live.row, snapshot, wait);
+		if (result == TM_Ok)
+			note_times(job);
+		return result;
 	}
 	/* First the partition: making one may wait, and should not while it holds the job. */
 	if (is_kept(job))
@@ -331,6 +345,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 	{
 		qml_job_to_live(job, writer->live.row);
 		qml_table_insert(&writer->live, writer->live.row);
+		note_times(job);
 	}
 	return result;
 }

@@ -35,7 +35,8 @@ typedef bool (*QmlChange)(QmlJob *job, void *arg);
 extern void qml_transition_set(QmlJob *job, QmlState to, TimestampTz now);
 extern void qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry,
 								TimestampTz retry_at, TimestampTz now);
-extern void qml_transition_lose(QmlJob *job, TimestampTz now);
+extern void qml_transition_lose(QmlJob *job, const char *reason, const char *error_type,
+								TimestampTz now);
 
 extern void qml_writer_open(QmlWriter *writer, bool batch);
 extern void qml_writer_close(QmlWriter *writer);

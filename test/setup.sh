@@ -12,7 +12,7 @@ set -euo pipefail
 
 packages=(gcc make libpq-dev postgresql-15 postgresql-server-dev-15 postgresql-15-cron
 	postgresql-15-pgtap libipc-run-perl tini pgbouncer)
-lint_packages=(clang-format binutils python3-pglast)
+lint_packages=(clang-format binutils python3-pglast clang libclang-rt-14-dev)
 
 is_installed()
 {

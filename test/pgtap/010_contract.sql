@@ -73,6 +73,20 @@ INSERT INTO expected_function VALUES
 ('public', 'qml_cleanup', '', 'bigint', 'v'),
 ('public', 'qml_maintain', '', 'jsonb', 'v'),
 ('public', 'qml_adopt', '', 'void', 'v'),
+-- recurring jobs
+('public', 'qml_schedule_recurring', 'id text, cron text, method text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT ''default''::text, timezone text DEFAULT ''UTC''::text, priority integer DEFAULT 0, max_retries integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, misfire text DEFAULT ''fire_once''::text, metadata jsonb DEFAULT NULL::jsonb', 'timestamp with time zone', 'v'),
+('public', 'qml_remove_recurring', 'id text', 'boolean', 'v'),
+('public', 'qml_enable_recurring', 'id text, enabled boolean', 'boolean', 'v'),
+('public', 'qml_run_recurring', 'id text', 'uuid', 'v'),
+('public', 'qml_cron_next', 'cron text, after timestamp with time zone DEFAULT now(), timezone text DEFAULT ''UTC''::text, n integer DEFAULT 1', 'SETOF timestamp with time zone', 's'),
+('public', 'qml_poll_recurring', 'max integer DEFAULT 256', 'integer', 'v'),
+('public', 'qml_pg_cron_schedule', '', 'SETOF bigint', 'v'),
+('public', 'qml_pg_cron_unschedule', '', 'integer', 'v'),
+-- servers
+('public', 'qml_register_server', 'name text, workers integer DEFAULT 1, queues text[] DEFAULT NULL::text[]', 'text', 'v'),
+('public', 'qml_heartbeat_server', 'id text', 'boolean', 'v'),
+('public', 'qml_deregister_server', 'id text', 'boolean', 'v'),
+('public', 'qml_reclaim_server', 'id text', 'integer', 'v'),
 -- locks
 ('public', 'qml_try_lock', 'resource text, owner text, ttl interval', 'bigint', 'v'),
 ('public', 'qml_unlock', 'resource text, owner text', 'boolean', 'v'),
@@ -82,6 +96,9 @@ INSERT INTO expected_function VALUES
 -- for views and triggers
 ('qml', 'job_access', 'queue_id integer, created_by regrole', 'integer', 's'),
 ('qml', 'queue_access', 'queue text', 'boolean', 's'),
+('qml', 'recurring_access', 'queue text, created_by regrole', 'integer', 's'),
+('qml', 'background_servers', '', 'TABLE(id text, name text, started_at timestamp with time zone, heartbeat_at timestamp with time zone)', 's'),
+('qml', 'is_alive', 'heartbeat_at timestamp with time zone, dead_at timestamp with time zone', 'boolean', 's'),
 ('qml', 'is_admin', '', 'boolean', 's'),
 ('qml', 'invalidate', '', 'trigger', 'v');
 
@@ -144,11 +161,16 @@ INSERT INTO expected_relation VALUES
 ('v', 'job', 'id uuid, queue text, method text, payload jsonb, state qml.job_state, priority integer, attempt integer, max_retries integer, run_at timestamp with time zone, created_at timestamp with time zone, started_at timestamp with time zone, finished_at timestamp with time zone, expires_at timestamp with time zone, lease_expires_at timestamp with time zone, worker text, server text, timeout interval, result jsonb, progress jsonb, error text, errors jsonb, metadata jsonb, job_type text, reason text, created_by name'),
 ('v', 'queue_info', 'name text, paused boolean, options jsonb, created_at timestamp with time zone'),
 ('v', 'lock_info', 'resource text, owner text, fence bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone'),
+('v', 'recurring_job', 'id text, cron text, timezone text, method text, payload jsonb, queue text, priority integer, max_retries integer, timeout interval, misfire text, metadata jsonb, enabled boolean, next_run_at timestamp with time zone, last_run_at timestamp with time zone, last_job uuid, error text, created_by name, created_at timestamp with time zone, updated_at timestamp with time zone'),
+('v', 'server', 'id text, name text, kind text, workers integer, queues text[], registered_by name, started_at timestamp with time zone, heartbeat_at timestamp with time zone, alive boolean'),
 ('v', 'acl_info', 'grantee name, capability text, queue text, grantor name, granted_at timestamp with time zone'),
 ('r', 'queue', 'id integer!, name text!, paused boolean!, dropped boolean!, options jsonb!, created_at timestamp with time zone!'),
 ('r', 'live', 'id uuid!, created_at timestamp with time zone!, queue_id integer!, priority integer!, state qml.job_state!, attempt integer!, uncounted integer!, max_retries integer!, timeout_ms integer!, created_by regrole!, run_at timestamp with time zone, started_at timestamp with time zone, lease_expires_at timestamp with time zone, worker text, server text, method text!, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb!'),
 ('p', 'history', 'id uuid!, created_at timestamp with time zone!, queue_id integer!, priority integer!, state qml.job_state!, attempt integer!, uncounted integer!, max_retries integer!, timeout_ms integer!, created_by regrole!, finished_at timestamp with time zone!, expires_at timestamp with time zone!, started_at timestamp with time zone, worker text, server text, method text!, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb!, result jsonb'),
 ('r', 'lock', 'resource text!, owner text!, fence bigint!, acquired_at timestamp with time zone!, expires_at timestamp with time zone!'),
+('r', 'recurring', 'id text!, created_at timestamp with time zone!, updated_at timestamp with time zone!, created_by regrole!, enabled boolean!, next_run_at timestamp with time zone, last_run_at timestamp with time zone, last_job uuid, priority integer!, max_retries integer, timeout_ms integer, misfire text!, cron text!, timezone text!, queue text!, method text!, metadata jsonb, error text, payload jsonb!'),
+('r', 'occurrence', 'occurrence timestamp with time zone!, recurring text!, job uuid!'),
+('r', 'registered_server', 'id text!, name text!, workers integer!, queues text[], registered_by regrole!, registered_at timestamp with time zone!, heartbeat_at timestamp with time zone!, dead_at timestamp with time zone'),
 ('r', 'acl', 'grantee regrole!, capability text!, queue text, grantor regrole!, granted_at timestamp with time zone!'),
 ('r', 'instance', 'system_identifier bigint!, database oid!, adopted_at timestamp with time zone!'),
 ('S', 'queue_id_seq', NULL),
@@ -183,6 +205,10 @@ SELECT set_eq(
 		'CREATE UNIQUE INDEX live_pkey ON qml.live USING btree (id)',
 		'CREATE INDEX live_ready ON qml.live USING btree (queue_id, priority DESC, id) WHERE (run_at IS NULL)',
 		'CREATE INDEX live_due ON qml.live USING btree (run_at) WHERE (run_at IS NOT NULL)',
+		'CREATE UNIQUE INDEX recurring_pkey ON qml.recurring USING btree (id)',
+		'CREATE INDEX recurring_due ON qml.recurring USING btree (next_run_at) WHERE (enabled AND (next_run_at IS NOT NULL))',
+		'CREATE UNIQUE INDEX occurrence_pkey ON qml.occurrence USING btree (occurrence, recurring)',
+		'CREATE UNIQUE INDEX registered_server_pkey ON qml.registered_server USING btree (id)',
 		'CREATE UNIQUE INDEX lock_pkey ON qml.lock USING btree (resource)',
 		'CREATE UNIQUE INDEX acl_queue ON qml.acl USING btree (grantee, capability, queue) WHERE (queue IS NOT NULL)',
 		'CREATE UNIQUE INDEX acl_all ON qml.acl USING btree (grantee, capability) WHERE (queue IS NULL)'],
@@ -227,10 +253,11 @@ SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'the extension has a com
 -- Dump
 -------------------------------------------------------------------------------
 
+-- Servers register with a database, and with no copy of it.
 SELECT set_eq(
 	$$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'qml'$$,
-	$$SELECT oid::regclass::text FROM member_relation WHERE relkind IN ('r', 'S')$$,
-	'the dump takes the rows of every table and the value of every sequence');
+	$$SELECT oid::regclass::text FROM member_relation WHERE relkind IN ('r', 'S') AND relname <> 'registered_server'$$,
+	'the dump takes the rows of every table but that of servers, and the value of every sequence');
 SELECT is_empty(
 	$$SELECT c FROM pg_extension, unnest(extcondition) c WHERE extname = 'qml' AND c <> ''$$,
 	'and all of the rows');
@@ -251,11 +278,22 @@ SELECT set_eq(
 	$$SELECT concat_ws(' ', name, boot_val, unit, vartype, context, current_setting(name))
 	  FROM pg_settings WHERE name LIKE 'qml.%'$$,
 	ARRAY[
+		'qml.cleanup_interval 60 s integer sighup 1min',
+		'qml.databases * string sighup *',
+		'qml.dead_server_timeout 60 s integer sighup 1min',
+		'qml.enable_cleanup on bool sighup on',
+		'qml.enable_recurring on bool sighup on',
+		'qml.enable_scheduler on bool sighup on',
+		'qml.enabled on bool sighup on',
 		'qml.failed_ttl 604800 s integer superuser 7d',
+		'qml.heartbeat_interval 10 s integer sighup 10s',
 		'qml.job_timeout 300000 ms integer superuser 5min',
 		'qml.lease 300000 ms integer superuser 5min',
 		'qml.max_payload_size 1024 kB integer superuser 1MB',
 		'qml.max_retries 5 integer superuser 5',
+		'qml.recurring_poll_interval 1000 ms integer sighup 1s',
+		'qml.scheduler_poll_interval 1000 ms integer sighup 1s',
+		'qml.server_name  string sighup ',
 		'qml.succeeded_ttl 86400 s integer superuser 1d'],
 	'settings with their defaults, units and contexts');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'qml.%' AND coalesce(short_desc, '') = ''$$,

@@ -1,6 +1,7 @@
 -- The matrix of rights: every role × every function, view and table × own and
--- foreign queue × own job and somebody else's.  Each cell is tried as that role
--- in a subtransaction, and compared with the one table of expectations below.
+-- foreign queue × own job, schedule or server and somebody else's.  Each cell is
+-- tried as that role in a subtransaction, and compared with the one table of
+-- expectations below.
 
 \ir include/start.sql
 
@@ -40,7 +41,7 @@ BEGIN
 	END LOOP;
 	GRANT t_owner TO t_deputy;
 	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA qml TO t_doors;
-	GRANT SELECT ON qml.job, qml.queue_info, qml.lock_info, qml.acl_info TO t_doors;
+	GRANT SELECT ON qml.job, qml.queue_info, qml.lock_info, qml.acl_info, qml.recurring_job, qml.server TO t_doors;
 	GRANT USAGE ON SCHEMA qml TO t_doors;
 	FOR a IN SELECT p.oid::regprocedure AS f FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass
 		JOIN pg_extension e ON e.oid = d.refobjid AND d.deptype = 'e' AND e.extname = 'qml' LOOP
@@ -77,6 +78,37 @@ INSERT INTO job (role, queue, state)
 -- In a queue that takes part in nothing else, for what one call does to all jobs.
 INSERT INTO job (role, queue, state) VALUES ('t_other', 'bystander', 'enqueued');
 
+-- A schedule of each role in each queue, not due before the year 2100, and a
+-- server of each role.
+CREATE TEMP TABLE schedule AS
+	SELECT DISTINCT role, queue, format('%s in %s', role, queue) AS id FROM job WHERE queue <> 'bystander';
+CREATE TEMP TABLE server AS SELECT DISTINCT role, NULL::text AS id FROM job;
+
+-- What a reader saw of a schedule.
+CREATE FUNCTION probe.sight(r qml.recurring_job) RETURNS text LANGUAGE sql AS $$
+	SELECT CASE num_nonnulls(r.payload, r.metadata)
+		WHEN 0 THEN 'outline'
+		WHEN 2 THEN 'full'
+		ELSE 'partly: ' || r::text END
+$$;
+
+CREATE FUNCTION pg_temp.make(s schedule) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('SET LOCAL ROLE %I', s.role);
+	PERFORM qml_schedule_recurring(s.id, '0 0 0 1 1 * 2100', 'm', '{"secret": true}', s.queue, metadata => '{"secret": true}');
+	RESET ROLE;
+END $$;
+
+CREATE FUNCTION pg_temp.register(role name) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	id text;
+BEGIN
+	EXECUTE format('SET LOCAL ROLE %I', role);
+	id := qml_register_server('s');
+	RESET ROLE;
+	RETURN id;
+END $$;
+
 CREATE FUNCTION pg_temp.make(j job) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format('SET LOCAL ROLE %I', j.role);
@@ -96,13 +128,15 @@ END $$;
 
 DO $$
 BEGIN
-	-- Everybody could enqueue once; most cannot any more.
+	-- Everybody could enqueue and work once; most cannot any more.
 	INSERT INTO qml.acl (grantee, capability, grantor)
-		SELECT role::regrole, 'enqueue', 't_owner' FROM (SELECT DISTINCT role FROM job) j;
+		SELECT role::regrole, capability, 't_owner' FROM (SELECT DISTINCT role FROM job) j, unnest(ARRAY['enqueue', 'work']) capability;
 	GRANT USAGE ON SCHEMA qml TO PUBLIC;
-	GRANT EXECUTE ON FUNCTION qml_enqueue TO PUBLIC;
+	GRANT EXECUTE ON FUNCTION qml_enqueue, qml_schedule_recurring, qml_register_server TO PUBLIC;
 	PERFORM pg_temp.make(job) FROM job;
-	REVOKE EXECUTE ON FUNCTION qml_enqueue FROM PUBLIC;
+	PERFORM pg_temp.make(schedule) FROM schedule;
+	UPDATE server SET id = pg_temp.register(role);
+	REVOKE EXECUTE ON FUNCTION qml_enqueue, qml_schedule_recurring, qml_register_server FROM PUBLIC;
 	REVOKE USAGE ON SCHEMA qml FROM PUBLIC;
 	DELETE FROM qml.acl;
 	PERFORM qml_grant(role::regrole, capability, CASE WHEN scope = 'own' THEN 'own' END)
@@ -122,12 +156,17 @@ END $$;
 --   $queue               the queue; $empty and $new belong to it: one without jobs,
 --                        one that does not exist yet
 --   $enqueued, $failed…  a job of the queue in that state, one's own and another's
+--   $recurring           a schedule of the queue, one's own and another's
+--   $server              a server, one's own and another's
 -- A word for each kind of role says how it ends:
 --   refused   42501
 --   allowed   it succeeds
 --   granted   succeeds if the capability is held for the queue, 42501 otherwise
---   mine      the same, and the job must be one's own
+--   mine      the same, and the job, schedule or server must be one's own
+--   mine/everywhere  succeeds if it is one's own or the capability is held for all
+--             queues, 42501 otherwise
 --   everywhere  succeeds if the capability is held for all queues, 42501 otherwise
+--   mine everywhere  the same, and the schedule must be one's own
 -- or, for calls that return what they saw of a job (nothing, outline, full):
 --   nothing; full
 --   full granted          full of jobs in granted queues, nothing of others
@@ -220,6 +259,50 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 ('qml_adopt', 'SELECT qml_adopt()',
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+-- recurring jobs
+('qml_schedule_recurring', $$SELECT qml_schedule_recurring('new', '@daily', 'm', queue => $queue)$$,
+	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
+('qml_schedule_recurring', $$SELECT qml_schedule_recurring('new', '@daily', 'm', queue => $new)$$,
+	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
+('qml_schedule_recurring', $$SELECT qml_schedule_recurring($recurring, '@daily', 'm', queue => $queue)$$,
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+-- to another queue: one needs to have both
+('qml_schedule_recurring', $$SELECT qml_schedule_recurring($recurring, '@daily', 'm', queue => 'own')$$,
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+('qml_schedule_recurring', $$SELECT qml_schedule_recurring($recurring, '@daily', 'm', queue => 'bystander')$$,
+	'refused', 'refused', 'mine everywhere', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_remove_recurring', 'SELECT qml_remove_recurring($recurring)',
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+('qml_enable_recurring', 'SELECT qml_enable_recurring($recurring, false)',
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+('qml_enable_recurring', 'SELECT qml_enable_recurring($recurring, true)',
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+('qml_run_recurring', 'SELECT qml_run_recurring($recurring)',
+	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+('qml_cron_next', $$SELECT qml_cron_next('@daily')$$,
+	'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
+('qml_poll_recurring', 'SELECT qml_poll_recurring()',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+-- there is no pg_cron here, which is told to whoever is let in
+('qml_pg_cron_schedule', 'SELECT qml_pg_cron_schedule()',
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|55000', '=|55000'),
+('qml_pg_cron_unschedule', 'SELECT qml_pg_cron_unschedule()',
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|55000', '=|55000'),
+-- servers
+('qml_register_server', $$SELECT qml_register_server('s', 3, ARRAY[$queue])$$,
+	'refused', 'refused', 'refused', 'allowed', 'refused', 'allowed', 'allowed'),
+('qml_heartbeat_server', 'SELECT qml_heartbeat_server($server)',
+	'refused', 'refused', 'refused', 'mine', 'refused', 'mine/everywhere', 'allowed'),
+('qml_deregister_server', 'SELECT qml_deregister_server($server)',
+	'refused', 'refused', 'refused', 'mine', 'refused', 'mine/everywhere', 'allowed'),
+('qml_reclaim_server', 'SELECT qml_reclaim_server($server)',
+	'refused', 'refused', 'refused', 'mine', 'refused', 'mine/everywhere', 'allowed'),
+('qml_heartbeat_server', $$SELECT qml_heartbeat_server('unknown')$$,
+	'refused', 'refused', 'refused', '=false|false', 'refused', '=false|false', '=|false'),
+('qml_deregister_server', $$SELECT qml_deregister_server('unknown')$$,
+	'refused', 'refused', 'refused', '=false|false', 'refused', '=false|false', '=|false'),
+('qml_reclaim_server', $$SELECT qml_reclaim_server('unknown')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 -- rights
 ('qml_grant', $$SELECT qml_grant('t_nobody', 'work', $queue)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
@@ -266,6 +349,20 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'=|bystander foreign own'),
 ('lock_info', 'SELECT count(*) FROM qml.lock_info',
 	'refused', 'allowed', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
+('recurring_job', 'SELECT probe.sight(r) FROM qml.recurring_job r WHERE id = $recurring',
+	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('recurring_job', $$SELECT coalesce(string_agg(DISTINCT queue, ' ' ORDER BY queue), '') FROM qml.recurring_job$$,
+	'refused', '=', '=own|foreign own', '=own|foreign own', '=foreign own|foreign own', '=foreign own|foreign own', '=|foreign own'),
+('recurring_access', $$SELECT qml.recurring_access($queue, 't_other') > 1$$,
+	'refused', '=false|', '=false|false', '=held', '=held', '=held', '=|true'),
+('recurring_access', $$SELECT qml.recurring_access($queue, 't_other') > 0$$,
+	'refused', '=false|', '=false|false', '=held', '=true|true', '=true|true', '=|true'),
+('server', 'SELECT count(*) > 0 FROM qml.server',
+	'refused', 'allowed', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
+('background_servers', 'SELECT count(*) FROM qml.background_servers()',
+	'refused', 'allowed', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
+('is_alive', 'SELECT qml.is_alive(now(), NULL)',
+	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
 ('is_admin', 'SELECT qml.is_admin()',
 	'refused', '=false|', '=false|false', '=false|false', '=false|false', '=false|true', '=|true'),
 ('acl_info', $$SELECT bool_and(pg_has_role(grantee, 'usage')) || ' ' || (count(*) > 0) FROM qml.acl_info$$,
@@ -313,7 +410,8 @@ BEGIN
 	FOR j IN SELECT * FROM job WHERE job.role = fill.role AND job.queue = fill.queue LOOP
 		call := replace(call, '$' || j.state, format('%L::uuid', j.id));
 	END LOOP;
-	RETURN call;
+	call := replace(call, '$recurring', coalesce((SELECT quote_literal(s.id) FROM schedule s WHERE s.role = fill.role AND s.queue = fill.queue), '$'));
+	RETURN replace(call, '$server', (SELECT quote_literal(s.id) FROM server s WHERE s.role = fill.role));
 END $$;
 
 -- "own-new" is held like "own".
@@ -329,17 +427,18 @@ CREATE TEMP TABLE cell AS
 	CROSS JOIN actor a
 	CROSS JOIN (VALUES ('own'), ('foreign')) q (queue)
 	CROSS JOIN (VALUES ('mine'), ('other')) w (whose)
-	WHERE (q.queue = 'own' OR e.call ~ '\$')
-		AND (w.whose = 'other' OR e.call ~ '\$(enqueued|scheduled|processing|succeeded|failed|awaiting_retry)');
+	WHERE (q.queue = 'own' OR e.call ~ '\$(?!server)')
+		AND (w.whose = 'other' OR e.call ~ '\$(enqueued|scheduled|processing|succeeded|failed|awaiting_retry|recurring|server)');
 
 ALTER TABLE cell ADD state text, ADD value text, ADD expected_state text, ADD expected_value text;
 
 -- The word's meaning.  Values are looked at where the word is about one.
 UPDATE cell SET (expected_state, expected_value) = (
 	SELECT CASE
-			WHEN word IN ('refused', 'granted', 'mine', 'everywhere', 'allowed') THEN
+			WHEN word IN ('refused', 'granted', 'mine', 'everywhere', 'mine everywhere', 'mine/everywhere', 'allowed') THEN
 				CASE WHEN word = 'allowed' OR (word = 'granted' AND held) OR (word = 'mine' AND held AND whose = 'mine')
-					OR (word = 'everywhere' AND scope = 'all') THEN '00000' ELSE '42501' END
+					OR (word = 'everywhere' AND scope = 'all') OR (word = 'mine everywhere' AND whose = 'mine' AND scope = 'all')
+					OR (word = 'mine/everywhere' AND (whose = 'mine' OR scope = 'all')) THEN '00000' ELSE '42501' END
 			WHEN v.value ~ '^[0-9A-Z]{5}$' THEN v.value
 			ELSE '00000' END,
 		CASE
@@ -374,6 +473,22 @@ SELECT is_empty($$SELECT * FROM expectation WHERE num_nulls(nobody, doors, enque
 SELECT is_empty($$SELECT role, call FROM cell WHERE filled ~ '\$[a-z]'$$, 'every call was filled in');
 
 -------------------------------------------------------------------------------
+-- A tick is enqueued as the owner of its schedule, while he may do so
+-------------------------------------------------------------------------------
+
+UPDATE qml.recurring SET next_run_at = date_trunc('second', now());
+SET LOCAL client_min_messages = error;
+SELECT lives_ok('SELECT qml_poll_recurring()', 'all schedules are due');
+SET LOCAL client_min_messages = warning;
+SELECT is(
+	concat_ws(' ', r.last_job IS NOT NULL, r.error IS NULL, j.created_by, j.queue),
+	CASE WHEN a.capability = 'owner' OR (a.capability IN ('enqueue', 'admin') AND (a.scope = 'all' OR s.queue = 'own'))
+		THEN concat_ws(' ', 't t', s.role, s.queue) ELSE 'f f' END,
+	format('%s: a tick of his schedule for queue %s', s.role, s.queue))
+	FROM schedule s JOIN qml.recurring r ON r.id = s.id LEFT JOIN qml.job j ON j.id = r.last_job
+	LEFT JOIN actor a ON a.role = s.role ORDER BY s.role, s.queue;
+
+-------------------------------------------------------------------------------
 -- A function in WHERE must not be shown what the view hides
 -------------------------------------------------------------------------------
 
@@ -395,6 +510,8 @@ BEGIN
 	PERFORM FROM qml.job j WHERE probe.leak('job', j.id || ' ' || coalesce(j.payload::text, ''));
 	PERFORM FROM qml.job j WHERE 'job' OPERATOR(probe.<~~) (j.id || ' ' || coalesce(j.error, ''));
 	PERFORM FROM qml.job j JOIN qml.queue_info q ON q.name = j.queue AND probe.leak('job', j.id || ' ' || coalesce(j.metadata::text, ''));
+	PERFORM FROM qml.recurring_job r WHERE probe.leak('recurring_job', r.id || ': ' || coalesce(r.payload::text, ''));
+	PERFORM FROM qml.recurring_job r WHERE 'recurring_job' OPERATOR(probe.<~~) (r.id || ': ' || coalesce(r.metadata::text, ''));
 	PERFORM FROM qml.queue_info WHERE probe.leak('queue_info', name);
 	PERFORM FROM qml.acl_info WHERE probe.leak('acl_info', grantee::text);
 	IF role NOT LIKE '%enqueue%' THEN
@@ -407,16 +524,22 @@ DO $$ BEGIN PERFORM pg_temp.spy(role) FROM actor WHERE scope = 'own' AND capabil
 CREATE TEMP VIEW spied AS
 	SELECT l.reader, a.capability, l.view, j.queue, j.role AS owner, j.role = l.reader AS mine, l.saw LIKE '%secret%' AS contents, l.saw
 	FROM probe.leak l JOIN actor a ON a.role = l.reader
-	LEFT JOIN job j ON l.view = 'job' AND j.id::text = split_part(l.saw, ' ', 1);
+	LEFT JOIN (
+		SELECT 'job' AS view, id::text, role, queue FROM job
+		UNION ALL SELECT 'job', last_job::text, s.role, s.queue FROM schedule s JOIN qml.recurring USING (id)
+		UNION ALL SELECT 'recurring_job', id || ':', role, queue FROM schedule) j
+		ON j.view = l.view AND l.saw LIKE j.id || ' %';
 
-SELECT isnt_empty($$SELECT FROM spied WHERE capability = 'enqueue' AND view = 'job' AND contents$$, 'the spy sees what it may');
-SELECT isnt_empty($$SELECT FROM spied WHERE capability = 'monitor' AND view = 'job' AND queue = 'foreign'$$, 'outlines too');
+SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'enqueue' AND view = %L AND contents$$, view), 'the spy sees what it may in ' || view)
+	FROM unnest(ARRAY['job', 'recurring_job']) view;
+SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'monitor' AND view = %L AND queue = 'foreign'$$, view), 'outlines too')
+	FROM unnest(ARRAY['job', 'recurring_job']) view;
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors' AND view <> 'lock_info'$$, 'without a capability it is shown nothing');
-SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view = 'job' AND NOT (mine AND queue = 'own')$$,
-	'who enqueues is not shown the jobs of others');
-SELECT is_empty($$SELECT * FROM spied WHERE capability = 'work' AND view = 'job' AND queue <> 'own'$$,
-	'a worker is not shown jobs of other queues');
-SELECT is_empty($$SELECT * FROM spied WHERE view = 'job' AND queue <> 'own' AND contents$$,
+SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view IN ('job', 'recurring_job') AND (mine AND queue = 'own') IS NOT TRUE$$,
+	'who enqueues is not shown the jobs and schedules of others');
+SELECT is_empty($$SELECT * FROM spied WHERE capability = 'work' AND view IN ('job', 'recurring_job') AND queue IS DISTINCT FROM 'own'$$,
+	'a worker is not shown jobs and schedules of other queues');
+SELECT is_empty($$SELECT * FROM spied WHERE view IN ('job', 'recurring_job') AND queue IS DISTINCT FROM 'own' AND contents$$,
 	'nobody is shown contents of a foreign queue');
 SELECT is_empty($$SELECT * FROM spied WHERE capability IN ('enqueue', 'work') AND view = 'queue_info' AND saw NOT LIKE 'own%'$$,
 	'foreign queues stay hidden');

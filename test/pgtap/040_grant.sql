@@ -215,10 +215,27 @@ DO $$
 BEGIN
 	SET LOCAL ROLE t_a;
 	PERFORM qml_enqueue('m', queue => 'q', id => '00000000-0000-7000-8000-0000000000ab');
+	PERFORM qml_schedule_recurring('r', '@daily', 'm', queue => 'q');
 	RESET ROLE;
+END $$;
+CREATE FUNCTION pg_temp.ticks() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	answer text;
+BEGIN
+	BEGIN
+		UPDATE qml.recurring SET next_run_at = date_trunc('second', now());
+		SET LOCAL client_min_messages = error;
+		PERFORM qml_poll_recurring();
+		SELECT coalesce(error, (qml_job(last_job)).created_by) INTO answer FROM qml.recurring WHERE id = 'r';
+		RAISE EXCEPTION USING errcode = 'T0000';
+	EXCEPTION WHEN SQLSTATE 'T0000' THEN
+		NULL;
+	END;
+	RETURN answer;
 END $$;
 ALTER ROLE t_a RENAME TO t_z;
 SELECT ok(pg_temp.may('t_z'), 'a renamed role keeps its capabilities');
+SELECT is(pg_temp.ticks(), 't_z', 'and its schedules, which fire as this role');
 SELECT pg_temp.ends('t_z', $$SELECT created_by FROM qml_job('00000000-0000-7000-8000-0000000000ab')$$, '=t_z', 'and its jobs');
 CREATE ROLE t_a;
 SELECT ok(NOT pg_temp.may('t_a'), 'whoever gets the old name gets neither');
@@ -229,14 +246,18 @@ DROP OWNED BY t_z;
 SELECT ok(NOT pg_temp.may('t_z'), 'DROP OWNED closes the doors');
 DROP ROLE t_z;
 SELECT isnt_empty($$SELECT FROM qml.acl WHERE grantee = $$ || :dangling, 'a dropped role may leave rows behind');
+SELECT alike(pg_temp.ticks(), '%may not enqueue to queue "q"%', 'its schedules cannot fire');
 CREATE ROLE t_z;
 SELECT ok(NOT pg_temp.may('t_z'), 'a new role of that name inherits nothing');
+SELECT alike(pg_temp.ticks(), '%may not enqueue to queue "q"%', 'nor do the schedules become its own');
 DO $$ BEGIN PERFORM qml_grant('t_z', 'enqueue', 'q'), qml_grant('t_b', 'monitor'), qml_grant('t_a', 'admin'); END $$;
 SELECT pg_temp.ends('t_z', $$SELECT qml_delete('00000000-0000-7000-8000-0000000000ab')$$, '42501', 'nor the old one''s jobs');
 SELECT pg_temp.ends('t_b', $$SELECT (qml_job('00000000-0000-7000-8000-0000000000ab')).state$$, '=enqueued', 'the jobs are still there');
 SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml_fetch(queues => ''{q}'', batch => 10)', '=2', 'and are worked');
 SELECT pg_temp.ends('t_a', 'SELECT count(*) >= 5 FROM qml.acl_info', '=true', 'qml.acl_info works with a dangling row');
 SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml.job WHERE queue = ''q''', '=2', 'so does qml.job');
+SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml.recurring_job', '=1', 'so does qml.recurring_job');
+SELECT pg_temp.ends('t_z', $$SELECT qml_remove_recurring('r')$$, '42501', 'the new role does not own the old one''s schedule');
 SELECT pg_temp.ends(NULL, 'SELECT qml_maintain() IS NOT NULL', '=true', 'so does maintenance');
 SELECT pg_temp.ends(NULL, 'SELECT qml_drop_queue(''q2'')', '00000', 'and dropping a queue that it was granted');
 -- Kept, the number would be written into a dump, and there it may be another role's.
@@ -264,6 +285,17 @@ SELECT pg_temp.ends('t_hand', call, '42501', 'EXECUTE without a capability: ' ||
 		'SELECT qml_maintain()',
 		$$SELECT qml_create_queue('x')$$,
 		$$SELECT qml_try_lock('r', 'o', '1 s')$$,
+		$$SELECT qml_schedule_recurring('r', '@daily', 'm')$$,
+		$$SELECT qml_remove_recurring('r')$$,
+		$$SELECT qml_enable_recurring('r', true)$$,
+		$$SELECT qml_run_recurring('r')$$,
+		'SELECT qml_poll_recurring()',
+		'SELECT qml_pg_cron_schedule()',
+		'SELECT qml_pg_cron_unschedule()',
+		$$SELECT qml_register_server('s')$$,
+		$$SELECT qml_heartbeat_server('s')$$,
+		$$SELECT qml_deregister_server('s')$$,
+		$$SELECT qml_reclaim_server('s')$$,
 		$$SELECT qml_grant('t_hand', 'admin')$$]) call;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, qml FROM t_hand;
 

@@ -51,7 +51,7 @@ BEGIN
 		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f' AND NOT p.provariadic <> 0
 			AND p.proname IN ('now', 'nextval', 'statement_timestamp', 'clock_timestamp', 'transaction_timestamp',
 				'jsonb_strip_nulls', 'unnest', 'enum_range', 'pg_get_userbyid', 'current_database', 'has_table_privilege',
-				'current_setting', 'set_config', 'pg_has_role')
+				'current_setting', 'set_config', 'pg_has_role', 'pg_control_system')
 			AND NOT EXISTS (SELECT FROM unnest(p.proargtypes) t WHERE t = 'internal'::regtype)
 	LOOP
 		EXECUTE format('CREATE FUNCTION evil.%I(%s) RETURNS %s %s LANGUAGE plpgsql AS '
@@ -61,7 +61,7 @@ BEGIN
 	-- And the operators, also in forms that match better than the built-in ones.
 	FOR o IN SELECT * FROM (VALUES ('=', 'text', 'text'), ('=', 'int4', 'int4'), ('=', 'oid', 'oid'), ('=', 'regrole', 'regrole'),
 			('=', 'regrole', 'oid'), ('=', 'bool', 'bool'), ('=', 'uuid', 'uuid'), ('=', 'qml.job_state', 'qml.job_state'),
-			('=', 'name', 'name'), ('=', 'name', 'text'), ('=', 'int8', 'int8'), ('=', 'anyelement', 'anyelement'), ('=', 'anyenum', 'anyenum'),
+			('=', 'name', 'name'), ('=', 'name', 'text'), ('=', 'jsonb', 'jsonb'), ('<', 'int4', 'int4'), ('*', 'interval', 'int4'), ('-', 'timestamptz', 'interval'), ('=', 'int8', 'int8'), ('=', 'anyelement', 'anyelement'), ('=', 'anyenum', 'anyenum'),
 			('<>', 'text', 'text'), ('<>', 'name', 'name'), ('<=', 'timestamptz', 'timestamptz'), ('>', 'timestamptz', 'timestamptz'),
 			('<', 'timestamptz', 'timestamptz'), ('>=', 'timestamptz', 'timestamptz'), ('>', 'int4', 'int4'),
 			('||', 'jsonb', 'jsonb'), ('->', 'jsonb', 'int4'), ('->>', 'jsonb', 'text'), ('*', 'int4', 'interval'),
@@ -77,6 +77,9 @@ BEGIN
 	CREATE FUNCTION evil.count_step(bigint) RETURNS bigint LANGUAGE plpgsql AS
 		'BEGIN PERFORM canary.sing(); RETURN 0; END';
 	CREATE AGGREGATE evil.count(*) (SFUNC = evil.count_step, STYPE = bigint, INITCOND = '0');
+	CREATE FUNCTION evil.min_step(pg_catalog.timestamptz, pg_catalog.timestamptz) RETURNS pg_catalog.timestamptz LANGUAGE plpgsql AS
+		'BEGIN PERFORM canary.sing(); RETURN NULL; END';
+	CREATE AGGREGATE evil.min(pg_catalog.timestamptz) (SFUNC = evil.min_step, STYPE = pg_catalog.timestamptz);
 	CREATE DOMAIN evil.text AS pg_catalog.text CHECK (canary.sing() IS NULL);
 	CREATE DOMAIN evil.regrole AS pg_catalog.regrole CHECK (canary.sing() IS NULL);
 	CREATE DOMAIN evil.timestamptz AS pg_catalog.timestamptz CHECK (canary.sing() IS NULL);
@@ -120,7 +123,14 @@ SELECT is(pg_temp.hits(), 0::bigint, 'which is no hit');
 -------------------------------------------------------------------------------
 
 DO $$ BEGIN PERFORM qml_grant('t_evil', 'admin'); END $$;
--- Something for cleanup to drop.
+-- Something for cleanup to drop, a tick to fire, and servers to beat and to give up.
+INSERT INTO qml.occurrence VALUES ('2001-01-01', 'old', gen_random_uuid());
+INSERT INTO qml.registered_server (id, name, workers, registered_by, registered_at, heartbeat_at, dead_at) VALUES
+	('evil:1', 'evil', 1, 't_evil', now(), now(), NULL),
+	('old:1', 'old', 1, 't_evil', '2001-01-01', '2001-01-01', '2001-01-02'),
+	('silent:1', 'silent', 1, 't_evil', '2001-01-01', '2001-01-01', NULL);
+SELECT qml_schedule_recurring('due', '0 * * * * *', 'm', queue => 'a6') \g /dev/null
+UPDATE qml.recurring SET next_run_at = date_trunc('minute', now());
 CREATE TABLE qml.history_old PARTITION OF qml.history FOR VALUES FROM ('2001-01-01') TO ('2001-02-01');
 CREATE INDEX ON qml.history_old (id);
 INSERT INTO qml.lock VALUES ('old', 'o', 0, '2001-01-01', '2001-01-02');
@@ -159,6 +169,22 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_cleanup()$$),
 	($$SELECT public.qml_maintain()$$),
 	($$SELECT public.qml_adopt()$$),
+	($$SELECT public.qml_schedule_recurring('r', '@daily', 'm', queue => 'a4', misfire => 'fire_all')$$),
+	($$SELECT public.qml_schedule_recurring('r', '@daily', 'm', queue => 'a4', misfire => 'fire_all')$$),
+	($$SELECT public.qml_schedule_recurring('r', '@hourly', 'm', '1', queue => 'a5', metadata => '{"a": 1}')$$),
+	($$SELECT public.qml_enable_recurring('r', false)$$),
+	($$SELECT public.qml_enable_recurring('r', true)$$),
+	($$SELECT public.qml_run_recurring('r')$$),
+	($$SELECT public.qml_cron_next('@daily')$$),
+	($$SELECT public.qml_poll_recurring()$$),
+	($$SELECT public.qml_remove_recurring('r')$$),
+	($$SELECT public.qml_register_server('s', 2, '{a1}')$$),
+	($$SELECT public.qml_heartbeat_server('evil:1')$$),
+	($$SELECT public.qml_reclaim_server('evil:1')$$),
+	($$SELECT public.qml_heartbeat_server('evil:1')$$),
+	($$SELECT public.qml_deregister_server('evil:1')$$),
+	($$TABLE qml.recurring_job$$),
+	($$TABLE qml.server$$),
 	($$SELECT public.qml_drop_queue('a1')$$),
 	($$TABLE qml.job$$),
 	($$TABLE qml.queue_info$$),
@@ -212,6 +238,9 @@ SELECT is(pg_temp.hits(), 0::bigint, 'the canary never sang');
 SELECT is_empty('TABLE evil.queue', 'nothing went into tables of the same name');
 SELECT is_empty('TABLE evil.acl', 'nor rights');
 SELECT is_empty('TABLE pg_temp.lock', 'nor locks into temporary ones');
+SELECT is_empty('TABLE evil.recurring', 'nor schedules');
+SELECT is_empty('TABLE pg_temp.occurrence', 'nor ticks');
+SELECT is_empty('TABLE pg_temp.registered_server', 'nor servers');
 
 -------------------------------------------------------------------------------
 -- Settings of the caller
@@ -251,7 +280,9 @@ SELECT is(pg_temp.partition_with(setting, value), 'heap, tablespace 0, owner t',
 		('row_security', 'off'), ('check_function_bodies', 'off'),
 		('enable_partition_pruning', 'off')) v (setting, value);
 
-SELECT pg_temp.ends('t_evil', format('SET LOCAL %s = DEFAULT', name), '42501', 'an administrator of queues cannot set ' || name)
+-- Those of the background processes can only be set for the server as a whole.
+SELECT pg_temp.ends('t_evil', format('SET LOCAL %s = DEFAULT', name), CASE context WHEN 'sighup' THEN '55P02' ELSE '42501' END,
+	'an administrator of queues cannot set ' || name)
 	FROM pg_settings WHERE name LIKE 'qml.%';
 
 -------------------------------------------------------------------------------
@@ -266,6 +297,7 @@ CREATE FUNCTION pg_temp.name_survives(name text) RETURNS boolean LANGUAGE plpgsq
 DECLARE
 	job uuid := gen_random_uuid();
 	fetched qml.job;
+	server text;
 	good boolean;
 BEGIN
 	BEGIN
@@ -280,7 +312,20 @@ BEGIN
 		good := good AND (qml_job(job)).error = name AND (qml_job(job)).errors -> 0 ->> 'error_type' = name
 			AND (SELECT count(*) FROM qml_queue_counts() q WHERE q.queue = name) = 1
 			AND qml_try_lock(name, name, '1 minute') IS NOT NULL
-			AND qml_unlock(name, name);
+			AND qml_unlock(name, name)
+			AND qml_schedule_recurring(name, '@daily', name, queue => name) > now();
+		good := good AND (qml_job(qml_run_recurring(name))).metadata -> 'recurring' ->> 'id' = name
+			AND (SELECT count(*) FROM qml.recurring_job r WHERE r.id = name AND r.queue = name AND r.method = name) = 1
+			AND qml_enable_recurring(name, false)
+			AND qml_remove_recurring(name);
+		server := qml_register_server(replace(name, '/', ''), queues => ARRAY[name]);
+		SELECT * INTO fetched FROM qml_fetch(server || '/' || left(name, 100), ARRAY[name]);
+		good := good AND fetched.server = server AND fetched.worker = server || '/' || left(name, 100)
+			AND (SELECT count(*) FROM qml.server s WHERE s.id = server AND s.name = replace(name_survives.name, '/', '') AND s.queues = ARRAY[name_survives.name]) = 1
+			AND qml_heartbeat_server(server)
+			AND qml_reclaim_server(server) = 1
+			AND qml_deregister_server(server);
+		PERFORM qml_delete(fetched.id);
 		PERFORM qml_drop_queue(name);
 		RAISE EXCEPTION USING errcode = 'T0000';
 	EXCEPTION WHEN SQLSTATE 'T0000' THEN
@@ -303,6 +348,19 @@ SELECT pg_temp.ends(NULL, format(c.call, quote_literal(n.name)), '22023', 'refus
 		('SELECT qml_try_lock(%s, ''o'', ''1 s'')'),
 		('SELECT qml_try_lock(''r'', %s, ''1 s'')'),
 		('SELECT qml_fail(gen_random_uuid(), 1, ''e'', %s)'),
+		('SELECT qml_schedule_recurring(%s, ''@daily'', ''m'')'),
+		('SELECT qml_schedule_recurring(''r'', ''@daily'', %s)'),
+		('SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', queue => %s)'),
+		('SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', timezone => %s)'),
+		('SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', misfire => %s)'),
+		('SELECT qml_remove_recurring(%s)'),
+		('SELECT qml_enable_recurring(%s, true)'),
+		('SELECT qml_run_recurring(%s)'),
+		('SELECT qml_register_server(%s)'),
+		('SELECT qml_register_server(''s'', 1, ARRAY[%s])'),
+		('SELECT qml_heartbeat_server(%s)'),
+		('SELECT qml_deregister_server(%s)'),
+		('SELECT qml_reclaim_server(%s)'),
 		('SELECT qml_grant(''t_weak'', ''work'', %s)')) c (call);
 -- The same names on the way through an object of options.
 SELECT pg_temp.ends(NULL, format($$SELECT qml_set_state(qml_enqueue('m'), %L, jsonb_build_object(%L, E'a\nb'))$$, state, key),
@@ -458,7 +516,8 @@ SELECT set_eq('SELECT cu, restricted FROM canary.ddl', format($$VALUES (%L::name
 DROP VIEW evil.jobs;
 DROP FUNCTION public.lend_enqueue, public.lend_fetch;
 DROP EXTENSION qml CASCADE;
-DROP TABLE pg_temp.queue, pg_temp.live, pg_temp.history, pg_temp.lock, pg_temp.acl, pg_temp.instance;
+DROP TABLE pg_temp.queue, pg_temp.live, pg_temp.history, pg_temp.lock, pg_temp.acl, pg_temp.instance, pg_temp.recurring,
+	pg_temp.occurrence, pg_temp.registered_server;
 SELECT is(to_regnamespace('qml')::text, NULL, 'DROP EXTENSION takes the schema along, partitions too');
 
 CREATE SCHEMA qml AUTHORIZATION t_evil;

@@ -1,0 +1,99 @@
+/*
+ * careful.c
+ *		Work that may meet data which cannot be worked with, and how often to talk
+ *		about it.
+ *
+ * A broken row must neither stop the rows behind it nor fill the log.  Work is
+ * done in a subtransaction; an error that may lie in the data undoes it and is
+ * told to the caller, who leaves the row out.  All other errors are raised again:
+ * cancellation and shutdown, lack of resources, and those that the next try may
+ * not meet.
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/resowner.h"
+
+#include "careful.h"
+
+#define SECONDS_BETWEEN_MESSAGES 60
+
+static bool
+may_lie_in_the_data(int sqlerrcode)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+			return false;
+		default:
+			return sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+				   sqlerrcode != ERRCODE_READ_ONLY_SQL_TRANSACTION;
+	}
+}
+
+/* In the handler of an error, when its subtransaction is over. */
+static void
+take_error(QmlFailure *failure)
+{
+	ErrorData *error = CopyErrorData();
+
+	if (!may_lie_in_the_data(error->sqlerrcode))
+		ReThrowError(error);
+	FlushErrorState();
+	failure->sqlerrcode = error->sqlerrcode;
+	failure->message = error->message;
+	failure->hint = error->hint;
+}
+
+/*
+ * Does the work in a subtransaction.  False when it failed on its data: nothing of
+ * it is left, and *failure tells why.
+ */
+bool
+qml_careful_run(void (*work)(void *arg), void *arg, QmlFailure *failure)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		work(arg);
+		ReleaseCurrentSubTransaction();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(oldcontext);
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(oldcontext);
+		CurrentResourceOwner = oldowner;
+		take_error(failure);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	return done;
+}
+
+/* Whether a message of this kind may be given again; counts it as given. */
+bool
+qml_careful_may_log(QmlLogKind kind)
+{
+	static time_t given[QML_LOG_KINDS]; /* 0: never */
+	struct timespec now;
+
+	(void) clock_gettime(CLOCK_MONOTONIC, &now);
+	if (given[kind] != 0 && now.tv_sec - given[kind] < SECONDS_BETWEEN_MESSAGES)
+		return false;
+	given[kind] = Max(now.tv_sec, 1);
+	return true;
+}

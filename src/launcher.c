@@ -1,0 +1,576 @@
+/*
+ * launcher.c
+ *		The process that keeps a scheduler in each database that has the extension.
+ *
+ * One per server, connected to no database, so that it is in nobody's way.  It
+ * does not run on a standby, and starts when one is promoted.
+ *
+ * A database that may be connected to is looked at once: a process connects,
+ * finds out who owns the extension's tables, and exits; the launcher then starts
+ * the scheduler with that role as its session user.  A database without the
+ * extension is left alone until CREATE EXTENSION calls at its commit
+ * (wakeup.c).  New databases are noticed by reading pg_database again when it
+ * changed.
+ *
+ *	 what is known of a database		what starts next
+ *	 nothing, or somebody called		a look
+ *	 the owner							the scheduler
+ *	 no extension, a copy, disabled		nothing, until somebody calls
+ *
+ * A process that ends says why in its slot (shmem.h).  Those that fail are started
+ * again ever later, up to a minute; there is no process that is not started again.
+ * The launcher's own memory may be lost: it takes over the slots it finds.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_database.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "careful.h"
+#include "compat.h"
+#include "guc.h"
+#include "launcher.h"
+#include "process.h"
+#include "scheduler.h"
+#include "shmem.h"
+
+extern PGDLLEXPORT void qml_launcher_main(Datum arg);
+
+/* All times in milliseconds. */
+#define RESTART_SECONDS		 1
+#define LOOK_INTERVAL		 10000 /* at pg_database, if it changed */
+#define RETRY_SLOT			 2000  /* when there is no free slot */
+#define RETRY_TERMINATED	 1000
+#define RETRY_MADE_WAY		 2000
+#define RETRY_EARLY			 5000
+#define RETRY_FAILED		 60000
+#define MAX_BACKOFF			 60000
+#define START_TIMEOUT		 30000 /* for a slot whose launcher is gone */
+#define MAX_STARTING		 2	   /* processes that start at the same time */
+#define LONG_ENOUGH_TO_TRUST 60000
+
+/* What is to be started for a database. */
+typedef enum Next
+{
+	NEXT_NOTHING = 0, /* until somebody calls */
+	NEXT_LOOK,
+	NEXT_SCHEDULER
+} Next;
+
+typedef struct Database
+{
+	Oid oid;
+	char name[NAMEDATALEN];
+	bool listed; /* seen in pg_database in this round */
+	Oid role;	 /* owner of the extension's tables */
+	Next next;
+	int64 not_before; /* monotonic, milliseconds */
+	int failures;	  /* in a row */
+	bool running;	  /* has a slot */
+	bool called;	  /* since its process started */
+	int64 started;	  /* monotonic */
+} Database;
+
+/* A slot that this launcher has filled. */
+typedef struct Started
+{
+	BackgroundWorkerHandle *handle;
+	int64 since; /* monotonic */
+} Started;
+
+static MemoryContext round_context; /* reset after each round */
+static List *databases = NIL;		/* in order of their last start: the oldest first */
+static Started *started;			/* by slot */
+static bool databases_changed = true;
+
+static void
+database_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	databases_changed = true;
+}
+
+static Database *
+find_database(Oid oid)
+{
+	ListCell *lc;
+
+	foreach(lc, databases)
+	{
+		Database *database = lfirst(lc);
+
+		if (database->oid == oid)
+			return database;
+	}
+	return NULL;
+}
+
+static Database *
+add_database(Oid oid)
+{
+	Database *database = MemoryContextAllocZero(TopMemoryContext, sizeof(Database));
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+	database->oid = oid;
+	database->next = NEXT_LOOK;
+	databases = lappend(databases, database);
+	MemoryContextSwitchTo(oldcontext);
+	return database;
+}
+
+static void
+forget_unlisted(void)
+{
+	ListCell *lc;
+
+	foreach(lc, databases)
+	{
+		Database *database = lfirst(lc);
+
+		/* A process that still runs there ends by itself. */
+		if (database->listed || database->running)
+			continue;
+		databases = foreach_delete_current(databases, lc);
+		pfree(database);
+	}
+}
+
+static void
+note_database(Form_pg_database entry)
+{
+	Database *database;
+
+	/* Templates are to be copied, not to be worked in. */
+	if (!entry->datallowconn || entry->datistemplate)
+		return;
+	database = find_database(entry->oid);
+	if (database == NULL)
+		database = add_database(entry->oid);
+	strlcpy(database->name, NameStr(entry->datname), NAMEDATALEN);
+	database->listed = true;
+}
+
+/* Reads pg_database. */
+static void
+list_databases(void)
+{
+	Relation rel;
+	TableScanDesc scan;
+	HeapTuple tuple;
+	ListCell *lc;
+
+	foreach(lc, databases)
+		((Database *) lfirst(lc))->listed = false;
+
+	databases_changed = false;
+	qml_process_begin("reading pg_database");
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+		note_database((Form_pg_database) GETSTRUCT(tuple));
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	qml_process_commit();
+	forget_unlisted();
+}
+
+static int64
+backoff(const Database *database, int64 first)
+{
+	int shift = Min(database->failures - 1, 10);
+
+	return Min(first << shift, MAX_BACKOFF);
+}
+
+/* What follows from the end of a process. */
+static void
+decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
+{
+	bool failed = outcome == QML_ENDED_EARLY || outcome == QML_ENDED_FAILED ||
+				  (outcome == QML_ENDED_TERMINATED &&
+				   now - database->started < LONG_ENOUGH_TO_TRUST);
+
+	database->running = false;
+	database->failures = failed ? database->failures + 1 : 0;
+	switch (outcome)
+	{
+		case QML_ENDED_NO_EXTENSION:
+		case QML_ENDED_COPY:
+		case QML_ENDED_DISABLED:
+			database->next = NEXT_NOTHING;
+			break;
+		case QML_ENDED_FOUND:
+			database->role = role;
+			database->next = NEXT_SCHEDULER;
+			database->not_before = now;
+			break;
+		case QML_ENDED_MADE_WAY:
+			/* Whoever wanted it may have dropped it: pg_database tells. */
+			databases_changed = true;
+			database->not_before = now + RETRY_MADE_WAY;
+			break;
+		case QML_ENDED_TERMINATED:
+			database->not_before = now + Min(backoff(database, RETRY_TERMINATED), 4000);
+			break;
+		case QML_ENDED_EARLY:
+			databases_changed = true;
+			database->next = NEXT_LOOK;
+			database->not_before = now + backoff(database, RETRY_EARLY);
+			break;
+		case QML_ENDED_FAILED:
+			database->next = NEXT_LOOK;
+			database->not_before = now + RETRY_FAILED;
+			break;
+	}
+	/* What the process saw may have changed since. */
+	if (database->called && database->next == NEXT_NOTHING)
+	{
+		database->next = NEXT_LOOK;
+		database->not_before = now;
+	}
+}
+
+/* Whether a slot is lost: its process never came, and nobody else can tell. */
+static bool
+is_lost(int number, int64 now)
+{
+	pid_t pid;
+
+	if (started[number].handle)
+		return GetBackgroundWorkerPid(started[number].handle, &pid) == BGWH_STOPPED;
+	if (started[number].since == 0)
+		started[number].since = now;
+	return now - started[number].since > START_TIMEOUT;
+}
+
+/* Takes slots back whose processes ended, and sees which databases have one. */
+static void
+look_at_slots(int64 now)
+{
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		QmlSlot *slot = &qml_shmem->slots[i];
+		QmlSlotState state;
+		Oid oid;
+		Oid role;
+		QmlOutcome outcome;
+		Database *database;
+
+		LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+		if (slot->state == QML_SLOT_STARTING && is_lost(i, now))
+		{
+			slot->state = QML_SLOT_ENDED;
+			slot->outcome = QML_ENDED_EARLY;
+		}
+		state = slot->state;
+		oid = slot->database;
+		role = slot->role;
+		outcome = slot->outcome;
+		if (state == QML_SLOT_ENDED)
+		{
+			slot->state = QML_SLOT_FREE;
+			slot->database = InvalidOid;
+		}
+		LWLockRelease(qml_shmem->lock);
+
+		if (state == QML_SLOT_FREE)
+			continue;
+		database = find_database(oid);
+		if (database == NULL)
+			database = add_database(oid);
+		database->running = true;
+		if (OidIsValid(role))
+		{
+			database->role = role;
+			database->next = NEXT_SCHEDULER;
+		}
+		if (state == QML_SLOT_ENDED)
+		{
+			if (started[i].handle)
+				pfree(started[i].handle);
+			memset(&started[i], 0, sizeof(Started));
+			decide(database, outcome, role, now);
+		}
+	}
+}
+
+static void
+look_soon(Database *database)
+{
+	database->called = true;
+	if (database->next == NEXT_NOTHING)
+	{
+		database->next = NEXT_LOOK;
+		database->failures = 0;
+		database->not_before = 0;
+	}
+}
+
+/* Somebody created the extension, adopted a copy, or changed a setting. */
+static void
+answer_calls(bool all)
+{
+	Oid calls[QML_MAX_CALLS];
+	int ncalls;
+	ListCell *lc;
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	ncalls = qml_shmem->ncalls;
+	memcpy(calls, qml_shmem->calls, sizeof(calls));
+	all = all || qml_shmem->call_all;
+	qml_shmem->ncalls = 0;
+	qml_shmem->call_all = false;
+	LWLockRelease(qml_shmem->lock);
+
+	for (int i = 0; i < ncalls; i++)
+	{
+		Database *database = find_database(calls[i]);
+
+		if (database)
+			look_soon(database);
+		else
+			databases_changed = true;
+	}
+	if (!all)
+		return;
+	foreach(lc, databases)
+		look_soon(lfirst(lc));
+}
+
+static QmlSlot *
+fill_slot(const Database *database, int *number)
+{
+	QmlSlot *slot = NULL;
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < qml_shmem->nslots && slot == NULL; i++)
+	{
+		if (qml_shmem->slots[i].state != QML_SLOT_FREE)
+			continue;
+		*number = i;
+		slot = &qml_shmem->slots[i];
+		slot->state = QML_SLOT_STARTING;
+		slot->generation++;
+		slot->database = database->oid;
+		slot->role = database->next == NEXT_SCHEDULER ? database->role : InvalidOid;
+		slot->pid = 0;
+		slot->outcome = QML_ENDED_EARLY;
+		for (int kind = 0; kind < QML_WAKES; kind++)
+			pg_atomic_write_u64(&slot->told[kind], QML_WAKE_NEVER);
+	}
+	LWLockRelease(qml_shmem->lock);
+	return slot;
+}
+
+static void
+free_slot(QmlSlot *slot)
+{
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	slot->state = QML_SLOT_FREE;
+	slot->database = InvalidOid;
+	LWLockRelease(qml_shmem->lock);
+}
+
+/* Starts what is next for a database; false when the server has no place for it. */
+static bool
+start(Database *database, int64 now)
+{
+	BackgroundWorker worker;
+	MemoryContext oldcontext;
+	int number;
+	QmlSlot *slot = fill_slot(database, &number);
+	bool registered;
+
+	if (slot == NULL)
+		return false;
+	qml_scheduler_describe(&worker, number, slot->generation, database->name,
+						   !OidIsValid(slot->role));
+	worker.bgw_notify_pid = MyProcPid;
+	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	registered = RegisterDynamicBackgroundWorker(&worker, &started[number].handle);
+	MemoryContextSwitchTo(oldcontext);
+	if (!registered)
+	{
+		started[number].handle = NULL;
+		free_slot(slot);
+		return false;
+	}
+	started[number].since = now;
+	database->running = true;
+	database->called = false;
+	database->started = now;
+	/* To the end of the list: those that waited longer come first. */
+	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	databases = lappend(list_delete_ptr(databases, database), database);
+	MemoryContextSwitchTo(oldcontext);
+	return true;
+}
+
+static int
+count_starting(void)
+{
+	int count = 0;
+
+	LWLockAcquire(qml_shmem->lock, LW_SHARED);
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		QmlSlot *slot = &qml_shmem->slots[i];
+
+		/* A look is short: it counts until it has ended. */
+		if (slot->state == QML_SLOT_STARTING ||
+			(slot->state == QML_SLOT_RUNNING && !OidIsValid(slot->role)))
+			count++;
+	}
+	LWLockRelease(qml_shmem->lock);
+	return count;
+}
+
+/* Starts what may start now; returns how long to sleep until there may be more. */
+static int64
+start_all(int64 now)
+{
+	int64 sleep = LOOK_INTERVAL;
+	int starting = count_starting();
+	List *waiting = list_copy(databases);
+	ListCell *lc;
+
+	foreach(lc, waiting)
+	{
+		Database *database = lfirst(lc);
+
+		if (database->running || database->next == NEXT_NOTHING || !database->listed ||
+			!qml_process_works_database(database->name))
+			continue;
+		if (database->not_before > now)
+		{
+			sleep = Min(sleep, database->not_before - now);
+			continue;
+		}
+		/* The end of one that is starting wakes the launcher. */
+		if (starting >= MAX_STARTING)
+			break;
+		if (!start(database, now))
+		{
+			if (qml_careful_may_log(QML_LOG_SLOTS))
+				ereport(LOG,
+						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						 errmsg("qml launcher: no free background worker slot for database \"%s\"",
+								database->name),
+						 errhint("Increase max_worker_processes, or list fewer databases in "
+								 "qml.databases.")));
+			sleep = Min(sleep, RETRY_SLOT);
+			break;
+		}
+		starting++;
+	}
+	list_free(waiting);
+	return sleep;
+}
+
+static void
+leave(int code, Datum arg)
+{
+	pg_atomic_write_u32(&qml_shmem->launcher, 0);
+}
+
+/* One round; returns how long to sleep, in milliseconds. */
+static int64
+work(bool reloaded)
+{
+	int64 now = qml_process_monotonic();
+
+	AcceptInvalidationMessages();
+	look_at_slots(now);
+	if (!qml_enabled)
+		return LOOK_INTERVAL;
+	answer_calls(reloaded);
+	if (databases_changed)
+		list_databases();
+	return start_all(now);
+}
+
+static void
+run(void)
+{
+	static bool first = true;
+	bool reloaded = first;
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = qml_wait_event("QmlLauncherMain");
+	first = false;
+	for (;;)
+	{
+		int64 sleep;
+
+		reloaded = reloaded || ConfigReloadPending;
+		qml_process_handle_signals();
+		sleep = work(reloaded);
+		reloaded = false;
+		/* The end of a transaction leaves another one current. */
+		MemoryContextSwitchTo(round_context);
+		MemoryContextReset(round_context);
+		qml_process_sleep(sleep, wait_event);
+	}
+}
+
+void
+qml_launcher_main(Datum arg)
+{
+	qml_process_start();
+	before_shmem_exit(leave, (Datum) 0);
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	qml_process_pin_settings();
+	CacheRegisterSyscacheCallback(DATABASEOID, database_changed, (Datum) 0);
+	started = MemoryContextAllocZero(TopMemoryContext, sizeof(Started) * qml_shmem->nslots);
+	round_context = AllocSetContextCreate(TopMemoryContext, "qml launcher", ALLOCSET_DEFAULT_SIZES);
+	pg_atomic_write_u32(&qml_shmem->launcher, qml_shmem_my_process());
+	pgstat_report_appname("qml launcher");
+	ereport(LOG, (errmsg("qml launcher started")));
+
+	for (;;)
+	{
+		PG_TRY();
+		{
+			MemoryContextSwitchTo(round_context);
+			run();
+		}
+		PG_CATCH();
+		{
+			qml_process_recover("qml launcher");
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(round_context);
+		MemoryContextReset(round_context);
+		qml_process_sleep(RETRY_TERMINATED, PG_WAIT_EXTENSION);
+	}
+}
+
+/* While the server loads its preloaded libraries. */
+void
+qml_launcher_register(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = RESTART_SECONDS;
+	strlcpy(worker.bgw_library_name, "qml", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "qml_launcher_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, "qml launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "qml launcher", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}

@@ -1,0 +1,197 @@
+/*
+ * process.c
+ *		What the background processes have in common: signals, settings,
+ *		transactions, errors and sleep.
+ *
+ * A process does its work in transactions of its own, each with a time limit, and
+ * between them holds nothing: no transaction, no snapshot, no lock.  An error
+ * undoes the transaction and is told in one line with its SQLSTATE; its detail
+ * and context, which may hold a payload, are not.
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/varlena.h"
+
+#include "careful.h"
+#include "compat.h"
+#include "guc.h"
+#include "process.h"
+
+/* No step may hold up the others for longer. */
+#define STEP_TIMEOUT_MS (60 * 1000)
+
+/*
+ * Settings that would change what qml's own work means.  The owner of a database
+ * may set them for it, and for a role its members' owner: they must not get here.
+ */
+static const struct
+{
+	const char *name;
+	const char *value;
+} pinned[] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"row_security", "on"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"default_tablespace", ""},
+	{"default_table_access_method", "heap"},
+	{"statement_timeout", "0"},
+	{"lock_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"},
+	{"idle_session_timeout", "0"},
+	{"session_replication_role", "origin"},
+	{"check_function_bodies", "on"},
+	{"TimeZone", "UTC"},
+	{"DateStyle", "ISO"},
+	{"IntervalStyle", "postgres"},
+	{"standard_conforming_strings", "on"},
+	{"client_min_messages", "error"},
+	{"jit", "off"},
+	{"max_parallel_workers_per_gather", "0"},
+	{"enable_seqscan", "on"},
+	{"enable_indexscan", "on"},
+};
+
+/* Before anything else in a process. */
+void
+qml_process_start(void)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	/* A reload until now was not heard: its signal was ignored. */
+	ConfigReloadPending = true;
+}
+
+/* After connecting. */
+void
+qml_process_pin_settings(void)
+{
+	for (int i = 0; i < (int) lengthof(pinned); i++)
+		SetConfigOption(pinned[i].name, pinned[i].value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* Begins a transaction with a snapshot and a time limit. */
+void
+qml_process_begin(const char *activity)
+{
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	enable_timeout_after(STATEMENT_TIMEOUT, STEP_TIMEOUT_MS);
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+qml_process_commit(void)
+{
+	PopActiveSnapshot();
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	CommitTransactionCommand();
+	/* Autovacuum learns of the changes only by this. */
+	(void) pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/*
+ * In the handler of an error: undoes the transaction and tells what happened.
+ * Leaves TopMemoryContext current.
+ */
+void
+qml_process_recover(const char *what)
+{
+	ErrorData *error;
+
+	HOLD_INTERRUPTS();
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+	MemoryContextSwitchTo(TopMemoryContext);
+	error = CopyErrorData();
+	FlushErrorState();
+	LWLockReleaseAll();
+	AbortOutOfAnyTransaction();
+	MemoryContextSwitchTo(TopMemoryContext);
+	(void) pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	RESUME_INTERRUPTS();
+
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ereport(DEBUG1, (errmsg("%s: canceled", what)));
+	else if (qml_careful_may_log(QML_LOG_STEP))
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("%s failed: %s (SQLSTATE %s)", what, error->message,
+						unpack_sql_state(error->sqlerrcode))));
+	FreeErrorData(error);
+}
+
+/* Between transactions. */
+void
+qml_process_handle_signals(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+/* Until the latch is set; exits when the postmaster is gone. */
+void
+qml_process_sleep(int64 milliseconds, uint32 wait_event)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 (long) Max(milliseconds, 0), wait_event);
+	ResetLatch(MyLatch);
+}
+
+/* Milliseconds on a clock that nobody sets. */
+int64
+qml_process_monotonic(void)
+{
+	struct timespec now;
+
+	(void) clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Whether the settings say that a database is worked in the background. */
+bool
+qml_process_works_database(const char *name)
+{
+	List *names;
+	ListCell *lc;
+	char *copy;
+	bool found = false;
+
+	if (strcmp(qml_databases, "*") == 0)
+		return true;
+	copy = pstrdup(qml_databases);
+	if (SplitIdentifierString(copy, ',', &names))
+	{
+		foreach(lc, names)
+			found = found || strcmp(lfirst(lc), name) == 0;
+		list_free(names);
+	}
+	pfree(copy);
+	return found;
+}

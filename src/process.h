@@ -1,0 +1,20 @@
+/*
+ * process.h
+ *		What the background processes have in common.
+ */
+#ifndef QML_PROCESS_H
+#define QML_PROCESS_H
+
+#include "utils/timestamp.h"
+
+extern void qml_process_start(void);
+extern void qml_process_pin_settings(void);
+extern void qml_process_begin(const char *activity);
+extern void qml_process_commit(void);
+extern void qml_process_recover(const char *what);
+extern void qml_process_handle_signals(void);
+extern void qml_process_sleep(int64 milliseconds, uint32 wait_event);
+extern int64 qml_process_monotonic(void);
+extern bool qml_process_works_database(const char *name);
+
+#endif

@@ -1,0 +1,597 @@
+/*
+ * scheduler.c
+ *		The process that does in a database what is due: promotes jobs, takes lost
+ *		ones back, fires recurring ones, lets what is expired go.
+ *
+ * Its session user is the owner of qml's tables.  Who that is, is found out by the
+ * same process with nobody's rights used: started without a role it looks at the
+ * catalogs, says what it found, and exits (look_around).
+ *
+ * It sleeps until the next time that it knows of, from the indexes or told at
+ * commit (wakeup.c), and looks without being told once in each poll interval,
+ * because COMMIT PREPARED and others that write the tables tell nobody.  While it
+ * sleeps it holds nothing.
+ *
+ * It is a guest in the database.  Once a second it probes the database's lock: if
+ * DROP, RENAME or CREATE ... TEMPLATE has it, it leaves, so that the owner need
+ * not be allowed to end it.  When the extension is gone it exits.
+ *
+ * Each step has its own transactions and its own errors: one that fails is told
+ * and tried again later, and stops no other.  A crash at any point leaves a
+ * transaction undone.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "utils/memutils.h"
+
+#include "careful.h"
+#include "catalog.h"
+#include "compat.h"
+#include "fault.h"
+#include "guc.h"
+#include "maintain.h"
+#include "process.h"
+#include "scheduler.h"
+#include "server.h"
+#include "shmem.h"
+#include "sweep.h"
+#include "tick.h"
+#include "wakeup.h"
+
+extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
+
+/* Milliseconds. */
+#define PROBE_INTERVAL	 1000
+#define LEASE_POLL		 60000 /* for leases that nobody told of */
+#define SERVER_POLL		 10000
+#define MAX_STEP_BACKOFF 60000
+/* A timer that ends so soon is over: it saves a wake-up. */
+#define SLACK 10
+/* Share of the time that looking for lost jobs may take: one in so many parts. */
+#define RECLAIM_SHARE 50
+
+/* Rows of one transaction. */
+#define PROMOTE_BATCH 1000
+#define RECLAIM_BATCH 1000
+#define TICK_BATCH	  256
+
+/* Long before the machine started. */
+#define NEVER (PG_INT64_MIN / 2)
+
+/* How far the wall clock may differ from the other one between two rounds. */
+#define CLOCK_TOLERANCE 5000
+
+/* A kind of work.  Wall-clock times may jump, so intervals are on the other clock. */
+typedef struct Step
+{
+	const char *activity; /* as pg_stat_activity shows it */
+	const char *name;	  /* as the log shows it */
+	bool *enabled;
+	int wake; /* QmlWake that it answers; -1: none */
+	int64 (*interval)(void);
+	TimestampTz (*run)(struct Step *step); /* returns when it is due next */
+	TimestampTz due;					   /* wall clock; QML_NO_TIME: not known */
+	int64 last;							   /* run began, milliseconds */
+	int64 not_before;					   /* after an error, or to save time */
+	int failures;						   /* in a row */
+} Step;
+
+static QmlSlot *slot;
+static uint32 generation;
+static QmlOutcome outcome = QML_ENDED_EARLY; /* if the process ended now */
+
+/* ----- the process and its slot ----- */
+
+/* Runs on every exit. */
+static void
+leave_slot(int code, Datum arg)
+{
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	if (slot->generation == generation)
+	{
+		pg_atomic_write_u32(&slot->process, 0);
+		slot->state = QML_SLOT_ENDED;
+		slot->outcome = outcome;
+	}
+	LWLockRelease(qml_shmem->lock);
+	qml_shmem_set_latch(&qml_shmem->launcher);
+}
+
+/* Takes the slot that the launcher prepared; exits if it is no longer meant. */
+static void
+take_slot(int number)
+{
+	bool mine;
+
+	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
+	slot = &qml_shmem->slots[number];
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	mine = slot->state == QML_SLOT_STARTING && slot->generation == generation;
+	if (mine)
+	{
+		slot->state = QML_SLOT_RUNNING;
+		slot->pid = MyProcPid;
+		slot->started_at = GetCurrentTimestamp();
+		pg_atomic_write_u64(&slot->heartbeat_at, (uint64) slot->started_at);
+		pg_atomic_write_u64(&slot->asleep_until, 0);
+	}
+	LWLockRelease(qml_shmem->lock);
+	if (!mine)
+		proc_exit(0);
+	before_shmem_exit(leave_slot, (Datum) 0);
+}
+
+static void
+leave(QmlOutcome why)
+{
+	outcome = why;
+	proc_exit(0);
+}
+
+/* ----- the database ----- */
+
+/*
+ * Leaves if somebody wants the database for himself: its lock conflicts with those
+ * of DROP, RENAME, SET TABLESPACE and of being copied.
+ */
+static void
+make_way(void)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		leave(QML_ENDED_MADE_WAY);
+	LockRelease(&tag, RowExclusiveLock, true);
+}
+
+static void
+leave_if_disabled(void)
+{
+	/* The launcher knows the name; it is the one that the process shows. */
+	if (!qml_enabled ||
+		!qml_process_works_database(MyBgworkerEntry->bgw_name + strlen(QML_SCHEDULER_NAME)))
+		leave(QML_ENDED_DISABLED);
+}
+
+static void
+set_role(Oid role)
+{
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	slot->role = role;
+	LWLockRelease(qml_shmem->lock);
+}
+
+/* In a transaction: leaves if this is not the place to work, or not the role. */
+static void
+check_extension(void)
+{
+	if (!OidIsValid(get_extension_oid("qml", true)))
+		leave(QML_ENDED_NO_EXTENSION);
+	if (!qml_catalog()->adopted)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the jobs in database \"%s\" are a copy from another one and are not "
+						"worked",
+						get_database_name(MyDatabaseId)),
+				 errhint("Call qml_adopt() to let this copy work.")));
+		leave(QML_ENDED_COPY);
+	}
+	if (OidIsValid(slot->role) && slot->role != qml_catalog()->owner)
+	{
+		set_role(qml_catalog()->owner);
+		leave(QML_ENDED_FOUND);
+	}
+}
+
+/* Finds out who owns the extension, tells the launcher, and exits. */
+static void
+look_around(void)
+{
+	outcome = QML_ENDED_FAILED;
+	PG_TRY();
+	{
+		qml_process_begin("looking for the extension");
+		check_extension();
+		set_role(qml_catalog()->owner);
+		qml_process_commit();
+	}
+	PG_CATCH();
+	{
+		qml_process_recover("qml scheduler");
+		proc_exit(0);
+	}
+	PG_END_TRY();
+	leave(QML_ENDED_FOUND);
+}
+
+/* ----- the steps ----- */
+
+static TimestampTz
+promote(Step *step)
+{
+	TimestampTz next;
+	int count;
+
+	do
+	{
+		qml_process_begin(step->activity);
+		check_extension();
+		count = qml_sweep_promote(PROMOTE_BATCH);
+		next = count < PROMOTE_BATCH ? qml_sweep_next_due(GetCurrentTimestamp()) : QML_NO_TIME;
+		qml_process_commit();
+		qml_process_handle_signals();
+	} while (count == PROMOTE_BATCH);
+	return next;
+}
+
+static TimestampTz
+reclaim(Step *step)
+{
+	int64 begun = qml_process_monotonic();
+	TimestampTz next;
+	int count;
+
+	do
+	{
+		qml_process_begin(step->activity);
+		check_extension();
+		count = qml_sweep_reclaim(RECLAIM_BATCH, &next);
+		qml_process_commit();
+		qml_process_handle_signals();
+	} while (count == RECLAIM_BATCH);
+	/* It reads all jobs, so not too often. */
+	step->not_before = begun +
+					   Max(PROBE_INTERVAL, (qml_process_monotonic() - begun) * RECLAIM_SHARE);
+	return next;
+}
+
+static TimestampTz
+bury_servers(Step *step)
+{
+	TimestampTz next;
+
+	qml_process_begin(step->activity);
+	check_extension();
+	(void) qml_server_reclaim_dead(&next);
+	qml_process_commit();
+	return next;
+}
+
+static TimestampTz
+fire(Step *step)
+{
+	TimestampTz next;
+	QmlTicks ticks;
+
+	do
+	{
+		qml_process_begin(step->activity);
+		check_extension();
+		qml_tick_poll(TICK_BATCH, &ticks);
+		next = ticks.schedules < TICK_BATCH ? qml_tick_next(GetCurrentTimestamp()) : QML_NO_TIME;
+		qml_process_commit();
+		qml_process_handle_signals();
+	} while (ticks.schedules == TICK_BATCH);
+	return next;
+}
+
+static TimestampTz
+clean_up(Step *step)
+{
+	QmlCleanup done;
+
+	qml_process_begin(step->activity);
+	check_extension();
+	qml_maintain_cleanup(&done);
+	qml_process_commit();
+	return QML_NO_TIME;
+}
+
+static int64
+scheduler_interval(void)
+{
+	return qml_scheduler_poll_interval;
+}
+
+static int64
+lease_interval(void)
+{
+	return LEASE_POLL;
+}
+
+static int64
+server_interval(void)
+{
+	return Min(SERVER_POLL, qml_dead_server_timeout * 500);
+}
+
+static int64
+recurring_interval(void)
+{
+	return qml_recurring_poll_interval;
+}
+
+static int64
+cleanup_interval(void)
+{
+	return (int64) qml_cleanup_interval * 1000;
+}
+
+static Step steps[] = {
+	{.activity = "promoting due jobs",
+	 .name = "qml scheduler: promotion",
+	 .enabled = &qml_scheduler_enabled,
+	 .wake = QML_WAKE_DUE,
+	 .interval = scheduler_interval,
+	 .run = promote},
+	{.activity = "firing recurring jobs",
+	 .name = "qml scheduler: firing recurring jobs",
+	 .enabled = &qml_recurring_enabled,
+	 .wake = QML_WAKE_RECURRING,
+	 .interval = recurring_interval,
+	 .run = fire},
+	{.activity = "taking lost jobs back",
+	 .name = "qml scheduler: taking lost jobs back",
+	 .enabled = &qml_scheduler_enabled,
+	 .wake = QML_WAKE_LEASE,
+	 .interval = lease_interval,
+	 .run = reclaim},
+	{.activity = "looking for dead servers",
+	 .name = "qml scheduler: looking for dead servers",
+	 .enabled = &qml_scheduler_enabled,
+	 .wake = -1,
+	 .interval = server_interval,
+	 .run = bury_servers},
+	{.activity = "cleaning up",
+	 .name = "qml scheduler: cleanup",
+	 .enabled = &qml_cleanup_enabled,
+	 .wake = -1,
+	 .interval = cleanup_interval,
+	 .run = clean_up},
+};
+
+#define FOREACH_STEP(step) for (Step *step = steps; step < steps + lengthof(steps); step++)
+
+/* Takes what was told into account. */
+static void
+hear(Step *step)
+{
+	TimestampTz told;
+
+	if (step->wake < 0)
+		return;
+	told = qml_wakeup_take(slot, (QmlWake) step->wake);
+	if (told != QML_WAKE_NEVER && (step->due == QML_NO_TIME || told < step->due))
+		step->due = told;
+}
+
+/* Milliseconds until a step wants to run. */
+static int64
+time_left(const Step *step)
+{
+	int64 now = qml_process_monotonic();
+	int64 left = step->last + step->interval() - now;
+
+	if (left < SLACK)
+		left = 0;
+	if (step->due != QML_NO_TIME)
+		left = Min(left, (step->due - GetCurrentTimestamp() + 999) / 1000);
+	return Max(left, step->not_before - now);
+}
+
+static void
+run_step(Step *step)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	step->last = qml_process_monotonic();
+	PG_TRY();
+	{
+		step->due = QML_NO_TIME;
+		step->due = step->run(step);
+		step->failures = 0;
+	}
+	PG_CATCH();
+	{
+		qml_process_recover(step->name);
+		step->failures++;
+		/* It still has to be done. */
+		step->due = GetCurrentTimestamp();
+		step->not_before = step->last +
+						   Min(INT64CONST(1000) << Min(step->failures - 1, 10), MAX_STEP_BACKOFF);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+}
+
+/* ----- the loop ----- */
+
+/* Tells if somebody set the clock: what is due comes early or late by as much. */
+static void
+watch_clock(void)
+{
+	static TimestampTz last_wall = 0;
+	static int64 last_monotonic;
+	TimestampTz wall = GetCurrentTimestamp();
+	int64 monotonic = qml_process_monotonic();
+
+	if (last_wall != 0)
+	{
+		int64 jump = (wall - last_wall) / 1000 - (monotonic - last_monotonic);
+
+		if ((jump > CLOCK_TOLERANCE || jump < -CLOCK_TOLERANCE) &&
+			qml_careful_may_log(QML_LOG_CLOCK))
+			ereport(WARNING,
+					(errmsg("the clock jumped by %lld seconds", (long long) (jump / 1000)),
+					 errdetail("Leases and due times follow the server's clock.")));
+		/* Everything may be due, or not for long: look again. */
+		if (jump > CLOCK_TOLERANCE || jump < -CLOCK_TOLERANCE)
+		{
+			FOREACH_STEP(step)
+				step->last = NEVER;
+		}
+	}
+	last_wall = wall;
+	last_monotonic = monotonic;
+}
+
+static void
+beat(void)
+{
+	static int64 last = 0;
+	int64 now = qml_process_monotonic();
+
+	if (last != 0 && now - last < (int64) qml_heartbeat_interval * 1000 - SLACK)
+		return;
+	last = now;
+	pg_atomic_write_u64(&slot->heartbeat_at, (uint64) GetCurrentTimestamp());
+}
+
+/* One round; returns how long to sleep, in milliseconds. */
+static int64
+work(void)
+{
+	int64 sleep = PROBE_INTERVAL;
+	TimestampTz until;
+
+	watch_clock();
+	beat();
+	FOREACH_STEP(step)
+	{
+		hear(step);
+		if (*step->enabled && time_left(step) <= 0)
+		{
+			make_way();
+			run_step(step);
+			qml_process_handle_signals();
+			leave_if_disabled();
+		}
+	}
+	/* First say how long, then see what was told meanwhile: see wakeup.c. */
+	FOREACH_STEP(step)
+	{
+		if (*step->enabled)
+			sleep = Min(sleep, time_left(step));
+	}
+	until = GetCurrentTimestamp() + Max(sleep, 0) * 1000;
+	pg_atomic_write_u64(&slot->asleep_until, (uint64) until);
+	pg_memory_barrier();
+	FOREACH_STEP(step)
+	{
+		hear(step);
+		if (*step->enabled)
+			sleep = Min(sleep, time_left(step));
+	}
+	return sleep;
+}
+
+static void
+run(MemoryContext context)
+{
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = qml_wait_event("QmlSchedulerMain");
+	for (;;)
+	{
+		int64 sleep;
+
+		qml_process_handle_signals();
+		leave_if_disabled();
+		make_way();
+		sleep = work();
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		if (sleep > 0)
+			qml_process_sleep(sleep, wait_event);
+		pg_atomic_write_u64(&slot->asleep_until, 0);
+	}
+}
+
+/* Zone data may have changed since next_run_at was computed. */
+static void
+refresh(void)
+{
+	qml_process_begin("computing schedules anew");
+	check_extension();
+	(void) qml_tick_refresh();
+	qml_process_commit();
+}
+
+static void
+schedule(void)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "qml scheduler",
+												  ALLOCSET_DEFAULT_SIZES);
+	volatile bool refreshed = false;
+
+	FOREACH_STEP(step)
+		step->last = NEVER;
+	for (;;)
+	{
+		PG_TRY();
+		{
+			if (!refreshed)
+				refresh();
+			refreshed = true;
+			MemoryContextSwitchTo(context);
+			run(context);
+		}
+		PG_CATCH();
+		{
+			qml_process_recover("qml scheduler");
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(context);
+		MemoryContextReset(context);
+		qml_process_sleep(PROBE_INTERVAL, PG_WAIT_EXTENSION);
+	}
+}
+
+void
+qml_scheduler_main(Datum arg)
+{
+	Oid role;
+
+	qml_process_start();
+	take_slot(DatumGetInt32(arg));
+	role = slot->role;
+	BackgroundWorkerInitializeConnectionByOid(slot->database, role, 0);
+	qml_process_pin_settings();
+	outcome = QML_ENDED_TERMINATED;
+	pgstat_report_appname("qml scheduler");
+	if (!OidIsValid(role))
+		look_around();
+	pg_atomic_write_u32(&slot->process, qml_shmem_my_process());
+	ereport(LOG, (errmsg("qml scheduler started in database \"%s\"",
+						 MyBgworkerEntry->bgw_name + strlen(QML_SCHEDULER_NAME))));
+	schedule();
+}
+
+/* Describes the process to start; without a role in its slot it only looks. */
+void
+qml_scheduler_describe(BackgroundWorker *worker, int number, uint32 slot_generation,
+					   const char *database, bool look)
+{
+	memset(worker, 0, sizeof(*worker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = BGW_NEVER_RESTART; /* the launcher sees to it */
+	strlcpy(worker->bgw_library_name, "qml", BGW_MAXLEN);
+	strlcpy(worker->bgw_function_name, "qml_scheduler_main", BGW_MAXLEN);
+	snprintf(worker->bgw_name, BGW_MAXLEN, "%s%s", QML_SCHEDULER_NAME, database);
+	strlcpy(worker->bgw_type, look ? "qml look" : "qml scheduler", BGW_MAXLEN);
+	worker->bgw_main_arg = Int32GetDatum(number);
+	memcpy(worker->bgw_extra, &slot_generation, sizeof(slot_generation));
+}

@@ -1,0 +1,19 @@
+/*
+ * server.h
+ *		Servers: groups of workers that register, beat and may be found dead.
+ */
+#ifndef QML_SERVER_H
+#define QML_SERVER_H
+
+#include "fmgr.h"
+#include "utils/timestamp.h"
+
+extern char *qml_server_register(const char *name, int workers, Datum queues);
+extern bool qml_server_heartbeat(const char *id);
+extern bool qml_server_deregister(const char *id);
+extern int qml_server_reclaim(const char *id);
+extern int qml_server_reclaim_dead(TimestampTz *next);
+extern void qml_server_forget(void);
+extern char *qml_server_own_name(void);
+
+#endif

@@ -1,0 +1,136 @@
+/*
+ * sql_server.c
+ *		SQL functions of servers: qml_register_server, qml_heartbeat_server,
+ *		qml_deregister_server, qml_reclaim_server; and qml.background_servers and
+ *		qml.is_alive for the view.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "utils/builtins.h"
+
+#include "args.h"
+#include "compat.h"
+#include "guc.h"
+#include "qml.h"
+#include "rights.h"
+#include "server.h"
+#include "shmem.h"
+
+QML_FUNCTION(qml_register_server);
+QML_FUNCTION(qml_heartbeat_server);
+QML_FUNCTION(qml_deregister_server);
+QML_FUNCTION(qml_reclaim_server);
+QML_FUNCTION(qml_background_servers);
+QML_FUNCTION(qml_is_alive);
+
+/* Highest number of workers that a server may claim to have. */
+#define MAX_WORKERS 100000
+
+static Datum
+read_queues(FunctionCallInfo fcinfo, int arg)
+{
+	Datum *elements;
+	bool *nulls;
+	int count;
+
+	if (PG_ARGISNULL(arg))
+		return (Datum) 0;
+	qml_args_array(fcinfo, arg, "queues", TEXTOID, &elements, &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("element %d of argument \"queues\" must not be null", i + 1)));
+		qml_args_check_name(TextDatumGetCString(elements[i]), "queues", QML_MAX_QUEUE_NAME);
+	}
+	return PG_GETARG_DATUM(arg);
+}
+
+Datum
+qml_register_server(PG_FUNCTION_ARGS)
+{
+	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_SERVER_NAME);
+	int workers = qml_args_int(fcinfo, 1, "workers", 1, MAX_WORKERS);
+	Datum queues = read_queues(fcinfo, 2);
+
+	if (strchr(name, '/'))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"name\" must not contain a slash"),
+				 errdetail("In the name of a worker, a slash separates the server from the rest.")));
+	qml_rights_require_any(QML_CAN_WORK);
+	PG_RETURN_TEXT_P(cstring_to_text(qml_server_register(name, workers, queues)));
+}
+
+static char *
+read_id(FunctionCallInfo fcinfo)
+{
+	char *id = qml_args_name(fcinfo, 0, "id", QML_MAX_NAME);
+
+	qml_rights_require_any(QML_CAN_WORK);
+	return id;
+}
+
+Datum
+qml_heartbeat_server(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(qml_server_heartbeat(read_id(fcinfo)));
+}
+
+Datum
+qml_deregister_server(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(qml_server_deregister(read_id(fcinfo)));
+}
+
+Datum
+qml_reclaim_server(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(qml_server_reclaim(read_id(fcinfo)));
+}
+
+/* The background processes of this database, from shared memory. */
+Datum
+qml_background_servers(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	char *name = qml_server_own_name();
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (qml_shmem == NULL)
+		return (Datum) 0;
+	LWLockAcquire(qml_shmem->lock, LW_SHARED);
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		QmlSlot *slot = &qml_shmem->slots[i];
+		Datum values[4];
+		bool nulls[4] = {false};
+
+		if (slot->state != QML_SLOT_RUNNING || slot->database != MyDatabaseId ||
+			!OidIsValid(slot->role))
+			continue;
+		values[0] = CStringGetTextDatum(psprintf("%s:%d", name, slot->pid));
+		values[1] = CStringGetTextDatum(name);
+		values[2] = TimestampTzGetDatum(slot->started_at);
+		values[3] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&slot->heartbeat_at));
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	LWLockRelease(qml_shmem->lock);
+	return (Datum) 0;
+}
+
+/* Whether a server has been heard of lately, and was not given up. */
+Datum
+qml_is_alive(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0) || !PG_ARGISNULL(1))
+		PG_RETURN_BOOL(false);
+	PG_RETURN_BOOL(GetCurrentTimestamp() - PG_GETARG_TIMESTAMPTZ(0) <
+				   qml_dead_server_timeout * USECS_PER_SEC);
+}

@@ -1,0 +1,306 @@
+/*
+ * sweep.c
+ *		Jobs whose time has come: promote those that are due, take back those that
+ *		were lost.
+ *
+ * Any number of callers may do this at once.  None waits for a row that somebody
+ * else is changing: it is passed over, and found by the next call if it still
+ * needs anything.
+ *
+ * A pass is one subtransaction.  If it meets a job that cannot be changed (a row
+ * that was edited by hand, a queue that is missing), it begins again with a
+ * subtransaction for each job, and leaves out those that fail: no job can hide
+ * the ones behind it.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "careful.h"
+#include "catalog.h"
+#include "compat.h"
+#include "fault.h"
+#include "sweep.h"
+#include "transition.h"
+
+typedef struct Pass
+{
+	bool (*wanted)(struct Pass *pass, TupleTableSlot *slot);
+	void (*change)(struct Pass *pass, QmlJob *job);
+	const char *server; /* whose jobs, or NULL */
+	int max;
+	TimestampTz now;
+	bool carefully; /* each job by itself */
+
+	QmlWriter writer;
+	MemoryContext row_context;
+	TimestampTz next_lease; /* the earliest seen that is not over */
+	int count;
+	int failures;
+	QmlFailure failure; /* the first of them */
+	char *failed_id;
+} Pass;
+
+/* Changes the job in live.slot; false if somebody else is faster. */
+static bool
+change_row(Pass *pass, QmlWriter *writer)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(pass->row_context);
+	QmlJob job;
+	bool changed;
+
+	qml_job_from_live(writer->live.slot, &job);
+	pass->change(pass, &job);
+	changed = qml_writer_put(writer, &job, false) == TM_Ok;
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextReset(pass->row_context);
+	return changed;
+}
+
+typedef struct Single
+{
+	Pass *pass;
+	ItemPointerData tid;
+	bool changed;
+} Single;
+
+/* The same in a subtransaction, which needs a writer of its own. */
+static void
+change_single(void *arg)
+{
+	Single *single = arg;
+	QmlWriter writer;
+
+	qml_writer_open(&writer, false);
+	single->changed = table_tuple_fetch_row_version(writer.live.rel, &single->tid,
+													qml_writer_snapshot(&writer),
+													writer.live.slot) &&
+					  change_row(single->pass, &writer);
+	qml_writer_close(&writer);
+}
+
+static char *
+id_of(TupleTableSlot *slot)
+{
+	bool isnull;
+
+	return qml_job_id_string(DatumGetUUIDP(slot_getattr(slot, LIVE_ID, &isnull)));
+}
+
+static bool
+change_carefully(Pass *pass)
+{
+	Single single = {.pass = pass, .tid = pass->writer.live.slot->tts_tid};
+	QmlFailure failure;
+
+	if (qml_careful_run(change_single, &single, &failure))
+		return single.changed;
+	MemoryContextReset(pass->row_context);
+	if (pass->failures++ == 0)
+	{
+		pass->failure = failure;
+		pass->failed_id = id_of(pass->writer.live.slot);
+	}
+	return false;
+}
+
+/* Handles the row in live.slot. */
+static void
+visit(Pass *pass)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (pass->carefully ? change_carefully(pass) : change_row(pass, &pass->writer))
+		pass->count++;
+}
+
+static void
+start_pass(Pass *pass)
+{
+	pass->count = 0;
+	pass->next_lease = QML_NO_TIME;
+	pass->row_context = AllocSetContextCreate(CurrentMemoryContext, "qml row",
+											  ALLOCSET_DEFAULT_SIZES);
+	qml_writer_open(&pass->writer, false);
+}
+
+/* Goes through the jobs that are due, the longest due first. */
+static void
+pass_over_due(void *arg)
+{
+	Pass *pass = arg;
+	Relation due;
+	IndexScanDesc scan;
+	ScanKeyData key;
+
+	start_pass(pass);
+	due = index_open(qml_catalog()->live_due, RowExclusiveLock);
+	scan = qml_index_beginscan(pass->writer.live.rel, due, qml_writer_snapshot(&pass->writer), 1);
+	ScanKeyInit(&key, 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(pass->now));
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (pass->count < pass->max &&
+		   index_getnext_slot(scan, ForwardScanDirection, pass->writer.live.slot))
+	{
+		QML_FAULT("promote.after_select");
+		visit(pass);
+	}
+	index_endscan(scan);
+	index_close(due, NoLock);
+	qml_writer_close(&pass->writer);
+}
+
+/*
+ * Goes through all jobs, for those that are wanted.  Leases are in no index,
+ * because a heartbeat would then not be a HOT update.
+ */
+static void
+pass_over_all(void *arg)
+{
+	Pass *pass = arg;
+	TableScanDesc scan;
+
+	start_pass(pass);
+	scan = table_beginscan(pass->writer.live.rel, qml_writer_snapshot(&pass->writer), 0, NULL);
+	while (pass->count < pass->max &&
+		   table_scan_getnextslot(scan, ForwardScanDirection, pass->writer.live.slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!pass->wanted(pass, pass->writer.live.slot))
+			continue;
+		QML_FAULT("reclaim.after_select");
+		visit(pass);
+	}
+	table_endscan(scan);
+	qml_writer_close(&pass->writer);
+}
+
+static int
+run_pass(Pass *pass, void (*go)(void *arg))
+{
+	pass->now = GetCurrentTimestamp();
+	if (qml_careful_run(go, pass, &pass->failure))
+		return pass->count;
+	pass->carefully = true;
+	go(pass);
+	if (pass->failures > 0 && qml_careful_may_log(QML_LOG_JOBS))
+		ereport(WARNING,
+				(errcode(pass->failure.sqlerrcode),
+				 errmsg_plural("%d job cannot be changed and is passed over",
+							   "%d jobs cannot be changed and are passed over", pass->failures,
+							   pass->failures),
+				 errdetail("Job %s: %s (SQLSTATE %s).", pass->failed_id, pass->failure.message,
+						   unpack_sql_state(pass->failure.sqlerrcode))));
+	return pass->count;
+}
+
+static void
+enqueue_again(Pass *pass, QmlJob *job)
+{
+	qml_transition_set(job, QML_ENQUEUED, pass->now);
+}
+
+/* Enqueues up to max jobs that are due, the longest due first; returns how many. */
+int
+qml_sweep_promote(int max)
+{
+	Pass pass = {.change = enqueue_again, .max = max};
+
+	(void) qml_catalog_to_work();
+	(void) run_pass(&pass, pass_over_due);
+	QML_FAULT_AT_COMMIT("promote.before_commit");
+	return pass.count;
+}
+
+static bool
+lease_is_over(Pass *pass, TupleTableSlot *slot)
+{
+	bool isnull;
+	TimestampTz lease = DatumGetTimestampTz(slot_getattr(slot, LIVE_LEASE_EXPIRES_AT, &isnull));
+
+	if (isnull)
+		return false;
+	if (lease > pass->now && (pass->next_lease == QML_NO_TIME || lease < pass->next_lease))
+		pass->next_lease = lease;
+	return lease <= pass->now;
+}
+
+static void
+lose_lease(Pass *pass, QmlJob *job)
+{
+	qml_transition_lose(job, "lease expired", "lease_expired", pass->now);
+}
+
+/*
+ * Takes back up to max jobs whose lease is over; returns how many.  *next becomes
+ * the earliest end of another lease, or QML_NO_TIME, if fewer than max were taken.
+ */
+int
+qml_sweep_reclaim(int max, TimestampTz *next)
+{
+	Pass pass = {.wanted = lease_is_over, .change = lose_lease, .max = max};
+
+	(void) qml_catalog_to_work();
+	(void) run_pass(&pass, pass_over_all);
+	QML_FAULT_AT_COMMIT("reclaim.before_commit");
+	*next = pass.next_lease;
+	return pass.count;
+}
+
+static bool
+belongs_to_server(Pass *pass, TupleTableSlot *slot)
+{
+	bool isnull;
+	Datum server = slot_getattr(slot, LIVE_SERVER, &isnull);
+
+	return !isnull && qml_job_live_state(slot) == QML_PROCESSING &&
+		   strcmp(TextDatumGetCString(server), pass->server) == 0;
+}
+
+static void
+lose_server(Pass *pass, QmlJob *job)
+{
+	qml_transition_lose(job, "server is gone", "server_gone", pass->now);
+}
+
+/* Takes back all jobs that workers of a server hold; returns how many. */
+int
+qml_sweep_reclaim_server(const char *server)
+{
+	Pass pass = {.wanted = belongs_to_server,
+				 .change = lose_server,
+				 .max = INT_MAX,
+				 .server = server};
+
+	(void) run_pass(&pass, pass_over_all);
+	QML_FAULT_AT_COMMIT("reclaim.before_commit");
+	return pass.count;
+}
+
+static bool
+is_processing(Pass *pass, TupleTableSlot *slot)
+{
+	return qml_job_live_state(slot) == QML_PROCESSING;
+}
+
+/* Enqueues all jobs again that are processing, their attempts counted. */
+void
+qml_sweep_requeue(void)
+{
+	Pass pass = {.wanted = is_processing, .change = enqueue_again, .max = INT_MAX};
+
+	(void) run_pass(&pass, pass_over_all);
+}
+
+/* When the next job is due that is not due yet; QML_NO_TIME: none is scheduled. */
+TimestampTz
+qml_sweep_next_due(TimestampTz now)
+{
+	return qml_table_first_after(qml_catalog()->live, qml_catalog()->live_due, now);
+}

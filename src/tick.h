@@ -1,0 +1,43 @@
+/*
+ * tick.h
+ *		Recurring jobs: firing those that are due.
+ */
+#ifndef QML_TICK_H
+#define QML_TICK_H
+
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+/* A recurring job.  Datums are 0 when null. */
+typedef struct QmlRecurring
+{
+	const char *id;
+	const char *cron;
+	const char *method;
+	const char *queue;
+	const char *timezone;
+	const char *misfire;
+	Datum payload;
+	Datum metadata;
+	int priority;
+	int max_retries; /* -1: as the queue says */
+	int timeout_ms;	 /* -1: as the queue says */
+} QmlRecurring;
+
+/* What one call of qml_tick_poll did. */
+typedef struct QmlTicks
+{
+	int schedules; /* looked at */
+	int jobs;	   /* enqueued */
+} QmlTicks;
+
+extern bool qml_tick_is_misfire(const char *name);
+extern void qml_tick_enqueue(const QmlRecurring *recurring, TimestampTz tick, Oid created_by,
+							 const pg_uuid_t *job);
+
+extern void qml_tick_poll(int max, QmlTicks *ticks);
+extern TimestampTz qml_tick_next(TimestampTz now);
+extern int qml_tick_refresh(void);
+extern void qml_tick_forget(void);
+
+#endif

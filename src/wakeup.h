@@ -1,0 +1,15 @@
+/*
+ * wakeup.h
+ *		Telling the scheduler, at commit, of what will be due.
+ */
+#ifndef QML_WAKEUP_H
+#define QML_WAKEUP_H
+
+#include "shmem.h"
+
+extern void qml_wakeup_init(void);
+extern void qml_wakeup_at(QmlWake kind, TimestampTz time);
+extern void qml_wakeup_launcher(void);
+extern TimestampTz qml_wakeup_take(QmlSlot *slot, QmlWake kind);
+
+#endif
