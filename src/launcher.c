@@ -81,6 +81,7 @@ typedef struct Database
 	int failures;	  /* in a row */
 	bool running;	  /* has a slot */
 	bool called;	  /* since its process started */
+	bool disabled;	  /* ended because of a setting, which may change */
 	int64 started;	  /* monotonic */
 } Database;
 
@@ -203,6 +204,7 @@ decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
 				   now - database->started < LONG_ENOUGH_TO_TRUST);
 
 	database->running = false;
+	database->disabled = outcome == QML_ENDED_DISABLED;
 	database->failures = failed ? database->failures + 1 : 0;
 	switch (outcome)
 	{
@@ -320,16 +322,17 @@ look_soon(Database *database)
 
 /* Somebody created the extension, adopted a copy, or changed a setting. */
 static void
-answer_calls(bool all)
+answer_calls(bool reloaded)
 {
 	Oid calls[QML_MAX_CALLS];
 	int ncalls;
+	bool all;
 	ListCell *lc;
 
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	ncalls = qml_shmem->ncalls;
 	memcpy(calls, qml_shmem->calls, sizeof(calls));
-	all = all || qml_shmem->call_all;
+	all = qml_shmem->call_all;
 	qml_shmem->ncalls = 0;
 	qml_shmem->call_all = false;
 	LWLockRelease(qml_shmem->lock);
@@ -343,10 +346,13 @@ answer_calls(bool all)
 		else
 			databases_changed = true;
 	}
-	if (!all)
-		return;
 	foreach(lc, databases)
-		look_soon(lfirst(lc));
+	{
+		Database *database = lfirst(lc);
+
+		if (all || (reloaded && database->disabled))
+			look_soon(database);
+	}
 }
 
 static QmlSlot *
@@ -549,7 +555,7 @@ qml_launcher_main(Datum arg)
 		}
 		PG_CATCH();
 		{
-			qml_process_recover("qml launcher");
+			qml_process_tell("qml launcher", qml_process_undo());
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(round_context);

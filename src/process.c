@@ -112,11 +112,11 @@ qml_process_commit(void)
 }
 
 /*
- * In the handler of an error: undoes the transaction and tells what happened.
- * Leaves TopMemoryContext current.
+ * In the handler of an error: undoes the transaction; returns the error.  Leaves
+ * TopMemoryContext current.
  */
-void
-qml_process_recover(const char *what)
+ErrorData *
+qml_process_undo(void)
 {
 	ErrorData *error;
 
@@ -132,7 +132,13 @@ qml_process_recover(const char *what)
 	(void) pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	RESUME_INTERRUPTS();
+	return error;
+}
 
+/* Tells of an error, and frees it. */
+void
+qml_process_tell(const char *what, ErrorData *error)
+{
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ereport(DEBUG1, (errmsg("%s: canceled", what)));
 	else if (qml_careful_may_log(QML_LOG_STEP))

@@ -22,7 +22,9 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
@@ -32,6 +34,7 @@
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
 #include "careful.h"
 #include "catalog.h"
@@ -194,6 +197,36 @@ check_extension(void)
 	}
 }
 
+static void
+leave_if_dropped(void)
+{
+	bool dropped;
+
+	qml_process_begin("looking for the extension");
+	dropped = !OidIsValid(get_extension_oid("qml", true));
+	qml_process_commit();
+	if (dropped)
+		leave(QML_ENDED_NO_EXTENSION);
+}
+
+/* The server lets no background process be a role that may not log in. */
+static void
+check_login(Oid role)
+{
+	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool allowed;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "role %u does not exist", role);
+	allowed = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	ReleaseSysCache(tuple);
+	if (!allowed)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("role \"%s\", which owns the tables of extension \"qml\", may not log in",
+						GetUserNameFromId(role, false))));
+}
+
 /* Finds out who owns the extension, tells the launcher, and exits. */
 static void
 look_around(void)
@@ -203,12 +236,13 @@ look_around(void)
 	{
 		qml_process_begin("looking for the extension");
 		check_extension();
+		check_login(qml_catalog()->owner);
 		set_role(qml_catalog()->owner);
 		qml_process_commit();
 	}
 	PG_CATCH();
 	{
-		qml_process_recover("qml scheduler");
+		qml_process_tell("qml scheduler", qml_process_undo());
 		proc_exit(0);
 	}
 	PG_END_TRY();
@@ -404,7 +438,11 @@ run_step(Step *step)
 	}
 	PG_CATCH();
 	{
-		qml_process_recover(step->name);
+		ErrorData *error = qml_process_undo();
+
+		/* What was dropped under its hands is no error. */
+		leave_if_dropped();
+		qml_process_tell(step->name, error);
 		step->failures++;
 		/* It still has to be done. */
 		step->due = GetCurrentTimestamp();
@@ -550,7 +588,7 @@ schedule(void)
 		}
 		PG_CATCH();
 		{
-			qml_process_recover("qml scheduler");
+			qml_process_tell("qml scheduler", qml_process_undo());
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(context);

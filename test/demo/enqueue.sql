@@ -1,4 +1,5 @@
--- One transaction: every line of the log becomes a job, or none does.
+-- One transaction: every line of the log becomes a job, or none does.  Each tenth
+-- job is delayed by two to five seconds, and its metadata tell when it is due.
 -- The log is this psql's standard input.
 
 \set ON_ERROR_STOP on
@@ -14,7 +15,15 @@ CREATE TEMP TABLE lines (
 \copy lines (line) FROM pstdin WITH (FORMAT csv, DELIMITER E'\x01', QUOTE E'\x02')
 
 SELECT count(qml_enqueue('parse_line', jsonb_build_object('line_no', n, 'line', line),
-                         queue => 'access_log', max_retries => 2)) AS jobs_enqueued
-FROM lines;
+                         queue => 'access_log', run_at => due, max_retries => 2,
+                         metadata => CASE WHEN due IS NOT NULL THEN jsonb_build_object('due', due) END))
+           AS jobs_enqueued,
+       count(due) AS delayed
+FROM (
+	SELECT n, line,
+	       CASE WHEN n % 10 = 0 THEN clock_timestamp() + (2 + n / 10 % 4) * interval '1 second' END AS due
+	FROM lines
+	OFFSET 0 -- so that the clock is read once a line
+) jobs;
 
 COMMIT;

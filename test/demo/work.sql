@@ -4,9 +4,13 @@
 --
 -- A line that cannot be parsed fails for good.  A status of 5xx counts as a
 -- passing trouble: the first attempt fails, the next one succeeds.  The endless
--- report fails until no retry is left.
+-- report fails until no retry is left.  A job of the recurring report counts the
+-- jobs by state.
 
 SELECT CASE
+	WHEN method = 'traffic_report' THEN
+		format('SELECT ''succeeded'' FROM qml_succeed(%L, %s, (SELECT jsonb_object_agg(state, count)'
+		       ' FROM qml_queue_counts() WHERE queue = ''access_log''))', id, attempt)
 	WHEN m IS NULL THEN
 		format('SELECT qml_fail(%L, %s, %L, %L, retry => false)',
 		       id, attempt, 'line ' || (payload->>'line_no') || ' is not in the log format',
@@ -24,10 +28,10 @@ SELECT CASE
 		                          'status', m[5]::int, 'bytes', m[6]::int))
 END
 FROM (
-	SELECT id, attempt, payload,
+	SELECT id, attempt, method, payload,
 	       regexp_match(payload->>'line',
 	                    '^(\S+) - - \[([^]]+)\] "([A-Z]+) (\S+) HTTP/1\.1" (\d{3}) (\d+)$') AS m
-	FROM qml_fetch(:'worker', ARRAY['access_log'], 20)
+	FROM qml_fetch(:'worker', ARRAY['reports', 'access_log'], 20)
 ) job
 \gexec
 \echo end of round

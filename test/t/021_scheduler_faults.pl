@@ -82,8 +82,8 @@ sub sweep
 	my $leaf;
 
 	drop_and_create($node);
-	$leaf = expired_leaf($node, 1, 10) if $point =~ /^cleanup/;
 	arm($fault);
+	$leaf = eval { expired_leaf($node, 1, 10) } if $point =~ /^cleanup/;
 	eval { start_work(); 1 }
 	  or note("the server crashed meanwhile: $@");
 	wait_for("$fault: the fault",
