@@ -94,7 +94,8 @@ RESET search_path;
 DROP EXTENSION qml;
 DROP SCHEMA jobs;
 
--- A schema or objects of that name are not taken over
+-- A schema or objects of that name are not taken over.  From version 18 on the context is the statement in the script.
+\set SHOW_CONTEXT never
 CREATE SCHEMA qml;
 CREATE TABLE qml.live (id int);
 CREATE EXTENSION qml;
@@ -107,6 +108,7 @@ CREATE FUNCTION qml_fetch(worker text DEFAULT NULL, queues text[] DEFAULT NULL, 
 CREATE EXTENSION qml;
 SELECT count(*) FROM pg_namespace WHERE nspname = 'qml';
 DROP FUNCTION qml_fetch;
+\set SHOW_CONTEXT errors
 
 -- With the library but without the extension
 CREATE FUNCTION t.enqueue(method text, payload jsonb, queue text, priority int, run_at timestamptz, max_retries int, timeout interval,

@@ -735,7 +735,7 @@ CREATE FUNCTION @extschema@.qml_schedule_recurring(id text, cron text, method te
 	AS 'MODULE_PATHNAME', 'qml_schedule_recurring' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, jsonb, text, text, int, int, interval, text, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, jsonb, text, text, int, int, interval, text, jsonb) IS
-	'make a recurring job, or make the one of that id be as given; returns when it fires next; one that is as given already is not changed';
+	'make a recurring job, or make the one of that id be as given; returns when it fires next, NULL when one that was there never does again; one that is as given already is not changed';
 
 CREATE FUNCTION @extschema@.qml_remove_recurring(id text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_remove_recurring' LANGUAGE C;

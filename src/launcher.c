@@ -238,10 +238,9 @@ decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
 	}
 	/* What the process saw may have changed since. */
 	if (database->called && database->next == NEXT_NOTHING)
-	{
 		database->next = NEXT_LOOK;
+	if (database->called && !failed)
 		database->not_before = now;
-	}
 }
 
 /* Whether a slot is lost: its process never came, and nobody else can tell. */
@@ -312,12 +311,12 @@ static void
 look_soon(Database *database)
 {
 	database->called = true;
+	if (database->running)
+		return;
 	if (database->next == NEXT_NOTHING)
-	{
 		database->next = NEXT_LOOK;
-		database->failures = 0;
-		database->not_before = 0;
-	}
+	database->failures = 0;
+	database->not_before = 0;
 }
 
 /* Somebody created the extension, adopted a copy, or changed a setting. */
@@ -356,7 +355,7 @@ answer_calls(bool reloaded)
 }
 
 static QmlSlot *
-fill_slot(const Database *database, int *number)
+fill_slot(const Database *database)
 {
 	QmlSlot *slot = NULL;
 
@@ -365,7 +364,6 @@ fill_slot(const Database *database, int *number)
 	{
 		if (qml_shmem->slots[i].state != QML_SLOT_FREE)
 			continue;
-		*number = i;
 		slot = &qml_shmem->slots[i];
 		slot->state = QML_SLOT_STARTING;
 		slot->generation++;
@@ -395,12 +393,13 @@ start(Database *database, int64 now)
 {
 	BackgroundWorker worker;
 	MemoryContext oldcontext;
-	int number;
-	QmlSlot *slot = fill_slot(database, &number);
+	QmlSlot *slot = fill_slot(database);
 	bool registered;
+	int number;
 
 	if (slot == NULL)
 		return false;
+	number = (int) (slot - qml_shmem->slots);
 	qml_scheduler_describe(&worker, number, slot->generation, database->name,
 						   !OidIsValid(slot->role));
 	worker.bgw_notify_pid = MyProcPid;

@@ -30,7 +30,7 @@ typedef struct Stored
 	QmlRecurring recurring;
 	Oid created_by;
 	bool enabled;
-	bool broken; /* has an error, or no next tick */
+	bool broken; /* has an error */
 	TimestampTz next_run_at;
 	TimestampTz last_run_at;
 	bool same_times; /* cron and time zone are those asked for */
@@ -121,7 +121,7 @@ typedef struct Args
 } Args;
 
 static void
-fill_args(const QmlRecurring *recurring, TimestampTz next, Args *args)
+fill_args(const QmlRecurring *recurring, Args *args)
 {
 	memset(args, 0, sizeof(*args));
 	args->values[ARG_ID] = CStringGetTextDatum(recurring->id);
@@ -139,7 +139,7 @@ fill_args(const QmlRecurring *recurring, TimestampTz next, Args *args)
 	args->values[ARG_METADATA] = recurring->metadata;
 	args->nulls[ARG_METADATA] = recurring->metadata == (Datum) 0;
 	args->values[ARG_USER] = ObjectIdGetDatum(GetUserId());
-	args->values[ARG_NEXT] = TimestampTzGetDatum(next);
+	args->nulls[ARG_NEXT] = true;
 }
 
 /* Runs a statement that changes rows; returns how many. */
@@ -234,7 +234,7 @@ read_stored(Stored *stored)
 #define FIND                                                                                     \
 	"SELECT r.id, r.cron, r.timezone, r.method, r.payload, r.queue, r.priority, r.max_retries, " \
 	"r.timeout_ms, r.misfire, r.metadata, r.created_by::oid, r.enabled, "                        \
-	"r.error IS NOT NULL OR r.next_run_at IS NULL, r.next_run_at, r.last_run_at, "               \
+	"r.error IS NOT NULL, r.next_run_at, r.last_run_at, "                                        \
 	"r.cron = $2 AND r.timezone = $3, "                                                          \
 	"(r.cron, r.timezone, r.method, r.payload, r.queue, r.priority, r.misfire) = "               \
 	"($2, $3, $4, $5, $6, $7, $10) AND r.max_retries IS NOT DISTINCT FROM $8 "                   \
@@ -309,26 +309,41 @@ next_of(const QmlRecurring *recurring, TimestampTz last_run_at)
 					  Max(GetCurrentTimestamp(), last_run_at));
 }
 
+static void
+set_next(Args *args, TimestampTz next)
+{
+	args->values[ARG_NEXT] = TimestampTzGetDatum(next);
+	args->nulls[ARG_NEXT] = next == QML_NO_TIME;
+	if (next != QML_NO_TIME)
+		qml_wakeup_at(QML_WAKE_RECURRING, next);
+}
+
 /*
  * Makes a schedule, or makes the one of that id be as asked for; returns when it
- * fires next.
+ * fires next, QML_NO_TIME when one that was there has fired for the last time.
  */
 TimestampTz
 qml_recurring_put(const QmlRecurring *recurring)
 {
-	TimestampTz next = next_of(recurring, QML_NO_TIME);
+	QmlCron cron;
+	QmlZone zone;
 	Stored stored;
 	Args args;
+	TimestampTz next;
 
+	qml_recurring_parse(recurring->cron, &cron);
+	qml_recurring_zone(recurring->timezone, &zone);
 	qml_rights_require(QML_CAN_ENQUEUE, recurring->queue);
-	fill_args(recurring, next, &args);
+	fill_args(recurring, &args);
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!find(&args, false, &stored))
 		{
+			next = next_of(recurring, QML_NO_TIME);
+			set_next(&args, next);
 			if (insert(&args))
-				break;
+				return next;
 		}
 		else if (stored.same && !stored.broken)
 			return stored.next_run_at;
@@ -337,13 +352,11 @@ qml_recurring_put(const QmlRecurring *recurring)
 			require_control(&stored);
 			next = stored.same_times && !stored.broken ? stored.next_run_at :
 														 next_of(recurring, stored.last_run_at);
-			args.values[ARG_NEXT] = TimestampTzGetDatum(next);
+			set_next(&args, next);
 			update(&args);
-			break;
+			return next;
 		}
 	}
-	qml_wakeup_at(QML_WAKE_RECURRING, next);
-	return next;
 }
 
 /* False when there is none of that id. */
@@ -368,7 +381,6 @@ qml_recurring_enable(const char *id, bool enabled)
 {
 	Stored stored;
 	Args args;
-	TimestampTz next;
 
 	if (!find_by_id(id, true, &stored, &args))
 		return false;
@@ -379,10 +391,7 @@ qml_recurring_enable(const char *id, bool enabled)
 		return run("UPDATE qml.recurring SET enabled = false, "
 				   "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
 				   &args, SPI_OK_UPDATE) > 0;
-	next = next_of(&stored.recurring, stored.last_run_at);
-	args.values[ARG_NEXT] = TimestampTzGetDatum(next);
-	args.nulls[ARG_NEXT] = false;
-	qml_wakeup_at(QML_WAKE_RECURRING, next);
+	set_next(&args, next_of(&stored.recurring, stored.last_run_at));
 	return run("UPDATE qml.recurring SET enabled = true, next_run_at = $13, error = NULL, "
 			   "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
 			   &args, SPI_OK_UPDATE) > 0;

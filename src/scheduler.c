@@ -26,6 +26,7 @@
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -33,6 +34,7 @@
 #include "storage/ipc.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
@@ -174,12 +176,34 @@ set_role(Oid role)
 	LWLockRelease(qml_shmem->lock);
 }
 
+/*
+ * Holds the extension to the end of the transaction.  Whoever drops it waits for
+ * that before he locks anything else, so that there is no deadlock; if he is there
+ * already, he has precedence.
+ */
+static void
+hold_extension(Oid extension)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension, 0);
+	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		leave(QML_ENDED_MADE_WAY);
+}
+
 /* In a transaction: leaves if this is not the place to work, or not the role. */
 static void
 check_extension(void)
 {
-	if (!OidIsValid(get_extension_oid("qml", true)))
+	Oid extension = get_extension_oid("qml", true);
+
+	if (!OidIsValid(extension))
 		leave(QML_ENDED_NO_EXTENSION);
+	hold_extension(extension);
+	/* It may have been dropped before it was held. */
+	AcceptInvalidationMessages();
+	if (get_extension_oid("qml", true) != extension)
+		leave(QML_ENDED_MADE_WAY);
 	if (!qml_catalog()->adopted)
 	{
 		ereport(WARNING,

@@ -54,6 +54,7 @@ Datum
 qml_schedule_recurring(PG_FUNCTION_ARGS)
 {
 	QmlRecurring recurring;
+	TimestampTz next;
 
 	recurring.id = qml_args_name(fcinfo, 0, "id", QML_MAX_NAME);
 	recurring.cron = read_cron(fcinfo, 1);
@@ -69,7 +70,10 @@ qml_schedule_recurring(PG_FUNCTION_ARGS)
 	recurring.timeout_ms = qml_args_timeout_ms(fcinfo, 8, "timeout");
 	recurring.misfire = read_misfire(fcinfo, 9);
 	recurring.metadata = qml_args_object(fcinfo, 10, "metadata");
-	PG_RETURN_TIMESTAMPTZ(qml_recurring_put(&recurring));
+	next = qml_recurring_put(&recurring);
+	if (next == QML_NO_TIME)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(next);
 }
 
 Datum

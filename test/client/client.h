@@ -41,6 +41,7 @@ typedef struct Options
 	double release;
 	double heartbeat;
 	double overstay; /* keep the job until after its lease */
+	double abandon;	 /* say nothing more about the job */
 	double stale;	 /* send an acknowledgement that must be refused */
 	double hold_ms;
 	double retry_ms;	/* < 0: leave it to the retry policy */
@@ -59,6 +60,7 @@ typedef struct Options
 	double rollback;
 	double delayed;
 	double delay_ms;
+	double pace_ms; /* sleep between units, twice that at most */
 } Options;
 
 typedef enum Outcome

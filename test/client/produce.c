@@ -5,7 +5,8 @@
  *
  * Single jobs carry an id made here, so that the checker can ask about one
  * whose answer was lost; the jobs of one qml_enqueue_many() carry the name
- * of their batch in the payload for the same purpose.
+ * of their batch in the payload for the same purpose.  Delayed jobs tell in
+ * their payload when they are due.
  *
  *-------------------------------------------------------------------------
  */
@@ -19,18 +20,19 @@
 #define TRANSACTION_LIMIT 8
 
 static Statement enqueue_stmt = {"enqueue",
-								 "SELECT qml_enqueue(method => 'client.job', payload => $1::jsonb,"
-								 " queue => $2, priority => $3::int,"
-								 " run_at => clock_timestamp() + $4::interval,"
-								 " max_retries => $5::int, id => $6::uuid)",
+								 "SELECT qml_enqueue(method => 'client.job',"
+								 " payload => $1::jsonb || jsonb_build_object('run_at', t),"
+								 " queue => $2, priority => $3::int, run_at => t,"
+								 " max_retries => $5::int, id => $6::uuid)"
+								 " FROM (SELECT clock_timestamp() + $4::interval AS t) due",
 								 6, 0};
 static Statement enqueue_many_stmt =
 	{"enqueue_many",
 	 "SELECT qml_enqueue_many(method => 'client.many',"
-	 " payloads => ARRAY(SELECT jsonb_build_object('batch', $1::text, 'n', n)"
+	 " payloads => ARRAY(SELECT jsonb_build_object('batch', $1::text, 'n', n, 'run_at', t)"
 	 "                   FROM generate_series(1, $2::int) n),"
-	 " queue => $3, priority => $4::int,"
-	 " run_at => clock_timestamp() + $5::interval, max_retries => $6::int)",
+	 " queue => $3, priority => $4::int, run_at => t, max_retries => $6::int)"
+	 " FROM (SELECT clock_timestamp() + $5::interval AS t) due",
 	 6, 0};
 static Statement begin_stmt = {NULL, "BEGIN", 0, 0};
 static Statement commit_stmt = {NULL, "COMMIT", 0, 0};
@@ -310,6 +312,7 @@ produce(Session *session)
 		}
 		else
 			left -= produce_single(session);
+		sleep_ms(random_fraction(session) * 2 * opt->pace_ms);
 	}
 	return left > 0 && now_seconds() >= session->deadline ? 1 : 0;
 }

@@ -58,6 +58,7 @@ static const OptionSpec option_specs[] = {
 	SPEC("--release", OPTION_REAL, release),
 	SPEC("--heartbeat", OPTION_REAL, heartbeat),
 	SPEC("--overstay", OPTION_REAL, overstay),
+	SPEC("--abandon", OPTION_REAL, abandon),
 	SPEC("--stale", OPTION_REAL, stale),
 	SPEC("--hold-ms", OPTION_REAL, hold_ms),
 	SPEC("--retry-ms", OPTION_REAL, retry_ms),
@@ -75,6 +76,7 @@ static const OptionSpec option_specs[] = {
 	SPEC("--rollback", OPTION_REAL, rollback),
 	SPEC("--delayed", OPTION_REAL, delayed),
 	SPEC("--delay-ms", OPTION_REAL, delay_ms),
+	SPEC("--pace-ms", OPTION_REAL, pace_ms),
 };
 
 static const Options defaults = {

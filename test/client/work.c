@@ -279,6 +279,8 @@ perform(Session *session, Claim *claim)
 		sleep_ms((claim->lease_end - now_seconds()) * 1000 + 500);
 	else
 		sleep_ms(random_fraction(session) * opt->hold_ms);
+	if (random_fraction(session) < opt->abandon)
+		return false;
 
 	fate = random_fraction(session);
 	if (fate < opt->fail)

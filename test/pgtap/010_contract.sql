@@ -7,7 +7,8 @@
 CREATE TEMP VIEW member AS
 	SELECT d.classid, d.objid, pg_catalog.pg_describe_object(d.classid, d.objid, 0) AS object
 	FROM pg_depend d JOIN pg_extension e ON d.refobjid = e.oid
-	WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'qml';
+	WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'qml'
+		AND NOT (d.classid = 'pg_type'::regclass AND d.objid IN (SELECT oid FROM implied_type));
 
 CREATE TEMP VIEW member_function AS
 	SELECT p.*, n.nspname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace

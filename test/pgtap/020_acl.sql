@@ -9,6 +9,7 @@ CREATE TEMP VIEW object AS
 	SELECT d.classid, d.objid, pg_catalog.pg_describe_object(d.classid, d.objid, 0) AS object
 	FROM pg_depend d JOIN pg_extension e ON d.refobjid = e.oid
 	WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'qml'
+		AND NOT (d.classid = 'pg_type'::regclass AND d.objid IN (SELECT oid FROM implied_type))
 	UNION ALL
 	SELECT 'pg_class'::regclass, c.oid, pg_catalog.pg_describe_object('pg_class'::regclass, c.oid, 0)
 	FROM pg_class c WHERE c.relispartition AND c.relkind = 'r' AND c.relnamespace = to_regnamespace('qml');

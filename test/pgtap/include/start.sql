@@ -10,6 +10,12 @@ CREATE EXTENSION IF NOT EXISTS qml;
 SET LOCAL search_path = public, tap;
 SELECT * FROM no_plan();
 
+-- The types that come with a relation or another type: from version 17 on they are
+-- members of the extension like the others.
+CREATE TEMP VIEW implied_type AS
+	SELECT t.oid FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
+	WHERE c.relkind <> 'c' OR EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid);
+
 -- Makes a call as a role, or as whoever calls when that is NULL, and undoes what
 -- it did; its value comes out, or its SQLSTATE.
 CREATE FUNCTION pg_temp.try(role name, call text, OUT state text, OUT value text) LANGUAGE plpgsql AS $$
