@@ -32,7 +32,7 @@ override with_llvm := no
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
-DRIVER_GOALS = check demo demo-stop bench lint fuzz format
+DRIVER_GOALS = check check-versions demo demo-stop bench lint fuzz format
 driver_goals := $(filter $(DRIVER_GOALS),$(MAKECMDGOALS))
 pgxs_goals := $(filter-out $(DRIVER_GOALS),$(or $(MAKECMDGOALS),all))
 
@@ -43,6 +43,9 @@ ifeq ($(pgxs_goals),)
 check:
 	test/setup.sh
 	test/run
+
+check-versions:
+	test/versions/run
 
 demo:
 	test/setup.sh

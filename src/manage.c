@@ -54,6 +54,7 @@ qml_manage_create(const char *name, Jsonb *options)
 	QmlQueueOptions parsed;
 
 	qml_option_parse_queue(options, &parsed);
+	qml_queue_lock_name(name);
 	if (run("INSERT INTO qml.queue AS q (name, options) "
 			"VALUES ($1, pg_catalog.jsonb_strip_nulls($2)) "
 			"ON CONFLICT (name) DO UPDATE SET dropped = false, paused = false, "

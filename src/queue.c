@@ -17,6 +17,7 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 
 #include "cache.h"
@@ -254,6 +255,68 @@ create_queue(const char *name)
 	qml_cache_forget(&queue_cache);
 }
 
+/* The lock of whoever creates a queue of this name; false when it must not wait. */
+static bool
+lock_name(const char *name, bool wait)
+{
+	uint32 number = hash_bytes((const unsigned char *) name, strlen(name));
+	LOCKTAG tag;
+
+	/* Ids of queues are locked under sub-id 0. */
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, qml_catalog()->queue, number, 1);
+	if (LockAcquire(&tag, ExclusiveLock, false, !wait) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
+}
+
+/* Before a queue of this name is created: one at a time. */
+void
+qml_queue_lock_name(const char *name)
+{
+	(void) lock_name(name, true);
+}
+
+/* The same as qml_queue_lock() for those who must not wait. */
+static const QmlQueue *
+try_lock(const char *name)
+{
+	const QmlQueue *queue = qml_queue_by_name(name);
+	LOCKTAG tag;
+	int id;
+
+	if (queue == NULL)
+		return NULL;
+	id = queue->id;
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, queue_cache.relid, id, 0);
+	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return NULL;
+	AcceptInvalidationMessages();
+	queue = qml_queue_by_name(name);
+	return queue && queue->id == id ? queue : NULL;
+}
+
+/*
+ * qml_queue_to_enqueue() for those who must not wait: NULL while somebody else is
+ * creating or dropping the queue.
+ */
+const QmlQueue *
+qml_queue_try_to_enqueue(const char *name, bool *created)
+{
+	*created = false;
+	if (qml_queue_by_name(name) == NULL)
+	{
+		if (!lock_name(name, false))
+			return NULL;
+		if (qml_queue_by_name(name) == NULL)
+		{
+			create_queue(name);
+			*created = true;
+		}
+	}
+	return try_lock(name);
+}
+
 /* The queue to add jobs to, locked against being dropped; created when missing. */
 const QmlQueue *
 qml_queue_to_enqueue(const char *name, bool *created)
@@ -264,6 +327,9 @@ qml_queue_to_enqueue(const char *name, bool *created)
 	while ((queue = qml_queue_lock(name, AccessShareLock)) == NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
+		qml_queue_lock_name(name);
+		if (qml_queue_by_name(name))
+			continue; /* somebody else was faster */
 		create_queue(name);
 		*created = true;
 	}

@@ -29,6 +29,8 @@ extern const QmlQueue *qml_queue_by_name(const char *name);
 extern const QmlQueue *qml_queue_find(int id);
 extern const QmlQueue *qml_queue_by_id(int id);
 extern const QmlQueue *qml_queue_to_enqueue(const char *name, bool *created);
+extern const QmlQueue *qml_queue_try_to_enqueue(const char *name, bool *created);
+extern void qml_queue_lock_name(const char *name);
 extern const QmlQueue *qml_queue_lock(const char *name, LOCKMODE mode);
 
 extern int qml_queue_max_retries(const QmlQueue *queue);

@@ -18,6 +18,8 @@
 
 #include "catalog.h"
 #include "errcodes.h"
+#include "history.h"
+#include "queue.h"
 #include "recurring.h"
 #include "rights.h"
 #include "spi.h"
@@ -42,20 +44,22 @@ void
 qml_recurring_parse(const char *expression, QmlCron *cron)
 {
 	QmlCronError error;
+	char *shown;
 
 	if (qml_cron_parse(expression, cron, &error))
 		return;
+	shown = pnstrdup(expression, pg_mbcliplen(expression, strlen(expression), QML_CRON_MAX_LENGTH));
 	/* It may have been cut within a character. */
 	error.text[pg_mbcliplen(error.text, strlen(error.text), strlen(error.text))] = '\0';
 	if (error.field)
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_INVALID_CRON),
-				 errmsg("invalid cron expression \"%s\"", expression),
+				 errmsg("invalid cron expression \"%s\"", shown),
 				 errdetail("\"%s\" is not valid in the field %s: %s.", error.text, error.field,
 						   error.allowed)));
 	ereport(ERROR,
 			(errcode(ERRCODE_QML_INVALID_CRON),
-			 errmsg("invalid cron expression \"%s\"", expression),
+			 errmsg("invalid cron expression \"%s\"", shown),
 			 errhint("A cron expression: %s.", error.allowed)));
 }
 
@@ -309,6 +313,17 @@ next_of(const QmlRecurring *recurring, TimestampTz last_run_at)
 					  Max(GetCurrentTimestamp(), last_run_at));
 }
 
+/* Here a caller may wait for whoever is making it; those who fire may not. */
+static void
+make_queue(const char *name)
+{
+	bool created;
+
+	(void) qml_queue_to_enqueue(name, &created);
+	if (created)
+		(void) qml_history_prepare();
+}
+
 static void
 set_next(Args *args, TimestampTz next)
 {
@@ -341,6 +356,7 @@ qml_recurring_put(const QmlRecurring *recurring)
 		if (!find(&args, false, &stored))
 		{
 			next = next_of(recurring, QML_NO_TIME);
+			make_queue(recurring->queue);
 			set_next(&args, next);
 			if (insert(&args))
 				return next;
@@ -352,6 +368,7 @@ qml_recurring_put(const QmlRecurring *recurring)
 			require_control(&stored);
 			next = stored.same_times && !stored.broken ? stored.next_run_at :
 														 next_of(recurring, stored.last_run_at);
+			make_queue(recurring->queue);
 			set_next(&args, next);
 			update(&args);
 			return next;

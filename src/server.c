@@ -136,6 +136,7 @@ qml_server_deregister(const char *id)
 	if (!OidIsValid(owner))
 		return false;
 	require_control(owner);
+	(void) qml_catalog_to_work();
 	(void) qml_sweep_reclaim_server(id);
 	return run("DELETE FROM qml.registered_server s WHERE s.id = $1 AND $2 IS NOT NULL", id,
 			   SPI_OK_DELETE) > 0;

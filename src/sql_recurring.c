@@ -76,16 +76,26 @@ qml_schedule_recurring(PG_FUNCTION_ARGS)
 	PG_RETURN_TIMESTAMPTZ(next);
 }
 
+/* The id of a schedule; what the caller may do to it depends on its queue. */
+static char *
+read_id(FunctionCallInfo fcinfo)
+{
+	char *id = qml_args_name(fcinfo, 0, "id", QML_MAX_NAME);
+
+	qml_rights_require_any(QML_CAN_ENQUEUE);
+	return id;
+}
+
 Datum
 qml_remove_recurring(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(qml_recurring_remove(qml_args_name(fcinfo, 0, "id", QML_MAX_NAME)));
+	PG_RETURN_BOOL(qml_recurring_remove(read_id(fcinfo)));
 }
 
 Datum
 qml_enable_recurring(PG_FUNCTION_ARGS)
 {
-	char *id = qml_args_name(fcinfo, 0, "id", QML_MAX_NAME);
+	char *id = read_id(fcinfo);
 
 	qml_args_require(fcinfo, 1, "enabled");
 	PG_RETURN_BOOL(qml_recurring_enable(id, PG_GETARG_BOOL(1)));
@@ -96,7 +106,7 @@ qml_run_recurring(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t *job = palloc(sizeof(pg_uuid_t));
 
-	qml_recurring_run(qml_args_name(fcinfo, 0, "id", QML_MAX_NAME), job);
+	qml_recurring_run(read_id(fcinfo), job);
 	PG_RETURN_UUID_P(job);
 }
 

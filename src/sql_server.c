@@ -41,6 +41,11 @@ read_queues(FunctionCallInfo fcinfo, int arg)
 	if (PG_ARGISNULL(arg))
 		return (Datum) 0;
 	qml_args_array(fcinfo, arg, "queues", TEXTOID, &elements, &nulls, &count);
+	if (count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"queues\" must not be empty"),
+				 errhint("NULL stands for all queues.")));
 	for (int i = 0; i < count; i++)
 	{
 		if (nulls[i])
@@ -131,6 +136,6 @@ qml_is_alive(PG_FUNCTION_ARGS)
 {
 	if (PG_ARGISNULL(0) || !PG_ARGISNULL(1))
 		PG_RETURN_BOOL(false);
-	PG_RETURN_BOOL(GetCurrentTimestamp() - PG_GETARG_TIMESTAMPTZ(0) <
-				   qml_dead_server_timeout * USECS_PER_SEC);
+	PG_RETURN_BOOL(PG_GETARG_TIMESTAMPTZ(0) >
+				   GetCurrentTimestamp() - qml_dead_server_timeout * USECS_PER_SEC);
 }

@@ -39,7 +39,9 @@
 #include "enqueue.h"
 #include "errcodes.h"
 #include "fault.h"
+#include "history.h"
 #include "json.h"
+#include "queue.h"
 #include "rights.h"
 #include "spi.h"
 #include "table.h"
@@ -219,7 +221,9 @@ make_plan(const Schedule *schedule, TimestampTz now, Firing *plan)
 	memset(plan, 0, sizeof(*plan));
 	if (!read_rule(recurring, &cron, &zone, plan))
 		return;
-	if (now - schedule->next_run_at <= GRACE || misfire == FIRE_ALL)
+	/* A time that was set by hand may be any. */
+	if (schedule->next_run_at >= now - GRACE ||
+		(misfire == FIRE_ALL && !TIMESTAMP_NOT_FINITE(schedule->next_run_at)))
 		take_all(schedule, &cron, &zone, now, plan);
 	else
 	{
@@ -394,6 +398,19 @@ choose_jobs(Tables *tables, const char *id, Firing *plan)
 	return jobs;
 }
 
+/* Holds the queue of a schedule, making it when it is missing; false: not now. */
+static bool
+hold_queue(const char *name)
+{
+	bool created;
+
+	if (qml_queue_try_to_enqueue(name, &created) == NULL)
+		return false;
+	if (created)
+		(void) qml_history_prepare();
+	return true;
+}
+
 /* Fires the schedule in recurring.slot, if nobody else is doing so. */
 static void
 fire(Poll *poll, Tables *tables, Snapshot snapshot)
@@ -405,6 +422,9 @@ fire(Poll *poll, Tables *tables, Snapshot snapshot)
 	read_schedule(tables->recurring.slot, &schedule);
 	make_plan(&schedule, poll->now, &plan);
 	jobs = choose_jobs(tables, schedule.recurring.id, &plan);
+	/* Nothing here waits for others: later, if the queue is being made or dropped. */
+	if (plan.count > 0 && !hold_queue(schedule.recurring.queue))
+		return;
 	QML_FAULT("recurring.before_advance");
 	if (!advance(tables, snapshot, &plan))
 		return;
@@ -553,6 +573,9 @@ is_outdated(const Schedule *schedule, TimestampTz now, TimestampTz *next)
 
 	if (schedule->next_run_at == QML_NO_TIME || schedule->next_run_at <= now ||
 		!read_rule(&schedule->recurring, &cron, &zone, &plan))
+		return false;
+	/* Still a tick: the clock may have been set back since it was computed. */
+	if (qml_zone_next(&cron, &zone, schedule->next_run_at - 1) == schedule->next_run_at)
 		return false;
 	*next = qml_zone_next(&cron, &zone, Max(now, schedule->last_run_at));
 	return *next != schedule->next_run_at;

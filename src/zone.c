@@ -25,11 +25,27 @@ is_full_name(const char *name)
 	return isupper((unsigned char) name[0]) && islower((unsigned char) name[strlen(name) - 1]);
 }
 
-/* Digits and commas belong to POSIX rules, but for Etc/GMT+5. */
+/* "Etc/GMT", a sign and hours: the only full names with digits. */
+static bool
+is_etc_gmt(const char *name)
+{
+	char *end;
+	long hours;
+
+	if (pg_strncasecmp(name, "Etc/GMT", 7) != 0 || (name[7] != '+' && name[7] != '-') ||
+		!isdigit((unsigned char) name[8]))
+		return false;
+	hours = strtol(name + 8, &end, 10);
+	return *end == '\0' && hours <= (name[7] == '+' ? 12 : 14);
+}
+
+/* Digits and commas belong to POSIX rules; directories besides the areas to others. */
 static bool
 looks_like_rule(const char *name)
 {
-	return pg_strncasecmp(name, "Etc/GMT", 7) != 0 && strpbrk(name, "0123456789,<>:") != NULL;
+	if (pg_strncasecmp(name, "posix/", 6) == 0 || pg_strncasecmp(name, "right/", 6) == 0)
+		return true;
+	return strpbrk(name, "0123456789,<>:") != NULL && !is_etc_gmt(name);
 }
 
 static void

@@ -53,19 +53,26 @@ make_work_dir()
 	as_test_user mktemp -d "$parent/qml.XXXXXX"
 }
 
-# The unprivileged user may not be able to read the checkout, and the checkout
-# may change meanwhile, so everything works on a copy.
-copy_checkout()
+# Writes what building and testing needs of a checkout to stdout, as a tar archive.
+pack_checkout()
 {
-	local from=$1 to=$2 item
+	local from=$1 item
 	local -a items=()
 
 	for item in Makefile README.md qml.control META.json CHANGELOG.md sql src expected test; do
 		[ ! -e "$from/$item" ] || items+=("$item")
 	done
+	tar -C "$from" --exclude='*.o' --exclude='*.so' --exclude='.state' --exclude='test/client/build' -cf - "${items[@]}"
+}
+
+# The unprivileged user may not be able to read the checkout, and the checkout
+# may change meanwhile, so everything works on a copy.
+copy_checkout()
+{
+	local from=$1 to=$2
+
 	as_test_user mkdir -p "$to"
-	tar -C "$from" --exclude='*.o' --exclude='*.so' --exclude='.state' --exclude='test/client/build' -cf - "${items[@]}" |
-		as_test_user tar -C "$to" -xf -
+	pack_checkout "$from" | as_test_user tar -C "$to" -xf -
 }
 
 # Ends the servers whose data directory lies below $1, and no others.

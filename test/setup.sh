@@ -2,7 +2,12 @@
 #
 # Brings in what building and testing qml needs.  Root gets the missing Debian
 # packages installed; anybody else is told which are missing.  With "lint" as
-# its argument also what only the lint needs.
+# its argument also what only the lint needs; with "versions" only what
+# test/versions/run needs.  With "absent" it prints the names of the packages that
+# apt does not know, and installs nothing.
+#
+#   QML_PG_MAJOR=version              of PostgreSQL (default 15, that of Debian 12)
+#   QML_WITHOUT_PACKAGES="name ..."   packages to do without
 #
 # Leaves packages behind and, where PostgreSQL was not installed before, a
 # setting that keeps its package from making a cluster.  No server is created,
@@ -10,8 +15,9 @@
 
 set -euo pipefail
 
-packages=(gcc make libpq-dev postgresql-15 postgresql-server-dev-15 postgresql-15-cron
-	postgresql-15-pgtap libipc-run-perl tini pgbouncer)
+server=postgresql-${QML_PG_MAJOR:-15}
+packages=(gcc make libpq-dev "$server" "postgresql-server-dev-${QML_PG_MAJOR:-15}" "$server-cron"
+	"$server-pgtap" libipc-run-perl tini pgbouncer)
 lint_packages=(clang-format binutils python3-pglast clang libclang-rt-14-dev)
 
 is_installed()
@@ -30,7 +36,7 @@ prevent_cluster()
 {
 	local conf=/etc/postgresql-common/createcluster.conf
 
-	if ! is_installed postgresql-15 && ! grep -qs '^ *create_main_cluster' "$conf"; then
+	if ! is_installed "$server" && ! grep -qs '^ *create_main_cluster' "$conf"; then
 		mkdir -p "${conf%/*}"
 		echo 'create_main_cluster = false' >>"$conf"
 	fi
@@ -54,20 +60,41 @@ install_missing()
 	apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@"
 }
 
+# Prints the packages that cannot be had; what apt says goes to stderr.
+print_absent()
+{
+	local package
+	local updated=false
+
+	for package in "${packages[@]}"; do
+		is_installed "$package" && continue
+		"$updated" || apt-get update -q >&2
+		updated=true
+		is_known "$package" || echo "$package"
+	done
+}
+
 main()
 {
 	local package
 	local -a missing=()
 
-	if [ "${1:-}" = lint ]; then
-		packages+=("${lint_packages[@]}")
-	fi
+	case ${1:-} in
+		lint) packages+=("${lint_packages[@]}") ;;
+		versions) packages=("${versions_packages[@]}") ;;
+		absent)
+			print_absent
+			return
+			;;
+	esac
 	if ! command -v dpkg-query >/dev/null; then
 		echo "== setup: not a Debian system, so these are assumed to be there: ${packages[*]}"
 		return
 	fi
 	for package in "${packages[@]}"; do
-		is_installed "$package" || missing+=("$package")
+		if [[ " ${QML_WITHOUT_PACKAGES:-} " != *" $package "* ]] && ! is_installed "$package"; then
+			missing+=("$package")
+		fi
 	done
 	if [ ${#missing[@]} -eq 0 ]; then
 		echo '== setup: nothing is missing'

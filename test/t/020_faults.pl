@@ -29,6 +29,9 @@ my @POINTS = (
 	[ 'reclaim.before_commit', \&fault_in_reclaim, 1 ],
 	[ 'promote.after_select', \&fault_in_promote, 1 ],
 	[ 'promote.before_commit', \&fault_in_promote, 1 ],
+	[ 'recurring.before_advance', \&fault_in_recurring, 4 ],
+	[ 'recurring.after_insert', \&fault_in_recurring, 30 ],
+	[ 'recurring.before_commit', \&fault_in_recurring, 1 ],
 	[ 'cleanup.mid_batch', \&fault_in_cleanup, 1 ],
 );
 
@@ -133,6 +136,58 @@ sub fault_in_promote
 	finish_clients("$fault: the producer ends",
 		produce_jobs($logs, '--delayed', 1, '--delay-ms', 300));
 	drain_with($fault, $reached, $logs);
+	return;
+}
+
+# Two poll at once; one of them has two schedules in a transaction that is still
+# open when the other meets the fault with the rest.
+sub fault_in_recurring
+{
+	my ($fault, $reached, $logs) = @_;
+	my $survives = $fault =~ /^recurring\.(before_advance|after_insert):error/;
+
+	my $start = query($node, <<'SQL');
+BEGIN;
+SELECT qml_create_queue('a') \g /dev/null
+SELECT qml_schedule_recurring('s' || n, '0 * * * * *', 'tick', '{"batch": "ticks"}', 'a',
+	misfire => 'fire_all') FROM generate_series(1, 5) n \g /dev/null
+UPDATE qml.recurring SET next_run_at = date_trunc('minute', now()) - interval '20 min';
+COMMIT;
+SELECT min(next_run_at) FROM qml.recurring;
+SQL
+	my $other = $node->background_psql('postgres');
+	$other->query_safe('BEGIN');
+	is($other->query_safe('SELECT qml_poll_recurring(2) > 40'),
+		't', "$fault: two schedules fire");
+	my $rc = $node->psql('postgres', "SET qml.faults = '$fault'; SELECT qml_poll_recurring()",
+		stderr => \my $ignored);
+	is($rc == 0, $survives, "$fault: the poll " . ($survives ? 'succeeds' : 'fails'));
+	$other->query('COMMIT') unless $fault =~ /:abort:/;
+	eval { $other->quit };
+	$node->poll_query_until('postgres', 'SELECT true');
+	query($node, 'SELECT qml_poll_recurring()');
+
+	is(query($node, <<"SQL"), 0, "$fault: each tick is recorded once and has its job");
+SELECT count(*)
+FROM (SELECT r.id, t.tick FROM qml.recurring r,
+		generate_series('$start'::timestamptz, r.last_run_at, interval '1 min') t (tick)) s
+FULL JOIN qml.occurrence o ON o.recurring = s.id AND o.occurrence = s.tick
+FULL JOIN (SELECT id, metadata #>> '{recurring,id}' AS recurring,
+		(metadata #>> '{recurring,tick}')::timestamptz AS tick FROM qml.job) j
+	ON j.id = o.job AND j.recurring = o.recurring AND j.tick = o.occurrence
+WHERE s.id IS NULL OR o.job IS NULL OR j.id IS NULL
+SQL
+	is( query($node, <<'SQL'), 5, "$fault: all schedules go on");
+SELECT count(*) FROM qml.recurring r JOIN qml.occurrence o ON o.job = r.last_job
+WHERE r.last_run_at = o.occurrence AND r.next_run_at = o.occurrence + interval '1 min'
+	AND r.error IS NULL
+SQL
+	my $ticks = query($node, <<"SQL");
+SELECT sum(extract(epoch FROM last_run_at - '$start'::timestamptz) / 60 + 1)::int FROM qml.recurring
+SQL
+	cmp_ok($ticks, '>=', 5 * 21, "$fault: all ticks that were due");
+	write_event($logs, 'enqueued', '-', undef, undef, "op=enqueue_many batch=ticks count=$ticks");
+	drain($fault, $logs);
 	return;
 }
 
