@@ -92,6 +92,7 @@ SELECT to_json(cron), t.try(format('SELECT qml_cron_next(%L)', cron)) FROM unnes
 -- Those that never fire are no mistake to ask about, but to schedule
 SELECT cron, t.try(format('SELECT qml_schedule_recurring(''r'', %L, ''m'')', cron)) FROM unnest(ARRAY['0 0 30 2 *', '0 0 31 2,4,6,9,11 *', '0 0 0 29 2 * 2100', '0 0 0 * * * 1970-2025', '0 0 0 31W 11 ?', '0 0 0 32 * *']) WITH ORDINALITY c (cron, n) ORDER BY n;
 SELECT to_json(zone), t.try(format('SELECT qml_cron_next(''@daily'', now(), %L)', zone)) FROM unnest(ARRAY['EST', 'CET', 'EST5EDT', 'localtime', 'posixrules', 'right/Europe/Berlin', 'right/UTC',
+	'posix/Europe/Berlin', 'Etc/GMT+5:30', 'Etc/GMT+13', 'Etc/GMT-15', 'Etc/GMT-3EDT,M3.2.0,M11.1.0', 'etc/gmtx-3',
 	'+02', '-05:30', '<+02>-2', 'UTC+3', '', ' ', 'Mars/Olympus', 'Europe', 'Europe/Berlin ', '../zoneinfo/UTC', '/etc/localtime', 'Europe/Berlin,M3.5.0', 'default', 'utc ', repeat('x', 255), repeat('x', 256), E'UTC\n']) WITH ORDINALITY z (zone, n) ORDER BY n;
 SELECT sql, t.try(sql) FROM unnest(ARRAY[
 	'SELECT qml_schedule_recurring(NULL, ''@daily'', ''m'')', 'SELECT qml_schedule_recurring(''r'', NULL, ''m'')', 'SELECT qml_schedule_recurring(''r'', ''@daily'', NULL)',
@@ -128,7 +129,7 @@ SELECT qml_schedule_recurring('report', '@yearly', 'make_report', '{"a": 1}', 'q
 	= (t.year() + interval '1 year') AT TIME ZONE 'UTC' AT TIME ZONE 'Europe/Berlin' AS next_year;
 SELECT id, cron, timezone, method, payload, queue, priority, max_retries, timeout, misfire, metadata, enabled, last_run_at, last_job, error, created_by FROM qml.recurring_job;
 SELECT created_at = updated_at AS new, now() - created_at < interval '1 min' AS of_now FROM qml.recurring_job;
--- The queue is made when the first job needs it
+-- The queue is made with the schedule
 SELECT count(*) FROM qml.queue;
 -- All that can be left out
 SELECT qml_schedule_recurring('plain', '@yearly', 'm') = t.year() + interval '1 year' AS next_year;
@@ -281,6 +282,8 @@ UPDATE qml.recurring SET cron = '0 0 0 1 1 * ' || extract(year FROM now()), next
 SELECT qml_poll_recurring() AS one, t.fired('last');
 SELECT enabled, next_run_at, last_run_at = t.year() AS last, error FROM qml.recurring_job;
 SELECT qml_poll_recurring() AS none;
+-- An application may go on to ask for it; a change that cannot fire is none
+SELECT qml_schedule_recurring('last', cron, method) IS NULL AS ended, t.code(format('SELECT qml_schedule_recurring(''last'', %L, ''other'')', '0' || cron)) FROM qml.recurring;
 SELECT qml_enable_recurring('last', false), t.code('SELECT qml_enable_recurring(''last'', true)'), qml_run_recurring('last') IS NOT NULL AS by_hand;
 -- With other years it goes on
 SELECT qml_schedule_recurring('last', '@yearly', 'm') = t.year(-1) AS next;

@@ -19,10 +19,12 @@ typedef enum QmlLogKind
 	QML_LOG_JOBS = 0,
 	QML_LOG_RECURRING,
 	QML_LOG_RIGHTS,
-	QML_LOG_STEP,
+	QML_LOG_PROCESS,
+	QML_LOG_STEP, /* and some more, one for each step of the scheduler */
+	QML_LOG_LAST_STEP = QML_LOG_STEP + 7,
 	QML_LOG_SLOTS,
 	QML_LOG_CLOCK,
-	QML_LOG_DATABASE,
+	QML_LOG_SERVERS,
 	QML_LOG_KINDS
 } QmlLogKind;
 

@@ -59,6 +59,13 @@ typedef TU_UpdateIndexes QmlUpdateIndexes;
 #define qml_wait_event(name) WaitEventExtensionNew(name)
 #endif
 
+/* Settings that came later, and that a process of qml must not get from others. */
+#if PG_VERSION_NUM < 170000
+#define QML_PINNED_LATER
+#else
+#define QML_PINNED_LATER {"transaction_timeout", "0"},
+#endif
+
 /* Has request called when shared memory may be asked for. */
 #if PG_VERSION_NUM < 150000
 typedef void (*QmlRequestHook)(void);

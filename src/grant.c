@@ -34,6 +34,7 @@
 #include "compat.h"
 #include "grant.h"
 #include "spi.h"
+#include "table.h"
 
 #define ENQUEUE (1 << QML_CAN_ENQUEUE)
 #define WORK	(1 << QML_CAN_WORK)
@@ -230,6 +231,7 @@ close_doors(Oid grantee)
 static void
 become_only_granter(void)
 {
+	qml_table_require_write();
 	LockRelationOid(qml_catalog()->acl, ShareRowExclusiveLock);
 }
 

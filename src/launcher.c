@@ -59,6 +59,7 @@ extern PGDLLEXPORT void qml_launcher_main(Datum arg);
 #define RETRY_FAILED		 60000
 #define MAX_BACKOFF			 60000
 #define START_TIMEOUT		 30000 /* for a slot whose launcher is gone */
+#define SLOW_START			 5000  /* waits for its database's lock, and does not count */
 #define MAX_STARTING		 2	   /* processes that start at the same time */
 #define LONG_ENOUGH_TO_TRUST 60000
 
@@ -81,7 +82,6 @@ typedef struct Database
 	int failures;	  /* in a row */
 	bool running;	  /* has a slot */
 	bool called;	  /* since its process started */
-	bool disabled;	  /* ended because of a setting, which may change */
 	int64 started;	  /* monotonic */
 } Database;
 
@@ -190,7 +190,7 @@ list_databases(void)
 static int64
 backoff(const Database *database, int64 first)
 {
-	int shift = Min(database->failures - 1, 10);
+	int shift = Max(Min(database->failures - 1, 10), 0);
 
 	return Min(first << shift, MAX_BACKOFF);
 }
@@ -201,17 +201,20 @@ decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
 {
 	bool failed = outcome == QML_ENDED_EARLY || outcome == QML_ENDED_FAILED ||
 				  (outcome == QML_ENDED_TERMINATED &&
-				   now - database->started < LONG_ENOUGH_TO_TRUST);
+				   now - database->started < LONG_ENOUGH_TO_TRUST) ||
+				  (outcome == QML_ENDED_MADE_WAY && now - database->started < 10000);
 
 	database->running = false;
-	database->disabled = outcome == QML_ENDED_DISABLED;
 	database->failures = failed ? database->failures + 1 : 0;
 	switch (outcome)
 	{
 		case QML_ENDED_NO_EXTENSION:
 		case QML_ENDED_COPY:
-		case QML_ENDED_DISABLED:
+			database->role = InvalidOid;
 			database->next = NEXT_NOTHING;
+			break;
+		case QML_ENDED_DISABLED:
+			database->not_before = now;
 			break;
 		case QML_ENDED_FOUND:
 			database->role = role;
@@ -221,7 +224,7 @@ decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
 		case QML_ENDED_MADE_WAY:
 			/* Whoever wanted it may have dropped it: pg_database tells. */
 			databases_changed = true;
-			database->not_before = now + RETRY_MADE_WAY;
+			database->not_before = now + Min(backoff(database, RETRY_MADE_WAY), 10000);
 			break;
 		case QML_ENDED_TERMINATED:
 			database->not_before = now + Min(backoff(database, RETRY_TERMINATED), 4000);
@@ -314,14 +317,14 @@ look_soon(Database *database)
 	if (database->running)
 		return;
 	if (database->next == NEXT_NOTHING)
-		database->next = NEXT_LOOK;
+		database->next = OidIsValid(database->role) ? NEXT_SCHEDULER : NEXT_LOOK;
 	database->failures = 0;
 	database->not_before = 0;
 }
 
 /* Somebody created the extension, adopted a copy, or changed a setting. */
 static void
-answer_calls(bool reloaded)
+answer_calls(void)
 {
 	Oid calls[QML_MAX_CALLS];
 	int ncalls;
@@ -345,13 +348,10 @@ answer_calls(bool reloaded)
 		else
 			databases_changed = true;
 	}
+	if (!all)
+		return;
 	foreach(lc, databases)
-	{
-		Database *database = lfirst(lc);
-
-		if (all || (reloaded && database->disabled))
-			look_soon(database);
-	}
+		look_soon(lfirst(lc));
 }
 
 static QmlSlot *
@@ -424,7 +424,7 @@ start(Database *database, int64 now)
 }
 
 static int
-count_starting(void)
+count_starting(int64 now)
 {
 	int count = 0;
 
@@ -434,8 +434,9 @@ count_starting(void)
 		QmlSlot *slot = &qml_shmem->slots[i];
 
 		/* A look is short: it counts until it has ended. */
-		if (slot->state == QML_SLOT_STARTING ||
-			(slot->state == QML_SLOT_RUNNING && !OidIsValid(slot->role)))
+		if ((slot->state == QML_SLOT_STARTING ||
+			 (slot->state == QML_SLOT_RUNNING && !OidIsValid(slot->role))) &&
+			now - started[i].since < SLOW_START)
 			count++;
 	}
 	LWLockRelease(qml_shmem->lock);
@@ -447,7 +448,7 @@ static int64
 start_all(int64 now)
 {
 	int64 sleep = LOOK_INTERVAL;
-	int starting = count_starting();
+	int starting = count_starting(now);
 	List *waiting = list_copy(databases);
 	ListCell *lc;
 
@@ -492,7 +493,7 @@ leave(int code, Datum arg)
 
 /* One round; returns how long to sleep, in milliseconds. */
 static int64
-work(bool reloaded)
+work(void)
 {
 	int64 now = qml_process_monotonic();
 
@@ -500,7 +501,7 @@ work(bool reloaded)
 	look_at_slots(now);
 	if (!qml_enabled)
 		return LOOK_INTERVAL;
-	answer_calls(reloaded);
+	answer_calls();
 	if (databases_changed)
 		list_databases();
 	return start_all(now);
@@ -509,21 +510,16 @@ work(bool reloaded)
 static void
 run(void)
 {
-	static bool first = true;
-	bool reloaded = first;
 	static uint32 wait_event = 0;
 
 	if (wait_event == 0)
 		wait_event = qml_wait_event("QmlLauncherMain");
-	first = false;
 	for (;;)
 	{
 		int64 sleep;
 
-		reloaded = reloaded || ConfigReloadPending;
 		qml_process_handle_signals();
-		sleep = work(reloaded);
-		reloaded = false;
+		sleep = work();
 		/* The end of a transaction leaves another one current. */
 		MemoryContextSwitchTo(round_context);
 		MemoryContextReset(round_context);
@@ -554,7 +550,9 @@ qml_launcher_main(Datum arg)
 		}
 		PG_CATCH();
 		{
-			qml_process_tell("qml launcher", qml_process_undo());
+			qml_process_tell("qml launcher", QML_LOG_PROCESS, qml_process_undo());
+			/* It may have been reading the list. */
+			databases_changed = true;
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(round_context);

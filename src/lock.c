@@ -21,6 +21,7 @@
 #include "catalog.h"
 #include "lock.h"
 #include "spi.h"
+#include "table.h"
 
 /* Two names may share a number: they wait for one another, which does no harm. */
 static void
@@ -28,6 +29,7 @@ become_decider(const char *resource)
 {
 	uint32 number = hash_bytes((const unsigned char *) resource, strlen(resource));
 
+	qml_table_require_write();
 	LockDatabaseObject(qml_catalog()->lock, number, 0, ExclusiveLock);
 }
 

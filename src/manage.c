@@ -115,8 +115,10 @@ has_live_jobs(int queue_id)
 void
 qml_manage_drop(const char *name)
 {
-	const QmlQueue *queue = qml_queue_lock(name, AccessExclusiveLock);
+	const QmlQueue *queue;
 
+	qml_table_require_write();
+	queue = qml_queue_lock(name, AccessExclusiveLock);
 	if (queue == NULL)
 		raise_not_found(name);
 	if (has_live_jobs(queue->id))

@@ -54,8 +54,9 @@ static const struct
 	{"default_tablespace", ""},
 	{"default_table_access_method", "heap"},
 	{"statement_timeout", "0"},
-	{"lock_timeout", "5s"},
-	{"idle_in_transaction_session_timeout", "0"},
+	{"lock_timeout", "2s"}, /* nothing here should wait for anybody */
+	{"exit_on_error", "off"},
+	QML_PINNED_LATER{"idle_in_transaction_session_timeout", "0"},
 	{"idle_session_timeout", "0"},
 	{"session_replication_role", "origin"},
 	{"check_function_bodies", "on"},
@@ -69,6 +70,8 @@ static const struct
 	{"enable_seqscan", "on"},
 	{"enable_indexscan", "on"},
 };
+
+static int64 transaction_began; /* milliseconds */
 
 /* Before anything else in a process. */
 void
@@ -93,6 +96,7 @@ qml_process_pin_settings(void)
 void
 qml_process_begin(const char *activity)
 {
+	transaction_began = qml_process_monotonic();
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -137,11 +141,14 @@ qml_process_undo(void)
 
 /* Tells of an error, and frees it. */
 void
-qml_process_tell(const char *what, ErrorData *error)
+qml_process_tell(const char *what, QmlLogKind kind, ErrorData *error)
 {
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	bool timeout = qml_process_monotonic() - transaction_began >= STEP_TIMEOUT_MS;
+
+	/* Somebody canceled it by hand, and knows. */
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !timeout)
 		ereport(DEBUG1, (errmsg("%s: canceled", what)));
-	else if (qml_careful_may_log(QML_LOG_STEP))
+	else if (qml_careful_may_log(kind))
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("%s failed: %s (SQLSTATE %s)", what, error->message,

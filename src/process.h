@@ -7,12 +7,14 @@
 
 #include "utils/timestamp.h"
 
+#include "careful.h"
+
 extern void qml_process_start(void);
 extern void qml_process_pin_settings(void);
 extern void qml_process_begin(const char *activity);
 extern void qml_process_commit(void);
 extern ErrorData *qml_process_undo(void);
-extern void qml_process_tell(const char *what, ErrorData *error);
+extern void qml_process_tell(const char *what, QmlLogKind kind, ErrorData *error);
 extern void qml_process_handle_signals(void);
 extern void qml_process_sleep(int64 milliseconds, uint32 wait_event);
 extern int64 qml_process_monotonic(void);

@@ -26,6 +26,7 @@
 #include "guc.h"
 #include "queue.h"
 #include "spi.h"
+#include "table.h"
 
 typedef struct QueueById
 {
@@ -262,6 +263,7 @@ lock_name(const char *name, bool wait)
 	uint32 number = hash_bytes((const unsigned char *) name, strlen(name));
 	LOCKTAG tag;
 
+	qml_table_require_write();
 	/* Ids of queues are locked under sub-id 0. */
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, qml_catalog()->queue, number, 1);
 	if (LockAcquire(&tag, ExclusiveLock, false, !wait) == LOCKACQUIRE_NOT_AVAIL)

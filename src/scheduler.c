@@ -58,9 +58,8 @@ extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
 #define PROBE_INTERVAL	 1000
 #define LEASE_POLL		 60000 /* for leases that nobody told of */
 #define SERVER_POLL		 10000
+#define REFRESH_INTERVAL (24 * 3600 * 1000)
 #define MAX_STEP_BACKOFF 60000
-/* A timer that ends so soon is over: it saves a wake-up. */
-#define SLACK 10
 /* Share of the time that looking for lost jobs may take: one in so many parts. */
 #define RECLAIM_SHARE 50
 
@@ -93,6 +92,7 @@ typedef struct Step
 static QmlSlot *slot;
 static uint32 generation;
 static QmlOutcome outcome = QML_ENDED_EARLY; /* if the process ended now */
+static int64 round_began;					 /* one time for all steps: they wake together */
 
 /* ----- the process and its slot ----- */
 
@@ -266,7 +266,7 @@ look_around(void)
 	}
 	PG_CATCH();
 	{
-		qml_process_tell("qml scheduler", qml_process_undo());
+		qml_process_tell("qml scheduler", QML_LOG_PROCESS, qml_process_undo());
 		proc_exit(0);
 	}
 	PG_END_TRY();
@@ -279,17 +279,13 @@ static TimestampTz
 promote(Step *step)
 {
 	TimestampTz next;
-	int count;
 
-	do
-	{
-		qml_process_begin(step->activity);
-		check_extension();
-		count = qml_sweep_promote(PROMOTE_BATCH);
-		next = count < PROMOTE_BATCH ? qml_sweep_next_due(GetCurrentTimestamp()) : QML_NO_TIME;
-		qml_process_commit();
-		qml_process_handle_signals();
-	} while (count == PROMOTE_BATCH);
+	qml_process_begin(step->activity);
+	check_extension();
+	/* A full batch: there may be more, after the other steps had their turn. */
+	if (qml_sweep_promote(PROMOTE_BATCH, &next) < PROMOTE_BATCH)
+		next = qml_sweep_next_due(next);
+	qml_process_commit();
 	return next;
 }
 
@@ -298,16 +294,12 @@ reclaim(Step *step)
 {
 	int64 begun = qml_process_monotonic();
 	TimestampTz next;
-	int count;
 
-	do
-	{
-		qml_process_begin(step->activity);
-		check_extension();
-		count = qml_sweep_reclaim(RECLAIM_BATCH, &next);
-		qml_process_commit();
-		qml_process_handle_signals();
-	} while (count == RECLAIM_BATCH);
+	qml_process_begin(step->activity);
+	check_extension();
+	if (qml_sweep_reclaim(RECLAIM_BATCH, &next) == RECLAIM_BATCH)
+		next = GetCurrentTimestamp();
+	qml_process_commit();
 	/* It reads all jobs, so not too often. */
 	step->not_before = begun +
 					   Max(PROBE_INTERVAL, (qml_process_monotonic() - begun) * RECLAIM_SHARE);
@@ -323,6 +315,8 @@ bury_servers(Step *step)
 	check_extension();
 	(void) qml_server_reclaim_dead(&next);
 	qml_process_commit();
+	/* Some may be in other hands just now. */
+	step->not_before = qml_process_monotonic() + PROBE_INTERVAL;
 	return next;
 }
 
@@ -332,15 +326,11 @@ fire(Step *step)
 	TimestampTz next;
 	QmlTicks ticks;
 
-	do
-	{
-		qml_process_begin(step->activity);
-		check_extension();
-		qml_tick_poll(TICK_BATCH, &ticks);
-		next = ticks.schedules < TICK_BATCH ? qml_tick_next(GetCurrentTimestamp()) : QML_NO_TIME;
-		qml_process_commit();
-		qml_process_handle_signals();
-	} while (ticks.schedules == TICK_BATCH);
+	qml_process_begin(step->activity);
+	check_extension();
+	qml_tick_poll(TICK_BATCH, &ticks);
+	next = ticks.more ? ticks.as_of : qml_tick_next(ticks.as_of);
+	qml_process_commit();
 	return next;
 }
 
@@ -354,6 +344,23 @@ clean_up(Step *step)
 	qml_maintain_cleanup(&done);
 	qml_process_commit();
 	return QML_NO_TIME;
+}
+
+/* Zone data may have changed since next_run_at was computed. */
+static TimestampTz
+refresh(Step *step)
+{
+	qml_process_begin(step->activity);
+	check_extension();
+	(void) qml_tick_refresh();
+	qml_process_commit();
+	return QML_NO_TIME;
+}
+
+static int64
+refresh_interval(void)
+{
+	return REFRESH_INTERVAL;
 }
 
 static int64
@@ -417,6 +424,12 @@ static Step steps[] = {
 	 .wake = -1,
 	 .interval = cleanup_interval,
 	 .run = clean_up},
+	{.activity = "computing schedules anew",
+	 .name = "qml scheduler: computing schedules anew",
+	 .enabled = &qml_recurring_enabled,
+	 .wake = -1,
+	 .interval = refresh_interval,
+	 .run = refresh},
 };
 
 #define FOREACH_STEP(step) for (Step *step = steps; step < steps + lengthof(steps); step++)
@@ -434,15 +447,23 @@ hear(Step *step)
 		step->due = told;
 }
 
+/*
+ * Milliseconds from now to the next multiple of an interval after `last`: what is
+ * done at intervals is done together, in one wake-up.
+ */
+static int64
+next_multiple(int64 last, int64 interval, int64 now)
+{
+	return last == NEVER ? 0 : (last / interval + 1) * interval - now;
+}
+
 /* Milliseconds until a step wants to run. */
 static int64
 time_left(const Step *step)
 {
 	int64 now = qml_process_monotonic();
-	int64 left = step->last + step->interval() - now;
+	int64 left = next_multiple(step->last, step->interval(), now);
 
-	if (left < SLACK)
-		left = 0;
 	if (step->due != QML_NO_TIME)
 		left = Min(left, (step->due - GetCurrentTimestamp() + 999) / 1000);
 	return Max(left, step->not_before - now);
@@ -453,7 +474,7 @@ run_step(Step *step)
 {
 	MemoryContext context = CurrentMemoryContext;
 
-	step->last = qml_process_monotonic();
+	step->last = round_began;
 	PG_TRY();
 	{
 		step->due = QML_NO_TIME;
@@ -464,14 +485,14 @@ run_step(Step *step)
 	{
 		ErrorData *error = qml_process_undo();
 
-		/* What was dropped under its hands is no error. */
-		leave_if_dropped();
-		qml_process_tell(step->name, error);
 		step->failures++;
 		/* It still has to be done. */
 		step->due = GetCurrentTimestamp();
 		step->not_before = step->last +
 						   Min(INT64CONST(1000) << Min(step->failures - 1, 10), MAX_STEP_BACKOFF);
+		/* What was dropped under its hands is no error. */
+		leave_if_dropped();
+		qml_process_tell(step->name, (QmlLogKind) (QML_LOG_STEP + (step - steps)), error);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -511,10 +532,10 @@ watch_clock(void)
 static void
 beat(void)
 {
-	static int64 last = 0;
+	static int64 last = NEVER;
 	int64 now = qml_process_monotonic();
 
-	if (last != 0 && now - last < (int64) qml_heartbeat_interval * 1000 - SLACK)
+	if (next_multiple(last, (int64) qml_heartbeat_interval * 1000, now) > 0)
 		return;
 	last = now;
 	pg_atomic_write_u64(&slot->heartbeat_at, (uint64) GetCurrentTimestamp());
@@ -524,9 +545,10 @@ beat(void)
 static int64
 work(void)
 {
-	int64 sleep = PROBE_INTERVAL;
+	int64 sleep;
 	TimestampTz until;
 
+	round_began = qml_process_monotonic();
 	watch_clock();
 	beat();
 	FOREACH_STEP(step)
@@ -541,6 +563,7 @@ work(void)
 		}
 	}
 	/* First say how long, then see what was told meanwhile: see wakeup.c. */
+	sleep = next_multiple(round_began, PROBE_INTERVAL, qml_process_monotonic());
 	FOREACH_STEP(step)
 	{
 		if (*step->enabled)
@@ -581,38 +604,23 @@ run(MemoryContext context)
 	}
 }
 
-/* Zone data may have changed since next_run_at was computed. */
-static void
-refresh(void)
-{
-	qml_process_begin("computing schedules anew");
-	check_extension();
-	(void) qml_tick_refresh();
-	qml_process_commit();
-}
-
 static void
 schedule(void)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "qml scheduler",
 												  ALLOCSET_DEFAULT_SIZES);
-	volatile bool refreshed = false;
-
 	FOREACH_STEP(step)
 		step->last = NEVER;
 	for (;;)
 	{
 		PG_TRY();
 		{
-			if (!refreshed)
-				refresh();
-			refreshed = true;
 			MemoryContextSwitchTo(context);
 			run(context);
 		}
 		PG_CATCH();
 		{
-			qml_process_tell("qml scheduler", qml_process_undo());
+			qml_process_tell("qml scheduler", QML_LOG_PROCESS, qml_process_undo());
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(context);

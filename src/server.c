@@ -19,6 +19,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
+#include "careful.h"
 #include "catalog.h"
 #include "guc.h"
 #include "qml.h"
@@ -165,7 +166,7 @@ qml_server_reclaim(const char *id)
 	return give_up(id);
 }
 
-/* Ids of servers that did not beat since a time, locked; as far as nobody has them. */
+/* Ids of some servers that did not beat since a time, locked; nobody is waited for. */
 static List *
 find_silent(TimestampTz since)
 {
@@ -179,7 +180,7 @@ find_silent(TimestampTz since)
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	rows = qml_spi_execute("SELECT s.id FROM qml.registered_server s "
 						   "WHERE s.dead_at IS NULL AND s.heartbeat_at < $1 "
-						   "ORDER BY s.id FOR UPDATE SKIP LOCKED",
+						   "ORDER BY s.id LIMIT 10 FOR UPDATE SKIP LOCKED",
 						   1, &type, &value, NULL, SPI_OK_SELECT);
 	for (uint64 i = 0; i < rows; i++)
 	{
@@ -225,14 +226,11 @@ qml_server_reclaim_dead(TimestampTz *next)
 
 	(void) qml_catalog_to_work();
 	foreach(lc, ids)
-	{
-		char *id = lfirst(lc);
-
+		jobs += give_up(lfirst(lc));
+	if (ids != NIL && qml_careful_may_log(QML_LOG_SERVERS))
 		ereport(LOG,
-				(errmsg("server \"%s\" did not beat for %d seconds, taking its jobs back", id,
-						qml_dead_server_timeout)));
-		jobs += give_up(id);
-	}
+				(errmsg("server \"%s\" did not beat for %d seconds, its jobs are taken back",
+						(char *) linitial(ids), qml_dead_server_timeout)));
 	*next = oldest_heartbeat();
 	if (*next != QML_NO_TIME)
 		*next += timeout;

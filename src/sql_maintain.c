@@ -41,9 +41,10 @@ Datum
 qml_promote_due(PG_FUNCTION_ARGS)
 {
 	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
+	TimestampTz as_of;
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
-	PG_RETURN_INT32(qml_sweep_promote(max));
+	PG_RETURN_INT32(qml_sweep_promote(max, &as_of));
 }
 
 Datum
@@ -76,7 +77,7 @@ qml_maintain(PG_FUNCTION_ARGS)
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	qml_json_push_int(&state, "promoted", qml_sweep_promote(MAINTAIN_MAX));
+	qml_json_push_int(&state, "promoted", qml_sweep_promote(MAINTAIN_MAX, &next));
 	qml_json_push_int(&state, "reclaimed",
 					  qml_sweep_reclaim(MAINTAIN_MAX, &next) + qml_server_reclaim_dead(&next));
 	qml_tick_poll(MAINTAIN_MAX, &ticks);

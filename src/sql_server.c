@@ -100,33 +100,59 @@ qml_reclaim_server(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(qml_server_reclaim(read_id(fcinfo)));
 }
 
+/* What is shown of a background process. */
+typedef struct Background
+{
+	int pid;
+	TimestampTz started_at;
+	TimestampTz heartbeat_at;
+} Background;
+
+/* Those of this database; returns how many. */
+static int
+copy_backgrounds(Background *backgrounds)
+{
+	int count = 0;
+
+	LWLockAcquire(qml_shmem->lock, LW_SHARED);
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		QmlSlot *slot = &qml_shmem->slots[i];
+
+		if (slot->state != QML_SLOT_RUNNING || slot->database != MyDatabaseId ||
+			!OidIsValid(slot->role))
+			continue;
+		backgrounds[count].pid = slot->pid;
+		backgrounds[count].started_at = slot->started_at;
+		backgrounds[count++].heartbeat_at = (TimestampTz) pg_atomic_read_u64(&slot->heartbeat_at);
+	}
+	LWLockRelease(qml_shmem->lock);
+	return count;
+}
+
 /* The background processes of this database, from shared memory. */
 Datum
 qml_background_servers(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	char *name = qml_server_own_name();
+	Background *backgrounds;
+	int count;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (qml_shmem == NULL)
 		return (Datum) 0;
-	LWLockAcquire(qml_shmem->lock, LW_SHARED);
-	for (int i = 0; i < qml_shmem->nslots; i++)
+	backgrounds = palloc(sizeof(Background) * qml_shmem->nslots);
+	count = copy_backgrounds(backgrounds);
+	for (int i = 0; i < count; i++)
 	{
-		QmlSlot *slot = &qml_shmem->slots[i];
-		Datum values[4];
-		bool nulls[4] = {false};
+		Datum values[] = {CStringGetTextDatum(psprintf("%s:%d", name, backgrounds[i].pid)),
+						  CStringGetTextDatum(name), TimestampTzGetDatum(backgrounds[i].started_at),
+						  TimestampTzGetDatum(backgrounds[i].heartbeat_at)};
+		bool nulls[lengthof(values)] = {false};
 
-		if (slot->state != QML_SLOT_RUNNING || slot->database != MyDatabaseId ||
-			!OidIsValid(slot->role))
-			continue;
-		values[0] = CStringGetTextDatum(psprintf("%s:%d", name, slot->pid));
-		values[1] = CStringGetTextDatum(name);
-		values[2] = TimestampTzGetDatum(slot->started_at);
-		values[3] = TimestampTzGetDatum((TimestampTz) pg_atomic_read_u64(&slot->heartbeat_at));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
-	LWLockRelease(qml_shmem->lock);
 	return (Datum) 0;
 }
 

@@ -206,15 +206,19 @@ enqueue_again(Pass *pass, QmlJob *job)
 	qml_transition_set(job, QML_ENQUEUED, pass->now);
 }
 
-/* Enqueues up to max jobs that are due, the longest due first; returns how many. */
+/*
+ * Enqueues up to max jobs that are due, the longest due first; returns how many.
+ * *as_of becomes the time by which they were due.
+ */
 int
-qml_sweep_promote(int max)
+qml_sweep_promote(int max, TimestampTz *as_of)
 {
 	Pass pass = {.change = enqueue_again, .max = max};
 
 	(void) qml_catalog_to_work();
 	(void) run_pass(&pass, pass_over_due);
 	QML_FAULT_AT_COMMIT("promote.before_commit");
+	*as_of = pass.now;
 	return pass.count;
 }
 
@@ -257,10 +261,14 @@ static bool
 belongs_to_server(Pass *pass, TupleTableSlot *slot)
 {
 	bool isnull;
-	Datum server = slot_getattr(slot, LIVE_SERVER, &isnull);
+	Datum value = slot_getattr(slot, LIVE_SERVER, &isnull);
+	text *server;
 
-	return !isnull && qml_job_live_state(slot) == QML_PROCESSING &&
-		   strcmp(TextDatumGetCString(server), pass->server) == 0;
+	if (isnull || qml_job_live_state(slot) != QML_PROCESSING)
+		return false;
+	server = DatumGetTextPP(value);
+	return VARSIZE_ANY_EXHDR(server) == strlen(pass->server) &&
+		   memcmp(VARDATA_ANY(server), pass->server, strlen(pass->server)) == 0;
 }
 
 static void
@@ -298,9 +306,9 @@ qml_sweep_requeue(void)
 	(void) run_pass(&pass, pass_over_all);
 }
 
-/* When the next job is due that is not due yet; QML_NO_TIME: none is scheduled. */
+/* When the first job is due after a time; QML_NO_TIME: none is scheduled. */
 TimestampTz
-qml_sweep_next_due(TimestampTz now)
+qml_sweep_next_due(TimestampTz after)
 {
-	return qml_table_first_after(qml_catalog()->live, qml_catalog()->live_due, now);
+	return qml_table_first_after(qml_catalog()->live, qml_catalog()->live_due, after);
 }

@@ -7,10 +7,10 @@
 
 #include "utils/timestamp.h"
 
-extern int qml_sweep_promote(int max);
+extern int qml_sweep_promote(int max, TimestampTz *as_of);
 extern int qml_sweep_reclaim(int max, TimestampTz *next);
 extern int qml_sweep_reclaim_server(const char *server);
 extern void qml_sweep_requeue(void);
-extern TimestampTz qml_sweep_next_due(TimestampTz now);
+extern TimestampTz qml_sweep_next_due(TimestampTz after);
 
 #endif

@@ -35,12 +35,13 @@ set_up(QmlTable *table, Relation rel)
 	table->indexes = NULL;
 }
 
-/* What the executor checks for SQL that writes. */
-static void
-check_may_write(LOCKMODE lockmode)
+/*
+ * What the executor checks for SQL that writes.  Also before locks are taken that
+ * a standby does not give.
+ */
+void
+qml_table_require_write(void)
 {
-	if (lockmode == AccessShareLock)
-		return;
 	PreventCommandIfReadOnly("a function that changes jobs");
 	PreventCommandIfParallelMode("a function that changes jobs");
 	PreventCommandDuringRecovery("a function that changes jobs");
@@ -52,7 +53,8 @@ qml_table_try_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 {
 	Relation rel;
 
-	check_may_write(lockmode);
+	if (lockmode != AccessShareLock)
+		qml_table_require_write();
 	rel = try_table_open(relid, lockmode);
 	if (rel == NULL)
 		return false;

@@ -21,6 +21,7 @@ typedef struct QmlTable
 	ResultRelInfo *indexes;
 } QmlTable;
 
+extern void qml_table_require_write(void);
 extern void qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode);
 extern bool qml_table_try_open(QmlTable *table, Oid relid, LOCKMODE lockmode);
 extern void qml_table_close(QmlTable *table);

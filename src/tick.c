@@ -9,10 +9,11 @@
  * keeps a tick from firing again even if somebody sets next_run_at back; it is
  * kept for a day.
  *
- * Ticks that are late by at most GRACE are fired each by itself.  When the first
- * one is later than that, they were missed, and the schedule's policy says what
- * becomes of all that are due: one job (fire_once), none (skip), or one each, up
- * to 1,000 (fire_all).
+ * A tick that is a little late is fired nevertheless: by as much as the time to
+ * the tick after it, but at least 5 and at most 70 seconds (the grace).  When the
+ * first one is later than that, they were missed, and the schedule's policy says
+ * what becomes of all that are due: one job (fire_once), none (skip), or one each,
+ * up to 1,000 (fire_all).
  *
  * A schedule that cannot fire (its owner may not enqueue, its zone is gone, its
  * expression was edited by hand) says so in its column error and stops nobody.
@@ -50,11 +51,16 @@
 #include "wakeup.h"
 #include "zone.h"
 
-/* A minute, for those who poll by pg_cron, and some for getting started. */
-#define GRACE (INT64CONST(70) * USECS_PER_SEC)
+/* Of a busy machine; and a minute, for those who poll by pg_cron, and some more. */
+#define MIN_GRACE (INT64CONST(5) * USECS_PER_SEC)
+#define MAX_GRACE (INT64CONST(70) * USECS_PER_SEC)
 
-/* Most jobs that a schedule makes at once. */
+/* Most jobs that a schedule makes at once, and about as many that one call makes. */
 #define MAX_TICKS 1000
+#define MAX_JOBS  10000
+
+/* Ticks that one statement forgets. */
+#define MAX_FORGET "10000"
 
 typedef enum Misfire
 {
@@ -210,6 +216,22 @@ take_all(const Schedule *schedule, const QmlCron *cron, const QmlZone *zone, Tim
 	plan->next = tick == QML_NO_TIME || tick > now ? tick : qml_zone_next(cron, zone, now);
 }
 
+/* Whether the schedule's next tick is too late to be fired as if it were not. */
+static bool
+is_missed(const Schedule *schedule, const QmlCron *cron, const QmlZone *zone, TimestampTz now)
+{
+	TimestampTz tick = schedule->next_run_at;
+	TimestampTz following;
+
+	/* A time that was set by hand may be any. */
+	if (tick < now - MAX_GRACE)
+		return true;
+	if (tick >= now - MIN_GRACE)
+		return false;
+	following = qml_zone_next(cron, zone, tick);
+	return following != QML_NO_TIME && now - tick > following - tick;
+}
+
 static void
 make_plan(const Schedule *schedule, TimestampTz now, Firing *plan)
 {
@@ -221,8 +243,7 @@ make_plan(const Schedule *schedule, TimestampTz now, Firing *plan)
 	memset(plan, 0, sizeof(*plan));
 	if (!read_rule(recurring, &cron, &zone, plan))
 		return;
-	/* A time that was set by hand may be any. */
-	if (schedule->next_run_at >= now - GRACE ||
+	if (!is_missed(schedule, &cron, &zone, now) ||
 		(misfire == FIRE_ALL && !TIMESTAMP_NOT_FINITE(schedule->next_run_at)))
 		take_all(schedule, &cron, &zone, now, plan);
 	else
@@ -499,6 +520,13 @@ fire_carefully(Poll *poll)
 						   failure.message)));
 }
 
+/* Whether this transaction has done enough. */
+static bool
+is_full(const Poll *poll)
+{
+	return poll->done.schedules >= poll->max || poll->done.jobs >= MAX_JOBS;
+}
+
 /* Goes through the schedules that are due, the longest due first. */
 static void
 poll_due(void *arg)
@@ -516,7 +544,7 @@ poll_due(void *arg)
 	ScanKeyInit(&key, 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(poll->now));
 	index_rescan(scan, &key, 1, NULL, 0);
-	while (poll->done.schedules < poll->max &&
+	while (!is_full(poll) &&
 		   index_getnext_slot(scan, ForwardScanDirection, poll->tables.recurring.slot))
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(poll->row_context);
@@ -535,7 +563,7 @@ poll_due(void *arg)
 	close_tables(&poll->tables);
 }
 
-/* Fires up to max schedules that are due. */
+/* Fires up to max schedules that are due, and no more once they made MAX_JOBS jobs. */
 void
 qml_tick_poll(int max, QmlTicks *ticks)
 {
@@ -553,14 +581,16 @@ qml_tick_poll(int max, QmlTicks *ticks)
 		poll_due(&poll);
 	}
 	QML_FAULT_AT_COMMIT("recurring.before_commit");
+	poll.done.more = is_full(&poll);
+	poll.done.as_of = poll.now;
 	*ticks = poll.done;
 }
 
-/* When the next schedule is due that is not due yet; QML_NO_TIME: none is. */
+/* When the first schedule is due after a time; QML_NO_TIME: none is. */
 TimestampTz
-qml_tick_next(TimestampTz now)
+qml_tick_next(TimestampTz after)
 {
-	return qml_table_first_after(qml_catalog()->recurring, qml_catalog()->recurring_due, now);
+	return qml_table_first_after(qml_catalog()->recurring, qml_catalog()->recurring_due, after);
 }
 
 /* Whether a schedule's next tick is another one by the zone data of today. */
@@ -631,7 +661,7 @@ qml_tick_forget(void)
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void) qml_spi_execute("DELETE FROM qml.occurrence o WHERE (o.occurrence, o.recurring) IN "
 						   "(SELECT p.occurrence, p.recurring FROM qml.occurrence p "
-						   "WHERE p.occurrence < $1 FOR UPDATE SKIP LOCKED)",
+						   "WHERE p.occurrence < $1 LIMIT " MAX_FORGET " FOR UPDATE SKIP LOCKED)",
 						   1, &type, &before, NULL, SPI_OK_DELETE);
 	qml_spi_end(&spi);
 }

@@ -27,8 +27,10 @@ typedef struct QmlRecurring
 /* What one call of qml_tick_poll did. */
 typedef struct QmlTicks
 {
-	int schedules; /* looked at */
-	int jobs;	   /* enqueued */
+	int schedules;	   /* looked at */
+	int jobs;		   /* enqueued */
+	bool more;		   /* there may be more that are due */
+	TimestampTz as_of; /* the time by which they were due */
 } QmlTicks;
 
 extern bool qml_tick_is_misfire(const char *name);
@@ -36,7 +38,7 @@ extern void qml_tick_enqueue(const QmlRecurring *recurring, TimestampTz tick, Oi
 							 const pg_uuid_t *job);
 
 extern void qml_tick_poll(int max, QmlTicks *ticks);
-extern TimestampTz qml_tick_next(TimestampTz now);
+extern TimestampTz qml_tick_next(TimestampTz after);
 extern int qml_tick_refresh(void);
 extern void qml_tick_forget(void);
 

@@ -257,7 +257,7 @@ SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml_fetch(queues => ''{q}'', ba
 SELECT pg_temp.ends('t_a', 'SELECT count(*) >= 5 FROM qml.acl_info', '=true', 'qml.acl_info works with a dangling row');
 SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml.job WHERE queue = ''q''', '=2', 'so does qml.job');
 SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml.recurring_job', '=1', 'so does qml.recurring_job');
-SELECT pg_temp.ends('t_z', $$SELECT qml_remove_recurring('r')$$, '42501', 'the new role does not own the old one''s schedule');
+SELECT pg_temp.ends('t_z', $$SELECT qml_remove_recurring('unknown')$$, '42501', 'the new role does not own the old one''s schedule');
 SELECT pg_temp.ends(NULL, 'SELECT qml_maintain() IS NOT NULL', '=true', 'so does maintenance');
 SELECT pg_temp.ends(NULL, 'SELECT qml_drop_queue(''q2'')', '00000', 'and dropping a queue that it was granted');
 -- Kept, the number would be written into a dump, and there it may be another role's.
@@ -286,9 +286,9 @@ SELECT pg_temp.ends('t_hand', call, '42501', 'EXECUTE without a capability: ' ||
 		$$SELECT qml_create_queue('x')$$,
 		$$SELECT qml_try_lock('r', 'o', '1 s')$$,
 		$$SELECT qml_schedule_recurring('r', '@daily', 'm')$$,
-		$$SELECT qml_remove_recurring('r')$$,
-		$$SELECT qml_enable_recurring('r', true)$$,
-		$$SELECT qml_run_recurring('r')$$,
+		$$SELECT qml_remove_recurring('unknown')$$,
+		$$SELECT qml_enable_recurring('unknown', true)$$,
+		$$SELECT qml_run_recurring('unknown')$$,
 		'SELECT qml_poll_recurring()',
 		'SELECT qml_pg_cron_schedule()',
 		'SELECT qml_pg_cron_unschedule()',

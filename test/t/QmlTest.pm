@@ -20,7 +20,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  ask avoid_midnight check_ok drop_and_create end_sessions expired_leaf fails_with
+  ask avoid_midnight check_ok client_file drop_and_create end_sessions expired_leaf fails_with
   finish_clients json
   kill_server log_size make_log_dir new_node pick query seed start_again
   start_client wait_for write_event
@@ -53,7 +53,7 @@ sub pick
 
 # A running server with the extension in database postgres.  Options: variant
 # (release), conf (lines for postgresql.conf), init (of Cluster::init),
-# bare (without CREATE EXTENSION).
+# bare (without CREATE EXTENSION), stopped (only initialized).
 sub new_node
 {
 	my ($name, %opt) = @_;
@@ -70,6 +70,7 @@ max_connections = 60
 max_prepared_transactions = 20
 CONF
 	$node->append_conf('postgresql.conf', $opt{conf}) if defined $opt{conf};
+	return $node if $opt{stopped};
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION qml') unless $opt{bare};
 	return $node;
@@ -250,12 +251,14 @@ sub write_event
 	return;
 }
 
-sub client_program
+# What test/client makes.
+sub client_file
 {
+	my ($name) = @_;
 	my $dir = $ENV{QML_CLIENT_DIR} // dirname(__FILE__) . '/../client';
-	my ($program) = grep { -x } "$dir/qml_client", "$dir/build/qml_client";
-	die "no qml_client in \"$dir\": make -C test/client" unless defined $program;
-	return $program;
+	my ($file) = grep { -x } "$dir/$name", "$dir/build/$name";
+	die "no $name in \"$dir\": make -C test/client" unless defined $file;
+	return $file;
 }
 
 # Starts "work" or "produce" with the arguments; the name is made from $kind.
@@ -267,7 +270,7 @@ sub start_client
 
 	$client{handle} = IPC::Run::start(
 		[
-			client_program(), $kind,
+			client_file('qml_client'), $kind,
 			'--conninfo', $node->connstr('postgres'),
 			'--name', $name,
 			'--log-dir', $log_dir,
