@@ -257,7 +257,7 @@ SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml_fetch(queues => ''{q}'', ba
 SELECT pg_temp.ends('t_a', 'SELECT count(*) >= 5 FROM qml.acl_info', '=true', 'qml.acl_info works with a dangling row');
 SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml.job WHERE queue = ''q''', '=2', 'so does qml.job');
 SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml.recurring_job', '=1', 'so does qml.recurring_job');
-SELECT pg_temp.ends('t_z', $$SELECT qml_remove_recurring('unknown')$$, '42501', 'the new role does not own the old one''s schedule');
+SELECT pg_temp.ends('t_z', $$SELECT qml_remove_recurring('r')$$, '42501', 'the new role does not own the old one''s schedule');
 SELECT pg_temp.ends(NULL, 'SELECT qml_maintain() IS NOT NULL', '=true', 'so does maintenance');
 SELECT pg_temp.ends(NULL, 'SELECT qml_drop_queue(''q2'')', '00000', 'and dropping a queue that it was granted');
 -- Kept, the number would be written into a dump, and there it may be another role's.
