@@ -290,8 +290,9 @@ insert(const Args *args)
 	return run("INSERT INTO qml.recurring (id, created_at, updated_at, created_by, enabled, "
 			   "next_run_at, priority, max_retries, timeout_ms, misfire, cron, timezone, queue, "
 			   "method, metadata, payload) "
-			   "VALUES ($1, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), $12, true, "
-			   "$13, $7, $8, $9, $10, $2, $3, $6, $4, $11, $5) ON CONFLICT (id) DO NOTHING",
+			   "SELECT $1, t.now, t.now, $12, true, $13, $7, $8, $9, $10, $2, $3, $6, $4, $11, $5 "
+			   "FROM (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t "
+			   "ON CONFLICT (id) DO NOTHING",
 			   args, SPI_OK_INSERT) > 0;
 }
 

@@ -92,6 +92,7 @@ typedef struct Step
 static QmlSlot *slot;
 static uint32 generation;
 static QmlOutcome outcome = QML_ENDED_EARLY; /* if the process ended now */
+static bool extension_checked;				 /* in this transaction, and found good */
 static int64 round_began;					 /* one time for all steps: they wake together */
 
 /* ----- the process and its slot ----- */
@@ -133,6 +134,8 @@ take_slot(int number)
 	if (!mine)
 		proc_exit(0);
 	before_shmem_exit(leave_slot, (Datum) 0);
+	/* Others may start now. */
+	qml_shmem_set_latch(&qml_shmem->launcher);
 }
 
 static void
@@ -197,6 +200,7 @@ check_extension(void)
 {
 	Oid extension = get_extension_oid("qml", true);
 
+	extension_checked = false;
 	if (!OidIsValid(extension))
 		leave(QML_ENDED_NO_EXTENSION);
 	hold_extension(extension);
@@ -219,6 +223,7 @@ check_extension(void)
 		set_role(qml_catalog()->owner);
 		leave(QML_ENDED_FOUND);
 	}
+	extension_checked = true;
 }
 
 static void
@@ -484,6 +489,9 @@ run_step(Step *step)
 	PG_CATCH();
 	{
 		ErrorData *error = qml_process_undo();
+		/* What is wrong with the extension is told once, not by each step. */
+		QmlLogKind kind = extension_checked ? (QmlLogKind) (QML_LOG_STEP + (step - steps)) :
+											  QML_LOG_PROCESS;
 
 		step->failures++;
 		/* It still has to be done. */
@@ -492,7 +500,7 @@ run_step(Step *step)
 						   Min(INT64CONST(1000) << Min(step->failures - 1, 10), MAX_STEP_BACKOFF);
 		/* What was dropped under its hands is no error. */
 		leave_if_dropped();
-		qml_process_tell(step->name, (QmlLogKind) (QML_LOG_STEP + (step - steps)), error);
+		qml_process_tell(step->name, kind, error);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);

@@ -49,7 +49,7 @@ SQL
 sub starts
 {
 	my ($dbname, $offset) = @_;
-	return log_count($node, qq(registering background worker "qml scheduler: $dbname"), $offset);
+	return log_count($node, qq(starting background worker process "qml scheduler: $dbname"), $offset);
 }
 
 sub run_as
@@ -183,11 +183,11 @@ sub schedulers
 
 is(schedulers(), join("\n", @all), 'one scheduler in each database with the extension');
 works($_, "a job becomes ready in $_") foreach @worked;
-is(starts($_, $offset), 0, "nothing was started in $_") foreach qw(template0 template1);
-cmp_ok(starts($_, $offset), '<=', 1, "in $_ there was one look at most") foreach @empty;
+is(starts($_), 0, "nothing was started in $_") foreach qw(template0 template1);
+is(starts($_), 1, "in $_ there was one look") foreach @empty;
 my $closed = starts('closed', $offset);
 is(log_count($node, $warning), 1, 'that a database is a copy is told once');
-is(starts($copy), 1, 'nor is it looked at again');
+is(starts($copy), 1, 'after one look');
 
 # By a list.
 set_config($node, 'qml.databases' => qq(d1, late_in_coming, "Odd, ""name""", nowhere));
@@ -237,9 +237,15 @@ foreach my $message (
 	'table "qml.live" has 23 columns, but the library expects 22',
 	'role "nologin" is not permitted to log in')
 {
-	is(log_count($node, $message, $offset), 1, "told once: $message");
+	my $log = slurp_file($node->logfile, $offset);
+	my %told;
+
+	# Each step of a scheduler may tell it by itself.
+	$told{$1}++ while $log =~ /^\S+ \S+ \S+ (\[\d+\] .*\Q$message\E.*)$/mg;
+	cmp_ok(scalar(keys %told), '>', 0, "told: $message");
+	is(join("\n", grep { $told{$_} > 1 } sort keys %told), '', 'and not again');
 }
-cmp_ok(starts('foreign_schema', $offset), '<=', 1, 'a schema named qml is looked at once at most');
+is(starts('foreign_schema'), 1, 'a schema named qml is looked at once');
 is(query($node, q{SELECT state FROM qml.job WHERE method = 'never due'}, $copy),
 	'scheduled', 'a copy is not worked');
 

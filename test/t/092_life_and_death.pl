@@ -33,46 +33,7 @@ sub pids
 	return map { $_ => wait_for_process($node, $_, $database{$_}) } keys %database;
 }
 
-# A delayed job for the time of each stroke, and a tick each second.
-query($node, <<'SQL');
-SELECT qml_schedule_recurring('r', '* * * * * *', 'tick', misfire => 'fire_all');
-CREATE TABLE promised (id uuid);
-SQL
-my $promised = 0;
-
-sub promise
-{
-	$promised++;
-	query($node, <<'SQL');
-INSERT INTO promised SELECT qml_enqueue('delayed', run_at => clock_timestamp() + interval '1 s')
-SQL
-	return;
-}
-
-# Asserts that all jobs become ready, that ticks go on, and that each tick since
-# the beginning made one job.
-sub nothing_is_lost
-{
-	my ($name) = @_;
-	my $now = query($node, 'SELECT clock_timestamp()');
-
-	ok( $node->poll_query_until('postgres', <<"SQL"), "$name: jobs and ticks go on");
-SELECT (SELECT count(*) = 0 FROM promised p LEFT JOIN qml.live l USING (id)
-		WHERE l.state IS DISTINCT FROM 'enqueued')
-	AND (SELECT max(occurrence) > '$now' FROM qml.occurrence)
-SQL
-	is(query($node, 'SELECT count(*) FROM promised'), $promised, "$name: no job is lost");
-	is( query($node, <<'SQL'), '0', "$name: each tick made one job");
-SELECT count(*) FROM generate_series(
-	(SELECT min(occurrence) FROM qml.occurrence), (SELECT max(occurrence) FROM qml.occurrence),
-	interval '1 s') AS s (tick)
-FULL JOIN qml.occurrence o ON o.occurrence = s.tick
-FULL JOIN (SELECT * FROM qml.live WHERE method = 'tick') j ON j.id = o.job
-WHERE s.tick IS NULL OR o.job IS NULL OR j.id IS NULL
-	OR (j.metadata #>> '{recurring,tick}')::timestamptz <> o.occurrence
-SQL
-	return;
-}
+promise_ticks($node);
 
 # ---- signals that concern one process
 
@@ -131,7 +92,7 @@ foreach my $stroke (sort keys %strokes)
 	{
 		my $dbname = $DATABASES[ $round % @DATABASES ];
 
-		promise() if $round % 5 == 0;
+		promise($node) if $round % 5 == 0;
 		my %pid;
 		wait_for(
 			'the processes to be back',
@@ -154,7 +115,7 @@ foreach my $stroke (sort keys %strokes)
 		sprintf '%s, %d times: the scheduler is back after %.1f s at most', $stroke, $TIMES, $scheduler);
 	unlike(slurp_file($node->logfile, $offset), qr/terminated by signal|PANIC|TRAP|qml.*failed/,
 		"$stroke: nothing worse");
-	nothing_is_lost($stroke);
+	nothing_is_lost($node, $stroke);
 }
 is($witness->query_safe('SELECT started = pg_postmaster_start_time() FROM memory'),
 	't', 'other sessions are undisturbed');
@@ -169,7 +130,7 @@ foreach my $kind (sort keys %database)
 		my %old = pids();
 		my $offset = -s $node->logfile;
 
-		promise();
+		promise($node);
 		kill 'KILL', $old{$kind};
 		wait_for('the crash', sub { log_count($node, 'was terminated by signal 9', $offset) > 0 });
 		my $seconds = seconds_until(
@@ -179,65 +140,10 @@ foreach my $kind (sort keys %database)
 			});
 		cmp_ok($seconds, '<=', 5, sprintf 'the %s is killed: all is back (%.1f s)', $kind, $seconds);
 	}
-	nothing_is_lost("SIGKILL of the $kind");
+	nothing_is_lost($node, "SIGKILL of the $kind");
 }
 
-# ---- switches
-
-sub wait_for_switch
-{
-	my ($name, $value) = @_;
-	set_config($node, $name => $value);
-	ok($node->poll_query_until('postgres', "SHOW $name", $value // 'on'), "$name is " . ($value // 'on'));
-	return;
-}
-
-wait_for_switch('qml.enabled', 'off');
-my $seconds = seconds_until('no scheduler', sub { !defined process($node, 'scheduler', 'postgres') });
-cmp_ok($seconds, '<=', 2, 'qml.enabled = off ends the scheduler');
-promise();
-sleep 2;
-is(query($node, "SELECT count(*) FROM qml.live WHERE method = 'delayed' AND state = 'scheduled'"),
-	1, 'nothing is done meanwhile');
-ok(defined process($node, 'launcher'), 'the launcher waits');
-wait_for_switch('qml.enabled', undef);
-$seconds = seconds_until('a scheduler', sub { defined process($node, 'scheduler', 'postgres') });
-cmp_ok($seconds, '<=', 2, 'qml.enabled = on starts it again');
-nothing_is_lost('after a pause');
-
-# What each kind of work does; all is due, whether it is done or not.
-my %work = (
-	'qml.enable_scheduler' => q{SELECT count(*) = 2 FROM qml.live
-		WHERE method IN ('a delayed job', 'a lost job') AND state = 'enqueued'},
-	'qml.enable_recurring' => q{SELECT max(occurrence) > (SELECT now FROM began) FROM qml.occurrence},
-	'qml.enable_cleanup' => 'SELECT count(*) = 0 FROM qml.lock');
-
-set_config($node, 'qml.cleanup_interval' => '1s');
-query($node, 'CREATE TABLE began (now timestamptz)');
-foreach my $switch (sort keys %work)
-{
-	wait_for_switch($switch, 'off');
-	# Until the scheduler knows, too: what it does now it began before.
-	sleep 1;
-	query($node, <<'SQL');
-TRUNCATE began;
-INSERT INTO began SELECT clock_timestamp() + interval '0.5 s';
-DELETE FROM qml.live WHERE method IN ('a delayed job', 'a lost job');
-SELECT qml_try_lock('lock', 'w', '0.5 s');
-SELECT qml_enqueue('a lost job', queue => 'lost');
-SELECT qml_fetch('w', '{lost}', 1, '0.5 s');
-SELECT qml_enqueue('a delayed job', queue => 'delayed', run_at => clock_timestamp() + interval '0.5 s');
-SQL
-	foreach my $other (grep { $_ ne $switch } sort keys %work)
-	{
-		ok($node->poll_query_until('postgres', $work{$other}), "$switch = off: not the work of $other");
-	}
-	is(query($node, $work{$switch}), 'f', "$switch = off: but its own stops");
-	wait_for_switch($switch, undef);
-	ok($node->poll_query_until('postgres', $work{$switch}), "$switch = on: it goes on");
-}
-
-# ---- the end of the server
+# ---- the postmaster is killed
 
 sub qml_processes
 {
@@ -260,28 +166,14 @@ foreach (1 .. $CRASHES)
 	pids();
 	my @processes = qml_processes();
 	cmp_ok(scalar @processes, '>=', 2, 'the processes are there');
-	promise();
+	promise($node);
 	end_sessions($node);
 	$node->kill9;
-	$seconds = seconds_until('the end of the processes',
+	my $seconds = seconds_until('the end of the processes',
 		sub { !grep { slurp_cmdline($_) =~ /qml/ } @processes });
 	cmp_ok($seconds, '<=', 2, sprintf 'they end when the postmaster is killed (%.2f s)', $seconds);
 	start_again($node);
-	nothing_is_lost('SIGKILL of the postmaster');
-}
-
-foreach my $mode ('fast', 'smart')
-{
-	pids();
-	my $offset = -s $node->logfile;
-	my $start = time;
-	promise();
-	$node->stop($mode);
-	$seconds = time - $start;
-	cmp_ok($seconds, '<=', 5, sprintf 'the server stops at once, %s (%.2f s)', $mode, $seconds);
-	unlike(slurp_file($node->logfile, $offset), qr/terminated by signal|PANIC|TRAP|ERROR/, 'and without a word');
-	$node->start;
-	nothing_is_lost("a stop, $mode");
+	nothing_is_lost($node, 'SIGKILL of the postmaster');
 }
 
 end_sessions($node);

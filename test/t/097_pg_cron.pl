@@ -178,7 +178,10 @@ is(query($node, 'SELECT qml_pg_cron_unschedule()'), 0, 'once');
 is(query($node, 'SELECT count(*) FROM cron.job'), 3, 'and those of others stay');
 
 make_work(1);
-query($node, "SELECT qml_schedule_recurring('a', '* * * * * *', 'm')");
+query($node, <<'SQL');
+SELECT qml_schedule_recurring('a', '* * * * * *', 'm', misfire => 'fire_all'),
+	qml_schedule_recurring('once', '* * * * * *', 'm')
+SQL
 is(work_done(1), $NOTHING, 'without pg_cron nothing happens');
 
 my $end = end_minute(1);
@@ -186,6 +189,7 @@ is(runs_since($end), join(', ', ('keeper succeeded') x 3), 'pg_cron runs the job
 is(work_done(1), $ALL, 'what is due is done, expired leases and all else that is expired');
 cmp_ok(count_ticks('a'), '>=', 1, 'schedules are fired: ' . count_ticks('a') . ' ticks');
 is(wrong_ticks('a'), '', 'each tick once');
+is(count_ticks('once'), 1, 'or one job for all of the minute, as the schedule says');
 
 query($node, "SELECT qml_revoke('keeper', 'admin')");
 $end = end_minute(1);
@@ -193,7 +197,7 @@ is(runs_since($end), join(', ', ('keeper failed') x 3), 'they may do what the ro
 query($node, "SELECT qml_grant('keeper', 'admin')");
 is(query_as('keeper', 'SELECT qml_pg_cron_unschedule()'), 3, 'the role takes its jobs off');
 is(query_as('keeper', 'SELECT qml_pg_cron_unschedule()'), 0, 'once');
-query($node, "SELECT qml_remove_recurring('a')");
+query($node, 'SELECT count(qml_remove_recurring(id)) FROM qml.recurring');
 
 #
 # qml is preloaded, and leaves the work to pg_cron.
@@ -212,7 +216,7 @@ $node->poll_query_until('postgres',
 	"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'qml scheduler'")
   or die 'no scheduler';
 
-query($node, "SELECT qml_schedule_recurring('b', '* * * * * *', 'm')");
+query($node, "SELECT qml_schedule_recurring('b', '* * * * * *', 'm', misfire => 'fire_all')");
 make_work(2);
 # the scheduler looks every second
 pass_time(2, 4);
@@ -239,7 +243,8 @@ wait_for('the scheduler to do the work after a reload', sub { work_done(3) eq $A
 
 query($node, <<'SQL');
 CREATE TABLE polled (jobs int);
-SELECT qml_schedule_recurring('c' || n, '* * * * * *', 'm') FROM generate_series(1, 8) n;
+SELECT qml_schedule_recurring('c' || n, '* * * * * *', 'm', misfire => 'fire_all')
+FROM generate_series(1, 8) n;
 SQL
 $end = end_minute(3);
 $node->pgbench(

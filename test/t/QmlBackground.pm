@@ -16,9 +16,12 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  background_node best_of give_extension log_count machine_lag percentile
-  process seconds_until set_config wait_for_process wait_without wakeups
+  background_node best_of give_extension log_count machine_lag nothing_is_lost
+  percentile process promise promise_ticks seconds_until set_config
+  wait_for_process wait_without wakeups
 );
+
+my %promised; # jobs, by name of the server
 
 # A server that preloads qml.  Options as of new_node.
 sub background_node
@@ -97,6 +100,55 @@ FROM pg_class c
 WHERE c.relnamespace = 'qml'::regnamespace AND c.relkind = 'S'
 	AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'i')
 \\gexec
+SQL
+	return;
+}
+
+# From now on a tick each second, for nothing_is_lost.
+sub promise_ticks
+{
+	my ($node) = @_;
+	query($node, <<'SQL');
+SELECT qml_schedule_recurring('r', '* * * * * *', 'tick', misfire => 'fire_all');
+CREATE TABLE promised (id uuid);
+SQL
+	return;
+}
+
+# A job that is due in a second.
+sub promise
+{
+	my ($node) = @_;
+	$promised{ $node->name }++;
+	query($node, <<'SQL');
+INSERT INTO promised SELECT qml_enqueue('delayed', run_at => clock_timestamp() + interval '1 s')
+SQL
+	return;
+}
+
+# Asserts that all promised jobs become ready, that ticks go on, and that each tick
+# since the beginning made one job.
+sub nothing_is_lost
+{
+	my ($node, $name) = @_;
+	my $now = query($node, 'SELECT clock_timestamp()');
+
+	ok( $node->poll_query_until('postgres', <<"SQL"), "$name: jobs and ticks go on");
+SELECT (SELECT count(*) = 0 FROM promised p LEFT JOIN qml.live l USING (id)
+		WHERE l.state IS DISTINCT FROM 'enqueued')
+	AND (SELECT max(occurrence) > '$now' FROM qml.occurrence)
+SQL
+	is( query($node, 'SELECT count(*) FROM promised'),
+		$promised{ $node->name } // 0,
+		"$name: no job is lost");
+	is(query($node, <<'SQL'), '0', "$name: each tick made one job");
+SELECT count(*) FROM generate_series(
+	(SELECT min(occurrence) FROM qml.occurrence), (SELECT max(occurrence) FROM qml.occurrence),
+	interval '1 s') AS s (tick)
+FULL JOIN qml.occurrence o ON o.occurrence = s.tick
+FULL JOIN (SELECT * FROM qml.live WHERE method = 'tick') j ON j.id = o.job
+WHERE s.tick IS NULL OR o.job IS NULL OR j.id IS NULL
+	OR (j.metadata #>> '{recurring,tick}')::timestamptz <> o.occurrence
 SQL
 	return;
 }

@@ -133,6 +133,8 @@ sub ask
 	my ($node, $sql, $dbname) = @_;
 	$dbname //= 'postgres';
 	my $session = $sessions{ $node->name }{$dbname} //= $node->background_psql($dbname);
+	# The time limit is for a statement, not for the session.
+	$session->set_query_timer_restart;
 	return $session->query_safe($sql);
 }
 
