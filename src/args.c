@@ -250,3 +250,32 @@ qml_args_array(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, Dat
 	get_typlenbyvalalign(type, &typlen, &typbyval, &typalign);
 	deconstruct_array(array, type, typlen, typbyval, typalign, elements, nulls, count);
 }
+
+/* Names of queues, at least one; NULL, which stands for all queues, when null. */
+char **
+qml_args_queues(FunctionCallInfo fcinfo, int arg, const char *name, int *count)
+{
+	Datum *elements;
+	bool *nulls;
+	char **queues;
+
+	if (PG_ARGISNULL(arg))
+		return NULL;
+	qml_args_array(fcinfo, arg, name, TEXTOID, &elements, &nulls, count);
+	if (*count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must not be empty", name),
+				 errhint("NULL stands for all queues.")));
+	queues = palloc(sizeof(char *) * *count);
+	for (int i = 0; i < *count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("element %d of argument \"%s\" must not be null", i + 1, name)));
+		queues[i] = TextDatumGetCString(elements[i]);
+		qml_args_check_name(queues[i], name, QML_MAX_QUEUE_NAME);
+	}
+	return queues;
+}

@@ -30,6 +30,7 @@ extern Datum qml_args_object(FunctionCallInfo fcinfo, int arg, const char *name)
 extern Datum qml_args_text(FunctionCallInfo fcinfo, int arg, int maxbytes);
 extern void qml_args_array(FunctionCallInfo fcinfo, int arg, const char *name, Oid type,
 						   Datum **elements, bool **nulls, int *count);
+extern char **qml_args_queues(FunctionCallInfo fcinfo, int arg, const char *name, int *count);
 
 extern int64 qml_interval_usecs(const Interval *interval);
 

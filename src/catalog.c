@@ -22,6 +22,7 @@
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -258,4 +259,20 @@ qml_catalog_state(Oid label)
 			return (QmlState) i;
 	}
 	elog(ERROR, "unexpected value %u of type qml.job_state", label);
+}
+
+/*
+ * LockDatabaseObject() that does not wait: whether the lock was got, to the end of
+ * the transaction.
+ */
+bool
+qml_catalog_try_lock(Oid class, uint32 object, uint16 sub, LOCKMODE mode)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, class, object, sub);
+	if (LockAcquire(&tag, mode, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	AcceptInvalidationMessages();
+	return true;
 }

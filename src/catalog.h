@@ -5,6 +5,8 @@
 #ifndef QML_CATALOG_H
 #define QML_CATALOG_H
 
+#include "storage/lockdefs.h"
+
 #include "qml.h"
 
 /* Columns of qml.live and qml.history; the first ten are the same in both. */
@@ -114,5 +116,6 @@ extern void qml_catalog_init(void);
 extern const QmlCatalog *qml_catalog(void);
 extern const QmlCatalog *qml_catalog_to_work(void);
 extern QmlState qml_catalog_state(Oid label);
+extern bool qml_catalog_try_lock(Oid class, uint32 object, uint16 sub, LOCKMODE mode);
 
 #endif

@@ -26,21 +26,34 @@
 /* Rows written together. */
 #define ROWS_AT_ONCE 256
 
+/*
+ * The queue to add jobs to, made when it is missing, and locked against being
+ * dropped.  NULL if it is being made or dropped by somebody who is not waited for.
+ */
+const QmlQueue *
+qml_enqueue_queue(const char *name, bool wait)
+{
+	bool created;
+	const QmlQueue *queue = wait ? qml_queue_to_enqueue(name, &created) :
+								   qml_queue_try_to_enqueue(name, &created);
+
+	/* Before the first of its jobs is finished, so that no worker has to. */
+	if (queue && created)
+		(void) qml_history_prepare();
+	return queue;
+}
+
 /* A job of the request, all but its id and payload. */
 static void
 prepare_job(const QmlEnqueue *request, QmlJob *job)
 {
 	const QmlQueue *queue;
 	TimestampTz now = GetCurrentTimestamp();
-	bool created;
 
 	/* A schedule's owner was asked for by whoever fires it. */
 	if (!OidIsValid(request->created_by))
 		qml_rights_require(QML_CAN_ENQUEUE, request->queue);
-	queue = qml_queue_to_enqueue(request->queue, &created);
-	/* Before the first of its jobs is finished, so that no worker has to. */
-	if (created)
-		(void) qml_history_prepare();
+	queue = qml_enqueue_queue(request->queue, true);
 
 	memset(job, 0, sizeof(*job));
 	job->created_at = now;

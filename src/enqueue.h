@@ -8,6 +8,8 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "queue.h"
+
 /* What the jobs of one call have in common.  Datums are 0 when null. */
 typedef struct QmlEnqueue
 {
@@ -22,6 +24,7 @@ typedef struct QmlEnqueue
 	Oid created_by; /* InvalidOid: the current user, who must be allowed to */
 } QmlEnqueue;
 
+extern const QmlQueue *qml_enqueue_queue(const char *name, bool wait);
 extern void qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id);
 extern void qml_enqueue_own(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id);
 extern void qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count,

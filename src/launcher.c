@@ -15,7 +15,7 @@
  *	 what is known of a database		what starts next
  *	 nothing, or somebody called		a look
  *	 the owner							the scheduler
- *	 no extension, a copy, disabled		nothing, until somebody calls
+ *	 no extension, a copy				nothing, until somebody calls
  *
  * A process that ends says why in its slot (shmem.h).  Those that fail are started
  * again ever later, up to a minute; there is no process that is not started again.
@@ -54,7 +54,9 @@ extern PGDLLEXPORT void qml_launcher_main(Datum arg);
 #define LOOK_INTERVAL		 10000 /* at pg_database, if it changed */
 #define RETRY_SLOT			 2000  /* when there is no free slot */
 #define RETRY_TERMINATED	 1000
+#define MAX_TERMINATED		 4000
 #define RETRY_MADE_WAY		 2000
+#define MAX_MADE_WAY		 10000
 #define RETRY_EARLY			 5000
 #define RETRY_FAILED		 60000
 #define MAX_BACKOFF			 60000
@@ -202,7 +204,7 @@ decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
 	bool failed = outcome == QML_ENDED_EARLY || outcome == QML_ENDED_FAILED ||
 				  (outcome == QML_ENDED_TERMINATED &&
 				   now - database->started < LONG_ENOUGH_TO_TRUST) ||
-				  (outcome == QML_ENDED_MADE_WAY && now - database->started < 10000);
+				  (outcome == QML_ENDED_MADE_WAY && now - database->started < MAX_MADE_WAY);
 
 	database->running = false;
 	database->failures = failed ? database->failures + 1 : 0;
@@ -224,10 +226,10 @@ decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
 		case QML_ENDED_MADE_WAY:
 			/* Whoever wanted it may have dropped it: pg_database tells. */
 			databases_changed = true;
-			database->not_before = now + Min(backoff(database, RETRY_MADE_WAY), 10000);
+			database->not_before = now + Min(backoff(database, RETRY_MADE_WAY), MAX_MADE_WAY);
 			break;
 		case QML_ENDED_TERMINATED:
-			database->not_before = now + Min(backoff(database, RETRY_TERMINATED), 4000);
+			database->not_before = now + Min(backoff(database, RETRY_TERMINATED), MAX_TERMINATED);
 			break;
 		case QML_ENDED_EARLY:
 			databases_changed = true;
@@ -317,12 +319,12 @@ look_soon(Database *database)
 	if (database->running)
 		return;
 	if (database->next == NEXT_NOTHING)
-		database->next = OidIsValid(database->role) ? NEXT_SCHEDULER : NEXT_LOOK;
+		database->next = NEXT_LOOK;
 	database->failures = 0;
 	database->not_before = 0;
 }
 
-/* Somebody created the extension, adopted a copy, or changed a setting. */
+/* Somebody created the extension, or adopted a copy. */
 static void
 answer_calls(void)
 {
@@ -464,7 +466,7 @@ start_all(int64 now)
 			sleep = Min(sleep, database->not_before - now);
 			continue;
 		}
-		/* The end of one that is starting wakes the launcher. */
+		/* One that has started wakes the launcher. */
 		if (starting >= MAX_STARTING)
 			break;
 		if (!start(database, now))

@@ -17,7 +17,6 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 
 #include "cache.h"
@@ -256,27 +255,16 @@ create_queue(const char *name)
 	qml_cache_forget(&queue_cache);
 }
 
-/* The lock of whoever creates a queue of this name; false when it must not wait. */
-static bool
-lock_name(const char *name, bool wait)
-{
-	uint32 number = hash_bytes((const unsigned char *) name, strlen(name));
-	LOCKTAG tag;
-
-	qml_table_require_write();
-	/* Ids of queues are locked under sub-id 0. */
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, qml_catalog()->queue, number, 1);
-	if (LockAcquire(&tag, ExclusiveLock, false, !wait) == LOCKACQUIRE_NOT_AVAIL)
-		return false;
-	AcceptInvalidationMessages();
-	return true;
-}
+/* What the name of a queue is locked by; its id is locked under sub-id 0. */
+#define NAME_SUB_ID 1
 
 /* Before a queue of this name is created: one at a time. */
 void
 qml_queue_lock_name(const char *name)
 {
-	(void) lock_name(name, true);
+	qml_table_require_write();
+	LockDatabaseObject(qml_catalog()->queue, hash_name(&name, sizeof(name)), NAME_SUB_ID,
+					   ExclusiveLock);
 }
 
 /* The same as qml_queue_lock() for those who must not wait. */
@@ -284,16 +272,13 @@ static const QmlQueue *
 try_lock(const char *name)
 {
 	const QmlQueue *queue = qml_queue_by_name(name);
-	LOCKTAG tag;
 	int id;
 
 	if (queue == NULL)
 		return NULL;
 	id = queue->id;
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, queue_cache.relid, id, 0);
-	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (!qml_catalog_try_lock(queue_cache.relid, id, 0, AccessShareLock))
 		return NULL;
-	AcceptInvalidationMessages();
 	queue = qml_queue_by_name(name);
 	return queue && queue->id == id ? queue : NULL;
 }
@@ -308,7 +293,9 @@ qml_queue_try_to_enqueue(const char *name, bool *created)
 	*created = false;
 	if (qml_queue_by_name(name) == NULL)
 	{
-		if (!lock_name(name, false))
+		qml_table_require_write();
+		if (!qml_catalog_try_lock(qml_catalog()->queue, hash_name(&name, sizeof(name)), NAME_SUB_ID,
+								  ExclusiveLock))
 			return NULL;
 		if (qml_queue_by_name(name) == NULL)
 		{

@@ -17,9 +17,8 @@
 #include "utils/builtins.h"
 
 #include "catalog.h"
+#include "enqueue.h"
 #include "errcodes.h"
-#include "history.h"
-#include "queue.h"
 #include "recurring.h"
 #include "rights.h"
 #include "spi.h"
@@ -314,17 +313,6 @@ next_of(const QmlRecurring *recurring, TimestampTz last_run_at)
 					  Max(GetCurrentTimestamp(), last_run_at));
 }
 
-/* Here a caller may wait for whoever is making it; those who fire may not. */
-static void
-make_queue(const char *name)
-{
-	bool created;
-
-	(void) qml_queue_to_enqueue(name, &created);
-	if (created)
-		(void) qml_history_prepare();
-}
-
 static void
 set_next(Args *args, TimestampTz next)
 {
@@ -357,7 +345,7 @@ qml_recurring_put(const QmlRecurring *recurring)
 		if (!find(&args, false, &stored))
 		{
 			next = next_of(recurring, QML_NO_TIME);
-			make_queue(recurring->queue);
+			(void) qml_enqueue_queue(recurring->queue, true);
 			set_next(&args, next);
 			if (insert(&args))
 				return next;
@@ -369,7 +357,7 @@ qml_recurring_put(const QmlRecurring *recurring)
 			require_control(&stored);
 			next = stored.same_times && !stored.broken ? stored.next_run_at :
 														 next_of(recurring, stored.last_run_at);
-			make_queue(recurring->queue);
+			(void) qml_enqueue_queue(recurring->queue, true);
 			set_next(&args, next);
 			update(&args);
 			return next;

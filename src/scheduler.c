@@ -16,7 +16,7 @@
  * DROP, RENAME or CREATE ... TEMPLATE has it, it leaves, so that the owner need
  * not be allowed to end it.  When the extension is gone it exits.
  *
- * Each step has its own transactions and its own errors: one that fails is told
+ * Each step has its own transaction and its own errors: one that fails is told
  * and tried again later, and stops no other.  A crash at any point leaves a
  * transaction undone.
  */
@@ -34,7 +34,6 @@
 #include "storage/ipc.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
@@ -82,7 +81,7 @@ typedef struct Step
 	bool *enabled;
 	int wake; /* QmlWake that it answers; -1: none */
 	int64 (*interval)(void);
-	TimestampTz (*run)(struct Step *step); /* returns when it is due next */
+	TimestampTz (*run)(struct Step *step); /* in a transaction; returns when it is due next */
 	TimestampTz due;					   /* wall clock; QML_NO_TIME: not known */
 	int64 last;							   /* run began, milliseconds */
 	int64 not_before;					   /* after an error, or to save time */
@@ -179,21 +178,6 @@ set_role(Oid role)
 	LWLockRelease(qml_shmem->lock);
 }
 
-/*
- * Holds the extension to the end of the transaction.  Whoever drops it waits for
- * that before he locks anything else, so that there is no deadlock; if he is there
- * already, he has precedence.
- */
-static void
-hold_extension(Oid extension)
-{
-	LOCKTAG tag;
-
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension, 0);
-	if (LockAcquire(&tag, AccessShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		leave(QML_ENDED_MADE_WAY);
-}
-
 /* In a transaction: leaves if this is not the place to work, or not the role. */
 static void
 check_extension(void)
@@ -203,10 +187,13 @@ check_extension(void)
 	extension_checked = false;
 	if (!OidIsValid(extension))
 		leave(QML_ENDED_NO_EXTENSION);
-	hold_extension(extension);
-	/* It may have been dropped before it was held. */
-	AcceptInvalidationMessages();
-	if (get_extension_oid("qml", true) != extension)
+	/*
+	 * Held to the end of the transaction.  Whoever drops it waits for that before
+	 * he locks anything else, so that there is no deadlock; if he is there already,
+	 * or was before it was held, he has precedence.
+	 */
+	if (!qml_catalog_try_lock(ExtensionRelationId, extension, 0, AccessShareLock) ||
+		get_extension_oid("qml", true) != extension)
 		leave(QML_ENDED_MADE_WAY);
 	if (!qml_catalog()->adopted)
 	{
@@ -285,12 +272,9 @@ promote(Step *step)
 {
 	TimestampTz next;
 
-	qml_process_begin(step->activity);
-	check_extension();
 	/* A full batch: there may be more, after the other steps had their turn. */
 	if (qml_sweep_promote(PROMOTE_BATCH, &next) < PROMOTE_BATCH)
 		next = qml_sweep_next_due(next);
-	qml_process_commit();
 	return next;
 }
 
@@ -300,11 +284,8 @@ reclaim(Step *step)
 	int64 begun = qml_process_monotonic();
 	TimestampTz next;
 
-	qml_process_begin(step->activity);
-	check_extension();
 	if (qml_sweep_reclaim(RECLAIM_BATCH, &next) == RECLAIM_BATCH)
 		next = GetCurrentTimestamp();
-	qml_process_commit();
 	/* It reads all jobs, so not too often. */
 	step->not_before = begun +
 					   Max(PROBE_INTERVAL, (qml_process_monotonic() - begun) * RECLAIM_SHARE);
@@ -316,10 +297,7 @@ bury_servers(Step *step)
 {
 	TimestampTz next;
 
-	qml_process_begin(step->activity);
-	check_extension();
 	(void) qml_server_reclaim_dead(&next);
-	qml_process_commit();
 	/* Some may be in other hands just now. */
 	step->not_before = qml_process_monotonic() + PROBE_INTERVAL;
 	return next;
@@ -328,15 +306,10 @@ bury_servers(Step *step)
 static TimestampTz
 fire(Step *step)
 {
-	TimestampTz next;
 	QmlTicks ticks;
 
-	qml_process_begin(step->activity);
-	check_extension();
 	qml_tick_poll(TICK_BATCH, &ticks);
-	next = ticks.more ? ticks.as_of : qml_tick_next(ticks.as_of);
-	qml_process_commit();
-	return next;
+	return ticks.more ? ticks.as_of : qml_tick_next(ticks.as_of);
 }
 
 static TimestampTz
@@ -344,10 +317,7 @@ clean_up(Step *step)
 {
 	QmlCleanup done;
 
-	qml_process_begin(step->activity);
-	check_extension();
 	qml_maintain_cleanup(&done);
-	qml_process_commit();
 	return QML_NO_TIME;
 }
 
@@ -355,10 +325,7 @@ clean_up(Step *step)
 static TimestampTz
 refresh(Step *step)
 {
-	qml_process_begin(step->activity);
-	check_extension();
 	(void) qml_tick_refresh();
-	qml_process_commit();
 	return QML_NO_TIME;
 }
 
@@ -482,8 +449,10 @@ run_step(Step *step)
 	step->last = round_began;
 	PG_TRY();
 	{
-		step->due = QML_NO_TIME;
+		qml_process_begin(step->activity);
+		check_extension();
 		step->due = step->run(step);
+		qml_process_commit();
 		step->failures = 0;
 	}
 	PG_CATCH();

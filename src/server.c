@@ -81,6 +81,8 @@ run(const char *sql, const char *id, int expected)
 	return rows;
 }
 
+#define FIND_OWNER "SELECT s.registered_by::oid FROM qml.registered_server s WHERE s.id = $1"
+
 /*
  * Who registered a server, InvalidOid when there is none; locked if it is to be
  * changed together with its jobs.
@@ -95,11 +97,8 @@ find_owner(const char *id, bool lock)
 	bool isnull;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	if (qml_spi_execute(lock ? "SELECT s.registered_by::oid FROM qml.registered_server s "
-							   "WHERE s.id = $1 FOR UPDATE" :
-							   "SELECT s.registered_by::oid FROM qml.registered_server s "
-							   "WHERE s.id = $1",
-						1, &type, &value, NULL, SPI_OK_SELECT) > 0)
+	if (qml_spi_execute(lock ? FIND_OWNER " FOR UPDATE" : FIND_OWNER, 1, &type, &value, NULL,
+						SPI_OK_SELECT) > 0)
 		owner = DatumGetObjectId(
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	qml_spi_end(&spi);

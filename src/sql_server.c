@@ -31,38 +31,13 @@ QML_FUNCTION(qml_is_alive);
 /* Highest number of workers that a server may claim to have. */
 #define MAX_WORKERS 100000
 
-static Datum
-read_queues(FunctionCallInfo fcinfo, int arg)
-{
-	Datum *elements;
-	bool *nulls;
-	int count;
-
-	if (PG_ARGISNULL(arg))
-		return (Datum) 0;
-	qml_args_array(fcinfo, arg, "queues", TEXTOID, &elements, &nulls, &count);
-	if (count == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"queues\" must not be empty"),
-				 errhint("NULL stands for all queues.")));
-	for (int i = 0; i < count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("element %d of argument \"queues\" must not be null", i + 1)));
-		qml_args_check_name(TextDatumGetCString(elements[i]), "queues", QML_MAX_QUEUE_NAME);
-	}
-	return PG_GETARG_DATUM(arg);
-}
-
 Datum
 qml_register_server(PG_FUNCTION_ARGS)
 {
 	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_SERVER_NAME);
 	int workers = qml_args_int(fcinfo, 1, "workers", 1, MAX_WORKERS);
-	Datum queues = read_queues(fcinfo, 2);
+	int nqueues;
+	bool all = qml_args_queues(fcinfo, 2, "queues", &nqueues) == NULL;
 
 	if (strchr(name, '/'))
 		ereport(ERROR,
@@ -70,7 +45,8 @@ qml_register_server(PG_FUNCTION_ARGS)
 				 errmsg("argument \"name\" must not contain a slash"),
 				 errdetail("In the name of a worker, a slash separates the server from the rest.")));
 	qml_rights_require_any(QML_CAN_WORK);
-	PG_RETURN_TEXT_P(cstring_to_text(qml_server_register(name, workers, queues)));
+	PG_RETURN_TEXT_P(
+		cstring_to_text(qml_server_register(name, workers, all ? (Datum) 0 : PG_GETARG_DATUM(2))));
 }
 
 static char *

@@ -28,62 +28,34 @@ QML_FUNCTION(qml_release);
 
 /* The server that a worker belongs to: its name up to a slash; 0: none. */
 static Datum
-server_of(Datum worker)
+server_of(const char *worker)
 {
-	char *name = TextDatumGetCString(worker);
-	char *slash = strchr(name, '/');
+	const char *slash = strchr(worker, '/');
 
-	if (slash == NULL || slash == name)
+	if (slash == NULL || slash == worker)
 		return (Datum) 0;
-	return PointerGetDatum(cstring_to_text_with_len(name, slash - name));
+	return PointerGetDatum(cstring_to_text_with_len(worker, slash - worker));
 }
 
 /* A worker that does not say who it is gets the name of its session. */
-static Datum
+static char *
 read_worker(FunctionCallInfo fcinfo, int arg)
 {
 	char *worker = qml_args_name_or_null(fcinfo, arg, "worker", QML_MAX_NAME);
 
 	if (worker == NULL)
 		worker = psprintf("%s-%d", GetUserNameFromId(GetUserId(), false), MyProcPid);
-	return CStringGetTextDatum(worker);
-}
-
-static void
-read_queues(FunctionCallInfo fcinfo, int arg, QmlClaim *claim)
-{
-	Datum *elements;
-	bool *nulls;
-
-	if (PG_ARGISNULL(arg))
-		return;
-	qml_args_array(fcinfo, arg, "queues", TEXTOID, &elements, &nulls, &claim->nqueues);
-	if (claim->nqueues == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"queues\" must not be empty"),
-				 errhint("NULL stands for all queues.")));
-	claim->queues = palloc(sizeof(char *) * claim->nqueues);
-	for (int i = 0; i < claim->nqueues; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("element %d of argument \"queues\" must not be null", i + 1)));
-		claim->queues[i] = TextDatumGetCString(elements[i]);
-		qml_args_check_name(claim->queues[i], "queues", QML_MAX_QUEUE_NAME);
-	}
+	return worker;
 }
 
 static QmlRows *
 fetch(FunctionCallInfo fcinfo)
 {
-	QmlClaim claim = {0};
+	char *worker = read_worker(fcinfo, 0);
+	QmlClaim claim = {.worker = CStringGetTextDatum(worker), .server = server_of(worker)};
 	QmlRows *rows;
 
-	claim.worker = read_worker(fcinfo, 0);
-	claim.server = server_of(claim.worker);
-	read_queues(fcinfo, 1, &claim);
+	claim.queues = qml_args_queues(fcinfo, 1, "queues", &claim.nqueues);
 	claim.batch = qml_args_int(fcinfo, 2, "batch", 1, QML_MAX_BATCH);
 	claim.lease = qml_args_duration(fcinfo, 3, "lease");
 	rows = qml_rows_alloc(claim.batch);

@@ -40,9 +40,7 @@
 #include "enqueue.h"
 #include "errcodes.h"
 #include "fault.h"
-#include "history.h"
 #include "json.h"
-#include "queue.h"
 #include "rights.h"
 #include "spi.h"
 #include "table.h"
@@ -229,7 +227,7 @@ is_missed(const Schedule *schedule, const QmlCron *cron, const QmlZone *zone, Ti
 	if (tick >= now - MIN_GRACE)
 		return false;
 	following = qml_zone_next(cron, zone, tick);
-	return following != QML_NO_TIME && now - tick > following - tick;
+	return following != QML_NO_TIME && now > following;
 }
 
 static void
@@ -267,6 +265,19 @@ set(TupleTableSlot *row, int column, Datum value, bool isnull)
 	row->tts_isnull[column - 1] = isnull;
 }
 
+/* Puts the schedule that was read last into the row to be written, with its next tick. */
+static void
+copy_row(QmlTable *recurring, TimestampTz next)
+{
+	TupleTableSlot *row = recurring->row;
+
+	ExecClearTuple(row);
+	memcpy(row->tts_values, recurring->slot->tts_values, sizeof(Datum) * RECURRING_NATTS);
+	memcpy(row->tts_isnull, recurring->slot->tts_isnull, sizeof(bool) * RECURRING_NATTS);
+	set(row, RECURRING_NEXT_RUN_AT, TimestampTzGetDatum(next), next == QML_NO_TIME);
+	ExecStoreVirtualTuple(row);
+}
+
 /* Moves the schedule in recurring.slot on; false if somebody else is faster. */
 static bool
 advance(Tables *tables, Snapshot snapshot, const Firing *plan)
@@ -274,10 +285,7 @@ advance(Tables *tables, Snapshot snapshot, const Firing *plan)
 	TupleTableSlot *slot = tables->recurring.slot;
 	TupleTableSlot *row = tables->recurring.row;
 
-	ExecClearTuple(row);
-	memcpy(row->tts_values, slot->tts_values, sizeof(Datum) * RECURRING_NATTS);
-	memcpy(row->tts_isnull, slot->tts_isnull, sizeof(bool) * RECURRING_NATTS);
-	set(row, RECURRING_NEXT_RUN_AT, TimestampTzGetDatum(plan->next), plan->next == QML_NO_TIME);
+	copy_row(&tables->recurring, plan->next);
 	if (plan->count > 0)
 	{
 		set(row, RECURRING_LAST_RUN_AT, TimestampTzGetDatum(plan->ticks[plan->count - 1]), false);
@@ -285,7 +293,6 @@ advance(Tables *tables, Snapshot snapshot, const Firing *plan)
 	}
 	set(row, RECURRING_ERROR, plan->problem ? CStringGetTextDatum(plan->problem) : (Datum) 0,
 		plan->problem == NULL);
-	ExecStoreVirtualTuple(row);
 	if (qml_table_update(&tables->recurring, &slot->tts_tid, row, snapshot, false) != TM_Ok)
 		return false;
 	if (plan->next != QML_NO_TIME)
@@ -419,19 +426,6 @@ choose_jobs(Tables *tables, const char *id, Firing *plan)
 	return jobs;
 }
 
-/* Holds the queue of a schedule, making it when it is missing; false: not now. */
-static bool
-hold_queue(const char *name)
-{
-	bool created;
-
-	if (qml_queue_try_to_enqueue(name, &created) == NULL)
-		return false;
-	if (created)
-		(void) qml_history_prepare();
-	return true;
-}
-
 /* Fires the schedule in recurring.slot, if nobody else is doing so. */
 static void
 fire(Poll *poll, Tables *tables, Snapshot snapshot)
@@ -444,7 +438,7 @@ fire(Poll *poll, Tables *tables, Snapshot snapshot)
 	make_plan(&schedule, poll->now, &plan);
 	jobs = choose_jobs(tables, schedule.recurring.id, &plan);
 	/* Nothing here waits for others: later, if the queue is being made or dropped. */
-	if (plan.count > 0 && !hold_queue(schedule.recurring.queue))
+	if (plan.count > 0 && qml_enqueue_queue(schedule.recurring.queue, false) == NULL)
 		return;
 	QML_FAULT("recurring.before_advance");
 	if (!advance(tables, snapshot, &plan))
@@ -636,11 +630,7 @@ qml_tick_refresh(void)
 		read_schedule(table.slot, &schedule);
 		if (!is_outdated(&schedule, now, &next))
 			continue;
-		ExecClearTuple(table.row);
-		memcpy(table.row->tts_values, table.slot->tts_values, sizeof(Datum) * RECURRING_NATTS);
-		memcpy(table.row->tts_isnull, table.slot->tts_isnull, sizeof(bool) * RECURRING_NATTS);
-		set(table.row, RECURRING_NEXT_RUN_AT, TimestampTzGetDatum(next), next == QML_NO_TIME);
-		ExecStoreVirtualTuple(table.row);
+		copy_row(&table, next);
 		if (qml_table_update(&table, &table.slot->tts_tid, table.row, snapshot, false) == TM_Ok)
 			count++;
 	}
