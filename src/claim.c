@@ -165,8 +165,10 @@ qml_claim_batch(const QmlClaim *claim, Datum *rows)
 
 	(void) qml_catalog_to_work();
 	check_rights(claim);
-	state.now = GetCurrentTimestamp();
 	qml_writer_open(&state.writer, false);
+	/* After the snapshot is taken: no job begins before the time at which it was due. */
+	(void) qml_writer_snapshot(&state.writer);
+	state.now = GetCurrentTimestamp();
 	state.ready = index_open(qml_catalog()->live_ready, RowExclusiveLock);
 
 	if (claim->queues)

@@ -128,6 +128,9 @@ start_pass(Pass *pass)
 	pass->row_context = AllocSetContextCreate(CurrentMemoryContext, "qml row",
 											  ALLOCSET_DEFAULT_SIZES);
 	qml_writer_open(&pass->writer, false);
+	/* After the snapshot is taken, and so after all that it shows to have happened. */
+	(void) qml_writer_snapshot(&pass->writer);
+	pass->now = GetCurrentTimestamp();
 }
 
 /* Goes through the jobs that are due, the longest due first. */
@@ -184,7 +187,6 @@ pass_over_all(void *arg)
 static int
 run_pass(Pass *pass, void (*go)(void *arg))
 {
-	pass->now = GetCurrentTimestamp();
 	if (qml_careful_run(go, pass, &pass->failure))
 		return pass->count;
 	pass->carefully = true;
