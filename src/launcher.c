@@ -62,6 +62,7 @@ extern PGDLLEXPORT void qml_launcher_main(Datum arg);
 #define MAX_BACKOFF			 60000
 #define START_TIMEOUT		 30000 /* for a slot whose launcher is gone */
 #define SLOW_START			 5000  /* waits for its database's lock, and does not count */
+#define STUCK_START			 10000 /* gives up its place among the server's processes */
 #define MAX_STARTING		 2	   /* processes that start at the same time */
 #define LONG_ENOUGH_TO_TRUST 60000
 
@@ -261,6 +262,17 @@ is_lost(int number, int64 now)
 	return now - started[number].since > START_TIMEOUT;
 }
 
+/*
+ * Ends a process that waits for its database: it would have a place that another
+ * one needs, for as long as somebody copies or drops the database.
+ */
+static void
+end_stuck(int number, int64 now)
+{
+	if (started[number].handle && now - started[number].since > STUCK_START)
+		TerminateBackgroundWorker(started[number].handle);
+}
+
 /* Takes slots back whose processes ended, and sees which databases have one. */
 static void
 look_at_slots(int64 now)
@@ -273,6 +285,7 @@ look_at_slots(int64 now)
 		Oid role;
 		QmlOutcome outcome;
 		Database *database;
+		bool connecting;
 
 		LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 		if (slot->state == QML_SLOT_STARTING && is_lost(i, now))
@@ -284,6 +297,7 @@ look_at_slots(int64 now)
 		oid = slot->database;
 		role = slot->role;
 		outcome = slot->outcome;
+		connecting = state == QML_SLOT_RUNNING && !slot->connected;
 		if (state == QML_SLOT_ENDED)
 		{
 			slot->state = QML_SLOT_FREE;
@@ -309,6 +323,8 @@ look_at_slots(int64 now)
 			memset(&started[i], 0, sizeof(Started));
 			decide(database, outcome, role, now);
 		}
+		else if (connecting)
+			end_stuck(i, now);
 	}
 }
 
@@ -372,6 +388,7 @@ fill_slot(const Database *database)
 		slot->database = database->oid;
 		slot->role = database->next == NEXT_SCHEDULER ? database->role : InvalidOid;
 		slot->pid = 0;
+		slot->connected = false;
 		slot->outcome = QML_ENDED_EARLY;
 		for (int kind = 0; kind < QML_WAKES; kind++)
 			pg_atomic_write_u64(&slot->told[kind], QML_WAKE_NEVER);

@@ -9,7 +9,7 @@
  *
  * It sleeps until the next time that it knows of, from the indexes or told at
  * commit (wakeup.c), and looks without being told once in each poll interval,
- * because COMMIT PREPARED and others that write the tables tell nobody.  While it
+ * because replication and others that write the tables tell nobody.  While it
  * sleeps it holds nothing.
  *
  * It is a guest in the database.  Once a second it probes the database's lock: if
@@ -135,6 +135,16 @@ take_slot(int number)
 	before_shmem_exit(leave_slot, (Datum) 0);
 	/* Others may start now. */
 	qml_shmem_set_latch(&qml_shmem->launcher);
+}
+
+/* Until now it may have waited for somebody who has the database to himself. */
+static void
+note_connected(void)
+{
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	slot->connected = true;
+	LWLockRelease(qml_shmem->lock);
+	outcome = QML_ENDED_TERMINATED;
 }
 
 static void
@@ -616,7 +626,7 @@ qml_scheduler_main(Datum arg)
 	role = slot->role;
 	BackgroundWorkerInitializeConnectionByOid(slot->database, role, 0);
 	qml_process_pin_settings();
-	outcome = QML_ENDED_TERMINATED;
+	note_connected();
 	pgstat_report_appname("qml scheduler");
 	if (!OidIsValid(role))
 		look_around();

@@ -59,6 +59,7 @@ typedef struct QmlSlot
 	Oid database;
 	Oid role; /* to connect as; InvalidOid: look who owns the extension */
 	int pid;
+	bool connected; /* to its database */
 	QmlOutcome outcome;
 	TimestampTz started_at;
 

@@ -5,9 +5,10 @@
  * A transaction notes the earliest time of each kind that it makes due.  When it
  * commits, the times go into the slot of the database, and the scheduler is
  * woken if it means to sleep longer.  Nothing is told when the transaction
- * aborts, and nothing when it is prepared: COMMIT PREPARED may happen anywhere,
- * and is found by polling.  What a rolled back subtransaction noted costs a
- * needless wake-up.
+ * aborts.  What a rolled back subtransaction noted costs a needless wake-up.
+ *
+ * What a prepared transaction noted is forgotten, for it may be committed by any
+ * session, after a restart even: COMMIT PREPARED says that anything may be due.
  *
  * No wake-up is lost: whoever commits lowers `told` and then reads
  * `asleep_until`; the scheduler sets `asleep_until` and then reads `told`.  Both
@@ -16,14 +17,17 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "storage/lwlock.h"
+#include "tcop/utility.h"
 
 #include "wakeup.h"
 
 static TimestampTz noted[QML_WAKES];
 static bool noted_any = false;
 static bool call_launcher = false;
+static ProcessUtility_hook_type previous_utility = NULL;
 
 static void
 forget(void)
@@ -89,14 +93,6 @@ at_end(XactEvent event, void *arg)
 	forget();
 }
 
-/* Only with shared memory is there anybody to tell. */
-void
-qml_wakeup_init(void)
-{
-	forget();
-	RegisterXactCallback(at_end, NULL);
-}
-
 /* The scheduler has something to do at this time, if the transaction commits. */
 void
 qml_wakeup_at(QmlWake kind, TimestampTz time)
@@ -114,6 +110,49 @@ qml_wakeup_launcher(void)
 {
 	if (qml_shmem)
 		call_launcher = true;
+}
+
+/* COMMIT PREPARED is a transaction of its own, and tells when that commits. */
+static void
+note_all(void)
+{
+	if (!OidIsValid(get_extension_oid("qml", true)))
+		return;
+	for (int i = 0; i < QML_WAKES; i++)
+		qml_wakeup_at((QmlWake) i, GetCurrentTimestamp());
+	/* It may have created the extension. */
+	if (qml_shmem_slot(MyDatabaseId) == NULL)
+		qml_wakeup_launcher();
+}
+
+static void
+utility(PlannedStmt *statement, const char *query, bool readonly, ProcessUtilityContext context,
+		ParamListInfo params, QueryEnvironment *environment, DestReceiver *dest,
+		QueryCompletion *completion)
+{
+	Node *node = statement->utilityStmt;
+	/* Asked first: a statement that ends a transaction may be freed by then. */
+	bool noteworthy = IsA(node, TransactionStmt) &&
+					  ((TransactionStmt *) node)->kind == TRANS_STMT_COMMIT_PREPARED;
+
+	if (previous_utility)
+		previous_utility(statement, query, readonly, context, params, environment, dest,
+						 completion);
+	else
+		standard_ProcessUtility(statement, query, readonly, context, params, environment, dest,
+								completion);
+	if (noteworthy)
+		note_all();
+}
+
+/* Only with shared memory is there anybody to tell. */
+void
+qml_wakeup_init(void)
+{
+	forget();
+	RegisterXactCallback(at_end, NULL);
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = utility;
 }
 
 /* The earliest time told since this was asked last; QML_WAKE_NEVER: none. */

@@ -26,6 +26,7 @@ my %HOURLY = (
 my $node = background_node('scheduler', conf => <<'CONF');
 track_commit_timestamp = on
 autovacuum = off
+max_prepared_transactions = 1
 CONF
 set_config($node, %HOURLY);
 ok($node->poll_query_until('postgres', "SHOW qml.scheduler_poll_interval", '1h'),
@@ -118,6 +119,12 @@ SAVEPOINT s;
 SELECT qml_enqueue('never', run_at => soon(0.1));
 ROLLBACK TO s;
 COMMIT
+SQL
+on_time('one of a prepared transaction', <<"SQL");
+BEGIN;
+$in_300_ms;
+PREPARE TRANSACTION 'p';
+COMMIT PREPARED 'p';
 SQL
 on_time('one of a block with an exception handler', <<"SQL");
 DO \$\$ BEGIN BEGIN $in_300_ms; EXCEPTION WHEN division_by_zero THEN NULL; END; END \$\$

@@ -15,6 +15,7 @@ use Time::HiRes qw(sleep time);
 # From debug1 on the server's log tells of each process that is asked for.
 my $node = background_node('databases', bare => 1, conf => <<'CONF');
 max_worker_processes = 20
+max_prepared_transactions = 1
 log_min_messages = debug1
 CONF
 
@@ -95,6 +96,18 @@ works('rolled_back', 'it does when it is done again');
 query($node, 'DROP EXTENSION qml CASCADE; CREATE EXTENSION qml', 'd');
 works('d', 'an extension that is dropped and created at once is worked');
 
+query($node, 'DROP EXTENSION qml CASCADE', 'd');
+wait_without($node, 'd');
+query($node, q{BEGIN; CREATE EXTENSION qml; PREPARE TRANSACTION 'later'}, 'd');
+$seconds = best_of(
+	1,
+	sub {
+		query($node, "COMMIT PREPARED 'later'", 'd');
+		return seconds_until_scheduler('d');
+	});
+cmp_ok($seconds, '<=', 1, sprintf 'one that was prepared does when that is committed (%.2f s)', $seconds);
+works('d', 'and is worked');
+
 # ---- whose processes they are
 
 query($node, <<'SQL');
@@ -146,6 +159,21 @@ query($node, <<'SQL', $copy);
 UPDATE qml.live SET run_at = clock_timestamp() - interval '1 s' WHERE method = 'never due';
 SQL
 works($name, 'the original is worked still');
+
+# Who has it for long does not cost a place for a process meanwhile.
+{
+	my $session = $node->background_psql('postgres');
+	my $ended = 'terminating background worker "qml scheduler" due to administrator command';
+	my $before;
+
+	seconds_until_scheduler($name);
+	$session->query_until(qr/ALTER DATABASE/, "\\set QUIET off\nBEGIN; ALTER DATABASE $name RENAME TO barred;\n");
+	$before = log_count($node, $ended);
+	wait_for('the process that waits for it to be ended', sub { log_count($node, $ended) > $before });
+	$session->quit;
+}
+seconds_until_scheduler($name);
+works($name, 'it is worked when it is let go');
 
 # ---- many databases
 
