@@ -10,6 +10,7 @@
 #include "access/tableam.h"
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 
@@ -50,6 +51,18 @@ typedef TU_UpdateIndexes QmlUpdateIndexes;
 #else
 #define qml_schema_is_usable(schema, role) \
 	(object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK)
+#endif
+
+/* A database whose DROP was cut off: minor releases of 2023 brought the mark. */
+#define qml_database_is_invalid(entry) ((entry)->datconnlimit == -2)
+
+#if PG_VERSION_NUM < 160000
+#define qml_database_allows(role) \
+	(pg_database_aclcheck(MyDatabaseId, role, ACL_CONNECT) == ACLCHECK_OK)
+#else
+#include "catalog/pg_database.h"
+#define qml_database_allows(role) \
+	(object_aclcheck(DatabaseRelationId, MyDatabaseId, role, ACL_CONNECT) == ACLCHECK_OK)
 #endif
 
 /* Named wait events; before 17 all extensions share one. */

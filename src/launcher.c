@@ -93,6 +93,7 @@ typedef struct Started
 {
 	BackgroundWorkerHandle *handle;
 	int64 since; /* monotonic */
+	bool stuck;	 /* was ended because it could not connect */
 } Started;
 
 static MemoryContext round_context; /* reset after each round */
@@ -156,8 +157,8 @@ note_database(Form_pg_database entry)
 {
 	Database *database;
 
-	/* Templates are to be copied, not to be worked in. */
-	if (!entry->datallowconn || entry->datistemplate)
+	/* Templates are to be copied, not to be worked in; the drop of some was cut off. */
+	if (!entry->datallowconn || entry->datistemplate || qml_database_is_invalid(entry))
 		return;
 	database = find_database(entry->oid);
 	if (database == NULL)
@@ -208,7 +209,9 @@ decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
 				  (outcome == QML_ENDED_MADE_WAY && now - database->started < MAX_MADE_WAY);
 
 	database->running = false;
-	database->failures = failed ? database->failures + 1 : 0;
+	/* What was found is not yet at work. */
+	if (outcome != QML_ENDED_FOUND)
+		database->failures = failed ? database->failures + 1 : 0;
 	switch (outcome)
 	{
 		case QML_ENDED_NO_EXTENSION:
@@ -264,13 +267,17 @@ is_lost(int number, int64 now)
 
 /*
  * Ends a process that waits for its database: it would have a place that another
- * one needs, for as long as somebody copies or drops the database.
+ * one needs, for as long as somebody copies or drops the database.  Under the lock,
+ * so that the pid is still its own.
  */
 static void
-end_stuck(int number, int64 now)
+end_stuck(QmlSlot *slot, Started *process, int64 now)
 {
-	if (started[number].handle && now - started[number].since > STUCK_START)
-		TerminateBackgroundWorker(started[number].handle);
+	if (process->since == 0)
+		process->since = now;
+	if (now - process->since <= STUCK_START || process->stuck)
+		return;
+	process->stuck = kill(slot->pid, SIGTERM) == 0;
 }
 
 /* Takes slots back whose processes ended, and sees which databases have one. */
@@ -285,7 +292,6 @@ look_at_slots(int64 now)
 		Oid role;
 		QmlOutcome outcome;
 		Database *database;
-		bool connecting;
 
 		LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 		if (slot->state == QML_SLOT_STARTING && is_lost(i, now))
@@ -297,7 +303,8 @@ look_at_slots(int64 now)
 		oid = slot->database;
 		role = slot->role;
 		outcome = slot->outcome;
-		connecting = state == QML_SLOT_RUNNING && !slot->connected;
+		if (state == QML_SLOT_RUNNING && !slot->connected)
+			end_stuck(slot, &started[i], now);
 		if (state == QML_SLOT_ENDED)
 		{
 			slot->state = QML_SLOT_FREE;
@@ -318,13 +325,14 @@ look_at_slots(int64 now)
 		}
 		if (state == QML_SLOT_ENDED)
 		{
+			/* Whoever had the database to himself may have dropped it. */
+			if (started[i].stuck && outcome == QML_ENDED_EARLY)
+				outcome = QML_ENDED_MADE_WAY;
 			if (started[i].handle)
 				pfree(started[i].handle);
 			memset(&started[i], 0, sizeof(Started));
 			decide(database, outcome, role, now);
 		}
-		else if (connecting)
-			end_stuck(i, now);
 	}
 }
 

@@ -235,7 +235,7 @@ leave_if_dropped(void)
 		leave(QML_ENDED_NO_EXTENSION);
 }
 
-/* The server lets no background process be a role that may not log in. */
+/* The server lets no background process be a role that may not log in, or not here. */
 static void
 check_login(Oid role)
 {
@@ -251,6 +251,12 @@ check_login(Oid role)
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("role \"%s\", which owns the tables of extension \"qml\", may not log in",
 						GetUserNameFromId(role, false))));
+	if (!qml_database_allows(role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\", which owns the tables of extension \"qml\", has no privilege "
+						"CONNECT on database \"%s\"",
+						GetUserNameFromId(role, false), get_database_name(MyDatabaseId))));
 }
 
 /* Finds out who owns the extension, tells the launcher, and exits. */

@@ -75,6 +75,19 @@ typedef struct QmlSlot
 	pg_atomic_uint64 told[QML_WAKES];
 } QmlSlot;
 
+/*
+ * A prepared transaction that will make something due, by a hash of its name; a
+ * free entry has no database.
+ */
+typedef struct QmlPrepared
+{
+	Oid database;
+	uint32 name;
+	bool call; /* the launcher shall look */
+} QmlPrepared;
+
+#define QML_MAX_PREPARED 128
+
 /* Databases that somebody asks the launcher to look at. */
 #define QML_MAX_CALLS 64
 
@@ -87,6 +100,10 @@ typedef struct QmlShmem
 	int ncalls;
 	bool call_all; /* more than fit */
 	Oid calls[QML_MAX_CALLS];
+
+	/* Under the lock, by whoever prepares or ends a transaction. */
+	QmlPrepared prepared[QML_MAX_PREPARED];
+	TimestampTz unknown_told; /* when a transaction not in there was told of last */
 
 	int nslots; /* fixed at start */
 	QmlSlot slots[FLEXIBLE_ARRAY_MEMBER];

@@ -312,6 +312,8 @@ is_recorded(Tables *tables, const char *id, TimestampTz tick)
 
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ, TimestampTzGetDatum(tick));
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(id));
+	/* The order of the index is that of the database's collation, not of C. */
+	keys[1].sk_collation = tables->occurrence_pkey->rd_indcollation[1];
 	index_rescan(scan, keys, 2, NULL, 0);
 	found = index_getnext_slot(scan, ForwardScanDirection, tables->occurrence.slot);
 	index_endscan(scan);

@@ -7,8 +7,10 @@
  * woken if it means to sleep longer.  Nothing is told when the transaction
  * aborts.  What a rolled back subtransaction noted costs a needless wake-up.
  *
- * What a prepared transaction noted is forgotten, for it may be committed by any
- * session, after a restart even: COMMIT PREPARED says that anything may be due.
+ * A prepared transaction may be committed by any session: that it noted something is
+ * kept in shared memory under its name, and COMMIT PREPARED of that name says that
+ * anything may be due.  After a restart the names are not known; then it is told of
+ * any, but once a second at most.
  *
  * No wake-up is lost: whoever commits lowers `told` and then reads
  * `asleep_until`; the scheduler sets `asleep_until` and then reads `told`.  Both
@@ -18,6 +20,7 @@
 
 #include "access/xact.h"
 #include "commands/extension.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lwlock.h"
 #include "tcop/utility.h"
@@ -28,6 +31,7 @@ static TimestampTz noted[QML_WAKES];
 static bool noted_any = false;
 static bool call_launcher = false;
 static ProcessUtility_hook_type previous_utility = NULL;
+static uint32 prepared_name; /* of the transaction that is being prepared */
 
 static void
 forget(void)
@@ -81,6 +85,37 @@ tell_launcher(void)
 	qml_shmem_set_latch(&qml_shmem->launcher);
 }
 
+/* Finds the entry of a prepared transaction, or a free one; NULL: there is none. */
+static QmlPrepared *
+find_prepared(Oid database, uint32 name)
+{
+	for (int i = 0; i < QML_MAX_PREPARED; i++)
+	{
+		if (qml_shmem->prepared[i].database == database &&
+			(!OidIsValid(database) || qml_shmem->prepared[i].name == name))
+			return &qml_shmem->prepared[i];
+	}
+	return NULL;
+}
+
+/* The transaction that is prepared noted something. */
+static void
+remember_prepared(void)
+{
+	QmlPrepared *entry;
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	entry = find_prepared(InvalidOid, 0);
+	/* One too many is told of as those from before a restart are. */
+	if (entry)
+	{
+		entry->database = MyDatabaseId;
+		entry->name = prepared_name;
+		entry->call = call_launcher;
+	}
+	LWLockRelease(qml_shmem->lock);
+}
+
 static void
 at_end(XactEvent event, void *arg)
 {
@@ -90,6 +125,8 @@ at_end(XactEvent event, void *arg)
 		tell_scheduler();
 	if (event == XACT_EVENT_COMMIT && call_launcher)
 		tell_launcher();
+	if (event == XACT_EVENT_PREPARE && (noted_any || call_launcher))
+		remember_prepared();
 	forget();
 }
 
@@ -112,17 +149,40 @@ qml_wakeup_launcher(void)
 		call_launcher = true;
 }
 
+/* Whether the prepared transaction that ended had noted something, as far as known. */
+static bool
+take_prepared(uint32 name, bool *call)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	QmlPrepared *entry;
+	bool noted_something;
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	entry = find_prepared(MyDatabaseId, name);
+	*call = entry && entry->call;
+	noted_something = entry || now - qml_shmem->unknown_told > USECS_PER_SEC ||
+					  now < qml_shmem->unknown_told;
+	if (entry)
+		entry->database = InvalidOid;
+	else if (noted_something)
+		qml_shmem->unknown_told = now;
+	LWLockRelease(qml_shmem->lock);
+	return noted_something;
+}
+
 /* COMMIT PREPARED is a transaction of its own, and tells when that commits. */
 static void
-note_all(void)
+note_prepared(uint32 name, bool extension_was_there)
 {
+	bool call;
+	bool noted_something = take_prepared(name, &call);
+
 	if (!OidIsValid(get_extension_oid("qml", true)))
 		return;
-	for (int i = 0; i < QML_WAKES; i++)
-		qml_wakeup_at((QmlWake) i, GetCurrentTimestamp());
-	/* It may have created the extension. */
-	if (qml_shmem_slot(MyDatabaseId) == NULL)
+	if (call || !extension_was_there)
 		qml_wakeup_launcher();
+	for (int i = 0; i < QML_WAKES && noted_something; i++)
+		qml_wakeup_at((QmlWake) i, GetCurrentTimestamp());
 }
 
 static void
@@ -130,19 +190,34 @@ utility(PlannedStmt *statement, const char *query, bool readonly, ProcessUtility
 		ParamListInfo params, QueryEnvironment *environment, DestReceiver *dest,
 		QueryCompletion *completion)
 {
-	Node *node = statement->utilityStmt;
-	/* Asked first: a statement that ends a transaction may be freed by then. */
-	bool noteworthy = IsA(node, TransactionStmt) &&
-					  ((TransactionStmt *) node)->kind == TRANS_STMT_COMMIT_PREPARED;
+	/* Asked first: a statement that ends a transaction may be freed by the end. */
+	TransactionStmt *transaction = IsA(statement->utilityStmt, TransactionStmt) ?
+									   (TransactionStmt *) statement->utilityStmt :
+									   NULL;
+	TransactionStmtKind kind = transaction ? transaction->kind : TRANS_STMT_BEGIN;
+	uint32 name = transaction && transaction->gid ?
+					  hash_bytes((const unsigned char *) transaction->gid,
+								 strlen(transaction->gid)) :
+					  0;
+	bool extension_was_there = kind == TRANS_STMT_COMMIT_PREPARED &&
+							   OidIsValid(get_extension_oid("qml", true));
 
+	if (kind == TRANS_STMT_PREPARE)
+		prepared_name = name;
 	if (previous_utility)
 		previous_utility(statement, query, readonly, context, params, environment, dest,
 						 completion);
 	else
 		standard_ProcessUtility(statement, query, readonly, context, params, environment, dest,
 								completion);
-	if (noteworthy)
-		note_all();
+	if (kind == TRANS_STMT_COMMIT_PREPARED)
+		note_prepared(name, extension_was_there);
+	if (kind == TRANS_STMT_ROLLBACK_PREPARED)
+	{
+		bool call;
+
+		(void) take_prepared(name, &call);
+	}
 }
 
 /* Only with shared memory is there anybody to tell. */

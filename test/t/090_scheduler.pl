@@ -224,12 +224,6 @@ INSERT INTO due SELECT id, lease_expires_at FROM qml_fetch('w', '{longer}', 1, '
 UPDATE due SET due = qml_heartbeat(id, 1, '2 s')
 SQL
 
-# ---- prepared transactions: nobody is told, polling finds them
-
-set_config($node, 'qml.scheduler_poll_interval' => '500ms');
-on_time('a job of a prepared transaction', <<"SQL", 500 + $LATE);
-BEGIN; $in_300_ms; PREPARE TRANSACTION 'p'; COMMIT PREPARED 'p'
-SQL
 query($node, <<'SQL');
 BEGIN;
 SELECT qml_enqueue('never', run_at => soon(0.1));
@@ -237,7 +231,16 @@ PREPARE TRANSACTION 'p';
 ROLLBACK PREPARED 'p';
 SQL
 is(query($node, "SELECT count(*) FROM qml.live WHERE method = 'never'"),
-	0, 'one that is rolled back leaves nothing');
+	0, 'a job of a prepared transaction that is rolled back is not there');
+
+# ---- changes by hand: nobody is told, polling finds them
+
+set_config($node, 'qml.scheduler_poll_interval' => '500ms');
+ask($node, "SELECT qml_enqueue('by hand', run_at => soon(3600))");
+on_time('a job that is changed by hand', <<'SQL', 500 + $LATE);
+WITH j AS (UPDATE qml.live SET run_at = soon(0.3) WHERE method = 'by hand' RETURNING id, run_at)
+INSERT INTO due SELECT * FROM j
+SQL
 
 # ---- an idle database
 

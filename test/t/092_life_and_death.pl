@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $TIMES = 20;
-my $CRASHES = 3;
+my $CRASHES = 20;
 my @DATABASES = qw(postgres a b c);
 
 my $node = background_node('life');
