@@ -259,6 +259,31 @@ COMMENT ON COLUMN qml.registered_server.registered_at IS 'when it registered';
 COMMENT ON COLUMN qml.registered_server.heartbeat_at IS 'when it was heard of last';
 COMMENT ON COLUMN qml.registered_server.dead_at IS 'when it was given up and its jobs were taken back';
 
+-- Functions by name: an oid would not survive a dump, and a column of type
+-- regprocedure would stop pg_upgrade.
+CREATE TABLE qml.handler (
+	method text NOT NULL PRIMARY KEY,
+	schema text NOT NULL,
+	name text NOT NULL,
+	argument_types text[] NOT NULL,
+	owner regrole NOT NULL,
+	run_as regrole NOT NULL,
+	registered_by regrole NOT NULL,
+	registered_at timestamptz NOT NULL,
+	options jsonb NOT NULL
+);
+REVOKE ALL ON TABLE qml.handler FROM PUBLIC;
+COMMENT ON TABLE qml.handler IS 'functions that run jobs in the database; read it through the view qml.handler_info';
+COMMENT ON COLUMN qml.handler.method IS 'method of the jobs';
+COMMENT ON COLUMN qml.handler.schema IS 'schema of the function';
+COMMENT ON COLUMN qml.handler.name IS 'name of the function';
+COMMENT ON COLUMN qml.handler.argument_types IS 'types of its arguments';
+COMMENT ON COLUMN qml.handler.owner IS 'whose function it was when it was registered, by oid';
+COMMENT ON COLUMN qml.handler.run_as IS 'the role that jobs run as, by oid';
+COMMENT ON COLUMN qml.handler.registered_by IS 'the role that registered it, by oid';
+COMMENT ON COLUMN qml.handler.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.handler.options IS 'options as given to qml_register, validated';
+
 CREATE TABLE qml.acl (
 	grantee regrole NOT NULL,
 	capability text NOT NULL CHECK (capability IN ('enqueue', 'work', 'monitor', 'admin')),
@@ -297,12 +322,13 @@ SELECT pg_catalog.pg_extension_config_dump('qml.queue_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.live', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.recurring', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.occurrence', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.handler', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.lock', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.lock_fence', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.acl', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.instance', '');
 
--- Backends keep queues, rights and the instance in memory.  The trigger tells
+-- Backends keep queues, handlers, rights and the instance in memory.  The trigger tells
 -- them of any change, by qml's functions, by hand, by a restore or by replication.
 CREATE FUNCTION qml.invalidate() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'qml_invalidate' LANGUAGE C;
@@ -317,6 +343,14 @@ ALTER TABLE qml.queue ENABLE ALWAYS TRIGGER invalidate;
 ALTER TABLE qml.queue ENABLE ALWAYS TRIGGER invalidate_all;
 COMMENT ON TRIGGER invalidate ON qml.queue IS 'tells all backends that queues changed';
 COMMENT ON TRIGGER invalidate_all ON qml.queue IS 'tells all backends that queues changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.handler
+	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.handler
+	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
+ALTER TABLE qml.handler ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.handler ENABLE ALWAYS TRIGGER invalidate_all;
+COMMENT ON TRIGGER invalidate ON qml.handler IS 'tells all backends that handlers changed';
+COMMENT ON TRIGGER invalidate_all ON qml.handler IS 'tells all backends that handlers changed';
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.acl
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
 CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.acl
@@ -370,6 +404,11 @@ CREATE FUNCTION qml.is_alive(heartbeat_at timestamptz, dead_at timestamptz) RETU
 	AS 'MODULE_PATHNAME', 'qml_is_alive' LANGUAGE C STABLE;
 REVOKE ALL ON FUNCTION qml.is_alive(timestamptz, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION qml.is_alive(timestamptz, timestamptz) IS 'whether a server has been heard of within qml.dead_server_timeout and was not given up';
+
+CREATE FUNCTION qml.handler_problem(method text) RETURNS text
+	AS 'MODULE_PATHNAME', 'qml_handler_problem' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.handler_problem(text) FROM PUBLIC;
+COMMENT ON FUNCTION qml.handler_problem(text) IS 'why the handler of a method cannot run; NULL when it can';
 
 CREATE FUNCTION qml.is_admin() RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_is_admin' LANGUAGE C STABLE;
@@ -539,6 +578,23 @@ COMMENT ON COLUMN qml.server.registered_by IS 'the role that registered it; NULL
 COMMENT ON COLUMN qml.server.started_at IS 'when it registered or started';
 COMMENT ON COLUMN qml.server.heartbeat_at IS 'when it was heard of last';
 COMMENT ON COLUMN qml.server.alive IS 'whether it was heard of within qml.dead_server_timeout and was not given up';
+
+CREATE VIEW qml.handler_info WITH (security_barrier = true) AS
+SELECT h.method,
+	pg_catalog.format('%I.%I(%s)', h.schema, h.name, pg_catalog.array_to_string(h.argument_types, ', ')) AS handler,
+	pg_catalog.pg_get_userbyid(h.run_as) AS run_as, h.options,
+	pg_catalog.pg_get_userbyid(h.registered_by) AS registered_by, h.registered_at,
+	qml.handler_problem(h.method) AS problem
+FROM qml.handler h;
+REVOKE ALL ON TABLE qml.handler_info FROM PUBLIC;
+COMMENT ON VIEW qml.handler_info IS 'functions that run jobs in the database';
+COMMENT ON COLUMN qml.handler_info.method IS 'method of the jobs';
+COMMENT ON COLUMN qml.handler_info.handler IS 'the function or procedure';
+COMMENT ON COLUMN qml.handler_info.run_as IS 'the role that jobs run as';
+COMMENT ON COLUMN qml.handler_info.options IS 'options given to qml_register';
+COMMENT ON COLUMN qml.handler_info.registered_by IS 'the role that registered it';
+COMMENT ON COLUMN qml.handler_info.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.handler_info.problem IS 'why its jobs cannot run; NULL: they can';
 
 CREATE VIEW qml.acl_info WITH (security_barrier = true) AS
 SELECT pg_catalog.pg_get_userbyid(a.grantee) AS grantee, a.capability, a.queue,
@@ -797,6 +853,26 @@ CREATE FUNCTION @extschema@.qml_reclaim_server(id text) RETURNS int
 	AS 'MODULE_PATHNAME', 'qml_reclaim_server' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_reclaim_server(text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_reclaim_server(text) IS 'give a server up and take the jobs back that its workers hold; returns how many';
+
+-------------------------------------------------------------------------------
+-- Handlers
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_register(method text, handler regprocedure, options jsonb DEFAULT '{}') RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_register' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_register(text, regprocedure, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_register(text, regprocedure, jsonb) IS 'let a function or procedure run the jobs of a method, instead of one that did before';
+
+-- So that a literal may also be the bare name of a function that is not overloaded.
+CREATE FUNCTION @extschema@.qml_register(method text, handler text, options jsonb DEFAULT '{}') RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_register_name' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_register(text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_register(text, text, jsonb) IS 'the same, for a function given by its name, with or without its argument types';
+
+CREATE FUNCTION @extschema@.qml_unregister(method text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_unregister' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_unregister(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_unregister(text) IS 'leave the jobs of a method to workers outside; false when it has no handler';
 
 -------------------------------------------------------------------------------
 -- Named locks

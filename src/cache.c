@@ -10,6 +10,7 @@
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "common/hashfn.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
 
@@ -75,4 +76,19 @@ qml_cache_refresh(QmlCache *cache, Oid relid)
 		}
 		PG_END_TRY();
 	}
+}
+
+/* For a hash table whose key is a pointer to a name: the name counts. */
+uint32
+qml_cache_hash_name(const void *key, Size keysize)
+{
+	const char *name = *(const char *const *) key;
+
+	return hash_bytes((const unsigned char *) name, strlen(name));
+}
+
+int
+qml_cache_match_names(const void *a, const void *b, Size keysize)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
 }

@@ -42,8 +42,8 @@ static void
 forget_catalog(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == catalog.live || relid == catalog.history ||
-		relid == catalog.queue || relid == catalog.acl || relid == catalog.instance ||
-		relid == catalog.recurring || relid == catalog.occurrence)
+		relid == catalog.queue || relid == catalog.handler || relid == catalog.acl ||
+		relid == catalog.instance || relid == catalog.recurring || relid == catalog.occurrence)
 		catalog_valid = false;
 }
 
@@ -187,6 +187,7 @@ load_catalog(void)
 	catalog.live_due = lookup_relation("live_due");
 	catalog.history = lookup_relation("history");
 	catalog.queue = lookup_relation("queue");
+	catalog.handler = lookup_relation("handler");
 	catalog.acl = lookup_relation("acl");
 	catalog.lock = lookup_relation("lock");
 	catalog.instance = lookup_relation("instance");
@@ -197,6 +198,7 @@ load_catalog(void)
 	catalog.job_type = get_rel_type_id(lookup_relation("job"));
 	check_columns(catalog.live, LIVE_NATTS);
 	check_columns(catalog.history, HISTORY_NATTS);
+	check_columns(catalog.handler, HANDLER_NATTS);
 	check_columns(catalog.recurring, RECURRING_NATTS);
 	check_columns(catalog.occurrence, OCCURRENCE_NATTS);
 	load_states();

@@ -88,6 +88,21 @@ enum
 	OCCURRENCE_NATTS = OCCURRENCE_JOB
 };
 
+/* Columns of qml.handler. */
+enum
+{
+	HANDLER_METHOD = 1,
+	HANDLER_SCHEMA,
+	HANDLER_NAME,
+	HANDLER_ARGUMENT_TYPES,
+	HANDLER_OWNER,
+	HANDLER_RUN_AS,
+	HANDLER_REGISTERED_BY,
+	HANDLER_REGISTERED_AT,
+	HANDLER_OPTIONS,
+	HANDLER_NATTS = HANDLER_OPTIONS
+};
+
 typedef struct QmlCatalog
 {
 	Oid schema;			 /* qml */
@@ -99,6 +114,7 @@ typedef struct QmlCatalog
 	Oid live_due;
 	Oid history;
 	Oid queue;
+	Oid handler;
 	Oid acl;
 	Oid lock;
 	Oid instance;

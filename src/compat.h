@@ -11,8 +11,13 @@
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "parser/parse_type.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
+
+#if PG_VERSION_NUM >= 160000
+#include "nodes/miscnodes.h"
+#endif
 
 /* Before 16 PGDLLEXPORT is empty, and the library is built with hidden symbols. */
 #if PG_VERSION_NUM < 160000
@@ -57,13 +62,37 @@ typedef TU_UpdateIndexes QmlUpdateIndexes;
 #define qml_database_is_invalid(entry) ((entry)->datconnlimit == -2)
 
 #if PG_VERSION_NUM < 160000
+#define qml_function_allows(function, role) \
+	(pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK)
 #define qml_database_allows(role) \
 	(pg_database_aclcheck(MyDatabaseId, role, ACL_CONNECT) == ACLCHECK_OK)
+#define qml_may_become(member, role) is_member_of_role(member, role)
 #else
 #include "catalog/pg_database.h"
+#include "catalog/pg_proc.h"
+#define qml_function_allows(function, role) \
+	(object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK)
 #define qml_database_allows(role) \
 	(object_aclcheck(DatabaseRelationId, MyDatabaseId, role, ACL_CONNECT) == ACLCHECK_OK)
+#define qml_may_become(member, role) member_can_set_role(member, role)
 #endif
+
+/* The type of a name that is qualified or built in; InvalidOid: there is none. */
+static inline Oid
+qml_type_by_name(const char *name)
+{
+	Oid type = InvalidOid;
+	int32 typmod;
+#if PG_VERSION_NUM < 160000
+	parseTypeString(name, &type, &typmod, true);
+#else
+	ErrorSaveContext errors = {T_ErrorSaveContext};
+
+	if (!parseTypeString(name, &type, &typmod, (Node *) &errors))
+		return InvalidOid;
+#endif
+	return type;
+}
 
 /* Named wait events; before 17 all extensions share one. */
 #if PG_VERSION_NUM < 170000

@@ -10,12 +10,14 @@
 
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "catalog.h"
 #include "enqueue.h"
 #include "fault.h"
+#include "handler.h"
 #include "history.h"
 #include "queue.h"
 #include "rights.h"
@@ -43,26 +45,60 @@ qml_enqueue_queue(const char *name, bool wait)
 	return queue;
 }
 
+/*
+ * Where jobs of the request go: a handler may say so for those that nobody sends
+ * elsewhere.  What a schedule says was settled when it was made.
+ */
+static const char *
+choose_queue(const QmlEnqueue *request, const QmlHandler *handler)
+{
+	if (handler && handler->options.queue && !OidIsValid(request->created_by) &&
+		strcmp(request->queue, QML_DEFAULT_QUEUE) == 0)
+		return handler->options.queue;
+	return request->queue;
+}
+
+/* The first that says something, or -1. */
+static int
+first_given(int a, int b)
+{
+	return a >= 0 ? a : b;
+}
+
+/* The rest of what the request leaves open. */
+static void
+choose_limits(const QmlEnqueue *request, const QmlHandler *handler, const QmlQueue *queue,
+			  QmlJob *job)
+{
+	job->max_retries = first_given(request->max_retries,
+								   handler ? handler->options.common.max_retries : -1);
+	if (job->max_retries < 0)
+		job->max_retries = qml_queue_max_retries(queue);
+	job->timeout_ms = first_given(request->timeout_ms,
+								  handler ? handler->options.common.timeout_ms : -1);
+	if (job->timeout_ms < 0)
+		job->timeout_ms = qml_queue_timeout_ms(queue);
+}
+
 /* A job of the request, all but its id and payload. */
 static void
-prepare_job(const QmlEnqueue *request, QmlJob *job)
+prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 {
+	const char *name = choose_queue(request, handler);
 	const QmlQueue *queue;
 	TimestampTz now = GetCurrentTimestamp();
 
 	/* A schedule's owner was asked for by whoever fires it. */
 	if (!OidIsValid(request->created_by))
-		qml_rights_require(QML_CAN_ENQUEUE, request->queue);
-	queue = qml_enqueue_queue(request->queue, true);
+		qml_rights_require(QML_CAN_ENQUEUE, name);
+	queue = qml_enqueue_queue(name, true);
 
 	memset(job, 0, sizeof(*job));
 	job->created_at = now;
 	job->queue_id = queue->id;
 	job->priority = request->priority;
 	job->state = request->run_at > now ? QML_SCHEDULED : QML_ENQUEUED;
-	job->max_retries = request->max_retries >= 0 ? request->max_retries :
-												   qml_queue_max_retries(queue);
-	job->timeout_ms = request->timeout_ms >= 0 ? request->timeout_ms : qml_queue_timeout_ms(queue);
+	choose_limits(request, handler, queue, job);
 	job->created_by = OidIsValid(request->created_by) ? request->created_by : GetUserId();
 	job->run_at = job->state == QML_SCHEDULED ? request->run_at : QML_NO_TIME;
 	job->started_at = QML_NO_TIME;
@@ -72,6 +108,20 @@ prepare_job(const QmlEnqueue *request, QmlJob *job)
 	job->metadata = request->metadata;
 	if (job->state == QML_SCHEDULED)
 		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
+}
+
+static const QmlHandler *
+find_handler(const QmlEnqueue *request)
+{
+	return qml_handler_find(TextDatumGetCString(request->method));
+}
+
+/* What a schedule makes was checked with it; what changed since, the job will find. */
+static void
+check_payload(const QmlEnqueue *request, const QmlHandler *handler, Datum payload)
+{
+	if (handler && !OidIsValid(request->created_by))
+		qml_handler_check(handler, payload);
 }
 
 /*
@@ -96,10 +146,12 @@ check_own_id(const pg_uuid_t *id)
 static void
 add_job(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, bool own_id)
 {
+	const QmlHandler *handler = find_handler(request);
 	QmlTable live;
 	QmlJob job;
 
-	prepare_job(request, &job);
+	prepare_job(request, handler, &job);
+	check_payload(request, handler, payload);
 	job.id = *id;
 	job.payload = payload;
 
@@ -132,6 +184,7 @@ qml_enqueue_own(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id)
 void
 qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, pg_uuid_t *ids)
 {
+	const QmlHandler *handler = find_handler(request);
 	QmlTable live;
 	QmlJob *jobs;
 	TupleTableSlot **rows;
@@ -139,12 +192,12 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 
 	if (count == 0)
 	{
-		qml_rights_require(QML_CAN_ENQUEUE, request->queue);
+		qml_rights_require(QML_CAN_ENQUEUE, choose_queue(request, handler));
 		return;
 	}
 	jobs = palloc(sizeof(QmlJob) * nrows);
 	rows = palloc(sizeof(TupleTableSlot *) * nrows);
-	prepare_job(request, &jobs[0]);
+	prepare_job(request, handler, &jobs[0]);
 	qml_table_open(&live, qml_catalog()->live, RowExclusiveLock);
 	for (int i = 0; i < nrows; i++)
 	{
@@ -161,6 +214,7 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 			qml_uuid_generate(&ids[done + i]);
 			jobs[i].id = ids[done + i];
 			jobs[i].payload = payloads[done + i];
+			check_payload(request, handler, payloads[done + i]);
 			qml_job_to_live(&jobs[i], rows[i]);
 		}
 		qml_table_insert_many(&live, rows, n);

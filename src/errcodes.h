@@ -12,5 +12,7 @@
 #define ERRCODE_QML_INVALID_CRON			 MAKE_SQLSTATE('Q', 'M', '0', '0', '4')
 #define ERRCODE_QML_INVALID_OPTION			 MAKE_SQLSTATE('Q', 'M', '0', '0', '5')
 #define ERRCODE_QML_QUEUE_NOT_FOUND			 MAKE_SQLSTATE('Q', 'M', '0', '0', '6')
+#define ERRCODE_QML_HANDLER_NOT_FOUND		 MAKE_SQLSTATE('Q', 'M', '0', '0', '7')
+#define ERRCODE_QML_PAYLOAD_MISMATCH		 MAKE_SQLSTATE('Q', 'M', '0', '0', '8')
 
 #endif

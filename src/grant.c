@@ -93,6 +93,8 @@ static const struct
 	{"qml_heartbeat_server", WORK | ADMIN},
 	{"qml_deregister_server", WORK | ADMIN},
 	{"qml_reclaim_server", WORK | ADMIN},
+	{"qml_register", ADMIN},
+	{"qml_unregister", ADMIN},
 	{"qml_grant", 0},
 	{"qml_revoke", 0},
 	{"job_access", ANY},
@@ -100,6 +102,7 @@ static const struct
 	{"recurring_access", ANY},
 	{"background_servers", WORK | MONITOR | ADMIN},
 	{"is_alive", WORK | MONITOR | ADMIN},
+	{"handler_problem", WORK | MONITOR | ADMIN},
 	{"is_admin", ANY},
 	{"invalidate", 0},
 };
@@ -109,9 +112,13 @@ static const struct
 	const char *name;
 	int capabilities;
 } views[] = {
-	{"job", ANY},			{"queue_info", ANY},
-	{"acl_info", ANY},		{"lock_info", WORK | MONITOR | ADMIN},
-	{"recurring_job", ANY}, {"server", WORK | MONITOR | ADMIN},
+	{"job", ANY},
+	{"queue_info", ANY},
+	{"acl_info", ANY},
+	{"lock_info", WORK | MONITOR | ADMIN},
+	{"recurring_job", ANY},
+	{"server", WORK | MONITOR | ADMIN},
+	{"handler_info", WORK | MONITOR | ADMIN},
 };
 
 static int

@@ -16,6 +16,7 @@
 #include "compat.h"
 #include "fault.h"
 #include "guc.h"
+#include "handler.h"
 #include "history.h"
 #include "launcher.h"
 #include "queue.h"
@@ -35,6 +36,7 @@ _PG_init(void)
 	qml_catalog_init();
 	qml_history_init();
 	qml_queue_init();
+	qml_handler_init();
 	qml_rights_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{

@@ -190,15 +190,21 @@ qml_option_read_object(const char *prefix, JsonbContainer *object, const QmlOpti
 	}
 }
 
-static void
-read_max_retries(const char *path, JsonbValue *value, void *into)
+static int
+read_int(const char *path, JsonbValue *value, int min, int max, const char *allowed)
 {
-	const char *allowed = "a whole number from 0 to 1000";
-	double number = read_number(path, value, 0, QML_MAX_RETRIES, allowed);
+	double number = read_number(path, value, min, max, allowed);
 
 	if (number != floor(number))
 		bad_value(path, allowed);
-	((QmlQueueOptions *) into)->max_retries = (int) number;
+	return (int) number;
+}
+
+static void
+read_max_retries(const char *path, JsonbValue *value, void *into)
+{
+	((QmlQueueOptions *) into)->max_retries = read_int(path, value, 0, QML_MAX_RETRIES,
+													   "a whole number from 0 to 1000");
 }
 
 static void
@@ -234,19 +240,24 @@ qml_option_time(const char *path, JsonbValue *value)
 	return time;
 }
 
+static char *
+read_name(const char *path, JsonbValue *value, int maxlen)
+{
+	char *name = NULL;
+
+	if (value->type == jbvString)
+		name = pnstrdup(value->val.string.val, value->val.string.len);
+	if (name == NULL || !qml_args_is_name(name, maxlen))
+		bad_value(path, psprintf("a string of 1 to %d characters, none of them a control character",
+								 maxlen));
+	return name;
+}
+
 /* A name, as the arguments of functions are: see args.c. */
 text *
 qml_option_name(const char *path, JsonbValue *value)
 {
-	const char *allowed = "a string of 1 to 255 characters, none of them a control character";
-	char *name;
-
-	if (value->type != jbvString)
-		bad_value(path, allowed);
-	name = pnstrdup(value->val.string.val, value->val.string.len);
-	if (!qml_args_is_name(name, QML_MAX_NAME))
-		bad_value(path, allowed);
-	return cstring_to_text(name);
+	return cstring_to_text(read_name(path, value, QML_MAX_NAME));
 }
 
 /* A string of at most maxlen bytes. */
@@ -285,6 +296,7 @@ read_retry(const char *path, JsonbValue *value, void *into)
 		bad_value(path, "an object");
 	qml_option_read_object("retry.", value->val.binary.data, retry_options,
 						   &((QmlQueueOptions *) into)->retry);
+	((QmlQueueOptions *) into)->retries = true;
 }
 
 static const QmlOption queue_options[] = {{"max_retries", read_max_retries},
@@ -304,16 +316,113 @@ qml_option_default_queue(QmlQueueOptions *into)
 	into->lease = -1;
 	into->succeeded_ttl = -1;
 	into->failed_ttl = -1;
+	into->retries = false;
 	into->retry = qml_retry_default;
 }
 
-void
-qml_option_parse_queue(Jsonb *options, QmlQueueOptions *into)
+static void
+read_options(Jsonb *options, const QmlOption *known, void *into)
 {
-	qml_option_default_queue(into);
 	if (!JB_ROOT_IS_OBJECT(options))
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_INVALID_OPTION),
 				 errmsg("options must be a JSON object")));
-	qml_option_read_object("", &options->root, queue_options, into);
+	qml_option_read_object("", &options->root, known, into);
+}
+
+void
+qml_option_parse_queue(Jsonb *options, void *into)
+{
+	qml_option_default_queue(into);
+	read_options(options, queue_options, into);
+}
+
+static void
+read_queue(const char *path, JsonbValue *value, void *into)
+{
+	((QmlHandlerOptions *) into)->queue = read_name(path, value, QML_MAX_QUEUE_NAME);
+}
+
+/* Whether there is such a role is for whoever uses it to find out. */
+static void
+read_run_as(const char *path, JsonbValue *value, void *into)
+{
+	((QmlHandlerOptions *) into)->run_as = read_name(path, value, NAMEDATALEN - 1);
+}
+
+static void
+read_no_retry(const char *path, JsonbValue *value, void *into)
+{
+	const char *allowed = "an array of strings: error types or SQLSTATEs";
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue element;
+
+	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
+		bad_value(path, allowed);
+	it = JsonbIteratorInit(value->val.binary.data);
+	(void) JsonbIteratorNext(&it, &element, true);
+	while ((token = JsonbIteratorNext(&it, &element, true)) == WJB_ELEM)
+	{
+		if (element.type != jbvString)
+			bad_value(path, allowed);
+		((QmlHandlerOptions *) into)->no_retry = lappend(((QmlHandlerOptions *) into)->no_retry,
+														 read_name(path, &element, QML_MAX_NAME));
+	}
+}
+
+static void
+read_concurrency(const char *path, JsonbValue *value, void *into)
+{
+	((QmlHandlerOptions *) into)->concurrency = read_int(path, value, 1, QML_MAX_CONCURRENCY,
+														 "a whole number from 1 to 1000");
+}
+
+/* The members of QmlQueueOptions are the first of QmlHandlerOptions. */
+static const QmlOption handler_options[] = {{"max_retries", read_max_retries},
+											{"timeout", read_timeout},
+											{"retry", read_retry},
+											{"queue", read_queue},
+											{"run_as", read_run_as},
+											{"non_retryable", read_no_retry},
+											{"concurrency", read_concurrency},
+											{NULL, NULL}};
+
+void
+qml_option_parse_handler(Jsonb *options, void *into)
+{
+	memset(into, 0, sizeof(QmlHandlerOptions));
+	qml_option_default_queue(&((QmlHandlerOptions *) into)->common);
+	read_options(options, handler_options, into);
+}
+
+/*
+ * Parses options that somebody may have written by hand.  False when they are
+ * wrong, and *error tells why.
+ */
+bool
+qml_option_parse_stored(QmlOptionParser parse, Jsonb *options, void *into, char **error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool parsed = false;
+
+	PG_TRY();
+	{
+		parse(options, into);
+		parsed = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData *caught;
+
+		MemoryContextSwitchTo(context);
+		caught = CopyErrorData();
+		/* Only what the parser says about a value; nothing else is caught here. */
+		if (caught->sqlerrcode != ERRCODE_QML_INVALID_OPTION)
+			PG_RE_THROW();
+		FlushErrorState();
+		*error = caught->message;
+	}
+	PG_END_TRY();
+	return parsed;
 }

@@ -12,6 +12,9 @@
 /* Schema of qml's types, tables and views; the script creates it by this name. */
 #define QML_SCHEMA "qml"
 
+/* The queue of those who name none; the script says the same. */
+#define QML_DEFAULT_QUEUE "default"
+
 /* States of a job, in the order of the labels of qml.job_state. */
 typedef enum QmlState
 {
@@ -45,6 +48,9 @@ typedef enum QmlState
 
 #define QML_MAX_BATCH	10000
 #define QML_MAX_RETRIES 1000
+
+/* Highest limit on the jobs of one handler that run at the same time. */
+#define QML_MAX_CONCURRENCY 1000
 
 /* Longest lease, retry delay, lock or time to live, seconds: ten years of 366 days. */
 #define QML_MAX_SECONDS (10.0 * 366 * 86400)

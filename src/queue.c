@@ -12,7 +12,6 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -43,20 +42,6 @@ typedef struct QueueByName
 static HTAB *queues_by_id = NULL;
 static HTAB *queues_by_name = NULL;
 
-static uint32
-hash_name(const void *key, Size keysize)
-{
-	const char *name = *(const char *const *) key;
-
-	return hash_bytes((const unsigned char *) name, strlen(name));
-}
-
-static int
-match_names(const void *a, const void *b, Size keysize)
-{
-	return strcmp(*(const char *const *) a, *(const char *const *) b);
-}
-
 static void
 create_hashes(void)
 {
@@ -65,8 +50,8 @@ create_hashes(void)
 					 .hcxt = TopMemoryContext};
 	HASHCTL by_name = {.keysize = sizeof(const char *),
 					   .entrysize = sizeof(QueueByName),
-					   .hash = hash_name,
-					   .match = match_names,
+					   .hash = qml_cache_hash_name,
+					   .match = qml_cache_match_names,
 					   .hcxt = TopMemoryContext};
 
 	queues_by_id = hash_create("qml queues by id", 64, &by_id,
@@ -114,31 +99,19 @@ enter_queue(int id, const char *name)
 static void
 read_options(QmlQueue *queue, Datum options)
 {
-	MemoryContext context = CurrentMemoryContext;
 	QmlQueueOptions parsed;
+	char *error;
 
-	PG_TRY();
+	if (qml_option_parse_stored(qml_option_parse_queue, DatumGetJsonbP(options), &parsed, &error))
 	{
-		qml_option_parse_queue(DatumGetJsonbP(options), &parsed);
 		queue->options = parsed;
+		return;
 	}
-	PG_CATCH();
-	{
-		ErrorData *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		/* Only what the parser says about a value; nothing else is caught here. */
-		if (error->sqlerrcode != ERRCODE_QML_INVALID_OPTION)
-			PG_RE_THROW();
-		FlushErrorState();
-		ereport(WARNING,
-				(errcode(ERRCODE_QML_INVALID_OPTION),
-				 errmsg("options of queue \"%s\" are invalid, the settings hold", queue->name),
-				 errdetail("%s", error->message)));
-		qml_option_default_queue(&queue->options);
-	}
-	PG_END_TRY();
+	ereport(WARNING,
+			(errcode(ERRCODE_QML_INVALID_OPTION),
+			 errmsg("options of queue \"%s\" are invalid, the settings hold", queue->name),
+			 errdetail("%s", error)));
+	qml_option_default_queue(&queue->options);
 }
 
 static void
@@ -263,7 +236,7 @@ void
 qml_queue_lock_name(const char *name)
 {
 	qml_table_require_write();
-	LockDatabaseObject(qml_catalog()->queue, hash_name(&name, sizeof(name)), NAME_SUB_ID,
+	LockDatabaseObject(qml_catalog()->queue, qml_cache_hash_name(&name, sizeof(name)), NAME_SUB_ID,
 					   ExclusiveLock);
 }
 
@@ -294,8 +267,8 @@ qml_queue_try_to_enqueue(const char *name, bool *created)
 	if (qml_queue_by_name(name) == NULL)
 	{
 		qml_table_require_write();
-		if (!qml_catalog_try_lock(qml_catalog()->queue, hash_name(&name, sizeof(name)), NAME_SUB_ID,
-								  ExclusiveLock))
+		if (!qml_catalog_try_lock(qml_catalog()->queue, qml_cache_hash_name(&name, sizeof(name)),
+								  NAME_SUB_ID, ExclusiveLock))
 			return NULL;
 		if (qml_queue_by_name(name) == NULL)
 		{

@@ -19,6 +19,7 @@
 #include "catalog.h"
 #include "enqueue.h"
 #include "errcodes.h"
+#include "handler.h"
 #include "recurring.h"
 #include "rights.h"
 #include "spi.h"
@@ -329,6 +330,7 @@ set_next(Args *args, TimestampTz next)
 TimestampTz
 qml_recurring_put(const QmlRecurring *recurring)
 {
+	const QmlHandler *handler;
 	QmlCron cron;
 	QmlZone zone;
 	Stored stored;
@@ -338,6 +340,9 @@ qml_recurring_put(const QmlRecurring *recurring)
 	qml_recurring_parse(recurring->cron, &cron);
 	qml_recurring_zone(recurring->timezone, &zone);
 	qml_rights_require(QML_CAN_ENQUEUE, recurring->queue);
+	handler = qml_handler_find(recurring->method);
+	if (handler)
+		qml_handler_check(handler, recurring->payload);
 	fill_args(recurring, &args);
 	for (;;)
 	{

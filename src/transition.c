@@ -28,6 +28,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "errcodes.h"
+#include "handler.h"
 #include "history.h"
 #include "queue.h"
 #include "retry.h"
@@ -87,12 +88,39 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 	}
 }
 
+static const QmlHandler *
+handler_of(const QmlJob *job)
+{
+	return qml_handler_find(TextDatumGetCString(job->method));
+}
+
+/* The handler's, if it has one, or the queue's. */
+static const QmlRetryPolicy *
+retry_policy(const QmlJob *job)
+{
+	const QmlHandler *handler = handler_of(job);
+
+	return handler && handler->options.common.retries ?
+			   &handler->options.common.retry :
+			   &qml_queue_by_id(job->queue_id)->options.retry;
+}
+
 /* Whether a failed attempt may be followed by another one. */
 static bool
 has_retry_left(const QmlJob *job)
 {
 	return job->attempt - job->uncounted <= job->max_retries &&
-		   qml_queue_by_id(job->queue_id)->options.retry.strategy != QML_RETRY_NONE;
+		   retry_policy(job)->strategy != QML_RETRY_NONE;
+}
+
+/* Whether the handler says that an error of this type is final. */
+static bool
+is_final_error(const QmlJob *job, const QmlJobError *error)
+{
+	const QmlHandler *handler = handler_of(job);
+
+	return handler && error->error_type != (Datum) 0 &&
+		   qml_handler_never_retries(handler, TextDatumGetCString(error->error_type));
 }
 
 /*
@@ -103,11 +131,11 @@ void
 qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry, TimestampTz retry_at,
 					TimestampTz now)
 {
-	const QmlRetryPolicy *policy = &qml_queue_by_id(job->queue_id)->options.retry;
+	const QmlRetryPolicy *policy = retry_policy(job);
 	int failures = job->attempt - job->uncounted;
 
 	qml_job_add_error(job, error, now);
-	if (!retry || !has_retry_left(job))
+	if (!retry || !has_retry_left(job) || is_final_error(job, error))
 	{
 		qml_transition_set(job, QML_FAILED, now);
 		return;

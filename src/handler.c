@@ -1,0 +1,338 @@
+/*
+ * handler.c
+ *		Handlers: the functions that are registered for methods, remembered by each
+ *		backend.
+ *
+ * A function is stored by its names and those of its argument types, because its
+ * oid does not survive a dump, nor its replacement by one of the same name.  It is
+ * looked up anew whenever a function or a type changed.
+ *
+ * What a name leads to may have changed hands.  The function must still belong to
+ * the role that it belonged to when it was registered, or to one that can do
+ * without it what the handler's role can; and what runs as a superuser must belong
+ * to one.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "cache.h"
+#include "catalog.h"
+#include "compat.h"
+#include "errcodes.h"
+#include "handler.h"
+#include "qml.h"
+
+typedef struct HandlerByMethod
+{
+	const char *method; /* hash key: the string, not the pointer */
+	QmlHandler *handler;
+} HandlerByMethod;
+
+/* All that is remembered; what was before it is kept to the end of the transaction. */
+static MemoryContext handler_context = NULL;
+static List *old_contexts = NIL;
+static HTAB *handlers;
+
+static void
+start_handlers(void)
+{
+	HASHCTL control = {.keysize = sizeof(const char *),
+					   .entrysize = sizeof(HandlerByMethod),
+					   .hash = qml_cache_hash_name,
+					   .match = qml_cache_match_names};
+
+	if (handler_context)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+		old_contexts = lappend(old_contexts, handler_context);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	handler_context = AllocSetContextCreate(TopMemoryContext, "qml handlers", ALLOCSET_SMALL_SIZES);
+	control.hcxt = handler_context;
+	handlers = hash_create("qml handlers", 64, &control,
+						   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+}
+
+static List *
+read_types(Datum value)
+{
+	List *types = NIL;
+	Datum *elements;
+	bool *nulls;
+	int count;
+
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements,
+					  &nulls, &count);
+	for (int i = 0; i < count; i++)
+		types = lappend(types, nulls[i] ? "" : TextDatumGetCString(elements[i]));
+	return types;
+}
+
+/* Options that somebody wrote by hand may be wrong: the handler has none then. */
+static void
+read_options(QmlHandler *handler, Datum options)
+{
+	char *error;
+
+	if (qml_option_parse_stored(qml_option_parse_handler, DatumGetJsonbP(options),
+								&handler->options, &error))
+		return;
+	ereport(WARNING,
+			(errcode(ERRCODE_QML_INVALID_OPTION),
+			 errmsg("options of handler \"%s\" are invalid and do not hold", handler->method),
+			 errdetail("%s", error)));
+	memset(&handler->options, 0, sizeof(handler->options));
+	qml_option_default_queue(&handler->options.common);
+}
+
+static void
+add_handler(HeapTuple tuple, TupleDesc desc)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(handler_context);
+	QmlHandler *handler = palloc0(sizeof(QmlHandler));
+	HandlerByMethod *entry;
+	bool isnull;
+
+	handler->method = TextDatumGetCString(heap_getattr(tuple, HANDLER_METHOD, desc, &isnull));
+	handler->schema = TextDatumGetCString(heap_getattr(tuple, HANDLER_SCHEMA, desc, &isnull));
+	handler->name = TextDatumGetCString(heap_getattr(tuple, HANDLER_NAME, desc, &isnull));
+	handler->types = read_types(heap_getattr(tuple, HANDLER_ARGUMENT_TYPES, desc, &isnull));
+	handler->owner = DatumGetObjectId(heap_getattr(tuple, HANDLER_OWNER, desc, &isnull));
+	handler->run_as = DatumGetObjectId(heap_getattr(tuple, HANDLER_RUN_AS, desc, &isnull));
+	read_options(handler, heap_getattr(tuple, HANDLER_OPTIONS, desc, &isnull));
+	entry = hash_search(handlers, &handler->method, HASH_ENTER, NULL);
+	entry->method = handler->method;
+	entry->handler = handler;
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static QmlCache handler_cache = {
+	.start = start_handlers,
+	.add = add_handler,
+};
+
+static void
+objects_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	qml_cache_forget(&handler_cache);
+}
+
+static void
+at_end(XactEvent event, void *arg)
+{
+	ListCell *lc;
+
+	if (old_contexts == NIL || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
+		event == XACT_EVENT_PARALLEL_PRE_COMMIT)
+		return;
+	foreach(lc, old_contexts)
+		MemoryContextDelete(lfirst(lc));
+	list_free(old_contexts);
+	old_contexts = NIL;
+}
+
+void
+qml_handler_init(void)
+{
+	qml_cache_init(&handler_cache);
+	CacheRegisterSyscacheCallback(PROCOID, objects_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, objects_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, objects_changed, (Datum) 0);
+	RegisterXactCallback(at_end, NULL);
+}
+
+/* The handler of a method; NULL when there is none. */
+const QmlHandler *
+qml_handler_find(const char *method)
+{
+	HandlerByMethod *entry;
+
+	qml_cache_refresh(&handler_cache, qml_catalog()->handler);
+	entry = hash_search(handlers, &method, HASH_FIND, NULL);
+	return entry ? entry->handler : NULL;
+}
+
+static Oid
+lookup_function(const QmlHandler *handler)
+{
+	Oid types[FUNC_MAX_ARGS];
+	int ntypes = 0;
+	ListCell *lc;
+
+	foreach(lc, handler->types)
+	{
+		Oid type = qml_type_by_name(lfirst(lc));
+
+		if (!OidIsValid(type) || ntypes == FUNC_MAX_ARGS)
+			return InvalidOid;
+		types[ntypes++] = type;
+	}
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(handler->name),
+						   PointerGetDatum(buildoidvector(types, ntypes)),
+						   ObjectIdGetDatum(get_namespace_oid(handler->schema, true)));
+}
+
+/* Whether whoever can replace the function could do the same by himself. */
+static bool
+is_trusted(const QmlHandler *handler, Oid owner)
+{
+	return owner == handler->owner || superuser_arg(owner) ||
+		   has_privs_of_role(owner, handler->run_as);
+}
+
+/* What runs as a superuser must belong to one. */
+bool
+qml_handler_may_be_superuser(Oid owner, Oid role)
+{
+	return !superuser_arg(role) || superuser_arg(owner);
+}
+
+static void
+resolve(QmlHandler *handler)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(handler_context);
+	Oid function = lookup_function(handler);
+	QmlSignature *signature = qml_signature_load(function, qml_catalog()->job_type,
+												 &handler->reason);
+
+	if (signature && (!is_trusted(handler, signature->owner) ||
+					  !qml_handler_may_be_superuser(signature->owner, handler->run_as)))
+	{
+		handler->reason = "It belongs to another role than when it was registered.";
+		signature = NULL;
+	}
+	handler->signature = signature;
+	handler->resolved = true;
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* What the handler takes; NULL when it cannot be called, and handler->reason why. */
+const QmlSignature *
+qml_handler_signature(const QmlHandler *handler)
+{
+	if (!handler->resolved)
+		resolve(unconstify(QmlHandler *, handler));
+	return handler->signature;
+}
+
+/*
+ * Raises QM008 if a payload is not what the handler takes.  One that cannot be
+ * called now may be mended before the job runs.
+ */
+void
+qml_handler_check(const QmlHandler *handler, Datum payload)
+{
+	const QmlSignature *signature = qml_handler_signature(handler);
+
+	if (signature)
+		qml_signature_check(signature, payload);
+}
+
+static char *
+function_name(const QmlHandler *handler)
+{
+	StringInfoData buffer;
+	ListCell *lc;
+
+	initStringInfo(&buffer);
+	appendStringInfo(&buffer, "%s(", quote_qualified_identifier(handler->schema, handler->name));
+	foreach(lc, handler->types)
+		appendStringInfo(&buffer, "%s%s", foreach_current_index(lc) > 0 ? ", " : "",
+						 (char *) lfirst(lc));
+	appendStringInfoChar(&buffer, ')');
+	return buffer.data;
+}
+
+static bool
+may_log_in(Oid role)
+{
+	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool allowed = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return allowed;
+}
+
+/* Whether a background worker can be the role, and call the function. */
+static bool
+role_usable(const QmlHandler *handler, const QmlSignature *signature, QmlProblem *problem)
+{
+	char *role = GetUserNameFromId(handler->run_as, true);
+
+	problem->detail = NULL;
+	problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
+	if (role == NULL)
+	{
+		problem->sqlerrcode = ERRCODE_UNDEFINED_OBJECT;
+		problem->message = psprintf("the role with OID %u of handler \"%s\" does not exist",
+									handler->run_as, handler->method);
+		return false;
+	}
+	if (!may_log_in(handler->run_as))
+	{
+		problem->sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+		problem->message = psprintf("role \"%s\" of handler \"%s\" is not permitted to log in",
+									role, handler->method);
+		return false;
+	}
+	if (!qml_database_allows(handler->run_as))
+	{
+		problem->message = psprintf("role \"%s\" of handler \"%s\" has no privilege CONNECT on "
+									"the database",
+									role, handler->method);
+		return false;
+	}
+	if (!qml_function_allows(signature->function, handler->run_as))
+	{
+		problem->message = psprintf("permission denied for function %s", function_name(handler));
+		problem->detail = psprintf("Role \"%s\" of handler \"%s\" must have the privilege EXECUTE.",
+								   role, handler->method);
+		return false;
+	}
+	return true;
+}
+
+/* Whether jobs of the handler can run; *problem tells why not. */
+bool
+qml_handler_usable(const QmlHandler *handler, QmlProblem *problem)
+{
+	const QmlSignature *signature = qml_handler_signature(handler);
+
+	if (signature)
+		return role_usable(handler, signature, problem);
+	problem->sqlerrcode = ERRCODE_QML_HANDLER_NOT_FOUND;
+	problem->message = psprintf("function %s of handler \"%s\" cannot be called",
+								function_name(handler), handler->method);
+	problem->detail = handler->reason;
+	return false;
+}
+
+/* Whether an error of this type ends a job, whatever retries it has left. */
+bool
+qml_handler_never_retries(const QmlHandler *handler, const char *error_type)
+{
+	ListCell *lc;
+
+	foreach(lc, handler->options.no_retry)
+	{
+		if (strcmp(lfirst(lc), error_type) == 0)
+			return true;
+	}
+	return false;
+}

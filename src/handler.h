@@ -1,0 +1,42 @@
+/*
+ * handler.h
+ *		Handlers: the functions that are registered for methods.
+ */
+#ifndef QML_HANDLER_H
+#define QML_HANDLER_H
+
+#include "option.h"
+#include "signature.h"
+
+/* A row of qml.handler.  Pointers to it hold to the end of the transaction. */
+typedef struct QmlHandler
+{
+	char *method;
+	char *schema; /* of the function */
+	char *name;
+	List *types; /* of its arguments, strings */
+	Oid owner;	 /* whose it was when it was registered */
+	Oid run_as;
+	QmlHandlerOptions options;
+	bool resolved;
+	const QmlSignature *signature; /* once resolved; NULL: see reason */
+	char *reason;				   /* why it cannot be called, a sentence */
+} QmlHandler;
+
+/* Why a handler cannot run. */
+typedef struct QmlProblem
+{
+	int sqlerrcode;
+	char *message;
+	char *detail; /* NULL: none */
+} QmlProblem;
+
+extern void qml_handler_init(void);
+extern const QmlHandler *qml_handler_find(const char *method);
+extern const QmlSignature *qml_handler_signature(const QmlHandler *handler);
+extern void qml_handler_check(const QmlHandler *handler, Datum payload);
+extern bool qml_handler_usable(const QmlHandler *handler, QmlProblem *problem);
+extern bool qml_handler_never_retries(const QmlHandler *handler, const char *error_type);
+extern bool qml_handler_may_be_superuser(Oid owner, Oid role);
+
+#endif

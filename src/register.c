@@ -1,0 +1,159 @@
+/*
+ * register.c
+ *		Registering handlers for methods.
+ *
+ * All that can be found wrong with a handler is found when it is registered: the
+ * function, the options, and whether the role can run it.  What goes wrong later is
+ * found again before each job (handler.c).
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+
+#include "catalog.h"
+#include "compat.h"
+#include "errcodes.h"
+#include "handler.h"
+#include "register.h"
+#include "spi.h"
+#include "wakeup.h"
+
+/* The role that jobs run as: one that the current user could become. */
+static Oid
+choose_role(const QmlHandlerOptions *options)
+{
+	Oid role;
+
+	if (options->run_as == NULL)
+		return GetUserId();
+	role = get_role_oid(options->run_as, false);
+	if (!qml_may_become(GetUserId(), role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to register a handler that runs as role \"%s\"",
+						options->run_as),
+				 errdetail("You must be a member of the role.")));
+	return role;
+}
+
+static const QmlSignature *
+require_signature(Oid function)
+{
+	char *reason;
+	const QmlSignature *signature = qml_signature_load(function, qml_catalog()->job_type, &reason);
+
+	if (signature == NULL)
+		ereport(ERROR,
+				(errcode(OidIsValid(function) && get_func_name(function) ?
+							 ERRCODE_WRONG_OBJECT_TYPE :
+							 ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function %s cannot be a handler",
+						get_func_name(function) ? format_procedure(function) : "with this OID"),
+				 errdetail("%s", reason),
+				 errhint("A handler takes one jsonb, one qml.job, or named arguments that the "
+						 "keys of the payload fill.")));
+	return signature;
+}
+
+static void
+require_superuser_owner(const QmlSignature *signature, Oid role)
+{
+	if (!qml_handler_may_be_superuser(signature->owner, role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("function %s must not run as superuser \"%s\"",
+						format_procedure(signature->function), GetUserNameFromId(role, false)),
+				 errdetail("It belongs to role \"%s\", who is no superuser and could replace it.",
+						   GetUserNameFromId(signature->owner, false)),
+				 errhint("Register it as its owner, or with the option run_as.")));
+}
+
+static ArrayType *
+type_names(Oid function)
+{
+	Oid *types;
+	int ntypes;
+	Datum *names;
+
+	(void) get_func_signature(function, &types, &ntypes);
+	names = palloc(sizeof(Datum) * Max(ntypes, 1));
+	for (int i = 0; i < ntypes; i++)
+		names[i] = CStringGetTextDatum(format_type_be_qualified(types[i]));
+	return construct_array(names, ntypes, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+static void
+write_handler(const char *method, const QmlSignature *signature, Oid role, Jsonb *options)
+{
+	Oid types[] = {TEXTOID,	   TEXTOID,	   TEXTOID,	   TEXTARRAYOID,
+				   REGROLEOID, REGROLEOID, REGROLEOID, JSONBOID};
+	Datum values[] = {CStringGetTextDatum(method),
+					  CStringGetTextDatum(
+						  get_namespace_name(get_func_namespace(signature->function))),
+					  CStringGetTextDatum(get_func_name(signature->function)),
+					  PointerGetDatum(type_names(signature->function)),
+					  ObjectIdGetDatum(signature->owner),
+					  ObjectIdGetDatum(role),
+					  ObjectIdGetDatum(GetUserId()),
+					  JsonbPGetDatum(options)};
+	QmlSpi spi;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	(void) qml_spi_execute("INSERT INTO qml.handler AS h (method, schema, name, argument_types, "
+						   "owner, run_as, registered_by, registered_at, options) "
+						   "VALUES ($1, $2, $3, $4, $5, $6, $7, pg_catalog.now(), $8) "
+						   "ON CONFLICT (method) DO UPDATE SET schema = excluded.schema, "
+						   "name = excluded.name, argument_types = excluded.argument_types, "
+						   "owner = excluded.owner, run_as = excluded.run_as, "
+						   "registered_by = excluded.registered_by, "
+						   "registered_at = excluded.registered_at, options = excluded.options",
+						   8, types, values, NULL, SPI_OK_INSERT);
+	qml_spi_end(&spi);
+}
+
+/* Registers a function as the handler of a method, instead of one that was before. */
+void
+qml_register_handler(const char *method, Oid function, Jsonb *options)
+{
+	QmlHandlerOptions parsed;
+	const QmlSignature *signature;
+	const QmlHandler *handler;
+	QmlProblem problem;
+	Oid role;
+
+	qml_option_parse_handler(options, &parsed);
+	signature = require_signature(function);
+	role = choose_role(&parsed);
+	require_superuser_owner(signature, role);
+	write_handler(method, signature, role, options);
+
+	/* As it will be found: who may run it, and that the names lead back to it. */
+	CommandCounterIncrement();
+	handler = qml_handler_find(method);
+	if (!qml_handler_usable(handler, &problem))
+		ereport(ERROR,
+				(errcode(problem.sqlerrcode), errmsg("%s", problem.message),
+				 problem.detail ? errdetail("%s", problem.detail) : 0));
+}
+
+/* False when the method has no handler. */
+bool
+qml_register_remove(const char *method)
+{
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(method);
+	QmlSpi spi;
+	bool removed;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	removed = qml_spi_execute("DELETE FROM qml.handler h WHERE h.method = $1", 1, &type, &value,
+							  NULL, SPI_OK_DELETE) > 0;
+	qml_spi_end(&spi);
+	return removed;
+}

@@ -1,0 +1,57 @@
+/*
+ * signature.h
+ *		What a handler takes, and how a payload becomes its arguments.
+ */
+#ifndef QML_SIGNATURE_H
+#define QML_SIGNATURE_H
+
+#include "access/tupdesc.h"
+#include "fmgr.h"
+#include "utils/jsonb.h"
+
+typedef enum QmlTakes
+{
+	QML_TAKES_PAYLOAD, /* one jsonb */
+	QML_TAKES_JOB,	   /* one qml.job */
+	QML_TAKES_ARGS	   /* named arguments, one for each key of the payload */
+} QmlTakes;
+
+/* An argument that a key of the payload fills. */
+typedef struct QmlArgument
+{
+	char *name;
+	Oid type;
+	bool optional; /* has a default */
+	bool plain;	   /* to convert to its type runs no code but the server's own */
+	Datum row;	   /* a row of this one column, null */
+	TupleDesc desc;
+	FmgrInfo convert;
+} QmlArgument;
+
+/* A parameter as declared, in order. */
+typedef struct QmlParameter
+{
+	char *name;	 /* NULL: none */
+	bool output; /* OUT: what it is given is ignored */
+} QmlParameter;
+
+typedef struct QmlSignature
+{
+	Oid function;
+	Oid owner;
+	bool procedure;
+	bool strict;
+	Oid result; /* VOIDOID: none */
+	QmlTakes takes;
+	int nargs;
+	QmlArgument *args;
+	int nparameters;
+	QmlParameter *parameters;
+} QmlSignature;
+
+extern QmlSignature *qml_signature_load(Oid function, Oid job_type, char **reason);
+extern void qml_signature_check(const QmlSignature *signature, Datum payload);
+extern void qml_signature_bind(const QmlSignature *signature, Datum payload, Datum *values,
+							   bool *nulls, bool *present);
+
+#endif
