@@ -26,6 +26,7 @@
 #include "fault.h"
 #include "queue.h"
 #include "rights.h"
+#include "session.h"
 #include "transition.h"
 
 /* One call. */
@@ -35,30 +36,35 @@ typedef struct ClaimState
 	QmlWriter writer;
 	Relation ready;
 	TimestampTz now;
-	Datum *rows;
 	int count;
 } ClaimState;
 
 /* Where the last fetch from all queues ended, so that no queue starves. */
 static int last_queue_id = 0;
 
-/* Takes the job in live.slot; false if somebody else has it. */
-static bool
+/* Takes the job in live.slot, unless somebody else has it. */
+static void
 claim_row(ClaimState *state, const QmlQueue *queue)
 {
-	int64 lease = state->claim->lease >= 0 ? state->claim->lease : qml_queue_lease(queue);
+	const QmlClaim *claim = state->claim;
 	QmlJob job;
 
 	qml_job_from_live(state->writer.live.slot, &job);
+	if (claim->wanted && !claim->wanted(&job, claim->arg))
+		return;
 	qml_transition_set(&job, QML_PROCESSING, state->now);
-	job.worker = state->claim->worker;
-	job.server = state->claim->server;
-	job.lease_expires_at = state->now + lease;
+	job.worker = claim->worker;
+	job.server = claim->server;
+	if (claim->lease != QML_NO_LEASE)
+		job.lease_expires_at = state->now +
+							   (claim->lease > 0 ? claim->lease : qml_queue_lease(queue));
 	if (qml_writer_put(&state->writer, &job, false) != TM_Ok)
-		return false;
+		return;
 	QML_FAULT("claim.after_lock");
-	state->rows[state->count++] = qml_job_to_row(&job, true);
-	return true;
+	if (claim->lease == QML_NO_LEASE)
+		qml_session_hold(&job.id);
+	claim->take(&job, claim->arg);
+	state->count++;
 }
 
 /* Takes ready jobs of one queue until there are none or the batch is full. */
@@ -77,7 +83,7 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (qml_job_live_state(slot) == QML_ENQUEUED)
-			(void) claim_row(state, queue);
+			claim_row(state, queue);
 	}
 	index_endscan(scan);
 }
@@ -104,6 +110,12 @@ next_queue_id(ClaimState *state, int after)
 	return id;
 }
 
+static bool
+may_work(const ClaimState *state, const QmlQueue *queue)
+{
+	return state->claim->wanted || qml_rights_allow(QML_CAN_WORK, queue->name);
+}
+
 static void
 claim_from_range(ClaimState *state, int after, int upto)
 {
@@ -114,7 +126,7 @@ claim_from_range(ClaimState *state, int after, int upto)
 		const QmlQueue *queue = qml_queue_find(id);
 
 		/* The index also has entries of a new queue that is not committed. */
-		if (queue == NULL || queue->paused || !qml_rights_allow(QML_CAN_WORK, queue->name))
+		if (queue == NULL || queue->paused || !may_work(state, queue))
 			continue;
 		claim_from_queue(state, queue);
 		if (state->count > 0)
@@ -148,20 +160,19 @@ claim_from_list(ClaimState *state)
 static void
 check_rights(const QmlClaim *claim)
 {
+	if (claim->wanted)
+		return;
 	if (claim->queues == NULL)
 		qml_rights_require_any(QML_CAN_WORK);
 	for (int i = 0; i < claim->nqueues; i++)
 		qml_rights_require(QML_CAN_WORK, claim->queues[i]);
 }
 
-/*
- * Claims up to claim->batch jobs and puts them into rows, as values of type
- * qml.job; returns how many.
- */
+/* Claims up to claim->batch jobs; returns how many. */
 int
-qml_claim_batch(const QmlClaim *claim, Datum *rows)
+qml_claim_batch(const QmlClaim *claim)
 {
-	ClaimState state = {.claim = claim, .rows = rows};
+	ClaimState state = {.claim = claim};
 
 	(void) qml_catalog_to_work();
 	check_rights(claim);

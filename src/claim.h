@@ -5,7 +5,11 @@
 #ifndef QML_CLAIM_H
 #define QML_CLAIM_H
 
-#include "utils/timestamp.h"
+#include "job.h"
+
+/* A claim without a lease is bound to the session: see session.c. */
+#define QML_LEASE_OF_QUEUE (-1)
+#define QML_NO_LEASE	   0
 
 typedef struct QmlClaim
 {
@@ -14,9 +18,15 @@ typedef struct QmlClaim
 	char **queues; /* NULL: all that the caller may work */
 	int nqueues;
 	int batch;
-	int64 lease; /* microseconds; -1: as the queue says */
+	int64 lease; /* microseconds, or one of the above */
+
+	/* Of background workers, which ask for no rights; NULL for all others. */
+	bool (*wanted)(const QmlJob *job, void *arg);
+	/* Gets each job that is claimed; its values hold until it returns. */
+	void (*take)(const QmlJob *job, void *arg);
+	void *arg;
 } QmlClaim;
 
-extern int qml_claim_batch(const QmlClaim *claim, Datum *rows);
+extern int qml_claim_batch(const QmlClaim *claim);
 
 #endif

@@ -108,6 +108,16 @@ qml_type_by_name(const char *name)
 #define QML_PINNED_LATER {"transaction_timeout", "0"},
 #endif
 
+/* Processes that may hold jobs; before 15 not known while libraries are preloaded. */
+#if PG_VERSION_NUM < 150000
+#include "postmaster/autovacuum.h"
+#include "replication/walsender.h"
+#define qml_max_backends() \
+	(MaxConnections + autovacuum_max_workers + 1 + max_worker_processes + max_wal_senders)
+#else
+#define qml_max_backends() MaxBackends
+#endif
+
 /* Has request called when shared memory may be asked for. */
 #if PG_VERSION_NUM < 150000
 typedef void (*QmlRequestHook)(void);

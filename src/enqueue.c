@@ -10,7 +10,6 @@
 
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -108,12 +107,8 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 	job->metadata = request->metadata;
 	if (job->state == QML_SCHEDULED)
 		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
-}
-
-static const QmlHandler *
-find_handler(const QmlEnqueue *request)
-{
-	return qml_handler_find(TextDatumGetCString(request->method));
+	else
+		qml_handler_note_ready(handler);
 }
 
 /* What a schedule makes was checked with it; what changed since, the job will find. */
@@ -146,7 +141,7 @@ check_own_id(const pg_uuid_t *id)
 static void
 add_job(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, bool own_id)
 {
-	const QmlHandler *handler = find_handler(request);
+	const QmlHandler *handler = qml_handler_of(request->method);
 	QmlTable live;
 	QmlJob job;
 
@@ -184,7 +179,7 @@ qml_enqueue_own(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id)
 void
 qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, pg_uuid_t *ids)
 {
-	const QmlHandler *handler = find_handler(request);
+	const QmlHandler *handler = qml_handler_of(request->method);
 	QmlTable live;
 	QmlJob *jobs;
 	TupleTableSlot **rows;

@@ -29,6 +29,9 @@ int qml_recurring_poll_interval = 1000;
 int qml_cleanup_interval = 60;
 int qml_heartbeat_interval = 10;
 int qml_dead_server_timeout = 60;
+int qml_workers = 5;
+int qml_worker_idle_timeout = 60;
+int qml_shutdown_timeout = 30;
 char *qml_databases;
 char *qml_server_name;
 
@@ -93,6 +96,16 @@ define_background_settings(void)
 	define_interval("qml.dead_server_timeout",
 					"How long a server may be silent before its jobs are taken back.",
 					&qml_dead_server_timeout, 60, 86400, GUC_UNIT_S);
+	DefineCustomIntVariable("qml.workers",
+							"Most background workers that run jobs in a database at the same time.",
+							"0: no jobs run in databases.", &qml_workers, 5, 0, 1000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	define_interval("qml.worker_idle_timeout",
+					"How long a background worker waits for work before it ends.",
+					&qml_worker_idle_timeout, 60, 86400, GUC_UNIT_S);
+	define_interval("qml.shutdown_timeout",
+					"How long running jobs may go on when the server shuts down.",
+					&qml_shutdown_timeout, 30, 3600, GUC_UNIT_S);
 	DefineCustomStringVariable("qml.databases",
 							   "Databases that are worked in the background, * for all.", NULL,
 							   &qml_databases, "*", PGC_SIGHUP, GUC_LIST_INPUT, check_databases,

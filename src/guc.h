@@ -22,6 +22,9 @@ extern int qml_recurring_poll_interval; /* milliseconds */
 extern int qml_cleanup_interval;		/* seconds */
 extern int qml_heartbeat_interval;		/* seconds */
 extern int qml_dead_server_timeout;		/* seconds */
+extern int qml_workers;
+extern int qml_worker_idle_timeout; /* seconds */
+extern int qml_shutdown_timeout;	/* seconds */
 extern char *qml_databases;
 extern char *qml_server_name;
 

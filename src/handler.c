@@ -20,6 +20,7 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -35,6 +36,7 @@
 #include "errcodes.h"
 #include "handler.h"
 #include "qml.h"
+#include "wakeup.h"
 
 typedef struct HandlerByMethod
 {
@@ -167,6 +169,16 @@ qml_handler_find(const char *method)
 	return entry ? entry->handler : NULL;
 }
 
+/* The same by the method of a job, a text. */
+const QmlHandler *
+qml_handler_of(Datum method)
+{
+	char name[QML_MAX_NAME * MAX_MULTIBYTE_CHAR_LEN + 1];
+
+	text_to_cstring_buffer(DatumGetTextPP(method), name, sizeof(name));
+	return qml_handler_find(name);
+}
+
 static Oid
 lookup_function(const QmlHandler *handler)
 {
@@ -269,43 +281,47 @@ may_log_in(Oid role)
 	return allowed;
 }
 
-/* Whether a background worker can be the role, and call the function. */
-static bool
-role_usable(const QmlHandler *handler, const QmlSignature *signature, QmlProblem *problem)
+/* Whether a background worker can be the role; *problem tells why not. */
+bool
+qml_handler_role_usable(Oid role, QmlProblem *problem)
 {
-	char *role = GetUserNameFromId(handler->run_as, true);
+	char *name = GetUserNameFromId(role, true);
 
 	problem->detail = NULL;
-	problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
-	if (role == NULL)
+	if (name == NULL)
 	{
 		problem->sqlerrcode = ERRCODE_UNDEFINED_OBJECT;
-		problem->message = psprintf("the role with OID %u of handler \"%s\" does not exist",
-									handler->run_as, handler->method);
+		problem->message = psprintf("the role of the handler, with OID %u, does not exist", role);
 		return false;
 	}
-	if (!may_log_in(handler->run_as))
+	if (!may_log_in(role))
 	{
 		problem->sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
-		problem->message = psprintf("role \"%s\" of handler \"%s\" is not permitted to log in",
-									role, handler->method);
+		problem->message = psprintf("the role \"%s\" of the handler is not permitted to log in",
+									name);
 		return false;
 	}
-	if (!qml_database_allows(handler->run_as))
+	if (!qml_database_allows(role))
 	{
-		problem->message = psprintf("role \"%s\" of handler \"%s\" has no privilege CONNECT on "
+		problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
+		problem->message = psprintf("the role \"%s\" of the handler has no privilege CONNECT on "
 									"the database",
-									role, handler->method);
-		return false;
-	}
-	if (!qml_function_allows(signature->function, handler->run_as))
-	{
-		problem->message = psprintf("permission denied for function %s", function_name(handler));
-		problem->detail = psprintf("Role \"%s\" of handler \"%s\" must have the privilege EXECUTE.",
-								   role, handler->method);
+									name);
 		return false;
 	}
 	return true;
+}
+
+static bool
+may_execute(const QmlHandler *handler, const QmlSignature *signature, QmlProblem *problem)
+{
+	if (qml_function_allows(signature->function, handler->run_as))
+		return true;
+	problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
+	problem->message = psprintf("permission denied for function %s", function_name(handler));
+	problem->detail = psprintf("Role \"%s\" of handler \"%s\" must have the privilege EXECUTE.",
+							   GetUserNameFromId(handler->run_as, true), handler->method);
+	return false;
 }
 
 /* Whether jobs of the handler can run; *problem tells why not. */
@@ -315,12 +331,21 @@ qml_handler_usable(const QmlHandler *handler, QmlProblem *problem)
 	const QmlSignature *signature = qml_handler_signature(handler);
 
 	if (signature)
-		return role_usable(handler, signature, problem);
+		return qml_handler_role_usable(handler->run_as, problem) &&
+			   may_execute(handler, signature, problem);
 	problem->sqlerrcode = ERRCODE_QML_HANDLER_NOT_FOUND;
 	problem->message = psprintf("function %s of handler \"%s\" cannot be called",
 								function_name(handler), handler->method);
 	problem->detail = handler->reason;
 	return false;
+}
+
+/* A job of the handler, NULL if it has none, is ready if the transaction commits. */
+void
+qml_handler_note_ready(const QmlHandler *handler)
+{
+	if (handler)
+		qml_wakeup_ready(handler->run_as);
 }
 
 /* Whether an error of this type ends a job, whatever retries it has left. */

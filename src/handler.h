@@ -33,9 +33,12 @@ typedef struct QmlProblem
 
 extern void qml_handler_init(void);
 extern const QmlHandler *qml_handler_find(const char *method);
+extern const QmlHandler *qml_handler_of(Datum method);
 extern const QmlSignature *qml_handler_signature(const QmlHandler *handler);
 extern void qml_handler_check(const QmlHandler *handler, Datum payload);
+extern bool qml_handler_role_usable(Oid role, QmlProblem *problem);
 extern bool qml_handler_usable(const QmlHandler *handler, QmlProblem *problem);
+extern void qml_handler_note_ready(const QmlHandler *handler);
 extern bool qml_handler_never_retries(const QmlHandler *handler, const char *error_type);
 extern bool qml_handler_may_be_superuser(Oid owner, Oid role);
 

@@ -337,8 +337,58 @@ qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
 		job->errors = DirectFunctionCall2(jsonb_delete_idx, job->errors, Int32GetDatum(0));
 }
 
+/* How many of the job's errors are of a type. */
+int
+qml_job_count_errors(const QmlJob *job, const char *error_type)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue entry;
+	int count = 0;
+
+	if (job->errors == (Datum) 0)
+		return 0;
+	it = JsonbIteratorInit(&DatumGetJsonbP(job->errors)->root);
+	(void) JsonbIteratorNext(&it, &entry, true);
+	while ((token = JsonbIteratorNext(&it, &entry, true)) == WJB_ELEM)
+	{
+		JsonbValue value;
+
+		if (entry.type == jbvBinary &&
+			getKeyJsonValueFromContainer(entry.val.binary.data, "error_type", strlen("error_type"),
+										 &value) &&
+			value.type == jbvString && value.val.string.len == (int) strlen(error_type) &&
+			memcmp(value.val.string.val, error_type, strlen(error_type)) == 0)
+			count++;
+	}
+	return count;
+}
+
 char *
 qml_job_id_string(const pg_uuid_t *id)
 {
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id)));
+}
+
+static Datum
+copy_value(Datum value)
+{
+	return value == (Datum) 0 ? value : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+}
+
+/* Copies a job with its values into the current memory context. */
+void
+qml_job_copy(const QmlJob *job, QmlJob *copy)
+{
+	*copy = *job;
+	copy->worker = copy_value(job->worker);
+	copy->server = copy_value(job->server);
+	copy->method = copy_value(job->method);
+	copy->job_type = copy_value(job->job_type);
+	copy->metadata = copy_value(job->metadata);
+	copy->progress = copy_value(job->progress);
+	copy->errors = copy_value(job->errors);
+	copy->reason = copy_value(job->reason);
+	copy->payload = copy_value(job->payload);
+	copy->result = copy_value(job->result);
 }

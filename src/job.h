@@ -45,6 +45,9 @@ typedef struct QmlJob
 	Datum result;
 } QmlJob;
 
+/* Type of the error of an attempt that the whole server ended with. */
+#define QML_SERVER_DOWN "server_down"
+
 /* One failed attempt, for `errors`. */
 typedef struct QmlJobError
 {
@@ -60,7 +63,9 @@ extern void qml_job_to_history(const QmlJob *job, TupleTableSlot *slot);
 extern Datum qml_job_to_row(const QmlJob *job, bool contents);
 extern QmlState qml_job_live_state(TupleTableSlot *slot);
 
+extern void qml_job_copy(const QmlJob *job, QmlJob *copy);
 extern void qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at);
+extern int qml_job_count_errors(const QmlJob *job, const char *error_type);
 extern char *qml_job_id_string(const pg_uuid_t *id);
 
 #endif

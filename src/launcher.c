@@ -43,8 +43,8 @@
 #include "compat.h"
 #include "guc.h"
 #include "launcher.h"
+#include "pool.h"
 #include "process.h"
-#include "scheduler.h"
 #include "shmem.h"
 
 extern PGDLLEXPORT void qml_launcher_main(Datum arg);
@@ -53,6 +53,7 @@ extern PGDLLEXPORT void qml_launcher_main(Datum arg);
 #define RESTART_SECONDS		 1
 #define LOOK_INTERVAL		 10000 /* at pg_database, if it changed */
 #define RETRY_SLOT			 2000  /* when there is no free slot */
+#define RETRY_WORKER		 200   /* when another one has to leave first */
 #define RETRY_TERMINATED	 1000
 #define MAX_TERMINATED		 4000
 #define RETRY_MADE_WAY		 2000
@@ -219,6 +220,7 @@ decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
 			database->role = InvalidOid;
 			database->next = NEXT_NOTHING;
 			break;
+		case QML_ENDED_IDLE: /* not a scheduler's */
 		case QML_ENDED_DISABLED:
 			database->not_before = now;
 			break;
@@ -280,59 +282,77 @@ end_stuck(QmlSlot *slot, Started *process, int64 now)
 	process->stuck = kill(slot->pid, SIGTERM) == 0;
 }
 
+/* A slot as it was seen. */
+typedef struct Seen
+{
+	QmlSlotState state;
+	QmlKind kind;
+	Oid database;
+	Oid role;
+	QmlOutcome outcome;
+} Seen;
+
+/* Looks at a slot, and takes it back if its process ended. */
+static void
+see_slot(int number, int64 now, Seen *seen)
+{
+	QmlSlot *slot = &qml_shmem->slots[number];
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	if (slot->state == QML_SLOT_STARTING && is_lost(number, now))
+	{
+		slot->state = QML_SLOT_ENDED;
+		slot->outcome = QML_ENDED_EARLY;
+	}
+	seen->state = slot->state;
+	seen->kind = slot->kind;
+	seen->database = slot->database;
+	seen->role = slot->role;
+	seen->outcome = slot->outcome;
+	if (slot->state == QML_SLOT_RUNNING && !slot->connected)
+		end_stuck(slot, &started[number], now);
+	if (slot->state == QML_SLOT_ENDED)
+	{
+		slot->state = QML_SLOT_FREE;
+		slot->database = InvalidOid;
+	}
+	LWLockRelease(qml_shmem->lock);
+
+	if (seen->state != QML_SLOT_ENDED)
+		return;
+	/* Whoever had the database to himself may have dropped it. */
+	if (started[number].stuck && seen->outcome == QML_ENDED_EARLY)
+		seen->outcome = QML_ENDED_MADE_WAY;
+	if (started[number].handle)
+		pfree(started[number].handle);
+	memset(&started[number], 0, sizeof(Started));
+}
+
 /* Takes slots back whose processes ended, and sees which databases have one. */
 static void
 look_at_slots(int64 now)
 {
 	for (int i = 0; i < qml_shmem->nslots; i++)
 	{
-		QmlSlot *slot = &qml_shmem->slots[i];
-		QmlSlotState state;
-		Oid oid;
-		Oid role;
-		QmlOutcome outcome;
 		Database *database;
+		Seen seen;
 
-		LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-		if (slot->state == QML_SLOT_STARTING && is_lost(i, now))
-		{
-			slot->state = QML_SLOT_ENDED;
-			slot->outcome = QML_ENDED_EARLY;
-		}
-		state = slot->state;
-		oid = slot->database;
-		role = slot->role;
-		outcome = slot->outcome;
-		if (state == QML_SLOT_RUNNING && !slot->connected)
-			end_stuck(slot, &started[i], now);
-		if (state == QML_SLOT_ENDED)
-		{
-			slot->state = QML_SLOT_FREE;
-			slot->database = InvalidOid;
-		}
-		LWLockRelease(qml_shmem->lock);
-
-		if (state == QML_SLOT_FREE)
+		see_slot(i, now, &seen);
+		if (seen.state == QML_SLOT_ENDED && seen.kind == QML_WORKER)
+			qml_pool_ended(seen.database, seen.role, seen.outcome, now);
+		if (seen.state == QML_SLOT_FREE || seen.kind == QML_WORKER)
 			continue;
-		database = find_database(oid);
+		database = find_database(seen.database);
 		if (database == NULL)
-			database = add_database(oid);
+			database = add_database(seen.database);
 		database->running = true;
-		if (OidIsValid(role))
+		if (OidIsValid(seen.role))
 		{
-			database->role = role;
+			database->role = seen.role;
 			database->next = NEXT_SCHEDULER;
 		}
-		if (state == QML_SLOT_ENDED)
-		{
-			/* Whoever had the database to himself may have dropped it. */
-			if (started[i].stuck && outcome == QML_ENDED_EARLY)
-				outcome = QML_ENDED_MADE_WAY;
-			if (started[i].handle)
-				pfree(started[i].handle);
-			memset(&started[i], 0, sizeof(Started));
-			decide(database, outcome, role, now);
-		}
+		if (seen.state == QML_SLOT_ENDED)
+			decide(database, seen.outcome, seen.role, now);
 	}
 }
 
@@ -380,8 +400,28 @@ answer_calls(void)
 		look_soon(lfirst(lc));
 }
 
+static void
+reset_slot(QmlSlot *slot)
+{
+	slot->pid = 0;
+	slot->connected = false;
+	slot->outcome = QML_ENDED_EARLY;
+	for (int kind = 0; kind < QML_WAKES; kind++)
+		pg_atomic_write_u64(&slot->told[kind], QML_WAKE_NEVER);
+	slot->nroles = 0;
+	slot->any_role = false;
+	slot->nlost = 0;
+	slot->any_lost = false;
+	pg_atomic_write_u32(&slot->more, 0);
+	pg_atomic_write_u32(&slot->idle, 0);
+	slot->leave = false;
+	slot->has_job = false;
+	slot->has_cancel = false;
+}
+
+/* A free slot for a process; NULL: there is none. */
 static QmlSlot *
-fill_slot(const Database *database)
+fill_slot(QmlKind kind, Oid database, Oid role)
 {
 	QmlSlot *slot = NULL;
 
@@ -391,15 +431,12 @@ fill_slot(const Database *database)
 		if (qml_shmem->slots[i].state != QML_SLOT_FREE)
 			continue;
 		slot = &qml_shmem->slots[i];
+		reset_slot(slot);
 		slot->state = QML_SLOT_STARTING;
+		slot->kind = kind;
 		slot->generation++;
-		slot->database = database->oid;
-		slot->role = database->next == NEXT_SCHEDULER ? database->role : InvalidOid;
-		slot->pid = 0;
-		slot->connected = false;
-		slot->outcome = QML_ENDED_EARLY;
-		for (int kind = 0; kind < QML_WAKES; kind++)
-			pg_atomic_write_u64(&slot->told[kind], QML_WAKE_NEVER);
+		slot->database = database;
+		slot->role = role;
 	}
 	LWLockRelease(qml_shmem->lock);
 	return slot;
@@ -414,22 +451,48 @@ free_slot(QmlSlot *slot)
 	LWLockRelease(qml_shmem->lock);
 }
 
-/* Starts what is next for a database; false when the server has no place for it. */
-static bool
-start(Database *database, int64 now)
+/* What the kinds of processes are called, and where they begin. */
+static const struct
 {
+	const char *type;
+	const char *title; /* in their names, before that of the database */
+	const char *function;
+} kinds[] = {
+	[QML_LOOK] = {"qml look", "qml scheduler", "qml_scheduler_main"},
+	[QML_SCHEDULER] = {"qml scheduler", "qml scheduler", "qml_scheduler_main"},
+	[QML_WORKER] = {"qml worker", "qml worker", "qml_worker_main"},
+};
+
+static void
+describe(const QmlSlot *slot, const char *database, BackgroundWorker *worker)
+{
+	memset(worker, 0, sizeof(*worker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = BGW_NEVER_RESTART; /* the launcher sees to it */
+	strlcpy(worker->bgw_library_name, "qml", BGW_MAXLEN);
+	strlcpy(worker->bgw_function_name, kinds[slot->kind].function, BGW_MAXLEN);
+	snprintf(worker->bgw_name, BGW_MAXLEN, "%s: %s", kinds[slot->kind].title, database);
+	strlcpy(worker->bgw_type, kinds[slot->kind].type, BGW_MAXLEN);
+	worker->bgw_main_arg = Int32GetDatum((int) (slot - qml_shmem->slots));
+	memcpy(worker->bgw_extra, &slot->generation, sizeof(slot->generation));
+	worker->bgw_notify_pid = MyProcPid;
+}
+
+/* Starts a process; false when the server has no place for it. */
+static bool
+start_process(QmlKind kind, const Database *database, Oid role, int64 now)
+{
+	QmlSlot *slot = fill_slot(kind, database->oid, role);
 	BackgroundWorker worker;
 	MemoryContext oldcontext;
-	QmlSlot *slot = fill_slot(database);
 	bool registered;
 	int number;
 
 	if (slot == NULL)
 		return false;
 	number = (int) (slot - qml_shmem->slots);
-	qml_scheduler_describe(&worker, number, slot->generation, database->name,
-						   !OidIsValid(slot->role));
-	worker.bgw_notify_pid = MyProcPid;
+	describe(slot, database->name, &worker);
 	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 	registered = RegisterDynamicBackgroundWorker(&worker, &started[number].handle);
 	MemoryContextSwitchTo(oldcontext);
@@ -440,6 +503,19 @@ start(Database *database, int64 now)
 		return false;
 	}
 	started[number].since = now;
+	return true;
+}
+
+/* Starts what is next for a database; false when the server has no place for it. */
+static bool
+start(Database *database, int64 now)
+{
+	MemoryContext oldcontext;
+	bool look = database->next != NEXT_SCHEDULER;
+
+	if (!start_process(look ? QML_LOOK : QML_SCHEDULER, database,
+					   look ? InvalidOid : database->role, now))
+		return false;
 	database->running = true;
 	database->called = false;
 	database->started = now;
@@ -462,12 +538,58 @@ count_starting(int64 now)
 
 		/* A look is short: it counts until it has ended. */
 		if ((slot->state == QML_SLOT_STARTING ||
-			 (slot->state == QML_SLOT_RUNNING && !OidIsValid(slot->role))) &&
+			 (slot->state == QML_SLOT_RUNNING && slot->kind == QML_LOOK)) &&
 			now - started[i].since < SLOW_START)
 			count++;
 	}
 	LWLockRelease(qml_shmem->lock);
 	return count;
+}
+
+static void
+tell_no_place(const Database *database)
+{
+	if (qml_careful_may_log(QML_LOG_SLOTS))
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("qml launcher: no free background worker slot for database \"%s\"",
+						database->name),
+				 errhint("Increase max_worker_processes, or list fewer databases in "
+						 "qml.databases.")));
+}
+
+/* Starts workers that are wanted; returns how long to sleep until there may be more. */
+static int64
+start_workers(int64 now)
+{
+	QmlWanted *wanted;
+
+	qml_pool_hear(now);
+	while ((wanted = qml_pool_next(now)) != NULL)
+	{
+		Database *database = find_database(wanted->database);
+
+		if (database == NULL || !database->listed || qml_workers == 0)
+			qml_pool_started(wanted);
+		else if (qml_shmem_count_workers(wanted->database, InvalidOid) >= qml_workers)
+		{
+			if (!qml_pool_make_room(wanted, false))
+				qml_pool_started(wanted);
+			else
+				wanted->not_before = now + RETRY_WORKER;
+		}
+		else if (start_process(QML_WORKER, database, wanted->role, now))
+			qml_pool_started(wanted);
+		else
+		{
+			tell_no_place(database);
+			if (!qml_pool_make_room(wanted, true))
+				qml_pool_started(wanted);
+			else
+				wanted->not_before = now + RETRY_WORKER;
+		}
+	}
+	return Min(LOOK_INTERVAL, qml_pool_time_left(now));
 }
 
 /* Starts what may start now; returns how long to sleep until there may be more. */
@@ -496,13 +618,7 @@ start_all(int64 now)
 			break;
 		if (!start(database, now))
 		{
-			if (qml_careful_may_log(QML_LOG_SLOTS))
-				ereport(LOG,
-						(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-						 errmsg("qml launcher: no free background worker slot for database \"%s\"",
-								database->name),
-						 errhint("Increase max_worker_processes, or list fewer databases in "
-								 "qml.databases.")));
+			tell_no_place(database);
 			sleep = Min(sleep, RETRY_SLOT);
 			break;
 		}
@@ -523,6 +639,7 @@ static int64
 work(void)
 {
 	int64 now = qml_process_monotonic();
+	int64 sleep;
 
 	AcceptInvalidationMessages();
 	look_at_slots(now);
@@ -531,7 +648,8 @@ work(void)
 	answer_calls();
 	if (databases_changed)
 		list_databases();
-	return start_all(now);
+	sleep = start_all(now);
+	return Min(sleep, start_workers(now));
 }
 
 static void

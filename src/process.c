@@ -41,11 +41,7 @@
  * Settings that would change what qml's own work means.  The owner of a database
  * may set them for it, and for a role its members' owner: they must not get here.
  */
-static const struct
-{
-	const char *name;
-	const char *value;
-} pinned[] = {
+static const QmlSetting pinned[] = {
 	{"search_path", "pg_catalog, pg_temp"},
 	{"row_security", "on"},
 	{"default_transaction_isolation", "read committed"},
@@ -84,12 +80,18 @@ qml_process_start(void)
 	ConfigReloadPending = true;
 }
 
+void
+qml_process_pin(const QmlSetting *settings, int count)
+{
+	for (int i = 0; i < count; i++)
+		SetConfigOption(settings[i].name, settings[i].value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
 /* After connecting. */
 void
 qml_process_pin_settings(void)
 {
-	for (int i = 0; i < (int) lengthof(pinned); i++)
-		SetConfigOption(pinned[i].name, pinned[i].value, PGC_SUSET, PGC_S_OVERRIDE);
+	qml_process_pin(pinned, lengthof(pinned));
 }
 
 /* Begins a transaction with a snapshot and a time limit. */

@@ -9,7 +9,15 @@
 
 #include "careful.h"
 
+/* A setting that nobody may change for a process. */
+typedef struct QmlSetting
+{
+	const char *name;
+	const char *value;
+} QmlSetting;
+
 extern void qml_process_start(void);
+extern void qml_process_pin(const QmlSetting *settings, int count);
 extern void qml_process_pin_settings(void);
 extern void qml_process_begin(const char *activity);
 extern void qml_process_commit(void);

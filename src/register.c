@@ -136,6 +136,7 @@ qml_register_handler(const char *method, Oid function, Jsonb *options)
 	/* As it will be found: who may run it, and that the names lead back to it. */
 	CommandCounterIncrement();
 	handler = qml_handler_find(method);
+	qml_handler_note_ready(handler);
 	if (!qml_handler_usable(handler, &problem))
 		ereport(ERROR,
 				(errcode(problem.sqlerrcode), errmsg("%s", problem.message),

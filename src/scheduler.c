@@ -25,15 +25,8 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_database.h"
-#include "catalog/pg_extension.h"
-#include "commands/dbcommands.h"
-#include "commands/extension.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "storage/ipc.h"
-#include "storage/lock.h"
-#include "storage/lwlock.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
@@ -42,11 +35,12 @@
 #include "compat.h"
 #include "fault.h"
 #include "guc.h"
+#include "guest.h"
 #include "maintain.h"
 #include "process.h"
-#include "scheduler.h"
 #include "server.h"
 #include "shmem.h"
+#include "staff.h"
 #include "sweep.h"
 #include "tick.h"
 #include "wakeup.h"
@@ -86,154 +80,13 @@ typedef struct Step
 	int64 last;							   /* run began, milliseconds */
 	int64 not_before;					   /* after an error, or to save time */
 	int failures;						   /* in a row */
+	int64 looked;						   /* at all there is, milliseconds */
 } Step;
 
 static QmlSlot *slot;
-static uint32 generation;
-static QmlOutcome outcome = QML_ENDED_EARLY; /* if the process ended now */
-static bool extension_checked;				 /* in this transaction, and found good */
-static int64 round_began;					 /* one time for all steps: they wake together */
+static int64 round_began; /* one time for all steps: they wake together */
 
-/* ----- the process and its slot ----- */
-
-/* Runs on every exit. */
-static void
-leave_slot(int code, Datum arg)
-{
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	if (slot->generation == generation)
-	{
-		pg_atomic_write_u32(&slot->process, 0);
-		slot->state = QML_SLOT_ENDED;
-		slot->outcome = outcome;
-	}
-	LWLockRelease(qml_shmem->lock);
-	qml_shmem_set_latch(&qml_shmem->launcher);
-}
-
-/* Takes the slot that the launcher prepared; exits if it is no longer meant. */
-static void
-take_slot(int number)
-{
-	bool mine;
-
-	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
-	slot = &qml_shmem->slots[number];
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	mine = slot->state == QML_SLOT_STARTING && slot->generation == generation;
-	if (mine)
-	{
-		slot->state = QML_SLOT_RUNNING;
-		slot->pid = MyProcPid;
-		slot->started_at = GetCurrentTimestamp();
-		pg_atomic_write_u64(&slot->heartbeat_at, (uint64) slot->started_at);
-		pg_atomic_write_u64(&slot->asleep_until, 0);
-	}
-	LWLockRelease(qml_shmem->lock);
-	if (!mine)
-		proc_exit(0);
-	before_shmem_exit(leave_slot, (Datum) 0);
-	/* Others may start now. */
-	qml_shmem_set_latch(&qml_shmem->launcher);
-}
-
-/* Until now it may have waited for somebody who has the database to himself. */
-static void
-note_connected(void)
-{
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	slot->connected = true;
-	LWLockRelease(qml_shmem->lock);
-	outcome = QML_ENDED_TERMINATED;
-}
-
-static void
-leave(QmlOutcome why)
-{
-	outcome = why;
-	proc_exit(0);
-}
-
-/* ----- the database ----- */
-
-/*
- * Leaves if somebody wants the database for himself: its lock conflicts with those
- * of DROP, RENAME, SET TABLESPACE and of being copied.
- */
-static void
-make_way(void)
-{
-	LOCKTAG tag;
-
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
-	if (LockAcquire(&tag, RowExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-		leave(QML_ENDED_MADE_WAY);
-	LockRelease(&tag, RowExclusiveLock, true);
-}
-
-static void
-leave_if_disabled(void)
-{
-	/* The launcher knows the name; it is the one that the process shows. */
-	if (!qml_enabled ||
-		!qml_process_works_database(MyBgworkerEntry->bgw_name + strlen(QML_SCHEDULER_NAME)))
-		leave(QML_ENDED_DISABLED);
-}
-
-static void
-set_role(Oid role)
-{
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	slot->role = role;
-	LWLockRelease(qml_shmem->lock);
-}
-
-/* In a transaction: leaves if this is not the place to work, or not the role. */
-static void
-check_extension(void)
-{
-	Oid extension = get_extension_oid("qml", true);
-
-	extension_checked = false;
-	if (!OidIsValid(extension))
-		leave(QML_ENDED_NO_EXTENSION);
-	/*
-	 * Held to the end of the transaction.  Whoever drops it waits for that before
-	 * he locks anything else, so that there is no deadlock; if he is there already,
-	 * or was before it was held, he has precedence.
-	 */
-	if (!qml_catalog_try_lock(ExtensionRelationId, extension, 0, AccessShareLock) ||
-		get_extension_oid("qml", true) != extension)
-		leave(QML_ENDED_MADE_WAY);
-	if (!qml_catalog()->adopted)
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the jobs in database \"%s\" are a copy from another one and are not "
-						"worked",
-						get_database_name(MyDatabaseId)),
-				 errhint("Call qml_adopt() to let this copy work.")));
-		leave(QML_ENDED_COPY);
-	}
-	if (OidIsValid(slot->role) && slot->role != qml_catalog()->owner)
-	{
-		set_role(qml_catalog()->owner);
-		leave(QML_ENDED_FOUND);
-	}
-	extension_checked = true;
-}
-
-static void
-leave_if_dropped(void)
-{
-	bool dropped;
-
-	qml_process_begin("looking for the extension");
-	dropped = !OidIsValid(get_extension_oid("qml", true));
-	qml_process_commit();
-	if (dropped)
-		leave(QML_ENDED_NO_EXTENSION);
-}
+/* ----- looking ----- */
 
 /* The server lets no background process be a role that may not log in, or not here. */
 static void
@@ -263,25 +116,34 @@ check_login(Oid role)
 static void
 look_around(void)
 {
-	outcome = QML_ENDED_FAILED;
 	PG_TRY();
 	{
 		qml_process_begin("looking for the extension");
-		check_extension();
+		qml_guest_check_extension();
 		check_login(qml_catalog()->owner);
-		set_role(qml_catalog()->owner);
+		qml_guest_set_role(qml_catalog()->owner);
 		qml_process_commit();
 	}
 	PG_CATCH();
 	{
 		qml_process_tell("qml scheduler", QML_LOG_PROCESS, qml_process_undo());
-		proc_exit(0);
+		qml_guest_leave(QML_ENDED_FAILED);
 	}
 	PG_END_TRY();
-	leave(QML_ENDED_FOUND);
+	qml_guest_leave(QML_ENDED_FOUND);
 }
 
 /* ----- the steps ----- */
+
+/*
+ * Milliseconds from now to the next multiple of an interval after `last`: what is
+ * done at intervals is done together, in one wake-up.
+ */
+static int64
+next_multiple(int64 last, int64 interval, int64 now)
+{
+	return last == NEVER ? 0 : (last / interval + 1) * interval - now;
+}
 
 static TimestampTz
 promote(Step *step)
@@ -306,6 +168,36 @@ reclaim(Step *step)
 	step->not_before = begun +
 					   Max(PROBE_INTERVAL, (qml_process_monotonic() - begun) * RECLAIM_SHARE);
 	return next;
+}
+
+/* Jobs whose session is gone, as far as it told which; the next reclaim sees to all. */
+static TimestampTz
+take_back(Step *step)
+{
+	pg_uuid_t jobs[QML_MAX_LOST];
+	bool any;
+	int count = qml_staff_take_lost(slot, jobs, &any);
+
+	if (count > 0)
+		(void) qml_sweep_reclaim_ids(jobs, count);
+	if (any)
+		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
+	return QML_NO_TIME;
+}
+
+/* Looking at all ready jobs is dear: only at intervals. */
+static TimestampTz
+serve_roles(Step *step)
+{
+	bool look = step->looked == NEVER ||
+				next_multiple(step->looked, step->interval(), round_began) <= 0;
+
+	if (qml_workers == 0)
+		return QML_NO_TIME;
+	if (look)
+		step->looked = round_began;
+	qml_staff_serve(slot, look);
+	return QML_NO_TIME;
 }
 
 static TimestampTz
@@ -400,6 +292,18 @@ static Step steps[] = {
 	 .wake = QML_WAKE_LEASE,
 	 .interval = lease_interval,
 	 .run = reclaim},
+	{.activity = "taking jobs of lost sessions back",
+	 .name = "qml scheduler: taking jobs of lost sessions back",
+	 .enabled = &qml_scheduler_enabled,
+	 .wake = QML_WAKE_SESSION,
+	 .interval = lease_interval,
+	 .run = take_back},
+	{.activity = "asking for workers",
+	 .name = "qml scheduler: asking for workers",
+	 .enabled = &qml_enabled,
+	 .wake = QML_WAKE_WORK,
+	 .interval = lease_interval,
+	 .run = serve_roles},
 	{.activity = "looking for dead servers",
 	 .name = "qml scheduler: looking for dead servers",
 	 .enabled = &qml_scheduler_enabled,
@@ -435,16 +339,6 @@ hear(Step *step)
 		step->due = told;
 }
 
-/*
- * Milliseconds from now to the next multiple of an interval after `last`: what is
- * done at intervals is done together, in one wake-up.
- */
-static int64
-next_multiple(int64 last, int64 interval, int64 now)
-{
-	return last == NEVER ? 0 : (last / interval + 1) * interval - now;
-}
-
 /* Milliseconds until a step wants to run. */
 static int64
 time_left(const Step *step)
@@ -466,7 +360,7 @@ run_step(Step *step)
 	PG_TRY();
 	{
 		qml_process_begin(step->activity);
-		check_extension();
+		qml_guest_check_extension();
 		step->due = step->run(step);
 		qml_process_commit();
 		step->failures = 0;
@@ -475,8 +369,9 @@ run_step(Step *step)
 	{
 		ErrorData *error = qml_process_undo();
 		/* What is wrong with the extension is told once, not by each step. */
-		QmlLogKind kind = extension_checked ? (QmlLogKind) (QML_LOG_STEP + (step - steps)) :
-											  QML_LOG_PROCESS;
+		QmlLogKind kind = qml_guest_found_extension() ?
+							  (QmlLogKind) (QML_LOG_STEP + (step - steps)) :
+							  QML_LOG_PROCESS;
 
 		step->failures++;
 		/* It still has to be done. */
@@ -484,7 +379,7 @@ run_step(Step *step)
 		step->not_before = step->last +
 						   Min(INT64CONST(1000) << Min(step->failures - 1, 10), MAX_STEP_BACKOFF);
 		/* What was dropped under its hands is no error. */
-		leave_if_dropped();
+		qml_guest_leave_if_dropped();
 		qml_process_tell(step->name, kind, error);
 	}
 	PG_END_TRY();
@@ -549,10 +444,10 @@ work(void)
 		hear(step);
 		if (*step->enabled && time_left(step) <= 0)
 		{
-			make_way();
+			qml_guest_make_way();
 			run_step(step);
 			qml_process_handle_signals();
-			leave_if_disabled();
+			qml_guest_leave_if_disabled();
 		}
 	}
 	/* First say how long, then see what was told meanwhile: see wakeup.c. */
@@ -586,8 +481,8 @@ run(MemoryContext context)
 		int64 sleep;
 
 		qml_process_handle_signals();
-		leave_if_disabled();
-		make_way();
+		qml_guest_leave_if_disabled();
+		qml_guest_make_way();
 		sleep = work();
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
@@ -603,7 +498,10 @@ schedule(void)
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "qml scheduler",
 												  ALLOCSET_DEFAULT_SIZES);
 	FOREACH_STEP(step)
+	{
 		step->last = NEVER;
+		step->looked = NEVER;
+	}
 	for (;;)
 	{
 		PG_TRY();
@@ -625,36 +523,11 @@ schedule(void)
 void
 qml_scheduler_main(Datum arg)
 {
-	Oid role;
-
 	qml_process_start();
-	take_slot(DatumGetInt32(arg));
-	role = slot->role;
-	BackgroundWorkerInitializeConnectionByOid(slot->database, role, 0);
+	slot = qml_guest_enter(DatumGetInt32(arg), "qml scheduler");
 	qml_process_pin_settings();
-	note_connected();
-	pgstat_report_appname("qml scheduler");
-	if (!OidIsValid(role))
+	if (slot->kind == QML_LOOK)
 		look_around();
-	pg_atomic_write_u32(&slot->process, qml_shmem_my_process());
-	ereport(LOG, (errmsg("qml scheduler started in database \"%s\"",
-						 MyBgworkerEntry->bgw_name + strlen(QML_SCHEDULER_NAME))));
+	qml_guest_appear();
 	schedule();
-}
-
-/* Describes the process to start; without a role in its slot it only looks. */
-void
-qml_scheduler_describe(BackgroundWorker *worker, int number, uint32 slot_generation,
-					   const char *database, bool look)
-{
-	memset(worker, 0, sizeof(*worker));
-	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker->bgw_restart_time = BGW_NEVER_RESTART; /* the launcher sees to it */
-	strlcpy(worker->bgw_library_name, "qml", BGW_MAXLEN);
-	strlcpy(worker->bgw_function_name, "qml_scheduler_main", BGW_MAXLEN);
-	snprintf(worker->bgw_name, BGW_MAXLEN, "%s%s", QML_SCHEDULER_NAME, database);
-	strlcpy(worker->bgw_type, look ? "qml look" : "qml scheduler", BGW_MAXLEN);
-	worker->bgw_main_arg = Int32GetDatum(number);
-	memcpy(worker->bgw_extra, &slot_generation, sizeof(slot_generation));
 }

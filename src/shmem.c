@@ -24,20 +24,43 @@ QmlShmem *qml_shmem = NULL;
 static QmlRequestHook previous_request = NULL;
 static shmem_startup_hook_type previous_startup = NULL;
 
+/* The slots, and behind them the sessions. */
+static Size
+slots_size(void)
+{
+	return MAXALIGN(
+		add_size(offsetof(QmlShmem, slots), mul_size(max_worker_processes, sizeof(QmlSlot))));
+}
+
 static Size
 shmem_size(void)
 {
-	return add_size(offsetof(QmlShmem, slots), mul_size(max_worker_processes, sizeof(QmlSlot)));
+	return add_size(slots_size(), mul_size(qml_max_backends(), sizeof(pg_atomic_uint32)));
 }
 
 static void
 init_slot(QmlSlot *slot)
 {
+	SpinLockInit(&slot->mutex);
+	pg_atomic_init_u32(&slot->more, 0);
+	pg_atomic_init_u32(&slot->idle, 0);
 	pg_atomic_init_u32(&slot->process, 0);
 	pg_atomic_init_u64(&slot->heartbeat_at, 0);
 	pg_atomic_init_u64(&slot->asleep_until, 0);
 	for (int i = 0; i < QML_WAKES; i++)
 		pg_atomic_init_u64(&slot->told[i], QML_WAKE_NEVER);
+}
+
+static void
+init_sessions(void)
+{
+	if (!pg_strong_random(&qml_shmem->boot, sizeof(qml_shmem->boot)))
+		elog(FATAL, "could not generate random values");
+	pg_atomic_init_u32(&qml_shmem->next_token, 0);
+	qml_shmem->nsessions = qml_max_backends();
+	qml_shmem->sessions = (pg_atomic_uint32 *) ((char *) qml_shmem + slots_size());
+	for (int i = 0; i < qml_shmem->nsessions; i++)
+		pg_atomic_init_u32(&qml_shmem->sessions[i], 0);
 }
 
 static void
@@ -58,6 +81,7 @@ startup(void)
 		qml_shmem->nslots = max_worker_processes;
 		for (int i = 0; i < qml_shmem->nslots; i++)
 			init_slot(&qml_shmem->slots[i]);
+		init_sessions();
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -81,21 +105,58 @@ qml_shmem_init(void)
 }
 
 /*
- * The slot of a database whose scheduler is at work; NULL when there is none.
+ * The slot of a database's scheduler that is at work; NULL when there is none.
  * Read without the lock: a slot that changes hands meanwhile costs somebody a
  * needless wake-up.
  */
 QmlSlot *
-qml_shmem_slot(Oid database)
+qml_shmem_scheduler(Oid database)
 {
 	for (int i = 0; qml_shmem && i < qml_shmem->nslots; i++)
 	{
 		QmlSlot *slot = &qml_shmem->slots[i];
 
-		if (slot->database == database && pg_atomic_read_u32(&slot->process) != 0)
+		if (slot->kind == QML_SCHEDULER && slot->database == database &&
+			pg_atomic_read_u32(&slot->process) != 0)
 			return slot;
 	}
 	return NULL;
+}
+
+/* Workers of a database, of one role or, with InvalidOid, of all; as above. */
+int
+qml_shmem_count_workers(Oid database, Oid role)
+{
+	int count = 0;
+
+	for (int i = 0; qml_shmem && i < qml_shmem->nslots; i++)
+	{
+		QmlSlot *slot = &qml_shmem->slots[i];
+
+		if (slot->kind == QML_WORKER && slot->database == database &&
+			(slot->state == QML_SLOT_STARTING || slot->state == QML_SLOT_RUNNING) &&
+			(!OidIsValid(role) || slot->role == role))
+			count++;
+	}
+	return count;
+}
+
+/* Asks the launcher for one more worker; one that is asked for already is so once. */
+void
+qml_shmem_request(Oid database, Oid role)
+{
+	bool found = false;
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < qml_shmem->nrequests && !found; i++)
+		found = qml_shmem->requests[i].database == database && qml_shmem->requests[i].role == role;
+	if (!found && qml_shmem->nrequests < QML_MAX_REQUESTS)
+	{
+		qml_shmem->requests[qml_shmem->nrequests].database = database;
+		qml_shmem->requests[qml_shmem->nrequests++].role = role;
+	}
+	LWLockRelease(qml_shmem->lock);
+	qml_shmem_set_latch(&qml_shmem->launcher);
 }
 
 /* Wakes a process, if it is there; one that has its place by now wakes in vain. */

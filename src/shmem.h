@@ -11,7 +11,9 @@
 
 #include "port/atomics.h"
 #include "storage/lwlock.h"
+#include "storage/spin.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 /* A slot goes round: free, starting, running, ended. */
 typedef enum QmlSlotState
@@ -31,9 +33,18 @@ typedef enum QmlOutcome
 	QML_ENDED_NO_EXTENSION, /* nothing to do here */
 	QML_ENDED_FOUND,		/* looked, and found the extension of slot->role */
 	QML_ENDED_COPY,			/* not adopted */
+	QML_ENDED_IDLE,			/* a worker without work */
 	QML_ENDED_MADE_WAY,		/* somebody wants the database for himself */
 	QML_ENDED_DISABLED		/* by a setting */
 } QmlOutcome;
+
+/* What a process does that has a slot. */
+typedef enum QmlKind
+{
+	QML_LOOK = 0, /* finds out who owns the extension */
+	QML_SCHEDULER,
+	QML_WORKER
+} QmlKind;
 
 /* What a sleeping scheduler may have to be woken for. */
 typedef enum QmlWake
@@ -41,8 +52,14 @@ typedef enum QmlWake
 	QML_WAKE_DUE = 0,	/* a scheduled or awaiting_retry job */
 	QML_WAKE_LEASE,		/* the end of a lease */
 	QML_WAKE_RECURRING, /* a recurring job */
+	QML_WAKE_WORK,		/* ready jobs, and no worker that is free */
+	QML_WAKE_SESSION,	/* a session that held jobs is gone */
 	QML_WAKES
 } QmlWake;
+
+/* Roles, or jobs, that a scheduler is told of by name; more are "some". */
+#define QML_MAX_ROLES 16
+#define QML_MAX_LOST  128
 
 /* No time: later than all. */
 #define QML_WAKE_NEVER PG_INT64_MAX
@@ -55,9 +72,10 @@ typedef enum QmlWake
 typedef struct QmlSlot
 {
 	QmlSlotState state;
+	QmlKind kind;
 	uint32 generation; /* only grows */
 	Oid database;
-	Oid role; /* to connect as; InvalidOid: look who owns the extension */
+	Oid role; /* to connect as; of one that looks: what it found */
 	int pid;
 	bool connected; /* to its database */
 	QmlOutcome outcome;
@@ -69,10 +87,30 @@ typedef struct QmlSlot
 	pg_atomic_uint64 asleep_until; /* TimestampTz; 0: awake */
 
 	/*
-	 * The earliest time told since the scheduler looked last, TimestampTz; lowered
-	 * by whoever commits, taken by the scheduler.
+	 * Of a scheduler.  The earliest time told since it looked last, TimestampTz;
+	 * lowered by whoever commits, taken by the scheduler.
 	 */
 	pg_atomic_uint64 told[QML_WAKES];
+
+	/* Under the lock: added by whoever tells, taken by the scheduler. */
+	int nroles;	   /* that have work, and no worker that is free */
+	bool any_role; /* more than fit, or not known which */
+	Oid roles[QML_MAX_ROLES];
+	int nlost;	   /* jobs whose session is gone */
+	bool any_lost; /* more than fit */
+	pg_uuid_t lost[QML_MAX_LOST];
+
+	/* Of a worker: `more` is set by whoever has work for it, `idle` taken back. */
+	pg_atomic_uint32 more;
+	pg_atomic_uint32 idle;
+	volatile bool leave; /* by the launcher: after this job */
+
+	/* Under the mutex: what it is doing, and what it shall no longer do. */
+	slock_t mutex;
+	bool has_job;
+	bool has_cancel;
+	pg_uuid_t job;	  /* by the worker */
+	pg_uuid_t cancel; /* by whoever deletes it */
 } QmlSlot;
 
 /*
@@ -87,6 +125,15 @@ typedef struct QmlPrepared
 } QmlPrepared;
 
 #define QML_MAX_PREPARED 128
+
+/* A role that a scheduler wants one more worker for. */
+typedef struct QmlRequest
+{
+	Oid database;
+	Oid role;
+} QmlRequest;
+
+#define QML_MAX_REQUESTS 64
 
 /* Databases that somebody asks the launcher to look at. */
 #define QML_MAX_CALLS 64
@@ -105,6 +152,19 @@ typedef struct QmlShmem
 	QmlPrepared prepared[QML_MAX_PREPARED];
 	TimestampTz unknown_told; /* when a transaction not in there was told of last */
 
+	/* Under the lock: by schedulers, and taken by the launcher. */
+	int nrequests;
+	QmlRequest requests[QML_MAX_REQUESTS];
+
+	/*
+	 * Sessions that hold jobs, by the number of their PGPROC: a token, 0 for none;
+	 * written by the session.  `boot` tells one start of the server from others.
+	 */
+	uint32 boot;
+	pg_atomic_uint32 next_token;
+	int nsessions; /* fixed at start */
+	pg_atomic_uint32 *sessions;
+
 	int nslots; /* fixed at start */
 	QmlSlot slots[FLEXIBLE_ARRAY_MEMBER];
 } QmlShmem;
@@ -112,7 +172,9 @@ typedef struct QmlShmem
 extern QmlShmem *qml_shmem;
 
 extern void qml_shmem_init(void);
-extern QmlSlot *qml_shmem_slot(Oid database);
+extern QmlSlot *qml_shmem_scheduler(Oid database);
+extern void qml_shmem_request(Oid database, Oid role);
+extern int qml_shmem_count_workers(Oid database, Oid role);
 extern void qml_shmem_set_latch(pg_atomic_uint32 *process);
 extern uint32 qml_shmem_my_process(void);
 

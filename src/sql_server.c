@@ -96,7 +96,7 @@ copy_backgrounds(Background *backgrounds)
 		QmlSlot *slot = &qml_shmem->slots[i];
 
 		if (slot->state != QML_SLOT_RUNNING || slot->database != MyDatabaseId ||
-			!OidIsValid(slot->role))
+			slot->kind == QML_LOOK)
 			continue;
 		backgrounds[count].pid = slot->pid;
 		backgrounds[count].started_at = slot->started_at;

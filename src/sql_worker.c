@@ -17,6 +17,7 @@
 #include "finish.h"
 #include "qml.h"
 #include "rows.h"
+#include "session.h"
 
 QML_FUNCTION(qml_fetch);
 QML_FUNCTION(qml_heartbeat);
@@ -48,6 +49,31 @@ read_worker(FunctionCallInfo fcinfo, int arg)
 	return worker;
 }
 
+/* Microseconds; a lease of 0 binds the claim to the session. */
+static int64
+read_lease(FunctionCallInfo fcinfo, int arg)
+{
+	if (PG_ARGISNULL(arg))
+		return QML_LEASE_OF_QUEUE;
+	if (qml_interval_usecs(PG_GETARG_INTERVAL_P(arg)) != 0)
+		return qml_args_duration(fcinfo, arg, "lease");
+	if (!qml_session_can_hold())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a claim can be bound to its session only if qml is preloaded"),
+				 errhint("Add qml to shared_preload_libraries, or give a lease that is longer "
+						 "than 0.")));
+	return QML_NO_LEASE;
+}
+
+static void
+take(const QmlJob *job, void *arg)
+{
+	QmlRows *rows = arg;
+
+	rows->values[rows->count++] = qml_job_to_row(job, true);
+}
+
 static QmlRows *
 fetch(FunctionCallInfo fcinfo)
 {
@@ -57,9 +83,13 @@ fetch(FunctionCallInfo fcinfo)
 
 	claim.queues = qml_args_queues(fcinfo, 1, "queues", &claim.nqueues);
 	claim.batch = qml_args_int(fcinfo, 2, "batch", 1, QML_MAX_BATCH);
-	claim.lease = qml_args_duration(fcinfo, 3, "lease");
+	claim.lease = read_lease(fcinfo, 3);
+	if (claim.lease == QML_NO_LEASE)
+		claim.server = CStringGetTextDatum(qml_session_id());
 	rows = qml_rows_alloc(claim.batch);
-	rows->count = qml_claim_batch(&claim, rows->values);
+	claim.take = take;
+	claim.arg = rows;
+	(void) qml_claim_batch(&claim);
 	return rows;
 }
 

@@ -27,14 +27,22 @@
 #include "catalog.h"
 #include "compat.h"
 #include "fault.h"
+#include "session.h"
 #include "sweep.h"
 #include "transition.h"
+
+/* Attempts that a server may go down under. */
+#define MAX_SERVERS_DOWN 3
 
 typedef struct Pass
 {
 	bool (*wanted)(struct Pass *pass, TupleTableSlot *slot);
 	void (*change)(struct Pass *pass, QmlJob *job);
 	const char *server; /* whose jobs, or NULL */
+	Oid role;			/* whose handlers' jobs */
+	const QmlProblem *problem;
+	const pg_uuid_t *ids; /* which jobs */
+	int nids;
 	int max;
 	TimestampTz now;
 	bool carefully; /* each job by itself */
@@ -184,6 +192,31 @@ pass_over_all(void *arg)
 	qml_writer_close(&pass->writer);
 }
 
+/* Goes through jobs by their ids, for those that are wanted. */
+static void
+pass_over_ids(void *arg)
+{
+	Pass *pass = arg;
+	Relation pkey;
+	IndexScanDesc scan;
+	ScanKeyData key;
+
+	start_pass(pass);
+	pkey = index_open(qml_catalog()->live_pkey, RowExclusiveLock);
+	scan = qml_index_beginscan(pass->writer.live.rel, pkey, qml_writer_snapshot(&pass->writer), 1);
+	for (int i = 0; i < pass->nids; i++)
+	{
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&pass->ids[i]));
+		index_rescan(scan, &key, 1, NULL, 0);
+		if (index_getnext_slot(scan, ForwardScanDirection, pass->writer.live.slot) &&
+			pass->wanted(pass, pass->writer.live.slot))
+			visit(pass);
+	}
+	index_endscan(scan);
+	index_close(pkey, NoLock);
+	qml_writer_close(&pass->writer);
+}
+
 static int
 run_pass(Pass *pass, void (*go)(void *arg))
 {
@@ -224,6 +257,20 @@ qml_sweep_promote(int max, TimestampTz *as_of)
 	return pass.count;
 }
 
+/* Whether the session that a claim is bound to is no longer there. */
+static bool
+session_is_gone(Pass *pass, TupleTableSlot *slot)
+{
+	bool isnull;
+	Datum value = slot_getattr(slot, LIVE_SERVER, &isnull);
+	text *server;
+
+	if (isnull || qml_job_live_state(slot) != QML_PROCESSING)
+		return false;
+	server = DatumGetTextPP(value);
+	return qml_session_is_gone(VARDATA_ANY(server), VARSIZE_ANY_EXHDR(server));
+}
+
 static bool
 lease_is_over(Pass *pass, TupleTableSlot *slot)
 {
@@ -231,32 +278,109 @@ lease_is_over(Pass *pass, TupleTableSlot *slot)
 	TimestampTz lease = DatumGetTimestampTz(slot_getattr(slot, LIVE_LEASE_EXPIRES_AT, &isnull));
 
 	if (isnull)
-		return false;
+		return session_is_gone(pass, slot);
 	if (lease > pass->now && (pass->next_lease == QML_NO_TIME || lease < pass->next_lease))
 		pass->next_lease = lease;
 	return lease <= pass->now;
 }
 
+/*
+ * A job whose server went down thrice under it is taken for the cause: it must not
+ * do so for ever.
+ */
 static void
-lose_lease(Pass *pass, QmlJob *job)
+lose_with_session(QmlJob *job, TimestampTz now)
 {
-	qml_transition_lose(job, "lease expired", "lease_expired", pass->now);
+	char *server = TextDatumGetCString(job->server);
+
+	if (!qml_session_went_with_server(server))
+		qml_transition_lose(job, "session is gone", "session_gone", now);
+	else if (qml_job_count_errors(job, QML_SERVER_DOWN) < MAX_SERVERS_DOWN - 1)
+		qml_transition_lose(job, "server went down", QML_SERVER_DOWN, now);
+	else
+		qml_transition_give_up(job, "server went down under each of several attempts",
+							   QML_SERVER_DOWN, now);
+}
+
+static void
+lose_claim(Pass *pass, QmlJob *job)
+{
+	if (job->lease_expires_at != QML_NO_TIME)
+		qml_transition_lose(job, "lease expired", "lease_expired", pass->now);
+	else
+		lose_with_session(job, pass->now);
 }
 
 /*
- * Takes back up to max jobs whose lease is over; returns how many.  *next becomes
- * the earliest end of another lease, or QML_NO_TIME, if fewer than max were taken.
+ * Takes back up to max jobs whose lease is over, or whose session is gone; returns
+ * how many.  *next becomes the earliest end of another lease, or QML_NO_TIME, if
+ * fewer than max were taken.
  */
 int
 qml_sweep_reclaim(int max, TimestampTz *next)
 {
-	Pass pass = {.wanted = lease_is_over, .change = lose_lease, .max = max};
+	Pass pass = {.wanted = lease_is_over, .change = lose_claim, .max = max};
 
 	(void) qml_catalog_to_work();
 	(void) run_pass(&pass, pass_over_all);
 	QML_FAULT_AT_COMMIT("reclaim.before_commit");
 	*next = pass.next_lease;
 	return pass.count;
+}
+
+/* Takes back those of some jobs whose session is gone; returns how many. */
+int
+qml_sweep_reclaim_ids(const pg_uuid_t *ids, int count)
+{
+	Pass pass = {.wanted = session_is_gone, .change = lose_claim, .ids = ids, .nids = count};
+
+	(void) qml_catalog_to_work();
+	(void) run_pass(&pass, pass_over_ids);
+	QML_FAULT_AT_COMMIT("reclaim.before_commit");
+	return pass.count;
+}
+
+/* The role whose handler a job is for; InvalidOid: it has none. */
+Oid
+qml_sweep_role_of(TupleTableSlot *slot)
+{
+	bool isnull;
+	Datum method = slot_getattr(slot, LIVE_METHOD, &isnull);
+	const QmlHandler *handler = qml_handler_of(method);
+
+	return handler ? handler->run_as : InvalidOid;
+}
+
+/* Whether a ready job is for a handler of the role. */
+static bool
+is_for_role(Pass *pass, TupleTableSlot *slot)
+{
+	return qml_job_live_state(slot) == QML_ENQUEUED && qml_sweep_role_of(slot) == pass->role;
+}
+
+static void
+reject(Pass *pass, QmlJob *job)
+{
+	QmlJobError error = {.error = CStringGetTextDatum(pass->problem->message),
+						 .error_type = CStringGetTextDatum(
+							 unpack_sql_state(pass->problem->sqlerrcode))};
+
+	qml_job_add_error(job, &error, pass->now);
+	qml_transition_set(job, QML_FAILED, pass->now);
+}
+
+/* Fails the ready jobs of a role that no worker can be; returns how many. */
+int
+qml_sweep_reject(Oid role, const QmlProblem *problem)
+{
+	Pass pass = {.wanted = is_for_role,
+				 .change = reject,
+				 .max = INT_MAX,
+				 .role = role,
+				 .problem = problem};
+
+	(void) qml_catalog_to_work();
+	return run_pass(&pass, pass_over_all);
 }
 
 static bool

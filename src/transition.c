@@ -55,6 +55,9 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 						qml_state_label(from), qml_state_label(to)),
 				 errhint("qml_can_transition() tells which transitions there are.")));
 
+	/* Whoever is at it need not go on. */
+	if (from == QML_PROCESSING && to == QML_DELETED)
+		qml_wakeup_deleted(&job->id);
 	job->state = to;
 	job->run_at = QML_NO_TIME;
 	job->lease_expires_at = QML_NO_TIME;
@@ -88,17 +91,11 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 	}
 }
 
-static const QmlHandler *
-handler_of(const QmlJob *job)
-{
-	return qml_handler_find(TextDatumGetCString(job->method));
-}
-
 /* The handler's, if it has one, or the queue's. */
 static const QmlRetryPolicy *
 retry_policy(const QmlJob *job)
 {
-	const QmlHandler *handler = handler_of(job);
+	const QmlHandler *handler = qml_handler_of(job->method);
 
 	return handler && handler->options.common.retries ?
 			   &handler->options.common.retry :
@@ -117,7 +114,7 @@ has_retry_left(const QmlJob *job)
 static bool
 is_final_error(const QmlJob *job, const QmlJobError *error)
 {
-	const QmlHandler *handler = handler_of(job);
+	const QmlHandler *handler = qml_handler_of(job->method);
 
 	return handler && error->error_type != (Datum) 0 &&
 		   qml_handler_never_retries(handler, TextDatumGetCString(error->error_type));
@@ -146,15 +143,28 @@ qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry, Timestamp
 	job->run_at = retry_at;
 }
 
-/* Ends an attempt whose worker is lost: enqueued again, or failed. */
-void
-qml_transition_lose(QmlJob *job, const char *reason, const char *error_type, TimestampTz now)
+static void
+end_lost(QmlJob *job, const char *reason, const char *error_type, QmlState state, TimestampTz now)
 {
 	QmlJobError error = {.error = CStringGetTextDatum(reason),
 						 .error_type = CStringGetTextDatum(error_type)};
 
 	qml_job_add_error(job, &error, now);
-	qml_transition_set(job, has_retry_left(job) ? QML_ENQUEUED : QML_FAILED, now);
+	qml_transition_set(job, state, now);
+}
+
+/* Ends an attempt whose worker is lost: enqueued again, or failed. */
+void
+qml_transition_lose(QmlJob *job, const char *reason, const char *error_type, TimestampTz now)
+{
+	end_lost(job, reason, error_type, has_retry_left(job) ? QML_ENQUEUED : QML_FAILED, now);
+}
+
+/* The same, for good. */
+void
+qml_transition_give_up(QmlJob *job, const char *reason, const char *error_type, TimestampTz now)
+{
+	end_lost(job, reason, error_type, QML_FAILED, now);
 }
 
 void
@@ -276,10 +286,12 @@ store_finished(QmlWriter *writer, const QmlJob *job)
 		flush_pending(writer);
 }
 
-/* The scheduler shall know when the job needs it next. */
+/* Workers shall know that it is ready, the scheduler when it needs it next. */
 static void
-note_times(const QmlJob *job)
+note_news(const QmlJob *job)
 {
+	if (job->state == QML_ENQUEUED)
+		qml_handler_note_ready(qml_handler_of(job->method));
 	if (job->run_at != QML_NO_TIME)
 		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
 	if (job->lease_expires_at != QML_NO_TIME)
@@ -302,7 +314,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		qml_job_to_live(job, writer->live.row);
 		result = qml_table_update(&writer->live, tid, writer->live.row, snapshot, wait);
 		if (result == TM_Ok)
-			note_times(job);
+			note_news(job);
 		return result;
 	}
 	/* First the partition: making one may wait, and should not while it holds the job. */
@@ -373,7 +385,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 	{
 		qml_job_to_live(job, writer->live.row);
 		qml_table_insert(&writer->live, writer->live.row);
-		note_times(job);
+		note_news(job);
 	}
 	return result;
 }

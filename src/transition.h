@@ -38,6 +38,9 @@ extern void qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retr
 extern void qml_transition_lose(QmlJob *job, const char *reason, const char *error_type,
 								TimestampTz now);
 
+extern void qml_transition_give_up(QmlJob *job, const char *reason, const char *error_type,
+								   TimestampTz now);
+
 extern void qml_writer_open(QmlWriter *writer, bool batch);
 extern void qml_writer_close(QmlWriter *writer);
 extern Snapshot qml_writer_snapshot(QmlWriter *writer);

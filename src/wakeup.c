@@ -24,12 +24,18 @@
 #include "miscadmin.h"
 #include "storage/lwlock.h"
 #include "tcop/utility.h"
+#include "utils/memutils.h"
 
+#include "guc.h"
 #include "wakeup.h"
 
 static TimestampTz noted[QML_WAKES];
 static bool noted_any = false;
 static bool call_launcher = false;
+static Oid ready_roles[QML_MAX_ROLES]; /* whose handlers have work now */
+static int nready_roles = 0;
+static bool ready_any_role = false;
+static List *deleted_jobs = NIL; /* of pg_uuid_t, in TopTransactionContext */
 static ProcessUtility_hook_type previous_utility = NULL;
 static uint32 prepared_name; /* of the transaction that is being prepared */
 
@@ -40,11 +46,14 @@ forget(void)
 		noted[i] = QML_WAKE_NEVER;
 	noted_any = false;
 	call_launcher = false;
+	nready_roles = 0;
+	ready_any_role = false;
+	deleted_jobs = NIL;
 }
 
 /* Lowers the time that was told, if this one is earlier. */
 static void
-tell(QmlSlot *slot, QmlWake kind, TimestampTz time)
+lower(QmlSlot *slot, QmlWake kind, TimestampTz time)
 {
 	uint64 old = pg_atomic_read_u64(&slot->told[kind]);
 
@@ -53,19 +62,125 @@ tell(QmlSlot *slot, QmlWake kind, TimestampTz time)
 		;
 }
 
+/* Adds a role to a list of those that have work; *any: there are more. */
 static void
-tell_scheduler(void)
+add_role(Oid *roles, int *nroles, bool *any, Oid role)
 {
-	QmlSlot *slot = qml_shmem_slot(MyDatabaseId);
+	for (int i = 0; i < *nroles; i++)
+	{
+		if (roles[i] == role)
+			return;
+	}
+	if (*nroles < QML_MAX_ROLES)
+		roles[(*nroles)++] = role;
+	else
+		*any = true;
+}
+
+static bool
+works_for(QmlSlot *slot, Oid role)
+{
+	return slot->kind == QML_WORKER && slot->database == MyDatabaseId && slot->role == role &&
+		   pg_atomic_read_u32(&slot->process) != 0;
+}
+
+/*
+ * Tells all workers of a role that there is work, and wakes one that is idle; false
+ * when there is none.  A worker that goes to sleep says so first and then looks
+ * whether it was told, as the scheduler does.
+ */
+static bool
+wake_worker(Oid role)
+{
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		if (works_for(&qml_shmem->slots[i], role))
+			pg_atomic_write_u32(&qml_shmem->slots[i].more, 1);
+	}
+	pg_memory_barrier();
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		QmlSlot *slot = &qml_shmem->slots[i];
+		uint32 idle = 1;
+
+		if (works_for(slot, role) && pg_atomic_compare_exchange_u32(&slot->idle, &idle, 0))
+		{
+			qml_shmem_set_latch(&slot->process);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Whether another worker of the role would be allowed for. */
+static bool
+wants_worker(Oid role)
+{
+	return qml_shmem_count_workers(MyDatabaseId, InvalidOid) < qml_workers ||
+		   qml_shmem_count_workers(MyDatabaseId, role) == 0;
+}
+
+/* Work for workers: what nobody can do at once, the scheduler sees to. */
+static void
+tell_workers(QmlSlot *scheduler)
+{
+	Oid wanted[QML_MAX_ROLES];
+	int nwanted = 0;
+
+	for (int i = 0; i < nready_roles; i++)
+	{
+		if (!wake_worker(ready_roles[i]) && wants_worker(ready_roles[i]))
+			wanted[nwanted++] = ready_roles[i];
+	}
+	if (scheduler == NULL || (nwanted == 0 && !ready_any_role))
+		return;
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < nwanted; i++)
+		add_role(scheduler->roles, &scheduler->nroles, &scheduler->any_role, wanted[i]);
+	scheduler->any_role = scheduler->any_role || ready_any_role;
+	LWLockRelease(qml_shmem->lock);
+	qml_wakeup_at(QML_WAKE_WORK, GetCurrentTimestamp());
+}
+
+/* Whoever runs a job that was deleted shall stop. */
+static void
+cancel_deleted(void)
+{
+	ListCell *lc;
+
+	foreach(lc, deleted_jobs)
+	{
+		for (int i = 0; i < qml_shmem->nslots; i++)
+		{
+			QmlSlot *slot = &qml_shmem->slots[i];
+			bool running;
+
+			if (slot->kind != QML_WORKER || slot->database != MyDatabaseId)
+				continue;
+			SpinLockAcquire(&slot->mutex);
+			running = slot->has_job && memcmp(&slot->job, lfirst(lc), sizeof(pg_uuid_t)) == 0;
+			if (running)
+			{
+				slot->cancel = slot->job;
+				slot->has_cancel = true;
+			}
+			SpinLockRelease(&slot->mutex);
+			if (running)
+				(void) kill(slot->pid, SIGINT);
+		}
+	}
+}
+
+static void
+tell_scheduler(QmlSlot *slot)
+{
 	TimestampTz earliest = QML_WAKE_NEVER;
 
-	if (slot == NULL)
-		return;
 	for (int i = 0; i < QML_WAKES; i++)
 	{
 		if (noted[i] == QML_WAKE_NEVER)
 			continue;
-		tell(slot, (QmlWake) i, noted[i]);
+		lower(slot, (QmlWake) i, noted[i]);
 		earliest = Min(earliest, noted[i]);
 	}
 	pg_memory_barrier();
@@ -117,15 +232,28 @@ remember_prepared(void)
 }
 
 static void
+tell(void)
+{
+	QmlSlot *scheduler = qml_shmem_scheduler(MyDatabaseId);
+
+	if (nready_roles > 0 || ready_any_role)
+		tell_workers(scheduler);
+	if (scheduler)
+		tell_scheduler(scheduler);
+	if (deleted_jobs != NIL)
+		cancel_deleted();
+	if (call_launcher)
+		tell_launcher();
+}
+
+static void
 at_end(XactEvent event, void *arg)
 {
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	if (event == XACT_EVENT_COMMIT && noted_any)
-		tell_scheduler();
-	if (event == XACT_EVENT_COMMIT && call_launcher)
-		tell_launcher();
-	if (event == XACT_EVENT_PREPARE && (noted_any || call_launcher))
+		tell();
+	if (event == XACT_EVENT_PREPARE && noted_any)
 		remember_prepared();
 	forget();
 }
@@ -145,8 +273,62 @@ qml_wakeup_at(QmlWake kind, TimestampTz time)
 void
 qml_wakeup_launcher(void)
 {
-	if (qml_shmem)
-		call_launcher = true;
+	if (qml_shmem == NULL)
+		return;
+	call_launcher = true;
+	noted_any = true;
+}
+
+/* A handler of the role, or with InvalidOid of any, has work if the transaction commits. */
+void
+qml_wakeup_ready(Oid role)
+{
+	if (qml_shmem == NULL)
+		return;
+	if (OidIsValid(role))
+		add_role(ready_roles, &nready_roles, &ready_any_role, role);
+	else
+		ready_any_role = true;
+	noted_any = true;
+}
+
+/* A job that may be running is deleted if the transaction commits. */
+void
+qml_wakeup_deleted(const pg_uuid_t *job)
+{
+	MemoryContext oldcontext;
+	pg_uuid_t *copy;
+
+	if (qml_shmem == NULL)
+		return;
+	oldcontext = MemoryContextSwitchTo(TopTransactionContext);
+	copy = palloc(sizeof(pg_uuid_t));
+	*copy = *job;
+	deleted_jobs = lappend(deleted_jobs, copy);
+	MemoryContextSwitchTo(oldcontext);
+	noted_any = true;
+}
+
+/* At once: jobs that this session, which ends, may have held; any: and others. */
+void
+qml_wakeup_lost(const pg_uuid_t *jobs, int count, bool any)
+{
+	QmlSlot *scheduler = qml_shmem_scheduler(MyDatabaseId);
+
+	if (scheduler == NULL || count == 0)
+		return;
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < count; i++)
+	{
+		if (scheduler->nlost < QML_MAX_LOST)
+			scheduler->lost[scheduler->nlost++] = jobs[i];
+		else
+			any = true;
+	}
+	scheduler->any_lost = scheduler->any_lost || any;
+	LWLockRelease(qml_shmem->lock);
+	lower(scheduler, QML_WAKE_SESSION, GetCurrentTimestamp());
+	qml_shmem_set_latch(&scheduler->process);
 }
 
 /* Whether the prepared transaction that ended had noted something, as far as known. */
@@ -181,8 +363,11 @@ note_prepared(uint32 name, bool extension_was_there)
 		return;
 	if (call || !extension_was_there)
 		qml_wakeup_launcher();
-	for (int i = 0; i < QML_WAKES && noted_something; i++)
+	if (!noted_something)
+		return;
+	for (int i = 0; i < QML_WAKES; i++)
 		qml_wakeup_at((QmlWake) i, GetCurrentTimestamp());
+	qml_wakeup_ready(InvalidOid);
 }
 
 static void

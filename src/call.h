@@ -1,0 +1,20 @@
+/*
+ * call.h
+ *		Calling handlers.
+ */
+#ifndef QML_CALL_H
+#define QML_CALL_H
+
+#include "handler.h"
+#include "job.h"
+
+/* A handler ready to be called, within one transaction. */
+typedef struct QmlCall QmlCall;
+
+extern QmlCall *qml_call_prepare(const QmlHandler *handler);
+extern const QmlHandler *qml_call_handler(const QmlCall *call);
+extern bool qml_call_is_procedure(const QmlHandler *handler);
+extern Datum qml_call_function(QmlCall *call, const QmlJob *job);
+extern Datum qml_call_procedure(const QmlHandler *handler, const QmlJob *job);
+
+#endif

@@ -1,0 +1,21 @@
+/*
+ * guest.h
+ *		A process that works in a database, as a guest.
+ */
+#ifndef QML_GUEST_H
+#define QML_GUEST_H
+
+#include "shmem.h"
+
+extern QmlSlot *qml_guest_enter(int number, const char *name);
+extern void qml_guest_appear(void);
+extern void qml_guest_leave(QmlOutcome why) pg_attribute_noreturn();
+extern const char *qml_guest_database(void);
+extern void qml_guest_make_way(void);
+extern void qml_guest_leave_if_disabled(void);
+extern void qml_guest_set_role(Oid role);
+extern void qml_guest_check_extension(void);
+extern bool qml_guest_found_extension(void);
+extern void qml_guest_leave_if_dropped(void);
+
+#endif

@@ -1,0 +1,218 @@
+/*
+ * pool.c
+ *		Which worker the launcher starts next.
+ *
+ * Schedulers ask for workers, one more for a role at a time.  The database with the
+ * fewest comes first, then the role with the fewest, then who has waited longest.  A
+ * role that has none at all, and cannot get one because its database or the server
+ * is full, takes the place of another: of a worker that is idle, of one of a
+ * database or role that has more, or else of one that has been at work for a while.
+ * That one ends after its job, and asks again, so that they take turns.
+ *
+ * What is wanted is lost with the launcher's memory; schedulers ask again.
+ */
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+#include "utils/memutils.h"
+
+#include "guc.h"
+#include "pool.h"
+
+/* Milliseconds. */
+#define TURN		1000
+#define RETRY_FIRST 1000
+#define MAX_BACKOFF 60000
+
+static List *wanted_list = NIL;
+
+static QmlWanted *
+find(Oid database, Oid role)
+{
+	ListCell *lc;
+
+	foreach(lc, wanted_list)
+	{
+		QmlWanted *wanted = lfirst(lc);
+
+		if (wanted->database == database && wanted->role == role)
+			return wanted;
+	}
+	return NULL;
+}
+
+static QmlWanted *
+find_or_add(Oid database, Oid role)
+{
+	QmlWanted *wanted = find(database, role);
+	MemoryContext oldcontext;
+
+	if (wanted)
+		return wanted;
+	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	wanted = palloc0(sizeof(QmlWanted));
+	wanted->database = database;
+	wanted->role = role;
+	wanted_list = lappend(wanted_list, wanted);
+	MemoryContextSwitchTo(oldcontext);
+	return wanted;
+}
+
+/* Takes what schedulers asked for. */
+void
+qml_pool_hear(int64 now)
+{
+	QmlRequest requests[QML_MAX_REQUESTS];
+	int count;
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	count = qml_shmem->nrequests;
+	memcpy(requests, qml_shmem->requests, sizeof(QmlRequest) * count);
+	qml_shmem->nrequests = 0;
+	LWLockRelease(qml_shmem->lock);
+
+	for (int i = 0; i < count; i++)
+	{
+		QmlWanted *wanted = find_or_add(requests[i].database, requests[i].role);
+
+		if (!wanted->open)
+			wanted->since = now;
+		wanted->open = true;
+	}
+}
+
+/* Whether a comes before b. */
+static bool
+comes_first(const QmlWanted *a, const QmlWanted *b)
+{
+	int difference = qml_shmem_count_workers(a->database, InvalidOid) -
+					 qml_shmem_count_workers(b->database, InvalidOid);
+
+	if (difference == 0)
+		difference = qml_shmem_count_workers(a->database, a->role) -
+					 qml_shmem_count_workers(b->database, b->role);
+	return difference != 0 ? difference < 0 : a->since < b->since;
+}
+
+/* The one to start next; NULL: none.  Its database may be full. */
+QmlWanted *
+qml_pool_next(int64 now)
+{
+	QmlWanted *first = NULL;
+	ListCell *lc;
+
+	foreach(lc, wanted_list)
+	{
+		QmlWanted *wanted = lfirst(lc);
+
+		if (wanted->open && wanted->not_before <= now &&
+			(first == NULL || comes_first(wanted, first)))
+			first = wanted;
+	}
+	return first;
+}
+
+static void
+forget(QmlWanted *wanted)
+{
+	wanted_list = list_delete_ptr(wanted_list, wanted);
+	pfree(wanted);
+}
+
+/* It has got its worker, or shall get none. */
+void
+qml_pool_started(QmlWanted *wanted)
+{
+	wanted->open = false;
+	if (wanted->failures == 0)
+		forget(wanted);
+}
+
+/* A worker ended; one that could not connect is not tried again at once. */
+void
+qml_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
+{
+	QmlWanted *wanted;
+
+	if (outcome != QML_ENDED_EARLY)
+	{
+		wanted = find(database, role);
+		if (wanted)
+			wanted->failures = 0;
+		if (wanted && !wanted->open)
+			forget(wanted);
+		return;
+	}
+	wanted = find_or_add(database, role);
+	wanted->not_before = now + Min((int64) RETRY_FIRST << Min(wanted->failures, 10), MAX_BACKOFF);
+	wanted->failures++;
+}
+
+/* How well a worker's place can be had: the higher the better, 0 not at all. */
+static int
+worth(const QmlSlot *slot, const QmlWanted *wanted, bool server_is_full)
+{
+	bool own = slot->database == wanted->database;
+
+	if (slot->kind != QML_WORKER || slot->state != QML_SLOT_RUNNING || slot->leave)
+		return 0;
+	if (!server_is_full && !own)
+		return 0;
+	if (pg_atomic_read_u32(&unconstify(QmlSlot *, slot)->idle))
+		return 3;
+	if (qml_shmem_count_workers(slot->database, own ? slot->role : InvalidOid) > 1)
+		return 2;
+	return GetCurrentTimestamp() - slot->started_at > TURN * INT64CONST(1000) ? 1 : 0;
+}
+
+/* Milliseconds until one can start that cannot now. */
+int64
+qml_pool_time_left(int64 now)
+{
+	int64 left = PG_INT64_MAX;
+	ListCell *lc;
+
+	foreach(lc, wanted_list)
+	{
+		QmlWanted *wanted = lfirst(lc);
+
+		if (wanted->open)
+			left = Min(left, wanted->not_before - now);
+	}
+	return Max(left, 0);
+}
+
+/*
+ * Makes a worker leave for one that is wanted by a role that has none.  False for a
+ * role that has some: it has to do with those.
+ */
+bool
+qml_pool_make_room(const QmlWanted *wanted, bool server_is_full)
+{
+	QmlSlot *victim = NULL;
+	int best = 0;
+
+	if (qml_shmem_count_workers(wanted->database, wanted->role) > 0)
+		return false;
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		int value = worth(&qml_shmem->slots[i], wanted, server_is_full);
+
+		/* One that leaves already is enough. */
+		if (qml_shmem->slots[i].kind == QML_WORKER && qml_shmem->slots[i].leave &&
+			qml_shmem->slots[i].state == QML_SLOT_RUNNING)
+			best = INT_MAX;
+		if (value > best)
+		{
+			best = value;
+			victim = &qml_shmem->slots[i];
+		}
+	}
+	if (best != INT_MAX && victim)
+		victim->leave = true;
+	LWLockRelease(qml_shmem->lock);
+	if (best != INT_MAX && victim)
+		qml_shmem_set_latch(&victim->process);
+	return true;
+}

@@ -1,0 +1,937 @@
+/*
+ * run.c
+ *		Running jobs in a background worker.
+ *
+ * A job is claimed in one transaction and run in another, which also finishes it:
+ * its effects and its end commit together, or not at all.  The claim is committed
+ * first, so that an attempt that kills the process is counted.
+ *
+ * Jobs of methods that have been short lately run in groups: one transaction, each
+ * job in its own subtransaction, so that the error of one does not touch the
+ * others.  The group also claims the jobs that come next, so that a group costs
+ * one commit.  All others run alone.  Of a group:
+ *
+ *	 - it has at most MAX_GROUP jobs, so that their subtransactions fit into what a
+ *	   snapshot remembers of them;
+ *	 - nobody waits for it longer than MAX_DELAY: when that time is over, the job
+ *	   that is running is undone and runs again, alone, and the others commit;
+ *	 - a job that was deleted or taken back while it ran undoes the whole group,
+ *	   whose jobs then run again, each alone.
+ *
+ * Between two jobs the session is made as it was: settings, cursors, temporary
+ * tables, prepared statements, advisory locks, currval().
+ *
+ * A job is told to stop by cancelling its statement, for the reason in `stop`; one
+ * that goes on nevertheless ends with the process after a grace time, and is taken
+ * back by the scheduler, its attempt counted.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/prepare.h"
+#include "commands/sequence.h"
+#include "commands/trigger.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "storage/lock.h"
+#include "tcop/pquery.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+
+#include "call.h"
+#include "catalog.h"
+#include "claim.h"
+#include "errcodes.h"
+#include "fault.h"
+#include "guc.h"
+#include "handler.h"
+#include "process.h"
+#include "queue.h"
+#include "run.h"
+#include "session.h"
+#include "transition.h"
+
+/* Jobs of a group, below PGPROC_MAX_CACHED_SUBXIDS. */
+#define MAX_GROUP 60
+
+/* Milliseconds. */
+#define MAX_DELAY 8 /* and some for the commit itself */
+#define SHORT	  1
+#define WATCH	  1000
+
+/* How often a job is watched after it was told to stop, before its process ends. */
+#define GRACE 5
+
+/* Runs in a row that must have been short before a method's jobs run in groups. */
+#define ENOUGH_SHORT_RUNS 10
+
+/* What becomes of an attempt. */
+typedef enum Outcome
+{
+	PENDING = 0,
+	SUCCEEDED,
+	FAILED,
+	RELEASED, /* given back, not counted */
+	ALONE,	  /* to be run again, alone */
+	GONE	  /* somebody else ended it */
+} Outcome;
+
+typedef struct Attempt
+{
+	QmlJob job;
+	Outcome outcome;
+	Datum result;
+	QmlJobError error;
+	bool retry;
+	TimestampTz retry_at;
+} Attempt;
+
+/* Jobs that were claimed together; all of it is in the context. */
+typedef struct Batch
+{
+	MemoryContext context;
+	Attempt attempts[MAX_GROUP];
+	int count;
+	int done; /* the first ones are finished, and committed */
+} Batch;
+
+/* How long the jobs of a method took lately. */
+typedef struct Pace
+{
+	char method[NAMEDATALEN * 4]; /* hash key; longer ones never run in groups */
+	int short_runs;				  /* in a row */
+} Pace;
+
+/* Why the running job shall stop. */
+typedef enum Stop
+{
+	STOP_NOT = 0,
+	STOP_DELAY,	   /* others of its group wait */
+	STOP_TIMEOUT,  /* of its own */
+	STOP_SHUTDOWN, /* of the server */
+} Stop;
+
+static QmlSlot *slot;
+static Batch batches[2]; /* the one that is being run, and the next */
+static Batch *batch = &batches[0];
+static int batch_size = 1;
+static HTAB *paces;
+static MemoryContext job_context;  /* reset after each job */
+static MemoryContext call_context; /* reset after each transaction, and each error */
+static List *calls;				   /* QmlCall, in call_context */
+
+/* For and by signal handlers. */
+static volatile sig_atomic_t stop = STOP_NOT;
+static volatile sig_atomic_t delay_is_over = false;
+static volatile sig_atomic_t shutting_down = false;
+static volatile sig_atomic_t shutdown_watched; /* how often since then */
+static volatile sig_atomic_t stop_watched;
+static volatile sig_atomic_t in_job = false;
+
+static TimeoutId delay_timer;
+static TimeoutId job_timer;
+static TimeoutId watch_timer;
+
+/* ----- telling a job to stop ----- */
+
+static void
+cancel(Stop why)
+{
+	if (!in_job)
+		return;
+	if (stop == STOP_NOT)
+		stop = why;
+	InterruptPending = true;
+	QueryCancelPending = true;
+}
+
+static void
+on_delay(void)
+{
+	delay_is_over = true;
+	cancel(STOP_DELAY);
+}
+
+static void
+on_job_timeout(void)
+{
+	cancel(STOP_TIMEOUT);
+}
+
+/*
+ * While a job runs alone: ends it when the server has waited for it long enough,
+ * and the process if it goes on although it was told to stop.
+ */
+static void
+on_watch(void)
+{
+	if (!in_job)
+		return;
+	if (shutting_down && ++shutdown_watched > qml_shutdown_timeout)
+		cancel(STOP_SHUTDOWN);
+	if ((stop != STOP_NOT || slot->has_cancel) && ++stop_watched > GRACE)
+	{
+		InterruptPending = true;
+		ProcDiePending = true;
+	}
+	enable_timeout_after(watch_timer, WATCH);
+}
+
+/*
+ * By a signal handler, too: the server goes down.  The job that runs may go on for
+ * a while, no other begins.
+ */
+void
+qml_run_shut_down(void)
+{
+	shutting_down = true;
+}
+
+/* After the job: what was meant for it must not hit what comes next. */
+static void
+forget_stop(void)
+{
+	in_job = false;
+	if (stop != STOP_NOT)
+		QueryCancelPending = false;
+}
+
+static void
+enter_job(const QmlJob *job)
+{
+	SpinLockAcquire(&slot->mutex);
+	slot->job = job->id;
+	slot->has_job = true;
+	slot->has_cancel = false;
+	SpinLockRelease(&slot->mutex);
+}
+
+/* Whether somebody deleted this job, and cancelled it therefore. */
+static bool
+leave_job(void)
+{
+	bool canceled;
+
+	SpinLockAcquire(&slot->mutex);
+	canceled = slot->has_cancel;
+	slot->has_job = false;
+	slot->has_cancel = false;
+	SpinLockRelease(&slot->mutex);
+	return canceled;
+}
+
+/* ----- the session ----- */
+
+/* In the transaction of a job that has ended well: nothing of it stays behind. */
+static void
+clean_session(void)
+{
+	PortalHashTableDeleteAll();
+	DropAllPreparedStatements();
+	ResetSequenceCaches();
+	LockReleaseSession(USER_LOCKMETHOD);
+	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
+		ResetTempTableNamespace();
+}
+
+/* ----- methods ----- */
+
+static Pace *
+find_pace(const QmlJob *job)
+{
+	Pace *pace;
+	char *method = TextDatumGetCString(job->method);
+	char key[sizeof(pace->method)] = {0};
+	bool found;
+
+	if (strlen(method) >= sizeof(key))
+		return NULL;
+	strcpy(key, method);
+	pace = hash_search(paces, key, HASH_ENTER, &found);
+	if (!found)
+		pace->short_runs = 0;
+	return pace;
+}
+
+static bool
+is_short(const QmlJob *job)
+{
+	Pace *pace = find_pace(job);
+
+	return pace && pace->short_runs >= ENOUGH_SHORT_RUNS;
+}
+
+static void
+note_pace(const QmlJob *job, bool was_short)
+{
+	Pace *pace = find_pace(job);
+
+	if (pace == NULL)
+		return;
+	if (was_short)
+		pace->short_runs = Min(pace->short_runs + 1, ENOUGH_SHORT_RUNS);
+	else
+		pace->short_runs = -10 * ENOUGH_SHORT_RUNS;
+}
+
+/* ----- claiming ----- */
+
+/* The handler of a job, if it is this worker's to run; the role decides. */
+static const QmlHandler *
+handler_of(const QmlJob *job)
+{
+	const QmlHandler *handler = qml_handler_of(job->method);
+
+	return handler && handler->run_as == GetSessionUserId() ? handler : NULL;
+}
+
+static bool
+wanted(const QmlJob *job, void *arg)
+{
+	return handler_of(job) != NULL;
+}
+
+static void
+take(const QmlJob *job, void *arg)
+{
+	Batch *into = arg;
+	MemoryContext oldcontext = MemoryContextSwitchTo(into->context);
+	Attempt *attempt = &into->attempts[into->count++];
+
+	memset(attempt, 0, sizeof(*attempt));
+	qml_job_copy(job, &attempt->job);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static void
+empty_batch(Batch *into)
+{
+	MemoryContextReset(into->context);
+	into->count = 0;
+	into->done = 0;
+}
+
+/* In a transaction: fills a batch that is empty. */
+static void
+claim_into(Batch *into)
+{
+	QmlClaim claim = {
+		.worker = CStringGetTextDatum(psprintf("qml worker %d", MyProcPid)),
+		.server = CStringGetTextDatum(qml_session_id()),
+		.batch = batch_size,
+		.lease = QML_NO_LEASE,
+		.wanted = wanted,
+		.take = take,
+		.arg = into,
+	};
+
+	empty_batch(into);
+	if (shutting_down || slot->leave)
+		return;
+	/* There may be more, for another worker. */
+	if (qml_claim_batch(&claim) == batch_size &&
+		qml_shmem_count_workers(MyDatabaseId, InvalidOid) < qml_workers)
+		qml_shmem_request(MyDatabaseId, slot->role);
+}
+
+static void
+claim(void)
+{
+	qml_session_hold_none();
+	qml_process_begin("claiming jobs");
+	claim_into(batch);
+	qml_process_commit();
+}
+
+/* ----- finishing ----- */
+
+static bool
+finish(QmlJob *job, void *arg)
+{
+	Attempt *attempt = arg;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (job->state != QML_PROCESSING || job->attempt != attempt->job.attempt)
+	{
+		attempt->outcome = GONE;
+		return false;
+	}
+	switch (attempt->outcome)
+	{
+		case SUCCEEDED:
+			qml_transition_set(job, QML_SUCCEEDED, now);
+			job->result = attempt->result;
+			break;
+		case FAILED:
+			qml_transition_fail(job, &attempt->error, attempt->retry, attempt->retry_at, now);
+			break;
+		default:
+			qml_transition_set(job, QML_ENQUEUED, now);
+			job->uncounted++;
+			break;
+	}
+	QML_FAULT("finish.before_update");
+	return true;
+}
+
+/*
+ * In the transaction of the jobs: ends the attempts from `first` to before `end`.
+ * Raises QM003 if one that had effects was somebody else's by then.
+ */
+static void
+finish_attempts(int first, int end)
+{
+	QmlWriter writer;
+
+	qml_writer_open(&writer, true);
+	for (int i = first; i < end; i++)
+	{
+		Attempt *attempt = &batch->attempts[i];
+		Outcome outcome = attempt->outcome;
+
+		if (!qml_writer_run(&writer, &attempt->job.id, finish, attempt))
+			attempt->outcome = GONE;
+		if (attempt->outcome == GONE && outcome == SUCCEEDED)
+			ereport(ERROR,
+					(errcode(ERRCODE_QML_STALE_CLAIM),
+					 errmsg("attempt %d does not hold job %s", attempt->job.attempt,
+							qml_job_id_string(&attempt->job.id))));
+	}
+	qml_writer_close(&writer);
+}
+
+/* ----- outcomes ----- */
+
+static Datum
+cut_text(const char *text, int maxbytes)
+{
+	return PointerGetDatum(
+		cstring_to_text_with_len(text, pg_mbcliplen(text, strlen(text), maxbytes)));
+}
+
+static Datum
+stack_trace_of(const ErrorData *error)
+{
+	StringInfoData buffer;
+
+	initStringInfo(&buffer);
+	if (error->detail)
+		appendStringInfo(&buffer, "DETAIL: %s\n", error->detail);
+	if (error->hint)
+		appendStringInfo(&buffer, "HINT: %s\n", error->hint);
+	if (error->context)
+		appendStringInfo(&buffer, "CONTEXT: %s\n", error->context);
+	return buffer.len > 0 ? cut_text(buffer.data, QML_MAX_STACK_TRACE) : (Datum) 0;
+}
+
+static void
+set_failure(Attempt *attempt, const char *message, const char *type, Datum stack_trace, bool retry)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
+
+	attempt->outcome = FAILED;
+	attempt->retry = retry;
+	attempt->retry_at = QML_NO_TIME;
+	attempt->error.error = cut_text(message, QML_MAX_ERROR);
+	attempt->error.error_type = CStringGetTextDatum(type);
+	attempt->error.stack_trace = stack_trace;
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static void
+set_error(Attempt *attempt, const ErrorData *error)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
+	Datum stack_trace = stack_trace_of(error);
+
+	MemoryContextSwitchTo(oldcontext);
+	/* A payload that does not fit will not fit the next time. */
+	set_failure(attempt, error->message, unpack_sql_state(error->sqlerrcode), stack_trace,
+				error->sqlerrcode != ERRCODE_QML_PAYLOAD_MISMATCH);
+}
+
+/* What follows from an error that ended an attempt. */
+static void
+judge(Attempt *attempt, const ErrorData *error, Stop why, bool deleted)
+{
+	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
+	{
+		set_error(attempt, error);
+		return;
+	}
+	switch (why)
+	{
+		case STOP_DELAY:
+			attempt->outcome = ALONE;
+			break;
+		case STOP_TIMEOUT:
+			set_failure(attempt,
+						psprintf("the job took longer than its timeout of %d ms",
+								 attempt->job.timeout_ms),
+						"timeout", (Datum) 0, true);
+			break;
+		case STOP_SHUTDOWN:
+			attempt->outcome = RELEASED;
+			break;
+		default:
+			if (deleted)
+				attempt->outcome = GONE;
+			else
+				set_error(attempt, error);
+			break;
+	}
+}
+
+/* Whether the job can be run; its outcome is set if not. */
+static const QmlHandler *
+find_runnable(Attempt *attempt)
+{
+	const QmlHandler *handler = handler_of(&attempt->job);
+	QmlProblem problem;
+
+	if (handler == NULL)
+	{
+		/* Unregistered, or another role's by now. */
+		attempt->outcome = RELEASED;
+		return NULL;
+	}
+	if (qml_handler_usable(handler, &problem))
+		return handler;
+	set_failure(attempt,
+				problem.detail ? psprintf("%s: %s", problem.message, problem.detail) :
+								 problem.message,
+				unpack_sql_state(problem.sqlerrcode), (Datum) 0, true);
+	return NULL;
+}
+
+/* ----- calling ----- */
+
+static void
+forget_calls(void)
+{
+	calls = NIL;
+	MemoryContextReset(call_context);
+}
+
+/* The handler's function made ready; a handler that changed is another one. */
+static QmlCall *
+find_call(const QmlHandler *handler)
+{
+	MemoryContext oldcontext;
+	QmlCall *call;
+	ListCell *lc;
+
+	foreach(lc, calls)
+	{
+		if (qml_call_handler(lfirst(lc)) == handler)
+			return lfirst(lc);
+	}
+	oldcontext = MemoryContextSwitchTo(call_context);
+	call = qml_call_prepare(handler);
+	calls = lappend(calls, call);
+	MemoryContextSwitchTo(oldcontext);
+	return call;
+}
+
+static void
+keep_result(Attempt *attempt, Datum result)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
+
+	attempt->result = result == (Datum) 0 ? result : PointerGetDatum(PG_DETOAST_DATUM_COPY(result));
+	attempt->outcome = SUCCEEDED;
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Calls a function for a job, and makes the session as it was. */
+static void
+call_function(Attempt *attempt, const QmlHandler *handler)
+{
+	int guc_level = NewGUCNestLevel();
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	MemoryContextSwitchTo(job_context);
+	QML_FAULT("run.before_call");
+	keep_result(attempt, qml_call_function(find_call(handler), &attempt->job));
+	QML_FAULT("run.after_call");
+	/* What was deferred to the end of the transaction is part of this job. */
+	AfterTriggerFireDeferred();
+	PopActiveSnapshot();
+	AtEOXact_GUC(false, guc_level);
+	clean_session();
+}
+
+/* A job in its subtransaction. */
+static void
+run_in_group(Attempt *attempt, const QmlHandler *handler)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(job_context);
+	stop = STOP_NOT;
+	in_job = true;
+	PG_TRY();
+	{
+		call_function(attempt, handler);
+		forget_stop();
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+		Stop why = stop;
+
+		forget_stop();
+		MemoryContextSwitchTo(job_context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		forget_calls();
+		judge(attempt, error, why, false);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	MemoryContextReset(job_context);
+}
+
+/* A transaction for jobs; without the time limit of qml's own steps. */
+static void
+begin(const char *activity)
+{
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	(void) qml_catalog_to_work();
+	MemoryContextSwitchTo(batch->context);
+}
+
+static void
+commit(void)
+{
+	forget_calls();
+	CommitTransactionCommand();
+	(void) pgstat_report_stat(true);
+}
+
+/* Claims what comes next, together with the end of what was before. */
+static Batch *
+claim_ahead(bool is_last)
+{
+	Batch *next = batch == &batches[0] ? &batches[1] : &batches[0];
+
+	if (!is_last)
+		return NULL;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	claim_into(next);
+	PopActiveSnapshot();
+	return next;
+}
+
+static void
+swap_batches(Batch *next)
+{
+	if (next == NULL)
+		return;
+	empty_batch(batch);
+	batch = next;
+	qml_session_hold_none();
+	for (int i = 0; i < batch->count; i++)
+		qml_session_hold(&batch->attempts[i].job.id);
+}
+
+/* ----- groups ----- */
+
+static double
+milliseconds_since(instr_time start)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+static bool
+may_be_in_group(const Attempt *attempt)
+{
+	const QmlHandler *handler;
+
+	/* One that failed or was lost before shall not take others with it. */
+	if (attempt->outcome == ALONE || attempt->job.attempt - attempt->job.uncounted > 1 ||
+		attempt->job.timeout_ms <= MAX_DELAY || !is_short(&attempt->job))
+		return false;
+	handler = handler_of(&attempt->job);
+	return handler == NULL || qml_handler_signature(handler) == NULL ||
+		   !qml_call_is_procedure(handler);
+}
+
+/* Runs jobs from batch->done on as long as they may be in a group; the end of it. */
+static int
+run_group_jobs(void)
+{
+	int i = batch->done;
+	bool timer = false;
+
+	delay_is_over = false;
+	for (; i < batch->count && !delay_is_over && !shutting_down; i++)
+	{
+		Attempt *attempt = &batch->attempts[i];
+		const QmlHandler *handler;
+		instr_time start;
+
+		if (!may_be_in_group(attempt))
+			break;
+		handler = find_runnable(attempt);
+		if (handler)
+		{
+			INSTR_TIME_SET_CURRENT(start);
+			run_in_group(attempt, handler);
+			note_pace(&attempt->job,
+					  attempt->outcome != ALONE && milliseconds_since(start) <= SHORT);
+			if (attempt->outcome == ALONE)
+				break;
+		}
+		/* From now on there is one that waits. */
+		if (!timer)
+			enable_timeout_after(delay_timer, MAX_DELAY);
+		timer = true;
+	}
+	disable_timeout(delay_timer, false);
+	return i;
+}
+
+/* After the error of a group: its jobs have had no effect yet. */
+static void
+undo_group(ErrorData *error, int end)
+{
+	for (int i = batch->done; i < end; i++)
+		batch->attempts[i].outcome = ALONE;
+	ereport(DEBUG1, (errmsg("a group of jobs is undone: %s", error->message)));
+	FreeErrorData(error);
+}
+
+static void
+run_group(void)
+{
+	volatile int end = batch->done;
+	Batch *volatile next = NULL;
+	volatile bool done = false;
+
+	MemoryContextSwitchTo(batch->context);
+	PG_TRY();
+	{
+		begin(psprintf("running %s", TextDatumGetCString(batch->attempts[end].job.method)));
+		PushActiveSnapshot(GetTransactionSnapshot());
+		end = run_group_jobs();
+		finish_attempts(batch->done, end);
+		PopActiveSnapshot();
+		next = claim_ahead(end == batch->count);
+		commit();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		disable_timeout(delay_timer, false);
+		forget_stop();
+		forget_calls();
+		undo_group(qml_process_undo(), end);
+	}
+	PG_END_TRY();
+	if (!done)
+		return;
+	batch->done = end;
+	swap_batches(next);
+}
+
+/* ----- alone ----- */
+
+static void
+arm_job_timers(const QmlJob *job)
+{
+	EnableTimeoutParams params[2] = {
+		{.id = job_timer, .type = TMPARAM_AFTER, .delay_ms = job->timeout_ms},
+		{.id = watch_timer, .type = TMPARAM_AFTER, .delay_ms = WATCH},
+	};
+
+	stop_watched = 0;
+	enable_timeouts(params, lengthof(params));
+}
+
+static void
+disarm_job_timers(void)
+{
+	disable_timeout(job_timer, false);
+	disable_timeout(watch_timer, false);
+}
+
+/* The procedure may end the transaction and begin others. */
+static void
+call_procedure(Attempt *attempt, const QmlHandler *handler)
+{
+	QML_FAULT("run.before_call");
+	keep_result(attempt, qml_call_procedure(handler, &attempt->job));
+	QML_FAULT("run.after_call");
+	clean_session();
+	ResetAllOptions();
+}
+
+/* Calls the handler and ends the attempt, all in one transaction if it is a function. */
+static Batch *
+call_alone(Attempt *attempt)
+{
+	const QmlHandler *handler = find_runnable(attempt);
+	bool is_last = batch->done + 1 == batch->count;
+	Batch *next;
+
+	if (handler)
+	{
+		stop = STOP_NOT;
+		in_job = true;
+		arm_job_timers(&attempt->job);
+		MemoryContextSwitchTo(job_context);
+		if (qml_call_is_procedure(handler))
+			call_procedure(attempt, handler);
+		else
+			call_function(attempt, handler);
+		disarm_job_timers();
+		forget_stop();
+		MemoryContextSwitchTo(batch->context);
+	}
+	PushActiveSnapshot(GetTransactionSnapshot());
+	finish_attempts(batch->done, batch->done + 1);
+	PopActiveSnapshot();
+	next = claim_ahead(is_last);
+	commit();
+	return next;
+}
+
+/* In a transaction of its own: the end of an attempt whose own one was undone. */
+static void
+finish_undone(Attempt *attempt)
+{
+	if (attempt->outcome == GONE)
+		return;
+	qml_process_begin("ending an attempt");
+	finish_attempts(batch->done, batch->done + 1);
+	qml_process_commit();
+}
+
+static void
+run_alone(void)
+{
+	Attempt *attempt = &batch->attempts[batch->done];
+	Batch *volatile next = NULL;
+	instr_time start;
+
+	attempt->outcome = PENDING;
+	enter_job(&attempt->job);
+	INSTR_TIME_SET_CURRENT(start);
+	MemoryContextSwitchTo(batch->context);
+	PG_TRY();
+	{
+		begin(psprintf("running %s, job %s", TextDatumGetCString(attempt->job.method),
+					   qml_job_id_string(&attempt->job.id)));
+		next = call_alone(attempt);
+		(void) leave_job();
+	}
+	PG_CATCH();
+	{
+		Stop why = stop;
+		ErrorData *error;
+
+		disarm_job_timers();
+		forget_stop();
+		ActivePortal = NULL;
+		PortalContext = NULL;
+		error = qml_process_undo();
+		forget_calls();
+		/* Somebody else's by now: it was undone, and there is nothing to say. */
+		if (error->sqlerrcode == ERRCODE_QML_STALE_CLAIM && attempt->outcome == GONE)
+			(void) leave_job();
+		else
+			judge(attempt, error, why, leave_job());
+		FreeErrorData(error);
+		finish_undone(attempt);
+	}
+	PG_END_TRY();
+	MemoryContextReset(job_context);
+	note_pace(&attempt->job, attempt->outcome == SUCCEEDED && milliseconds_since(start) <= SHORT);
+	batch->done++;
+	swap_batches(next);
+}
+
+/* ----- batches ----- */
+
+/* Gives back what is claimed and not begun. */
+void
+qml_run_release(void)
+{
+	if (batch->done == batch->count)
+		return;
+	for (int i = batch->done; i < batch->count; i++)
+		batch->attempts[i].outcome = RELEASED;
+	qml_process_begin("giving jobs back");
+	finish_attempts(batch->done, batch->count);
+	qml_process_commit();
+	batch->done = batch->count;
+}
+
+/* More at a time while they are short; nobody else can run what is claimed here. */
+static void
+adjust_batch_size(bool was_short)
+{
+	batch_size = was_short ? Min(batch_size * 2, MAX_GROUP) : 1;
+}
+
+/*
+ * Runs jobs: the next group of those that are claimed, or the next one alone.
+ * False when there are none.
+ */
+bool
+qml_run_next(void)
+{
+	instr_time start;
+
+	if (batch->done == batch->count)
+		claim();
+	if (batch->count == 0)
+		return false;
+	INSTR_TIME_SET_CURRENT(start);
+	if (may_be_in_group(&batch->attempts[batch->done]))
+		run_group();
+	else
+		run_alone();
+	adjust_batch_size(milliseconds_since(start) <= MAX_DELAY);
+	if (shutting_down || slot->leave || batch_size == 1)
+		qml_run_release();
+	return true;
+}
+
+void
+qml_run_init(QmlSlot *my_slot)
+{
+	HASHCTL control = {.keysize = sizeof(((Pace *) 0)->method), .entrysize = sizeof(Pace)};
+
+	slot = my_slot;
+	delay_timer = RegisterTimeout(USER_TIMEOUT, on_delay);
+	job_timer = RegisterTimeout(USER_TIMEOUT, on_job_timeout);
+	watch_timer = RegisterTimeout(USER_TIMEOUT, on_watch);
+	paces = hash_create("qml methods", 64, &control, HASH_ELEM | HASH_STRINGS);
+	for (int i = 0; i < (int) lengthof(batches); i++)
+		batches[i].context = AllocSetContextCreate(TopMemoryContext, "qml jobs",
+												   ALLOCSET_DEFAULT_SIZES);
+	job_context = AllocSetContextCreate(TopMemoryContext, "qml job", ALLOCSET_DEFAULT_SIZES);
+	call_context = AllocSetContextCreate(TopMemoryContext, "qml calls", ALLOCSET_DEFAULT_SIZES);
+}

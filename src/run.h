@@ -1,0 +1,15 @@
+/*
+ * run.h
+ *		Running jobs in a background worker.
+ */
+#ifndef QML_RUN_H
+#define QML_RUN_H
+
+#include "shmem.h"
+
+extern void qml_run_init(QmlSlot *slot);
+extern bool qml_run_next(void);
+extern void qml_run_shut_down(void);
+extern void qml_run_release(void);
+
+#endif

@@ -1,0 +1,184 @@
+/*
+ * worker.c
+ *		The process that runs jobs in a database.
+ *
+ * Its session user is the role of the handlers that it runs, so that nothing that a
+ * job does to its session leads to more rights than that role has.  What qml itself
+ * does in it goes below the executor, or as the owner of qml's tables with a pinned
+ * search_path.
+ *
+ * It claims and runs jobs until there are none, then sleeps until whoever commits
+ * one wakes it (wakeup.c), and ends after qml.worker_idle_timeout, or between two
+ * jobs when another role needs its place.  The jobs that it holds are bound to its
+ * session: however it ends, they are taken back.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/postmaster.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "careful.h"
+#include "compat.h"
+#include "guc.h"
+#include "guest.h"
+#include "process.h"
+#include "run.h"
+#include "wakeup.h"
+
+extern PGDLLEXPORT void qml_worker_main(Datum arg);
+
+/* Milliseconds. */
+#define PROBE_INTERVAL 1000
+#define RETRY_FAILED   1000
+
+/* What the transactions of jobs rely on; all else is as the role has it. */
+static const QmlSetting pinned[] = {
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"session_replication_role", "origin"},
+	{"exit_on_error", "off"},
+};
+
+static QmlSlot *slot;
+static volatile sig_atomic_t terminated = false;
+
+/*
+ * The server going down lets a job end, unlike somebody who wants this process to
+ * end at once.
+ */
+static void
+on_terminate(int number, siginfo_t *info, void *context)
+{
+	int saved = errno;
+
+	if (info->si_pid == PostmasterPid)
+	{
+		terminated = true;
+		qml_run_shut_down();
+		SetLatch(MyLatch);
+	}
+	else
+		die(number);
+	errno = saved;
+}
+
+static void
+handle_terminate(void)
+{
+	struct sigaction action;
+
+	memset(&action, 0, sizeof(action));
+	action.sa_sigaction = on_terminate;
+	action.sa_flags = SA_RESTART | SA_SIGINFO;
+	sigemptyset(&action.sa_mask);
+	if (sigaction(SIGTERM, &action, NULL) != 0)
+		elog(FATAL, "could not set the handler of SIGTERM: %m");
+}
+
+/* Between two jobs: whether to go on here. */
+static void
+check(bool busy)
+{
+	qml_process_handle_signals();
+	if (terminated)
+		qml_guest_leave(QML_ENDED_TERMINATED);
+	qml_guest_leave_if_disabled();
+	if (slot->leave || qml_workers == 0)
+	{
+		/* It makes room for another role, and comes again when it has its turn. */
+		if (qml_workers > 0 && busy)
+			qml_shmem_request(MyDatabaseId, slot->role);
+		qml_guest_leave(QML_ENDED_DISABLED);
+	}
+	qml_guest_make_way();
+}
+
+static void
+look_at_extension(void)
+{
+	qml_process_begin("looking for the extension");
+	qml_guest_check_extension();
+	qml_process_commit();
+}
+
+/* Sleeps until there is more to do; false when there was nothing for too long. */
+static bool
+wait_for_work(int64 idle_since, uint32 wait_event)
+{
+	int64 left = idle_since + (int64) qml_worker_idle_timeout * 1000 - qml_process_monotonic();
+
+	/* First say that it sleeps, then see what was told meanwhile: see wakeup.c. */
+	pg_atomic_write_u32(&slot->idle, 1);
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&slot->more) == 0 && left > 0)
+		qml_process_sleep(Min(left, PROBE_INTERVAL), wait_event);
+	pg_atomic_write_u32(&slot->idle, 0);
+	return left > 0 || pg_atomic_read_u32(&slot->more) != 0;
+}
+
+static void
+work(void)
+{
+	static uint32 wait_event = 0;
+	int64 idle_since = qml_process_monotonic();
+
+	if (wait_event == 0)
+		wait_event = qml_wait_event("QmlWorkerMain");
+	look_at_extension();
+	for (;;)
+	{
+		check(true);
+		pg_atomic_write_u32(&slot->more, 0);
+		pg_memory_barrier();
+		if (qml_run_next())
+		{
+			idle_since = qml_process_monotonic();
+			continue;
+		}
+		while (pg_atomic_read_u32(&slot->more) == 0)
+		{
+			if (!wait_for_work(idle_since, wait_event))
+				qml_guest_leave(QML_ENDED_IDLE);
+			check(false);
+		}
+	}
+}
+
+void
+qml_worker_main(Datum arg)
+{
+	qml_process_start();
+	handle_terminate();
+	slot = qml_guest_enter(DatumGetInt32(arg), "qml worker");
+	qml_process_pin(pinned, lengthof(pinned));
+	qml_run_init(slot);
+	qml_guest_appear();
+	for (;;)
+	{
+		PG_TRY();
+		{
+			work();
+		}
+		PG_CATCH();
+		{
+			ErrorData *error = qml_process_undo();
+
+			qml_guest_leave_if_dropped();
+			qml_process_tell("qml worker", QML_LOG_PROCESS, error);
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(TopMemoryContext);
+		qml_process_sleep(RETRY_FAILED, PG_WAIT_EXTENSION);
+		check(true);
+	}
+}
