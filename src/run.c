@@ -125,6 +125,7 @@ static Batch batches[2]; /* the one that is being run, and the next */
 static Batch *batch = &batches[0];
 static int batch_size = 1;
 static HTAB *paces;
+static double spent;			   /* milliseconds in handlers, of the jobs of one transaction */
 static MemoryContext job_context;  /* reset after each job */
 static MemoryContext call_context; /* reset after each transaction, and each error */
 static List *calls;				   /* QmlCall, in call_context */
@@ -245,6 +246,16 @@ clean_session(void)
 
 /* ----- methods ----- */
 
+static double
+milliseconds_since(instr_time start)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
 static Pace *
 find_pace(const QmlJob *job)
 {
@@ -271,13 +282,14 @@ is_short(const QmlJob *job)
 }
 
 static void
-note_pace(const QmlJob *job, bool was_short)
+note_pace(const Attempt *attempt, double milliseconds)
 {
-	Pace *pace = find_pace(job);
+	Pace *pace = find_pace(&attempt->job);
 
+	spent += milliseconds;
 	if (pace == NULL)
 		return;
-	if (was_short)
+	if (milliseconds <= SHORT && attempt->outcome != ALONE)
 		pace->short_runs = Min(pace->short_runs + 1, ENOUGH_SHORT_RUNS);
 	else
 		pace->short_runs = -10 * ENOUGH_SHORT_RUNS;
@@ -653,16 +665,6 @@ swap_batches(Batch *next)
 
 /* ----- groups ----- */
 
-static double
-milliseconds_since(instr_time start)
-{
-	instr_time now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, start);
-	return INSTR_TIME_GET_MILLISEC(now);
-}
-
 static bool
 may_be_in_group(const Attempt *attempt)
 {
@@ -698,8 +700,7 @@ run_group_jobs(void)
 		{
 			INSTR_TIME_SET_CURRENT(start);
 			run_in_group(attempt, handler);
-			note_pace(&attempt->job,
-					  attempt->outcome != ALONE && milliseconds_since(start) <= SHORT);
+			note_pace(attempt, milliseconds_since(start));
 			if (attempt->outcome == ALONE)
 				break;
 		}
@@ -793,12 +794,14 @@ call_alone(Attempt *attempt)
 {
 	const QmlHandler *handler = find_runnable(attempt);
 	bool is_last = batch->done + 1 == batch->count;
+	instr_time start;
 	Batch *next;
 
 	if (handler)
 	{
 		stop = STOP_NOT;
 		in_job = true;
+		INSTR_TIME_SET_CURRENT(start);
 		arm_job_timers(&attempt->job);
 		MemoryContextSwitchTo(job_context);
 		if (qml_call_is_procedure(handler))
@@ -807,6 +810,7 @@ call_alone(Attempt *attempt)
 			call_function(attempt, handler);
 		disarm_job_timers();
 		forget_stop();
+		note_pace(attempt, milliseconds_since(start));
 		MemoryContextSwitchTo(batch->context);
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -833,11 +837,9 @@ run_alone(void)
 {
 	Attempt *attempt = &batch->attempts[batch->done];
 	Batch *volatile next = NULL;
-	instr_time start;
 
 	attempt->outcome = PENDING;
 	enter_job(&attempt->job);
-	INSTR_TIME_SET_CURRENT(start);
 	MemoryContextSwitchTo(batch->context);
 	PG_TRY();
 	{
@@ -867,7 +869,6 @@ run_alone(void)
 	}
 	PG_END_TRY();
 	MemoryContextReset(job_context);
-	note_pace(&attempt->job, attempt->outcome == SUCCEEDED && milliseconds_since(start) <= SHORT);
 	batch->done++;
 	swap_batches(next);
 }
@@ -902,18 +903,16 @@ adjust_batch_size(bool was_short)
 bool
 qml_run_next(void)
 {
-	instr_time start;
-
 	if (batch->done == batch->count)
 		claim();
 	if (batch->count == 0)
 		return false;
-	INSTR_TIME_SET_CURRENT(start);
+	spent = 0;
 	if (may_be_in_group(&batch->attempts[batch->done]))
 		run_group();
 	else
 		run_alone();
-	adjust_batch_size(milliseconds_since(start) <= MAX_DELAY);
+	adjust_batch_size(spent <= MAX_DELAY);
 	if (shutting_down || slot->leave || batch_size == 1)
 		qml_run_release();
 	return true;
