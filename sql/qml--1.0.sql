@@ -874,6 +874,29 @@ CREATE FUNCTION @extschema@.qml_unregister(method text) RETURNS boolean
 REVOKE ALL ON FUNCTION @extschema@.qml_unregister(text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_unregister(text) IS 'leave the jobs of a method to workers outside; false when it has no handler';
 
+-- Inside a job that runs in the database.  qml_register() lets the role of the
+-- handler call these.
+
+CREATE FUNCTION @extschema@.qml_current_job() RETURNS qml.job
+	AS 'MODULE_PATHNAME', 'qml_current_job' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_current_job() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_current_job() IS 'the job that runs in this session; NULL outside of one';
+
+CREATE FUNCTION @extschema@.qml_progress(progress jsonb) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_show_progress' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_progress(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_progress(jsonb) IS 'say how far the job is that runs in this session; others see it at once';
+
+CREATE FUNCTION @extschema@.qml_retry_later(delay interval, reason text DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_retry_later' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_retry_later(interval, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_retry_later(interval, text) IS 'let the job that runs in this session be run again after a delay, once it returns; the attempt does not count';
+
+CREATE FUNCTION @extschema@.qml_discard(reason text DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_discard' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_discard(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_discard(text) IS 'let the job that runs in this session be deleted, once it returns';
+
 -------------------------------------------------------------------------------
 -- Named locks
 -------------------------------------------------------------------------------

@@ -213,3 +213,26 @@ qml_finish_progress(const pg_uuid_t *id, QmlAck *ack)
 
 	run_one(id, &pending);
 }
+
+/* What a job in the database said; nothing if it has ended since. */
+static bool
+show_progress(QmlJob *job, void *arg)
+{
+	const QmlAck *ack = arg;
+
+	if (job->state != QML_PROCESSING || job->attempt != ack->attempt)
+		return false;
+	job->progress = ack->document;
+	return true;
+}
+
+/* The same by the scheduler, for a worker whose transaction is not to be waited for. */
+void
+qml_finish_show_progress(const pg_uuid_t *id, QmlAck *ack)
+{
+	QmlWriter writer;
+
+	qml_writer_open(&writer, false);
+	(void) qml_writer_run(&writer, id, show_progress, ack);
+	qml_writer_close(&writer);
+}

@@ -24,5 +24,6 @@ extern QmlState qml_finish_fail(const pg_uuid_t *id, QmlAck *ack);
 extern void qml_finish_release(const pg_uuid_t *id, QmlAck *ack);
 extern TimestampTz qml_finish_heartbeat(const pg_uuid_t *id, QmlAck *ack);
 extern void qml_finish_progress(const pg_uuid_t *id, QmlAck *ack);
+extern void qml_finish_show_progress(const pg_uuid_t *id, QmlAck *ack);
 
 #endif

@@ -41,6 +41,8 @@
 #define MONITOR (1 << QML_CAN_MONITOR)
 #define ADMIN	(1 << QML_CAN_ADMIN)
 #define ANY		(ENQUEUE | WORK | MONITOR | ADMIN)
+/* Not a capability: has a handler that runs as the role. */
+#define RUN (1 << QML_CAPABILITIES)
 
 /*
  * Which capabilities open which function or view.  What stands with 0 is for the
@@ -56,7 +58,7 @@ static const struct
 	{"qml_enqueue_many", ENQUEUE | ADMIN},
 	{"qml_fetch", WORK | ADMIN},
 	{"qml_heartbeat", WORK | ADMIN},
-	{"qml_progress", WORK | ADMIN},
+	{"qml_progress", WORK | ADMIN | RUN},
 	{"qml_succeed", WORK | ADMIN},
 	{"qml_succeed_many", WORK | ADMIN},
 	{"qml_fail", WORK | ADMIN},
@@ -95,6 +97,9 @@ static const struct
 	{"qml_reclaim_server", WORK | ADMIN},
 	{"qml_register", ADMIN},
 	{"qml_unregister", ADMIN},
+	{"qml_current_job", RUN},
+	{"qml_retry_later", RUN},
+	{"qml_discard", RUN},
 	{"qml_grant", 0},
 	{"qml_revoke", 0},
 	{"job_access", ANY},
@@ -183,7 +188,7 @@ run_utility(const char *sql)
 	(void) qml_spi_execute(sql, 0, NULL, NULL, NULL, SPI_OK_UTILITY);
 }
 
-/* Capabilities that a role holds by rows of its own, as bits. */
+/* Capabilities that a role holds by rows of its own, and RUN, as bits. */
 static int
 held_capabilities(Oid grantee)
 {
@@ -203,6 +208,9 @@ held_capabilities(Oid grantee)
 				held |= 1 << c;
 		}
 	}
+	if (qml_spi_execute("SELECT FROM qml.handler h WHERE h.run_as = $1 LIMIT 1", 1, &type, &value,
+						NULL, SPI_OK_SELECT) > 0)
+		held |= RUN;
 	return held;
 }
 
@@ -219,7 +227,8 @@ open_doors(Oid grantee, int capabilities)
 	run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s", QML_SCHEMA, role));
 	run_utility(psprintf("GRANT USAGE ON TYPE qml.job_state TO %s", role));
 	run_utility(psprintf("GRANT EXECUTE ON FUNCTION %s TO %s", list_functions(capabilities), role));
-	run_utility(psprintf("GRANT SELECT ON %s TO %s", list_views(capabilities), role));
+	if (capabilities & ANY)
+		run_utility(psprintf("GRANT SELECT ON %s TO %s", list_views(capabilities), role));
 }
 
 /* Revokes all, which the caller grants anew as far as the role still holds it. */
@@ -229,7 +238,7 @@ close_doors(Oid grantee)
 	const char *role = quote_identifier(GetUserNameFromId(grantee, false));
 
 	run_utility(psprintf("REVOKE SELECT ON %s FROM %s", list_views(ANY), role));
-	run_utility(psprintf("REVOKE EXECUTE ON FUNCTION %s FROM %s", list_functions(ANY), role));
+	run_utility(psprintf("REVOKE EXECUTE ON FUNCTION %s FROM %s", list_functions(ANY | RUN), role));
 	run_utility(psprintf("REVOKE USAGE ON TYPE qml.job_state FROM %s", role));
 	run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s", QML_SCHEMA, role));
 }
@@ -304,6 +313,21 @@ adjust_doors(Oid grantee)
 		open_doors(grantee, held);
 	else
 		close_function_schema(grantee);
+}
+
+/* After handlers of a role were registered or unregistered. */
+void
+qml_grant_follow_handlers(Oid role)
+{
+	QmlSpi spi;
+
+	/* One that was dropped took its privileges along. */
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
+		return;
+	become_only_granter();
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	adjust_doors(role);
+	qml_spi_end(&spi);
 }
 
 /* Takes a capability on a queue back; NULL: on all queues, single ones included. */

@@ -417,6 +417,7 @@ reset_slot(QmlSlot *slot)
 	slot->leave = false;
 	slot->has_job = false;
 	slot->has_cancel = false;
+	slot->progress.length = 0;
 }
 
 /* A free slot for a process; NULL: there is none. */

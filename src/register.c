@@ -19,6 +19,7 @@
 #include "catalog.h"
 #include "compat.h"
 #include "errcodes.h"
+#include "grant.h"
 #include "handler.h"
 #include "register.h"
 #include "spi.h"
@@ -126,21 +127,27 @@ qml_register_handler(const char *method, Oid function, Jsonb *options)
 	const QmlHandler *handler;
 	QmlProblem problem;
 	Oid role;
+	Oid old_role;
 
 	qml_option_parse_handler(options, &parsed);
 	signature = require_signature(function);
 	role = choose_role(&parsed);
 	require_superuser_owner(signature, role);
+	handler = qml_handler_find(method);
+	old_role = handler ? handler->run_as : InvalidOid;
 	write_handler(method, signature, role, options);
 
 	/* As it will be found: who may run it, and that the names lead back to it. */
 	CommandCounterIncrement();
 	handler = qml_handler_find(method);
-	qml_handler_note_ready(handler);
 	if (!qml_handler_usable(handler, &problem))
 		ereport(ERROR,
 				(errcode(problem.sqlerrcode), errmsg("%s", problem.message),
 				 problem.detail ? errdetail("%s", problem.detail) : 0));
+	qml_handler_note_ready(handler);
+	qml_grant_follow_handlers(role);
+	if (OidIsValid(old_role) && old_role != role)
+		qml_grant_follow_handlers(old_role);
 }
 
 /* False when the method has no handler. */
@@ -149,12 +156,18 @@ qml_register_remove(const char *method)
 {
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(method);
+	Oid role = InvalidOid;
 	QmlSpi spi;
-	bool removed;
+	bool isnull;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	removed = qml_spi_execute("DELETE FROM qml.handler h WHERE h.method = $1", 1, &type, &value,
-							  NULL, SPI_OK_DELETE) > 0;
+	if (qml_spi_execute("DELETE FROM qml.handler h WHERE h.method = $1 RETURNING h.run_as", 1,
+						&type, &value, NULL, SPI_OK_DELETE_RETURNING) > 0)
+		role = DatumGetObjectId(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	qml_spi_end(&spi);
-	return removed;
+	if (!OidIsValid(role))
+		return false;
+	qml_grant_follow_handlers(role);
+	return true;
 }

@@ -32,12 +32,14 @@
 #include "commands/prepare.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
+#include "common/hashfn.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
 #include "storage/lock.h"
 #include "tcop/pquery.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
@@ -50,6 +52,7 @@
 #include "call.h"
 #include "catalog.h"
 #include "claim.h"
+#include "current.h"
 #include "errcodes.h"
 #include "fault.h"
 #include "guc.h"
@@ -80,9 +83,11 @@ typedef enum Outcome
 	PENDING = 0,
 	SUCCEEDED,
 	FAILED,
-	RELEASED, /* given back, not counted */
-	ALONE,	  /* to be run again, alone */
-	GONE	  /* somebody else ended it */
+	RELEASED,  /* given back, not counted */
+	LATER,	   /* by its own wish; not counted */
+	DISCARDED, /* by its own wish */
+	ALONE,	   /* to be run again, alone */
+	GONE	   /* somebody else ended it */
 } Outcome;
 
 typedef struct Attempt
@@ -93,6 +98,9 @@ typedef struct Attempt
 	QmlJobError error;
 	bool retry;
 	TimestampTz retry_at;
+	int64 delay; /* microseconds */
+	Datum reason;
+	Datum progress; /* 0: as it is */
 } Attempt;
 
 /* Jobs that were claimed together; all of it is in the context. */
@@ -101,8 +109,17 @@ typedef struct Batch
 	MemoryContext context;
 	Attempt attempts[MAX_GROUP];
 	int count;
-	int done; /* the first ones are finished, and committed */
+	int done;	  /* the first ones are finished, and committed */
+	List *places; /* of methods that run so many at a time only: Place */
 } Batch;
+
+/* One of the places that a handler's option "concurrency" gives, or none. */
+typedef struct Place
+{
+	char *method;
+	bool taken;
+	LOCKTAG lock;
+} Place;
 
 /* How long the jobs of a method took lately. */
 typedef struct Pace
@@ -202,6 +219,7 @@ static void
 forget_stop(void)
 {
 	in_job = false;
+	(void) qml_current_end();
 	if (stop != STOP_NOT)
 		QueryCancelPending = false;
 }
@@ -231,6 +249,21 @@ leave_job(void)
 }
 
 /* ----- the session ----- */
+
+static ProcessUtility_hook_type previous_utility = NULL;
+
+/* SET CONSTRAINTS holds to the end of the transaction: no other job shall be in it. */
+static void
+utility(PlannedStmt *statement, const char *query, bool readonly, ProcessUtilityContext context,
+		ParamListInfo params, QueryEnvironment *environment, DestReceiver *dest,
+		QueryCompletion *completion)
+{
+	if (IsA(statement->utilityStmt, ConstraintsSetStmt))
+		delay_is_over = true;
+	(previous_utility ? previous_utility : standard_ProcessUtility)(statement, query, readonly,
+																	context, params, environment,
+																	dest, completion);
+}
 
 /* In the transaction of a job that has ended well: nothing of it stays behind. */
 static void
@@ -306,10 +339,70 @@ handler_of(const QmlJob *job)
 	return handler && handler->run_as == GetSessionUserId() ? handler : NULL;
 }
 
+/*
+ * A place is a lock that the session holds until the jobs of the batch are done,
+ * and that goes with it.
+ */
+static bool
+try_place(const QmlHandler *handler, LOCKTAG *lock)
+{
+	uint32 hash = hash_bytes((const unsigned char *) handler->method, strlen(handler->method));
+
+	for (int i = 0; i < handler->options.concurrency; i++)
+	{
+		SET_LOCKTAG_OBJECT(*lock, MyDatabaseId, qml_catalog()->handler, hash, (uint16) (i + 1));
+		if (LockAcquire(lock, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL)
+			return true;
+	}
+	return false;
+}
+
+/* Whether the batch has a place for jobs of the handler, or gets one. */
+static bool
+take_place(Batch *into, const QmlHandler *handler)
+{
+	MemoryContext oldcontext;
+	Place *place;
+	ListCell *lc;
+
+	if (handler->options.concurrency == 0)
+		return true;
+	foreach(lc, into->places)
+	{
+		place = lfirst(lc);
+		if (strcmp(place->method, handler->method) == 0)
+			return place->taken;
+	}
+	oldcontext = MemoryContextSwitchTo(into->context);
+	place = palloc0(sizeof(Place));
+	place->method = pstrdup(handler->method);
+	place->taken = try_place(handler, &place->lock);
+	into->places = lappend(into->places, place);
+	MemoryContextSwitchTo(oldcontext);
+	return place->taken;
+}
+
+static void
+leave_places(Batch *of)
+{
+	ListCell *lc;
+
+	foreach(lc, of->places)
+	{
+		Place *place = lfirst(lc);
+
+		if (place->taken)
+			(void) LockRelease(&place->lock, ExclusiveLock, true);
+	}
+	of->places = NIL;
+}
+
 static bool
 wanted(const QmlJob *job, void *arg)
 {
-	return handler_of(job) != NULL;
+	const QmlHandler *handler = handler_of(job);
+
+	return handler && take_place(arg, handler);
 }
 
 static void
@@ -327,6 +420,7 @@ take(const QmlJob *job, void *arg)
 static void
 empty_batch(Batch *into)
 {
+	leave_places(into);
 	MemoryContextReset(into->context);
 	into->count = 0;
 	into->done = 0;
@@ -377,11 +471,23 @@ finish(QmlJob *job, void *arg)
 		attempt->outcome = GONE;
 		return false;
 	}
+	if (attempt->progress != (Datum) 0)
+		job->progress = attempt->progress;
 	switch (attempt->outcome)
 	{
 		case SUCCEEDED:
 			qml_transition_set(job, QML_SUCCEEDED, now);
 			job->result = attempt->result;
+			break;
+		case LATER:
+			qml_transition_set(job, QML_AWAITING_RETRY, now);
+			job->run_at = now + attempt->delay;
+			job->reason = attempt->reason;
+			job->uncounted++;
+			break;
+		case DISCARDED:
+			qml_transition_set(job, QML_DELETED, now);
+			job->reason = attempt->reason;
 			break;
 		case FAILED:
 			qml_transition_fail(job, &attempt->error, attempt->retry, attempt->retry_at, now);
@@ -412,7 +518,8 @@ finish_attempts(int first, int end)
 
 		if (!qml_writer_run(&writer, &attempt->job.id, finish, attempt))
 			attempt->outcome = GONE;
-		if (attempt->outcome == GONE && outcome == SUCCEEDED)
+		if (attempt->outcome == GONE &&
+			(outcome == SUCCEEDED || outcome == LATER || outcome == DISCARDED))
 			ereport(ERROR,
 					(errcode(ERRCODE_QML_STALE_CLAIM),
 					 errmsg("attempt %d does not hold job %s", attempt->job.attempt,
@@ -554,13 +661,20 @@ find_call(const QmlHandler *handler)
 	return call;
 }
 
+/* The handler returned: its result, or what it wished instead. */
 static void
 keep_result(Attempt *attempt, Datum result)
 {
+	const QmlCurrent *said = qml_current_end();
 	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
 
 	attempt->result = result == (Datum) 0 ? result : PointerGetDatum(PG_DETOAST_DATUM_COPY(result));
-	attempt->outcome = SUCCEEDED;
+	attempt->progress = said->progress;
+	attempt->delay = said->delay;
+	attempt->reason = said->reason;
+	attempt->outcome = said->wish == QML_WISH_LATER	  ? LATER :
+					   said->wish == QML_WISH_DISCARD ? DISCARDED :
+														SUCCEEDED;
 	MemoryContextSwitchTo(oldcontext);
 }
 
@@ -593,6 +707,7 @@ run_in_group(Attempt *attempt, const QmlHandler *handler)
 	MemoryContextSwitchTo(job_context);
 	stop = STOP_NOT;
 	in_job = true;
+	qml_current_begin(&attempt->job, batch->context);
 	PG_TRY();
 	{
 		call_function(attempt, handler);
@@ -801,6 +916,7 @@ call_alone(Attempt *attempt)
 	{
 		stop = STOP_NOT;
 		in_job = true;
+		qml_current_begin(&attempt->job, batch->context);
 		INSTR_TIME_SET_CURRENT(start);
 		arm_job_timers(&attempt->job);
 		MemoryContextSwitchTo(job_context);
@@ -924,6 +1040,9 @@ qml_run_init(QmlSlot *my_slot)
 	HASHCTL control = {.keysize = sizeof(((Pace *) 0)->method), .entrysize = sizeof(Pace)};
 
 	slot = my_slot;
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = utility;
+	qml_current_init(my_slot);
 	delay_timer = RegisterTimeout(USER_TIMEOUT, on_delay);
 	job_timer = RegisterTimeout(USER_TIMEOUT, on_job_timeout);
 	watch_timer = RegisterTimeout(USER_TIMEOUT, on_watch);

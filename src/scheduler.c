@@ -34,7 +34,9 @@
 #include "careful.h"
 #include "catalog.h"
 #include "compat.h"
+#include "current.h"
 #include "fault.h"
+#include "finish.h"
 #include "guc.h"
 #include "guest.h"
 #include "maintain.h"
@@ -186,6 +188,26 @@ take_back(Step *step)
 	return QML_NO_TIME;
 }
 
+/* What jobs that run say of how far they are. */
+static TimestampTz
+show_progress(Step *step)
+{
+	QmlProgress *progress = palloc(sizeof(QmlProgress));
+
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		QmlSlot *worker = &qml_shmem->slots[i];
+		QmlAck ack = {.document = PointerGetDatum(progress->document)};
+
+		if (worker->kind != QML_WORKER || worker->database != MyDatabaseId ||
+			!qml_current_take_progress(worker, progress))
+			continue;
+		ack.attempt = progress->attempt;
+		qml_finish_show_progress(&progress->job, &ack);
+	}
+	return QML_NO_TIME;
+}
+
 /* Looking at all ready jobs is dear: only at intervals. */
 static TimestampTz
 serve_roles(Step *step)
@@ -299,6 +321,12 @@ static Step steps[] = {
 	 .wake = QML_WAKE_SESSION,
 	 .interval = lease_interval,
 	 .run = take_back},
+	{.activity = "showing progress",
+	 .name = "qml scheduler: showing progress",
+	 .enabled = &qml_enabled,
+	 .wake = QML_WAKE_PROGRESS,
+	 .interval = lease_interval,
+	 .run = show_progress},
 	{.activity = "asking for workers",
 	 .name = "qml scheduler: asking for workers",
 	 .enabled = &qml_enabled,

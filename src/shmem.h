@@ -54,6 +54,7 @@ typedef enum QmlWake
 	QML_WAKE_RECURRING, /* a recurring job */
 	QML_WAKE_WORK,		/* ready jobs, and no worker that is free */
 	QML_WAKE_SESSION,	/* a session that held jobs is gone */
+	QML_WAKE_PROGRESS,	/* a job says how far it is */
 	QML_WAKES
 } QmlWake;
 
@@ -63,6 +64,17 @@ typedef enum QmlWake
 
 /* No time: later than all. */
 #define QML_WAKE_NEVER PG_INT64_MAX
+
+/* How far the job of a worker is, to be written into it. */
+#define QML_MAX_SHOWN_PROGRESS 4096
+
+typedef struct QmlProgress
+{
+	pg_uuid_t job;
+	int attempt;
+	int length; /* 0: nothing new */
+	char document[QML_MAX_SHOWN_PROGRESS] pg_attribute_aligned(MAXIMUM_ALIGNOF);
+} QmlProgress;
 
 /*
  * The fields of the first group are written under the lock: by the launcher in a
@@ -104,6 +116,8 @@ typedef struct QmlSlot
 	pg_atomic_uint32 more;
 	pg_atomic_uint32 idle;
 	volatile bool leave; /* by the launcher: after this job */
+
+	QmlProgress progress; /* under the lock: by the worker, and taken by the scheduler */
 
 	/* Under the mutex: what it is doing, and what it shall no longer do. */
 	slock_t mutex;

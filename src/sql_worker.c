@@ -14,6 +14,7 @@
 #include "catalog.h"
 #include "claim.h"
 #include "compat.h"
+#include "current.h"
 #include "finish.h"
 #include "qml.h"
 #include "rows.h"
@@ -127,7 +128,11 @@ qml_progress(PG_FUNCTION_ARGS)
 
 	qml_args_require(fcinfo, 2, "progress");
 	ack.document = qml_args_document(fcinfo, 2, "progress");
-	qml_finish_progress(id, &ack);
+	/* The transaction of a job in the database must not be waited for. */
+	if (qml_current_is(id, ack.attempt))
+		qml_current_progress(ack.document);
+	else
+		qml_finish_progress(id, &ack);
 	PG_RETURN_VOID();
 }
 

@@ -309,6 +309,18 @@ qml_wakeup_deleted(const pg_uuid_t *job)
 	noted_any = true;
 }
 
+/* At once: the scheduler has something to do. */
+void
+qml_wakeup_now(QmlWake kind)
+{
+	QmlSlot *scheduler = qml_shmem_scheduler(MyDatabaseId);
+
+	if (scheduler == NULL)
+		return;
+	lower(scheduler, kind, GetCurrentTimestamp());
+	qml_shmem_set_latch(&scheduler->process);
+}
+
 /* At once: jobs that this session, which ends, may have held; any: and others. */
 void
 qml_wakeup_lost(const pg_uuid_t *jobs, int count, bool any)
@@ -327,8 +339,7 @@ qml_wakeup_lost(const pg_uuid_t *jobs, int count, bool any)
 	}
 	scheduler->any_lost = scheduler->any_lost || any;
 	LWLockRelease(qml_shmem->lock);
-	lower(scheduler, QML_WAKE_SESSION, GetCurrentTimestamp());
-	qml_shmem_set_latch(&scheduler->process);
+	qml_wakeup_now(QML_WAKE_SESSION);
 }
 
 /* Whether the prepared transaction that ended had noted something, as far as known. */
