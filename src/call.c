@@ -285,6 +285,8 @@ qml_call_procedure(const QmlHandler *handler, const QmlJob *job)
 	/* As pquery.c does; an error leaves the rest to the abort of the transaction. */
 	portal->visible = false;
 	portal->resowner = CurrentResourceOwner;
+	portal->status = PORTAL_READY;
+	MarkPortalActive(portal);
 	ActivePortal = portal;
 	PortalContext = portal->portalContext;
 	EnsurePortalSnapshotExists();
@@ -300,6 +302,7 @@ qml_call_procedure(const QmlHandler *handler, const QmlJob *job)
 	portal->portalSnapshot = NULL;
 	ActivePortal = NULL;
 	PortalContext = NULL;
+	MarkPortalDone(portal);
 	PortalDrop(portal, false);
 	return check_result(receiver.result);
 }

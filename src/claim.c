@@ -37,6 +37,8 @@ typedef struct ClaimState
 	Relation ready;
 	TimestampTz now;
 	int count;
+	bool full; /* takes no more */
+	bool more; /* there are others */
 } ClaimState;
 
 /* Where the last fetch from all queues ended, so that no queue starves. */
@@ -47,10 +49,14 @@ static void
 claim_row(ClaimState *state, const QmlQueue *queue)
 {
 	const QmlClaim *claim = state->claim;
+	QmlChoice choice;
 	QmlJob job;
 
 	qml_job_from_live(state->writer.live.slot, &job);
-	if (claim->wanted && !claim->wanted(&job, claim->arg))
+	choice = claim->choose ? claim->choose(&job, claim->arg) : QML_TAKE;
+	if (choice == QML_STOP)
+		state->full = state->more = true;
+	if (choice != QML_TAKE)
 		return;
 	qml_transition_set(&job, QML_PROCESSING, state->now);
 	job.worker = claim->worker;
@@ -65,6 +71,24 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 		qml_session_hold(&job.id);
 	claim->take(&job, claim->arg);
 	state->count++;
+	state->full = state->count == claim->batch;
+}
+
+/* A worker in the background also wants to know whether there is more. */
+static bool
+is_over(const ClaimState *state)
+{
+	return state->full && (state->more || state->claim->choose == NULL);
+}
+
+/* For a background worker whose batch is full: whether there is one more for it. */
+static bool
+is_more(ClaimState *state)
+{
+	QmlJob job;
+
+	qml_job_from_live(state->writer.live.slot, &job);
+	return state->claim->choose(&job, state->claim->arg) != QML_PASS_OVER;
 }
 
 /* Takes ready jobs of one queue until there are none or the batch is full. */
@@ -78,11 +102,14 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
 	index_rescan(scan, &key, 1, NULL, 0);
-	while (state->count < state->claim->batch &&
-		   index_getnext_slot(scan, ForwardScanDirection, slot))
+	while (!is_over(state) && index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (qml_job_live_state(slot) == QML_ENQUEUED)
+		if (qml_job_live_state(slot) != QML_ENQUEUED)
+			continue;
+		if (state->full)
+			state->more = is_more(state);
+		else
 			claim_row(state, queue);
 	}
 	index_endscan(scan);
@@ -113,7 +140,7 @@ next_queue_id(ClaimState *state, int after)
 static bool
 may_work(const ClaimState *state, const QmlQueue *queue)
 {
-	return state->claim->wanted || qml_rights_allow(QML_CAN_WORK, queue->name);
+	return state->claim->choose || qml_rights_allow(QML_CAN_WORK, queue->name);
 }
 
 static void
@@ -121,7 +148,7 @@ claim_from_range(ClaimState *state, int after, int upto)
 {
 	int id = after;
 
-	while (state->count < state->claim->batch && (id = next_queue_id(state, id)) != 0 && id <= upto)
+	while (!state->full && (id = next_queue_id(state, id)) != 0 && id <= upto)
 	{
 		const QmlQueue *queue = qml_queue_find(id);
 
@@ -148,7 +175,7 @@ claim_from_all(ClaimState *state)
 static void
 claim_from_list(ClaimState *state)
 {
-	for (int i = 0; i < state->claim->nqueues && state->count < state->claim->batch; i++)
+	for (int i = 0; i < state->claim->nqueues && !state->full; i++)
 	{
 		const QmlQueue *queue = qml_queue_by_name(state->claim->queues[i]);
 
@@ -160,7 +187,7 @@ claim_from_list(ClaimState *state)
 static void
 check_rights(const QmlClaim *claim)
 {
-	if (claim->wanted)
+	if (claim->choose)
 		return;
 	if (claim->queues == NULL)
 		qml_rights_require_any(QML_CAN_WORK);
@@ -168,9 +195,12 @@ check_rights(const QmlClaim *claim)
 		qml_rights_require(QML_CAN_WORK, claim->queues[i]);
 }
 
-/* Claims up to claim->batch jobs; returns how many. */
+/*
+ * Claims up to claim->batch jobs; returns how many.  *more, of those who choose:
+ * whether there are others in the last queue.
+ */
 int
-qml_claim_batch(const QmlClaim *claim)
+qml_claim_batch(const QmlClaim *claim, bool *more)
 {
 	ClaimState state = {.claim = claim};
 
@@ -190,5 +220,6 @@ qml_claim_batch(const QmlClaim *claim)
 	index_close(state.ready, NoLock);
 	qml_writer_close(&state.writer);
 	QML_FAULT_AT_COMMIT("claim.before_commit");
+	*more = state.more;
 	return state.count;
 }

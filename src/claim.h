@@ -11,6 +11,14 @@
 #define QML_LEASE_OF_QUEUE (-1)
 #define QML_NO_LEASE	   0
 
+/* What to do about a ready job. */
+typedef enum QmlChoice
+{
+	QML_TAKE,
+	QML_PASS_OVER,
+	QML_STOP /* this one and all behind it */
+} QmlChoice;
+
 typedef struct QmlClaim
 {
 	Datum worker;  /* text */
@@ -21,12 +29,12 @@ typedef struct QmlClaim
 	int64 lease; /* microseconds, or one of the above */
 
 	/* Of background workers, which ask for no rights; NULL for all others. */
-	bool (*wanted)(const QmlJob *job, void *arg);
+	QmlChoice (*choose)(const QmlJob *job, void *arg);
 	/* Gets each job that is claimed; its values hold until it returns. */
 	void (*take)(const QmlJob *job, void *arg);
 	void *arg;
 } QmlClaim;
 
-extern int qml_claim_batch(const QmlClaim *claim);
+extern int qml_claim_batch(const QmlClaim *claim, bool *more);
 
 #endif

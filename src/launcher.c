@@ -418,6 +418,7 @@ reset_slot(QmlSlot *slot)
 	slot->has_job = false;
 	slot->has_cancel = false;
 	slot->progress.length = 0;
+	slot->nplaces = 0;
 }
 
 /* A free slot for a process; NULL: there is none. */

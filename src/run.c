@@ -109,17 +109,10 @@ typedef struct Batch
 	MemoryContext context;
 	Attempt attempts[MAX_GROUP];
 	int count;
-	int done;	  /* the first ones are finished, and committed */
-	List *places; /* of methods that run so many at a time only: Place */
+	int done;	 /* the first ones are finished, and committed */
+	int nplaces; /* of methods that run so many at a time only */
+	uint32 places[QML_MAX_PLACES];
 } Batch;
-
-/* One of the places that a handler's option "concurrency" gives, or none. */
-typedef struct Place
-{
-	char *method;
-	bool taken;
-	LOCKTAG lock;
-} Place;
 
 /* How long the jobs of a method took lately. */
 typedef struct Pace
@@ -339,70 +332,49 @@ handler_of(const QmlJob *job)
 	return handler && handler->run_as == GetSessionUserId() ? handler : NULL;
 }
 
-/*
- * A place is a lock that the session holds until the jobs of the batch are done,
- * and that goes with it.
- */
-static bool
-try_place(const QmlHandler *handler, LOCKTAG *lock)
-{
-	uint32 hash = hash_bytes((const unsigned char *) handler->method, strlen(handler->method));
-
-	for (int i = 0; i < handler->options.concurrency; i++)
-	{
-		SET_LOCKTAG_OBJECT(*lock, MyDatabaseId, qml_catalog()->handler, hash, (uint16) (i + 1));
-		if (LockAcquire(lock, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL)
-			return true;
-	}
-	return false;
-}
-
 /* Whether the batch has a place for jobs of the handler, or gets one. */
 static bool
 take_place(Batch *into, const QmlHandler *handler)
 {
-	MemoryContext oldcontext;
-	Place *place;
-	ListCell *lc;
+	uint32 method = hash_bytes((const unsigned char *) handler->method, strlen(handler->method));
 
-	if (handler->options.concurrency == 0)
-		return true;
-	foreach(lc, into->places)
+	for (int i = 0; i < into->nplaces; i++)
 	{
-		place = lfirst(lc);
-		if (strcmp(place->method, handler->method) == 0)
-			return place->taken;
+		if (into->places[i] == method)
+			return true;
 	}
-	oldcontext = MemoryContextSwitchTo(into->context);
-	place = palloc0(sizeof(Place));
-	place->method = pstrdup(handler->method);
-	place->taken = try_place(handler, &place->lock);
-	into->places = lappend(into->places, place);
-	MemoryContextSwitchTo(oldcontext);
-	return place->taken;
+	if (into->nplaces == QML_MAX_PLACES ||
+		!qml_shmem_take_place(slot, method, handler->options.concurrency))
+		return false;
+	into->places[into->nplaces++] = method;
+	return true;
 }
 
 static void
 leave_places(Batch *of)
 {
-	ListCell *lc;
-
-	foreach(lc, of->places)
-	{
-		Place *place = lfirst(lc);
-
-		if (place->taken)
-			(void) LockRelease(&place->lock, ExclusiveLock, true);
-	}
-	of->places = NIL;
+	if (of->nplaces > 0)
+		qml_shmem_leave_places(slot, of->places, of->nplaces);
+	of->nplaces = 0;
 }
 
-static bool
-wanted(const QmlJob *job, void *arg)
+/*
+ * A batch is of jobs that have been short lately, or is one other: nothing waits
+ * here behind a long one, while another worker is free.
+ */
+static QmlChoice
+choose(const QmlJob *job, void *arg)
 {
+	Batch *into = arg;
 	const QmlHandler *handler = handler_of(job);
 
-	return handler && take_place(arg, handler);
+	if (handler == NULL)
+		return QML_PASS_OVER;
+	if (into->count > 0 && (!is_short(&into->attempts[0].job) || !is_short(job)))
+		return QML_STOP;
+	if (handler->options.concurrency > 0 && !take_place(into, handler))
+		return QML_PASS_OVER;
+	return QML_TAKE;
 }
 
 static void
@@ -435,18 +407,18 @@ claim_into(Batch *into)
 		.server = CStringGetTextDatum(qml_session_id()),
 		.batch = batch_size,
 		.lease = QML_NO_LEASE,
-		.wanted = wanted,
+		.choose = choose,
 		.take = take,
 		.arg = into,
 	};
+	bool more;
 
 	empty_batch(into);
 	if (shutting_down || slot->leave)
 		return;
-	/* There may be more, for another worker. */
-	if (qml_claim_batch(&claim) == batch_size &&
-		qml_shmem_count_workers(MyDatabaseId, InvalidOid) < qml_workers)
-		qml_shmem_request(MyDatabaseId, slot->role);
+	(void) qml_claim_batch(&claim, &more);
+	if (more)
+		qml_wakeup_helper(slot->role);
 }
 
 static void

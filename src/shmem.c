@@ -159,6 +159,62 @@ qml_shmem_request(Oid database, Oid role)
 	qml_shmem_set_latch(&qml_shmem->launcher);
 }
 
+/* Whether a worker has a place for jobs of a method. */
+static bool
+has_place(const QmlSlot *slot, uint32 method)
+{
+	for (int i = 0; i < slot->nplaces; i++)
+	{
+		if (slot->places[i] == method)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Takes one of the places of a method, of which a database has a limited number; one
+ * more of the same costs none.  False when there is none.
+ */
+bool
+qml_shmem_take_place(QmlSlot *slot, uint32 method, int limit)
+{
+	bool taken;
+	int count = 0;
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		QmlSlot *other = &qml_shmem->slots[i];
+
+		if (other != slot && other->kind == QML_WORKER && other->state == QML_SLOT_RUNNING &&
+			other->database == slot->database && has_place(other, method))
+			count++;
+	}
+	taken = count < limit && slot->nplaces < QML_MAX_PLACES;
+	if (taken)
+		slot->places[slot->nplaces++] = method;
+	LWLockRelease(qml_shmem->lock);
+	return taken;
+}
+
+/* Leaves places, each as often as it was taken. */
+void
+qml_shmem_leave_places(QmlSlot *slot, const uint32 *methods, int count)
+{
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	for (int n = 0; n < count; n++)
+	{
+		for (int i = 0; i < slot->nplaces; i++)
+		{
+			if (slot->places[i] != methods[n])
+				continue;
+			slot->places[i] = slot->places[--slot->nplaces];
+			break;
+		}
+	}
+	LWLockRelease(qml_shmem->lock);
+}
+
 /* Wakes a process, if it is there; one that has its place by now wakes in vain. */
 void
 qml_shmem_set_latch(pg_atomic_uint32 *process)

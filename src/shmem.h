@@ -65,6 +65,9 @@ typedef enum QmlWake
 /* No time: later than all. */
 #define QML_WAKE_NEVER PG_INT64_MAX
 
+/* Methods of limited concurrency, by hash, that one worker can be at. */
+#define QML_MAX_PLACES 16
+
 /* How far the job of a worker is, to be written into it. */
 #define QML_MAX_SHOWN_PROGRESS 4096
 
@@ -116,6 +119,10 @@ typedef struct QmlSlot
 	pg_atomic_uint32 more;
 	pg_atomic_uint32 idle;
 	volatile bool leave; /* by the launcher: after this job */
+
+	/* Under the lock, by the worker: methods of limited concurrency that it is at. */
+	int nplaces;
+	uint32 places[QML_MAX_PLACES];
 
 	QmlProgress progress; /* under the lock: by the worker, and taken by the scheduler */
 
@@ -189,6 +196,8 @@ extern void qml_shmem_init(void);
 extern QmlSlot *qml_shmem_scheduler(Oid database);
 extern void qml_shmem_request(Oid database, Oid role);
 extern int qml_shmem_count_workers(Oid database, Oid role);
+extern bool qml_shmem_take_place(QmlSlot *slot, uint32 method, int limit);
+extern void qml_shmem_leave_places(QmlSlot *slot, const uint32 *methods, int count);
 extern void qml_shmem_set_latch(pg_atomic_uint32 *process);
 extern uint32 qml_shmem_my_process(void);
 

@@ -81,6 +81,7 @@ fetch(FunctionCallInfo fcinfo)
 	char *worker = read_worker(fcinfo, 0);
 	QmlClaim claim = {.worker = CStringGetTextDatum(worker), .server = server_of(worker)};
 	QmlRows *rows;
+	bool more;
 
 	claim.queues = qml_args_queues(fcinfo, 1, "queues", &claim.nqueues);
 	claim.batch = qml_args_int(fcinfo, 2, "batch", 1, QML_MAX_BATCH);
@@ -90,7 +91,7 @@ fetch(FunctionCallInfo fcinfo)
 	rows = qml_rows_alloc(claim.batch);
 	claim.take = take;
 	claim.arg = rows;
-	(void) qml_claim_batch(&claim);
+	(void) qml_claim_batch(&claim, &more);
 	return rows;
 }
 

@@ -309,6 +309,14 @@ qml_wakeup_deleted(const pg_uuid_t *job)
 	noted_any = true;
 }
 
+/* At once: a worker has found more than it can do now. */
+void
+qml_wakeup_helper(Oid role)
+{
+	if (!wake_worker(role) && qml_shmem_count_workers(MyDatabaseId, InvalidOid) < qml_workers)
+		qml_shmem_request(MyDatabaseId, role);
+}
+
 /* At once: the scheduler has something to do. */
 void
 qml_wakeup_now(QmlWake kind)
