@@ -62,6 +62,7 @@
 #include "run.h"
 #include "session.h"
 #include "transition.h"
+#include "wakeup.h"
 
 /* Jobs of a group, below PGPROC_MAX_CACHED_SUBXIDS. */
 #define MAX_GROUP 60
