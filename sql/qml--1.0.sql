@@ -874,6 +874,22 @@ CREATE FUNCTION @extschema@.qml_unregister(method text) RETURNS boolean
 REVOKE ALL ON FUNCTION @extschema@.qml_unregister(text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_unregister(text) IS 'leave the jobs of a method to workers outside; false when it has no handler';
 
+-------------------------------------------------------------------------------
+-- Waiting.  Procedures, because they end their transaction before they wait.
+-------------------------------------------------------------------------------
+
+CREATE PROCEDURE @extschema@.qml_wait(queues text[] DEFAULT NULL, timeout interval DEFAULT '30 s',
+	INOUT ready boolean DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'qml_wait' LANGUAGE C;
+REVOKE ALL ON PROCEDURE @extschema@.qml_wait(text[], interval, boolean) FROM PUBLIC;
+COMMENT ON PROCEDURE @extschema@.qml_wait(text[], interval, boolean) IS 'sleep until a job may be ready, true, or the timeout is over, false';
+
+CREATE PROCEDURE @extschema@.qml_wait_for(id uuid, timeout interval DEFAULT '30 s',
+	INOUT state qml.job_state DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'qml_wait_for' LANGUAGE C;
+REVOKE ALL ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) FROM PUBLIC;
+COMMENT ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) IS 'sleep until the job is finished or the timeout is over; its state then, NULL when it is finished and not kept';
+
 -- Inside a job that runs in the database.  qml_register() lets the role of the
 -- handler call these.
 

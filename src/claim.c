@@ -52,6 +52,11 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 	QmlChoice choice;
 	QmlJob job;
 
+	if (claim->look)
+	{
+		state->full = state->more = true;
+		return;
+	}
 	qml_job_from_live(state->writer.live.slot, &job);
 	choice = claim->choose ? claim->choose(&job, claim->arg) : QML_TAKE;
 	if (choice == QML_STOP)

@@ -27,6 +27,7 @@ typedef struct QmlClaim
 	int nqueues;
 	int batch;
 	int64 lease; /* microseconds, or one of the above */
+	bool look;	 /* only whether there is a job; nothing is claimed */
 
 	/* Of background workers, which ask for no rights; NULL for all others. */
 	QmlChoice (*choose)(const QmlJob *job, void *arg);

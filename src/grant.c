@@ -97,6 +97,8 @@ static const struct
 	{"qml_reclaim_server", WORK | ADMIN},
 	{"qml_register", ADMIN},
 	{"qml_unregister", ADMIN},
+	{"qml_wait", WORK | ADMIN},
+	{"qml_wait_for", ANY},
 	{"qml_current_job", RUN},
 	{"qml_retry_later", RUN},
 	{"qml_discard", RUN},
@@ -226,7 +228,7 @@ open_doors(Oid grantee, int capabilities)
 							 quote_identifier(get_namespace_name(schema)), role));
 	run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s", QML_SCHEMA, role));
 	run_utility(psprintf("GRANT USAGE ON TYPE qml.job_state TO %s", role));
-	run_utility(psprintf("GRANT EXECUTE ON FUNCTION %s TO %s", list_functions(capabilities), role));
+	run_utility(psprintf("GRANT EXECUTE ON ROUTINE %s TO %s", list_functions(capabilities), role));
 	if (capabilities & ANY)
 		run_utility(psprintf("GRANT SELECT ON %s TO %s", list_views(capabilities), role));
 }
@@ -238,7 +240,7 @@ close_doors(Oid grantee)
 	const char *role = quote_identifier(GetUserNameFromId(grantee, false));
 
 	run_utility(psprintf("REVOKE SELECT ON %s FROM %s", list_views(ANY), role));
-	run_utility(psprintf("REVOKE EXECUTE ON FUNCTION %s FROM %s", list_functions(ANY | RUN), role));
+	run_utility(psprintf("REVOKE EXECUTE ON ROUTINE %s FROM %s", list_functions(ANY | RUN), role));
 	run_utility(psprintf("REVOKE USAGE ON TYPE qml.job_state FROM %s", role));
 	run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s", QML_SCHEMA, role));
 }

@@ -36,7 +36,6 @@
 #include "errcodes.h"
 #include "handler.h"
 #include "qml.h"
-#include "wakeup.h"
 
 typedef struct HandlerByMethod
 {
@@ -338,14 +337,6 @@ qml_handler_usable(const QmlHandler *handler, QmlProblem *problem)
 								function_name(handler), handler->method);
 	problem->detail = handler->reason;
 	return false;
-}
-
-/* A job of the handler, NULL if it has none, is ready if the transaction commits. */
-void
-qml_handler_note_ready(const QmlHandler *handler)
-{
-	if (handler)
-		qml_wakeup_ready(handler->run_as);
 }
 
 /* Whether an error of this type ends a job, whatever retries it has left. */

@@ -38,7 +38,6 @@ extern const QmlSignature *qml_handler_signature(const QmlHandler *handler);
 extern void qml_handler_check(const QmlHandler *handler, Datum payload);
 extern bool qml_handler_role_usable(Oid role, QmlProblem *problem);
 extern bool qml_handler_usable(const QmlHandler *handler, QmlProblem *problem);
-extern void qml_handler_note_ready(const QmlHandler *handler);
 extern bool qml_handler_never_retries(const QmlHandler *handler, const char *error_type);
 extern bool qml_handler_may_be_superuser(Oid owner, Oid role);
 

@@ -46,29 +46,70 @@ find_live(QmlTable *live, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
 	return found;
 }
 
-/* A value of type qml.job; 0 when there is no such job, or not for this user. */
-Datum
-qml_read_job(const pg_uuid_t *id)
+/* Finds a job that the current user may see, and gives it to `use` while it is there. */
+static void
+find(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *arg)
 {
 	/* One snapshot for both tables: a job on its way is in one of them. */
 	Snapshot snapshot;
 	QmlTable live;
 	QmlTable leaf;
 	QmlJob job;
-	Datum row = (Datum) 0;
 
 	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
 	snapshot = qml_table_snapshot();
 	if (find_live(&live, id, snapshot, &job))
-		row = show(&job);
+		use(&job, arg);
 	else if (qml_history_find(id, snapshot, AccessShareLock, &leaf, &job))
 	{
-		row = show(&job);
+		use(&job, arg);
 		qml_table_close(&leaf);
 	}
 	UnregisterSnapshot(snapshot);
 	qml_table_close(&live);
+}
+
+static void
+use_row(const QmlJob *job, void *arg)
+{
+	*(Datum *) arg = show(job);
+}
+
+/* A value of type qml.job; 0 when there is no such job, or not for this user. */
+Datum
+qml_read_job(const pg_uuid_t *id)
+{
+	Datum row = (Datum) 0;
+
+	find(id, use_row, &row);
 	return row;
+}
+
+typedef struct State
+{
+	bool visible;
+	QmlState state;
+} State;
+
+static void
+use_state(const QmlJob *job, void *arg)
+{
+	State *state = arg;
+
+	state->visible = qml_rights_access(qml_queue_by_id(job->queue_id)->name, job->created_by) !=
+					 QML_ACCESS_NONE;
+	state->state = job->state;
+}
+
+/* False when there is no such job, or not for this user. */
+bool
+qml_read_state(const pg_uuid_t *id, QmlState *state)
+{
+	State found = {.visible = false};
+
+	find(id, use_state, &found);
+	*state = found.state;
+	return found.visible;
 }
 
 static void

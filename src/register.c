@@ -144,7 +144,7 @@ qml_register_handler(const char *method, Oid function, Jsonb *options)
 		ereport(ERROR,
 				(errcode(problem.sqlerrcode), errmsg("%s", problem.message),
 				 problem.detail ? errdetail("%s", problem.detail) : 0));
-	qml_handler_note_ready(handler);
+	qml_wakeup_anything();
 	qml_grant_follow_handlers(role);
 	if (OidIsValid(old_role) && old_role != role)
 		qml_grant_follow_handlers(old_role);

@@ -24,7 +24,7 @@ QmlShmem *qml_shmem = NULL;
 static QmlRequestHook previous_request = NULL;
 static shmem_startup_hook_type previous_startup = NULL;
 
-/* The slots, and behind them the sessions. */
+/* The slots, and behind them what there is for each session. */
 static Size
 slots_size(void)
 {
@@ -35,7 +35,8 @@ slots_size(void)
 static Size
 shmem_size(void)
 {
-	return add_size(slots_size(), mul_size(qml_max_backends(), sizeof(pg_atomic_uint32)));
+	return add_size(slots_size(),
+					mul_size(qml_max_backends(), sizeof(QmlWaiter) + sizeof(pg_atomic_uint32)));
 }
 
 static void
@@ -58,9 +59,14 @@ init_sessions(void)
 		elog(FATAL, "could not generate random values");
 	pg_atomic_init_u32(&qml_shmem->next_token, 0);
 	qml_shmem->nsessions = qml_max_backends();
-	qml_shmem->sessions = (pg_atomic_uint32 *) ((char *) qml_shmem + slots_size());
+	pg_atomic_init_u32(&qml_shmem->nwaiting, 0);
+	qml_shmem->waiters = (QmlWaiter *) ((char *) qml_shmem + slots_size());
+	qml_shmem->sessions = (pg_atomic_uint32 *) (qml_shmem->waiters + qml_shmem->nsessions);
 	for (int i = 0; i < qml_shmem->nsessions; i++)
+	{
 		pg_atomic_init_u32(&qml_shmem->sessions[i], 0);
+		pg_atomic_init_u32(&qml_shmem->waiters[i].kind, QML_WAITS_NOT);
+	}
 }
 
 static void

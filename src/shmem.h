@@ -134,6 +134,26 @@ typedef struct QmlSlot
 	pg_uuid_t cancel; /* by whoever deletes it */
 } QmlSlot;
 
+/* What a session waits for. */
+typedef enum QmlWaitKind
+{
+	QML_WAITS_NOT = 0,
+	QML_WAITS_READY,   /* a ready job */
+	QML_WAITS_FINISHED /* the end of a job */
+} QmlWaitKind;
+
+#define QML_MAX_WAIT_QUEUES 16
+
+/* Written by the session whose it is, `kind` last; read by whoever commits. */
+typedef struct QmlWaiter
+{
+	pg_atomic_uint32 kind;
+	Oid database;
+	int nqueues; /* 0: any */
+	int queues[QML_MAX_WAIT_QUEUES];
+	pg_uuid_t job;
+} QmlWaiter;
+
 /*
  * A prepared transaction that will make something due, by a hash of its name; a
  * free entry has no database.
@@ -185,6 +205,10 @@ typedef struct QmlShmem
 	pg_atomic_uint32 next_token;
 	int nsessions; /* fixed at start */
 	pg_atomic_uint32 *sessions;
+
+	/* Sessions that wait, by the number of their PGPROC, and how many do. */
+	pg_atomic_uint32 nwaiting;
+	QmlWaiter *waiters;
 
 	int nslots; /* fixed at start */
 	QmlSlot slots[FLEXIBLE_ARRAY_MEMBER];

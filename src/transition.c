@@ -291,7 +291,11 @@ static void
 note_news(const QmlJob *job)
 {
 	if (job->state == QML_ENQUEUED)
-		qml_handler_note_ready(qml_handler_of(job->method));
+	{
+		const QmlHandler *handler = qml_handler_of(job->method);
+
+		qml_wakeup_ready(job->queue_id, handler ? handler->run_as : InvalidOid);
+	}
 	if (job->run_at != QML_NO_TIME)
 		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
 	if (job->lease_expires_at != QML_NO_TIME)
@@ -321,6 +325,8 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	if (is_kept(job))
 		open_leaf(writer, job->expires_at);
 	result = qml_table_delete(&writer->live, tid, snapshot, wait);
+	if (result == TM_Ok)
+		qml_wakeup_finished(&job->id);
 	if (result == TM_Ok && is_kept(job))
 		store_finished(writer, job);
 	return result;

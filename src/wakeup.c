@@ -22,12 +22,17 @@
 #include "commands/extension.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "tcop/utility.h"
 #include "utils/memutils.h"
 
 #include "guc.h"
 #include "wakeup.h"
+
+/* Finished jobs that a transaction tells of by name. */
+#define MAX_FINISHED 64
 
 static TimestampTz noted[QML_WAKES];
 static bool noted_any = false;
@@ -35,6 +40,11 @@ static bool call_launcher = false;
 static Oid ready_roles[QML_MAX_ROLES]; /* whose handlers have work now */
 static int nready_roles = 0;
 static bool ready_any_role = false;
+static int ready_queues[QML_MAX_WAIT_QUEUES]; /* that have ready jobs */
+static int nready_queues = 0;
+static pg_uuid_t finished_jobs[MAX_FINISHED];
+static int nfinished_jobs = 0;
+static bool anything = false;	 /* more than fits, or not known what */
 static List *deleted_jobs = NIL; /* of pg_uuid_t, in TopTransactionContext */
 static ProcessUtility_hook_type previous_utility = NULL;
 static uint32 prepared_name; /* of the transaction that is being prepared */
@@ -48,6 +58,9 @@ forget(void)
 	call_launcher = false;
 	nready_roles = 0;
 	ready_any_role = false;
+	nready_queues = 0;
+	nfinished_jobs = 0;
+	anything = false;
 	deleted_jobs = NIL;
 }
 
@@ -171,6 +184,48 @@ cancel_deleted(void)
 	}
 }
 
+/* Whether this transaction brings what somebody waits for. */
+static bool
+waits_for_this(const QmlWaiter *waiter, uint32 kind)
+{
+	if (anything)
+		return true;
+	if (kind == QML_WAITS_READY && waiter->nqueues == 0)
+		return nready_queues > 0;
+	for (int i = 0; kind == QML_WAITS_READY && i < nready_queues; i++)
+	{
+		for (int j = 0; j < waiter->nqueues; j++)
+		{
+			if (waiter->queues[j] == ready_queues[i])
+				return true;
+		}
+	}
+	for (int i = 0; kind == QML_WAITS_FINISHED && i < nfinished_jobs; i++)
+	{
+		if (memcmp(&waiter->job, &finished_jobs[i], sizeof(pg_uuid_t)) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* A session that begins to wait says so first and then looks, as the scheduler does. */
+static void
+wake_waiters(void)
+{
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&qml_shmem->nwaiting) == 0)
+		return;
+	for (int i = 0; i < qml_shmem->nsessions; i++)
+	{
+		QmlWaiter *waiter = &qml_shmem->waiters[i];
+		uint32 kind = pg_atomic_read_u32(&waiter->kind);
+
+		if (kind != QML_WAITS_NOT && waiter->database == MyDatabaseId &&
+			waits_for_this(waiter, kind))
+			SetLatch(&ProcGlobal->allProcs[i].procLatch);
+	}
+}
+
 static void
 tell_scheduler(QmlSlot *slot)
 {
@@ -240,6 +295,8 @@ tell(void)
 		tell_workers(scheduler);
 	if (scheduler)
 		tell_scheduler(scheduler);
+	if (nready_queues > 0 || nfinished_jobs > 0 || anything)
+		wake_waiters();
 	if (deleted_jobs != NIL)
 		cancel_deleted();
 	if (call_launcher)
@@ -279,16 +336,56 @@ qml_wakeup_launcher(void)
 	noted_any = true;
 }
 
-/* A handler of the role, or with InvalidOid of any, has work if the transaction commits. */
+static void
+add_queue(int queue)
+{
+	for (int i = 0; i < nready_queues; i++)
+	{
+		if (ready_queues[i] == queue)
+			return;
+	}
+	if (nready_queues < QML_MAX_WAIT_QUEUES)
+		ready_queues[nready_queues++] = queue;
+	else
+		anything = true;
+}
+
+/*
+ * A job of the queue is ready if the transaction commits; for a handler of the role,
+ * or with InvalidOid for none.
+ */
 void
-qml_wakeup_ready(Oid role)
+qml_wakeup_ready(int queue, Oid role)
 {
 	if (qml_shmem == NULL)
 		return;
 	if (OidIsValid(role))
 		add_role(ready_roles, &nready_roles, &ready_any_role, role);
+	add_queue(queue);
+	noted_any = true;
+}
+
+/* Any jobs may be ready, or finished, if the transaction commits. */
+void
+qml_wakeup_anything(void)
+{
+	if (qml_shmem == NULL)
+		return;
+	ready_any_role = true;
+	anything = true;
+	noted_any = true;
+}
+
+/* A job is finished if the transaction commits. */
+void
+qml_wakeup_finished(const pg_uuid_t *job)
+{
+	if (qml_shmem == NULL)
+		return;
+	if (nfinished_jobs < MAX_FINISHED)
+		finished_jobs[nfinished_jobs++] = *job;
 	else
-		ready_any_role = true;
+		anything = true;
 	noted_any = true;
 }
 
@@ -386,7 +483,7 @@ note_prepared(uint32 name, bool extension_was_there)
 		return;
 	for (int i = 0; i < QML_WAKES; i++)
 		qml_wakeup_at((QmlWake) i, GetCurrentTimestamp());
-	qml_wakeup_ready(InvalidOid);
+	qml_wakeup_anything();
 }
 
 static void
