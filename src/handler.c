@@ -3,27 +3,16 @@
  *		Handlers: the functions that are registered for methods, remembered by each
  *		backend.
  *
- * A function is stored by its names and those of its argument types, because its
- * oid does not survive a dump, nor its replacement by one of the same name.  It is
- * looked up anew whenever a function or a type changed.
- *
- * What a name leads to may have changed hands.  The function must still belong to
- * the role that it belonged to when it was registered, or to one that can do
- * without it what the handler's role can; and what runs as a superuser must belong
- * to one.
+ * The function is looked up anew whenever a function or a type changed.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_proc.h"
-#include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -69,21 +58,6 @@ start_handlers(void)
 						   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 }
 
-static List *
-read_types(Datum value)
-{
-	List *types = NIL;
-	Datum *elements;
-	bool *nulls;
-	int count;
-
-	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements,
-					  &nulls, &count);
-	for (int i = 0; i < count; i++)
-		types = lappend(types, nulls[i] ? "" : TextDatumGetCString(elements[i]));
-	return types;
-}
-
 /* Options that somebody wrote by hand may be wrong: the handler has none then. */
 static void
 read_options(QmlHandler *handler, Datum options)
@@ -110,10 +84,7 @@ add_handler(HeapTuple tuple, TupleDesc desc)
 	bool isnull;
 
 	handler->method = TextDatumGetCString(heap_getattr(tuple, HANDLER_METHOD, desc, &isnull));
-	handler->schema = TextDatumGetCString(heap_getattr(tuple, HANDLER_SCHEMA, desc, &isnull));
-	handler->name = TextDatumGetCString(heap_getattr(tuple, HANDLER_NAME, desc, &isnull));
-	handler->types = read_types(heap_getattr(tuple, HANDLER_ARGUMENT_TYPES, desc, &isnull));
-	handler->owner = DatumGetObjectId(heap_getattr(tuple, HANDLER_OWNER, desc, &isnull));
+	qml_function_read(tuple, desc, HANDLER_SCHEMA, &handler->function);
 	handler->run_as = DatumGetObjectId(heap_getattr(tuple, HANDLER_RUN_AS, desc, &isnull));
 	read_options(handler, heap_getattr(tuple, HANDLER_OPTIONS, desc, &isnull));
 	entry = hash_search(handlers, &handler->method, HASH_ENTER, NULL);
@@ -178,51 +149,14 @@ qml_handler_of(Datum method)
 	return qml_handler_find(name);
 }
 
-static Oid
-lookup_function(const QmlHandler *handler)
-{
-	Oid types[FUNC_MAX_ARGS];
-	int ntypes = 0;
-	ListCell *lc;
-
-	foreach(lc, handler->types)
-	{
-		Oid type = qml_type_by_name(lfirst(lc));
-
-		if (!OidIsValid(type) || ntypes == FUNC_MAX_ARGS)
-			return InvalidOid;
-		types[ntypes++] = type;
-	}
-	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(handler->name),
-						   PointerGetDatum(buildoidvector(types, ntypes)),
-						   ObjectIdGetDatum(get_namespace_oid(handler->schema, true)));
-}
-
-/* Whether whoever can replace the function could do the same by himself. */
-static bool
-is_trusted(const QmlHandler *handler, Oid owner)
-{
-	return owner == handler->owner || superuser_arg(owner) ||
-		   has_privs_of_role(owner, handler->run_as);
-}
-
-/* What runs as a superuser must belong to one. */
-bool
-qml_handler_may_be_superuser(Oid owner, Oid role)
-{
-	return !superuser_arg(role) || superuser_arg(owner);
-}
-
 static void
 resolve(QmlHandler *handler)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(handler_context);
-	Oid function = lookup_function(handler);
-	QmlSignature *signature = qml_signature_load(function, qml_catalog()->job_type,
-												 &handler->reason);
+	QmlSignature *signature = qml_signature_load(qml_function_find(&handler->function),
+												 qml_catalog()->job_type, &handler->reason);
 
-	if (signature && (!is_trusted(handler, signature->owner) ||
-					  !qml_handler_may_be_superuser(signature->owner, handler->run_as)))
+	if (signature && !qml_function_trusted(&handler->function, signature->owner, handler->run_as))
 	{
 		handler->reason = "It belongs to another role than when it was registered.";
 		signature = NULL;
@@ -252,21 +186,6 @@ qml_handler_check(const QmlHandler *handler, Datum payload)
 
 	if (signature)
 		qml_signature_check(signature, payload);
-}
-
-static char *
-function_name(const QmlHandler *handler)
-{
-	StringInfoData buffer;
-	ListCell *lc;
-
-	initStringInfo(&buffer);
-	appendStringInfo(&buffer, "%s(", quote_qualified_identifier(handler->schema, handler->name));
-	foreach(lc, handler->types)
-		appendStringInfo(&buffer, "%s%s", foreach_current_index(lc) > 0 ? ", " : "",
-						 (char *) lfirst(lc));
-	appendStringInfoChar(&buffer, ')');
-	return buffer.data;
 }
 
 static bool
@@ -317,7 +236,8 @@ may_execute(const QmlHandler *handler, const QmlSignature *signature, QmlProblem
 	if (qml_function_allows(signature->function, handler->run_as))
 		return true;
 	problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
-	problem->message = psprintf("permission denied for function %s", function_name(handler));
+	problem->message = psprintf("permission denied for function %s",
+								qml_function_show(&handler->function));
 	problem->detail = psprintf("Role \"%s\" of handler \"%s\" must have the privilege EXECUTE.",
 							   GetUserNameFromId(handler->run_as, true), handler->method);
 	return false;
@@ -334,7 +254,7 @@ qml_handler_usable(const QmlHandler *handler, QmlProblem *problem)
 			   may_execute(handler, signature, problem);
 	problem->sqlerrcode = ERRCODE_QML_HANDLER_NOT_FOUND;
 	problem->message = psprintf("function %s of handler \"%s\" cannot be called",
-								function_name(handler), handler->method);
+								qml_function_show(&handler->function), handler->method);
 	problem->detail = handler->reason;
 	return false;
 }

@@ -5,6 +5,7 @@
 #ifndef QML_HANDLER_H
 #define QML_HANDLER_H
 
+#include "function.h"
 #include "option.h"
 #include "signature.h"
 
@@ -12,10 +13,7 @@
 typedef struct QmlHandler
 {
 	char *method;
-	char *schema; /* of the function */
-	char *name;
-	List *types; /* of its arguments, strings */
-	Oid owner;	 /* whose it was when it was registered */
+	QmlFunctionName function;
 	Oid run_as;
 	QmlHandlerOptions options;
 	bool resolved;
@@ -39,6 +37,5 @@ extern void qml_handler_check(const QmlHandler *handler, Datum payload);
 extern bool qml_handler_role_usable(Oid role, QmlProblem *problem);
 extern bool qml_handler_usable(const QmlHandler *handler, QmlProblem *problem);
 extern bool qml_handler_never_retries(const QmlHandler *handler, const char *error_type);
-extern bool qml_handler_may_be_superuser(Oid owner, Oid role);
 
 #endif
