@@ -11,7 +11,6 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
@@ -65,7 +64,7 @@ require_signature(Oid function)
 static void
 require_superuser_owner(const QmlSignature *signature, Oid role)
 {
-	if (!qml_handler_may_be_superuser(signature->owner, role))
+	if (!qml_function_may_be_superuser(signature->owner, role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s must not run as superuser \"%s\"",
@@ -75,36 +74,19 @@ require_superuser_owner(const QmlSignature *signature, Oid role)
 				 errhint("Register it as its owner, or with the option run_as.")));
 }
 
-static ArrayType *
-type_names(Oid function)
-{
-	Oid *types;
-	int ntypes;
-	Datum *names;
-
-	(void) get_func_signature(function, &types, &ntypes);
-	names = palloc(sizeof(Datum) * Max(ntypes, 1));
-	for (int i = 0; i < ntypes; i++)
-		names[i] = CStringGetTextDatum(format_type_be_qualified(types[i]));
-	return construct_array(names, ntypes, TEXTOID, -1, false, TYPALIGN_INT);
-}
-
 static void
 write_handler(const char *method, const QmlSignature *signature, Oid role, Jsonb *options)
 {
 	Oid types[] = {TEXTOID,	   TEXTOID,	   TEXTOID,	   TEXTARRAYOID,
 				   REGROLEOID, REGROLEOID, REGROLEOID, JSONBOID};
-	Datum values[] = {CStringGetTextDatum(method),
-					  CStringGetTextDatum(
-						  get_namespace_name(get_func_namespace(signature->function))),
-					  CStringGetTextDatum(get_func_name(signature->function)),
-					  PointerGetDatum(type_names(signature->function)),
-					  ObjectIdGetDatum(signature->owner),
-					  ObjectIdGetDatum(role),
-					  ObjectIdGetDatum(GetUserId()),
-					  JsonbPGetDatum(options)};
+	Datum values[lengthof(types)];
 	QmlSpi spi;
 
+	values[0] = CStringGetTextDatum(method);
+	qml_function_values(signature->function, &values[1]);
+	values[1 + QML_FUNCTION_COLUMNS] = ObjectIdGetDatum(role);
+	values[2 + QML_FUNCTION_COLUMNS] = ObjectIdGetDatum(GetUserId());
+	values[3 + QML_FUNCTION_COLUMNS] = JsonbPGetDatum(options);
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void) qml_spi_execute("INSERT INTO qml.handler AS h (method, schema, name, argument_types, "
 						   "owner, run_as, registered_by, registered_at, options) "
