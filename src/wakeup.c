@@ -24,6 +24,7 @@
 #include "miscadmin.h"
 #include "storage/lwlock.h"
 #include "tcop/utility.h"
+#include "utils/inval.h"
 
 #include "wakeup.h"
 
@@ -177,6 +178,8 @@ note_prepared(uint32 name, bool extension_was_there)
 	bool call;
 	bool noted_something = take_prepared(name, &call);
 
+	/* From 18 on the catalog's cache remembers that the extension was not there. */
+	AcceptInvalidationMessages();
 	if (!OidIsValid(get_extension_oid("qml", true)))
 		return;
 	if (call || !extension_was_there)
