@@ -27,6 +27,7 @@
 #include "storage/proc.h"
 #include "tcop/utility.h"
 #include "utils/memutils.h"
+#include "utils/inval.h"
 
 #include "guc.h"
 #include "wakeup.h"
@@ -475,6 +476,8 @@ note_prepared(uint32 name, bool extension_was_there)
 	bool call;
 	bool noted_something = take_prepared(name, &call);
 
+	/* From 18 on the catalog's cache remembers that the extension was not there. */
+	AcceptInvalidationMessages();
 	if (!OidIsValid(get_extension_oid("qml", true)))
 		return;
 	if (call || !extension_was_there)

@@ -19,6 +19,7 @@ server=postgresql-${QML_PG_MAJOR:-15}
 packages=(gcc make libpq-dev "$server" "postgresql-server-dev-${QML_PG_MAJOR:-15}" "$server-cron"
 	"$server-pgtap" libipc-run-perl tini pgbouncer libfaketime)
 lint_packages=(clang-format binutils python3-pglast clang libclang-rt-14-dev)
+versions_packages=(debootstrap)
 
 is_installed()
 {

@@ -232,6 +232,7 @@ is(starts('closed', $offset), $closed, 'the closed database is left alone');
 # A schema of the same name, an extension without a table, one with a column too
 # many, an owner who may not log in, one who may not connect; and a database whose
 # drop was cut off.
+my $begun = time;
 $offset = -s $node->logfile;
 query($node, 'CREATE DATABASE foreign_schema');
 query($node, 'CREATE SCHEMA qml; CREATE TABLE qml.live (id int); CREATE TABLE qml.instance (id int)',
@@ -278,9 +279,11 @@ foreach my $message (
 {
 	# Twice: by the process that was at work, and by the one that looked after it.
 	my $told = log_count($node, $message, $offset);
-	ok($told >= 1 && $told <= 2, "told once or twice ($told): $message");
+	my $most = 2 + int((time - $begun) / 60);
+	ok($told >= 1 && $told <= $most, "told once or twice ($told): $message");
 }
-cmp_ok(starts($_, $offset), '<=', 3, "$_ is not tried all the time") foreach 'd3' .. 'd6';
+cmp_ok(starts($_, $offset), '<=', 3 + int((time - $begun) / 60), "$_ is not tried all the time")
+  foreach 'd3' .. 'd6';
 is(starts('half_dropped', $offset), 0, 'a database that is not whole is left alone');
 is(log_count($node, $warning), 1, 'that a database is a copy is still told once');
 is(starts('foreign_schema'), 1, 'a schema named qml is looked at once');

@@ -10,6 +10,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use File::Spec;
 use POSIX ();
 use PostgreSQL::Test::Utils;
 use QmlTest;
@@ -21,10 +22,12 @@ our @EXPORT = qw(clock_epoch clock_offset clock_text new_clock_node set_clock st
 my $LIBRARY = '/usr/lib/*/faketime/libfaketime.so.1';
 my %offset;
 
+# Absolute, because the server is in another directory: from PostgreSQL 16 on
+# basedir() may be relative.
 sub offset_file
 {
 	my ($node) = @_;
-	return $node->basedir . '/clock';
+	return File::Spec->rel2abs($node->basedir . '/clock');
 }
 
 # The seconds that the server's clock is ahead of the real one.
@@ -66,6 +69,11 @@ sub start_with_clock
 		FAKETIME_NO_CACHE => 1,
 		DONT_FAKE_MONOTONIC => 1);
 	$node->start;
+
+	# libfaketime does not complain of a file that it cannot read.
+	my $wrong = query($node, 'SELECT extract(epoch FROM clock_timestamp())') - time
+	  - clock_offset($node);
+	die "the clock of the server is wrong by $wrong s" if abs($wrong) > 10;
 	return;
 }
 
