@@ -279,21 +279,29 @@ qml_call_procedure(const QmlHandler *handler, const QmlJob *job)
 							   .context = CurrentMemoryContext};
 	Portal portal = CreatePortal("", true, true);
 	MemoryContext oldcontext = CurrentMemoryContext;
-	CallStmt *statement;
 	bool changed;
 
 	/* As pquery.c does; an error leaves the rest to the abort of the transaction. */
 	portal->visible = false;
-	portal->resowner = CurrentResourceOwner;
 	portal->status = PORTAL_READY;
 	MarkPortalActive(portal);
 	ActivePortal = portal;
 	PortalContext = portal->portalContext;
 	EnsurePortalSnapshotExists();
 
-	fill_params(signature, job, params, present, &changed);
-	statement = make_call_statement(signature, present);
-	ExecuteCallStmt(statement, params, false, &receiver.pub);
+	PG_TRY();
+	{
+		fill_params(signature, job, params, present, &changed);
+		ExecuteCallStmt(make_call_statement(signature, present), params, false, &receiver.pub);
+	}
+	PG_CATCH();
+	{
+		MarkPortalFailed(portal);
+		ActivePortal = NULL;
+		PortalContext = NULL;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 
 	MemoryContextSwitchTo(oldcontext);
 	/* The procedure may have ended the one that was there at first. */

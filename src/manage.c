@@ -24,6 +24,7 @@
 #include "queue.h"
 #include "spi.h"
 #include "table.h"
+#include "wakeup.h"
 
 static void
 raise_not_found(const char *name)
@@ -85,6 +86,8 @@ qml_manage_pause(const char *name, bool paused)
 	if (run("UPDATE qml.queue SET paused = $2 WHERE name = $1 AND NOT dropped", name, BOOLOID,
 			BoolGetDatum(paused), SPI_OK_UPDATE) == 0)
 		raise_not_found(name);
+	if (!paused)
+		qml_wakeup_anything();
 }
 
 /* Whether a queue has unfinished jobs; nobody can add any while it is locked. */

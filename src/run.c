@@ -259,16 +259,35 @@ utility(PlannedStmt *statement, const char *query, bool readonly, ProcessUtility
 																	dest, completion);
 }
 
-/* In the transaction of a job that has ended well: nothing of it stays behind. */
+/* What the end of a transaction leaves in the session, in whichever way it ended. */
 static void
-clean_session(void)
+clean_outside(void)
 {
 	PortalHashTableDeleteAll();
 	DropAllPreparedStatements();
 	ResetSequenceCaches();
 	LockReleaseSession(USER_LOCKMETHOD);
+}
+
+/* In the transaction of a job that has ended well: nothing of it stays behind. */
+static void
+clean_session(void)
+{
+	clean_outside();
 	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
 		ResetTempTableNamespace();
+}
+
+/* In a transaction: after a procedure, which may have committed what it set and made. */
+static void
+clean_committed(void)
+{
+	clean_outside();
+	ResetAllOptions();
+	/* Those that ResetAllOptions() leaves out. */
+	SetPGVariable("session_authorization", NIL, false);
+	SetPGVariable("role", NIL, false);
+	ResetTempTableNamespace();
 }
 
 /* ----- methods ----- */
@@ -684,6 +703,11 @@ run_in_group(Attempt *attempt, const QmlHandler *handler)
 	PG_TRY();
 	{
 		call_function(attempt, handler);
+		/* It was told to stop because others wait, and took that for its own matter. */
+		if (stop != STOP_NOT)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("canceling a job for its group")));
 		forget_stop();
 		ReleaseCurrentSubTransaction();
 	}
@@ -697,6 +721,7 @@ run_in_group(Attempt *attempt, const QmlHandler *handler)
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
+		clean_outside();
 		forget_calls();
 		judge(attempt, error, why, false);
 	}
@@ -731,7 +756,8 @@ claim_ahead(bool is_last)
 {
 	Batch *next = batch == &batches[0] ? &batches[1] : &batches[0];
 
-	if (!is_last)
+	/* What is not to be run at once is left to others. */
+	if (!is_last || batch_size == 1 || spent > MAX_DELAY)
 		return NULL;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	claim_into(next);
@@ -753,14 +779,21 @@ swap_batches(Batch *next)
 
 /* ----- groups ----- */
 
+/* As far as can be told outside a transaction, where no catalog can be asked. */
+static bool
+looks_short(const Attempt *attempt)
+{
+	/* One that failed or was lost before shall not take others with it. */
+	return attempt->outcome != ALONE && attempt->job.attempt - attempt->job.uncounted <= 1 &&
+		   attempt->job.timeout_ms > MAX_DELAY && is_short(&attempt->job);
+}
+
 static bool
 may_be_in_group(const Attempt *attempt)
 {
 	const QmlHandler *handler;
 
-	/* One that failed or was lost before shall not take others with it. */
-	if (attempt->outcome == ALONE || attempt->job.attempt - attempt->job.uncounted > 1 ||
-		attempt->job.timeout_ms <= MAX_DELAY || !is_short(&attempt->job))
+	if (!looks_short(attempt))
 		return false;
 	handler = handler_of(&attempt->job);
 	return handler == NULL || qml_handler_signature(handler) == NULL ||
@@ -772,9 +805,10 @@ static int
 run_group_jobs(void)
 {
 	int i = batch->done;
-	bool timer = false;
 
 	delay_is_over = false;
+	/* The first one waits for nobody, but only alone is a job watched and timed. */
+	enable_timeout_after(delay_timer, MAX_DELAY);
 	for (; i < batch->count && !delay_is_over && !shutting_down; i++)
 	{
 		Attempt *attempt = &batch->attempts[i];
@@ -782,7 +816,11 @@ run_group_jobs(void)
 		instr_time start;
 
 		if (!may_be_in_group(attempt))
+		{
+			/* Its handler changed since: not here, then. */
+			attempt->outcome = ALONE;
 			break;
+		}
 		handler = find_runnable(attempt);
 		if (handler)
 		{
@@ -792,10 +830,6 @@ run_group_jobs(void)
 			if (attempt->outcome == ALONE)
 				break;
 		}
-		/* From now on there is one that waits. */
-		if (!timer)
-			enable_timeout_after(delay_timer, MAX_DELAY);
-		timer = true;
 	}
 	disable_timeout(delay_timer, false);
 	return i;
@@ -872,8 +906,7 @@ call_procedure(Attempt *attempt, const QmlHandler *handler)
 	QML_FAULT("run.before_call");
 	keep_result(attempt, qml_call_procedure(handler, &attempt->job));
 	QML_FAULT("run.after_call");
-	clean_session();
-	ResetAllOptions();
+	clean_committed();
 }
 
 /* Calls the handler and ends the attempt, all in one transaction if it is a function. */
@@ -917,6 +950,7 @@ finish_undone(Attempt *attempt)
 	if (attempt->outcome == GONE)
 		return;
 	qml_process_begin("ending an attempt");
+	clean_committed();
 	finish_attempts(batch->done, batch->done + 1);
 	qml_process_commit();
 }
@@ -948,9 +982,16 @@ run_alone(void)
 		PortalContext = NULL;
 		error = qml_process_undo();
 		forget_calls();
-		/* Somebody else's by now: it was undone, and there is nothing to say. */
+		clean_outside();
+		/*
+		 * Somebody else's by now: then there is nothing to say, and nothing is said.
+		 * If the handler ended it itself, that is undone, too: it fails.
+		 */
 		if (error->sqlerrcode == ERRCODE_QML_STALE_CLAIM && attempt->outcome == GONE)
+		{
 			(void) leave_job();
+			set_failure(attempt, "the handler ended its job itself", "QM003", (Datum) 0, false);
+		}
 		else
 			judge(attempt, error, why, leave_job());
 		FreeErrorData(error);
@@ -997,7 +1038,7 @@ qml_run_next(void)
 	if (batch->count == 0)
 		return false;
 	spent = 0;
-	if (may_be_in_group(&batch->attempts[batch->done]))
+	if (looks_short(&batch->attempts[batch->done]))
 		run_group();
 	else
 		run_alone();

@@ -212,9 +212,11 @@ show_progress(Step *step)
 static TimestampTz
 serve_roles(Step *step)
 {
-	bool look = step->looked == NEVER ||
-				next_multiple(step->looked, step->interval(), round_began) <= 0;
+	static int workers = 0;
+	bool look = step->looked == NEVER || qml_workers > workers ||
+				next_multiple(step->looked, LEASE_POLL, round_began) <= 0;
 
+	workers = qml_workers;
 	if (qml_workers == 0)
 		return QML_NO_TIME;
 	if (look)
@@ -270,6 +272,13 @@ static int64
 scheduler_interval(void)
 {
 	return qml_scheduler_poll_interval;
+}
+
+/* While there may be no workers, whether that has changed. */
+static int64
+role_interval(void)
+{
+	return qml_workers == 0 ? PROBE_INTERVAL : LEASE_POLL;
 }
 
 static int64
@@ -331,7 +340,7 @@ static Step steps[] = {
 	 .name = "qml scheduler: asking for workers",
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_WORK,
-	 .interval = lease_interval,
+	 .interval = role_interval,
 	 .run = serve_roles},
 	{.activity = "looking for dead servers",
 	 .name = "qml scheduler: looking for dead servers",

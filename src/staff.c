@@ -22,6 +22,7 @@
 #include "staff.h"
 #include "sweep.h"
 #include "table.h"
+#include "wakeup.h"
 
 /* Takes the roles that the scheduler was told of; whether there are more. */
 static bool
@@ -84,7 +85,7 @@ serve(Oid role)
 	QmlProblem problem;
 
 	if (qml_handler_role_usable(role, &problem))
-		qml_shmem_request(MyDatabaseId, role);
+		qml_wakeup_helper(role);
 	else
 		(void) qml_sweep_reject(role, &problem);
 }

@@ -26,8 +26,8 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "tcop/utility.h"
-#include "utils/memutils.h"
 #include "utils/inval.h"
+#include "utils/memutils.h"
 
 #include "guc.h"
 #include "wakeup.h"
@@ -407,11 +407,11 @@ qml_wakeup_deleted(const pg_uuid_t *job)
 	noted_any = true;
 }
 
-/* At once: a worker has found more than it can do now. */
+/* At once: a worker that is free, or else another one if that may be, has work. */
 void
 qml_wakeup_helper(Oid role)
 {
-	if (!wake_worker(role) && qml_shmem_count_workers(MyDatabaseId, InvalidOid) < qml_workers)
+	if (!wake_worker(role) && wants_worker(role))
 		qml_shmem_request(MyDatabaseId, role);
 }
 
