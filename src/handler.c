@@ -86,6 +86,8 @@ add_handler(HeapTuple tuple, TupleDesc desc)
 	handler->method = TextDatumGetCString(heap_getattr(tuple, HANDLER_METHOD, desc, &isnull));
 	qml_function_read(tuple, desc, HANDLER_SCHEMA, &handler->function);
 	handler->run_as = DatumGetObjectId(heap_getattr(tuple, HANDLER_RUN_AS, desc, &isnull));
+	handler->registered_by = DatumGetObjectId(
+		heap_getattr(tuple, HANDLER_REGISTERED_BY, desc, &isnull));
 	read_options(handler, heap_getattr(tuple, HANDLER_OPTIONS, desc, &isnull));
 	entry = hash_search(handlers, &handler->method, HASH_ENTER, NULL);
 	entry->method = handler->method;
@@ -230,6 +232,22 @@ qml_handler_role_usable(Oid role, QmlProblem *problem)
 	return true;
 }
 
+/* Whether who registered the handler could still do so: memberships end. */
+static bool
+may_run_as(const QmlHandler *handler, QmlProblem *problem)
+{
+	char *name = GetUserNameFromId(handler->registered_by, true);
+
+	if (name && qml_may_become(handler->registered_by, handler->run_as))
+		return true;
+	problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
+	problem->message = psprintf("handler \"%s\" may not run as role \"%s\"", handler->method,
+								GetUserNameFromId(handler->run_as, true));
+	problem->detail = name ? psprintf("Role \"%s\", who registered it, is not a member.", name) :
+							 pstrdup("The role that registered it does not exist.");
+	return false;
+}
+
 static bool
 may_execute(const QmlHandler *handler, const QmlSignature *signature, QmlProblem *problem)
 {
@@ -250,7 +268,7 @@ qml_handler_usable(const QmlHandler *handler, QmlProblem *problem)
 	const QmlSignature *signature = qml_handler_signature(handler);
 
 	if (signature)
-		return qml_handler_role_usable(handler->run_as, problem) &&
+		return qml_handler_role_usable(handler->run_as, problem) && may_run_as(handler, problem) &&
 			   may_execute(handler, signature, problem);
 	problem->sqlerrcode = ERRCODE_QML_HANDLER_NOT_FOUND;
 	problem->message = psprintf("function %s of handler \"%s\" cannot be called",

@@ -15,6 +15,7 @@ typedef struct QmlHandler
 	char *method;
 	QmlFunctionName function;
 	Oid run_as;
+	Oid registered_by;
 	QmlHandlerOptions options;
 	bool resolved;
 	const QmlSignature *signature; /* once resolved; NULL: see reason */
