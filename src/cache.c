@@ -46,7 +46,12 @@ load(QmlCache *cache)
 	HeapTuple tuple;
 
 	cache->start();
-	rel = table_open(cache->relid, AccessShareLock);
+	rel = try_table_open(cache->relid, AccessShareLock);
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"qml\" was dropped or changed while this waited for it"),
+				 errhint("Try again.")));
 	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		cache->add(tuple, RelationGetDescr(rel));

@@ -33,29 +33,57 @@ typedef struct HandlerByMethod
 } HandlerByMethod;
 
 /* All that is remembered; what was before it is kept to the end of the transaction. */
-static MemoryContext handler_context = NULL;
 static List *old_contexts = NIL;
-static HTAB *handlers;
+static HTAB *handlers = NULL;
+
+/* How often something changed that decides whether a handler can be called. */
+static uint64 object_changes = 0;
 
 static void
-start_handlers(void)
+forget_at_end(MemoryContext context)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+	old_contexts = lappend(old_contexts, context);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static void
+create_hash(void)
 {
 	HASHCTL control = {.keysize = sizeof(const char *),
 					   .entrysize = sizeof(HandlerByMethod),
 					   .hash = qml_cache_hash_name,
-					   .match = qml_cache_match_names};
+					   .match = qml_cache_match_names,
+					   .hcxt = TopMemoryContext};
 
-	if (handler_context)
-	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-
-		old_contexts = lappend(old_contexts, handler_context);
-		MemoryContextSwitchTo(oldcontext);
-	}
-	handler_context = AllocSetContextCreate(TopMemoryContext, "qml handlers", ALLOCSET_SMALL_SIZES);
-	control.hcxt = handler_context;
 	handlers = hash_create("qml handlers", 64, &control,
 						   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+}
+
+/* Takes every handler for gone until its row is read; lets those go that were. */
+static void
+start_handlers(void)
+{
+	HASH_SEQ_STATUS status;
+	HandlerByMethod *entry;
+
+	if (handlers == NULL)
+		create_hash();
+	hash_seq_init(&status, handlers);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		QmlHandler *handler = entry->handler;
+
+		if (handler->gone)
+		{
+			(void) hash_search(handlers, &handler->method, HASH_REMOVE, NULL);
+			forget_at_end(handler->context);
+			if (handler->resolution)
+				forget_at_end(handler->resolution);
+		}
+		handler->gone = true;
+	}
 }
 
 /* Options that somebody wrote by hand may be wrong: the handler has none then. */
@@ -75,24 +103,61 @@ read_options(QmlHandler *handler, Datum options)
 	qml_option_default_queue(&handler->options.common);
 }
 
-static void
-add_handler(HeapTuple tuple, TupleDesc desc)
+static QmlHandler *
+make_handler(HeapTuple tuple, TupleDesc desc)
 {
-	MemoryContext oldcontext = MemoryContextSwitchTo(handler_context);
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "qml handler",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 	QmlHandler *handler = palloc0(sizeof(QmlHandler));
-	HandlerByMethod *entry;
 	bool isnull;
 
+	handler->context = context;
+	handler->row = heap_copytuple(tuple);
 	handler->method = TextDatumGetCString(heap_getattr(tuple, HANDLER_METHOD, desc, &isnull));
 	qml_function_read(tuple, desc, HANDLER_SCHEMA, &handler->function);
 	handler->run_as = DatumGetObjectId(heap_getattr(tuple, HANDLER_RUN_AS, desc, &isnull));
 	handler->registered_by = DatumGetObjectId(
 		heap_getattr(tuple, HANDLER_REGISTERED_BY, desc, &isnull));
 	read_options(handler, heap_getattr(tuple, HANDLER_OPTIONS, desc, &isnull));
-	entry = hash_search(handlers, &handler->method, HASH_ENTER, NULL);
+	MemoryContextSwitchTo(oldcontext);
+	return handler;
+}
+
+/* Whether two rows hold the same; none of the columns can be null. */
+static bool
+same_row(HeapTuple a, HeapTuple b)
+{
+	uint8 offset = a->t_data->t_hoff;
+
+	return a->t_len == b->t_len && offset == b->t_data->t_hoff &&
+		   memcmp((char *) a->t_data + offset, (char *) b->t_data + offset, a->t_len - offset) == 0;
+}
+
+/* One that is as it was stays, however often the table is read in a transaction. */
+static void
+add_handler(HeapTuple tuple, TupleDesc desc)
+{
+	bool isnull;
+	const char *method = TextDatumGetCString(heap_getattr(tuple, HANDLER_METHOD, desc, &isnull));
+	HandlerByMethod *entry = hash_search(handlers, &method, HASH_FIND, NULL);
+	QmlHandler *handler;
+
+	if (entry && same_row(entry->handler->row, tuple))
+	{
+		entry->handler->gone = false;
+		return;
+	}
+	handler = make_handler(tuple, desc);
+	if (entry)
+	{
+		forget_at_end(entry->handler->context);
+		if (entry->handler->resolution)
+			forget_at_end(entry->handler->resolution);
+	}
+	entry = hash_search(handlers, &method, HASH_ENTER, NULL);
 	entry->method = handler->method;
 	entry->handler = handler;
-	MemoryContextSwitchTo(oldcontext);
 }
 
 static QmlCache handler_cache = {
@@ -103,7 +168,7 @@ static QmlCache handler_cache = {
 static void
 objects_changed(Datum arg, int cacheid, uint32 hashvalue)
 {
-	qml_cache_forget(&handler_cache);
+	object_changes++;
 }
 
 static void
@@ -127,6 +192,9 @@ qml_handler_init(void)
 	CacheRegisterSyscacheCallback(PROCOID, objects_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, objects_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, objects_changed, (Datum) 0);
+	/* Who is a superuser, and who a member of whom. */
+	CacheRegisterSyscacheCallback(AUTHOID, objects_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, objects_changed, (Datum) 0);
 	RegisterXactCallback(at_end, NULL);
 }
 
@@ -138,7 +206,7 @@ qml_handler_find(const char *method)
 
 	qml_cache_refresh(&handler_cache, qml_catalog()->handler);
 	entry = hash_search(handlers, &method, HASH_FIND, NULL);
-	return entry ? entry->handler : NULL;
+	return entry && !entry->handler->gone ? entry->handler : NULL;
 }
 
 /* The same by the method of a job, a text. */
@@ -151,20 +219,36 @@ qml_handler_of(Datum method)
 	return qml_handler_find(name);
 }
 
+/* Why the function's owner makes that it cannot be called; NULL: nothing. */
+static char *
+refuse_owner(const QmlHandler *handler, Oid owner)
+{
+	if (!qml_function_may_be_superuser(owner, handler->run_as))
+		return "It would run as a superuser, but does not belong to one.";
+	if (!qml_function_trusted(&handler->function, owner, handler->run_as))
+		return "It belongs to another role than when it was registered.";
+	return NULL;
+}
+
 static void
 resolve(QmlHandler *handler)
 {
-	MemoryContext oldcontext = MemoryContextSwitchTo(handler_context);
-	QmlSignature *signature = qml_signature_load(qml_function_find(&handler->function),
-												 qml_catalog()->job_type, &handler->reason);
+	MemoryContext oldcontext;
+	uint64 changes = object_changes;
+	QmlSignature *signature;
 
-	if (signature && !qml_function_trusted(&handler->function, signature->owner, handler->run_as))
-	{
-		handler->reason = "It belongs to another role than when it was registered.";
-		signature = NULL;
-	}
-	handler->signature = signature;
-	handler->resolved = true;
+	if (handler->resolution)
+		forget_at_end(handler->resolution);
+	handler->resolution = AllocSetContextCreate(TopMemoryContext, "qml handler's function",
+												ALLOCSET_SMALL_SIZES);
+	handler->signature = NULL;
+	oldcontext = MemoryContextSwitchTo(handler->resolution);
+	signature = qml_signature_load(qml_function_find(&handler->function), qml_catalog()->job_type,
+								   &handler->reason);
+	if (signature)
+		handler->reason = refuse_owner(handler, signature->owner);
+	handler->signature = handler->reason ? NULL : signature;
+	handler->resolved_at = changes;
 	MemoryContextSwitchTo(oldcontext);
 }
 
@@ -172,7 +256,8 @@ resolve(QmlHandler *handler)
 const QmlSignature *
 qml_handler_signature(const QmlHandler *handler)
 {
-	if (!handler->resolved)
+	/* One that is gone has its end with the transaction, and what it has now, too. */
+	if (handler->resolution == NULL || (handler->resolved_at != object_changes && !handler->gone))
 		resolve(unconstify(QmlHandler *, handler));
 	return handler->signature;
 }

@@ -17,9 +17,13 @@ typedef struct QmlHandler
 	Oid run_as;
 	Oid registered_by;
 	QmlHandlerOptions options;
-	bool resolved;
 	const QmlSignature *signature; /* once resolved; NULL: see reason */
 	char *reason;				   /* why it cannot be called, a sentence */
+	MemoryContext resolution;	   /* of both; NULL: not resolved yet */
+	uint64 resolved_at;			   /* how many changes of objects there had been */
+	MemoryContext context;		   /* of the rest */
+	HeapTuple row;				   /* as it was read */
+	bool gone;					   /* not in the table any more, or changed */
 } QmlHandler;
 
 /* Why a handler cannot run. */

@@ -45,6 +45,7 @@ delete_expired_locks(const QmlCatalog *cat)
 static void
 forget_dropped_roles(const QmlCatalog *cat)
 {
+	static const char *const handler_roles[] = {"owner", "run_as", "registered_by"};
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, cat->owner);
@@ -55,6 +56,19 @@ forget_dropped_roles(const QmlCatalog *cat)
 		(void) qml_spi_execute("DELETE FROM qml.acl a WHERE NOT EXISTS "
 							   "(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.grantee)",
 							   0, NULL, NULL, NULL, SPI_OK_DELETE);
+	/* A handler stays, for its jobs to fail with the reason. */
+	for (int i = 0; i < (int) lengthof(handler_roles); i++)
+	{
+		const char *condition = psprintf("h.%s <> 0 AND NOT EXISTS "
+										 "(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = h.%s)",
+										 handler_roles[i], handler_roles[i]);
+
+		if (qml_spi_execute(psprintf("SELECT FROM qml.handler h WHERE %s", condition), 0, NULL,
+							NULL, NULL, SPI_OK_SELECT) > 0)
+			(void) qml_spi_execute(psprintf("UPDATE qml.handler h SET %s = 0 WHERE %s",
+											handler_roles[i], condition),
+								   0, NULL, NULL, NULL, SPI_OK_UPDATE);
+	}
 	qml_spi_end(&spi);
 }
 

@@ -328,8 +328,10 @@ set_next(Args *args, TimestampTz next)
  * fires next, QML_NO_TIME when one that was there has fired for the last time.
  */
 TimestampTz
-qml_recurring_put(const QmlRecurring *recurring)
+qml_recurring_put(const QmlRecurring *wanted)
 {
+	QmlRecurring settled = *wanted;
+	const QmlRecurring *recurring = &settled;
 	const QmlHandler *handler;
 	QmlCron cron;
 	QmlZone zone;
@@ -339,8 +341,10 @@ qml_recurring_put(const QmlRecurring *recurring)
 
 	qml_recurring_parse(recurring->cron, &cron);
 	qml_recurring_zone(recurring->timezone, &zone);
-	qml_rights_require(QML_CAN_ENQUEUE, recurring->queue);
 	handler = qml_handler_find(recurring->method);
+	if (handler && handler->options.queue && strcmp(recurring->queue, QML_DEFAULT_QUEUE) == 0)
+		settled.queue = handler->options.queue;
+	qml_rights_require(QML_CAN_ENQUEUE, recurring->queue);
 	if (handler)
 		qml_handler_check(handler, recurring->payload);
 	fill_args(recurring, &args);

@@ -140,16 +140,17 @@ qml_register_remove(const char *method)
 	Datum value = CStringGetTextDatum(method);
 	Oid role = InvalidOid;
 	QmlSpi spi;
+	bool found;
 	bool isnull;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	if (qml_spi_execute("DELETE FROM qml.handler h WHERE h.method = $1 RETURNING h.run_as", 1,
-						&type, &value, NULL, SPI_OK_DELETE_RETURNING) > 0)
+	found = qml_spi_execute("DELETE FROM qml.handler h WHERE h.method = $1 RETURNING h.run_as", 1,
+							&type, &value, NULL, SPI_OK_DELETE_RETURNING) > 0;
+	if (found)
 		role = DatumGetObjectId(
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	qml_spi_end(&spi);
-	if (!OidIsValid(role))
-		return false;
-	qml_grant_follow_handlers(role);
-	return true;
+	if (OidIsValid(role))
+		qml_grant_follow_handlers(role);
+	return found;
 }

@@ -18,6 +18,7 @@
 
 #include "access/htup_details.h"
 #include "access/transam.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
@@ -36,6 +37,8 @@
 static char *
 refuse_function(Form_pg_proc proc)
 {
+	if (isAnyTempNamespace(proc->pronamespace))
+		return "It is temporary.";
 	if (proc->prokind == PROKIND_AGGREGATE)
 		return "It is an aggregate.";
 	if (proc->prokind == PROKIND_WINDOW)
@@ -245,12 +248,19 @@ raise_mismatch(const QmlSignature *signature, const QmlArgument *arg, const char
 			 errdetail("An argument of %s: %s.", function_name(signature), detail)));
 }
 
-/* Errors about the value, as opposed to those of the machine. */
+/*
+ * Errors about the value, as opposed to those of the machine.  Types of the server
+ * whose values are names or have a syntax complain of these.
+ */
 static bool
-is_about_value(int sqlerrcode)
+is_about_value(const QmlArgument *arg, int sqlerrcode)
 {
 	int category = ERRCODE_TO_CATEGORY(sqlerrcode);
 
+	if (arg->plain && (sqlerrcode == ERRCODE_UNDEFINED_SCHEMA ||
+					   (category == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION &&
+						sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)))
+		return true;
 	return category == ERRCODE_DATA_EXCEPTION ||
 		   category == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION ||
 		   sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED;
@@ -258,12 +268,11 @@ is_about_value(int sqlerrcode)
 
 /* Converts the value of a key; turns an error about it into one that names the key. */
 static Datum
-convert(const QmlSignature *signature, QmlArgument *arg, Datum payload)
+convert(const QmlSignature *signature, QmlArgument *arg, Datum payload, bool *isnull)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile Datum row = (Datum) 0;
 	HeapTupleData tuple;
-	bool isnull;
 
 	PG_TRY();
 	{
@@ -275,7 +284,7 @@ convert(const QmlSignature *signature, QmlArgument *arg, Datum payload)
 
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		if (!is_about_value(error->sqlerrcode))
+		if (!is_about_value(arg, error->sqlerrcode))
 			PG_RE_THROW();
 		FlushErrorState();
 		/* Raises again: nothing goes on after a caught error. */
@@ -285,7 +294,7 @@ convert(const QmlSignature *signature, QmlArgument *arg, Datum payload)
 
 	tuple.t_data = DatumGetHeapTupleHeader(row);
 	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
-	return heap_getattr(&tuple, 1, arg->desc, &isnull);
+	return heap_getattr(&tuple, 1, arg->desc, isnull);
 }
 
 static JsonbValue *
@@ -330,7 +339,7 @@ qml_signature_check(const QmlSignature *signature, Datum payload)
 		bool isnull;
 
 		if (check_argument(signature, document, arg, &isnull) && !isnull && arg->plain)
-			(void) convert(signature, arg, JsonbPGetDatum(document));
+			(void) convert(signature, arg, JsonbPGetDatum(document), &isnull);
 	}
 }
 
@@ -351,7 +360,8 @@ qml_signature_bind(const QmlSignature *signature, Datum payload, Datum *values, 
 
 		values[i] = (Datum) 0;
 		present[i] = check_argument(signature, document, arg, &nulls[i]);
-		if (present[i] && !nulls[i])
-			values[i] = convert(signature, arg, JsonbPGetDatum(document));
+		/* A domain may not allow null. */
+		if (present[i] && (!nulls[i] || !arg->plain))
+			values[i] = convert(signature, arg, JsonbPGetDatum(document), &nulls[i]);
 	}
 }

@@ -88,6 +88,18 @@ INSERT INTO expected_function VALUES
 ('public', 'qml_heartbeat_server', 'id text', 'boolean', 'v'),
 ('public', 'qml_deregister_server', 'id text', 'boolean', 'v'),
 ('public', 'qml_reclaim_server', 'id text', 'integer', 'v'),
+-- handlers
+('public', 'qml_register', 'method text, handler regprocedure, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
+('public', 'qml_register', 'method text, handler text, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
+('public', 'qml_unregister', 'method text', 'boolean', 'v'),
+-- waiting; the procedures' INOUT arguments show in their results
+('public', 'qml_wait', 'IN queues text[] DEFAULT NULL::text[], IN timeout interval DEFAULT ''00:00:30''::interval, INOUT ready boolean DEFAULT NULL::boolean', NULL, 'v'),
+('public', 'qml_wait_for', 'IN id uuid, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT state qml.job_state DEFAULT NULL::qml.job_state', NULL, 'v'),
+-- inside a job
+('public', 'qml_current_job', '', 'qml.job', 'v'),
+('public', 'qml_progress', 'progress jsonb', 'void', 'v'),
+('public', 'qml_retry_later', 'delay interval, reason text DEFAULT NULL::text', 'void', 'v'),
+('public', 'qml_discard', 'reason text DEFAULT NULL::text', 'void', 'v'),
 -- locks
 ('public', 'qml_try_lock', 'resource text, owner text, ttl interval', 'bigint', 'v'),
 ('public', 'qml_unlock', 'resource text, owner text', 'boolean', 'v'),
@@ -100,6 +112,7 @@ INSERT INTO expected_function VALUES
 ('qml', 'recurring_access', 'queue text, created_by regrole', 'integer', 's'),
 ('qml', 'background_servers', '', 'TABLE(id text, name text, started_at timestamp with time zone, heartbeat_at timestamp with time zone)', 's'),
 ('qml', 'is_alive', 'heartbeat_at timestamp with time zone, dead_at timestamp with time zone', 'boolean', 's'),
+('qml', 'handler_problem', 'method text', 'text', 's'),
 ('qml', 'is_admin', '', 'boolean', 's'),
 ('qml', 'invalidate', '', 'trigger', 'v');
 
@@ -114,30 +127,32 @@ CREATE TEMP VIEW actual_function AS
 		FROM unnest(p.proargnames, p.proallargtypes, p.proargmodes) WITH ORDINALITY a (name, type, mode, n)
 		WHERE a.mode IN ('o', 't')) o;
 
-SELECT set_eq('SELECT schema, name FROM actual_function', 'SELECT schema, name FROM expected_function',
-	'the functions are those that this test knows');
-SELECT is(a.arguments, e.arguments, format('arguments of %I.%I', e.schema, e.name))
-	FROM expected_function e LEFT JOIN actual_function a USING (schema, name);
-SELECT is(a.result, e.result, format('result of %I.%I', e.schema, e.name))
-	FROM expected_function e LEFT JOIN actual_function a USING (schema, name);
-SELECT is(a.volatility, e.volatility, format('volatility of %I.%I', e.schema, e.name))
-	FROM expected_function e LEFT JOIN actual_function a USING (schema, name);
+SELECT set_eq('SELECT schema, name, arguments FROM actual_function', 'SELECT schema, name, arguments FROM expected_function',
+	'the functions are those that this test knows, with their arguments');
+SELECT is(a.result, e.result, format('result of %I.%I(%s)', e.schema, e.name, e.arguments))
+	FROM expected_function e LEFT JOIN actual_function a USING (schema, name, arguments);
+SELECT is(a.volatility, e.volatility, format('volatility of %I.%I(%s)', e.schema, e.name, e.arguments))
+	FROM expected_function e LEFT JOIN actual_function a USING (schema, name, arguments);
 
-SELECT is_empty(
-	$$SELECT nspname, proname FROM member_function GROUP BY 1, 2 HAVING count(*) > 1$$,
-	'no function is overloaded');
+SELECT set_eq(
+	$$SELECT proname FROM member_function GROUP BY nspname, proname HAVING count(*) > 1$$,
+	ARRAY['qml_register', 'qml_progress'],
+	'no other function is overloaded');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
 	  WHERE p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c') OR p.probin <> '$libdir/qml'
-		OR p.prosrc <> CASE p.nspname WHEN 'qml' THEN 'qml_' || p.proname ELSE p.proname END$$,
+		OR p.prosrc <> CASE WHEN p.nspname = 'qml' THEN 'qml_' || p.proname
+			WHEN p.proname = 'qml_register' AND p.proargtypes[1] = 'text'::regtype THEN 'qml_register_name'
+			WHEN p.proname = 'qml_progress' AND p.pronargs = 1 THEN 'qml_show_progress'
+			ELSE p.proname END$$,
 	'every function is C, and its symbol has its name');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid WHERE p.proparallel <> 'u'$$,
 	'every function is parallel unsafe');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
-	  WHERE p.prosecdef OR p.proleakproof OR p.prokind <> 'f' OR p.provariadic <> 0 OR p.proconfig IS NOT NULL$$,
-	'no function is SECURITY DEFINER, leakproof, variadic or brings settings');
+	  WHERE p.prosecdef OR p.proleakproof OR p.prokind <> CASE WHEN p.proname IN ('qml_wait', 'qml_wait_for') THEN 'p' ELSE 'f' END OR p.provariadic <> 0 OR p.proconfig IS NOT NULL$$,
+	'nothing but what waits is a procedure; no function is SECURITY DEFINER, leakproof, variadic or brings settings');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
 	  WHERE p.proisstrict AND p.nspname <> 'qml'$$,
@@ -164,6 +179,7 @@ INSERT INTO expected_relation VALUES
 ('v', 'lock_info', 'resource text, owner text, fence bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone'),
 ('v', 'recurring_job', 'id text, cron text, timezone text, method text, payload jsonb, queue text, priority integer, max_retries integer, timeout interval, misfire text, metadata jsonb, enabled boolean, next_run_at timestamp with time zone, last_run_at timestamp with time zone, last_job uuid, error text, created_by name, created_at timestamp with time zone, updated_at timestamp with time zone'),
 ('v', 'server', 'id text, name text, kind text, workers integer, queues text[], registered_by name, started_at timestamp with time zone, heartbeat_at timestamp with time zone, alive boolean'),
+('v', 'handler_info', 'method text, handler text, run_as name, options jsonb, registered_by name, registered_at timestamp with time zone, problem text'),
 ('v', 'acl_info', 'grantee name, capability text, queue text, grantor name, granted_at timestamp with time zone'),
 ('r', 'queue', 'id integer!, name text!, paused boolean!, dropped boolean!, options jsonb!, created_at timestamp with time zone!'),
 ('r', 'live', 'id uuid!, created_at timestamp with time zone!, queue_id integer!, priority integer!, state qml.job_state!, attempt integer!, uncounted integer!, max_retries integer!, timeout_ms integer!, created_by regrole!, run_at timestamp with time zone, started_at timestamp with time zone, lease_expires_at timestamp with time zone, worker text, server text, method text!, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb!'),
@@ -172,6 +188,7 @@ INSERT INTO expected_relation VALUES
 ('r', 'recurring', 'id text!, created_at timestamp with time zone!, updated_at timestamp with time zone!, created_by regrole!, enabled boolean!, next_run_at timestamp with time zone, last_run_at timestamp with time zone, last_job uuid, priority integer!, max_retries integer, timeout_ms integer, misfire text!, cron text!, timezone text!, queue text!, method text!, metadata jsonb, error text, payload jsonb!'),
 ('r', 'occurrence', 'occurrence timestamp with time zone!, recurring text!, job uuid!'),
 ('r', 'registered_server', 'id text!, name text!, workers integer!, queues text[], registered_by regrole!, registered_at timestamp with time zone!, heartbeat_at timestamp with time zone!, dead_at timestamp with time zone'),
+('r', 'handler', 'method text!, schema text!, name text!, argument_types text[]!, owner regrole!, run_as regrole!, registered_by regrole!, registered_at timestamp with time zone!, options jsonb!'),
 ('r', 'acl', 'grantee regrole!, capability text!, queue text, grantor regrole!, granted_at timestamp with time zone!'),
 ('r', 'instance', 'system_identifier bigint!, database oid!, adopted_at timestamp with time zone!'),
 ('S', 'queue_id_seq', NULL),
@@ -210,6 +227,7 @@ SELECT set_eq(
 		'CREATE INDEX recurring_due ON qml.recurring USING btree (next_run_at) WHERE (enabled AND (next_run_at IS NOT NULL))',
 		'CREATE UNIQUE INDEX occurrence_pkey ON qml.occurrence USING btree (occurrence, recurring)',
 		'CREATE UNIQUE INDEX registered_server_pkey ON qml.registered_server USING btree (id)',
+		'CREATE UNIQUE INDEX handler_pkey ON qml.handler USING btree (method)',
 		'CREATE UNIQUE INDEX lock_pkey ON qml.lock USING btree (resource)',
 		'CREATE UNIQUE INDEX acl_queue ON qml.acl USING btree (grantee, capability, queue) WHERE (queue IS NOT NULL)',
 		'CREATE UNIQUE INDEX acl_all ON qml.acl USING btree (grantee, capability) WHERE (queue IS NULL)'],
@@ -295,7 +313,10 @@ SELECT set_eq(
 		'qml.recurring_poll_interval 1000 ms integer sighup 1s',
 		'qml.scheduler_poll_interval 1000 ms integer sighup 1s',
 		'qml.server_name  string sighup ',
-		'qml.succeeded_ttl 86400 s integer superuser 1d'],
+		'qml.shutdown_timeout 30 s integer sighup 30s',
+		'qml.succeeded_ttl 86400 s integer superuser 1d',
+		'qml.worker_idle_timeout 60 s integer sighup 1min',
+		'qml.workers 5 integer sighup 5'],
 	'settings with their defaults, units and contexts');
 SELECT is_empty($$SELECT name FROM pg_settings WHERE name LIKE 'qml.%' AND coalesce(short_desc, '') = ''$$,
 	'every setting has a description');

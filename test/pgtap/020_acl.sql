@@ -127,6 +127,13 @@ INSERT INTO expected_execute VALUES
 	('qml_heartbeat_server',   false, true,  false, true),
 	('qml_deregister_server',  false, true,  false, true),
 	('qml_reclaim_server',     false, true,  false, true),
+	('qml_register',           false, false, false, true),
+	('qml_unregister',         false, false, false, true),
+	('qml_wait',               false, true,  false, true),
+	('qml_wait_for',           true,  true,  true,  true),
+	('qml_current_job',        false, false, false, false),
+	('qml_retry_later',        false, false, false, false),
+	('qml_discard',            false, false, false, false),
 	('qml_grant',              false, false, false, false),
 	('qml_revoke',             false, false, false, false),
 	('job_access',             true,  true,  true,  true),
@@ -134,6 +141,7 @@ INSERT INTO expected_execute VALUES
 	('recurring_access',       true,  true,  true,  true),
 	('background_servers',     false, true,  true,  true),
 	('is_alive',               false, true,  true,  true),
+	('handler_problem',        false, true,  true,  true),
 	('is_admin',               true,  true,  true,  true),
 	('invalidate',             false, false, false, false);
 
@@ -147,6 +155,7 @@ INSERT INTO expected_select VALUES
 	('lock_info',         false, true,  true,  true),
 	('recurring_job',     true,  true,  true,  true),
 	('server',            false, true,  true,  true),
+	('handler_info',      false, true,  true,  true),
 	('queue',             false, false, false, false),
 	('live',              false, false, false, false),
 	('history',           false, false, false, false),
@@ -154,6 +163,7 @@ INSERT INTO expected_select VALUES
 	('recurring',         false, false, false, false),
 	('occurrence',        false, false, false, false),
 	('registered_server', false, false, false, false),
+	('handler',           false, false, false, false),
 	('acl',               false, false, false, false),
 	('instance',          false, false, false, false),
 	('queue_id_seq',      false, false, false, false),
@@ -195,7 +205,7 @@ SELECT is(
 
 SELECT is_empty(
 	$$TABLE foreign_privilege EXCEPT SELECT object, grantee, privilege_type FROM foreign_privilege
-	  WHERE (object LIKE 'function %' AND privilege_type = 'EXECUTE')
+	  WHERE (object ~ '^(function|procedure) ' AND privilege_type = 'EXECUTE')
 		OR (object LIKE 'view %' AND privilege_type = 'SELECT')
 		OR (object IN ('schema qml', 'type qml.job_state') AND privilege_type = 'USAGE')$$,
 	'a capability brings EXECUTE on functions, SELECT on views, USAGE on schema and type, and nothing more');
@@ -249,6 +259,54 @@ BEGIN
 	PERFORM qml_drop_queue('gone');
 END $$;
 SELECT is_empty('TABLE foreign_privilege', 'a capability that goes with its queue leaves no privilege');
+
+-------------------------------------------------------------------------------
+-- What a handler opens to its role
+-------------------------------------------------------------------------------
+
+CREATE ROLE t_run LOGIN;
+CREATE ROLE t_run2 LOGIN;
+CREATE FUNCTION public.t_handler(jsonb) RETURNS void LANGUAGE sql AS '';
+CREATE TEMP VIEW opened AS
+	SELECT grantee::text, privilege_type || ' ' || object AS what FROM foreign_privilege WHERE grantee IN ('t_run', 't_run2');
+CREATE TEMP TABLE runs (what text);
+INSERT INTO runs VALUES ('EXECUTE function qml_progress(jsonb)'), ('EXECUTE function qml_progress(uuid,integer,jsonb)'),
+	('EXECUTE function qml_current_job()'), ('EXECUTE function qml_retry_later(interval,text)'), ('EXECUTE function qml_discard(text)'),
+	('USAGE schema qml'), ('USAGE type qml.job_state');
+DO $$ BEGIN PERFORM qml_register('h1', 'public.t_handler', '{"run_as": "t_run"}'), qml_register('h2', 'public.t_handler', '{"run_as": "t_run"}'); END $$;
+SELECT set_eq('TABLE opened', $$SELECT 't_run'::text, what FROM runs$$, 'a handler opens to its role what its jobs may call, and no more');
+SELECT pg_temp.ends('t_run', 'SELECT qml_current_job() IS NULL', '=true', 'outside of a job there is none');
+SELECT pg_temp.ends('t_run', call, '55000', 'nor has it anything to say there: ' || call)
+	FROM unnest(ARRAY[$$SELECT qml_progress('1')$$, $$SELECT qml_retry_later('1 s')$$, 'SELECT qml_discard()',
+		'SELECT qml_progress(NULL)', 'SELECT qml_retry_later(NULL)']) call;
+SELECT pg_temp.ends('t_run', $$SELECT qml_progress('00000000-0000-7000-8000-000000000001', 1, '1')$$, '42501', 'the form for workers needs the capability');
+SELECT pg_temp.ends('t_run', call, '42501', 'refused: ' || call)
+	FROM unnest(ARRAY[$$SELECT qml_enqueue('h1')$$, 'SELECT qml_fetch()', $$SELECT qml_job('00000000-0000-7000-8000-000000000001')$$,
+		'TABLE qml.handler_info', 'TABLE qml.job', $$SELECT qml_unregister('h1')$$, $$SELECT qml_register('h1', 'public.t_handler')$$]) call;
+DO $$ BEGIN PERFORM qml_unregister('h1'); END $$;
+SELECT set_eq('TABLE opened', $$SELECT 't_run'::text, what FROM runs$$, 'which stays while it has another one');
+DO $$ BEGIN PERFORM qml_register('h2', 'public.t_handler', '{"run_as": "t_run2"}'); END $$;
+SELECT set_eq('TABLE opened', $$SELECT 't_run2'::text, what FROM runs$$, 'goes over with it to another role');
+DO $$ BEGIN PERFORM qml_grant('t_run2', 'work', 'q'); END $$;
+SELECT is_empty(
+	$$SELECT p.proname FROM object o JOIN pg_proc p ON o.classid = 'pg_proc'::regclass AND p.oid = o.objid
+	  JOIN expected_execute e ON e.name = p.proname
+	  WHERE has_function_privilege('t_run2', p.oid, 'EXECUTE') <> (e.work OR e.name IN ('qml_current_job', 'qml_retry_later', 'qml_discard'))$$,
+	'a capability is opened besides');
+DO $$ BEGIN PERFORM qml_unregister('h2'); END $$;
+SELECT is_empty(
+	$$SELECT p.proname FROM object o JOIN pg_proc p ON o.classid = 'pg_proc'::regclass AND p.oid = o.objid
+	  JOIN expected_execute e ON e.name = p.proname
+	  WHERE has_function_privilege('t_run2', p.oid, 'EXECUTE') <> e.work$$,
+	'and stays when the last handler goes');
+DO $$ BEGIN PERFORM qml_register('h3', 'public.t_handler', '{"run_as": "t_run2"}'), qml_revoke('t_run2', 'work'); END $$;
+SELECT set_eq('TABLE opened', $$SELECT 't_run2'::text, what FROM runs$$, 'a handler keeps its part when the last capability goes');
+DO $$ BEGIN PERFORM qml_unregister('h3'); END $$;
+SELECT is_empty('TABLE foreign_privilege', 'after the last handler no privilege is left');
+SELECT lives_ok('DROP ROLE t_run, t_run2', 'and the roles can be dropped');
+-- The owner's own privileges are not touched.
+DO $$ BEGIN PERFORM qml_register('h', 'public.t_handler'), qml_unregister('h'); END $$;
+SELECT is_empty($$SELECT object FROM object EXCEPT SELECT object FROM privilege WHERE grantee = owner$$, 'nor is anything taken from the owner');
 
 -------------------------------------------------------------------------------
 -- Default privileges that give everything away must not reach qml

@@ -32,6 +32,9 @@ INSERT INTO actor VALUES
 	(current_user, 'owner', 'all');
 
 CREATE ROLE t_other;
+-- Whose handlers everybody could register, if it were not for the capability.
+CREATE ROLE t_guise LOGIN;
+CREATE ROLE t_runner LOGIN;
 DO $$
 DECLARE
 	a record;
@@ -39,13 +42,16 @@ BEGIN
 	FOR a IN SELECT * FROM actor WHERE to_regrole(role::text) IS NULL LOOP
 		EXECUTE format('CREATE ROLE %I', a.role);
 	END LOOP;
+	FOR a IN SELECT * FROM actor LOOP
+		EXECUTE format('GRANT t_guise TO %I', a.role);
+	END LOOP;
 	GRANT t_owner TO t_deputy;
 	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA qml TO t_doors;
-	GRANT SELECT ON qml.job, qml.queue_info, qml.lock_info, qml.acl_info, qml.recurring_job, qml.server TO t_doors;
+	GRANT SELECT ON qml.job, qml.queue_info, qml.lock_info, qml.acl_info, qml.recurring_job, qml.server, qml.handler_info TO t_doors;
 	GRANT USAGE ON SCHEMA qml TO t_doors;
 	FOR a IN SELECT p.oid::regprocedure AS f FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass
 		JOIN pg_extension e ON e.oid = d.refobjid AND d.deptype = 'e' AND e.extname = 'qml' LOOP
-		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO t_doors', a.f);
+		EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO t_doors', a.f);
 	END LOOP;
 END $$;
 
@@ -55,6 +61,8 @@ END $$;
 
 CREATE SCHEMA probe;
 GRANT USAGE ON SCHEMA probe TO PUBLIC;
+
+CREATE FUNCTION probe.work(jsonb) RETURNS void LANGUAGE sql AS '';
 
 -- What a reader saw of a job.
 CREATE FUNCTION probe.sight(j qml.job) RETURNS text LANGUAGE sql AS $$
@@ -143,6 +151,7 @@ BEGIN
 		FROM actor WHERE capability IN ('enqueue', 'work', 'monitor', 'admin');
 	-- A locked resource and an empty queue for each side.
 	PERFORM qml_try_lock('resource', 'somebody', '1 hour');
+	PERFORM qml_register('registered', 'probe.work', '{"run_as": "t_runner"}');
 	INSERT INTO qml.queue (name) VALUES ('own-empty'), ('foreign-empty');
 	INSERT INTO qml.acl (grantee, capability, queue, grantor)
 		SELECT grantee, capability, 'own-empty', grantor FROM qml.acl WHERE queue = 'own';
@@ -303,6 +312,33 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'refused', '=false|false', 'refused', '=false|false', '=|false'),
 ('qml_reclaim_server', $$SELECT qml_reclaim_server('unknown')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+-- handlers; who may register one that runs as another is for 19_handlers
+('qml_register', $$SELECT qml_register('registered', 'probe.work'::regproc::oid::regprocedure, '{"run_as": "t_guise"}')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_register', $$SELECT qml_register('new', 'probe.work', '{"run_as": "t_guise"}')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_unregister', $$SELECT qml_unregister('registered')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|true', '=|true'),
+('qml_unregister', $$SELECT qml_unregister('nonesuch')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|false', '=|false'),
+('handler_info', $$SELECT string_agg(method || ' ' || coalesce(problem, ''), '') FROM qml.handler_info$$,
+	'refused', '=registered |', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
+('handler_problem', $$SELECT qml.handler_problem('registered') IS NULL$$,
+	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
+-- waiting: qml is not preloaded here, which is told to whoever is let in
+('qml_wait', 'CALL qml_wait()',
+	'refused', '=55000|', 'refused', '=55000|55000', 'refused', '=55000|55000', '=|55000'),
+('qml_wait_for', 'CALL qml_wait_for($enqueued)',
+	'refused', '=55000|', '=55000|55000', '=55000|55000', '=55000|55000', '=55000|55000', '=|55000'),
+-- inside a job: none of these runs one
+('qml_current_job', 'SELECT qml_current_job() IS NULL',
+	'refused', '=true|', 'refused', 'refused', 'refused', 'refused', '=|true'),
+('qml_progress', $$SELECT qml_progress('1')$$,
+	'refused', '=55000|', 'refused', '=55000|55000', 'refused', '=55000|55000', '=|55000'),
+('qml_retry_later', $$SELECT qml_retry_later('1 s')$$,
+	'refused', '=55000|', 'refused', 'refused', 'refused', 'refused', '=|55000'),
+('qml_discard', 'SELECT qml_discard()',
+	'refused', '=55000|', 'refused', 'refused', 'refused', 'refused', '=|55000'),
 -- rights
 ('qml_grant', $$SELECT qml_grant('t_nobody', 'work', $queue)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),

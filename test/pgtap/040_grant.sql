@@ -142,6 +142,7 @@ SELECT pg_temp.ends('t_deputy', $$SELECT qml_grant('t_b', 'work', 'q')$$, '42501
 -- Names of roles and queues
 -------------------------------------------------------------------------------
 
+CREATE FUNCTION public.t_work(jsonb) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION pg_temp.round_trip(role text, queue text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
 	good boolean;
@@ -152,6 +153,13 @@ BEGIN
 		AND EXISTS (SELECT FROM qml.acl_info a WHERE a.grantee = role AND a.queue = round_trip.queue);
 	PERFORM qml_revoke(quote_ident(role)::regrole, 'enqueue', queue);
 	good := good AND NOT pg_temp.may(role, queue);
+	-- A handler that runs as the role brings privileges, too.
+	EXECUTE format('ALTER ROLE %I LOGIN', role);
+	PERFORM qml_register('m', 'public.t_work', jsonb_build_object('run_as', role));
+	good := good AND EXISTS (SELECT FROM qml.handler_info h WHERE h.method = 'm' AND h.run_as = role AND h.problem IS NULL)
+		AND has_function_privilege(role, 'qml_discard(text)', 'EXECUTE')
+		AND qml_unregister('m')
+		AND NOT has_function_privilege(role, 'qml_discard(text)', 'EXECUTE');
 	EXECUTE format('DROP ROLE %I', role);
 	RETURN good;
 END $$;
@@ -296,6 +304,8 @@ SELECT pg_temp.ends('t_hand', call, '42501', 'EXECUTE without a capability: ' ||
 		$$SELECT qml_heartbeat_server('s')$$,
 		$$SELECT qml_deregister_server('s')$$,
 		$$SELECT qml_reclaim_server('s')$$,
+		$$SELECT qml_register('m', 'public.t_work')$$,
+		$$SELECT qml_unregister('m')$$,
 		$$SELECT qml_grant('t_hand', 'admin')$$]) call;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, qml FROM t_hand;
 

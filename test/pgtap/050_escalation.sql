@@ -8,7 +8,7 @@
 
 \ir include/start.sql
 
-CREATE ROLE t_evil;
+CREATE ROLE t_evil LOGIN;
 CREATE ROLE t_victim;
 CREATE ROLE t_weak;
 CREATE SCHEMA evil AUTHORIZATION t_evil;
@@ -51,7 +51,7 @@ BEGIN
 		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f' AND NOT p.provariadic <> 0
 			AND p.proname IN ('now', 'nextval', 'statement_timestamp', 'clock_timestamp', 'transaction_timestamp',
 				'jsonb_strip_nulls', 'unnest', 'enum_range', 'pg_get_userbyid', 'current_database', 'has_table_privilege',
-				'current_setting', 'set_config', 'pg_has_role', 'pg_control_system')
+				'current_setting', 'set_config', 'pg_has_role', 'pg_control_system', 'array_to_string')
 			AND NOT EXISTS (SELECT FROM unnest(p.proargtypes) t WHERE t = 'internal'::regtype)
 	LOOP
 		EXECUTE format('CREATE FUNCTION evil.%I(%s) RETURNS %s %s LANGUAGE plpgsql AS '
@@ -86,6 +86,12 @@ BEGIN
 	CREATE DOMAIN evil.jsonb AS pg_catalog.jsonb CHECK (canary.sing() IS NULL);
 	CREATE TYPE evil.job_state AS ENUM ('scheduled');
 END $$;
+-- Handlers of the attacker, with types whose conversion would call the trap.
+CREATE TYPE evil.pair AS (x evil.text);
+CREATE TYPE evil.spread AS RANGE (SUBTYPE = pg_catalog.int4);
+CREATE FUNCTION evil.work(payload pg_catalog.jsonb) RETURNS void LANGUAGE sql AS 'SELECT canary.sing()';
+CREATE FUNCTION evil.typed(a pg_catalog.int4, d evil.text, p evil.pair, l evil.text[], s evil.spread,
+	e evil.text DEFAULT canary.sing()::pg_catalog.text) RETURNS void LANGUAGE sql AS 'SELECT canary.sing()';
 RESET ROLE;
 
 -- Tables under the names of qml's, in that schema and as temporary ones, with
@@ -185,6 +191,19 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_deregister_server('evil:1')$$),
 	($$TABLE qml.recurring_job$$),
 	($$TABLE qml.server$$),
+	($$SELECT public.qml_register('h1', 'evil.work(pg_catalog.jsonb)'::pg_catalog.regprocedure, '{"run_as": "t_evil"}')$$),
+	($$SELECT public.qml_register('h2', 'evil.typed', '{"run_as": "t_evil", "queue": "a7", "max_retries": 1}')$$),
+	($$SELECT public.qml_register('h2', 'evil.typed', '{"run_as": "t_evil", "queue": "a8"}')$$),
+	($$SELECT public.qml_enqueue('h1', '{"a": 1}')$$),
+	($$SELECT public.qml_enqueue('h2', '{"a": 1, "d": "x", "p": {"x": "y"}, "l": ["z"], "s": "[1,2]"}')$$),
+	($$SELECT public.qml_enqueue_many('h2', ARRAY['{"a": 1, "d": "x", "p": {"x": "y"}, "l": ["z"], "s": "[1,2]", "e": "x"}']::pg_catalog.jsonb[])$$),
+	($$SELECT public.qml_schedule_recurring('rh', '@daily', 'h2', '{"a": 1, "d": "x", "p": {"x": "y"}, "l": ["z"], "s": "[1,2]"}')$$),
+	($$SELECT public.qml_run_recurring('rh')$$),
+	($$SELECT public.qml_remove_recurring('rh')$$),
+	($$SELECT public.qml_fail(id, attempt, 'e', 'E') FROM public.qml_fetch('w', '{default,a8}', 10)$$),
+	($$TABLE qml.handler_info$$),
+	($$SELECT public.qml_unregister('h1')$$),
+	($$SELECT public.qml_unregister('h2')$$),
 	($$SELECT public.qml_drop_queue('a1')$$),
 	($$TABLE qml.job$$),
 	($$TABLE qml.queue_info$$),
@@ -193,7 +212,8 @@ INSERT INTO attack (call) VALUES
 INSERT INTO attack (call, owner_only) VALUES
 	($$SELECT public.qml_grant('t_weak', 'work', 'a2')$$, true),
 	($$SELECT public.qml_grant('t_weak', 'enqueue')$$, true),
-	($$SELECT public.qml_revoke('t_weak', 'work')$$, true);
+	($$SELECT public.qml_revoke('t_weak', 'work')$$, true),
+	($$SELECT public.qml_current_job()$$, true);
 
 -- One after the other in the hostile surroundings; says what went wrong.
 CREATE FUNCTION pg_temp.assault(role name, path text, OUT call text, OUT problem text) RETURNS SETOF record LANGUAGE plpgsql AS $$
@@ -241,6 +261,7 @@ SELECT is_empty('TABLE pg_temp.lock', 'nor locks into temporary ones');
 SELECT is_empty('TABLE evil.recurring', 'nor schedules');
 SELECT is_empty('TABLE pg_temp.occurrence', 'nor ticks');
 SELECT is_empty('TABLE pg_temp.registered_server', 'nor servers');
+SELECT is_empty('TABLE evil.handler', 'nor handlers');
 
 -------------------------------------------------------------------------------
 -- Settings of the caller
@@ -318,6 +339,11 @@ BEGIN
 			AND (SELECT count(*) FROM qml.recurring_job r WHERE r.id = name AND r.queue = name AND r.method = name) = 1
 			AND qml_enable_recurring(name, false)
 			AND qml_remove_recurring(name);
+		PERFORM qml_register(name, 'evil.work', jsonb_build_object('run_as', 't_evil', 'queue', name, 'non_retryable', jsonb_build_array(name)));
+		good := good AND (SELECT count(*) FROM qml.handler_info h WHERE h.method = name AND h.problem IS NULL) = 1
+			AND (qml_job(qml_enqueue(name))).queue = name
+			AND (SELECT qml_fail(id, attempt, 'e', name) FROM qml_fetch('w', ARRAY[name], 1)) = 'failed'
+			AND qml_unregister(name);
 		server := qml_register_server(replace(name, '/', ''), queues => ARRAY[name]);
 		SELECT * INTO fetched FROM qml_fetch(server || '/' || left(name, 100), ARRAY[name]);
 		good := good AND fetched.server = server AND fetched.worker = server || '/' || left(name, 100)
@@ -356,6 +382,9 @@ SELECT pg_temp.ends(NULL, format(c.call, quote_literal(n.name)), '22023', 'refus
 		('SELECT qml_remove_recurring(%s)'),
 		('SELECT qml_enable_recurring(%s, true)'),
 		('SELECT qml_run_recurring(%s)'),
+		('SELECT qml_register(%s, ''evil.work'')'),
+		('SELECT qml_register(%s, 0::oid::regprocedure)'),
+		('SELECT qml_unregister(%s)'),
 		('SELECT qml_register_server(%s)'),
 		('SELECT qml_register_server(''s'', 1, ARRAY[%s])'),
 		('SELECT qml_heartbeat_server(%s)'),
@@ -366,6 +395,9 @@ SELECT pg_temp.ends(NULL, format(c.call, quote_literal(n.name)), '22023', 'refus
 SELECT pg_temp.ends(NULL, format($$SELECT qml_set_state(qml_enqueue('m'), %L, jsonb_build_object(%L, E'a\nb'))$$, state, key),
 	'QM005', format('refused: a control character in %s of qml_set_state', key))
 	FROM (VALUES ('processing', 'worker'), ('failed', 'error_type')) v (state, key);
+SELECT pg_temp.ends(NULL, format($$SELECT qml_register('m', 'evil.work', jsonb_build_object(%L, %s))$$, key, value),
+	'QM005', format('refused: a control character in %s of qml_register', key))
+	FROM (VALUES ('queue', $$E'a\nb'$$), ('run_as', $$E'a\nb'$$), ('non_retryable', $$jsonb_build_array(E'a\nb')$$)) v (key, value);
 
 -------------------------------------------------------------------------------
 -- Who the caller is
@@ -420,6 +452,7 @@ END $$;
 CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.lock EXECUTE FUNCTION public.break();
 CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.queue EXECUTE FUNCTION public.break();
 CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.acl EXECUTE FUNCTION public.break();
+CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.handler EXECUTE FUNCTION public.break();
 
 CREATE FUNCTION pg_temp.identity_after(role name, call text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -449,17 +482,22 @@ SELECT is(pg_temp.identity_after(v.role, v.call), v.raised || ', t, evil, public
 		('t_evil', $$SELECT public.qml_enqueue('m', queue => 'never seen')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_pause_queue('lent')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_cleanup()$$, 'T0002'),
+		('t_evil', $$SELECT public.qml_register('h', 'evil.work')$$, 'T0002'),
+		('t_evil', $$SELECT public.qml_unregister('h')$$, 'T0002'),
 		(current_user::text, $$SELECT public.qml_grant('t_weak', 'work')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_counts()$$, 'no error')) v (role, call, raised);
 DROP TRIGGER break ON qml.lock;
 DROP TRIGGER break ON qml.queue;
 DROP TRIGGER break ON qml.acl;
+DROP TRIGGER break ON qml.handler;
 SELECT is(pg_temp.identity_after(v.role, v.call), 'no error, t, evil, public', 'unchanged after ' || v.call)
 	FROM (VALUES
 		('t_evil', $$SELECT public.qml_try_lock('r', 'o', '1 min')$$),
 		('t_evil', $$SELECT public.qml_enqueue('m', queue => 'never seen')$$),
 		('t_evil', $$SELECT public.qml_pause_queue('lent')$$),
 		('t_evil', $$SELECT public.qml_cleanup()$$),
+		('t_evil', $$SELECT public.qml_register('h', 'evil.work')$$),
+		('t_evil', $$SELECT public.qml_unregister('h')$$),
 		(current_user::text, $$SELECT public.qml_grant('t_weak', 'work')$$)) v (role, call);
 
 -- Making a partition is DDL by the owner of the tables, and event triggers, which
@@ -565,7 +603,7 @@ BEGIN
 	RETURN answer;
 END $$;
 -- Made with OUT arguments, a function is told apart by its IN arguments alone.
-SELECT is(pg_temp.precreated(proname, regexp_replace(arguments, 'OUT .*', '')), '42723 clean',
+SELECT is(pg_temp.precreated(proname, regexp_replace(replace(arguments, 'INOUT', 'IN'), '\mOUT .*', '')), '42723 clean',
 	format('a function %s(%s) that somebody made stops CREATE EXTENSION', proname, left(arguments, 20)))
 	FROM signature;
 

@@ -1,4 +1,4 @@
-# A dump keeps jobs, queues, rights and locks; what is restored or copied from
+# A dump keeps jobs, queues, handlers, rights and locks; what is restored or copied from
 # it is the same and does no work until it is adopted.
 
 use strict;
@@ -10,14 +10,14 @@ use PostgreSQL::Test::Utils;
 use QmlTest;
 use Test::More;
 
-my @TABLES = qw(live history queue acl lock);
+my @TABLES = qw(live history queue handler acl lock);
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
 my $node = new_node('dump', bare => 1);
 my $other = new_node('other', bare => 1);
 
 # The roles of a server come with pg_dumpall --globals-only.
-query($_, 'CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE nobody') foreach $node, $other;
+query($_, 'CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE nobody; CREATE ROLE runner LOGIN') foreach $node, $other;
 query($node, 'CREATE DATABASE source');
 
 # Jobs in every state, with everything that a job can have.
@@ -32,6 +32,13 @@ SELECT qml_grant('alice', 'enqueue', 'mail');
 SELECT qml_grant('alice', 'work');
 SELECT qml_grant('bob', 'monitor');
 GRANT EXECUTE ON FUNCTION qml_maintain() TO bob;
+CREATE SCHEMA zoo;
+CREATE TYPE zoo.mood AS ENUM ('sad', 'happy');
+CREATE FUNCTION zoo.feed(animal text, mood zoo.mood DEFAULT 'sad') RETURNS void LANGUAGE sql AS '';
+CREATE PROCEDURE zoo.close(jsonb) LANGUAGE sql AS '';
+GRANT USAGE ON SCHEMA zoo TO runner;
+SELECT qml_register('feed', 'zoo.feed', '{"run_as": "runner", "queue": "short", "max_retries": 9}');
+SELECT qml_register('close', 'zoo.close');
 SELECT qml_try_lock('report', 'w1', '1 h');
 SELECT qml_try_lock('other', 'w1', '1 h');
 SELECT qml_unlock('other', 'w1');
@@ -143,6 +150,19 @@ sub check_copy
 	is(ask($server, "SELECT qml_maintain() IS NOT NULL", $dbname), 't', "$name: maintenance, too");
 	is(ask($server, 'SELECT count(*) FROM qml.instance', $dbname),
 		1, "$name: it belongs to one place");
+
+	# what a handler calls comes with the dump, or from elsewhere
+	is(ask($server, "SELECT count(problem) FROM qml.handler_info", $dbname),
+		$arg{fresh_rights} ? 2 : 0, "$name: handlers can be called if their functions are there");
+	is(ask($server, "SELECT run_as FROM qml.handler_info WHERE method = 'feed'", $dbname),
+		'runner', "$name: it runs as the same role");
+	if (!$arg{fresh_rights})
+	{
+		fails_with($server, 'QM008', q(SELECT qml_enqueue('feed', '{"animal": "ape", "mood": "mad"}')),
+			"$name: payloads are checked", dbname => $dbname);
+		is(ask($server, "SELECT has_function_privilege('runner', 'qml_discard(text)', 'EXECUTE')", $dbname),
+			't', "$name: their role has its rights");
+	}
 
 	# sequences go on where they were
 	is(ask($server, <<'SQL', $dbname), 't', "$name: ids of queues and fences go on");

@@ -132,7 +132,7 @@ sub members
 
 # Functions: those for users with their signatures, the others by name.
 my %documented = signatures(@items);
-my @functions;
+my %functions;
 foreach my $row (
 	catalog(
 		'SELECT pronamespace::regnamespace, proname,'
@@ -146,11 +146,14 @@ foreach my $row (
 		like($all, qr/`qml\.$name`/, "function qml.$name is named");
 		next;
 	}
-	push @functions, $name;
-	is($documented{$name}, normalize_signature($signature), "signature of $name");
+	push @{ $functions{$name} }, normalize_signature($signature);
+}
+foreach my $name (sort keys %functions)
+{
+	same($documented{$name} // [], $functions{$name}, "signature of $name");
 	like($all, qr/^```sql\n(?:(?!```).*\n)*.*\b$name\(/m, "$name is in an example");
 }
-same([ keys %documented ], \@functions, 'all functions described exist');
+same([ keys %documented ], [ keys %functions ], 'all functions described exist');
 
 # Views, with their columns.
 foreach my $row (
@@ -223,6 +226,10 @@ same(
 	[ first_cells(rows_under('Member of retry', undef, @items)) ],
 	[ hint_of(q{SELECT qml_create_queue('q', '{"retry": {"nonesuch": 1}}')}) ],
 	'options of retry');
+same(
+	[ first_cells(rows_under('Option of a handler', undef, @items)) ],
+	[ hint_of(q{SELECT qml_register('m', 'now', '{"nonesuch": 1}')}) ],
+	'options of a handler');
 my $no_job = '00000000-0000-0000-0000-000000000000';
 foreach my $row (rows_under('State', undef, @items))
 {
@@ -251,7 +258,7 @@ foreach my $row (@rights)
 		[ keys %names ],
 		[
 			map { $_->[0] } catalog(
-				"SELECT proname FROM pg_proc WHERE oid IN (" . members('pg_proc') . ')'
+				"SELECT DISTINCT proname FROM pg_proc WHERE oid IN (" . members('pg_proc') . ')'
 				  . " AND pronamespace <> 'qml'::regnamespace"
 				  . " AND has_function_privilege('$role', oid, 'EXECUTE')"
 				  . ' UNION ALL SELECT oid::regclass::text FROM pg_class'

@@ -105,7 +105,9 @@ sub normalize_signature
 {
 	my ($text) = @_;
 
-	$text =~ s/::[a-z]+( with time zone)?(\[\])?//g;
+	$text =~ s/::[a-z._]+( with time zone)?(\[\])?//g;
+	$text =~ s/\bIN //g;
+	$text =~ s/ RETURNS $//;
 	$text =~ s/\btimestamptz\b/timestamp with time zone/g;
 	$text =~ s/\bint\b/integer/g;
 	$text =~ s/\s+/ /g;
@@ -113,7 +115,8 @@ sub normalize_signature
 	return $text;
 }
 
-# Signatures, by the name of the function, each below a heading with that name.
+# Signatures, by the name of the function, each below a heading that begins with
+# that name; several of one that is overloaded.
 sub signatures
 {
 	my (@items) = @_;
@@ -124,8 +127,8 @@ sub signatures
 		$heading = $item->{text} if $item->{kind} eq 'heading';
 		next unless $item->{kind} eq 'block' && $item->{lang} eq '';
 		my ($name) = $item->{text} =~ /^(qml_\w+)\(/ or next;
-		$signatures{$name} = normalize_signature($item->{text})
-		  if $heading =~ /^#+ `$name`$/ && !exists $signatures{$name};
+		push @{ $signatures{$name} }, normalize_signature($item->{text})
+		  if $heading =~ /^#+ `$name`/;
 	}
 	return %signatures;
 }
