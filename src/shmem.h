@@ -68,6 +68,9 @@ typedef struct QmlSlot
 	pg_atomic_uint64 heartbeat_at; /* TimestampTz */
 	pg_atomic_uint64 asleep_until; /* TimestampTz; 0: awake */
 
+	/* When a prepared transaction of unknown name was told of last, TimestampTz. */
+	pg_atomic_uint64 unknown_told;
+
 	/*
 	 * The earliest time told since the scheduler looked last, TimestampTz; lowered
 	 * by whoever commits, taken by the scheduler.
@@ -103,7 +106,6 @@ typedef struct QmlShmem
 
 	/* Under the lock, by whoever prepares or ends a transaction. */
 	QmlPrepared prepared[QML_MAX_PREPARED];
-	TimestampTz unknown_told; /* when a transaction not in there was told of last */
 
 	int nslots; /* fixed at start */
 	QmlSlot slots[FLEXIBLE_ARRAY_MEMBER];
