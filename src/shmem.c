@@ -48,6 +48,7 @@ init_slot(QmlSlot *slot)
 	pg_atomic_init_u32(&slot->process, 0);
 	pg_atomic_init_u64(&slot->heartbeat_at, 0);
 	pg_atomic_init_u64(&slot->asleep_until, 0);
+	pg_atomic_init_u64(&slot->unknown_told, 0);
 	for (int i = 0; i < QML_WAKES; i++)
 		pg_atomic_init_u64(&slot->told[i], QML_WAKE_NEVER);
 }

@@ -101,6 +101,9 @@ typedef struct QmlSlot
 	pg_atomic_uint64 heartbeat_at; /* TimestampTz */
 	pg_atomic_uint64 asleep_until; /* TimestampTz; 0: awake */
 
+	/* When a prepared transaction of unknown name was told of last, TimestampTz. */
+	pg_atomic_uint64 unknown_told;
+
 	/*
 	 * Of a scheduler.  The earliest time told since it looked last, TimestampTz;
 	 * lowered by whoever commits, taken by the scheduler.
@@ -191,7 +194,6 @@ typedef struct QmlShmem
 
 	/* Under the lock, by whoever prepares or ends a transaction. */
 	QmlPrepared prepared[QML_MAX_PREPARED];
-	TimestampTz unknown_told; /* when a transaction not in there was told of last */
 
 	/* Under the lock: by schedulers, and taken by the launcher. */
 	int nrequests;

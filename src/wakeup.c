@@ -10,7 +10,7 @@
  * A prepared transaction may be committed by any session: that it noted something is
  * kept in shared memory under its name, and COMMIT PREPARED of that name says that
  * anything may be due.  After a restart the names are not known; then it is told of
- * any, but once a second at most.
+ * any, but once a second at most in a database.
  *
  * No wake-up is lost: whoever commits lowers `told` and then reads
  * `asleep_until`; the scheduler sets `asleep_until` and then reads `told`.  Both
@@ -448,25 +448,37 @@ qml_wakeup_lost(const pg_uuid_t *jobs, int count, bool any)
 	qml_wakeup_now(QML_WAKE_SESSION);
 }
 
-/* Whether the prepared transaction that ended had noted something, as far as known. */
+/* Forgets a prepared transaction that ended; whether it was known here. */
 static bool
 take_prepared(uint32 name, bool *call)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	QmlPrepared *entry;
-	bool noted_something;
 
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	entry = find_prepared(MyDatabaseId, name);
 	*call = entry && entry->call;
-	noted_something = entry || now - qml_shmem->unknown_told > USECS_PER_SEC ||
-					  now < qml_shmem->unknown_told;
 	if (entry)
 		entry->database = InvalidOid;
-	else if (noted_something)
-		qml_shmem->unknown_told = now;
 	LWLockRelease(qml_shmem->lock);
-	return noted_something;
+	return entry != NULL;
+}
+
+/* Whether to tell of one that may be from before a restart: once a second at most. */
+static bool
+may_tell_unknown(void)
+{
+	QmlSlot *slot = qml_shmem_scheduler(MyDatabaseId);
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz last;
+
+	/* A scheduler that starts looks at everything. */
+	if (slot == NULL)
+		return false;
+	last = (TimestampTz) pg_atomic_read_u64(&slot->unknown_told);
+	if (now - last <= USECS_PER_SEC && now >= last)
+		return false;
+	pg_atomic_write_u64(&slot->unknown_told, (uint64) now);
+	return true;
 }
 
 /* COMMIT PREPARED is a transaction of its own, and tells when that commits. */
@@ -474,7 +486,7 @@ static void
 note_prepared(uint32 name, bool extension_was_there)
 {
 	bool call;
-	bool noted_something = take_prepared(name, &call);
+	bool known = take_prepared(name, &call);
 
 	/* From 18 on the catalog's cache remembers that the extension was not there. */
 	AcceptInvalidationMessages();
@@ -482,7 +494,7 @@ note_prepared(uint32 name, bool extension_was_there)
 		return;
 	if (call || !extension_was_there)
 		qml_wakeup_launcher();
-	if (!noted_something)
+	if (!known && !may_tell_unknown())
 		return;
 	for (int i = 0; i < QML_WAKES; i++)
 		qml_wakeup_at((QmlWake) i, GetCurrentTimestamp());

@@ -9,7 +9,6 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use PostgreSQL::Test::Utils;
-use QmlChecker;
 use QmlClock;
 use QmlTest;
 use Test::More;
@@ -138,25 +137,6 @@ sub count_ticks
 	return query($node, "SELECT count(*) FROM qml.occurrence WHERE recurring LIKE '$like'");
 }
 
-# What was logged since the last call.
-my $checked = 0;
-
-sub log_is_clean
-{
-	my ($name, @allowed) = @_;
-	my $from = $checked;
-
-	$checked = -s $node->logfile;
-	is_deeply(
-		[
-			QmlChecker::check_server_log([ $node->logfile, $from ],
-				{ allow => [ qr/^the clock jumped by/, @allowed ] })
-		],
-		[],
-		$name);
-	return;
-}
-
 #
 # Without the extension pg_cron.
 #
@@ -223,7 +203,7 @@ query($node, 'SELECT count(qml_remove_recurring(id)) FROM qml.recurring');
 # qml is preloaded, and leaves the work to pg_cron.
 #
 
-log_is_clean('without qml in the server its log is clean');
+log_is_clean($node, 'without qml in the server its log is clean');
 $node->stop;
 # pg_cron's launcher tells of its end itself; from 1.6.8 on PostgreSQL does, as of
 # the end of any other background worker.  Nothing shows that version: the extension
@@ -231,9 +211,9 @@ $node->stop;
 my $SHUTTING_DOWN = qr/LOG:  pg_cron scheduler shutting down/;
 my $TERMINATING =
   qr/terminating background worker "pg_cron launcher" due to administrator command/;
-my @ends = slurp_file($node->logfile, $checked) =~ /$SHUTTING_DOWN|FATAL:  $TERMINATING/g;
+my @ends = unchecked_log($node) =~ /$SHUTTING_DOWN|FATAL:  $TERMINATING/g;
 is(scalar @ends, 1, 'the launcher of pg_cron ends with the server, and that is told once');
-log_is_clean('nothing else is wrong at the stop', qr/^$TERMINATING$/);
+log_is_clean($node, 'nothing else is wrong at the stop', qr/^$TERMINATING$/);
 
 $node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'pg_cron, qml'
@@ -296,6 +276,6 @@ is(wrong_ticks('c%'), '', 'each tick once, by whomever');
 
 is(query($node, 'SELECT qml_pg_cron_unschedule()'), 3, 'pg_cron is released');
 is(query($node, 'SELECT qml_pg_cron_unschedule()'), 0, 'once');
-log_is_clean('the log is clean');
+log_is_clean($node, 'the log is clean');
 
 done_testing();

@@ -13,14 +13,20 @@ use Exporter 'import';
 use File::Spec;
 use POSIX ();
 use PostgreSQL::Test::Utils;
+use QmlChecker;
 use QmlTest;
+use Test::More;
 use Time::HiRes qw(time);
 use Time::Local qw(timegm);
 
-our @EXPORT = qw(clock_epoch clock_offset clock_text new_clock_node set_clock start_with_clock);
+our @EXPORT = qw(
+  clock_epoch clock_offset clock_text log_is_clean new_clock_node set_clock
+  start_with_clock unchecked_log
+);
 
 my $LIBRARY = '/usr/lib/*/faketime/libfaketime.so.1';
 my %offset;
+my %checked; # bytes of the log, by name of the server
 
 # Absolute, because the server is in another directory: from PostgreSQL 16 on
 # basedir() may be relative.
@@ -87,6 +93,31 @@ sub new_clock_node
 	start_with_clock($node);
 	query($node, 'CREATE EXTENSION qml') unless $opt{bare};
 	return $node;
+}
+
+# What was logged since the last call of log_is_clean().
+sub unchecked_log
+{
+	my ($node) = @_;
+	return slurp_file($node->logfile, $checked{ $node->name } // 0);
+}
+
+# Nothing that ought not to be was logged since the last call, but for what is
+# allowed.
+sub log_is_clean
+{
+	my ($node, $name, @allowed) = @_;
+	my $from = $checked{ $node->name } // 0;
+
+	$checked{ $node->name } = -s $node->logfile;
+	is_deeply(
+		[
+			QmlChecker::check_server_log([ $node->logfile, $from ],
+				{ allow => [ qr/^the clock jumped by/, @allowed ] })
+		],
+		[],
+		$name);
+	return;
 }
 
 # "2026-03-29 00:59:58", UTC, as seconds since 1970, and back.
