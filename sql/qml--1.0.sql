@@ -284,6 +284,57 @@ COMMENT ON COLUMN qml.handler.registered_by IS 'the role that registered it, by 
 COMMENT ON COLUMN qml.handler.registered_at IS 'when it was registered';
 COMMENT ON COLUMN qml.handler.options IS 'options as given to qml_register, validated';
 
+-- State hooks and middleware: functions by name, as handlers are.
+CREATE TABLE qml.hook (
+	name text NOT NULL PRIMARY KEY,
+	schema text NOT NULL,
+	function text NOT NULL,
+	argument_types text[] NOT NULL,
+	owner regrole NOT NULL,
+	run_as regrole NOT NULL,
+	registered_at timestamptz NOT NULL,
+	states qml.job_state[],
+	errors int NOT NULL DEFAULT 0,
+	broken boolean NOT NULL DEFAULT false,
+	last_error text,
+	last_error_at timestamptz
+);
+REVOKE ALL ON TABLE qml.hook FROM PUBLIC;
+COMMENT ON TABLE qml.hook IS 'functions that are told of transitions; read it through the view qml.hook_info';
+COMMENT ON COLUMN qml.hook.name IS 'name of the hook; hooks are called in the order of their names';
+COMMENT ON COLUMN qml.hook.schema IS 'schema of the function';
+COMMENT ON COLUMN qml.hook.function IS 'name of the function';
+COMMENT ON COLUMN qml.hook.argument_types IS 'types of its arguments';
+COMMENT ON COLUMN qml.hook.owner IS 'whose function it was when it was registered, by oid';
+COMMENT ON COLUMN qml.hook.run_as IS 'the role that registered it, and that it runs as, by oid';
+COMMENT ON COLUMN qml.hook.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.hook.states IS 'new states that it is called for; NULL: all';
+COMMENT ON COLUMN qml.hook.errors IS 'how often in a row it failed where nobody asked for the transition';
+COMMENT ON COLUMN qml.hook.broken IS 'whether it was switched off because of that';
+COMMENT ON COLUMN qml.hook.last_error IS 'the last of those errors';
+COMMENT ON COLUMN qml.hook.last_error_at IS 'when that was';
+
+CREATE TABLE qml.middleware (
+	name text NOT NULL PRIMARY KEY,
+	schema text NOT NULL,
+	function text NOT NULL,
+	argument_types text[] NOT NULL,
+	owner regrole NOT NULL,
+	run_as regrole NOT NULL,
+	registered_at timestamptz NOT NULL,
+	"position" int NOT NULL
+);
+REVOKE ALL ON TABLE qml.middleware FROM PUBLIC;
+COMMENT ON TABLE qml.middleware IS 'functions around handlers; read it through the view qml.middleware_info';
+COMMENT ON COLUMN qml.middleware.name IS 'name of the middleware';
+COMMENT ON COLUMN qml.middleware.schema IS 'schema of the function';
+COMMENT ON COLUMN qml.middleware.function IS 'name of the function';
+COMMENT ON COLUMN qml.middleware.argument_types IS 'types of its arguments';
+COMMENT ON COLUMN qml.middleware.owner IS 'whose function it was when it was registered, by oid';
+COMMENT ON COLUMN qml.middleware.run_as IS 'the role that registered it, and that it runs as, by oid';
+COMMENT ON COLUMN qml.middleware.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.middleware."position" IS 'lower positions are further out; of equal ones the names decide';
+
 CREATE TABLE qml.acl (
 	grantee regrole NOT NULL,
 	capability text NOT NULL CHECK (capability IN ('enqueue', 'work', 'monitor', 'admin')),
@@ -323,6 +374,8 @@ SELECT pg_catalog.pg_extension_config_dump('qml.live', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.recurring', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.occurrence', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.handler', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.hook', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.middleware', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.lock', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.lock_fence', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.acl', '');
@@ -351,6 +404,22 @@ ALTER TABLE qml.handler ENABLE ALWAYS TRIGGER invalidate;
 ALTER TABLE qml.handler ENABLE ALWAYS TRIGGER invalidate_all;
 COMMENT ON TRIGGER invalidate ON qml.handler IS 'tells all backends that handlers changed';
 COMMENT ON TRIGGER invalidate_all ON qml.handler IS 'tells all backends that handlers changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.hook
+	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.hook
+	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
+ALTER TABLE qml.hook ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.hook ENABLE ALWAYS TRIGGER invalidate_all;
+COMMENT ON TRIGGER invalidate ON qml.hook IS 'tells all backends that hooks changed';
+COMMENT ON TRIGGER invalidate_all ON qml.hook IS 'tells all backends that hooks changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.middleware
+	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.middleware
+	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
+ALTER TABLE qml.middleware ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.middleware ENABLE ALWAYS TRIGGER invalidate_all;
+COMMENT ON TRIGGER invalidate ON qml.middleware IS 'tells all backends that middleware changed';
+COMMENT ON TRIGGER invalidate_all ON qml.middleware IS 'tells all backends that middleware changed';
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.acl
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
 CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.acl
@@ -409,6 +478,16 @@ CREATE FUNCTION qml.handler_problem(method text) RETURNS text
 	AS 'MODULE_PATHNAME', 'qml_handler_problem' LANGUAGE C STABLE STRICT;
 REVOKE ALL ON FUNCTION qml.handler_problem(text) FROM PUBLIC;
 COMMENT ON FUNCTION qml.handler_problem(text) IS 'why the handler of a method cannot run; NULL when it can';
+
+CREATE FUNCTION qml.hook_problem(name text) RETURNS text
+	AS 'MODULE_PATHNAME', 'qml_hook_problem' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.hook_problem(text) FROM PUBLIC;
+COMMENT ON FUNCTION qml.hook_problem(text) IS 'why a hook cannot be called; NULL when it can';
+
+CREATE FUNCTION qml.middleware_problem(name text) RETURNS text
+	AS 'MODULE_PATHNAME', 'qml_middleware_problem' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.middleware_problem(text) FROM PUBLIC;
+COMMENT ON FUNCTION qml.middleware_problem(text) IS 'why a middleware cannot be called; NULL when it can';
 
 CREATE FUNCTION qml.is_admin() RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_is_admin' LANGUAGE C STABLE;
@@ -595,6 +674,40 @@ COMMENT ON COLUMN qml.handler_info.options IS 'options given to qml_register';
 COMMENT ON COLUMN qml.handler_info.registered_by IS 'the role that registered it';
 COMMENT ON COLUMN qml.handler_info.registered_at IS 'when it was registered';
 COMMENT ON COLUMN qml.handler_info.problem IS 'why its jobs cannot run; NULL: they can';
+
+CREATE VIEW qml.hook_info WITH (security_barrier = true) AS
+SELECT x.name,
+	pg_catalog.format('%I.%I(%s)', x.schema, x.function, pg_catalog.array_to_string(x.argument_types, ', ')) AS function,
+	x.states, pg_catalog.pg_get_userbyid(x.run_as) AS run_as, x.registered_at,
+	x.errors, x.broken, x.last_error, x.last_error_at, qml.hook_problem(x.name) AS problem
+FROM qml.hook x;
+REVOKE ALL ON TABLE qml.hook_info FROM PUBLIC;
+COMMENT ON VIEW qml.hook_info IS 'functions that are told of transitions';
+COMMENT ON COLUMN qml.hook_info.name IS 'name of the hook';
+COMMENT ON COLUMN qml.hook_info.function IS 'the function';
+COMMENT ON COLUMN qml.hook_info.states IS 'new states that it is called for; NULL: all';
+COMMENT ON COLUMN qml.hook_info.run_as IS 'the role that registered it, and that it runs as';
+COMMENT ON COLUMN qml.hook_info.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.hook_info.errors IS 'how often in a row it failed where nobody asked for the transition';
+COMMENT ON COLUMN qml.hook_info.broken IS 'whether it was switched off because of that';
+COMMENT ON COLUMN qml.hook_info.last_error IS 'the last of those errors';
+COMMENT ON COLUMN qml.hook_info.last_error_at IS 'when that was';
+COMMENT ON COLUMN qml.hook_info.problem IS 'why it cannot be called; NULL: it can';
+
+CREATE VIEW qml.middleware_info WITH (security_barrier = true) AS
+SELECT x.name,
+	pg_catalog.format('%I.%I(%s)', x.schema, x.function, pg_catalog.array_to_string(x.argument_types, ', ')) AS function,
+	x."position", pg_catalog.pg_get_userbyid(x.run_as) AS run_as, x.registered_at,
+	qml.middleware_problem(x.name) AS problem
+FROM qml.middleware x;
+REVOKE ALL ON TABLE qml.middleware_info FROM PUBLIC;
+COMMENT ON VIEW qml.middleware_info IS 'functions around handlers';
+COMMENT ON COLUMN qml.middleware_info.name IS 'name of the middleware';
+COMMENT ON COLUMN qml.middleware_info.function IS 'the function';
+COMMENT ON COLUMN qml.middleware_info."position" IS 'lower positions are further out';
+COMMENT ON COLUMN qml.middleware_info.run_as IS 'the role that registered it, and that it runs as';
+COMMENT ON COLUMN qml.middleware_info.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.middleware_info.problem IS 'why it cannot be called; NULL: it can';
 
 CREATE VIEW qml.acl_info WITH (security_barrier = true) AS
 SELECT pg_catalog.pg_get_userbyid(a.grantee) AS grantee, a.capability, a.queue,
@@ -889,6 +1002,47 @@ CREATE PROCEDURE @extschema@.qml_wait_for(id uuid, timeout interval DEFAULT '30 
 	AS 'MODULE_PATHNAME', 'qml_wait_for' LANGUAGE C;
 REVOKE ALL ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) FROM PUBLIC;
 COMMENT ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) IS 'sleep until the job is finished or the timeout is over; its state then, NULL when it is finished and not kept';
+
+-- State hooks and middleware, each in two forms, as qml_register().
+CREATE FUNCTION @extschema@.qml_add_hook(name text, fn regprocedure, states qml.job_state[] DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_add_hook' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_add_hook(text, regprocedure, qml.job_state[]) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_add_hook(text, regprocedure, qml.job_state[]) IS 'call a function after each transition to these states, as the current role, instead of one of the same name that was before';
+
+CREATE FUNCTION @extschema@.qml_add_hook(name text, fn text, states qml.job_state[] DEFAULT NULL) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_add_hook_name' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_add_hook(text, text, qml.job_state[]) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_add_hook(text, text, qml.job_state[]) IS 'the same, for a function given by its name, with or without its argument types';
+
+CREATE FUNCTION @extschema@.qml_remove_hook(name text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_remove_hook' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_remove_hook(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_remove_hook(text) IS 'forget a hook; false when there is none of the name';
+
+CREATE FUNCTION @extschema@.qml_add_middleware(name text, fn regprocedure, "position" int DEFAULT 0) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_add_middleware' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_add_middleware(text, regprocedure, int) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_add_middleware(text, regprocedure, int) IS 'call a function around each job that runs in the database, as the current role, instead of one of the same name that was before';
+
+CREATE FUNCTION @extschema@.qml_add_middleware(name text, fn text, "position" int DEFAULT 0) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_add_middleware_name' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_add_middleware(text, text, int) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_add_middleware(text, text, int) IS 'the same, for a function given by its name, with or without its argument types';
+
+CREATE FUNCTION @extschema@.qml_remove_middleware(name text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_remove_middleware' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_remove_middleware(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_remove_middleware(text) IS 'forget a middleware; false when there is none of the name';
+
+CREATE FUNCTION @extschema@.qml_next() RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'qml_next' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_next() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_next() IS 'in a middleware: run the rest, other middleware and the handler; returns the result';
+
+CREATE FUNCTION @extschema@.qml_tracing(job qml.job) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'qml_tracing' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_tracing(qml.job) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_tracing(qml.job) IS 'a middleware: log each job with its duration and W3C traceparent, and hand the latter on to jobs that it enqueues';
 
 -- Inside a job that runs in the database.  qml_register() lets the role of the
 -- handler call these.

@@ -279,3 +279,13 @@ qml_args_queues(FunctionCallInfo fcinfo, int arg, const char *name, int *count)
 	}
 	return queues;
 }
+
+/* A function by its name, with or without its argument types; by search_path. */
+Oid
+qml_args_function(FunctionCallInfo fcinfo, int arg)
+{
+	char *name = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+
+	return DatumGetObjectId(
+		DirectFunctionCall1(strchr(name, '(') ? regprocedurein : regprocin, CStringGetDatum(name)));
+}

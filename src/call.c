@@ -263,25 +263,25 @@ make_call_statement(const QmlSignature *signature, const bool *present)
 	return statement;
 }
 
-/*
- * Calls the procedure for a job; returns an object of its output arguments, or 0.
- * It may end the transaction, and another one is current then; both the current
- * memory context and the job must live longer.
- */
-Datum
-qml_call_procedure(const QmlHandler *handler, const QmlJob *job)
+static void
+execute_call(const QmlHandler *handler, const QmlJob *job, bool atomic, DestReceiver *receiver)
 {
 	const QmlSignature *signature = qml_handler_signature(handler);
 	ParamListInfo params = make_params(signature);
 	bool *present = palloc0(sizeof(bool) * Max(signature->nargs, 1));
-	OutputReceiver receiver = {.pub = {output_receive, output_startup, output_nothing,
-									   output_nothing, DestNone},
-							   .context = CurrentMemoryContext};
-	Portal portal = CreatePortal("", true, true);
-	MemoryContext oldcontext = CurrentMemoryContext;
 	bool changed;
 
-	/* As pquery.c does; an error leaves the rest to the abort of the transaction. */
+	fill_params(signature, job, params, present, &changed);
+	ExecuteCallStmt(make_call_statement(signature, present), params, atomic, receiver);
+}
+
+/* Within a portal, as pquery.c does; an error leaves the rest to the abort. */
+static void
+execute_call_in_portal(const QmlHandler *handler, const QmlJob *job, DestReceiver *receiver)
+{
+	Portal portal = CreatePortal("", true, true);
+	MemoryContext oldcontext = CurrentMemoryContext;
+
 	portal->visible = false;
 	portal->status = PORTAL_READY;
 	MarkPortalActive(portal);
@@ -291,8 +291,7 @@ qml_call_procedure(const QmlHandler *handler, const QmlJob *job)
 
 	PG_TRY();
 	{
-		fill_params(signature, job, params, present, &changed);
-		ExecuteCallStmt(make_call_statement(signature, present), params, false, &receiver.pub);
+		execute_call(handler, job, false, receiver);
 	}
 	PG_CATCH();
 	{
@@ -312,5 +311,23 @@ qml_call_procedure(const QmlHandler *handler, const QmlJob *job)
 	PortalContext = NULL;
 	MarkPortalDone(portal);
 	PortalDrop(portal, false);
+}
+
+/*
+ * Calls the procedure for a job; returns an object of its output arguments, or 0.
+ * Unless atomic it may end the transaction, and another one is current then; both
+ * the current memory context and the job must live longer.
+ */
+Datum
+qml_call_procedure(const QmlHandler *handler, const QmlJob *job, bool atomic)
+{
+	OutputReceiver receiver = {.pub = {output_receive, output_startup, output_nothing,
+									   output_nothing, DestNone},
+							   .context = CurrentMemoryContext};
+
+	if (atomic)
+		execute_call(handler, job, true, &receiver.pub);
+	else
+		execute_call_in_portal(handler, job, &receiver.pub);
 	return check_result(receiver.result);
 }

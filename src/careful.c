@@ -21,8 +21,9 @@
 
 #define SECONDS_BETWEEN_MESSAGES 60
 
+/* Whether the error is one that the work has to do with, and not its data. */
 static bool
-may_lie_in_the_data(int sqlerrcode)
+is_not_of_the_data(int sqlerrcode)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
 	{
@@ -30,20 +31,20 @@ may_lie_in_the_data(int sqlerrcode)
 		case ERRCODE_INSUFFICIENT_RESOURCES:
 		case ERRCODE_OPERATOR_INTERVENTION:
 		case ERRCODE_SYSTEM_ERROR:
-			return false;
+			return true;
 		default:
-			return sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
-				   sqlerrcode != ERRCODE_READ_ONLY_SQL_TRANSACTION;
+			return sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+				   sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION;
 	}
 }
 
 /* In the handler of an error, when its subtransaction is over. */
 static void
-take_error(QmlFailure *failure)
+take_error(bool (*passes)(int sqlerrcode), QmlFailure *failure)
 {
 	ErrorData *error = CopyErrorData();
 
-	if (!may_lie_in_the_data(error->sqlerrcode))
+	if (passes(error->sqlerrcode))
 		ReThrowError(error);
 	FlushErrorState();
 	failure->sqlerrcode = error->sqlerrcode;
@@ -52,11 +53,12 @@ take_error(QmlFailure *failure)
 }
 
 /*
- * Does the work in a subtransaction.  False when it failed on its data: nothing of
- * it is left, and *failure tells why.
+ * Does the work in a subtransaction.  False when it failed: nothing of it is left,
+ * and *failure tells why.  Errors that pass are raised again.
  */
 bool
-qml_careful_run(void (*work)(void *arg), void *arg, QmlFailure *failure)
+qml_careful_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcode),
+				QmlFailure *failure)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
@@ -76,12 +78,19 @@ qml_careful_run(void (*work)(void *arg), void *arg, QmlFailure *failure)
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(oldcontext);
 		CurrentResourceOwner = oldowner;
-		take_error(failure);
+		take_error(passes, failure);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(oldcontext);
 	CurrentResourceOwner = oldowner;
 	return done;
+}
+
+/* The same for errors that may lie in the data. */
+bool
+qml_careful_run(void (*work)(void *arg), void *arg, QmlFailure *failure)
+{
+	return qml_careful_try(work, arg, is_not_of_the_data, failure);
 }
 
 /* Whether a message of this kind may be given again; counts it as given. */

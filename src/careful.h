@@ -25,9 +25,12 @@ typedef enum QmlLogKind
 	QML_LOG_SLOTS,
 	QML_LOG_CLOCK,
 	QML_LOG_SERVERS,
+	QML_LOG_HOOKS,
 	QML_LOG_KINDS
 } QmlLogKind;
 
+extern bool qml_careful_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcode),
+							QmlFailure *failure);
 extern bool qml_careful_run(void (*work)(void *arg), void *arg, QmlFailure *failure);
 extern bool qml_careful_may_log(QmlLogKind kind);
 

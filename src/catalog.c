@@ -42,8 +42,9 @@ static void
 forget_catalog(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == catalog.live || relid == catalog.history ||
-		relid == catalog.queue || relid == catalog.handler || relid == catalog.acl ||
-		relid == catalog.instance || relid == catalog.recurring || relid == catalog.occurrence)
+		relid == catalog.queue || relid == catalog.handler || relid == catalog.hook ||
+		relid == catalog.middleware || relid == catalog.acl || relid == catalog.instance ||
+		relid == catalog.recurring || relid == catalog.occurrence)
 		catalog_valid = false;
 }
 
@@ -188,6 +189,8 @@ load_catalog(void)
 	catalog.history = lookup_relation("history");
 	catalog.queue = lookup_relation("queue");
 	catalog.handler = lookup_relation("handler");
+	catalog.hook = lookup_relation("hook");
+	catalog.middleware = lookup_relation("middleware");
 	catalog.acl = lookup_relation("acl");
 	catalog.lock = lookup_relation("lock");
 	catalog.instance = lookup_relation("instance");
@@ -199,6 +202,8 @@ load_catalog(void)
 	check_columns(catalog.live, LIVE_NATTS);
 	check_columns(catalog.history, HISTORY_NATTS);
 	check_columns(catalog.handler, HANDLER_NATTS);
+	check_columns(catalog.hook, HOOK_NATTS);
+	check_columns(catalog.middleware, MIDDLEWARE_NATTS);
 	check_columns(catalog.recurring, RECURRING_NATTS);
 	check_columns(catalog.occurrence, OCCURRENCE_NATTS);
 	load_states();

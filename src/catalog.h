@@ -103,6 +103,34 @@ enum
 	HANDLER_NATTS = HANDLER_OPTIONS
 };
 
+/* Columns of qml.hook and qml.middleware; the first seven are the same in both. */
+enum
+{
+	CALLBACK_NAME = 1,
+	CALLBACK_SCHEMA,
+	CALLBACK_FUNCTION,
+	CALLBACK_ARGUMENT_TYPES,
+	CALLBACK_OWNER,
+	CALLBACK_RUN_AS,
+	CALLBACK_REGISTERED_AT
+};
+
+enum
+{
+	HOOK_STATES = CALLBACK_REGISTERED_AT + 1,
+	HOOK_ERRORS,
+	HOOK_BROKEN,
+	HOOK_LAST_ERROR,
+	HOOK_LAST_ERROR_AT,
+	HOOK_NATTS = HOOK_LAST_ERROR_AT
+};
+
+enum
+{
+	MIDDLEWARE_POSITION = CALLBACK_REGISTERED_AT + 1,
+	MIDDLEWARE_NATTS = MIDDLEWARE_POSITION
+};
+
 typedef struct QmlCatalog
 {
 	Oid schema;			 /* qml */
@@ -115,6 +143,8 @@ typedef struct QmlCatalog
 	Oid history;
 	Oid queue;
 	Oid handler;
+	Oid hook;
+	Oid middleware;
 	Oid acl;
 	Oid lock;
 	Oid instance;

@@ -211,7 +211,7 @@ qml_claim_batch(const QmlClaim *claim, bool *more)
 
 	(void) qml_catalog_to_work();
 	check_rights(claim);
-	qml_writer_open(&state.writer, false);
+	qml_writer_open(&state.writer, false, claim->choose != NULL);
 	/* After the snapshot is taken: no job begins before the time at which it was due. */
 	(void) qml_writer_snapshot(&state.writer);
 	state.now = GetCurrentTimestamp();

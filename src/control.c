@@ -50,7 +50,7 @@ run(const pg_uuid_t *id, QmlChange change, Request *request)
 	QmlWriter writer;
 
 	require_any_right(request->own);
-	qml_writer_open(&writer, false);
+	qml_writer_open(&writer, false, false);
 	if (!qml_writer_run(&writer, id, change, request))
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_JOB_NOT_FOUND),

@@ -18,9 +18,11 @@
 #include "fault.h"
 #include "handler.h"
 #include "history.h"
+#include "hook.h"
 #include "queue.h"
 #include "rights.h"
 #include "table.h"
+#include "trace.h"
 #include "uuid.h"
 #include "wakeup.h"
 
@@ -104,11 +106,15 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 	job->lease_expires_at = QML_NO_TIME;
 	job->method = request->method;
 	job->job_type = request->job_type;
-	job->metadata = request->metadata;
+	job->metadata = qml_trace_carry(request->metadata);
 	if (job->state == QML_SCHEDULED)
 		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
 	else
+	{
 		qml_wakeup_ready(queue->id, handler ? handler->run_as : InvalidOid);
+		if (queue->options.notify)
+			qml_wakeup_announce(queue->id);
+	}
 }
 
 /* What a schedule makes was checked with it; what changed since, the job will find. */
@@ -138,13 +144,22 @@ check_own_id(const pg_uuid_t *id)
 	UnregisterSnapshot(snapshot);
 }
 
+/* By a schedule: its owner was asked for by whoever fires it. */
+static bool
+is_unasked(const QmlEnqueue *request)
+{
+	return OidIsValid(request->created_by);
+}
+
 static void
 add_job(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, bool own_id)
 {
 	const QmlHandler *handler = qml_handler_of(request->method);
+	QmlHookCalls transitions;
 	QmlTable live;
 	QmlJob job;
 
+	qml_hook_start(&transitions, is_unasked(request));
 	prepare_job(request, handler, &job);
 	check_payload(request, handler, payload);
 	job.id = *id;
@@ -153,11 +168,13 @@ add_job(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, bool own_
 	qml_table_open(&live, qml_catalog()->live, RowExclusiveLock);
 	qml_job_to_live(&job, live.row);
 	qml_table_insert(&live, live.row);
+	qml_hook_note(&transitions, &job, true);
 	QML_FAULT("enqueue.after_insert");
 	/* After the insert: whoever finishes the same id meanwhile is seen then. */
 	if (own_id)
 		check_own_id(id);
 	qml_table_close(&live);
+	qml_hook_run(&transitions);
 	QML_FAULT_AT_COMMIT("enqueue.precommit");
 }
 
@@ -180,6 +197,7 @@ void
 qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, pg_uuid_t *ids)
 {
 	const QmlHandler *handler = qml_handler_of(request->method);
+	QmlHookCalls transitions;
 	QmlTable live;
 	QmlJob *jobs;
 	TupleTableSlot **rows;
@@ -192,6 +210,7 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 	}
 	jobs = palloc(sizeof(QmlJob) * nrows);
 	rows = palloc(sizeof(TupleTableSlot *) * nrows);
+	qml_hook_start(&transitions, is_unasked(request));
 	prepare_job(request, handler, &jobs[0]);
 	qml_table_open(&live, qml_catalog()->live, RowExclusiveLock);
 	for (int i = 0; i < nrows; i++)
@@ -213,6 +232,8 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 			qml_job_to_live(&jobs[i], rows[i]);
 		}
 		qml_table_insert_many(&live, rows, n);
+		for (int i = 0; i < n; i++)
+			qml_hook_note(&transitions, &jobs[i], true);
 		QML_FAULT("enqueue.after_insert");
 		CHECK_FOR_INTERRUPTS();
 		done += n;
@@ -221,5 +242,6 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 	for (int i = 0; i < nrows; i++)
 		ExecDropSingleTupleTableSlot(rows[i]);
 	qml_table_close(&live);
+	qml_hook_run(&transitions);
 	QML_FAULT_AT_COMMIT("enqueue.precommit");
 }

@@ -81,7 +81,7 @@ run_one(const pg_uuid_t *id, Pending *pending)
 
 	qml_rights_require_any(QML_CAN_WORK);
 	pending->strict = true;
-	qml_writer_open(&writer, false);
+	qml_writer_open(&writer, false, false);
 	if (!qml_writer_run(&writer, id, acknowledge, pending))
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_JOB_NOT_FOUND),
@@ -133,7 +133,7 @@ qml_finish_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *acc
 		order[i] = i;
 	qsort_arg(order, count, sizeof(int), compare_ids, unconstify(pg_uuid_t *, ids));
 
-	qml_writer_open(&writer, true);
+	qml_writer_open(&writer, true, false);
 	for (int i = 0; i < count; i++)
 	{
 		Pending pending = {.ack = &acks[order[i]], .apply = apply_succeed};
@@ -232,7 +232,7 @@ qml_finish_show_progress(const pg_uuid_t *id, QmlAck *ack)
 {
 	QmlWriter writer;
 
-	qml_writer_open(&writer, false);
+	qml_writer_open(&writer, false, false);
 	(void) qml_writer_run(&writer, id, show_progress, ack);
 	qml_writer_close(&writer);
 }

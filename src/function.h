@@ -18,6 +18,14 @@ typedef struct QmlFunctionName
 	Oid owner;	 /* whose it was when it was registered */
 } QmlFunctionName;
 
+/* Why one cannot be called. */
+typedef struct QmlProblem
+{
+	int sqlerrcode;
+	char *message;
+	char *detail; /* NULL: none */
+} QmlProblem;
+
 /* Values for these columns. */
 #define QML_FUNCTION_COLUMNS 4
 

@@ -97,6 +97,12 @@ static const struct
 	{"qml_reclaim_server", WORK | ADMIN},
 	{"qml_register", ADMIN},
 	{"qml_unregister", ADMIN},
+	{"qml_add_hook", ADMIN},
+	{"qml_remove_hook", ADMIN},
+	{"qml_add_middleware", ADMIN},
+	{"qml_remove_middleware", ADMIN},
+	{"qml_next", ADMIN},
+	{"qml_tracing", ADMIN},
 	{"qml_wait", WORK | ADMIN},
 	{"qml_wait_for", ANY},
 	{"qml_current_job", RUN},
@@ -110,6 +116,8 @@ static const struct
 	{"background_servers", WORK | MONITOR | ADMIN},
 	{"is_alive", WORK | MONITOR | ADMIN},
 	{"handler_problem", WORK | MONITOR | ADMIN},
+	{"hook_problem", WORK | MONITOR | ADMIN},
+	{"middleware_problem", WORK | MONITOR | ADMIN},
 	{"is_admin", ANY},
 	{"invalidate", 0},
 };
@@ -126,6 +134,8 @@ static const struct
 	{"recurring_job", ANY},
 	{"server", WORK | MONITOR | ADMIN},
 	{"handler_info", WORK | MONITOR | ADMIN},
+	{"hook_info", WORK | MONITOR | ADMIN},
+	{"middleware_info", WORK | MONITOR | ADMIN},
 };
 
 static int

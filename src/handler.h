@@ -26,14 +26,6 @@ typedef struct QmlHandler
 	bool gone;					   /* not in the table any more, or changed */
 } QmlHandler;
 
-/* Why a handler cannot run. */
-typedef struct QmlProblem
-{
-	int sqlerrcode;
-	char *message;
-	char *detail; /* NULL: none */
-} QmlProblem;
-
 extern void qml_handler_init(void);
 extern const QmlHandler *qml_handler_find(const char *method);
 extern const QmlHandler *qml_handler_of(Datum method);

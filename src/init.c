@@ -12,6 +12,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "callback.h"
 #include "catalog.h"
 #include "compat.h"
 #include "fault.h"
@@ -37,6 +38,7 @@ _PG_init(void)
 	qml_history_init();
 	qml_queue_init();
 	qml_handler_init();
+	qml_callback_init();
 	qml_rights_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{

@@ -78,6 +78,7 @@ read_common(TupleTableSlot *slot, QmlJob *job)
 	job->queue_id = get_int(slot, LIVE_QUEUE_ID);
 	job->priority = get_int(slot, LIVE_PRIORITY);
 	job->state = qml_catalog_state(DatumGetObjectId(slot->tts_values[LIVE_STATE - 1]));
+	job->was = job->state;
 	job->attempt = get_int(slot, LIVE_ATTEMPT);
 	job->uncounted = get_int(slot, LIVE_UNCOUNTED);
 	job->max_retries = get_int(slot, LIVE_MAX_RETRIES);

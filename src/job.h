@@ -23,6 +23,7 @@ typedef struct QmlJob
 	int queue_id;
 	int priority;
 	QmlState state;
+	QmlState was; /* the state it was read with */
 	int attempt;
 	int uncounted;
 	int max_retries;

@@ -49,12 +49,24 @@ run(const char *sql, const char *name, Oid type, Datum value, int expected)
 	return rows;
 }
 
-void
-qml_manage_create(const char *name, Jsonb *options)
+static void
+parse_options(const char *name, Jsonb *options)
 {
 	QmlQueueOptions parsed;
 
 	qml_option_parse_queue(options, &parsed);
+	if (parsed.notify && strlen(QML_CHANNEL_PREFIX) + strlen(name) >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_OPTION),
+				 errmsg("option \"notify\" cannot be set for queue \"%s\"", name),
+				 errdetail("The channel \"%s\" and the name together have at most %d bytes.",
+						   QML_CHANNEL_PREFIX, NAMEDATALEN - 1)));
+}
+
+void
+qml_manage_create(const char *name, Jsonb *options)
+{
+	parse_options(name, options);
 	qml_queue_lock_name(name);
 	if (run("INSERT INTO qml.queue AS q (name, options) "
 			"VALUES ($1, pg_catalog.jsonb_strip_nulls($2)) "
@@ -71,9 +83,7 @@ qml_manage_create(const char *name, Jsonb *options)
 void
 qml_manage_alter(const char *name, Jsonb *options)
 {
-	QmlQueueOptions parsed;
-
-	qml_option_parse_queue(options, &parsed);
+	parse_options(name, options);
 	if (run("UPDATE qml.queue SET options = pg_catalog.jsonb_strip_nulls(options || $2) "
 			"WHERE name = $1 AND NOT dropped",
 			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_UPDATE) == 0)

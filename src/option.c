@@ -299,12 +299,27 @@ read_retry(const char *path, JsonbValue *value, void *into)
 	((QmlQueueOptions *) into)->retries = true;
 }
 
+static bool
+read_boolean(const char *path, JsonbValue *value)
+{
+	if (value->type != jbvBool)
+		bad_value(path, "true or false");
+	return value->val.boolean;
+}
+
+static void
+read_notify(const char *path, JsonbValue *value, void *into)
+{
+	((QmlQueueOptions *) into)->notify = read_boolean(path, value);
+}
+
 static const QmlOption queue_options[] = {{"max_retries", read_max_retries},
 										  {"timeout", read_timeout},
 										  {"lease", read_lease},
 										  {"succeeded_ttl", read_succeeded_ttl},
 										  {"failed_ttl", read_failed_ttl},
 										  {"retry", read_retry},
+										  {"notify", read_notify},
 										  {NULL, NULL}};
 
 /* A queue that says nothing. */
@@ -316,6 +331,7 @@ qml_option_default_queue(QmlQueueOptions *into)
 	into->lease = -1;
 	into->succeeded_ttl = -1;
 	into->failed_ttl = -1;
+	into->notify = false;
 	into->retries = false;
 	into->retry = qml_retry_default;
 }
@@ -378,6 +394,12 @@ read_concurrency(const char *path, JsonbValue *value, void *into)
 														 "a whole number from 1 to 1000");
 }
 
+static void
+read_middleware(const char *path, JsonbValue *value, void *into)
+{
+	((QmlHandlerOptions *) into)->bare = !read_boolean(path, value);
+}
+
 /* The members of QmlQueueOptions are the first of QmlHandlerOptions. */
 static const QmlOption handler_options[] = {{"max_retries", read_max_retries},
 											{"timeout", read_timeout},
@@ -386,6 +408,7 @@ static const QmlOption handler_options[] = {{"max_retries", read_max_retries},
 											{"run_as", read_run_as},
 											{"non_retryable", read_no_retry},
 											{"concurrency", read_concurrency},
+											{"middleware", read_middleware},
 											{NULL, NULL}};
 
 void

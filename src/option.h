@@ -19,6 +19,7 @@ typedef struct QmlQueueOptions
 	int64 lease;		 /* microseconds */
 	int64 succeeded_ttl; /* microseconds */
 	int64 failed_ttl;	 /* microseconds */
+	bool notify;		 /* tell listeners of ready jobs */
 	bool retries;		 /* retry was given */
 	QmlRetryPolicy retry;
 } QmlQueueOptions;
@@ -31,6 +32,7 @@ typedef struct QmlHandlerOptions
 	char *run_as;	 /* NULL: whoever registers it */
 	List *no_retry;	 /* of strings: error types and SQLSTATEs */
 	int concurrency; /* jobs at the same time; 0: any number */
+	bool bare;		 /* called without middleware */
 } QmlHandlerOptions;
 
 /* Reads one value into the structure that its table of options is for. */

@@ -34,6 +34,7 @@ typedef enum QmlState
 
 /* Lengths of names in characters. */
 #define QML_MAX_QUEUE_NAME 128
+#define QML_CHANNEL_PREFIX "qml_" /* and the name of the queue: a channel of NOTIFY */
 #define QML_MAX_NAME	   255
 
 /* Longest name of a server in bytes; its id has some more. */

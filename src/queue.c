@@ -366,3 +366,21 @@ qml_queue_ttls(void)
 	}
 	return ttls;
 }
+
+/* All queues that there are. */
+List *
+qml_queue_all(void)
+{
+	List *queues = NIL;
+	HASH_SEQ_STATUS status;
+	QueueById *entry;
+
+	refresh_queues();
+	hash_seq_init(&status, queues_by_id);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (!entry->queue->gone)
+			queues = lappend(queues, entry->queue);
+	}
+	return queues;
+}

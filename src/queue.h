@@ -38,5 +38,6 @@ extern int qml_queue_timeout_ms(const QmlQueue *queue);
 extern int64 qml_queue_lease(const QmlQueue *queue);
 extern int64 qml_queue_ttl(const QmlQueue *queue, bool failed);
 extern List *qml_queue_ttls(void);
+extern List *qml_queue_all(void);
 
 #endif

@@ -1,10 +1,10 @@
 /*
  * register.c
- *		Registering handlers for methods.
+ *		Registering handlers, state hooks and middleware.
  *
- * All that can be found wrong with a handler is found when it is registered: the
+ * All that can be found wrong with a function is found when it is registered: the
  * function, the options, and whether the role can run it.  What goes wrong later is
- * found again before each job (handler.c).
+ * found again before each call (handler.c, callback.c).
  */
 #include "postgres.h"
 
@@ -15,6 +15,7 @@
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 
+#include "callback.h"
 #include "catalog.h"
 #include "compat.h"
 #include "errcodes.h"
@@ -62,16 +63,16 @@ require_signature(Oid function)
 }
 
 static void
-require_superuser_owner(const QmlSignature *signature, Oid role)
+require_superuser_owner(Oid function, Oid owner, Oid role)
 {
-	if (!qml_function_may_be_superuser(signature->owner, role))
+	if (!qml_function_may_be_superuser(owner, role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s must not run as superuser \"%s\"",
-						format_procedure(signature->function), GetUserNameFromId(role, false)),
+						format_procedure(function), GetUserNameFromId(role, false)),
 				 errdetail("It belongs to role \"%s\", who is no superuser and could replace it.",
-						   GetUserNameFromId(signature->owner, false)),
-				 errhint("Register it as its owner, or with the option run_as.")));
+						   GetUserNameFromId(owner, false)),
+				 errhint("Register it as its owner, or a handler with the option run_as.")));
 }
 
 static void
@@ -100,6 +101,14 @@ write_handler(const char *method, const QmlSignature *signature, Oid role, Jsonb
 	qml_spi_end(&spi);
 }
 
+static void
+raise_problem(const QmlProblem *problem)
+{
+	ereport(ERROR,
+			(errcode(problem->sqlerrcode), errmsg("%s", problem->message),
+			 problem->detail ? errdetail("%s", problem->detail) : 0));
+}
+
 /* Registers a function as the handler of a method, instead of one that was before. */
 void
 qml_register_handler(const char *method, Oid function, Jsonb *options)
@@ -114,7 +123,7 @@ qml_register_handler(const char *method, Oid function, Jsonb *options)
 	qml_option_parse_handler(options, &parsed);
 	signature = require_signature(function);
 	role = choose_role(&parsed);
-	require_superuser_owner(signature, role);
+	require_superuser_owner(function, signature->owner, role);
 	handler = qml_handler_find(method);
 	old_role = handler ? handler->run_as : InvalidOid;
 	write_handler(method, signature, role, options);
@@ -123,9 +132,7 @@ qml_register_handler(const char *method, Oid function, Jsonb *options)
 	CommandCounterIncrement();
 	handler = qml_handler_find(method);
 	if (!qml_handler_usable(handler, &problem))
-		ereport(ERROR,
-				(errcode(problem.sqlerrcode), errmsg("%s", problem.message),
-				 problem.detail ? errdetail("%s", problem.detail) : 0));
+		raise_problem(&problem);
 	qml_wakeup_anything();
 	qml_grant_follow_handlers(role);
 	if (OidIsValid(old_role) && old_role != role)
@@ -152,5 +159,118 @@ qml_register_remove(const char *method)
 	qml_spi_end(&spi);
 	if (OidIsValid(role))
 		qml_grant_follow_handlers(role);
+	return found;
+}
+
+/* ----- state hooks and middleware ----- */
+
+static void
+require_callback(QmlCallbackKind kind, Oid function)
+{
+	char *reason = qml_callback_refuse(kind, function);
+	bool exists = get_func_name(function) != NULL;
+
+	if (reason)
+		ereport(ERROR,
+				(errcode(exists ? ERRCODE_WRONG_OBJECT_TYPE : ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function %s cannot be a %s",
+						exists ? format_procedure(function) : "with this OID",
+						qml_callback_word(kind)),
+				 errdetail("%s", reason)));
+}
+
+/* The columns that both tables have, but the last one, which is the time. */
+static void
+callback_values(const char *name, Oid function, Datum *values)
+{
+	values[CALLBACK_NAME - 1] = CStringGetTextDatum(name);
+	qml_function_values(function, &values[CALLBACK_SCHEMA - 1]);
+	values[CALLBACK_RUN_AS - 1] = ObjectIdGetDatum(GetUserId());
+}
+
+/* As it will be found. */
+static void
+check_callback(QmlCallbackKind kind, const char *name)
+{
+	const QmlCallback *callback;
+	QmlProblem problem;
+
+	CommandCounterIncrement();
+	callback = qml_callback_find(kind, name);
+	if (!qml_callback_usable(callback, &problem))
+		raise_problem(&problem);
+	require_superuser_owner(qml_function_find(&callback->function), callback->function.owner,
+							callback->role);
+}
+
+#define CALLBACK_TYPES	 TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, REGROLEOID, REGROLEOID
+#define CALLBACK_COLUMNS "name, schema, function, argument_types, owner, run_as, registered_at"
+#define CALLBACK_UPDATES                                                 \
+	"schema = excluded.schema, function = excluded.function, "           \
+	"argument_types = excluded.argument_types, owner = excluded.owner, " \
+	"run_as = excluded.run_as, registered_at = excluded.registered_at"
+
+/*
+ * Registers a function as a hook, instead of one of the same name; states: an array
+ * of qml.job_state, or 0 for all.
+ */
+void
+qml_register_hook(const char *name, Oid function, Datum states)
+{
+	Oid types[] = {CALLBACK_TYPES, get_array_type(qml_catalog()->state_type)};
+	Datum values[lengthof(types)];
+	bool nulls[lengthof(types)] = {false};
+	QmlSpi spi;
+
+	require_callback(QML_HOOK, function);
+	callback_values(name, function, values);
+	values[CALLBACK_RUN_AS] = states;
+	nulls[CALLBACK_RUN_AS] = states == (Datum) 0;
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	(void) qml_spi_execute("INSERT INTO qml.hook AS h (" CALLBACK_COLUMNS ", states) "
+						   "VALUES ($1, $2, $3, $4, $5, $6, pg_catalog.now(), $7) "
+						   "ON CONFLICT (name) DO UPDATE SET " CALLBACK_UPDATES
+						   ", states = excluded.states, errors = 0, broken = false, "
+						   "last_error = NULL, last_error_at = NULL",
+						   lengthof(types), types, values, nulls, SPI_OK_INSERT);
+	qml_spi_end(&spi);
+	check_callback(QML_HOOK, name);
+}
+
+/* The same for a middleware; lower positions are further out. */
+void
+qml_register_middleware(const char *name, Oid function, int position)
+{
+	Oid types[] = {CALLBACK_TYPES, INT4OID};
+	Datum values[lengthof(types)];
+	QmlSpi spi;
+
+	require_callback(QML_MIDDLEWARE, function);
+	callback_values(name, function, values);
+	values[CALLBACK_RUN_AS] = Int32GetDatum(position);
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	(void) qml_spi_execute("INSERT INTO qml.middleware AS m (" CALLBACK_COLUMNS ", position) "
+						   "VALUES ($1, $2, $3, $4, $5, $6, pg_catalog.now(), $7) "
+						   "ON CONFLICT (name) DO UPDATE SET " CALLBACK_UPDATES
+						   ", position = excluded.position",
+						   lengthof(types), types, values, NULL, SPI_OK_INSERT);
+	qml_spi_end(&spi);
+	check_callback(QML_MIDDLEWARE, name);
+}
+
+/* False when there is none of the name. */
+bool
+qml_register_remove_callback(QmlCallbackKind kind, const char *name)
+{
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(name);
+	QmlSpi spi;
+	bool found;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	found = qml_spi_execute(kind == QML_HOOK ? "DELETE FROM qml.hook h WHERE h.name = $1" :
+											   "DELETE FROM qml.middleware m WHERE m.name = $1",
+							1, &type, &value, NULL, SPI_OK_DELETE) > 0;
+	qml_spi_end(&spi);
 	return found;
 }

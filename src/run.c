@@ -57,10 +57,12 @@
 #include "fault.h"
 #include "guc.h"
 #include "handler.h"
+#include "middleware.h"
 #include "process.h"
 #include "queue.h"
 #include "run.h"
 #include "session.h"
+#include "trace.h"
 #include "transition.h"
 #include "wakeup.h"
 
@@ -102,6 +104,7 @@ typedef struct Attempt
 	int64 delay; /* microseconds */
 	Datum reason;
 	Datum progress; /* 0: as it is */
+	QmlTrace trace;
 } Attempt;
 
 /* Jobs that were claimed together; all of it is in the context. */
@@ -495,14 +498,15 @@ finish(QmlJob *job, void *arg)
 
 /*
  * In the transaction of the jobs: ends the attempts from `first` to before `end`.
- * Raises QM003 if one that had effects was somebody else's by then.
+ * Raises QM003 if one that had effects was somebody else's by then.  carefully: they
+ * end whatever the hooks say.
  */
 static void
-finish_attempts(int first, int end)
+finish_attempts(int first, int end, bool carefully)
 {
 	QmlWriter writer;
 
-	qml_writer_open(&writer, true);
+	qml_writer_open(&writer, true, carefully);
 	for (int i = first; i < end; i++)
 	{
 		Attempt *attempt = &batch->attempts[i];
@@ -624,6 +628,39 @@ find_runnable(Attempt *attempt)
 	return NULL;
 }
 
+/* ----- tracing ----- */
+
+static const char *const outcome_words[] = {
+	[SUCCEEDED] = "succeeded",
+	[FAILED] = "failed",
+	[LATER] = "to be run later",
+	[DISCARDED] = "discarded",
+};
+
+/* After the commit: tells of the attempts that were traced and are over. */
+static void
+log_traces(int first, int end)
+{
+	for (int i = first; i < end; i++)
+	{
+		const Attempt *attempt = &batch->attempts[i];
+		const QmlTrace *trace = &attempt->trace;
+
+		if (!trace->traced || attempt->outcome >= lengthof(outcome_words) ||
+			outcome_words[attempt->outcome] == NULL)
+			continue;
+		ereport(LOG,
+				(errmsg("job %s: \"%s\" in queue \"%s\", attempt %d: %s in %.3f ms",
+						qml_job_id_string(&attempt->job.id),
+						TextDatumGetCString(attempt->job.method), trace->queue,
+						attempt->job.attempt, outcome_words[attempt->outcome],
+						trace->milliseconds),
+				 errdetail("traceparent %s%s%s", trace->traceparent,
+						   trace->parent[0] ? ", of " : "", trace->parent),
+				 errhidestmt(true)));
+	}
+}
+
 /* ----- calling ----- */
 
 static void
@@ -670,16 +707,41 @@ keep_result(Attempt *attempt, Datum result)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-/* Calls a function for a job, and makes the session as it was. */
+typedef struct HandlerCall
+{
+	const QmlHandler *handler;
+	const QmlJob *job;
+} HandlerCall;
+
+static Datum
+call_handler(void *arg)
+{
+	HandlerCall *this = arg;
+
+	if (qml_call_is_procedure(this->handler))
+		return qml_call_procedure(this->handler, this->job, true);
+	return qml_call_function(find_call(this->handler), this->job);
+}
+
+static bool
+is_wrapped(const QmlHandler *handler)
+{
+	return !handler->options.bare && qml_middleware_wanted();
+}
+
+/* Calls the handler of a job within the transaction, and makes the session as it was. */
 static void
 call_function(Attempt *attempt, const QmlHandler *handler)
 {
+	HandlerCall this = {.handler = handler, .job = &attempt->job};
 	int guc_level = NewGUCNestLevel();
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(job_context);
 	QML_FAULT("run.before_call");
-	keep_result(attempt, qml_call_function(find_call(handler), &attempt->job));
+	keep_result(attempt, is_wrapped(handler) ?
+							 qml_middleware_run(&attempt->job, call_handler, &this) :
+							 call_handler(&this));
 	QML_FAULT("run.after_call");
 	/* What was deferred to the end of the transaction is part of this job. */
 	AfterTriggerFireDeferred();
@@ -709,6 +771,7 @@ run_in_group(Attempt *attempt, const QmlHandler *handler)
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("canceling a job for its group")));
 		forget_stop();
+		attempt->trace = qml_trace_take();
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -723,6 +786,7 @@ run_in_group(Attempt *attempt, const QmlHandler *handler)
 		RollbackAndReleaseCurrentSubTransaction();
 		clean_outside();
 		forget_calls();
+		attempt->trace = qml_trace_take();
 		judge(attempt, error, why, false);
 	}
 	PG_END_TRY();
@@ -858,11 +922,12 @@ run_group(void)
 		begin(psprintf("running %s", TextDatumGetCString(batch->attempts[end].job.method)));
 		PushActiveSnapshot(GetTransactionSnapshot());
 		end = run_group_jobs();
-		finish_attempts(batch->done, end);
+		finish_attempts(batch->done, end, false);
 		PopActiveSnapshot();
 		next = claim_ahead(end == batch->count);
 		commit();
 		done = true;
+		log_traces(batch->done, end);
 	}
 	PG_CATCH();
 	{
@@ -904,7 +969,7 @@ static void
 call_procedure(Attempt *attempt, const QmlHandler *handler)
 {
 	QML_FAULT("run.before_call");
-	keep_result(attempt, qml_call_procedure(handler, &attempt->job));
+	keep_result(attempt, qml_call_procedure(handler, &attempt->job, false));
 	QML_FAULT("run.after_call");
 	clean_committed();
 }
@@ -926,20 +991,22 @@ call_alone(Attempt *attempt)
 		INSTR_TIME_SET_CURRENT(start);
 		arm_job_timers(&attempt->job);
 		MemoryContextSwitchTo(job_context);
-		if (qml_call_is_procedure(handler))
+		if (qml_call_is_procedure(handler) && !is_wrapped(handler))
 			call_procedure(attempt, handler);
 		else
 			call_function(attempt, handler);
 		disarm_job_timers();
 		forget_stop();
+		attempt->trace = qml_trace_take();
 		note_pace(attempt, milliseconds_since(start));
 		MemoryContextSwitchTo(batch->context);
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
-	finish_attempts(batch->done, batch->done + 1);
+	finish_attempts(batch->done, batch->done + 1, handler == NULL);
 	PopActiveSnapshot();
 	next = claim_ahead(is_last);
 	commit();
+	log_traces(batch->done, batch->done + 1);
 	return next;
 }
 
@@ -951,8 +1018,9 @@ finish_undone(Attempt *attempt)
 		return;
 	qml_process_begin("ending an attempt");
 	clean_committed();
-	finish_attempts(batch->done, batch->done + 1);
+	finish_attempts(batch->done, batch->done + 1, true);
 	qml_process_commit();
+	log_traces(batch->done, batch->done + 1);
 }
 
 static void
@@ -962,6 +1030,7 @@ run_alone(void)
 	Batch *volatile next = NULL;
 
 	attempt->outcome = PENDING;
+	attempt->trace.traced = false;
 	enter_job(&attempt->job);
 	MemoryContextSwitchTo(batch->context);
 	PG_TRY();
@@ -981,6 +1050,8 @@ run_alone(void)
 		ActivePortal = NULL;
 		PortalContext = NULL;
 		error = qml_process_undo();
+		if (attempt->outcome == PENDING)
+			attempt->trace = qml_trace_take();
 		forget_calls();
 		clean_outside();
 		/*
@@ -1014,7 +1085,7 @@ qml_run_release(void)
 	for (int i = batch->done; i < batch->count; i++)
 		batch->attempts[i].outcome = RELEASED;
 	qml_process_begin("giving jobs back");
-	finish_attempts(batch->done, batch->count);
+	finish_attempts(batch->done, batch->count, true);
 	qml_process_commit();
 	batch->done = batch->count;
 }

@@ -31,6 +31,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "announce.h"
 #include "careful.h"
 #include "catalog.h"
 #include "compat.h"
@@ -39,6 +40,7 @@
 #include "finish.h"
 #include "guc.h"
 #include "guest.h"
+#include "hook.h"
 #include "maintain.h"
 #include "process.h"
 #include "server.h"
@@ -51,11 +53,12 @@
 extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
 
 /* Milliseconds. */
-#define PROBE_INTERVAL	 1000
-#define LEASE_POLL		 60000 /* for leases that nobody told of */
-#define SERVER_POLL		 10000
-#define REFRESH_INTERVAL (24 * 3600 * 1000)
-#define MAX_STEP_BACKOFF 60000
+#define ANNOUNCE_INTERVAL 100
+#define PROBE_INTERVAL	  1000
+#define LEASE_POLL		  60000 /* for leases that nobody told of */
+#define SERVER_POLL		  10000
+#define REFRESH_INTERVAL  (24 * 3600 * 1000)
+#define MAX_STEP_BACKOFF  60000
 /* Share of the time that looking for lost jobs may take: one in so many parts. */
 #define RECLAIM_SHARE 50
 
@@ -208,6 +211,15 @@ show_progress(Step *step)
 	return QML_NO_TIME;
 }
 
+/* Seldom, however many jobs there are. */
+static TimestampTz
+tell_listeners(Step *step)
+{
+	qml_announce(slot);
+	step->not_before = qml_process_monotonic() + ANNOUNCE_INTERVAL;
+	return QML_NO_TIME;
+}
+
 /* Looking at all ready jobs is dear: only at intervals. */
 static TimestampTz
 serve_roles(Step *step)
@@ -342,6 +354,12 @@ static Step steps[] = {
 	 .wake = QML_WAKE_WORK,
 	 .interval = role_interval,
 	 .run = serve_roles},
+	{.activity = "telling listeners",
+	 .name = "qml scheduler: telling listeners",
+	 .enabled = &qml_enabled,
+	 .wake = QML_WAKE_ANNOUNCE,
+	 .interval = lease_interval,
+	 .run = tell_listeners},
 	{.activity = "looking for dead servers",
 	 .name = "qml scheduler: looking for dead servers",
 	 .enabled = &qml_scheduler_enabled,
@@ -563,6 +581,7 @@ qml_scheduler_main(Datum arg)
 {
 	qml_process_start();
 	slot = qml_guest_enter(DatumGetInt32(arg), "qml scheduler");
+	qml_hook_limit_time();
 	qml_process_pin_settings();
 	if (slot->kind == QML_LOOK)
 		look_around();

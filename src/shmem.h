@@ -55,12 +55,14 @@ typedef enum QmlWake
 	QML_WAKE_WORK,		/* ready jobs, and no worker that is free */
 	QML_WAKE_SESSION,	/* a session that held jobs is gone */
 	QML_WAKE_PROGRESS,	/* a job says how far it is */
+	QML_WAKE_ANNOUNCE,	/* ready jobs that listeners shall know of */
 	QML_WAKES
 } QmlWake;
 
 /* Roles, or jobs, that a scheduler is told of by name; more are "some". */
-#define QML_MAX_ROLES 16
-#define QML_MAX_LOST  128
+#define QML_MAX_ROLES		16
+#define QML_MAX_LOST		128
+#define QML_MAX_WAIT_QUEUES 16
 
 /* No time: later than all. */
 #define QML_WAKE_NEVER PG_INT64_MAX
@@ -117,6 +119,9 @@ typedef struct QmlSlot
 	int nlost;	   /* jobs whose session is gone */
 	bool any_lost; /* more than fit */
 	pg_uuid_t lost[QML_MAX_LOST];
+	int nannounced;	   /* queues with ready jobs that listeners shall know of */
+	bool announce_all; /* more than fit, or not known which */
+	int announced[QML_MAX_WAIT_QUEUES];
 
 	/* Of a worker: `more` is set by whoever has work for it, `idle` taken back. */
 	pg_atomic_uint32 more;
@@ -144,8 +149,6 @@ typedef enum QmlWaitKind
 	QML_WAITS_READY,   /* a ready job */
 	QML_WAITS_FINISHED /* the end of a job */
 } QmlWaitKind;
-
-#define QML_MAX_WAIT_QUEUES 16
 
 /* Written by the session whose it is, `kind` last; read by whoever commits. */
 typedef struct QmlWaiter

@@ -25,13 +25,20 @@ static const struct
 	{"default_table_access_method", "heap"},
 };
 
+/* In a nest level of settings that the caller made. */
+void
+qml_spi_pin(void)
+{
+	for (int i = 0; i < (int) lengthof(pinned); i++)
+		(void) set_config_option(pinned[i].name, pinned[i].value, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+}
+
 void
 qml_spi_begin(QmlSpi *spi, Oid owner)
 {
 	spi->guc_level = NewGUCNestLevel();
-	for (int i = 0; i < (int) lengthof(pinned); i++)
-		(void) set_config_option(pinned[i].name, pinned[i].value, PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+	qml_spi_pin();
 	GetUserIdAndSecContext(&spi->user, &spi->security_context);
 	SetUserIdAndSecContext(owner, spi->security_context | SECURITY_LOCAL_USERID_CHANGE |
 									  SECURITY_RESTRICTED_OPERATION);

@@ -14,6 +14,7 @@ typedef struct QmlSpi
 	int guc_level;
 } QmlSpi;
 
+extern void qml_spi_pin(void);
 extern void qml_spi_begin(QmlSpi *spi, Oid owner);
 extern uint64 qml_spi_execute(const char *sql, int nargs, const Oid *types, const Datum *values,
 							  const bool *isnull, int expected);

@@ -39,14 +39,10 @@ read_oid(FunctionCallInfo fcinfo)
 	return PG_GETARG_OID(1);
 }
 
-/* By the caller's search_path, as any name in his query. */
 static Oid
 read_function_name(FunctionCallInfo fcinfo)
 {
-	char *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
-
-	return DatumGetObjectId(
-		DirectFunctionCall1(strchr(name, '(') ? regprocedurein : regprocin, CStringGetDatum(name)));
+	return qml_args_function(fcinfo, 1);
 }
 
 Datum

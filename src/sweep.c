@@ -86,7 +86,7 @@ change_single(void *arg)
 	Single *single = arg;
 	QmlWriter writer;
 
-	qml_writer_open(&writer, false);
+	qml_writer_open(&writer, false, true);
 	single->changed = table_tuple_fetch_row_version(writer.live.rel, &single->tid,
 													qml_writer_snapshot(&writer),
 													writer.live.slot) &&
@@ -135,7 +135,7 @@ start_pass(Pass *pass)
 	pass->next_lease = QML_NO_TIME;
 	pass->row_context = AllocSetContextCreate(CurrentMemoryContext, "qml row",
 											  ALLOCSET_DEFAULT_SIZES);
-	qml_writer_open(&pass->writer, false);
+	qml_writer_open(&pass->writer, false, true);
 	/* After the snapshot is taken, and so after all that it shows to have happened. */
 	(void) qml_writer_snapshot(&pass->writer);
 	pass->now = GetCurrentTimestamp();

@@ -167,12 +167,14 @@ qml_transition_give_up(QmlJob *job, const char *reason, const char *error_type, 
 	end_lost(job, reason, error_type, QML_FAILED, now);
 }
 
+/* carefully: nobody asked for the changes, and the error of a hook must not stop them. */
 void
-qml_writer_open(QmlWriter *writer, bool batch)
+qml_writer_open(QmlWriter *writer, bool batch, bool carefully)
 {
 	memset(writer, 0, sizeof(*writer));
 	qml_table_open(&writer->live, qml_catalog()->live, RowExclusiveLock);
 	writer->batch = batch;
+	qml_hook_start(&writer->transitions, carefully);
 }
 
 /* The snapshot that jobs are looked for by; taken when first needed. */
@@ -229,6 +231,7 @@ qml_writer_close(QmlWriter *writer)
 	if (writer->pkey)
 		index_close(writer->pkey, NoLock);
 	qml_table_close(&writer->live);
+	qml_hook_run(&writer->transitions);
 }
 
 static void
@@ -286,15 +289,21 @@ store_finished(QmlWriter *writer, const QmlJob *job)
 		flush_pending(writer);
 }
 
-/* Workers shall know that it is ready, the scheduler when it needs it next. */
+/*
+ * The job was written.  Hooks shall know of its state, workers that it is ready, the
+ * scheduler when it needs it next.
+ */
 static void
-note_news(const QmlJob *job)
+note_news(QmlWriter *writer, const QmlJob *job)
 {
+	qml_hook_note(&writer->transitions, job, false);
 	if (job->state == QML_ENQUEUED)
 	{
 		const QmlHandler *handler = qml_handler_of(job->method);
 
 		qml_wakeup_ready(job->queue_id, handler ? handler->run_as : InvalidOid);
+		if (qml_queue_by_id(job->queue_id)->options.notify)
+			qml_wakeup_announce(job->queue_id);
 	}
 	if (job->run_at != QML_NO_TIME)
 		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
@@ -318,16 +327,18 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		qml_job_to_live(job, writer->live.row);
 		result = qml_table_update(&writer->live, tid, writer->live.row, snapshot, wait);
 		if (result == TM_Ok)
-			note_news(job);
+			note_news(writer, job);
 		return result;
 	}
 	/* First the partition: making one may wait, and should not while it holds the job. */
 	if (is_kept(job))
 		open_leaf(writer, job->expires_at);
 	result = qml_table_delete(&writer->live, tid, snapshot, wait);
-	if (result == TM_Ok)
-		qml_wakeup_finished(&job->id);
-	if (result == TM_Ok && is_kept(job))
+	if (result != TM_Ok)
+		return result;
+	qml_wakeup_finished(&job->id);
+	qml_hook_note(&writer->transitions, job, false);
+	if (is_kept(job))
 		store_finished(writer, job);
 	return result;
 }
@@ -382,7 +393,10 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 	if (qml_state_is_final(job->state))
 	{
 		qml_job_to_history(job, leaf->row);
-		return qml_table_update(leaf, tid, leaf->row, writer->snapshot, true);
+		result = qml_table_update(leaf, tid, leaf->row, writer->snapshot, true);
+		if (result == TM_Ok)
+			qml_hook_note(&writer->transitions, job, false);
+		return result;
 	}
 	/* Revives the queue if it was dropped; finished jobs do not keep it. */
 	(void) qml_queue_to_enqueue(qml_queue_by_id(job->queue_id)->name, &created);
@@ -391,7 +405,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 	{
 		qml_job_to_live(job, writer->live.row);
 		qml_table_insert(&writer->live, writer->live.row);
-		note_news(job);
+		note_news(writer, job);
 	}
 	return result;
 }

@@ -7,12 +7,14 @@
 
 #include "access/genam.h"
 
+#include "hook.h"
 #include "job.h"
 #include "table.h"
 
 /*
  * A session of changes within one call.  `snapshot` is what reads see; rows that
- * move to history are gathered and written together if `batch`.
+ * move to history are gathered and written together if `batch`.  Hooks are told when
+ * it is closed.
  */
 typedef struct QmlWriter
 {
@@ -27,6 +29,7 @@ typedef struct QmlWriter
 	TupleTableSlot **pending; /* rows for leaf; the slots are used again */
 	int npending;
 	int nslots;
+	QmlHookCalls transitions;
 } QmlWriter;
 
 /* Changes a job; false: leave it as it is.  Called again when somebody was faster. */
@@ -41,7 +44,7 @@ extern void qml_transition_lose(QmlJob *job, const char *reason, const char *err
 extern void qml_transition_give_up(QmlJob *job, const char *reason, const char *error_type,
 								   TimestampTz now);
 
-extern void qml_writer_open(QmlWriter *writer, bool batch);
+extern void qml_writer_open(QmlWriter *writer, bool batch, bool carefully);
 extern void qml_writer_close(QmlWriter *writer);
 extern Snapshot qml_writer_snapshot(QmlWriter *writer);
 extern TM_Result qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait);

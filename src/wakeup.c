@@ -43,6 +43,8 @@ static int nready_roles = 0;
 static bool ready_any_role = false;
 static int ready_queues[QML_MAX_WAIT_QUEUES]; /* that have ready jobs */
 static int nready_queues = 0;
+static int announced_queues[QML_MAX_WAIT_QUEUES]; /* of those, the ones with listeners */
+static int nannounced_queues = 0;
 static pg_uuid_t finished_jobs[MAX_FINISHED];
 static int nfinished_jobs = 0;
 static bool anything = false;	 /* more than fits, or not known what */
@@ -60,6 +62,7 @@ forget(void)
 	nready_roles = 0;
 	ready_any_role = false;
 	nready_queues = 0;
+	nannounced_queues = 0;
 	nfinished_jobs = 0;
 	anything = false;
 	deleted_jobs = NIL;
@@ -154,6 +157,34 @@ tell_workers(QmlSlot *scheduler)
 	scheduler->any_role = scheduler->any_role || ready_any_role;
 	LWLockRelease(qml_shmem->lock);
 	qml_wakeup_at(QML_WAKE_WORK, GetCurrentTimestamp());
+}
+
+/* Adds a queue to a list of them; *any: there are more. */
+static void
+add_queue(int *queues, int *nqueues, bool *any, int queue)
+{
+	for (int i = 0; i < *nqueues; i++)
+	{
+		if (queues[i] == queue)
+			return;
+	}
+	if (*nqueues < QML_MAX_WAIT_QUEUES)
+		queues[(*nqueues)++] = queue;
+	else
+		*any = true;
+}
+
+/* The scheduler shall tell those who listen. */
+static void
+tell_listeners(QmlSlot *scheduler)
+{
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < nannounced_queues; i++)
+		add_queue(scheduler->announced, &scheduler->nannounced, &scheduler->announce_all,
+				  announced_queues[i]);
+	scheduler->announce_all = scheduler->announce_all || anything;
+	LWLockRelease(qml_shmem->lock);
+	qml_wakeup_at(QML_WAKE_ANNOUNCE, GetCurrentTimestamp());
 }
 
 /* Whoever runs a job that was deleted shall stop. */
@@ -294,6 +325,8 @@ tell(void)
 
 	if (nready_roles > 0 || ready_any_role)
 		tell_workers(scheduler);
+	if (scheduler && (nannounced_queues > 0 || anything))
+		tell_listeners(scheduler);
 	if (scheduler)
 		tell_scheduler(scheduler);
 	if (nready_queues > 0 || nfinished_jobs > 0 || anything)
@@ -337,20 +370,6 @@ qml_wakeup_launcher(void)
 	noted_any = true;
 }
 
-static void
-add_queue(int queue)
-{
-	for (int i = 0; i < nready_queues; i++)
-	{
-		if (ready_queues[i] == queue)
-			return;
-	}
-	if (nready_queues < QML_MAX_WAIT_QUEUES)
-		ready_queues[nready_queues++] = queue;
-	else
-		anything = true;
-}
-
 /*
  * A job of the queue is ready if the transaction commits; for a handler of the role,
  * or with InvalidOid for none.
@@ -362,7 +381,17 @@ qml_wakeup_ready(int queue, Oid role)
 		return;
 	if (OidIsValid(role))
 		add_role(ready_roles, &nready_roles, &ready_any_role, role);
-	add_queue(queue);
+	add_queue(ready_queues, &nready_queues, &anything, queue);
+	noted_any = true;
+}
+
+/* The same, and those who listen to the queue shall be told. */
+void
+qml_wakeup_announce(int queue)
+{
+	if (qml_shmem == NULL)
+		return;
+	add_queue(announced_queues, &nannounced_queues, &anything, queue);
 	noted_any = true;
 }
 

@@ -11,6 +11,7 @@ extern void qml_wakeup_init(void);
 extern void qml_wakeup_at(QmlWake kind, TimestampTz time);
 extern void qml_wakeup_launcher(void);
 extern void qml_wakeup_ready(int queue, Oid role);
+extern void qml_wakeup_announce(int queue);
 extern void qml_wakeup_anything(void);
 extern void qml_wakeup_finished(const pg_uuid_t *job);
 extern void qml_wakeup_deleted(const pg_uuid_t *job);

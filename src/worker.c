@@ -30,6 +30,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "guest.h"
+#include "hook.h"
 #include "process.h"
 #include "run.h"
 #include "wakeup.h"
@@ -160,6 +161,7 @@ qml_worker_main(Datum arg)
 	qml_process_start();
 	handle_terminate();
 	slot = qml_guest_enter(DatumGetInt32(arg), "qml worker");
+	qml_hook_limit_time();
 	qml_process_pin(pinned, lengthof(pinned));
 	qml_run_init(slot);
 	qml_guest_appear();

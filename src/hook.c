@@ -1,0 +1,349 @@
+/*
+ * hook.c
+ *		State hooks: functions of users that are told of each transition.
+ *
+ * Transitions are noted while rows are written, and told of when they are, in the
+ * order in which they happened; for each of them the hooks that want to know of its
+ * new state, in the order of their names.  All in the transaction that made them.
+ *
+ * The error of a hook is that of the call that made the transition, and undoes it.
+ * Where nobody asked for the transition - jobs that are promoted, taken back,
+ * fired, claimed by a worker in the background - it must not stand in the way: each
+ * call is a subtransaction there, a hook that fails MAX_ERRORS times in a row is
+ * switched off, and in background processes it has TIME_LIMIT.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timeout.h"
+
+#include "callback.h"
+#include "careful.h"
+#include "catalog.h"
+#include "hook.h"
+#include "spi.h"
+
+#define MAX_ERRORS 5
+#define TIME_LIMIT 2000 /* milliseconds */
+
+/* Hooks whose work calls hooks, one within the other. */
+#define MAX_DEPTH 16
+
+/* One transition. */
+typedef struct Transition
+{
+	Datum job; /* qml.job */
+	QmlState from;
+	QmlState to;
+	bool is_new; /* there is no `from` */
+} Transition;
+
+/* A hook while the transitions of a call are told. */
+typedef struct Hook
+{
+	const QmlCallback *callback;
+	bool prepared;
+	QmlCallable callable;
+	int errors; /* in a row */
+	bool failed;
+	QmlFailure failure; /* the last one */
+} Hook;
+
+static int depth = 0;
+
+/* In a background process. */
+static bool limited = false;
+static TimeoutId limit_timer;
+static volatile sig_atomic_t too_late = false;
+
+static void
+on_limit(void)
+{
+	too_late = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+}
+
+/* For a background process, which has no statement_timeout: no hook holds it up. */
+void
+qml_hook_limit_time(void)
+{
+	limit_timer = RegisterTimeout(USER_TIMEOUT, on_limit);
+	limited = true;
+}
+
+/* Notes go into the current memory context. */
+void
+qml_hook_start(QmlHookCalls *calls, bool carefully)
+{
+	calls->list = NIL;
+	calls->context = CurrentMemoryContext;
+	calls->carefully = carefully;
+}
+
+static bool
+wants(const QmlCallback *hook, QmlState state)
+{
+	return !hook->broken && (hook->states & (1 << state)) != 0;
+}
+
+static bool
+anybody_wants(QmlState state)
+{
+	ListCell *lc;
+
+	foreach(lc, qml_callback_all(QML_HOOK))
+	{
+		if (wants(lfirst(lc), state))
+			return true;
+	}
+	return false;
+}
+
+/* The job has another state than the one it was read with, or is new. */
+void
+qml_hook_note(QmlHookCalls *calls, const QmlJob *job, bool is_new)
+{
+	MemoryContext oldcontext;
+	Transition *transition;
+
+	if (!is_new && job->state == job->was)
+		return;
+	if (!anybody_wants(job->state))
+		return;
+	oldcontext = MemoryContextSwitchTo(calls->context);
+	transition = palloc(sizeof(Transition));
+	transition->job = qml_job_to_row(job, true);
+	transition->from = job->was;
+	transition->to = job->state;
+	transition->is_new = is_new;
+	calls->list = lappend(calls->list, transition);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* ----- calling ----- */
+
+static void
+call(Hook *hook, const Transition *transition)
+{
+	const Oid *labels = qml_catalog()->states;
+	NullableDatum args[QML_CALLBACK_ARGS] = {
+		{.value = transition->job},
+		{.value = ObjectIdGetDatum(labels[transition->from]), .isnull = transition->is_new},
+		{.value = ObjectIdGetDatum(labels[transition->to])},
+	};
+	bool isnull;
+
+	if (!hook->prepared)
+		qml_callback_prepare(hook->callback, &hook->callable);
+	hook->prepared = true;
+	(void) qml_callback_call(&hook->callable, args, &isnull);
+}
+
+static void
+raise_late(const QmlCallback *callback)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("hook \"%s\" took longer than %d ms", callback->name, TIME_LIMIT),
+			 errdetail("In a background process no hook may take longer.")));
+}
+
+/* The same, with its limit. */
+static void
+call_limited(Hook *hook, const Transition *transition)
+{
+	too_late = false;
+	enable_timeout_after(limit_timer, TIME_LIMIT);
+	PG_TRY();
+	{
+		call(hook, transition);
+		disable_timeout(limit_timer, false);
+	}
+	PG_CATCH();
+	{
+		disable_timeout(limit_timer, false);
+		if (!too_late || geterrcode() != ERRCODE_QUERY_CANCELED)
+			PG_RE_THROW();
+		FlushErrorState();
+		raise_late(hook->callback);
+	}
+	PG_END_TRY();
+	/* What was meant for the hook must not hit what comes next. */
+	if (too_late)
+	{
+		QueryCancelPending = false;
+		raise_late(hook->callback);
+	}
+}
+
+/* Hooks whose work makes transitions are called for those, too, but not for ever. */
+static void
+call_deeper(Hook *hook, const Transition *transition)
+{
+	if (depth >= MAX_DEPTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),
+				 errmsg("hooks call each other more than %d deep", MAX_DEPTH),
+				 errdetail("What hook \"%s\" does makes transitions that it is called for.",
+						   hook->callback->name),
+				 errhint("Register it for fewer states.")));
+	depth++;
+	PG_TRY();
+	{
+		/* One limit is for all that happens below. */
+		if (limited && depth == 1)
+			call_limited(hook, transition);
+		else
+			call(hook, transition);
+	}
+	PG_FINALLY();
+	{
+		depth--;
+	}
+	PG_END_TRY();
+}
+
+typedef struct CarefulCall
+{
+	Hook *hook;
+	const Transition *transition;
+} CarefulCall;
+
+static void
+call_in_subtransaction(void *arg)
+{
+	CarefulCall *this = arg;
+
+	call_deeper(this->hook, this->transition);
+}
+
+/* An error that is not the hook's, but its caller's. */
+static bool
+is_callers(int sqlerrcode)
+{
+	return !limited && (sqlerrcode == ERRCODE_QUERY_CANCELED ||
+						ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK);
+}
+
+static void
+call_carefully(Hook *hook, const Transition *transition)
+{
+	CarefulCall this = {.hook = hook, .transition = transition};
+
+	if (hook->errors >= MAX_ERRORS)
+		return;
+	if (qml_careful_try(call_in_subtransaction, &this, is_callers, &hook->failure))
+	{
+		hook->errors = 0;
+		return;
+	}
+	/* What was made ready in the subtransaction is gone with it. */
+	hook->prepared = false;
+	hook->failed = true;
+	hook->errors++;
+}
+
+/* ----- hooks that fail ----- */
+
+static void
+tell(const Hook *hook)
+{
+	if (hook->errors >= MAX_ERRORS)
+		ereport(WARNING,
+				(errcode(hook->failure.sqlerrcode),
+				 errmsg("hook \"%s\" failed %d times in a row and is switched off",
+						hook->callback->name, MAX_ERRORS),
+				 errdetail("%s (SQLSTATE %s)", hook->failure.message,
+						   unpack_sql_state(hook->failure.sqlerrcode)),
+				 errhint("Mend it, and register it again by qml_add_hook().")));
+	else if (hook->failed && qml_careful_may_log(QML_LOG_HOOKS))
+		ereport(WARNING,
+				(errcode(hook->failure.sqlerrcode),
+				 errmsg("hook \"%s\" failed, and is passed over", hook->callback->name),
+				 errdetail("%s (SQLSTATE %s)", hook->failure.message,
+						   unpack_sql_state(hook->failure.sqlerrcode))));
+}
+
+/*
+ * Writes down how it went, unless somebody else is at it: nobody waits for that.
+ */
+static void
+write_errors(const Hook *hook)
+{
+	Oid types[] = {TEXTOID, INT4OID, TEXTOID, BOOLOID};
+	Datum values[lengthof(types)];
+	bool nulls[lengthof(types)] = {false};
+	QmlSpi spi;
+
+	values[0] = CStringGetTextDatum(hook->callback->name);
+	values[1] = Int32GetDatum(hook->errors);
+	nulls[2] = !hook->failed;
+	if (hook->failed)
+		values[2] = CStringGetTextDatum(hook->failure.message);
+	values[3] = BoolGetDatum(hook->errors >= MAX_ERRORS);
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	(void) qml_spi_execute(
+		"UPDATE qml.hook AS h SET errors = $2, broken = h.broken OR $4, "
+		"last_error = coalesce($3, h.last_error), "
+		"last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
+		"ELSE pg_catalog.clock_timestamp() END "
+		"WHERE h.name = (SELECT s.name FROM qml.hook s WHERE s.name = $1 FOR UPDATE SKIP LOCKED)",
+		lengthof(types), types, values, nulls, SPI_OK_UPDATE);
+	qml_spi_end(&spi);
+	tell(hook);
+}
+
+/* ----- all of a call ----- */
+
+static void
+tell_hook(Hook *hook, const QmlHookCalls *calls, const Transition *transition)
+{
+	if (!wants(hook->callback, transition->to))
+		return;
+	if (calls->carefully)
+		call_carefully(hook, transition);
+	else
+		call_deeper(hook, transition);
+}
+
+/*
+ * Tells the hooks of the transitions that were noted.  Whatever the caller has open
+ * on qml's tables must be closed: hooks may change jobs, too.
+ */
+void
+qml_hook_run(QmlHookCalls *calls)
+{
+	List *transitions = calls->list;
+	List *callbacks;
+	Hook *hooks;
+	int count;
+	ListCell *lc;
+
+	if (transitions == NIL)
+		return;
+	calls->list = NIL;
+	/* They see the jobs as they are now. */
+	CommandCounterIncrement();
+	callbacks = qml_callback_all(QML_HOOK);
+	count = list_length(callbacks);
+	hooks = palloc0(sizeof(Hook) * Max(count, 1));
+	for (int i = 0; i < count; i++)
+	{
+		hooks[i].callback = list_nth(callbacks, i);
+		hooks[i].errors = hooks[i].callback->errors;
+	}
+	foreach(lc, transitions)
+	{
+		for (int i = 0; i < count; i++)
+			tell_hook(&hooks[i], calls, lfirst(lc));
+	}
+	for (int i = 0; i < count; i++)
+	{
+		if (calls->carefully && (hooks[i].failed || hooks[i].errors != hooks[i].callback->errors))
+			write_errors(&hooks[i]);
+	}
+}
