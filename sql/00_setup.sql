@@ -27,7 +27,7 @@ BEGIN
 END $$;
 CREATE FUNCTION t.reset() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	TRUNCATE qml.live, qml.lock, qml.acl, qml.recurring, qml.occurrence, qml.registered_server, qml.handler;
+	TRUNCATE qml.live, qml.lock, qml.acl, qml.recurring, qml.occurrence, qml.registered_server, qml.handler, qml.hook, qml.middleware;
 	DELETE FROM qml.queue;
 	PERFORM t.drop_leaves();
 END $$;
@@ -69,6 +69,7 @@ CREATE FUNCTION t.everything() RETURNS text LANGUAGE sql AS $$
 		UNION ALL SELECT a::text FROM qml.acl a
 		UNION ALL SELECT r::text FROM qml.recurring r UNION ALL SELECT o::text FROM qml.occurrence o
 		UNION ALL SELECT s::text FROM qml.registered_server s UNION ALL SELECT h::text FROM qml.handler h
+		UNION ALL SELECT h::text FROM qml.hook h UNION ALL SELECT m::text FROM qml.middleware m
 		UNION ALL SELECT i.inhrelid::text FROM pg_inherits i
 		WHERE i.inhparent = 'qml.history'::regclass) s (x)
 $$;

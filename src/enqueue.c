@@ -103,6 +103,8 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 	job->created_by = OidIsValid(request->created_by) ? request->created_by : GetUserId();
 	job->run_at = job->state == QML_SCHEDULED ? request->run_at : QML_NO_TIME;
 	job->started_at = QML_NO_TIME;
+	job->finished_at = QML_NO_TIME;
+	job->expires_at = QML_NO_TIME;
 	job->lease_expires_at = QML_NO_TIME;
 	job->method = request->method;
 	job->job_type = request->job_type;

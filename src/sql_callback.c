@@ -133,17 +133,22 @@ qml_tracing(PG_FUNCTION_ARGS)
 {
 	HeapTupleHeader job;
 	Datum result;
+	Datum id;
 	Datum queue;
 	Datum metadata;
-	bool queue_isnull;
-	bool metadata_isnull;
+	bool isnull[3];
 
 	qml_args_require(fcinfo, 0, "job");
 	job = PG_GETARG_HEAPTUPLEHEADER(0);
-	queue = GetAttributeByName(job, "queue", &queue_isnull);
-	metadata = GetAttributeByName(job, "metadata", &metadata_isnull);
-	result = qml_trace_run(queue_isnull ? PointerGetDatum(cstring_to_text("")) : queue,
-						   metadata_isnull ? (Datum) 0 : metadata, qml_middleware_next);
+	id = GetAttributeByName(job, "id", &isnull[0]);
+	queue = GetAttributeByName(job, "queue", &isnull[1]);
+	metadata = GetAttributeByName(job, "metadata", &isnull[2]);
+	if (isnull[0] || isnull[1])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" is not a job", "job")));
+	result = qml_trace_run(DatumGetUUIDP(id), queue, isnull[2] ? (Datum) 0 : metadata,
+						   qml_middleware_next);
 	if (result == (Datum) 0)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(result);

@@ -3,8 +3,8 @@
  *		The W3C trace context of the job that runs.
  *
  * A job carries the traceparent of whoever enqueued it in its metadata.  A traced
- * attempt is a span of that trace, or of a new one; jobs that it enqueues carry its
- * own traceparent, unless they are given another.
+ * attempt is a span of that trace, or of one that has the id of the job; jobs that it
+ * enqueues carry its own traceparent, unless they are given another.
  *
  * The format is that of https://www.w3.org/TR/trace-context/, section 3.2.
  */
@@ -71,21 +71,21 @@ find_member(Datum metadata, JsonbValue *value)
 }
 
 static void
-write_random(char *into, int bytes)
+write_span_id(void)
 {
-	uint8 random[TRACE_ID_BYTES];
+	uint8 random[SPAN_ID_BYTES];
 
-	if (!pg_strong_random(random, bytes))
+	if (!pg_strong_random(random, sizeof(random)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate random values")));
 	/* All zeros would be none. */
 	random[0] |= 1;
-	(void) hex_encode((char *) random, bytes, into);
+	(void) hex_encode((const char *) random, sizeof(random), trace.traceparent + SPAN_ID);
 }
 
 static void
-begin(Datum queue, Datum metadata)
+begin(const pg_uuid_t *job, Datum queue, Datum metadata)
 {
 	JsonbValue value;
 
@@ -101,18 +101,21 @@ begin(Datum queue, Datum metadata)
 		memcpy(trace.traceparent + FLAGS, trace.parent + FLAGS, 2);
 	}
 	else
-		write_random(trace.traceparent + TRACE_ID, TRACE_ID_BYTES);
-	write_random(trace.traceparent + SPAN_ID, SPAN_ID_BYTES);
+		(void) hex_encode((const char *) job->data, TRACE_ID_BYTES, trace.traceparent + TRACE_ID);
+	write_span_id();
 }
 
-/* Does the work of a job of this queue (text) and metadata (jsonb, or 0), and traces it. */
+/*
+ * Does the work of a job, of this queue (text) and metadata (jsonb, or 0), and traces
+ * it.
+ */
 Datum
-qml_trace_run(Datum queue, Datum metadata, Datum (*work)(void))
+qml_trace_run(const pg_uuid_t *job, Datum queue, Datum metadata, Datum (*work)(void))
 {
 	instr_time start;
 	volatile Datum result = (Datum) 0;
 
-	begin(queue, metadata);
+	begin(job, queue, metadata);
 	running = true;
 	INSTR_TIME_SET_CURRENT(start);
 	PG_TRY();

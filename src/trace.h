@@ -6,6 +6,7 @@
 #define QML_TRACE_H
 
 #include "mb/pg_wchar.h"
+#include "utils/uuid.h"
 
 #include "qml.h"
 
@@ -21,7 +22,7 @@ typedef struct QmlTrace
 	char parent[QML_TRACEPARENT_LENGTH + 1];	  /* of who enqueued it; "": none */
 } QmlTrace;
 
-extern Datum qml_trace_run(Datum queue, Datum metadata, Datum (*work)(void));
+extern Datum qml_trace_run(const pg_uuid_t *job, Datum queue, Datum metadata, Datum (*work)(void));
 extern QmlTrace qml_trace_take(void);
 extern Datum qml_trace_carry(Datum metadata);
 
