@@ -48,6 +48,9 @@ struct QmlCall
 	ExprContext *econtext;
 };
 
+/* While arguments are made of a payload; stays so after an error in that. */
+static bool binding = false;
+
 static ParamListInfo
 make_params(const QmlSignature *signature)
 {
@@ -163,6 +166,16 @@ qml_call_is_procedure(const QmlHandler *handler)
 	return qml_handler_signature(handler)->procedure;
 }
 
+/* Whether the last error was that a payload is not what the handler takes. */
+bool
+qml_call_was_binding(void)
+{
+	bool was = binding;
+
+	binding = false;
+	return was;
+}
+
 /* Fills the parameters from the job; *changed: others are present than before. */
 static void
 fill_params(const QmlSignature *signature, const QmlJob *job, ParamListInfo params, bool *present,
@@ -177,7 +190,11 @@ fill_params(const QmlSignature *signature, const QmlJob *job, ParamListInfo para
 	else if (signature->takes == QML_TAKES_JOB)
 		values[0] = qml_job_to_row(job, true);
 	else
+	{
+		binding = true;
 		qml_signature_bind(signature, job->payload, values, nulls, given);
+		binding = false;
+	}
 	*changed = memcmp(given, present, sizeof(bool) * signature->nargs) != 0;
 	memcpy(present, given, sizeof(bool) * signature->nargs);
 	for (int i = 0; i < signature->nargs; i++)

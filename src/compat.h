@@ -84,7 +84,22 @@ qml_type_by_name(const char *name)
 	Oid type = InvalidOid;
 	int32 typmod;
 #if PG_VERSION_NUM < 160000
-	parseTypeString(name, &type, &typmod, true);
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		parseTypeString(name, &type, &typmod, true);
+	}
+	PG_CATCH();
+	{
+		/* Only what is said of the name, by the parser; nothing else is caught here. */
+		if (geterrcode() != ERRCODE_SYNTAX_ERROR)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		type = InvalidOid;
+	}
+	PG_END_TRY();
 #else
 	ErrorSaveContext errors = {T_ErrorSaveContext};
 

@@ -80,6 +80,9 @@
 /* Runs in a row that must have been short before a method's jobs run in groups. */
 #define ENOUGH_SHORT_RUNS 10
 
+/* The place of those; no method has such a name, because it is a control character. */
+#define SUSPECTS "\001"
+
 /* What becomes of an attempt. */
 typedef enum Outcome
 {
@@ -355,19 +358,18 @@ handler_of(const QmlJob *job)
 	return handler && handler->run_as == GetSessionUserId() ? handler : NULL;
 }
 
-/* Whether the batch has a place for jobs of the handler, or gets one. */
+/* Whether the batch has a place of which there are so many, or gets one. */
 static bool
-take_place(Batch *into, const QmlHandler *handler)
+take_place(Batch *into, const char *name, int limit)
 {
-	uint32 method = hash_bytes((const unsigned char *) handler->method, strlen(handler->method));
+	uint32 method = hash_bytes((const unsigned char *) name, strlen(name));
 
 	for (int i = 0; i < into->nplaces; i++)
 	{
 		if (into->places[i] == method)
 			return true;
 	}
-	if (into->nplaces == QML_MAX_PLACES ||
-		!qml_shmem_take_place(slot, method, handler->options.concurrency))
+	if (into->nplaces == QML_MAX_PLACES || !qml_shmem_take_place(slot, method, limit))
 		return false;
 	into->places[into->nplaces++] = method;
 	return true;
@@ -381,9 +383,23 @@ leave_places(Batch *of)
 	of->nplaces = 0;
 }
 
+/* Whether the server went down while somebody had the job: it may be the cause. */
+static bool
+is_suspect(const QmlJob *job)
+{
+	return job->errors != (Datum) 0 && qml_job_count_errors(job, QML_SERVER_DOWN) > 0;
+}
+
+static bool
+may_share(const QmlJob *job)
+{
+	return is_short(job) && !is_suspect(job);
+}
+
 /*
  * A batch is of jobs that have been short lately, or is one other: nothing waits
- * here behind a long one, while another worker is free.
+ * here behind a long one, while another worker is free.  Suspects run one at a time
+ * in the database, so that the one which is the cause takes no other with it again.
  */
 static QmlChoice
 choose(const QmlJob *job, void *arg)
@@ -393,9 +409,12 @@ choose(const QmlJob *job, void *arg)
 
 	if (handler == NULL)
 		return QML_PASS_OVER;
-	if (into->count > 0 && (!is_short(&into->attempts[0].job) || !is_short(job)))
+	if (into->count > 0 && (!may_share(&into->attempts[0].job) || !may_share(job)))
 		return QML_STOP;
-	if (handler->options.concurrency > 0 && !take_place(into, handler))
+	if (is_suspect(job) && !take_place(into, SUSPECTS, 1))
+		return QML_PASS_OVER;
+	if (handler->options.concurrency > 0 &&
+		!take_place(into, handler->method, handler->options.concurrency))
 		return QML_PASS_OVER;
 	return QML_TAKE;
 }
@@ -569,9 +588,9 @@ set_error(Attempt *attempt, const ErrorData *error)
 	Datum stack_trace = stack_trace_of(error);
 
 	MemoryContextSwitchTo(oldcontext);
-	/* A payload that does not fit will not fit the next time. */
+	/* A payload that does not fit will not fit the next time; that of another job may. */
 	set_failure(attempt, error->message, unpack_sql_state(error->sqlerrcode), stack_trace,
-				error->sqlerrcode != ERRCODE_QML_PAYLOAD_MISMATCH);
+				error->sqlerrcode != ERRCODE_QML_PAYLOAD_MISMATCH || !qml_call_was_binding());
 }
 
 /* What follows from an error that ended an attempt. */
