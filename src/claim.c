@@ -10,6 +10,11 @@
  *
  * The update changes no indexed column: the index covers enqueued and processing
  * rows alike, and a claim is a HOT update while its page has room.
+ *
+ * What was finished leaves index entries behind, to the next vacuum.  A worker in the
+ * background that claims again and again would step over all of them each time: it
+ * goes on where it was, for RESUME_TIME, and then looks from the beginning, for what
+ * came in before that place; also before it says that there is nothing.
  */
 #include "postgres.h"
 
@@ -17,6 +22,7 @@
 #include "access/relscan.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 
@@ -41,8 +47,51 @@ typedef struct ClaimState
 	bool more; /* there are others */
 } ClaimState;
 
+/* Where a background worker was in a queue. */
+typedef struct Place
+{
+	int queue_id;
+	int priority;
+	pg_uuid_t id;
+} Place;
+
+#define MAX_PLACES	16
+#define RESUME_TIME 20 /* milliseconds */
+
+/* The queues in which the last claims from the beginning, and after, found jobs. */
+static Place places[MAX_PLACES];
+static int nplaces = 0;
+static instr_time looked_at; /* from the beginning */
+
 /* Where the last fetch from all queues ended, so that no queue starves. */
 static int last_queue_id = 0;
+
+static Place *
+find_place(int queue_id)
+{
+	for (int i = 0; i < nplaces; i++)
+	{
+		if (places[i].queue_id == queue_id)
+			return &places[i];
+	}
+	return NULL;
+}
+
+static void
+remember_place(const QmlJob *job)
+{
+	Place *place = find_place(job->queue_id);
+
+	if (place == NULL)
+	{
+		if (nplaces == MAX_PLACES)
+			return;
+		place = &places[nplaces++];
+		place->queue_id = job->queue_id;
+	}
+	place->priority = job->priority;
+	place->id = job->id;
+}
 
 /* Takes the job in live.slot, unless somebody else has it. */
 static void
@@ -74,6 +123,8 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 	QML_FAULT("claim.after_lock");
 	if (claim->lease == QML_NO_LEASE)
 		qml_session_hold(&job.id);
+	if (claim->choose)
+		remember_place(&job);
 	claim->take(&job, claim->arg);
 	state->count++;
 	state->full = state->count == claim->batch;
@@ -96,17 +147,16 @@ is_more(ClaimState *state)
 	return state->claim->choose(&job, state->claim->arg) != QML_PASS_OVER;
 }
 
-/* Takes ready jobs of one queue until there are none or the batch is full. */
+/* Takes ready jobs of one queue, by its key and more, until the batch is full. */
 static void
-claim_from_queue(ClaimState *state, const QmlQueue *queue)
+claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 {
 	Snapshot snapshot = qml_writer_snapshot(&state->writer);
 	TupleTableSlot *slot = state->writer.live.slot;
-	IndexScanDesc scan = qml_index_beginscan(state->writer.live.rel, state->ready, snapshot, 1);
-	ScanKeyData key;
+	IndexScanDesc scan = qml_index_beginscan(state->writer.live.rel, state->ready, snapshot, nkeys);
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
-	index_rescan(scan, &key, 1, NULL, 0);
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
+	index_rescan(scan, keys, nkeys, NULL, 0);
 	while (!is_over(state) && index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -118,6 +168,31 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 			claim_row(state, queue);
 	}
 	index_endscan(scan);
+}
+
+/* Takes ready jobs of one queue until there are none or the batch is full. */
+static void
+claim_from_queue(ClaimState *state, const QmlQueue *queue)
+{
+	ScanKeyData keys[1];
+
+	claim_by_keys(state, queue, keys, lengthof(keys));
+}
+
+/* The same behind a place: of its priority, and then of lower ones. */
+static void
+claim_behind(ClaimState *state, const QmlQueue *queue, const Place *place)
+{
+	Place from = *place; /* it moves on */
+	ScanKeyData keys[3];
+
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(from.priority));
+	ScanKeyInit(&keys[2], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&from.id));
+	claim_by_keys(state, queue, keys, 3);
+	if (state->full)
+		return;
+	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(from.priority));
+	claim_by_keys(state, queue, keys, 2);
 }
 
 /* The lowest queue id above `after` that the index has an entry for; 0: none. */
@@ -177,6 +252,54 @@ claim_from_all(ClaimState *state)
 		claim_from_range(state, 0, start);
 }
 
+static bool
+may_resume(const ClaimState *state)
+{
+	instr_time now;
+
+	if (state->claim->choose == NULL || nplaces == 0)
+		return false;
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, looked_at);
+	return INSTR_TIME_GET_MILLISEC(now) < RESUME_TIME;
+}
+
+/* Goes on in the queues that had jobs, beginning after the one that was served last. */
+static void
+claim_resumed(ClaimState *state)
+{
+	int first = 0;
+
+	for (int i = 0; i < nplaces; i++)
+	{
+		if (places[i].queue_id == last_queue_id)
+			first = i + 1;
+	}
+	for (int i = 0; i < nplaces && !state->full; i++)
+	{
+		const Place *place = &places[(first + i) % nplaces];
+		const QmlQueue *queue = qml_queue_find(place->queue_id);
+		int before = state->count;
+
+		if (queue == NULL || queue->paused)
+			continue;
+		claim_behind(state, queue, place);
+		if (state->count > before)
+			last_queue_id = queue->id;
+	}
+}
+
+static void
+claim_from_beginning(ClaimState *state)
+{
+	if (state->claim->choose)
+	{
+		nplaces = 0;
+		INSTR_TIME_SET_CURRENT(looked_at);
+	}
+	claim_from_all(state);
+}
+
 static void
 claim_from_list(ClaimState *state)
 {
@@ -220,7 +343,12 @@ qml_claim_batch(const QmlClaim *claim, bool *more)
 	if (claim->queues)
 		claim_from_list(&state);
 	else
-		claim_from_all(&state);
+	{
+		if (may_resume(&state))
+			claim_resumed(&state);
+		if (state.count == 0)
+			claim_from_beginning(&state);
+	}
 
 	index_close(state.ready, NoLock);
 	qml_writer_close(&state.writer);
