@@ -299,7 +299,7 @@ mallory('search_path', q{PERFORM set_config('search_path', 'evil, pg_catalog', f
 mallory('search_path of the function', q{SET search_path = evil, pg_temp, pg_catalog; PERFORM now(), lower('X');});
 mallory('temporary tables', <<'SQL');
 	CREATE TEMP TABLE pg_class (relname name);
-	CREATE TEMP TABLE audit (LIKE public.audit INCLUDING DEFAULTS);
+	CREATE TEMP TABLE audit (job uuid, who name, session name, path text, note text);
 	CREATE TRIGGER trap AFTER INSERT ON pg_temp.audit FOR EACH ROW EXECUTE FUNCTION evil.trap();
 SQL
 mallory('RESET ROLE', 'RESET ROLE; RESET SESSION AUTHORIZATION;');
@@ -362,7 +362,8 @@ BEGIN
 	IF payload ? 'fail' THEN RAISE 'oops'; END IF;
 	IF payload ? 'children' THEN
 		PERFORM qml_enqueue('child', '{"n": 1}'), qml_enqueue('child', '{"n": 2}', metadata => '{"a": 1}'),
-			qml_enqueue('child', '{"n": 3}', metadata => '{"traceparent": "own"}'), qml_enqueue_many('child', ARRAY['{"n": 4}', '{"n": 5}']::jsonb[]);
+			qml_enqueue('child', '{"n": 3}', metadata => '{"traceparent": "own"}');
+		PERFORM qml_enqueue_many('child', ARRAY['{"n": 4}', '{"n": 5}']::jsonb[]);
 	END IF;
 END $$
 SQL
