@@ -245,7 +245,7 @@ SET ROLE guard;
 CREATE FUNCTION guards(job qml.job) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE r jsonb;
 BEGIN
-	PERFORM set_config('search_path', 'pg_catalog', false), set_config('guard.says', 'hello', false);
+	PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', false), set_config('guard.says', 'hello', false);
 	r := public.qml_next();
 	INSERT INTO public.audit (job, path, note) VALUES (job.id, current_setting('search_path'),
 		(SELECT count(*) > 100 FROM pg_class) || ' ' || (now() IS NOT NULL) || ' ' || ('a'::text = 'b'::text) || ' ' || lower('X'));
@@ -289,7 +289,7 @@ SQL
 	is(ask($node, q{SELECT string_agg(DISTINCT who || ' ' || session, ', ') FROM canary WHERE (who, session) <> ('mallory', 'mallory')}),
 		'', "$name: mallory is nobody else");
 	is(ask($node, q{SELECT string_agg(concat_ws(' ', who, session, path, note), ', ') FROM audit}),
-		$outcome =~ /^succeeded/ ? 'guard mallory pg_catalog true true false x' : '', "$name: nor is the guard");
+		$outcome =~ /^succeeded/ ? 'guard mallory pg_catalog, public, pg_temp true true false x' : '', "$name: nor is the guard");
 	return ask($node, "SELECT result #>> '{}' FROM qml_job('$id')");
 }
 
