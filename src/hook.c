@@ -269,7 +269,8 @@ tell(const Hook *hook)
 }
 
 /*
- * Writes down how it went, unless somebody else is at it: nobody waits for that.
+ * Writes down how it went, unless somebody else is at it, whom nobody waits for, or
+ * has switched it off meanwhile.
  */
 static void
 write_errors(const Hook *hook)
@@ -278,6 +279,7 @@ write_errors(const Hook *hook)
 	Datum values[lengthof(types)];
 	bool nulls[lengthof(types)] = {false};
 	QmlSpi spi;
+	bool written;
 
 	values[0] = CStringGetTextDatum(hook->callback->name);
 	values[1] = Int32GetDatum(hook->errors);
@@ -286,15 +288,17 @@ write_errors(const Hook *hook)
 		values[2] = CStringGetTextDatum(hook->failure.message);
 	values[3] = BoolGetDatum(hook->errors >= MAX_ERRORS);
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute(
-		"UPDATE qml.hook AS h SET errors = $2, broken = h.broken OR $4, "
-		"last_error = coalesce($3, h.last_error), "
-		"last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
-		"ELSE pg_catalog.clock_timestamp() END "
-		"WHERE h.name = (SELECT s.name FROM qml.hook s WHERE s.name = $1 FOR UPDATE SKIP LOCKED)",
-		lengthof(types), types, values, nulls, SPI_OK_UPDATE);
+	written =
+		qml_spi_execute("UPDATE qml.hook AS h SET errors = $2, broken = $4, "
+						"last_error = coalesce($3, h.last_error), "
+						"last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
+						"ELSE pg_catalog.clock_timestamp() END "
+						"WHERE NOT h.broken AND h.name = "
+						"(SELECT s.name FROM qml.hook s WHERE s.name = $1 FOR UPDATE SKIP LOCKED)",
+						lengthof(types), types, values, nulls, SPI_OK_UPDATE) > 0;
 	qml_spi_end(&spi);
-	tell(hook);
+	if (written)
+		tell(hook);
 }
 
 /* ----- all of a call ----- */

@@ -300,9 +300,11 @@ note_news(QmlWriter *writer, const QmlJob *job)
 	if (job->state == QML_ENQUEUED)
 	{
 		const QmlHandler *handler = qml_handler_of(job->method);
+		const QmlQueue *queue = qml_queue_find(job->queue_id);
 
 		qml_wakeup_ready(job->queue_id, handler ? handler->run_as : InvalidOid);
-		if (qml_queue_by_id(job->queue_id)->options.notify)
+		/* One that is missing is for those to find who need it. */
+		if (queue && queue->options.notify)
 			qml_wakeup_announce(job->queue_id);
 	}
 	if (job->run_at != QML_NO_TIME)

@@ -92,6 +92,15 @@ INSERT INTO expected_function VALUES
 ('public', 'qml_register', 'method text, handler regprocedure, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
 ('public', 'qml_register', 'method text, handler text, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
 ('public', 'qml_unregister', 'method text', 'boolean', 'v'),
+-- hooks and middleware
+('public', 'qml_add_hook', 'name text, fn regprocedure, states qml.job_state[] DEFAULT NULL::qml.job_state[]', 'void', 'v'),
+('public', 'qml_add_hook', 'name text, fn text, states qml.job_state[] DEFAULT NULL::qml.job_state[]', 'void', 'v'),
+('public', 'qml_remove_hook', 'name text', 'boolean', 'v'),
+('public', 'qml_add_middleware', 'name text, fn regprocedure, "position" integer DEFAULT 0', 'void', 'v'),
+('public', 'qml_add_middleware', 'name text, fn text, "position" integer DEFAULT 0', 'void', 'v'),
+('public', 'qml_remove_middleware', 'name text', 'boolean', 'v'),
+('public', 'qml_next', '', 'jsonb', 'v'),
+('public', 'qml_tracing', 'job qml.job', 'jsonb', 'v'),
 -- waiting; the procedures' INOUT arguments show in their results
 ('public', 'qml_wait', 'IN queues text[] DEFAULT NULL::text[], IN timeout interval DEFAULT ''00:00:30''::interval, INOUT ready boolean DEFAULT NULL::boolean', NULL, 'v'),
 ('public', 'qml_wait_for', 'IN id uuid, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT state qml.job_state DEFAULT NULL::qml.job_state', NULL, 'v'),
@@ -113,6 +122,8 @@ INSERT INTO expected_function VALUES
 ('qml', 'background_servers', '', 'TABLE(id text, name text, started_at timestamp with time zone, heartbeat_at timestamp with time zone)', 's'),
 ('qml', 'is_alive', 'heartbeat_at timestamp with time zone, dead_at timestamp with time zone', 'boolean', 's'),
 ('qml', 'handler_problem', 'method text', 'text', 's'),
+('qml', 'hook_problem', 'name text', 'text', 's'),
+('qml', 'middleware_problem', 'name text', 'text', 's'),
 ('qml', 'is_admin', '', 'boolean', 's'),
 ('qml', 'invalidate', '', 'trigger', 'v');
 
@@ -136,13 +147,14 @@ SELECT is(a.volatility, e.volatility, format('volatility of %I.%I(%s)', e.schema
 
 SELECT set_eq(
 	$$SELECT proname FROM member_function GROUP BY nspname, proname HAVING count(*) > 1$$,
-	ARRAY['qml_register', 'qml_progress'],
+	ARRAY['qml_register', 'qml_progress', 'qml_add_hook', 'qml_add_middleware'],
 	'no other function is overloaded');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
 	  WHERE p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c') OR p.probin <> '$libdir/qml'
 		OR p.prosrc <> CASE WHEN p.nspname = 'qml' THEN 'qml_' || p.proname
-			WHEN p.proname = 'qml_register' AND p.proargtypes[1] = 'text'::regtype THEN 'qml_register_name'
+			WHEN p.proname IN ('qml_register', 'qml_add_hook', 'qml_add_middleware') AND p.proargtypes[1] = 'text'::regtype
+				THEN p.proname || '_name'
 			WHEN p.proname = 'qml_progress' AND p.pronargs = 1 THEN 'qml_show_progress'
 			ELSE p.proname END$$,
 	'every function is C, and its symbol has its name');
@@ -180,6 +192,8 @@ INSERT INTO expected_relation VALUES
 ('v', 'recurring_job', 'id text, cron text, timezone text, method text, payload jsonb, queue text, priority integer, max_retries integer, timeout interval, misfire text, metadata jsonb, enabled boolean, next_run_at timestamp with time zone, last_run_at timestamp with time zone, last_job uuid, error text, created_by name, created_at timestamp with time zone, updated_at timestamp with time zone'),
 ('v', 'server', 'id text, name text, kind text, workers integer, queues text[], registered_by name, started_at timestamp with time zone, heartbeat_at timestamp with time zone, alive boolean'),
 ('v', 'handler_info', 'method text, handler text, run_as name, options jsonb, registered_by name, registered_at timestamp with time zone, problem text'),
+('v', 'hook_info', 'name text, function text, states qml.job_state[], run_as name, registered_at timestamp with time zone, errors integer, broken boolean, last_error text, last_error_at timestamp with time zone, problem text'),
+('v', 'middleware_info', 'name text, function text, position integer, run_as name, registered_at timestamp with time zone, problem text'),
 ('v', 'acl_info', 'grantee name, capability text, queue text, grantor name, granted_at timestamp with time zone'),
 ('r', 'queue', 'id integer!, name text!, paused boolean!, dropped boolean!, options jsonb!, created_at timestamp with time zone!'),
 ('r', 'live', 'id uuid!, created_at timestamp with time zone!, queue_id integer!, priority integer!, state qml.job_state!, attempt integer!, uncounted integer!, max_retries integer!, timeout_ms integer!, created_by regrole!, run_at timestamp with time zone, started_at timestamp with time zone, lease_expires_at timestamp with time zone, worker text, server text, method text!, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb!'),
@@ -189,6 +203,8 @@ INSERT INTO expected_relation VALUES
 ('r', 'occurrence', 'occurrence timestamp with time zone!, recurring text!, job uuid!'),
 ('r', 'registered_server', 'id text!, name text!, workers integer!, queues text[], registered_by regrole!, registered_at timestamp with time zone!, heartbeat_at timestamp with time zone!, dead_at timestamp with time zone'),
 ('r', 'handler', 'method text!, schema text!, name text!, argument_types text[]!, owner regrole!, run_as regrole!, registered_by regrole!, registered_at timestamp with time zone!, options jsonb!'),
+('r', 'hook', 'name text!, schema text!, function text!, argument_types text[]!, owner regrole!, run_as regrole!, registered_at timestamp with time zone!, states qml.job_state[], errors integer!, broken boolean!, last_error text, last_error_at timestamp with time zone'),
+('r', 'middleware', 'name text!, schema text!, function text!, argument_types text[]!, owner regrole!, run_as regrole!, registered_at timestamp with time zone!, position integer!'),
 ('r', 'acl', 'grantee regrole!, capability text!, queue text, grantor regrole!, granted_at timestamp with time zone!'),
 ('r', 'instance', 'system_identifier bigint!, database oid!, adopted_at timestamp with time zone!'),
 ('S', 'queue_id_seq', NULL),
@@ -228,6 +244,8 @@ SELECT set_eq(
 		'CREATE UNIQUE INDEX occurrence_pkey ON qml.occurrence USING btree (occurrence, recurring)',
 		'CREATE UNIQUE INDEX registered_server_pkey ON qml.registered_server USING btree (id)',
 		'CREATE UNIQUE INDEX handler_pkey ON qml.handler USING btree (method)',
+		'CREATE UNIQUE INDEX hook_pkey ON qml.hook USING btree (name)',
+		'CREATE UNIQUE INDEX middleware_pkey ON qml.middleware USING btree (name)',
 		'CREATE UNIQUE INDEX lock_pkey ON qml.lock USING btree (resource)',
 		'CREATE UNIQUE INDEX acl_queue ON qml.acl USING btree (grantee, capability, queue) WHERE (queue IS NOT NULL)',
 		'CREATE UNIQUE INDEX acl_all ON qml.acl USING btree (grantee, capability) WHERE (queue IS NULL)'],

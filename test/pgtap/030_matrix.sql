@@ -47,7 +47,8 @@ BEGIN
 	END LOOP;
 	GRANT t_owner TO t_deputy;
 	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA qml TO t_doors;
-	GRANT SELECT ON qml.job, qml.queue_info, qml.lock_info, qml.acl_info, qml.recurring_job, qml.server, qml.handler_info TO t_doors;
+	GRANT SELECT ON qml.job, qml.queue_info, qml.lock_info, qml.acl_info, qml.recurring_job, qml.server, qml.handler_info,
+		qml.hook_info, qml.middleware_info TO t_doors;
 	GRANT USAGE ON SCHEMA qml TO t_doors;
 	FOR a IN SELECT p.oid::regprocedure AS f FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass
 		JOIN pg_extension e ON e.oid = d.refobjid AND d.deptype = 'e' AND e.extname = 'qml' LOOP
@@ -63,6 +64,8 @@ CREATE SCHEMA probe;
 GRANT USAGE ON SCHEMA probe TO PUBLIC;
 
 CREATE FUNCTION probe.work(jsonb) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION probe.tell(qml.job, qml.job_state, qml.job_state) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION probe.wrap(qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb';
 
 -- What a reader saw of a job.
 CREATE FUNCTION probe.sight(j qml.job) RETURNS text LANGUAGE sql AS $$
@@ -152,6 +155,7 @@ BEGIN
 	-- A locked resource and an empty queue for each side.
 	PERFORM qml_try_lock('resource', 'somebody', '1 hour');
 	PERFORM qml_register('registered', 'probe.work', '{"run_as": "t_runner"}');
+	PERFORM qml_add_hook('registered', 'probe.tell', '{processing}'), qml_add_middleware('registered', 'probe.wrap');
 	INSERT INTO qml.queue (name) VALUES ('own-empty'), ('foreign-empty');
 	INSERT INTO qml.acl (grantee, capability, queue, grantor)
 		SELECT grantee, capability, 'own-empty', grantor FROM qml.acl WHERE queue = 'own';
@@ -324,6 +328,36 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 ('handler_info', $$SELECT string_agg(method || ' ' || coalesce(problem, ''), '') FROM qml.handler_info$$,
 	'refused', '=registered |', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
 ('handler_problem', $$SELECT qml.handler_problem('registered') IS NULL$$,
+	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
+-- hooks and middleware; what a function must be like is for 20_hooks
+('qml_add_hook', $$SELECT qml_add_hook('new', 'probe.tell', '{failed}')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_add_hook', $$SELECT qml_add_hook('registered', 'probe.tell'::regproc::oid::regprocedure)$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_remove_hook', $$SELECT qml_remove_hook('registered')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|true', '=|true'),
+('qml_remove_hook', $$SELECT qml_remove_hook('nonesuch')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|false', '=|false'),
+('qml_add_middleware', $$SELECT qml_add_middleware('new', 'probe.wrap')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_add_middleware', $$SELECT qml_add_middleware('registered', 'probe.wrap'::regproc::oid::regprocedure, 7)$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_remove_middleware', $$SELECT qml_remove_middleware('registered')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|true', '=|true'),
+('qml_remove_middleware', $$SELECT qml_remove_middleware('nonesuch')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|false', '=|false'),
+-- outside of a job there is nothing to go on with, which is told to whoever is let in
+('qml_next', 'SELECT qml_next()',
+	'refused', '=55000|', 'refused', 'refused', 'refused', '=55000|55000', '=|55000'),
+('qml_tracing', 'SELECT qml_tracing(NULL)',
+	'refused', '=22004|', 'refused', 'refused', 'refused', '=22004|22004', '=|22004'),
+('hook_info', $$SELECT string_agg(name || ' ' || coalesce(problem, ''), '') FROM qml.hook_info$$,
+	'refused', '=registered |', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
+('middleware_info', $$SELECT string_agg(name || ' ' || coalesce(problem, ''), '') FROM qml.middleware_info$$,
+	'refused', '=registered |', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
+('hook_problem', $$SELECT qml.hook_problem('registered') IS NULL$$,
+	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
+('middleware_problem', $$SELECT qml.middleware_problem('registered') IS NULL$$,
 	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
 -- waiting: qml is not preloaded here, which is told to whoever is let in
 ('qml_wait', 'CALL qml_wait()',

@@ -277,6 +277,8 @@ SELECT is_empty($$SELECT * FROM qml.acl WHERE grantee = $$ || :dangling, 'takes 
 -------------------------------------------------------------------------------
 
 CREATE ROLE t_hand;
+CREATE FUNCTION public.t_tell(qml.job, qml.job_state, qml.job_state) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION public.t_wrap(qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb';
 GRANT USAGE ON SCHEMA qml TO t_hand;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public, qml TO t_hand;
 SELECT pg_temp.ends('t_hand', call, '42501', 'EXECUTE without a capability: ' || call)
@@ -306,6 +308,10 @@ SELECT pg_temp.ends('t_hand', call, '42501', 'EXECUTE without a capability: ' ||
 		$$SELECT qml_reclaim_server('s')$$,
 		$$SELECT qml_register('m', 'public.t_work')$$,
 		$$SELECT qml_unregister('m')$$,
+		$$SELECT qml_add_hook('h', 'public.t_tell')$$,
+		$$SELECT qml_remove_hook('unknown')$$,
+		$$SELECT qml_add_middleware('m', 'public.t_wrap')$$,
+		$$SELECT qml_remove_middleware('unknown')$$,
 		$$SELECT qml_grant('t_hand', 'admin')$$]) call;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, qml FROM t_hand;
 

@@ -129,6 +129,12 @@ SELECT is(pg_temp.hits(), 0::bigint, 'which is no hit');
 -------------------------------------------------------------------------------
 
 DO $$ BEGIN PERFORM qml_grant('t_evil', 'admin'); END $$;
+-- The attacker is told of all that happens below, in whoever's session.
+SET LOCAL ROLE t_evil;
+CREATE FUNCTION evil.tell(qml.job, qml.job_state, qml.job_state) RETURNS void LANGUAGE sql AS 'SELECT canary.sing()';
+CREATE FUNCTION evil.wrap(qml.job) RETURNS pg_catalog.jsonb LANGUAGE sql AS 'SELECT canary.sing(); SELECT public.qml_next()';
+SELECT qml_add_hook('evil', 'evil.tell'), qml_add_middleware('evil', 'evil.wrap') \g /dev/null
+RESET ROLE;
 -- Something for cleanup to drop, a tick to fire, and servers to beat and to give up.
 INSERT INTO qml.occurrence VALUES ('2001-01-01', 'old', gen_random_uuid());
 INSERT INTO qml.registered_server (id, name, workers, registered_by, registered_at, heartbeat_at, dead_at) VALUES
@@ -141,7 +147,8 @@ CREATE TABLE qml.history_old PARTITION OF qml.history FOR VALUES FROM ('2001-01-
 CREATE INDEX ON qml.history_old (id);
 INSERT INTO qml.lock VALUES ('old', 'o', 0, '2001-01-01', '2001-01-02');
 
-CREATE TEMP TABLE attack (n int GENERATED ALWAYS AS IDENTITY, call text, owner_only boolean DEFAULT false);
+CREATE TEMP TABLE attack (n int GENERATED ALWAYS AS IDENTITY, call text, owner_only boolean DEFAULT false,
+	evil_only boolean DEFAULT false);
 INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_create_queue('a1', '{"max_retries": 1, "succeeded_ttl": "40 days", "failed_ttl": "400 days"}')$$),
 	($$SELECT public.qml_alter_queue('a1', '{"max_retries": 2}')$$),
@@ -202,6 +209,10 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_remove_recurring('rh')$$),
 	($$SELECT public.qml_fail(id, attempt, 'e', 'E') FROM public.qml_fetch('w', '{default,a8}', 10)$$),
 	($$TABLE qml.handler_info$$),
+	($$TABLE qml.hook_info$$),
+	($$TABLE qml.middleware_info$$),
+	($$SELECT public.qml_remove_hook('evil')$$),
+	($$SELECT public.qml_remove_middleware('evil')$$),
 	($$SELECT public.qml_unregister('h1')$$),
 	($$SELECT public.qml_unregister('h2')$$),
 	($$SELECT public.qml_drop_queue('a1')$$),
@@ -215,6 +226,14 @@ INSERT INTO attack (call, owner_only) VALUES
 	($$SELECT public.qml_revoke('t_weak', 'work')$$, true),
 	($$SELECT public.qml_current_job()$$, true);
 
+-- A superuser may not: the function is another's.
+INSERT INTO attack (call, evil_only) VALUES
+	($$SELECT public.qml_add_hook('k', 'evil.tell')$$, true),
+	($$SELECT public.qml_add_hook('k', 'evil.tell(qml.job, qml.job_state, qml.job_state)'::pg_catalog.regprocedure, '{enqueued,processing,failed}')$$, true),
+	($$SELECT public.qml_add_middleware('k', 'evil.wrap')$$, true),
+	($$SELECT public.qml_add_middleware('k', 'evil.wrap(qml.job)'::pg_catalog.regprocedure, 3)$$, true),
+	($$SELECT public.qml_enqueue('m', queue => 'a2')$$, true);
+
 -- One after the other in the hostile surroundings; says what went wrong.
 CREATE FUNCTION pg_temp.assault(role name, path text, OUT call text, OUT problem text) RETURNS SETOF record LANGUAGE plpgsql AS $$
 DECLARE
@@ -222,7 +241,7 @@ DECLARE
 	a record;
 BEGIN
 	BEGIN
-		FOR a IN SELECT t.call FROM attack t WHERE role = 't_evil' IS FALSE OR NOT t.owner_only ORDER BY t.n LOOP
+		FOR a IN SELECT t.call FROM attack t WHERE CASE role WHEN 't_evil' THEN NOT t.owner_only ELSE NOT t.evil_only END ORDER BY t.n LOOP
 			call := a.call;
 			before := pg_temp.hits();
 			problem := NULL;
@@ -255,6 +274,8 @@ SELECT is(problem, NULL, format('%s, search_path %s: %s', a.role, a.path, call))
 		(current_user::text, '')) a (role, path)
 	CROSS JOIN LATERAL pg_temp.assault(a.role, a.path);
 SELECT is(pg_temp.hits(), 0::bigint, 'the canary never sang');
+SELECT cmp_ok((SELECT last_value FROM canary.calls), '>', 50::bigint, 'though the attacker''s hook was called');
+SELECT qml_remove_hook('evil'), qml_remove_middleware('evil') \g /dev/null
 SELECT is_empty('TABLE evil.queue', 'nothing went into tables of the same name');
 SELECT is_empty('TABLE evil.acl', 'nor rights');
 SELECT is_empty('TABLE pg_temp.lock', 'nor locks into temporary ones');
@@ -262,6 +283,8 @@ SELECT is_empty('TABLE evil.recurring', 'nor schedules');
 SELECT is_empty('TABLE pg_temp.occurrence', 'nor ticks');
 SELECT is_empty('TABLE pg_temp.registered_server', 'nor servers');
 SELECT is_empty('TABLE evil.handler', 'nor handlers');
+SELECT is_empty('TABLE evil.hook', 'nor hooks');
+SELECT is_empty('TABLE pg_temp.middleware', 'nor middleware');
 
 -------------------------------------------------------------------------------
 -- Settings of the caller
@@ -310,6 +333,8 @@ SELECT pg_temp.ends('t_evil', format('SET LOCAL %s = DEFAULT', name), CASE conte
 -- Names
 -------------------------------------------------------------------------------
 
+CREATE FUNCTION public.t_tell(qml.job, qml.job_state, qml.job_state) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION public.t_wrap(qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb';
 CREATE TEMP TABLE odd_name (name text);
 INSERT INTO odd_name VALUES ('a"b'), ('a''b'), ('a\b'), ('a;b'), ('$1'), ('$$'), ('$q$;DROP TABLE qml.live;$q$'), ('''; DROP TABLE qml.live; --'),
 	('"; DROP SCHEMA qml CASCADE; --'), ('%s%n%I'), ('a/*b'), (' '), ('*'), ('qml'), ('NULL'), ('ünï'), (repeat('ü', 128));
@@ -344,6 +369,12 @@ BEGIN
 			AND (qml_job(qml_enqueue(name))).queue = name
 			AND (SELECT qml_fail(id, attempt, 'e', name) FROM qml_fetch('w', ARRAY[name], 1)) = 'failed'
 			AND qml_unregister(name);
+		PERFORM qml_add_hook(name, 'public.t_tell'), qml_add_middleware(name, 'public.t_wrap');
+		good := good AND (SELECT count(*) FROM qml.hook_info x WHERE x.name = name_survives.name AND x.problem IS NULL) = 1
+			AND (SELECT count(*) FROM qml.middleware_info x WHERE x.name = name_survives.name AND x.problem IS NULL) = 1
+			AND qml_delete(qml_enqueue(name))
+			AND qml_remove_hook(name)
+			AND qml_remove_middleware(name);
 		server := qml_register_server(replace(name, '/', ''), queues => ARRAY[name]);
 		SELECT * INTO fetched FROM qml_fetch(server || '/' || left(name, 100), ARRAY[name]);
 		good := good AND fetched.server = server AND fetched.worker = server || '/' || left(name, 100)
@@ -385,6 +416,12 @@ SELECT pg_temp.ends(NULL, format(c.call, quote_literal(n.name)), '22023', 'refus
 		('SELECT qml_register(%s, ''evil.work'')'),
 		('SELECT qml_register(%s, 0::oid::regprocedure)'),
 		('SELECT qml_unregister(%s)'),
+		('SELECT qml_add_hook(%s, ''evil.tell'')'),
+		('SELECT qml_add_hook(%s, 0::oid::regprocedure)'),
+		('SELECT qml_remove_hook(%s)'),
+		('SELECT qml_add_middleware(%s, ''evil.wrap'')'),
+		('SELECT qml_add_middleware(%s, 0::oid::regprocedure)'),
+		('SELECT qml_remove_middleware(%s)'),
 		('SELECT qml_register_server(%s)'),
 		('SELECT qml_register_server(''s'', 1, ARRAY[%s])'),
 		('SELECT qml_heartbeat_server(%s)'),
@@ -453,6 +490,8 @@ CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.lock EXECUTE FUNCT
 CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.queue EXECUTE FUNCTION public.break();
 CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.acl EXECUTE FUNCTION public.break();
 CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.handler EXECUTE FUNCTION public.break();
+CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.hook EXECUTE FUNCTION public.break();
+CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.middleware EXECUTE FUNCTION public.break();
 
 CREATE FUNCTION pg_temp.identity_after(role name, call text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -484,12 +523,16 @@ SELECT is(pg_temp.identity_after(v.role, v.call), v.raised || ', t, evil, public
 		('t_evil', $$SELECT public.qml_cleanup()$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_register('h', 'evil.work')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_unregister('h')$$, 'T0002'),
+		('t_evil', $$SELECT public.qml_add_hook('h', 'evil.tell')$$, 'T0002'),
+		('t_evil', $$SELECT public.qml_remove_middleware('h')$$, 'T0002'),
 		(current_user::text, $$SELECT public.qml_grant('t_weak', 'work')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_counts()$$, 'no error')) v (role, call, raised);
 DROP TRIGGER break ON qml.lock;
 DROP TRIGGER break ON qml.queue;
 DROP TRIGGER break ON qml.acl;
 DROP TRIGGER break ON qml.handler;
+DROP TRIGGER break ON qml.hook;
+DROP TRIGGER break ON qml.middleware;
 SELECT is(pg_temp.identity_after(v.role, v.call), 'no error, t, evil, public', 'unchanged after ' || v.call)
 	FROM (VALUES
 		('t_evil', $$SELECT public.qml_try_lock('r', 'o', '1 min')$$),
@@ -498,6 +541,11 @@ SELECT is(pg_temp.identity_after(v.role, v.call), 'no error, t, evil, public', '
 		('t_evil', $$SELECT public.qml_cleanup()$$),
 		('t_evil', $$SELECT public.qml_register('h', 'evil.work')$$),
 		('t_evil', $$SELECT public.qml_unregister('h')$$),
+		('t_evil', $$SELECT public.qml_add_hook('h', 'evil.tell')$$),
+		('t_evil', $$SELECT public.qml_add_middleware('h', 'evil.wrap')$$),
+		('t_evil', $$SELECT public.qml_enqueue('m', queue => 'hooked')$$),
+		('t_evil', $$SELECT public.qml_remove_hook('h')$$),
+		('t_evil', $$SELECT public.qml_remove_middleware('h')$$),
 		(current_user::text, $$SELECT public.qml_grant('t_weak', 'work')$$)) v (role, call);
 
 -- Making a partition is DDL by the owner of the tables, and event triggers, which

@@ -1,4 +1,4 @@
-# A dump keeps jobs, queues, handlers, rights and locks; what is restored or copied from
+# A dump keeps jobs, queues, handlers, hooks, middleware, rights and locks; what is restored or copied from
 # it is the same and does no work until it is adopted.
 
 use strict;
@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use QmlTest;
 use Test::More;
 
-my @TABLES = qw(live history queue handler acl lock);
+my @TABLES = qw(live history queue handler hook middleware acl lock);
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
 my $node = new_node('dump', bare => 1);
@@ -39,6 +39,15 @@ CREATE PROCEDURE zoo.close(jsonb) LANGUAGE sql AS '';
 GRANT USAGE ON SCHEMA zoo TO runner;
 SELECT qml_register('feed', 'zoo.feed', '{"run_as": "runner", "queue": "short", "max_retries": 9}');
 SELECT qml_register('close', 'zoo.close');
+CREATE TABLE zoo.diary (job uuid, state qml.job_state);
+CREATE FUNCTION zoo.note(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS 'INSERT INTO zoo.diary VALUES (job.id, new)';
+CREATE FUNCTION zoo.sulk(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no$$; END';
+CREATE FUNCTION zoo.guard(job qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT public.qml_next()';
+SELECT qml_add_hook('diary', 'zoo.note', '{enqueued,deleted}');
+SELECT qml_add_hook('sulk', 'zoo.sulk');
+UPDATE qml.hook SET errors = 5, broken = true, last_error = 'no', last_error_at = now() WHERE name = 'sulk';
+SELECT qml_add_middleware('tracing', 'qml_tracing', -1);
+SELECT qml_add_middleware('guard', 'zoo.guard', 7);
 SELECT qml_try_lock('report', 'w1', '1 h');
 SELECT qml_try_lock('other', 'w1', '1 h');
 SELECT qml_unlock('other', 'w1');
@@ -138,6 +147,24 @@ sub check_copy
 	my %untouched = contents($server, $dbname);
 	is($untouched{live}, $original{live}, "$name: nothing was worked");
 
+	# hooks and middleware can be called if their functions are there; what was switched off stays so
+	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY name) FROM qml.hook_info WHERE problem IS NOT NULL", $dbname),
+		$arg{fresh_rights} ? 'diary sulk' : '', "$name: those whose functions are missing say so");
+	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY name) FROM qml.hook_info WHERE broken", $dbname),
+		'sulk', "$name: one that was switched off is that");
+	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY position) FROM qml.middleware_info WHERE problem IS NULL", $dbname),
+		$arg{fresh_rights} ? 'tracing' : 'tracing guard', "$name: and middleware");
+	if ($arg{fresh_rights})
+	{
+		ask($server, "SELECT qml_remove_hook('diary')", $dbname);
+	}
+	else
+	{
+		ask($server, q{SELECT qml_enqueue('hooked', queue => 'mail')}, $dbname);
+		is(ask($server, "SELECT count(*) FROM zoo.diary d JOIN qml.job j ON j.id = d.job WHERE j.method = 'hooked' AND d.state = 'enqueued'", $dbname),
+			1, "$name: a hook is called");
+	}
+
 	my $processing = ask($server, "SELECT count(*) FROM qml.job WHERE state = 'processing'", $dbname);
 	cmp_ok($processing, '>', 0, "$name: jobs were processing");
 	ask($server, 'SELECT qml_adopt()', $dbname);
@@ -218,7 +245,7 @@ check_copy('schema, then data', $node, 'pair');
 
 # Only the data, into an extension that is there already: all but the finished
 # jobs, whose partitions such a dump does not make, and the rights on functions.
-$data = dump_to('live.sql', '--data-only', '--exclude-table=qml.history_p*');
+$data = dump_to('live.sql', '--data-only', '--exclude-table=qml.history_p*', '--exclude-table=zoo.*');
 query($node, 'CREATE DATABASE data');
 query($node, 'CREATE EXTENSION qml', 'data');
 runs_silently('restore of data only', $node, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1',
