@@ -21,6 +21,10 @@
  * Between two jobs the session is made as it was: settings, cursors, temporary
  * tables, prepared statements, advisory locks, currval().
  *
+ * A job that was running when the server went down may be the cause, or was just
+ * there: such suspects run one at a time in a database, and alone, so that an innocent
+ * one is not taken for the cause as often as the guilty one runs.
+ *
  * A job is told to stop by cancelling its statement, for the reason in `stop`; one
  * that goes on nevertheless ends with the process after a grace time, and is taken
  * back by the scheduler, its attempt counted.
@@ -79,6 +83,9 @@
 
 /* Runs in a row that must have been short before a method's jobs run in groups. */
 #define ENOUGH_SHORT_RUNS 10
+
+/* Instead of the hash of a method: the one place for suspects. */
+#define SUSPECTS 0
 
 /* What becomes of an attempt. */
 typedef enum Outcome
@@ -309,13 +316,13 @@ static Pace *
 find_pace(const QmlJob *job)
 {
 	Pace *pace;
-	char *method = TextDatumGetCString(job->method);
 	char key[sizeof(pace->method)] = {0};
+	text *method = DatumGetTextPP(job->method);
 	bool found;
 
-	if (strlen(method) >= sizeof(key))
+	if (VARSIZE_ANY_EXHDR(method) >= sizeof(key))
 		return NULL;
-	strcpy(key, method);
+	text_to_cstring_buffer(method, key, sizeof(key));
 	pace = hash_search(paces, key, HASH_ENTER, &found);
 	if (!found)
 		pace->short_runs = 0;
@@ -355,30 +362,55 @@ handler_of(const QmlJob *job)
 	return handler && handler->run_as == GetSessionUserId() ? handler : NULL;
 }
 
-/* Whether the batch has a place for jobs of the handler, or gets one. */
 static bool
-take_place(Batch *into, const QmlHandler *handler)
+has_place(const Batch *batch_of, uint32 method)
 {
-	uint32 method = hash_bytes((const unsigned char *) handler->method, strlen(handler->method));
-
-	for (int i = 0; i < into->nplaces; i++)
+	for (int i = 0; i < batch_of->nplaces; i++)
 	{
-		if (into->places[i] == method)
+		if (batch_of->places[i] == method)
 			return true;
 	}
-	if (into->nplaces == QML_MAX_PLACES ||
-		!qml_shmem_take_place(slot, method, handler->options.concurrency))
+	return false;
+}
+
+/* Whether the batch has a place for jobs of the method, or gets one. */
+static bool
+take_place(Batch *into, uint32 method, int limit)
+{
+	if (has_place(into, method))
+		return true;
+	if (into->nplaces == QML_MAX_PLACES || !qml_shmem_take_place(slot, method, limit))
 		return false;
 	into->places[into->nplaces++] = method;
 	return true;
 }
 
+static bool
+take_place_of(Batch *into, const QmlHandler *handler)
+{
+	uint32 method = hash_bytes((const unsigned char *) handler->method, strlen(handler->method));
+
+	return handler->options.concurrency == 0 ||
+		   take_place(into, method, handler->options.concurrency);
+}
+
 static void
 leave_places(Batch *of)
 {
+	bool had_suspect = has_place(of, SUSPECTS);
+
 	if (of->nplaces > 0)
 		qml_shmem_leave_places(slot, of->places, of->nplaces);
 	of->nplaces = 0;
+	/* The next one may be for a worker of another role, which has passed it over. */
+	if (had_suspect)
+		qml_wakeup_all_roles();
+}
+
+static bool
+is_suspect(const QmlJob *job)
+{
+	return qml_job_count_errors(job, QML_SERVER_DOWN) > 0;
 }
 
 /*
@@ -393,11 +425,12 @@ choose(const QmlJob *job, void *arg)
 
 	if (handler == NULL)
 		return QML_PASS_OVER;
-	if (into->count > 0 && (!is_short(&into->attempts[0].job) || !is_short(job)))
+	if (into->count > 0 && (!is_short(&into->attempts[0].job) || !is_short(job) ||
+							has_place(into, SUSPECTS) || is_suspect(job)))
 		return QML_STOP;
-	if (handler->options.concurrency > 0 && !take_place(into, handler))
+	if (is_suspect(job) && !take_place(into, SUSPECTS, 1))
 		return QML_PASS_OVER;
-	return QML_TAKE;
+	return take_place_of(into, handler) ? QML_TAKE : QML_PASS_OVER;
 }
 
 static void
