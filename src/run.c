@@ -47,6 +47,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/resowner.h"
@@ -83,6 +84,12 @@
 
 /* Runs in a row that must have been short before a method's jobs run in groups. */
 #define ENOUGH_SHORT_RUNS 10
+
+/*
+ * Jobs that may have made temporary objects, until what the caches keep of those is
+ * thrown away: that somebody looked in vain for the statistics of a column, and such.
+ */
+#define MAX_TEMPORARY 1000
 
 /* Instead of the hash of a method: the one place for suspects. */
 #define SUSPECTS 0
@@ -150,6 +157,7 @@ static double spent;			   /* milliseconds in handlers, of the jobs of one transa
 static MemoryContext job_context;  /* reset after each job */
 static MemoryContext call_context; /* reset after each transaction, and each error */
 static List *calls;				   /* QmlCall, in call_context */
+static int temporary_jobs = 0;	   /* since the caches were emptied */
 
 /* For and by signal handlers. */
 static volatile sig_atomic_t stop = STOP_NOT;
@@ -277,6 +285,8 @@ clean_outside(void)
 	DropAllPreparedStatements();
 	ResetSequenceCaches();
 	LockReleaseSession(USER_LOCKMETHOD);
+	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
+		temporary_jobs++;
 }
 
 /* In the transaction of a job that has ended well: nothing of it stays behind. */
@@ -298,6 +308,7 @@ clean_committed(void)
 	SetPGVariable("session_authorization", NIL, false);
 	SetPGVariable("role", NIL, false);
 	ResetTempTableNamespace();
+	temporary_jobs++;
 }
 
 /* ----- methods ----- */
@@ -835,6 +846,11 @@ begin(const char *activity)
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	if (temporary_jobs >= MAX_TEMPORARY)
+	{
+		InvalidateSystemCaches();
+		temporary_jobs = 0;
+	}
 	(void) qml_catalog_to_work();
 	MemoryContextSwitchTo(batch->context);
 }
@@ -934,12 +950,11 @@ run_group_jobs(void)
 
 /* After the error of a group: its jobs have had no effect yet. */
 static void
-undo_group(ErrorData *error, int end)
+undo_group(const ErrorData *error, int end)
 {
 	for (int i = batch->done; i < end; i++)
 		batch->attempts[i].outcome = ALONE;
 	ereport(DEBUG1, (errmsg("a group of jobs is undone: %s", error->message)));
-	FreeErrorData(error);
 }
 
 static void
@@ -1098,7 +1113,6 @@ run_alone(void)
 		}
 		else
 			judge(attempt, error, why, leave_job());
-		FreeErrorData(error);
 		finish_undone(attempt);
 	}
 	PG_END_TRY();
