@@ -45,6 +45,7 @@
 #include "tcop/pquery.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -57,6 +58,7 @@
 #include "call.h"
 #include "catalog.h"
 #include "claim.h"
+#include "compat.h"
 #include "current.h"
 #include "errcodes.h"
 #include "fault.h"
@@ -285,6 +287,8 @@ clean_outside(void)
 	DropAllPreparedStatements();
 	ResetSequenceCaches();
 	LockReleaseSession(USER_LOCKMETHOD);
+	/* What setseed() made known before. */
+	(void) DirectFunctionCall1(setseed, Float8GetDatum(qml_random() * 2 - 1));
 	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
 		temporary_jobs++;
 }
