@@ -91,7 +91,7 @@
  * Jobs that may have made temporary objects, until what the caches keep of those is
  * thrown away: that somebody looked in vain for the statistics of a column, and such.
  */
-#define MAX_TEMPORARY 1000
+#define MAX_TEMPORARY 250
 
 /* Instead of the hash of a method: the one place for suspects. */
 #define SUSPECTS 0

@@ -74,7 +74,8 @@ sub poison
 	my $outcome = outcome_of($node, $id);
 
 	like($outcome, $expected, "$name: the outcome");
-	is(join(' ', map { outcome_of($node, $_) } @before, @after), join(' ', ('succeeded|1') x 6), "$name: others go on");
+	# One that was given back before it began has another number, but no error.
+	is(join(' ', grep { !/^succeeded\|\d+$/ } map { outcome_of($node, $_) } @before, @after), '', "$name: others go on");
 	log_is_quiet($name, $offset, $opt{log});
 	return $id;
 }
