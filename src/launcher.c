@@ -560,38 +560,40 @@ tell_no_place(const Database *database)
 						 "qml.databases.")));
 }
 
-/* Starts workers that are wanted; returns how long to sleep until there may be more. */
+/*
+ * Starts workers that are wanted; returns how long to sleep until there may be more.
+ * When the server is full the next one waits, and all others behind it.
+ */
 static int64
 start_workers(int64 now)
 {
+	int64 sleep = LOOK_INTERVAL;
+	bool full = false;
 	QmlWanted *wanted;
 
 	qml_pool_hear(now);
-	while ((wanted = qml_pool_next(now)) != NULL)
+	while (!full && (wanted = qml_pool_next(now)) != NULL)
 	{
 		Database *database = find_database(wanted->database);
+		bool may_start = database && database->listed && qml_workers > 0;
+		bool allowed = qml_shmem_count_workers(wanted->database, InvalidOid) < qml_workers;
 
-		if (database == NULL || !database->listed || qml_workers == 0)
-			qml_pool_started(wanted);
-		else if (qml_shmem_count_workers(wanted->database, InvalidOid) >= qml_workers)
+		if (!may_start || (allowed && start_process(QML_WORKER, database, wanted->role, now)))
 		{
-			if (!qml_pool_make_room(wanted, false))
-				qml_pool_started(wanted);
-			else
-				wanted->not_before = now + RETRY_WORKER;
+			qml_pool_started(wanted);
+			continue;
 		}
-		else if (start_process(QML_WORKER, database, wanted->role, now))
-			qml_pool_started(wanted);
-		else
-		{
+		if (allowed)
 			tell_no_place(database);
-			if (!qml_pool_make_room(wanted, true))
-				qml_pool_started(wanted);
-			else
-				wanted->not_before = now + RETRY_WORKER;
+		if (qml_pool_make_room(wanted, allowed, now))
+		{
+			sleep = RETRY_WORKER;
+			full = allowed;
 		}
+		else
+			qml_pool_started(wanted);
 	}
-	return Min(LOOK_INTERVAL, qml_pool_time_left(now));
+	return Min(sleep, qml_pool_time_left(now));
 }
 
 /* Starts what may start now; returns how long to sleep until there may be more. */
@@ -621,6 +623,7 @@ start_all(int64 now)
 		if (!start(database, now))
 		{
 			tell_no_place(database);
+			qml_pool_make_room_for_scheduler(now);
 			sleep = Min(sleep, RETRY_SLOT);
 			break;
 		}

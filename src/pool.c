@@ -58,11 +58,12 @@ find_or_add(Oid database, Oid role)
 	return wanted;
 }
 
-/* Takes what schedulers asked for. */
+/* A round begins: takes what schedulers asked for. */
 void
 qml_pool_hear(int64 now)
 {
 	QmlRequest requests[QML_MAX_REQUESTS];
+	ListCell *lc;
 	int count;
 
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
@@ -71,6 +72,8 @@ qml_pool_hear(int64 now)
 	qml_shmem->nrequests = 0;
 	LWLockRelease(qml_shmem->lock);
 
+	foreach(lc, wanted_list)
+		((QmlWanted *) lfirst(lc))->tried = false;
 	for (int i = 0; i < count; i++)
 	{
 		QmlWanted *wanted = find_or_add(requests[i].database, requests[i].role);
@@ -105,7 +108,7 @@ qml_pool_next(int64 now)
 	{
 		QmlWanted *wanted = lfirst(lc);
 
-		if (wanted->open && wanted->not_before <= now &&
+		if (wanted->open && !wanted->tried && wanted->not_before <= now &&
 			(first == NULL || comes_first(wanted, first)))
 			first = wanted;
 	}
@@ -128,13 +131,13 @@ qml_pool_started(QmlWanted *wanted)
 		forget(wanted);
 }
 
-/* A worker ended; one that could not connect is not tried again at once. */
+/* A worker ended; one that could not connect, or work, is not tried again at once. */
 void
 qml_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
 {
 	QmlWanted *wanted;
 
-	if (outcome != QML_ENDED_EARLY)
+	if (outcome != QML_ENDED_EARLY && outcome != QML_ENDED_FAILED)
 	{
 		wanted = find(database, role);
 		if (wanted)
@@ -148,11 +151,14 @@ qml_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
 	wanted->failures++;
 }
 
-/* How well a worker's place can be had: the higher the better, 0 not at all. */
+/*
+ * How well a worker's place can be had: the higher the better, 0 not at all.  A
+ * scheduler (wanted is NULL) need not wait for its turn.
+ */
 static int
 worth(const QmlSlot *slot, const QmlWanted *wanted, bool server_is_full)
 {
-	bool own = slot->database == wanted->database;
+	bool own = wanted && slot->database == wanted->database;
 
 	if (slot->kind != QML_WORKER || slot->state != QML_SLOT_RUNNING || slot->leave)
 		return 0;
@@ -162,10 +168,12 @@ worth(const QmlSlot *slot, const QmlWanted *wanted, bool server_is_full)
 		return 3;
 	if (qml_shmem_count_workers(slot->database, own ? slot->role : InvalidOid) > 1)
 		return 2;
+	if (wanted == NULL)
+		return 1;
 	return GetCurrentTimestamp() - slot->started_at > TURN * INT64CONST(1000) ? 1 : 0;
 }
 
-/* Milliseconds until one can start that cannot now. */
+/* Milliseconds until one can be tried again that failed. */
 int64
 qml_pool_time_left(int64 now)
 {
@@ -176,10 +184,49 @@ qml_pool_time_left(int64 now)
 	{
 		QmlWanted *wanted = lfirst(lc);
 
-		if (wanted->open)
+		if (wanted->open && wanted->not_before > now)
 			left = Min(left, wanted->not_before - now);
 	}
-	return Max(left, 0);
+	return left;
+}
+
+/*
+ * Makes the worker leave whose place can be had best, unless one was told to just
+ * now.  One that has long to go for its job does not hold the others up.
+ */
+static void
+make_one_leave(const QmlWanted *wanted, bool server_is_full, int64 now)
+{
+	static int64 told = PG_INT64_MIN / 2;
+	QmlSlot *victim = NULL;
+	bool leaving = false;
+	int best = 0;
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		QmlSlot *slot = &qml_shmem->slots[i];
+		int value = worth(slot, wanted, server_is_full);
+
+		leaving = leaving ||
+				  (slot->kind == QML_WORKER && slot->state == QML_SLOT_RUNNING && slot->leave);
+		/* Of several the one that has been there for longest. */
+		if (value > best || (victim && value == best && slot->started_at < victim->started_at))
+		{
+			best = value;
+			victim = slot;
+		}
+	}
+	if (leaving && now - told < TURN)
+		victim = NULL;
+	if (victim)
+	{
+		victim->leave = true;
+		told = now;
+	}
+	LWLockRelease(qml_shmem->lock);
+	if (victim)
+		qml_shmem_set_latch(&victim->process);
 }
 
 /*
@@ -187,32 +234,19 @@ qml_pool_time_left(int64 now)
  * role that has some: it has to do with those.
  */
 bool
-qml_pool_make_room(const QmlWanted *wanted, bool server_is_full)
+qml_pool_make_room(QmlWanted *wanted, bool server_is_full, int64 now)
 {
-	QmlSlot *victim = NULL;
-	int best = 0;
-
 	if (qml_shmem_count_workers(wanted->database, wanted->role) > 0)
 		return false;
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < qml_shmem->nslots; i++)
-	{
-		int value = worth(&qml_shmem->slots[i], wanted, server_is_full);
-
-		/* One that leaves already is enough. */
-		if (qml_shmem->slots[i].kind == QML_WORKER && qml_shmem->slots[i].leave &&
-			qml_shmem->slots[i].state == QML_SLOT_RUNNING)
-			best = INT_MAX;
-		if (value > best)
-		{
-			best = value;
-			victim = &qml_shmem->slots[i];
-		}
-	}
-	if (best != INT_MAX && victim)
-		victim->leave = true;
-	LWLockRelease(qml_shmem->lock);
-	if (best != INT_MAX && victim)
-		qml_shmem_set_latch(&victim->process);
+	make_one_leave(wanted, server_is_full, now);
+	/* It keeps its turn: nobody who comes later is started before it. */
+	wanted->tried = true;
 	return true;
+}
+
+/* Makes a worker leave for a scheduler, without which there are none in its database. */
+void
+qml_pool_make_room_for_scheduler(int64 now)
+{
+	make_one_leave(NULL, true, now);
 }

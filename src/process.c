@@ -69,6 +69,9 @@ static const QmlSetting pinned[] = {
 
 static int64 transaction_began; /* milliseconds */
 
+/* Of the last error: FreeErrorData() leaves parts of what CopyErrorData() makes. */
+static MemoryContext error_context;
+
 /* Before anything else in a process. */
 void
 qml_process_start(void)
@@ -76,6 +79,7 @@ qml_process_start(void)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+	error_context = AllocSetContextCreate(TopMemoryContext, "qml error", ALLOCSET_SMALL_SIZES);
 	/* A reload until now was not heard: its signal was ignored. */
 	ConfigReloadPending = true;
 }
@@ -118,8 +122,8 @@ qml_process_commit(void)
 }
 
 /*
- * In the handler of an error: undoes the transaction; returns the error.  Leaves
- * TopMemoryContext current.
+ * In the handler of an error: undoes the transaction; returns the error, which is
+ * there until the next one.  Leaves TopMemoryContext current.
  */
 ErrorData *
 qml_process_undo(void)
@@ -129,7 +133,8 @@ qml_process_undo(void)
 	HOLD_INTERRUPTS();
 	disable_all_timeouts(false);
 	QueryCancelPending = false;
-	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(error_context);
+	MemoryContextSwitchTo(error_context);
 	error = CopyErrorData();
 	FlushErrorState();
 	LWLockReleaseAll();
@@ -141,7 +146,7 @@ qml_process_undo(void)
 	return error;
 }
 
-/* Tells of an error, and frees it. */
+/* Tells of an error. */
 void
 qml_process_tell(const char *what, QmlLogKind kind, ErrorData *error)
 {
@@ -155,7 +160,6 @@ qml_process_tell(const char *what, QmlLogKind kind, ErrorData *error)
 				(errcode(error->sqlerrcode),
 				 errmsg("%s failed: %s (SQLSTATE %s)", what, error->message,
 						unpack_sql_state(error->sqlerrcode))));
-	FreeErrorData(error);
 }
 
 /* Between transactions. */

@@ -21,6 +21,10 @@
  * Between two jobs the session is made as it was: settings, cursors, temporary
  * tables, prepared statements, advisory locks, currval().
  *
+ * A job that was running when the server went down may be the cause, or was just
+ * there: such suspects run one at a time in a database, and alone, so that an innocent
+ * one is not taken for the cause as often as the guilty one runs.
+ *
  * A job is told to stop by cancelling its statement, for the reason in `stop`; one
  * that goes on nevertheless ends with the process after a grace time, and is taken
  * back by the scheduler, its attempt counted.
@@ -41,8 +45,10 @@
 #include "tcop/pquery.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/resowner.h"
@@ -52,6 +58,7 @@
 #include "call.h"
 #include "catalog.h"
 #include "claim.h"
+#include "compat.h"
 #include "current.h"
 #include "errcodes.h"
 #include "fault.h"
@@ -80,8 +87,14 @@
 /* Runs in a row that must have been short before a method's jobs run in groups. */
 #define ENOUGH_SHORT_RUNS 10
 
-/* The place of those; no method has such a name, because it is a control character. */
-#define SUSPECTS "\001"
+/*
+ * Jobs that may have made temporary objects, until what the caches keep of those is
+ * thrown away: that somebody looked in vain for the statistics of a column, and such.
+ */
+#define MAX_TEMPORARY 250
+
+/* Instead of the hash of a method: the one place for suspects. */
+#define SUSPECTS 0
 
 /* What becomes of an attempt. */
 typedef enum Outcome
@@ -146,6 +159,7 @@ static double spent;			   /* milliseconds in handlers, of the jobs of one transa
 static MemoryContext job_context;  /* reset after each job */
 static MemoryContext call_context; /* reset after each transaction, and each error */
 static List *calls;				   /* QmlCall, in call_context */
+static int temporary_jobs = 0;	   /* since the caches were emptied */
 
 /* For and by signal handlers. */
 static volatile sig_atomic_t stop = STOP_NOT;
@@ -273,6 +287,10 @@ clean_outside(void)
 	DropAllPreparedStatements();
 	ResetSequenceCaches();
 	LockReleaseSession(USER_LOCKMETHOD);
+	/* What setseed() made known before. */
+	(void) DirectFunctionCall1(setseed, Float8GetDatum(qml_random() * 2 - 1));
+	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
+		temporary_jobs++;
 }
 
 /* In the transaction of a job that has ended well: nothing of it stays behind. */
@@ -294,6 +312,7 @@ clean_committed(void)
 	SetPGVariable("session_authorization", NIL, false);
 	SetPGVariable("role", NIL, false);
 	ResetTempTableNamespace();
+	temporary_jobs++;
 }
 
 /* ----- methods ----- */
@@ -312,13 +331,13 @@ static Pace *
 find_pace(const QmlJob *job)
 {
 	Pace *pace;
-	char *method = TextDatumGetCString(job->method);
 	char key[sizeof(pace->method)] = {0};
+	text *method = DatumGetTextPP(job->method);
 	bool found;
 
-	if (strlen(method) >= sizeof(key))
+	if (VARSIZE_ANY_EXHDR(method) >= sizeof(key))
 		return NULL;
-	strcpy(key, method);
+	text_to_cstring_buffer(method, key, sizeof(key));
 	pace = hash_search(paces, key, HASH_ENTER, &found);
 	if (!found)
 		pace->short_runs = 0;
@@ -358,42 +377,55 @@ handler_of(const QmlJob *job)
 	return handler && handler->run_as == GetSessionUserId() ? handler : NULL;
 }
 
-/* Whether the batch has a place of which there are so many, or gets one. */
 static bool
-take_place(Batch *into, const char *name, int limit)
+has_place(const Batch *batch_of, uint32 method)
 {
-	uint32 method = hash_bytes((const unsigned char *) name, strlen(name));
-
-	for (int i = 0; i < into->nplaces; i++)
+	for (int i = 0; i < batch_of->nplaces; i++)
 	{
-		if (into->places[i] == method)
+		if (batch_of->places[i] == method)
 			return true;
 	}
+	return false;
+}
+
+/* Whether the batch has a place for jobs of the method, or gets one. */
+static bool
+take_place(Batch *into, uint32 method, int limit)
+{
+	if (has_place(into, method))
+		return true;
 	if (into->nplaces == QML_MAX_PLACES || !qml_shmem_take_place(slot, method, limit))
 		return false;
 	into->places[into->nplaces++] = method;
 	return true;
 }
 
+static bool
+take_place_of(Batch *into, const QmlHandler *handler)
+{
+	uint32 method = hash_bytes((const unsigned char *) handler->method, strlen(handler->method));
+
+	return handler->options.concurrency == 0 ||
+		   take_place(into, method, handler->options.concurrency);
+}
+
 static void
 leave_places(Batch *of)
 {
+	bool had_suspect = has_place(of, SUSPECTS);
+
 	if (of->nplaces > 0)
 		qml_shmem_leave_places(slot, of->places, of->nplaces);
 	of->nplaces = 0;
+	/* The next one may be for a worker of another role, which has passed it over. */
+	if (had_suspect)
+		qml_wakeup_all_roles();
 }
 
-/* Whether the server went down while somebody had the job: it may be the cause. */
 static bool
 is_suspect(const QmlJob *job)
 {
-	return job->errors != (Datum) 0 && qml_job_count_errors(job, QML_SERVER_DOWN) > 0;
-}
-
-static bool
-may_share(const QmlJob *job)
-{
-	return is_short(job) && !is_suspect(job);
+	return qml_job_count_errors(job, QML_SERVER_DOWN) > 0;
 }
 
 /*
@@ -409,14 +441,12 @@ choose(const QmlJob *job, void *arg)
 
 	if (handler == NULL)
 		return QML_PASS_OVER;
-	if (into->count > 0 && (!may_share(&into->attempts[0].job) || !may_share(job)))
+	if (into->count > 0 && (!is_short(&into->attempts[0].job) || !is_short(job) ||
+							has_place(into, SUSPECTS) || is_suspect(job)))
 		return QML_STOP;
 	if (is_suspect(job) && !take_place(into, SUSPECTS, 1))
 		return QML_PASS_OVER;
-	if (handler->options.concurrency > 0 &&
-		!take_place(into, handler->method, handler->options.concurrency))
-		return QML_PASS_OVER;
-	return QML_TAKE;
+	return take_place_of(into, handler) ? QML_TAKE : QML_PASS_OVER;
 }
 
 static void
@@ -821,6 +851,11 @@ begin(const char *activity)
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	if (temporary_jobs >= MAX_TEMPORARY)
+	{
+		InvalidateSystemCaches();
+		temporary_jobs = 0;
+	}
 	(void) qml_catalog_to_work();
 	MemoryContextSwitchTo(batch->context);
 }
@@ -920,12 +955,11 @@ run_group_jobs(void)
 
 /* After the error of a group: its jobs have had no effect yet. */
 static void
-undo_group(ErrorData *error, int end)
+undo_group(const ErrorData *error, int end)
 {
 	for (int i = batch->done; i < end; i++)
 		batch->attempts[i].outcome = ALONE;
 	ereport(DEBUG1, (errmsg("a group of jobs is undone: %s", error->message)));
-	FreeErrorData(error);
 }
 
 static void
@@ -1084,7 +1118,6 @@ run_alone(void)
 		}
 		else
 			judge(attempt, error, why, leave_job());
-		FreeErrorData(error);
 		finish_undone(attempt);
 	}
 	PG_END_TRY();

@@ -456,6 +456,20 @@ qml_wakeup_now(QmlWake kind)
 	qml_shmem_set_latch(&scheduler->process);
 }
 
+/* At once: the scheduler looks which roles have ready jobs. */
+void
+qml_wakeup_all_roles(void)
+{
+	QmlSlot *scheduler = qml_shmem_scheduler(MyDatabaseId);
+
+	if (scheduler == NULL)
+		return;
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	scheduler->any_role = true;
+	LWLockRelease(qml_shmem->lock);
+	qml_wakeup_now(QML_WAKE_WORK);
+}
+
 /* At once: jobs that this session, which ends, may have held; any: and others. */
 void
 qml_wakeup_lost(const pg_uuid_t *jobs, int count, bool any)

@@ -17,6 +17,7 @@ extern void qml_wakeup_finished(const pg_uuid_t *job);
 extern void qml_wakeup_deleted(const pg_uuid_t *job);
 extern void qml_wakeup_helper(Oid role);
 extern void qml_wakeup_now(QmlWake kind);
+extern void qml_wakeup_all_roles(void);
 extern void qml_wakeup_lost(const pg_uuid_t *jobs, int count, bool any);
 extern TimestampTz qml_wakeup_take(QmlSlot *slot, QmlWake kind);
 

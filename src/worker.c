@@ -41,6 +41,9 @@ extern PGDLLEXPORT void qml_worker_main(Datum arg);
 #define PROBE_INTERVAL 1000
 #define RETRY_FAILED   1000
 
+/* Failures in a row of what is no job's, after which the place is left to others. */
+#define MAX_FAILURES 3
+
 /* What the transactions of jobs rely on; all else is as the role has it. */
 static const QmlSetting pinned[] = {
 	{"default_transaction_isolation", "read committed"},
@@ -51,6 +54,7 @@ static const QmlSetting pinned[] = {
 };
 
 static QmlSlot *slot;
+static int failures = 0; /* in a row */
 static volatile sig_atomic_t terminated = false;
 
 /*
@@ -138,10 +142,14 @@ work(void)
 	look_at_extension();
 	for (;;)
 	{
+		bool found;
+
 		check(true);
 		pg_atomic_write_u32(&slot->more, 0);
 		pg_memory_barrier();
-		if (qml_run_next())
+		found = qml_run_next();
+		failures = 0;
+		if (found)
 		{
 			idle_since = qml_process_monotonic();
 			continue;
@@ -153,6 +161,17 @@ work(void)
 			check(false);
 		}
 	}
+}
+
+/* After an error: what is wrong may be so for long. */
+static void
+leave_after_failures(void)
+{
+	if (++failures < MAX_FAILURES)
+		return;
+	/* There is work, for whoever comes later. */
+	pg_atomic_write_u32(&slot->more, 1);
+	qml_guest_leave(QML_ENDED_FAILED);
 }
 
 void
@@ -177,6 +196,7 @@ qml_worker_main(Datum arg)
 
 			qml_guest_leave_if_dropped();
 			qml_process_tell("qml worker", QML_LOG_PROCESS, error);
+			leave_after_failures();
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(TopMemoryContext);

@@ -295,7 +295,7 @@ CREATE FUNCTION for_gus(payload jsonb) RETURNS void LANGUAGE sql AS $$ SELECT $$
 SELECT qml_register('for_gus', 'for_gus', '{"run_as": "gus"}');
 SQL
 is(run($node, 'for_gus'), 'succeeded|1', 'run_as another role');
-query($node, 'DROP ROLE gus');
+query($node, 'DROP OWNED BY gus; DROP ROLE gus');
 like(run($node, 'for_gus', '{}', 'max_retries => 0'), qr/^failed\|\d\|42704\|.*does not exist/, 'a role that was dropped');
 is(run($node, 'note'), 'succeeded|1', 'others are undisturbed');
 query($node, "SELECT qml_unregister('for_gus')");

@@ -146,7 +146,7 @@ DROP FUNCTION shared.job(jsonb);
 SET ROLE mallory;
 CREATE FUNCTION shared.job(payload jsonb) RETURNS void LANGUAGE sql AS $$ INSERT INTO public.canary (how) VALUES ('replaced') $$;
 SQL
-like(run($node, 'shared', '{}', 'max_retries => 0', 'target'), qr/^failed\|1\|QM007\|.*belongs to another role/,
+like(run($node, 'shared', '{}', 'max_retries => 0', 'target'), qr/^failed\|1\|QM007\|.*would run as a superuser, but does not belong to one/i,
 	'one of the same name that belongs to another does not run');
 no_canary('replaced function');
 in_target('ALTER FUNCTION shared.job(jsonb) OWNER TO postgres');
@@ -164,11 +164,9 @@ SQL
 is(run($node, 'member', '{}', undef, 'target'), 'succeeded|1', 'run_as of a member');
 in_target(q{DELETE FROM canary WHERE how = 'member'});
 query($node, 'REVOKE victim FROM mallory');
-TODO: {
-	local $TODO = 'membership is not looked at again';
-	unlike(run($node, 'member', '{}', 'max_retries => 0', 'target'), qr/^succeeded/, 'not any more when the membership was revoked');
-}
-in_target(q{DELETE FROM canary WHERE how = 'member'});
+like(run($node, 'member', '{}', 'max_retries => 0', 'target'), qr/^failed\|1\|42501\|handler "member" may not run as role "victim"/,
+	'not any more when the membership was revoked');
+is(in_target(q{SELECT count(*) FROM canary WHERE how = 'member'}), 0, 'and has no effect');
 
 # ---- a superuser's enqueue runs nobody's code
 

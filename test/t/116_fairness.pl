@@ -1,0 +1,210 @@
+# More work than places for workers: all databases and roles get on, those that
+# cannot work are left alone, and afterwards all places are free.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use List::Util qw(max min sum);
+use PostgreSQL::Test::Utils;
+use QmlBackground;
+use QmlJobs;
+use QmlTest;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+# The launcher, that of logical replication, a scheduler for each of 13 databases,
+# and four workers.
+my $DATABASES = 12;
+my $PLACES = 4;
+my $node = background_node('fairness', bare => 1, conf => sprintf(<<'CONF', 2 + $DATABASES + $PLACES));
+max_worker_processes = %d
+max_connections = 100
+qml.workers = 3
+qml.worker_idle_timeout = 2
+qml.databases = 'db1, db2, db3, db4, db5, db6, db7, db8, db9, db10, db11, db12'
+CONF
+my @databases = map { "db$_" } 1 .. $DATABASES;
+my $began = time;
+
+my $HANDLER = <<'SQL';
+CREATE FUNCTION work(payload jsonb) RETURNS void LANGUAGE sql
+AS $$ INSERT INTO ledger DEFAULT VALUES; SELECT pg_sleep(0.02) $$;
+SELECT qml_register('work', 'work');
+SQL
+sub create
+{
+	my ($dbname) = @_;
+	query($node, "CREATE DATABASE $dbname");
+	query($node, <<"SQL", $dbname);
+CREATE EXTENSION qml;
+CREATE TABLE ledger (pid int DEFAULT pg_backend_pid(), who name DEFAULT current_user, at timestamptz DEFAULT clock_timestamp());
+GRANT ALL ON ledger TO PUBLIC;
+GRANT CREATE ON SCHEMA public TO PUBLIC;
+$HANDLER
+SQL
+	return;
+}
+
+sub done
+{
+	my ($dbname) = @_;
+	return query($node, 'SELECT count(*) FROM ledger', $dbname);
+}
+
+# Workers by database, and schedulers.
+sub processes
+{
+	my ($kind) = @_;
+	return map { split /\|/ } split /\n/, query($node, <<"SQL");
+SELECT datname, count(*) FROM pg_stat_activity WHERE backend_type = 'qml $kind' GROUP BY 1
+SQL
+}
+
+# Waits until every one of the databases has done so many more jobs; how long it took.
+sub all_get_on
+{
+	my ($jobs, @those) = @_;
+	my %before = map { $_ => done($_) } @those;
+	return seconds_until('all databases to get on',
+		sub { !grep { done($_) < $before{$_} + $jobs } @those });
+}
+
+sub empty
+{
+	my ($dbname, $method) = @_;
+	return query($node, 'DELETE FROM qml.live WHERE method = $$work$$', $dbname);
+}
+
+create($_) foreach @databases[ 0 .. $DATABASES - 2 ];
+
+# ---- all places are taken before the last database comes
+
+foreach my $dbname (@databases[ 0 .. $DATABASES - 2 ])
+{
+	wait_for_process($node, 'scheduler', $dbname);
+	query($node, q{SELECT count(qml_enqueue('work')) FROM generate_series(1, 20000)}, $dbname);
+}
+wait_for('all places to be taken',
+	sub { my %workers = processes('worker'); sum(0, values %workers) >= $PLACES });
+{
+	my $seconds = all_get_on(5, @databases[ 0 .. $DATABASES - 2 ]);
+	cmp_ok($seconds, '<=', 20, sprintf '%d databases share %d places: all get on (%.1f s)', $DATABASES - 1, $PLACES + 1, $seconds);
+
+	create($databases[-1]);
+	query($node, q{SELECT count(qml_enqueue('work')) FROM generate_series(1, 20000)}, $databases[-1]);
+	$seconds = seconds_until('the scheduler of the last', sub { defined process($node, 'scheduler', $databases[-1]) });
+	cmp_ok($seconds, '<=', 10, sprintf 'a scheduler gets its place, though workers have all of them (%.1f s)', $seconds);
+	$seconds = all_get_on(5, @databases);
+	cmp_ok($seconds, '<=', 20, sprintf '%d databases share %d places: all get on (%.1f s)', $DATABASES, $PLACES, $seconds);
+}
+
+# A scheduler that ends gets its place back.
+{
+	my $pid = process($node, 'scheduler', 'db5');
+	query($node, "SELECT pg_terminate_backend($pid)");
+	my $seconds = seconds_until('the scheduler', sub { (process($node, 'scheduler', 'db5') // $pid) != $pid });
+	cmp_ok($seconds, '<=', 10, sprintf 'a scheduler that ends comes again (%.1f s)', $seconds);
+}
+
+# Shares over a while.
+{
+	my %before = map { $_ => done($_) } @databases;
+	my (%schedulers, @seen, $wrong);
+
+	foreach my $round (1 .. 24)
+	{
+		my %workers = processes('worker');
+		push @seen, sum(0, values %workers);
+		sleep 0.5;
+	}
+	my @shares = map { done($_) - $before{$_} } @databases;
+	note(join ' ', 'jobs of the databases:', @shares);
+	cmp_ok(min(@shares), '>', 0, 'every database gets on');
+	cmp_ok(max(@shares), '<=', 4 * max(min(@shares), 1), 'none gets more than four times as much as another');
+	is(max(@seen), $PLACES, 'all places are used, and no more');
+	cmp_ok(sum(@seen) / @seen, '>=', $PLACES * 0.7, sprintf 'places are seldom empty (%.1f of %d)', sum(@seen) / @seen, $PLACES);
+}
+
+# ---- what can be seen
+
+{
+	my $difference;
+	# They come and go: until both were looked at in between.
+	wait_for(
+		'the views to agree',
+		sub {
+			$difference = query($node, <<'SQL', 'db1');
+SELECT (SELECT count(*) FROM qml.server WHERE kind = 'background' AND alive) || ' '
+	|| (SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('qml scheduler', 'qml worker') AND datname = 'db1')
+SQL
+			my ($a, $b) = split / /, $difference;
+			return $a == $b && $a >= 2;
+		});
+	pass("qml.server shows scheduler and workers, as pg_stat_activity does ($difference)");
+	is(query($node, <<'SQL'), 't', 'pg_stat_activity says what each does');
+SELECT bool_and(state IN ('active', 'idle') AND usename IS NOT NULL AND application_name = backend_type
+	AND (state = 'idle' OR query <> '')) FROM pg_stat_activity WHERE backend_type = 'qml worker'
+SQL
+}
+
+# ---- a log line, now and then
+
+{
+	my $lines = log_count($node, 'no free background worker slot');
+	cmp_ok($lines, '>=', 1, 'missing places are told of');
+	cmp_ok($lines, '<=', 1 + (time - $began) / 60, 'at most once a minute');
+}
+
+# ---- no place is lost
+
+empty($_) foreach @databases;
+{
+	my $seconds = seconds_until('the workers to end', sub { my %workers = processes('worker'); !%workers });
+	cmp_ok($seconds, '<=', 15, sprintf 'without work all workers end (%.1f s)', $seconds);
+	my %schedulers = processes('scheduler');
+	is(join(' ', sort keys %schedulers), join(' ', sort @databases), 'the schedulers stay');
+	foreach my $dbname (@databases[ 0 .. 3 ])
+	{
+		my $before = done($dbname);
+		query($node, q{SELECT qml_enqueue('work')}, $dbname);
+		my $late = seconds_until("a job of $dbname", sub { done($dbname) > $before });
+		cmp_ok($late, '<=', 2, sprintf 'new work starts at once (%.2f s)', $late);
+	}
+	wait_for('the workers to end', sub { my %workers = processes('worker'); !%workers });
+}
+
+# ---- a database that is broken takes no places from others
+
+query($node, <<'SQL', 'db1');
+SELECT count(qml_enqueue('work')) FROM generate_series(1, 100);
+SQL
+{
+	my $offset = -s $node->logfile;
+	# A worker starts, and fails; so does the scheduler's step.
+	query($node, 'ALTER TABLE qml.history ADD COLUMN broken int', 'db1');
+	my $started = time;
+	query($node, q{SELECT count(qml_enqueue('work')) FROM generate_series(1, 20000)}, $_) foreach @databases[ 1 .. 5 ];
+	my $seconds = all_get_on(20, @databases[ 1 .. 5 ]);
+	cmp_ok($seconds, '<=', 10, sprintf 'a database is broken: others get on (%.1f s)', $seconds);
+	my @there;
+	foreach my $round (1 .. 40)
+	{
+		my %workers = processes('worker');
+		push @there, $workers{db1} // 0;
+		sleep 0.25;
+	}
+	cmp_ok(sum(@there) / @there, '<=', 0.5, sprintf 'its workers are seldom there (%.2f at a time)', sum(@there) / @there);
+	my $log = slurp_file($node->logfile, $offset);
+	my $told = () = $log =~ /qml worker failed: table "qml.history" has/g;
+	my $starts = () = $log =~ /qml worker started in database "db1"/g;
+	# Each process says it once, and they come ever more seldom.
+	cmp_ok($told, '<=', $starts + 3, "that is told of once by each of them ($told times)");
+	cmp_ok($starts, '<=', 3 * (2 + log(1 + time - $started) / log(2)), "which are started ever more seldom ($starts times)");
+	query($node, 'ALTER TABLE qml.history DROP COLUMN broken', 'db1');
+	empty($_) foreach @databases[ 1 .. 5 ];
+}
+
+end_sessions($node);
+done_testing();
