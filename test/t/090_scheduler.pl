@@ -251,10 +251,7 @@ $lag = best_of(
 		ask($node, "BEGIN; SELECT qml_enqueue('never'); PREPARE TRANSACTION 'q'");
 		end_sessions($node);
 		$node->restart;
-		$scheduler = wait_for_process($node, 'scheduler', 'postgres', $scheduler);
-		wait_for('the scheduler to sleep', sub { ask($node, <<"SQL") eq 't' });
-SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = $scheduler
-SQL
+		$scheduler = sleeping_scheduler($node, $scheduler);
 		ask($node, "ROLLBACK PREPARED 'q'");
 		return lag_of_due("COMMIT PREPARED 'p'");
 	});

@@ -8,6 +8,7 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use PostgreSQL::Test::Utils;
+use QmlBackground;
 use QmlClock;
 use QmlTest;
 use Test::More;
@@ -45,32 +46,13 @@ sub tens
 	return map { clock_text($from + 600 * $_) } 0 .. ($to - $from) / 600;
 }
 
-# The scheduler's process, when it sleeps for the first time at the earliest.
-sub scheduler
-{
-	my ($node, $other) = @_;
-	my $pid;
-
-	$other //= 0;
-	wait_for(
-		'a scheduler',
-		sub {
-			$pid = query($node, <<"SQL");
-SELECT pid FROM pg_stat_activity
-WHERE backend_type = 'qml scheduler' AND wait_event_type = 'Extension' AND pid <> $other
-SQL
-			return $pid ne '';
-		});
-	return $pid;
-}
-
 sub restart_scheduler
 {
 	my ($node) = @_;
-	my $pid = scheduler($node);
+	my $pid = sleeping_scheduler($node);
 
 	query($node, "SELECT pg_terminate_backend($pid)");
-	scheduler($node, $pid);
+	sleeping_scheduler($node, $pid);
 	return;
 }
 
@@ -79,7 +61,7 @@ sub restart_scheduler
 #
 
 my $node = new_clock_node('dst', clock_epoch('2026-03-28 23:55'), variant => 'ubsan', conf => $CONF);
-scheduler($node);
+sleeping_scheduler($node);
 
 # Lets each quarter and each tenth minute from one time to the other pass; what is
 # in between is jumped over.  *_tens fires at each of the latter.

@@ -18,7 +18,7 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   background_node best_of give_extension log_count machine_lag nothing_is_lost
   percentile process promise promise_ticks seconds_until set_config
-  wait_for_process wait_without wakeups wrong_ticks
+  sleeping_scheduler wait_for_process wait_without wakeups wrong_ticks
 );
 
 my %promised; # jobs, by name of the server
@@ -68,6 +68,26 @@ sub wait_for_process
 		sub {
 			$pid = process($node, $kind, $dbname);
 			return defined $pid && $pid != ($not // 0);
+		});
+	return $pid;
+}
+
+# The pid of the only scheduler, not $other, when it sleeps for the first time at the
+# earliest.
+sub sleeping_scheduler
+{
+	my ($node, $other) = @_;
+	my $pid;
+
+	$other //= 0;
+	wait_for(
+		'a scheduler',
+		sub {
+			$pid = query($node, <<"SQL");
+SELECT pid FROM pg_stat_activity
+WHERE backend_type = 'qml scheduler' AND wait_event_type = 'Extension' AND pid <> $other
+SQL
+			return $pid ne '';
 		});
 	return $pid;
 }
