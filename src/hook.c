@@ -10,24 +10,24 @@
  * Where nobody asked for the transition - jobs that are promoted, taken back,
  * fired, claimed by a worker in the background - it must not stand in the way: each
  * call is a subtransaction there, a hook that fails MAX_ERRORS times in a row is
- * switched off, and in background processes it has TIME_LIMIT.
+ * switched off, and in background processes its time is limited (limit.c).
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "utils/builtins.h"
-#include "utils/timeout.h"
 
 #include "callback.h"
 #include "careful.h"
 #include "catalog.h"
 #include "hook.h"
+#include "limit.h"
+#include "shmem.h"
 #include "spi.h"
 
 #define MAX_ERRORS 5
-#define TIME_LIMIT 2000 /* milliseconds */
 
 /* Hooks whose work calls hooks, one within the other. */
 #define MAX_DEPTH 16
@@ -54,27 +54,6 @@ typedef struct Hook
 
 static int depth = 0;
 
-/* In a background process. */
-static bool limited = false;
-static TimeoutId limit_timer;
-static volatile sig_atomic_t too_late = false;
-
-static void
-on_limit(void)
-{
-	too_late = true;
-	InterruptPending = true;
-	QueryCancelPending = true;
-}
-
-/* For a background process, which has no statement_timeout: no hook holds it up. */
-void
-qml_hook_limit_time(void)
-{
-	limit_timer = RegisterTimeout(USER_TIMEOUT, on_limit);
-	limited = true;
-}
-
 /* Notes go into the current memory context. */
 void
 qml_hook_start(QmlHookCalls *calls, bool carefully)
@@ -90,8 +69,9 @@ wants(const QmlCallback *hook, QmlState state)
 	return !hook->broken && (hook->states & (1 << state)) != 0;
 }
 
-static bool
-anybody_wants(QmlState state)
+/* Whether a hook is called when jobs come into the state. */
+bool
+qml_hook_wanted(QmlState state)
 {
 	ListCell *lc;
 
@@ -112,7 +92,7 @@ qml_hook_note(QmlHookCalls *calls, const QmlJob *job, bool is_new)
 
 	if (!is_new && job->state == job->was)
 		return;
-	if (!anybody_wants(job->state))
+	if (!qml_hook_wanted(job->state))
 		return;
 	oldcontext = MemoryContextSwitchTo(calls->context);
 	transition = palloc(sizeof(Transition));
@@ -143,41 +123,18 @@ call(Hook *hook, const Transition *transition)
 	(void) qml_callback_call(&hook->callable, args, &isnull);
 }
 
-static void
-raise_late(const QmlCallback *callback)
+typedef struct Call
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("hook \"%s\" took longer than %d ms", callback->name, TIME_LIMIT),
-			 errdetail("In a background process no hook may take longer.")));
-}
+	Hook *hook;
+	const Transition *transition;
+} Call;
 
-/* The same, with its limit. */
 static void
-call_limited(Hook *hook, const Transition *transition)
+call_limited(void *arg)
 {
-	too_late = false;
-	enable_timeout_after(limit_timer, TIME_LIMIT);
-	PG_TRY();
-	{
-		call(hook, transition);
-		disable_timeout(limit_timer, false);
-	}
-	PG_CATCH();
-	{
-		disable_timeout(limit_timer, false);
-		if (!too_late || geterrcode() != ERRCODE_QUERY_CANCELED)
-			PG_RE_THROW();
-		FlushErrorState();
-		raise_late(hook->callback);
-	}
-	PG_END_TRY();
-	/* What was meant for the hook must not hit what comes next. */
-	if (too_late)
-	{
-		QueryCancelPending = false;
-		raise_late(hook->callback);
-	}
+	Call *this = arg;
+
+	call(this->hook, this->transition);
 }
 
 /* Hooks whose work makes transitions are called for those, too, but not for ever. */
@@ -195,8 +152,9 @@ call_deeper(Hook *hook, const Transition *transition)
 	PG_TRY();
 	{
 		/* One limit is for all that happens below. */
-		if (limited && depth == 1)
-			call_limited(hook, transition);
+		if (qml_limit_is_on() && depth == 1)
+			qml_limit_run(hook->callback, call_limited,
+						  &(Call){.hook = hook, .transition = transition});
 		else
 			call(hook, transition);
 	}
@@ -207,16 +165,10 @@ call_deeper(Hook *hook, const Transition *transition)
 	PG_END_TRY();
 }
 
-typedef struct CarefulCall
-{
-	Hook *hook;
-	const Transition *transition;
-} CarefulCall;
-
 static void
 call_in_subtransaction(void *arg)
 {
-	CarefulCall *this = arg;
+	Call *this = arg;
 
 	call_deeper(this->hook, this->transition);
 }
@@ -225,14 +177,16 @@ call_in_subtransaction(void *arg)
 static bool
 is_callers(int sqlerrcode)
 {
-	return !limited && (sqlerrcode == ERRCODE_QUERY_CANCELED ||
-						ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK);
+	if (qml_limit_is_on())
+		return !qml_limit_is_own(sqlerrcode);
+	return sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		   ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK;
 }
 
 static void
 call_carefully(Hook *hook, const Transition *transition)
 {
-	CarefulCall this = {.hook = hook, .transition = transition};
+	Call this = {.hook = hook, .transition = transition};
 
 	if (hook->errors >= MAX_ERRORS)
 		return;
@@ -314,6 +268,26 @@ tell_hook(Hook *hook, const QmlHookCalls *calls, const Transition *transition)
 		call_deeper(hook, transition);
 }
 
+static void
+tell_hooks(Hook *hooks, int count, const QmlHookCalls *calls, const Transition *transition)
+{
+	/* Of those that are called within others the time is counted by the outermost. */
+	bool counted = qml_limit_is_on() && depth == 0;
+	instr_time start;
+	instr_time now;
+
+	if (counted && calls->carefully)
+		qml_limit_check();
+	INSTR_TIME_SET_CURRENT(start);
+	for (int i = 0; i < count; i++)
+		tell_hook(&hooks[i], calls, transition);
+	if (!counted)
+		return;
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	qml_limit_note_transition(INSTR_TIME_GET_MILLISEC(now));
+}
+
 /*
  * Tells the hooks of the transitions that were noted.  Whatever the caller has open
  * on qml's tables must be closed: hooks may change jobs, too.
@@ -341,13 +315,38 @@ qml_hook_run(QmlHookCalls *calls)
 		hooks[i].errors = hooks[i].callback->errors;
 	}
 	foreach(lc, transitions)
-	{
-		for (int i = 0; i < count; i++)
-			tell_hook(&hooks[i], calls, lfirst(lc));
-	}
+		tell_hooks(hooks, count, calls, lfirst(lc));
 	for (int i = 0; i < count; i++)
 	{
 		if (calls->carefully && (hooks[i].failed || hooks[i].errors != hooks[i].callback->errors))
 			write_errors(&hooks[i]);
 	}
+}
+
+/* Switches off those that could not be stopped, and took a process with them. */
+void
+qml_hook_switch_off_stuck(void)
+{
+	uint32 stuck[QML_MAX_STUCK];
+	int count = qml_limit_get_stuck(stuck);
+	ListCell *lc;
+
+	if (count == 0)
+		return;
+	foreach(lc, qml_callback_all(QML_HOOK))
+	{
+		Hook hook = {.callback = lfirst(lc),
+					 .failed = true,
+					 .errors = MAX_ERRORS,
+					 .failure = {.sqlerrcode = ERRCODE_QUERY_CANCELED,
+								 .message = "it went on although it was canceled"}};
+
+		for (int i = 0; i < count; i++)
+		{
+			if (qml_limit_hash(hook.callback) == stuck[i])
+				write_errors(&hook);
+		}
+	}
+	for (int i = 0; i < count; i++)
+		qml_limit_forget_stuck(stuck[i]);
 }

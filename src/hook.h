@@ -15,9 +15,10 @@ typedef struct QmlHookCalls
 	bool carefully;		   /* the error of a hook is not the caller's */
 } QmlHookCalls;
 
-extern void qml_hook_limit_time(void);
 extern void qml_hook_start(QmlHookCalls *calls, bool carefully);
 extern void qml_hook_note(QmlHookCalls *calls, const QmlJob *job, bool is_new);
 extern void qml_hook_run(QmlHookCalls *calls);
+extern bool qml_hook_wanted(QmlState state);
+extern void qml_hook_switch_off_stuck(void);
 
 #endif

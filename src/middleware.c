@@ -10,7 +10,8 @@
  * A middleware runs as the role that registered it (callback.c), and the handler
  * inside of it as its own role again, unrestricted, with the search_path that it
  * would have without: what may be a weapon against the other one is not handed on.
- * Other settings are: so a middleware can tell a handler something.
+ * Its open cursors are out of the handler's reach.
+ * Other settings are handed on: so a middleware can tell a handler something.
  */
 #include "postgres.h"
 
@@ -20,6 +21,7 @@
 
 #include "callback.h"
 #include "middleware.h"
+#include "portal.h"
 
 /* The middlewares around the job that runs. */
 typedef struct Chain
@@ -50,15 +52,24 @@ static Datum
 call_handler(void)
 {
 	int guc_level = NewGUCNestLevel();
+	List *cursors = qml_portal_hide();
 	Oid user;
 	int security;
-	Datum result;
+	volatile Datum result;
 
 	GetUserIdAndSecContext(&user, &security);
 	SetUserIdAndSecContext(chain->user, chain->security);
 	(void) set_config_option("search_path", chain->search_path, PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
-	result = chain->handler(chain->arg);
+	PG_TRY();
+	{
+		result = chain->handler(chain->arg);
+	}
+	PG_FINALLY();
+	{
+		qml_portal_show(cursors);
+	}
+	PG_END_TRY();
 	AtEOXact_GUC(false, guc_level);
 	SetUserIdAndSecContext(user, security);
 	return result;

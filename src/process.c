@@ -67,7 +67,9 @@ static const QmlSetting pinned[] = {
 	{"enable_indexscan", "on"},
 };
 
+/* Of the transaction with a time limit. */
 static int64 transaction_began; /* milliseconds */
+static bool is_limited = false;
 
 /* Of the last error: FreeErrorData() leaves parts of what CopyErrorData() makes. */
 static MemoryContext error_context;
@@ -107,6 +109,7 @@ qml_process_begin(const char *activity)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	enable_timeout_after(STATEMENT_TIMEOUT, STEP_TIMEOUT_MS);
+	is_limited = true;
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
@@ -115,6 +118,7 @@ qml_process_commit(void)
 {
 	PopActiveSnapshot();
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	is_limited = false;
 	CommitTransactionCommand();
 	/* Autovacuum learns of the changes only by this. */
 	(void) pgstat_report_stat(true);
@@ -139,11 +143,19 @@ qml_process_undo(void)
 	FlushErrorState();
 	LWLockReleaseAll();
 	AbortOutOfAnyTransaction();
+	is_limited = false;
 	MemoryContextSwitchTo(TopMemoryContext);
 	(void) pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	RESUME_INTERRUPTS();
 	return error;
+}
+
+/* Whether the transaction has used up its time. */
+bool
+qml_process_is_late(void)
+{
+	return is_limited && qml_process_monotonic() - transaction_began >= STEP_TIMEOUT_MS;
 }
 
 /* Tells of an error. */

@@ -22,6 +22,7 @@ extern void qml_process_pin_settings(void);
 extern void qml_process_begin(const char *activity);
 extern void qml_process_commit(void);
 extern ErrorData *qml_process_undo(void);
+extern bool qml_process_is_late(void);
 extern void qml_process_tell(const char *what, QmlLogKind kind, ErrorData *error);
 extern void qml_process_handle_signals(void);
 extern void qml_process_sleep(int64 milliseconds, uint32 wait_event);

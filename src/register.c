@@ -199,8 +199,6 @@ check_callback(QmlCallbackKind kind, const char *name)
 	callback = qml_callback_find(kind, name);
 	if (!qml_callback_usable(callback, &problem))
 		raise_problem(&problem);
-	require_superuser_owner(qml_function_find(&callback->function), callback->function.owner,
-							callback->role);
 }
 
 #define CALLBACK_TYPES	 TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, REGROLEOID, REGROLEOID

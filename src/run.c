@@ -64,6 +64,8 @@
 #include "fault.h"
 #include "guc.h"
 #include "handler.h"
+#include "hook.h"
+#include "limit.h"
 #include "middleware.h"
 #include "process.h"
 #include "queue.h"
@@ -248,6 +250,23 @@ enter_job(const QmlJob *job)
 	SpinLockRelease(&slot->mutex);
 }
 
+/*
+ * Waits until the signal has arrived that was on its way, as is everybody who sends
+ * one while holding the lock: it must not hit the next job.
+ */
+static void
+await_signal(void)
+{
+	sigset_t none;
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	LWLockRelease(qml_shmem->lock);
+	/* It delivers what is pending before it returns. */
+	sigemptyset(&none);
+	(void) sigprocmask(SIG_BLOCK, &none, NULL);
+	QueryCancelPending = false;
+}
+
 /* Whether somebody deleted this job, and cancelled it therefore. */
 static bool
 leave_job(void)
@@ -259,6 +278,8 @@ leave_job(void)
 	slot->has_job = false;
 	slot->has_cancel = false;
 	SpinLockRelease(&slot->mutex);
+	if (canceled)
+		await_signal();
 	return canceled;
 }
 
@@ -477,7 +498,7 @@ claim_into(Batch *into)
 	QmlClaim claim = {
 		.worker = CStringGetTextDatum(psprintf("qml worker %d", MyProcPid)),
 		.server = CStringGetTextDatum(qml_session_id()),
-		.batch = batch_size,
+		.batch = qml_limit_batch(batch_size),
 		.lease = QML_NO_LEASE,
 		.choose = choose,
 		.take = take,
@@ -874,8 +895,11 @@ claim_ahead(bool is_last)
 {
 	Batch *next = batch == &batches[0] ? &batches[1] : &batches[0];
 
-	/* What is not to be run at once is left to others. */
-	if (!is_last || batch_size == 1 || spent > MAX_DELAY)
+	/*
+	 * What is not to be run at once is left to others.  Hooks for claimed jobs may
+	 * take long, and take their error out on the jobs before.
+	 */
+	if (!is_last || batch_size == 1 || spent > MAX_DELAY || qml_hook_wanted(QML_PROCESSING))
 		return NULL;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	claim_into(next);
@@ -923,11 +947,13 @@ static int
 run_group_jobs(void)
 {
 	int i = batch->done;
+	/* Hooks are told when all have run. */
+	int end = Min(batch->count, i + qml_limit_room(MAX_DELAY));
 
 	delay_is_over = false;
 	/* The first one waits for nobody, but only alone is a job watched and timed. */
 	enable_timeout_after(delay_timer, MAX_DELAY);
-	for (; i < batch->count && !delay_is_over && !shutting_down; i++)
+	for (; i < end && !delay_is_over && !shutting_down; i++)
 	{
 		Attempt *attempt = &batch->attempts[i];
 		const QmlHandler *handler;
@@ -1132,14 +1158,17 @@ run_alone(void)
 void
 qml_run_release(void)
 {
-	if (batch->done == batch->count)
-		return;
-	for (int i = batch->done; i < batch->count; i++)
-		batch->attempts[i].outcome = RELEASED;
-	qml_process_begin("giving jobs back");
-	finish_attempts(batch->done, batch->count, true);
-	qml_process_commit();
-	batch->done = batch->count;
+	while (batch->done < batch->count)
+	{
+		int end = batch->done + qml_limit_batch(batch->count - batch->done);
+
+		for (int i = batch->done; i < end; i++)
+			batch->attempts[i].outcome = RELEASED;
+		qml_process_begin("giving jobs back");
+		finish_attempts(batch->done, end, true);
+		qml_process_commit();
+		batch->done = end;
+	}
 }
 
 /* More at a time while they are short; nobody else can run what is claimed here. */

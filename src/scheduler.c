@@ -41,6 +41,7 @@
 #include "guc.h"
 #include "guest.h"
 #include "hook.h"
+#include "limit.h"
 #include "maintain.h"
 #include "process.h"
 #include "server.h"
@@ -62,7 +63,7 @@ extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
 /* Share of the time that looking for lost jobs may take: one in so many parts. */
 #define RECLAIM_SHARE 50
 
-/* Rows of one transaction. */
+/* Rows of one transaction; fewer if hooks take long. */
 #define PROMOTE_BATCH 1000
 #define RECLAIM_BATCH 1000
 #define TICK_BATCH	  256
@@ -152,12 +153,20 @@ next_multiple(int64 last, int64 interval, int64 now)
 }
 
 static TimestampTz
+switch_off_hooks(Step *step)
+{
+	qml_hook_switch_off_stuck();
+	return QML_NO_TIME;
+}
+
+static TimestampTz
 promote(Step *step)
 {
+	int batch = qml_limit_batch(PROMOTE_BATCH);
 	TimestampTz next;
 
 	/* A full batch: there may be more, after the other steps had their turn. */
-	if (qml_sweep_promote(PROMOTE_BATCH, &next) < PROMOTE_BATCH)
+	if (qml_sweep_promote(batch, &next) < batch)
 		next = qml_sweep_next_due(next);
 	return next;
 }
@@ -166,9 +175,10 @@ static TimestampTz
 reclaim(Step *step)
 {
 	int64 begun = qml_process_monotonic();
+	int batch = qml_limit_batch(RECLAIM_BATCH);
 	TimestampTz next;
 
-	if (qml_sweep_reclaim(RECLAIM_BATCH, &next) == RECLAIM_BATCH)
+	if (qml_sweep_reclaim(batch, &next) == batch)
 		next = GetCurrentTimestamp();
 	/* It reads all jobs, so not too often. */
 	step->not_before = begun +
@@ -180,15 +190,22 @@ reclaim(Step *step)
 static TimestampTz
 take_back(Step *step)
 {
-	pg_uuid_t jobs[QML_MAX_LOST];
-	bool any;
-	int count = qml_staff_take_lost(slot, jobs, &any);
+	static pg_uuid_t jobs[QML_MAX_LOST];
+	static int count = 0;
+	bool any = false;
+	int batch;
 
-	if (count > 0)
-		(void) qml_sweep_reclaim_ids(jobs, count);
+	/* What is left from before: a part, or all of it after an error. */
+	if (count == 0)
+		count = qml_staff_take_lost(slot, jobs, &any);
 	if (any)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
-	return QML_NO_TIME;
+	batch = qml_limit_batch(count);
+	if (batch > 0)
+		(void) qml_sweep_reclaim_ids(jobs, batch);
+	count -= batch;
+	memmove(jobs, jobs + batch, sizeof(pg_uuid_t) * count);
+	return count > 0 ? GetCurrentTimestamp() : QML_NO_TIME;
 }
 
 /* What jobs that run say of how far they are. */
@@ -242,7 +259,7 @@ bury_servers(Step *step)
 {
 	TimestampTz next;
 
-	(void) qml_server_reclaim_dead(&next);
+	(void) qml_server_reclaim_dead(qml_limit_batch(INT_MAX), &next);
 	/* Some may be in other hands just now. */
 	step->not_before = qml_process_monotonic() + PROBE_INTERVAL;
 	return next;
@@ -253,7 +270,7 @@ fire(Step *step)
 {
 	QmlTicks ticks;
 
-	qml_tick_poll(TICK_BATCH, &ticks);
+	qml_tick_poll(qml_limit_batch(TICK_BATCH), &ticks);
 	return ticks.more ? ticks.as_of : qml_tick_next(ticks.as_of);
 }
 
@@ -318,6 +335,13 @@ cleanup_interval(void)
 }
 
 static Step steps[] = {
+	/* Before all that could call one again. */
+	{.activity = "switching off hooks",
+	 .name = "qml scheduler: switching off hooks",
+	 .enabled = &qml_enabled,
+	 .wake = QML_WAKE_HOOK,
+	 .interval = lease_interval,
+	 .run = switch_off_hooks},
 	{.activity = "promoting due jobs",
 	 .name = "qml scheduler: promotion",
 	 .enabled = &qml_scheduler_enabled,
@@ -430,8 +454,9 @@ run_step(Step *step)
 							  QML_LOG_PROCESS;
 
 		step->failures++;
-		/* It still has to be done. */
+		/* It still has to be done, and what was told may be forgotten. */
 		step->due = GetCurrentTimestamp();
+		step->looked = NEVER;
 		step->not_before = step->last +
 						   Min(INT64CONST(1000) << Min(step->failures - 1, 10), MAX_STEP_BACKOFF);
 		/* What was dropped under its hands is no error. */
@@ -581,7 +606,7 @@ qml_scheduler_main(Datum arg)
 {
 	qml_process_start();
 	slot = qml_guest_enter(DatumGetInt32(arg), "qml scheduler");
-	qml_hook_limit_time();
+	qml_limit_init();
 	qml_process_pin_settings();
 	if (slot->kind == QML_LOOK)
 		look_around();

@@ -137,18 +137,22 @@ qml_server_deregister(const char *id)
 		return false;
 	require_control(owner);
 	(void) qml_catalog_to_work();
-	(void) qml_sweep_reclaim_server(id);
+	(void) qml_sweep_reclaim_server(id, INT_MAX);
 	return run("DELETE FROM qml.registered_server s WHERE s.id = $1 AND $2 IS NOT NULL", id,
 			   SPI_OK_DELETE) > 0;
 }
 
+/* A locked one: when no more than max jobs are left; returns how many are taken back. */
 static int
-give_up(const char *id)
+give_up(const char *id, int max)
 {
-	(void) run("UPDATE qml.registered_server s SET dead_at = $2 "
-			   "WHERE s.id = $1 AND s.dead_at IS NULL",
-			   id, SPI_OK_UPDATE);
-	return qml_sweep_reclaim_server(id);
+	int jobs = qml_sweep_reclaim_server(id, max);
+
+	if (jobs < max)
+		(void) run("UPDATE qml.registered_server s SET dead_at = $2 "
+				   "WHERE s.id = $1 AND s.dead_at IS NULL",
+				   id, SPI_OK_UPDATE);
+	return jobs;
 }
 
 /* Gives a server up, and takes its jobs back; returns how many. */
@@ -162,7 +166,7 @@ qml_server_reclaim(const char *id)
 		require_control(owner);
 	else
 		qml_rights_require(QML_CAN_ADMIN, NULL);
-	return give_up(id);
+	return give_up(id, INT_MAX);
 }
 
 /* Ids of some servers that did not beat since a time, locked; nobody is waited for. */
@@ -211,12 +215,12 @@ oldest_heartbeat(void)
 }
 
 /*
- * Gives up the servers that did not beat for qml.dead_server_timeout; returns how
- * many jobs were taken back.  *next becomes the time when another one may be
+ * Gives up the servers that did not beat for qml.dead_server_timeout, as long as that
+ * takes back no more than max jobs; returns how many.  *next becomes the time when another one may be
  * dead, or QML_NO_TIME.
  */
 int
-qml_server_reclaim_dead(TimestampTz *next)
+qml_server_reclaim_dead(int max, TimestampTz *next)
 {
 	int64 timeout = qml_dead_server_timeout * USECS_PER_SEC;
 	List *ids = find_silent(GetCurrentTimestamp() - timeout);
@@ -225,7 +229,10 @@ qml_server_reclaim_dead(TimestampTz *next)
 
 	(void) qml_catalog_to_work();
 	foreach(lc, ids)
-		jobs += give_up(lfirst(lc));
+	{
+		if (jobs < max)
+			jobs += give_up(lfirst(lc), max - jobs);
+	}
 	if (ids != NIL && qml_careful_may_log(QML_LOG_SERVERS))
 		ereport(LOG,
 				(errmsg("server \"%s\" did not beat for %d seconds, its jobs are taken back",

@@ -12,7 +12,7 @@ extern char *qml_server_register(const char *name, int workers, Datum queues);
 extern bool qml_server_heartbeat(const char *id);
 extern bool qml_server_deregister(const char *id);
 extern int qml_server_reclaim(const char *id);
-extern int qml_server_reclaim_dead(TimestampTz *next);
+extern int qml_server_reclaim_dead(int max, TimestampTz *next);
 extern void qml_server_forget(void);
 extern char *qml_server_own_name(void);
 

@@ -56,6 +56,7 @@ typedef enum QmlWake
 	QML_WAKE_SESSION,	/* a session that held jobs is gone */
 	QML_WAKE_PROGRESS,	/* a job says how far it is */
 	QML_WAKE_ANNOUNCE,	/* ready jobs that listeners shall know of */
+	QML_WAKE_HOOK,		/* a hook took a process with it */
 	QML_WAKES
 } QmlWake;
 
@@ -182,6 +183,15 @@ typedef struct QmlRequest
 
 #define QML_MAX_REQUESTS 64
 
+/* A hook that took a process with it, by a hash of its name. */
+typedef struct QmlStuck
+{
+	Oid database;
+	uint32 hook;
+} QmlStuck;
+
+#define QML_MAX_STUCK 32
+
 /* Databases that somebody asks the launcher to look at. */
 #define QML_MAX_CALLS 64
 
@@ -201,6 +211,10 @@ typedef struct QmlShmem
 	/* Under the lock: by schedulers, and taken by the launcher. */
 	int nrequests;
 	QmlRequest requests[QML_MAX_REQUESTS];
+
+	/* Under the lock: by processes that end, and forgotten by those that come after. */
+	int nstuck;
+	QmlStuck stuck[QML_MAX_STUCK];
 
 	/*
 	 * Sessions that hold jobs, by the number of their PGPROC: a token, 0 for none;

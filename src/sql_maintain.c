@@ -54,7 +54,7 @@ qml_reclaim(PG_FUNCTION_ARGS)
 	TimestampTz next;
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
-	PG_RETURN_INT32(qml_sweep_reclaim(max, &next) + qml_server_reclaim_dead(&next));
+	PG_RETURN_INT32(qml_sweep_reclaim(max, &next) + qml_server_reclaim_dead(INT_MAX, &next));
 }
 
 Datum
@@ -79,7 +79,8 @@ qml_maintain(PG_FUNCTION_ARGS)
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	qml_json_push_int(&state, "promoted", qml_sweep_promote(MAINTAIN_MAX, &next));
 	qml_json_push_int(&state, "reclaimed",
-					  qml_sweep_reclaim(MAINTAIN_MAX, &next) + qml_server_reclaim_dead(&next));
+					  qml_sweep_reclaim(MAINTAIN_MAX, &next) +
+						  qml_server_reclaim_dead(INT_MAX, &next));
 	qml_tick_poll(MAINTAIN_MAX, &ticks);
 	qml_json_push_int(&state, "recurring", ticks.jobs);
 	qml_maintain_cleanup(&done);

@@ -19,6 +19,7 @@
 #include "guc.h"
 #include "handler.h"
 #include "job.h"
+#include "limit.h"
 #include "staff.h"
 #include "sweep.h"
 #include "table.h"
@@ -83,11 +84,12 @@ static void
 serve(Oid role)
 {
 	QmlProblem problem;
+	int batch = qml_limit_batch(INT_MAX);
 
 	if (qml_handler_role_usable(role, &problem))
 		qml_wakeup_helper(role);
-	else
-		(void) qml_sweep_reject(role, &problem);
+	else if (qml_sweep_reject(role, &problem, batch) == batch)
+		qml_wakeup_all_roles();
 }
 
 /* In a transaction: sees to the roles that have work; look: also to those not told of. */

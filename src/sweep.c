@@ -369,13 +369,13 @@ reject(Pass *pass, QmlJob *job)
 	qml_transition_set(job, QML_FAILED, pass->now);
 }
 
-/* Fails the ready jobs of a role that no worker can be; returns how many. */
+/* Fails up to max ready jobs of a role that no worker can be; returns how many. */
 int
-qml_sweep_reject(Oid role, const QmlProblem *problem)
+qml_sweep_reject(Oid role, const QmlProblem *problem, int max)
 {
 	Pass pass = {.wanted = is_for_role,
 				 .change = reject,
-				 .max = INT_MAX,
+				 .max = max,
 				 .role = role,
 				 .problem = problem};
 
@@ -403,14 +403,11 @@ lose_server(Pass *pass, QmlJob *job)
 	qml_transition_lose(job, "server is gone", "server_gone", pass->now);
 }
 
-/* Takes back all jobs that workers of a server hold; returns how many. */
+/* Takes back up to max jobs that workers of a server hold; returns how many. */
 int
-qml_sweep_reclaim_server(const char *server)
+qml_sweep_reclaim_server(const char *server, int max)
 {
-	Pass pass = {.wanted = belongs_to_server,
-				 .change = lose_server,
-				 .max = INT_MAX,
-				 .server = server};
+	Pass pass = {.wanted = belongs_to_server, .change = lose_server, .max = max, .server = server};
 
 	(void) run_pass(&pass, pass_over_all);
 	QML_FAULT_AT_COMMIT("reclaim.before_commit");

@@ -187,12 +187,16 @@ tell_listeners(QmlSlot *scheduler)
 	qml_wakeup_at(QML_WAKE_ANNOUNCE, GetCurrentTimestamp());
 }
 
-/* Whoever runs a job that was deleted shall stop. */
+/*
+ * Whoever runs a job that was deleted shall stop.  The lock tells him when no signal
+ * is on its way any more (run.c).
+ */
 static void
 cancel_deleted(void)
 {
 	ListCell *lc;
 
+	LWLockAcquire(qml_shmem->lock, LW_SHARED);
 	foreach(lc, deleted_jobs)
 	{
 		for (int i = 0; i < qml_shmem->nslots; i++)
@@ -214,6 +218,7 @@ cancel_deleted(void)
 				(void) kill(slot->pid, SIGINT);
 		}
 	}
+	LWLockRelease(qml_shmem->lock);
 }
 
 /* Whether this transaction brings what somebody waits for. */

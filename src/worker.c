@@ -31,6 +31,7 @@
 #include "guc.h"
 #include "guest.h"
 #include "hook.h"
+#include "limit.h"
 #include "process.h"
 #include "run.h"
 #include "wakeup.h"
@@ -113,6 +114,7 @@ look_at_extension(void)
 {
 	qml_process_begin("looking for the extension");
 	qml_guest_check_extension();
+	qml_hook_switch_off_stuck();
 	qml_process_commit();
 }
 
@@ -180,7 +182,7 @@ qml_worker_main(Datum arg)
 	qml_process_start();
 	handle_terminate();
 	slot = qml_guest_enter(DatumGetInt32(arg), "qml worker");
-	qml_hook_limit_time();
+	qml_limit_init();
 	qml_process_pin(pinned, lengthof(pinned));
 	qml_run_init(slot);
 	qml_guest_appear();

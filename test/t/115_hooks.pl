@@ -301,6 +301,39 @@ SQL
 is(ask($node, q{SELECT count(*) FROM qml.job WHERE method = 'slow'}), 0, 'what it did is undone');
 is(process($node, 'scheduler', 'postgres'), $scheduler, 'all this was one and the same scheduler');
 
+# One that no cancel stops takes its process with it, once.
+my $forever = q{IF public.process() LIKE 'qml %' THEN
+	LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END IF;};
+
+sub stuck_is
+{
+	my ($name, $states, $go) = @_;
+	$offset = -s $node->logfile;
+	hook('stuck', $states, $forever);
+	$go->($name);
+	is(ask($node, 'SELECT errors, broken, last_error FROM qml.hook_info'), '5|t|it went on although it was canceled', "$name: it is switched off");
+	is(log_count($node, 'hook "stuck" goes on although it was canceled 5 times: its process ends', $offset), 1, "$name: its process ends, once");
+	is(log_count($node, 'hook "stuck" failed 5 times in a row and is switched off', $offset), 1, "$name: with a WARNING");
+	remove_hook('stuck');
+	return;
+}
+stuck_is('a hook that cannot be stopped', '{enqueued}', \&promotion);
+isnt(process($node, 'scheduler', 'postgres'), $scheduler, 'by the next scheduler');
+stuck_is('one in a worker', '{processing}', jobs('note', 'succeeded|1'));
+
+# Slow ones that stay within their limit: twelve at once are too many.
+$offset = -s $node->logfile;
+hook('slow', '{enqueued}', q{IF public.process() LIKE 'qml %' THEN PERFORM pg_sleep(1.9); END IF;});
+query($node, <<'SQL');
+SELECT count(*) FROM qml_enqueue_many('outside', array_fill('{}'::jsonb, ARRAY[12]), queue => 'outside', run_at => clock_timestamp() + interval '0.2 s')
+SQL
+wait_for('the slow hook to see all of twelve', sub { ask($node, q{SELECT count(*) FROM qml.live WHERE method = 'outside' AND state = 'enqueued'}) == 12 });
+is(log_count($node, 'hooks took 2[0-9]{4} ms for 11 transitions of a transaction', $offset), 1, 'slow hooks: all of them in one transaction is too much');
+is(ask($node, q{SELECT count(DISTINCT xmin::text) FROM qml.live WHERE method = 'outside'}), 12, 'they are told in smaller parts');
+is(ask($node, 'SELECT errors, broken FROM qml.hook_info'), '0|f', 'and not taken for broken');
+remove_hook('slow');
+query($node, 'DELETE FROM qml.live');
+
 hook('slow', '{succeeded}', 'PERFORM pg_sleep(60);');
 {
 	my $start = time;

@@ -96,6 +96,41 @@ middleware('skip', q{r := public.qml_next(); RETURN public.qml_next();});
 is(course('{}'), 'succeeded|1; work work; {"work": 1}', 'the rest may be run twice');
 remove_middleware('skip');
 
+# ---- cursors
+
+query($node, 'CREATE TABLE secret AS SELECT generate_series(1, 5) AS n');
+handler($node, 'prys', <<'SQL');
+CREATE FUNCTION prys(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE c refcursor := payload ->> 'cursor'; n int; tries text := '';
+BEGIN
+	BEGIN FETCH c INTO n; RETURN 'read ' || n; EXCEPTION WHEN OTHERS THEN tries := SQLSTATE; END;
+	BEGIN CLOSE c; RETURN 'closed'; EXCEPTION WHEN OTHERS THEN tries := tries || ' ' || SQLSTATE; END;
+	CLOSE ALL;
+	RETURN tries || (SELECT count(*) FROM pg_cursors);
+END $$
+SQL
+my %opens = (
+	declared => q{
+		EXECUTE 'DECLARE declared CURSOR FOR SELECT n FROM public.secret ORDER BY n'; EXECUTE 'FETCH declared';
+		r := public.qml_next(); EXECUTE 'FETCH declared' INTO n;},
+	opened => q{
+		OPEN c FOR SELECT s.n FROM public.secret s ORDER BY s.n; FETCH c INTO n; r := public.qml_next(); FETCH c INTO n;},
+	'<unnamed portal 1>' => q{
+		FOR n IN SELECT s.n FROM public.secret s ORDER BY s.n LOOP
+			IF n = 1 THEN r := public.qml_next(); END IF; EXIT WHEN n = 2; END LOOP;});
+foreach my $cursor (sort keys %opens)
+{
+	middleware('opens', "DECLARE c refcursor := 'opened'; n int; BEGIN $opens{$cursor} RETURN jsonb_build_object('handler', r, 'next', n); END;");
+	foreach my $again (0, 1)
+	{
+		my $id = enqueue($node, 'prys', qq({"cursor": "$cursor"}), 'max_retries => 0');
+		is(outcome_of($node, $id), 'succeeded|1', "a cursor of a middleware, $cursor: the job");
+		is(ask($node, "SELECT result FROM qml_job('$id')"), '{"next": 2, "handler": "55000 240000"}',
+			'the handler has no hold of it, the middleware has it still');
+	}
+}
+remove_middleware('opens');
+
 # ---- errors
 
 middleware('again', <<'SQL');

@@ -1,0 +1,83 @@
+/*
+ * portal.c
+ *		Cursors that are out of reach for a while.
+ *
+ * A cursor reads with the rights of the role that opened it, whoever fetches, and is
+ * found by its name alone.  One that counts as active can neither be fetched from
+ * nor be closed, not even by CLOSE ALL.
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/portal.h"
+
+#include "portal.h"
+#include "spi.h"
+
+/* Names of all cursors that can be seen, in the current memory context. */
+static List *
+find_names(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List *names = NIL;
+	uint64 rows;
+	QmlSpi spi;
+
+	qml_spi_begin(&spi, GetUserId());
+	rows = qml_spi_execute("SELECT c.name FROM pg_catalog.pg_cursors c", 0, NULL, NULL, NULL,
+						   SPI_OK_SELECT);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		char *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		MemoryContext spi_context = MemoryContextSwitchTo(context);
+
+		names = lappend(names, pstrdup(name));
+		MemoryContextSwitchTo(spi_context);
+	}
+	qml_spi_end(&spi);
+	return names;
+}
+
+/*
+ * Hides all cursors that could be fetched from; qml_portal_show() must follow before
+ * the subtransaction ends.
+ */
+List *
+qml_portal_hide(void)
+{
+	List *hidden = NIL;
+	ListCell *lc;
+
+	/* There are seldom any. */
+	if (ThereAreNoReadyPortals())
+		return NIL;
+	foreach(lc, find_names())
+	{
+		Portal portal = GetPortalByName(lfirst(lc));
+
+		if (!PortalIsValid(portal) || portal->status != PORTAL_READY)
+			continue;
+		portal->status = PORTAL_ACTIVE;
+		portal->visible = false;
+		hidden = lappend(hidden, portal);
+	}
+	return hidden;
+}
+
+/* They cannot have been closed meanwhile. */
+void
+qml_portal_show(List *hidden)
+{
+	ListCell *lc;
+
+	foreach(lc, hidden)
+	{
+		Portal portal = lfirst(lc);
+
+		portal->status = PORTAL_READY;
+		portal->visible = true;
+	}
+}
