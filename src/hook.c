@@ -47,7 +47,8 @@ typedef struct Hook
 	const QmlCallback *callback;
 	bool prepared;
 	QmlCallable callable;
-	int errors; /* in a row */
+	int errors;		/* in a row */
+	bool succeeded; /* so that those from before do not count */
 	bool failed;
 	QmlFailure failure; /* the last one */
 } Hook;
@@ -193,6 +194,7 @@ call_carefully(Hook *hook, const Transition *transition)
 	if (qml_careful_try(call_in_subtransaction, &this, is_callers, &hook->failure))
 	{
 		hook->errors = 0;
+		hook->succeeded = true;
 		return;
 	}
 	/* What was made ready in the subtransaction is gone with it. */
@@ -204,9 +206,9 @@ call_carefully(Hook *hook, const Transition *transition)
 /* ----- hooks that fail ----- */
 
 static void
-tell(const Hook *hook)
+tell(const Hook *hook, bool broken)
 {
-	if (hook->errors >= MAX_ERRORS)
+	if (broken)
 		ereport(WARNING,
 				(errcode(hook->failure.sqlerrcode),
 				 errmsg("hook \"%s\" failed %d times in a row and is switched off",
@@ -229,30 +231,39 @@ tell(const Hook *hook)
 static void
 write_errors(const Hook *hook)
 {
-	Oid types[] = {TEXTOID, INT4OID, TEXTOID, BOOLOID};
+	Oid types[] = {TEXTOID, INT4OID, TEXTOID, BOOLOID, INT4OID};
 	Datum values[lengthof(types)];
 	bool nulls[lengthof(types)] = {false};
 	QmlSpi spi;
 	bool written;
+	bool broken = false;
+	bool isnull;
 
 	values[0] = CStringGetTextDatum(hook->callback->name);
-	values[1] = Int32GetDatum(hook->errors);
+	values[1] = Int32GetDatum(hook->succeeded ? hook->errors :
+												hook->errors - hook->callback->errors);
 	nulls[2] = !hook->failed;
 	if (hook->failed)
 		values[2] = CStringGetTextDatum(hook->failure.message);
-	values[3] = BoolGetDatum(hook->errors >= MAX_ERRORS);
+	values[3] = BoolGetDatum(hook->succeeded);
+	values[4] = Int32GetDatum(MAX_ERRORS);
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	written =
-		qml_spi_execute("UPDATE qml.hook AS h SET errors = $2, broken = $4, "
-						"last_error = coalesce($3, h.last_error), "
-						"last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
-						"ELSE pg_catalog.clock_timestamp() END "
-						"WHERE NOT h.broken AND h.name = "
-						"(SELECT s.name FROM qml.hook s WHERE s.name = $1 FOR UPDATE SKIP LOCKED)",
-						lengthof(types), types, values, nulls, SPI_OK_UPDATE) > 0;
+	written = qml_spi_execute(
+				  "UPDATE qml.hook AS h SET errors = $2 + CASE WHEN $4 THEN 0 ELSE h.errors END, "
+				  "broken = $2 + CASE WHEN $4 THEN 0 ELSE h.errors END >= $5, "
+				  "last_error = coalesce($3, h.last_error), "
+				  "last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
+				  "ELSE pg_catalog.clock_timestamp() END "
+				  "WHERE NOT h.broken AND h.name = "
+				  "(SELECT s.name FROM qml.hook s WHERE s.name = $1 FOR UPDATE SKIP LOCKED) "
+				  "RETURNING h.broken",
+				  lengthof(types), types, values, nulls, SPI_OK_UPDATE_RETURNING) > 0;
+	if (written)
+		broken = DatumGetBool(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	qml_spi_end(&spi);
 	if (written)
-		tell(hook);
+		tell(hook, broken);
 }
 
 /* ----- all of a call ----- */
@@ -337,6 +348,7 @@ qml_hook_switch_off_stuck(void)
 	{
 		Hook hook = {.callback = lfirst(lc),
 					 .failed = true,
+					 .succeeded = true, /* whatever was before */
 					 .errors = MAX_ERRORS,
 					 .failure = {.sqlerrcode = ERRCODE_QUERY_CANCELED,
 								 .message = "it went on although it was canceled"}};
