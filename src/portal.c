@@ -17,19 +17,35 @@
 #include "portal.h"
 #include "spi.h"
 
+/* Kept for as long as the session lives: it runs for each job. */
+static SPIPlanPtr
+plan_of(const char *sql)
+{
+	static SPIPlanPtr plan = NULL;
+	SPIPlanPtr made;
+
+	if (plan)
+		return plan;
+	made = SPI_prepare(sql, 0, NULL);
+	if (made == NULL || SPI_keepplan(made) != 0)
+		elog(ERROR, "\"%s\" cannot be prepared", sql);
+	plan = made;
+	return plan;
+}
+
 /* Names of all cursors that can be seen, in the current memory context. */
 static List *
 find_names(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 	List *names = NIL;
-	uint64 rows;
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, GetUserId());
-	rows = qml_spi_execute("SELECT c.name FROM pg_catalog.pg_cursors c", 0, NULL, NULL, NULL,
-						   SPI_OK_SELECT);
-	for (uint64 i = 0; i < rows; i++)
+	if (SPI_execute_plan(plan_of("SELECT c.name FROM pg_catalog.pg_cursors c"), NULL, NULL, true,
+						 0) != SPI_OK_SELECT)
+		elog(ERROR, "the cursors cannot be listed");
+	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		char *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
 		MemoryContext spi_context = MemoryContextSwitchTo(context);
@@ -51,9 +67,6 @@ qml_portal_hide(void)
 	List *hidden = NIL;
 	ListCell *lc;
 
-	/* There are seldom any. */
-	if (ThereAreNoReadyPortals())
-		return NIL;
 	foreach(lc, find_names())
 	{
 		Portal portal = GetPortalByName(lfirst(lc));

@@ -99,10 +99,19 @@ remove_middleware('skip');
 # ---- cursors
 
 query($node, 'CREATE TABLE secret AS SELECT generate_series(1, 5) AS n');
+# What came of fetching from it and of closing it; of one without a name, of all that it may have.
 handler($node, 'prys', <<'SQL');
 CREATE FUNCTION prys(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE c refcursor := payload ->> 'cursor'; n int; tries text := '';
 BEGIN
+	IF c = 'unnamed' THEN
+		CREATE TEMP TABLE codes (code text);
+		FOR i IN 1 .. 300 LOOP
+			c := format('<unnamed portal %s>', i);
+			BEGIN FETCH c INTO n; RETURN 'read ' || n; EXCEPTION WHEN OTHERS THEN INSERT INTO codes VALUES (SQLSTATE); END;
+		END LOOP;
+		RETURN (SELECT string_agg(DISTINCT code, ' ') FROM codes);
+	END IF;
 	BEGIN FETCH c INTO n; RETURN 'read ' || n; EXCEPTION WHEN OTHERS THEN tries := SQLSTATE; END;
 	BEGIN CLOSE c; RETURN 'closed'; EXCEPTION WHEN OTHERS THEN tries := tries || ' ' || SQLSTATE; END;
 	EXECUTE 'CLOSE ALL';
@@ -115,7 +124,7 @@ my %opens = (
 		r := public.qml_next(); EXECUTE 'FETCH declared' INTO n;},
 	opened => q{
 		OPEN c FOR SELECT s.n FROM public.secret s ORDER BY s.n; FETCH c INTO n; r := public.qml_next(); FETCH c INTO n;},
-	'<unnamed portal 1>' => q{
+	unnamed => q{
 		FOR n IN SELECT s.n FROM public.secret s ORDER BY s.n LOOP
 			IF n = 1 THEN r := public.qml_next(); END IF; EXIT WHEN n = 2; END LOOP;});
 foreach my $cursor (sort keys %opens)
@@ -125,7 +134,8 @@ foreach my $cursor (sort keys %opens)
 	{
 		my $id = enqueue($node, 'prys', qq({"cursor": "$cursor"}), 'max_retries => 0');
 		is(outcome_of($node, $id), 'succeeded|1', "a cursor of a middleware, $cursor: the job");
-		is(ask($node, "SELECT result FROM qml_job('$id')"), '{"next": 2, "handler": "55000 24000 0"}',
+		is(ask($node, "SELECT result FROM qml_job('$id')"),
+			sprintf('{"next": 2, "handler": "%s"}', $cursor eq 'unnamed' ? '34000 55000' : '55000 24000 0'),
 			'the handler has no hold of it, the middleware has it still');
 	}
 }
