@@ -104,7 +104,7 @@ handler($node, 'prys', <<'SQL');
 CREATE FUNCTION prys(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE c refcursor := payload ->> 'cursor'; n int; tries text := '';
 BEGIN
-	IF c = 'unnamed' THEN
+	IF payload ->> 'cursor' = 'unnamed' THEN
 		CREATE TEMP TABLE codes (code text);
 		FOR i IN 1 .. 300 LOOP
 			c := format('<unnamed portal %s>', i);
