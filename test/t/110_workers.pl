@@ -361,7 +361,8 @@ foreach my $long (1, 20, 60)
 	group_of(60, $long => '{"sleep": 0.3}');
 	is(mine("count(*) FILTER (WHERE state = 'succeeded')"), 60, "job $long is long: all succeed");
 	is(ask($node, 'SELECT count(*), count(DISTINCT what) FROM ledger'), '60|60', 'once');
-	is(mine('max(attempt)'), 1, 'and each was one attempt') if $long == 1;
+	# One that is given back before it began has a higher number the next time, as has any claim.
+	is(ask($node, 'SELECT max(attempt - uncounted) FROM qml.history WHERE id IN (SELECT id FROM mine)'), 1, 'and each was one attempt that counts');
 	group_of(60, $long => '{"sleep": 60}');
 	is(mine("string_agg(concat_ws(' ', i, state, errors -> -1 ->> 'error_type'), ', ' ORDER BY i) FILTER (WHERE state <> 'succeeded')"),
 		"$long failed timeout", "job $long is too long: its timeout ends it");
