@@ -25,6 +25,10 @@
 #define PGDLLEXPORT __attribute__((visibility("default")))
 #endif
 
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
 /* A function that SQL calls: exported on every version. */
 #define QML_FUNCTION(name)                           \
 	extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
@@ -101,7 +105,7 @@ qml_type_by_name(const char *name)
 	}
 	PG_END_TRY();
 #else
-	ErrorSaveContext errors = {T_ErrorSaveContext};
+	ErrorSaveContext errors = {.type = T_ErrorSaveContext};
 
 	if (!parseTypeString(name, &type, &typmod, (Node *) &errors))
 		return InvalidOid;

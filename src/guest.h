@@ -5,11 +5,12 @@
 #ifndef QML_GUEST_H
 #define QML_GUEST_H
 
+#include "compat.h"
 #include "shmem.h"
 
 extern QmlSlot *qml_guest_enter(int number, const char *name);
 extern void qml_guest_appear(void);
-extern void qml_guest_leave(QmlOutcome why) pg_attribute_noreturn();
+pg_noreturn extern void qml_guest_leave(QmlOutcome why);
 extern const char *qml_guest_database(void);
 extern void qml_guest_make_way(void);
 extern void qml_guest_leave_if_disabled(void);
