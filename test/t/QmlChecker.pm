@@ -73,7 +73,7 @@ my @CRASH_LINES = (
 #       final => 0|1, amcheck => 0|1, quiet => 0|1,
 #       handlers => {method => rows that a success leaves}, for the jobs that run in
 #         the database, effects => table of those rows (job, attempt),
-#       runs => [server's log files])
+#       runs => [server's log file | [file, offset]])
 sub check
 {
 	my (%arg) = @_;
@@ -152,9 +152,11 @@ sub read_runs
 	my (@files) = @_;
 	my %runs;
 
-	foreach my $file (@files)
+	foreach my $log (@files)
 	{
+		my ($file, $offset) = ref $log ? @$log : ($log, 0);
 		open my $fh, '<', $file or die "could not open \"$file\": $!";
+		seek $fh, $offset, 0;
 		while (my $line = <$fh>)
 		{
 			my ($pid, $what, $id, $attempt) =
