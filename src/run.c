@@ -823,7 +823,9 @@ run_in_group(Attempt *attempt, const QmlHandler *handler)
 	qml_current_begin(&attempt->job, batch->context);
 	PG_TRY();
 	{
+		QML_FAULT("group.before_call");
 		call_function(attempt, handler);
+		QML_FAULT("group.after_call");
 		/* It was told to stop because others wait, and took that for its own matter. */
 		if (stop != STOP_NOT)
 			ereport(ERROR,
@@ -992,9 +994,12 @@ run_group(void)
 		begin(psprintf("running %s", TextDatumGetCString(batch->attempts[end].job.method)));
 		PushActiveSnapshot(GetTransactionSnapshot());
 		end = run_group_jobs();
+		QML_FAULT("group.before_finish");
 		finish_attempts(batch->done, end, false);
 		PopActiveSnapshot();
+		QML_FAULT("group.before_claim");
 		next = claim_ahead(end == batch->count);
+		QML_FAULT("group.before_commit");
 		commit();
 		done = true;
 		log_traces(batch->done, end);

@@ -10,7 +10,6 @@ use lib $FindBin::RealBin;
 use List::Util qw(shuffle);
 use PostgreSQL::Test::Utils;
 use QmlBackground;
-use QmlChecker;
 use QmlJobs;
 use QmlTest;
 use Test::More;
@@ -30,18 +29,6 @@ my $logs = make_log_dir();
 my %METHODS = (nothing => 0, record => 1, shaky => 1, steps => 1, nap => 1, later => 1);
 my $EFFECT = 'INSERT INTO ledger VALUES ((job).id, (job).attempt)';
 
-sub define
-{
-	my ($kind, $method, @statements) = @_;
-	my $body = join "\n", map { "\t$_;" } $QmlChecker::RUN_NOTE{begin}, @statements,
-	  $QmlChecker::RUN_NOTE{end};
-	my $returns = $kind eq 'FUNCTION' ? 'RETURNS void' : '';
-
-	handler($node, $method,
-		"CREATE $kind $method(job qml.job) $returns LANGUAGE plpgsql AS \$\$\nBEGIN\n$body\nEND \$\$");
-	return;
-}
-
 wait_for_process($node, 'scheduler', 'postgres');
 query($node, <<'SQL');
 CREATE TABLE ledger (job uuid, attempt int);
@@ -49,15 +36,15 @@ CREATE TABLE step (job uuid, attempt int, PRIMARY KEY (job, attempt));
 SELECT qml_create_queue(name, '{"retry": {"strategy": "fixed", "delay": "10 ms", "jitter": 0}}')
 FROM unnest(ARRAY['a', 'b']) name;
 SQL
-define('FUNCTION', 'nothing');
-define('FUNCTION', 'record', $EFFECT);
-define('FUNCTION', 'shaky', $EFFECT,
+noted_handler($node, 'FUNCTION', 'nothing');
+noted_handler($node, 'FUNCTION', 'record', $EFFECT);
+noted_handler($node, 'FUNCTION', 'shaky', $EFFECT,
 	"IF hashtext(concat((job).id, (job).attempt)) % 4 = 0 THEN RAISE 'it shakes'; END IF");
 # What it commits first stays, whatever becomes of the attempt: once for each.
-define('PROCEDURE', 'steps', 'INSERT INTO step VALUES ((job).id, (job).attempt)', 'COMMIT', $EFFECT);
-define('FUNCTION', 'nap', $EFFECT, 'PERFORM pg_sleep(0.01)');
+noted_handler($node, 'PROCEDURE', 'steps', 'INSERT INTO step VALUES ((job).id, (job).attempt)', 'COMMIT', $EFFECT);
+noted_handler($node, 'FUNCTION', 'nap', $EFFECT, 'PERFORM pg_sleep(0.01)');
 # Its first attempt does not count, and has no effect.
-define('FUNCTION', 'later',
+noted_handler($node, 'FUNCTION', 'later',
 	"IF (job).attempt = 1 THEN PERFORM qml_retry_later('10 ms', 'not yet'); ELSE $EFFECT; END IF");
 
 sub answers
