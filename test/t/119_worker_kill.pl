@@ -14,7 +14,7 @@ use QmlJobs;
 use QmlTest;
 use Test::More;
 
-my $JOBS = 12_000;
+my $JOBS = 20_000;
 # Those after which the server begins anew, and those that end one worker.
 my %CRASHES = (kill_a_worker => 4, kill_the_server => 4, stop_immediately => 3);
 my %ENDS = (terminate_a_worker => 5, end_a_worker => 3);
@@ -57,7 +57,7 @@ sub answers
 # Interruptions come at random points of the work, not of the time.
 sub wait_for_progress
 {
-	my $mark = (-s $node->logfile) + pick(40_000, 130_000);
+	my $mark = (-s $node->logfile) + pick(20_000, 90_000);
 	wait_for('the jobs to get on', sub { -s $node->logfile >= $mark });
 	return;
 }
