@@ -519,8 +519,18 @@ claim(void)
 {
 	qml_session_hold_none();
 	qml_process_begin("claiming jobs");
-	claim_into(batch);
-	qml_process_commit();
+	PG_TRY();
+	{
+		claim_into(batch);
+		qml_process_commit();
+	}
+	PG_CATCH();
+	{
+		/* None of them is claimed; their places are left with the next claim. */
+		batch->count = 0;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 }
 
 /* ----- finishing ----- */
@@ -834,7 +844,9 @@ run_in_group(Attempt *attempt, const QmlHandler *handler)
 	qml_current_begin(&attempt->job, batch->context);
 	PG_TRY();
 	{
+		QML_FAULT("group.before_call");
 		call_function(attempt, handler);
+		QML_FAULT("group.after_call");
 		/* It was told to stop because others wait, and took that for its own matter. */
 		if (stop != STOP_NOT)
 			ereport(ERROR,
@@ -889,11 +901,17 @@ commit(void)
 	(void) pgstat_report_stat(true);
 }
 
+static Batch *
+other_batch(void)
+{
+	return batch == &batches[0] ? &batches[1] : &batches[0];
+}
+
 /* Claims what comes next, together with the end of what was before. */
 static Batch *
 claim_ahead(bool is_last)
 {
-	Batch *next = batch == &batches[0] ? &batches[1] : &batches[0];
+	Batch *next = other_batch();
 
 	/*
 	 * What is not to be run at once is left to others.  Hooks for claimed jobs may
@@ -979,10 +997,11 @@ run_group_jobs(void)
 	return i;
 }
 
-/* After the error of a group: its jobs have had no effect yet. */
+/* After the error of a group: its jobs have had no effect yet, none was claimed ahead. */
 static void
 undo_group(const ErrorData *error, int end)
 {
+	empty_batch(other_batch());
 	for (int i = batch->done; i < end; i++)
 		batch->attempts[i].outcome = ALONE;
 	ereport(DEBUG1, (errmsg("a group of jobs is undone: %s", error->message)));
@@ -1001,9 +1020,12 @@ run_group(void)
 		begin(psprintf("running %s", TextDatumGetCString(batch->attempts[end].job.method)));
 		PushActiveSnapshot(GetTransactionSnapshot());
 		end = run_group_jobs();
+		QML_FAULT("group.before_finish");
 		finish_attempts(batch->done, end, false);
 		PopActiveSnapshot();
+		QML_FAULT("group.before_claim");
 		next = claim_ahead(end == batch->count);
+		QML_FAULT("group.before_commit");
 		commit();
 		done = true;
 		log_traces(batch->done, end);
@@ -1133,6 +1155,8 @@ run_alone(void)
 			attempt->trace = qml_trace_take();
 		forget_calls();
 		clean_outside();
+		/* None was claimed ahead, then. */
+		empty_batch(other_batch());
 		/*
 		 * Somebody else's by now: then there is nothing to say, and nothing is said.
 		 * If the handler ended it itself, that is undone, too: it fails.

@@ -34,6 +34,10 @@ place(int number)
 	return &qml_shmem->sessions[number];
 }
 
+/*
+ * When the process ends, after its transaction was undone: the scheduler passes over
+ * rows that are being changed.
+ */
 static void
 leave(int code, Datum arg)
 {
@@ -59,7 +63,7 @@ qml_session_id(void)
 		do
 			token = pg_atomic_add_fetch_u32(&qml_shmem->next_token, 1);
 		while (token == 0);
-		before_shmem_exit(leave, (Datum) 0);
+		on_shmem_exit(leave, (Datum) 0);
 		pg_atomic_write_u32(place(number), token);
 	}
 	return psprintf(PREFIX "%08x.%d.%x", qml_shmem->boot, number, token);

@@ -7,6 +7,10 @@
  * woken if it means to sleep longer.  Nothing is told when the transaction
  * aborts.  What a rolled back subtransaction noted costs a needless wake-up.
  *
+ * It is told at the very end of the commit, when others have been sent word of what
+ * changed in the tables that they remember: whoever is woken before that may look
+ * for the jobs of a queue that it knows as paused, or not at all, and sleep again.
+ *
  * A prepared transaction may be committed by any session: that it noted something is
  * kept in shared memory under its name, and COMMIT PREPARED of that name says that
  * anything may be due.  After a restart the names are not known; then it is told of
@@ -28,6 +32,7 @@
 #include "tcop/utility.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 
 #include "guc.h"
 #include "wakeup.h"
@@ -37,6 +42,7 @@
 
 static TimestampTz noted[QML_WAKES];
 static bool noted_any = false;
+static bool committed = false; /* and not yet told */
 static bool call_launcher = false;
 static Oid ready_roles[QML_MAX_ROLES]; /* whose handlers have work now */
 static int nready_roles = 0;
@@ -347,10 +353,22 @@ at_end(XactEvent event, void *arg)
 {
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
-	if (event == XACT_EVENT_COMMIT && noted_any)
-		tell();
+	committed = event == XACT_EVENT_COMMIT && noted_any;
+	if (committed)
+		return;
 	if (event == XACT_EVENT_PREPARE && noted_any)
 		remember_prepared();
+	forget();
+}
+
+/* The last that a commit does: the invalidation messages are sent. */
+static void
+after_commit(ResourceReleasePhase phase, bool commit, bool top_level, void *arg)
+{
+	if (!committed || phase != RESOURCE_RELEASE_AFTER_LOCKS || !top_level)
+		return;
+	committed = false;
+	tell();
 	forget();
 }
 
@@ -590,6 +608,7 @@ qml_wakeup_init(void)
 {
 	forget();
 	RegisterXactCallback(at_end, NULL);
+	RegisterResourceReleaseCallback(after_commit, NULL);
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = utility;
 }

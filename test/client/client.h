@@ -51,6 +51,7 @@ typedef struct Options
 	int idle;
 
 	/* produce: fractions are of the units, each one or many jobs */
+	const char *methods; /* comma separated, NULL: client.job and client.many */
 	int jobs;
 	int many_size;
 	int priorities;

@@ -20,20 +20,20 @@
 #define TRANSACTION_LIMIT 8
 
 static Statement enqueue_stmt = {"enqueue",
-								 "SELECT qml_enqueue(method => 'client.job',"
+								 "SELECT qml_enqueue(method => $7,"
 								 " payload => $1::jsonb || jsonb_build_object('run_at', t),"
 								 " queue => $2, priority => $3::int, run_at => t,"
 								 " max_retries => $5::int, id => $6::uuid)"
 								 " FROM (SELECT clock_timestamp() + $4::interval AS t) due",
-								 6, 0};
+								 7, 0};
 static Statement enqueue_many_stmt =
 	{"enqueue_many",
-	 "SELECT qml_enqueue_many(method => 'client.many',"
+	 "SELECT qml_enqueue_many(method => $7,"
 	 " payloads => ARRAY(SELECT jsonb_build_object('batch', $1::text, 'n', n, 'run_at', t)"
 	 "                   FROM generate_series(1, $2::int) n),"
 	 " queue => $3, priority => $4::int, run_at => t, max_retries => $6::int)"
 	 " FROM (SELECT clock_timestamp() + $5::interval AS t) due",
-	 6, 0};
+	 7, 0};
 static Statement begin_stmt = {NULL, "BEGIN", 0, 0};
 static Statement commit_stmt = {NULL, "COMMIT", 0, 0};
 static Statement rollback_stmt = {NULL, "ROLLBACK", 0, 0};
@@ -43,6 +43,7 @@ static Statement undo_stmt = {NULL, "ROLLBACK TO undone", 0, 0};
 /* Parameters of the next call; the pointers are NULL or into the buffers. */
 typedef struct Choice
 {
+	char method_buf[64];
 	char queue_buf[64];
 	char priority[16];
 	char delay_buf[32];
@@ -51,30 +52,31 @@ typedef struct Choice
 	const char *retries;
 } Choice;
 
+/* One of a list that is separated by commas. */
 static void
-choose_queue(Session *session, char *queue, size_t size)
+choose_from(Session *session, const char *list, char *chosen, size_t size)
 {
-	const char *list = session->opt->queues;
 	const char *end;
 	int n = 1;
 
-	if (list == NULL)
-		list = "default";
 	for (const char *p = list; *p; p++)
 		n += (*p == ',');
 	for (n = random_below(session, n); n > 0; n--)
 		list = strchr(list, ',') + 1;
 	end = strchr(list, ',');
-	snprintf(queue, size, "%.*s", end != NULL ? (int) (end - list) : (int) strlen(list), list);
+	snprintf(chosen, size, "%.*s", end != NULL ? (int) (end - list) : (int) strlen(list), list);
 }
 
 static void
-choose(Session *session, Choice *choice)
+choose(Session *session, Choice *choice, const char *method)
 {
 	const Options *opt = session->opt;
 
 	memset(choice, 0, sizeof(*choice));
-	choose_queue(session, choice->queue_buf, sizeof(choice->queue_buf));
+	choose_from(session, opt->methods ? opt->methods : method, choice->method_buf,
+				sizeof(choice->method_buf));
+	choose_from(session, opt->queues ? opt->queues : "default", choice->queue_buf,
+				sizeof(choice->queue_buf));
 	snprintf(choice->priority, sizeof(choice->priority), "%d",
 			 random_below(session, opt->priorities));
 	if (random_fraction(session) < opt->delayed)
@@ -127,15 +129,16 @@ static Outcome
 send_enqueue(Session *session, const char *id)
 {
 	Choice choice;
-	const char *values[6];
+	const char *values[7];
 
-	choose(session, &choice);
+	choose(session, &choice, "client.job");
 	values[0] = "{\"from\": \"client\"}";
 	values[1] = choice.queue_buf;
 	values[2] = choice.priority;
 	values[3] = choice.delay;
 	values[4] = choice.retries;
 	values[5] = id;
+	values[6] = choice.method_buf;
 	return session_run(session, &enqueue_stmt, values);
 }
 
@@ -144,9 +147,9 @@ send_enqueue_many(Session *session, const char *batch, int size)
 {
 	Choice choice;
 	char size_text[16];
-	const char *values[6];
+	const char *values[7];
 
-	choose(session, &choice);
+	choose(session, &choice, "client.many");
 	snprintf(size_text, sizeof(size_text), "%d", size);
 	values[0] = batch;
 	values[1] = size_text;
@@ -154,6 +157,7 @@ send_enqueue_many(Session *session, const char *batch, int size)
 	values[3] = choice.priority;
 	values[4] = choice.delay;
 	values[5] = choice.retries;
+	values[6] = choice.method_buf;
 	return session_run(session, &enqueue_many_stmt, values);
 }
 

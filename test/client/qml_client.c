@@ -67,6 +67,7 @@ static const OptionSpec option_specs[] = {
 	SPEC("--drain", OPTION_FLAG, drain),
 	SPEC("--idle", OPTION_INT, idle),
 
+	SPEC("--methods", OPTION_TEXT, methods),
 	SPEC("--jobs", OPTION_INT, jobs),
 	SPEC("--many-size", OPTION_INT, many_size),
 	SPEC("--priorities", OPTION_INT, priorities),

@@ -82,7 +82,7 @@ sub violations
 {
 	my ($lines, $facts, %more) = @_;
 	my $dir = File::Temp->newdir;
-	my @server_logs;
+	my (@server_logs, @runs);
 
 	open my $fh, '>', "$dir/c.log" or die $!;
 	print $fh @$lines;
@@ -94,9 +94,16 @@ sub violations
 		close $fh;
 		@server_logs = ("$dir/server");
 	}
+	if (defined $more{runs})
+	{
+		open $fh, '>', "$dir/runs" or die $!;
+		print $fh @{ $more{runs} };
+		close $fh;
+		@runs = ("$dir/runs");
+	}
 	return QmlChecker::check(
 		logs => [$dir], facts => $facts, server_logs => \@server_logs,
-		quiet => 1, %more);
+		quiet => 1, %more, runs => \@runs);
 }
 
 # Exactly one violation, of this rule and with this text.
@@ -368,6 +375,118 @@ finds(
 	[ enqueue($a) ],
 	facts([ job($a, 'scheduled', 0, due => 0) ]),
 	final => 1);
+
+# jobs that run in the database
+my %work = (handlers => { work => 1, idle => 0 });
+
+# What the handler writes: the notes of an attempt in a process.
+sub run
+{
+	my ($pid, $id, $attempt, @notes) = @_;
+	@notes = ('begin', 'end') unless @notes;
+	return map { "2024-01-01 00:00:00.000 UTC [$pid] 00000 LOG:  qml_run $_ $id $attempt\n" }
+	  @notes;
+}
+
+# One job with its errors, and its effects.
+sub in_database
+{
+	my ($state, $attempt, $errors, $effects, %more) = @_;
+	return facts([
+			job($a, $state, $attempt, method => 'work', errors => $errors, uncounted => 0, %more)
+		],
+		effects => @$effects ? { $a => $effects } : {});
+}
+
+sub work_is_fine
+{
+	my ($name, $facts, $runs, %more) = @_;
+	finds_nothing($name, [ enqueue($a) ], $facts, %work, final => 1, runs => $runs, %more);
+	return;
+}
+
+sub work_finds
+{
+	my ($pattern, $facts, $runs, %more) = @_;
+	finds($pattern, [ enqueue($a) ], $facts, %work, final => 1, runs => $runs, %more);
+	return;
+}
+
+work_is_fine('a job that succeeds in the database',
+	in_database('succeeded', 1, '', [1]), [ run(10, $a, 1) ]);
+work_is_fine('one without an effect',
+	in_database('succeeded', 1, '', [], method => 'idle'), [ run(10, $a, 1) ]);
+work_is_fine('one that fails and is lost before it succeeds',
+	in_database('succeeded', 4, '1:P0001,2:session_gone,3:server_down', [4]),
+	[ run(10, $a, 1, 'begin'), run(11, $a, 3, 'begin'), run(12, $a, 4) ],
+	crashes => 1);
+work_is_fine('one of a group that was undone',
+	in_database('succeeded', 1, '', [1]),
+	[ run(10, $a, 1), run(10, $a, 1) ]);
+work_is_fine('one that was given back',
+	in_database('succeeded', 2, '', [2], uncounted => 1),
+	[ run(10, $a, 1, 'begin'), run(11, $a, 2) ]);
+work_is_fine('one that fails each time',
+	in_database('failed', 2, '1:P0001,2:P0001', [], max_retries => 1),
+	[ run(10, $a, 1, 'begin'), run(10, $a, 2, 'begin') ]);
+work_is_fine('one that the server went down under thrice',
+	in_database('failed', 3, '1:server_down,2:server_down,3:server_down', []),
+	[ run(10, $a, 1, 'begin'), run(11, $a, 2, 'begin'), run(12, $a, 3, 'begin') ],
+	crashes => 1);
+
+work_finds(qr/^I5 job \S+ is succeeded and has 2 effects instead of 1/,
+	in_database('succeeded', 1, '', [ 1, 1 ]), [ run(10, $a, 1) ]);
+work_finds(qr/^I5 job \S+ is succeeded and has 0 effects instead of 1/,
+	in_database('succeeded', 1, '', []), [ run(10, $a, 1) ]);
+work_finds(qr/^I5 job \S+ is succeeded and has 1 effects instead of 0/,
+	in_database('succeeded', 1, '', [1], method => 'idle'), [ run(10, $a, 1) ]);
+work_finds(qr/^I5 job \S+ is failed and has 1 effects instead of 0/,
+	in_database('failed', 1, '1:P0001', [1], max_retries => 0), [ run(10, $a, 1) ]);
+work_finds(qr/^I5 job \S+ has an effect of attempt 1, the row says 2/,
+	in_database('succeeded', 2, '1:session_gone', [1]), [ run(10, $a, 1), run(11, $a, 2) ]);
+work_finds(qr/^I5 job \S+b had an effect and does not exist/,
+	{ %{ in_database('succeeded', 1, '', [1]) }, effects => { $a => [1], $b => [1] } },
+	[ run(10, $a, 1) ]);
+work_finds(qr/^I2 job \S+b was run and does not exist/,
+	in_database('succeeded', 1, '', [1]), [ run(10, $a, 1), run(10, $b, 1, 'begin') ]);
+work_finds(qr/^claim job \S+ attempt 1 was run by the processes 10 11/,
+	in_database('succeeded', 1, '', [1]), [ run(10, $a, 1, 'begin'), run(11, $a, 1) ]);
+work_finds(qr/^claim job \S+ attempt 1 was run 3 times/,
+	in_database('succeeded', 1, '', [1]), [ map { run(10, $a, 1) } 1 .. 3 ]);
+work_finds(qr/^claim job \S+ attempt 2 was run, the row says 1/,
+	in_database('succeeded', 1, '', [1]), [ run(10, $a, 1), run(11, $a, 2, 'begin') ]);
+work_finds(qr/^I6 job \S+ attempt 1 went on after attempt 2 had begun/,
+	in_database('succeeded', 2, '1:session_gone', [2]),
+	[ run(10, $a, 1, 'begin'), run(11, $a, 2, 'begin'), run(10, $a, 1, 'end'),
+		run(11, $a, 2, 'end') ]);
+work_finds(qr/^I6 job \S+ succeeded in attempt 1, which no process ran to its end/,
+	in_database('succeeded', 1, '', [1]), [ run(10, $a, 1, 'begin') ]);
+work_finds(qr/^claim job \S+ attempt 1 has failed after attempt 1 had/,
+	in_database('failed', 2, '1:P0001,1:P0001', [], max_retries => 1), [ run(10, $a, 1, 'begin') ]);
+work_finds(qr/^claim job \S+ attempt 3 has failed, the row says 2/,
+	in_database('failed', 2, '1:P0001,3:P0001', [], max_retries => 1), [ run(10, $a, 1, 'begin') ]);
+work_finds(qr/^claim job \S+ of 2 attempts 1 have come to no end/,
+	in_database('succeeded', 2, '', [2]), [ run(10, $a, 1), run(11, $a, 2) ]);
+work_finds(qr/^claim job \S+ has more ends than the 2 attempts/,
+	in_database('succeeded', 2, '1:session_gone', [2], uncounted => 1), [ run(11, $a, 2) ]);
+{
+	my @bad = violations([ enqueue($a) ], in_database('succeeded', 1, '1:P0001', [1]),
+		%work, runs => [ run(10, $a, 1) ]);
+	is(scalar(grep { /^I4 .* succeeded in attempt 1, which has failed/ } @bad),
+		1, 'finds an attempt that failed and succeeded');
+}
+work_finds(qr/^I7 job \S+ has used 2 attempts of 1/,
+	in_database('failed', 2, '1:P0001,2:P0001', [], max_retries => 0), [ run(10, $a, 1, 'begin') ]);
+work_finds(qr/^I7 job \S+ failed with attempts left/,
+	in_database('failed', 2, '1:server_down,2:server_down', []), [], crashes => 1);
+work_finds(qr/^I7 job \S+ ran again after the server went down under it 3 times/,
+	in_database('succeeded', 4, '1:server_down,2:server_down,3:server_down', [4]),
+	[ run(10, $a, 4) ], crashes => 1);
+work_finds(qr/^I7 job \S+ was lost with a server that did not go down/,
+	in_database('succeeded', 2, '1:server_down', [2]), [ run(10, $a, 2) ]);
+work_finds(qr/^I9 job \S+ is still processing/,
+	in_database('processing', 1, '', []), [ run(10, $a, 1, 'begin') ]);
+work_finds(qr/^I1 job \S+ was enqueued and is gone/, facts([]), []);
 
 # counters, clients, server
 finds(

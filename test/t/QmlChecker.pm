@@ -8,6 +8,7 @@
 #   I2   no job without an enqueue
 #   I3   a rolled-back enqueue leaves nothing
 #   I4   one accepted finish a job; stale tokens are refused
+#   I5   what a job of the database did is there once if it succeeded, else not
 #   I6   a success was executed; two holders never overlap within a lease
 #   I7   attempts stay within the retries
 #   I8   only allowed transitions, as far as clients can see them
@@ -15,12 +16,20 @@
 #   I11  qml_counts() agrees with the rows
 #   I12  the server's log is clean
 #   I13  the indexes agree with the tables
-#   claim   one attempt is given out once
+#   claim   one attempt is given out once, and each has come to an end
 #   client  the clients met no error that a client should not meet
 #
 # The log format is described in test/client/session.c.  Facts that come from
 # elsewhere than the database can be passed in directly, which is how the
 # checker itself is tested.
+#
+# No client knows of the claims of workers in the database.  Their ledger is in
+# three parts.  What a handler does is undone with its transaction, so it writes
+# into the server's log when it begins and ends (RUN_NOTE): that tells which process
+# ran which attempt.  The job's errors name the attempts that failed or were lost,
+# its `uncounted` is the number of those that were given back; together with a
+# success they are all attempts there were.  And the handlers' rows, one for each
+# job, are what the jobs did.
 
 package QmlChecker;
 
@@ -28,7 +37,14 @@ use strict;
 use warnings;
 
 use Exporter 'import';
-our @EXPORT_OK = qw(check read_events load_facts summary);
+our @EXPORT_OK = qw(check read_events read_runs load_facts summary);
+
+# As the first statement of a handler that takes a job, and as the last one.
+our %RUN_NOTE =
+  map { $_ => "RAISE LOG 'qml_run $_ % %', (job).id, (job).attempt" } qw(begin end);
+
+# After how many crashes of the server under it a job is given up.
+my $SERVERS_DOWN = 3;
 
 my %UNFINISHED =
   map { $_ => 1 } qw(scheduled enqueued processing awaiting_retry);
@@ -54,14 +70,19 @@ my @CRASH_LINES = (
 # check(logs => [directories], [database => connection string | facts => {}],
 #       server_logs => [file | [file, offset]], allow => [patterns of log lines],
 #       sqlstates => [more that clients may meet], crashes => 0|1,
-#       final => 0|1, amcheck => 0|1, quiet => 0|1)
+#       final => 0|1, amcheck => 0|1, quiet => 0|1,
+#       handlers => {method => rows that a success leaves}, for the jobs that run in
+#         the database, effects => table of those rows (job, attempt),
+#       runs => [server's log file | [file, offset]])
 sub check
 {
 	my (%arg) = @_;
-	my $facts = $arg{facts} // load_facts($arg{database});
+	my $facts = $arg{facts} // load_facts($arg{database}, $arg{effects});
 	my @events = map { read_events($_) } @{ $arg{logs} };
 	my $seen = index_events(sort { $a->{time} <=> $b->{time} } @events);
 	my @bad;
+
+	$seen->{handlers} = $arg{handlers} // {};
 
 	push @bad, check_enqueues($seen, $facts);
 	push @bad, check_claims($seen, $facts);
@@ -74,6 +95,7 @@ sub check
 	push @bad, check_rest($facts, $arg{final});
 	push @bad, check_counts($facts);
 	push @bad, check_client_errors($seen, @{ $arg{sqlstates} // [] });
+	push @bad, check_in_database($seen, $facts, \%arg) if $arg{handlers};
 	push @bad, map { check_server_log($_, \%arg) } @{ $arg{server_logs} // [] };
 	push @bad, check_indexes($arg{database}) if $arg{amcheck};
 
@@ -123,20 +145,46 @@ sub psql
 	return @rows;
 }
 
+# What handlers wrote into the server's logs: for each job and attempt the runs, in
+# order, as [begin or end, process].  Lines of other files come later.
+sub read_runs
+{
+	my (@files) = @_;
+	my %runs;
+
+	foreach my $log (@files)
+	{
+		my ($file, $offset) = ref $log ? @$log : ($log, 0);
+		open my $fh, '<', $file or die "could not open \"$file\": $!";
+		seek $fh, $offset, 0;
+		while (my $line = <$fh>)
+		{
+			my ($pid, $what, $id, $attempt) =
+			  $line =~ /\[(\d+)\] .*LOG:  qml_run (begin|end) ([0-9a-f-]{36}) (\d+)$/
+			  or next;
+			push @{ $runs{$id} }, { what => $what, attempt => $attempt, pid => $pid };
+		}
+		close $fh;
+	}
+	return \%runs;
+}
+
 # What the database says: the jobs by id, the places where each id is stored,
-# and qml_counts().
+# qml_counts(), and the rows of the table of effects.
 sub load_facts
 {
-	my ($connstr) = @_;
-	my $facts = { jobs => {}, places => {}, counts => {} };
+	my ($connstr, $effects) = @_;
+	my $facts = { jobs => {}, places => {}, counts => {}, effects => {} };
 
 	foreach my $row (
 		psql(
 			$connstr,
 			"SELECT id, state, attempt, max_retries, payload->>'batch',"
-			  . " coalesce(run_at <= now(), true) FROM qml.job"))
+			  . " coalesce(run_at <= now(), true), method,"
+			  . " (SELECT string_agg(concat(e ->> 'attempt', ':', e ->> 'error_type'), ',')"
+			  . "  FROM jsonb_array_elements(errors) e) FROM qml.job"))
 	{
-		my ($id, $state, $attempt, $max_retries, $batch, $due) = @$row;
+		my ($id, $state, $attempt, $max_retries, $batch, $due, $method, $errors) = @$row;
 		push @{ $facts->{jobs}{$id} },
 		  {
 			state => $state,
@@ -144,15 +192,23 @@ sub load_facts
 			max_retries => $max_retries,
 			batch => $batch,
 			due => $due eq 't',
+			method => $method,
+			errors => $errors,
 		  };
 	}
 	foreach my $row (
 		psql(
 			$connstr,
-			"SELECT id, 'live' FROM qml.live"
-			  . " UNION ALL SELECT id, 'history' FROM qml.history"))
+			"SELECT id, 'live', uncounted FROM qml.live"
+			  . " UNION ALL SELECT id, 'history', uncounted FROM qml.history"))
 	{
 		push @{ $facts->{places}{ $row->[0] } }, $row->[1];
+		$_->{uncounted} = $row->[2] foreach @{ $facts->{jobs}{ $row->[0] } // [] };
+	}
+	if (defined $effects)
+	{
+		push @{ $facts->{effects}{ $_->[0] } }, $_->[1]
+		  foreach psql($connstr, "SELECT job, attempt FROM $effects");
 	}
 	$facts->{counts}{ $_->[0] } = $_->[1]
 	  foreach psql($connstr, 'SELECT state, count FROM qml_counts()');
@@ -320,6 +376,7 @@ sub check_claims
 	# each attempt is known to a client, unless the answer was lost
 	foreach my $id (keys %{ $facts->{jobs} })
 	{
+		next if is_in_database($seen, $facts->{jobs}{$id}[0]);
 		$unexplained += $facts->{jobs}{$id}[0]{attempt};
 		$unexplained -= keys %{ $seen->{claim}{$id} // {} };
 	}
@@ -377,6 +434,7 @@ sub check_successes
 	{
 		my ($row) = @{ $facts->{jobs}{$id} };
 		next if $row->{state} ne 'succeeded' || $seen->{admin}{$id};
+		next if is_in_database($seen, $row);
 		my @said = grep {
 			$SUCCEED{ $_->{op} } && $_->{outcome} =~ /^(acked|unknown|none)$/
 		} @{ $seen->{ack}{$id}{ $row->{attempt} } // [] };
@@ -501,6 +559,7 @@ sub check_attempts
 	{
 		next if $seen->{admin}{$id};
 		my ($row) = @{ $facts->{jobs}{$id} };
+		next if is_in_database($seen, $row);
 		my @acks = acks($seen, $id);
 		my @released = grep { $_->{op} eq 'release' } @acks;
 		my %perhaps =
@@ -600,6 +659,125 @@ sub check_counts
 		push @bad, "I11 qml_counts() says $counted $state, there are $rows"
 		  if $counted != $rows;
 	}
+	return @bad;
+}
+
+# Whether workers in the database run the job, and no client.
+sub is_in_database
+{
+	my ($seen, $row) = @_;
+	return exists $seen->{handlers}{ $row->{method} // '' };
+}
+
+sub check_in_database
+{
+	my ($seen, $facts, $arg) = @_;
+	my $runs = read_runs(@{ $arg->{runs} // [] });
+	my @bad;
+
+	foreach my $id (sort keys %{ $facts->{jobs} })
+	{
+		my ($row) = @{ $facts->{jobs}{$id} };
+		next if !is_in_database($seen, $row) || $seen->{admin}{$id};
+		my @runs = @{ $runs->{$id} // [] };
+		my @errors = map { [ split /:/, $_, 2 ] } split /,/, $row->{errors} // '';
+
+		push @bad, map { "$_->[0] job $id $_->[1]" } run_faults($row, @runs),
+		  attempt_faults($row, @errors), end_faults($row, $arg->{crashes}, @errors),
+		  effect_faults($row, $arg->{handlers}{ $row->{method} },
+			@{ $facts->{effects}{$id} // [] });
+	}
+	push @bad, map { "I2 job $_ was run and does not exist" }
+	  grep { !$facts->{jobs}{$_} } sort keys %$runs;
+	push @bad, map { "I5 job $_ had an effect and does not exist" }
+	  grep { !$facts->{jobs}{$_} } sort keys %{ $facts->{effects} };
+	return @bad;
+}
+
+# An attempt belongs to one process.  It may begin twice there: a group that is undone
+# runs again, each job alone.
+sub run_faults
+{
+	my ($row, @runs) = @_;
+	my $newest = 0;
+	my (%begun, %ended, %pids, @bad);
+
+	foreach my $run (@runs)
+	{
+		my $n = $run->{attempt};
+		push @bad, [ 'I6', "attempt $n went on after attempt $newest had begun" ]
+		  if $n < $newest;
+		$newest = $n if $n > $newest;
+		$pids{$n}{ $run->{pid} } = 1;
+		($run->{what} eq 'begin' ? \%begun : \%ended)->{$n}++;
+	}
+	foreach my $n (sort { $a <=> $b } keys %pids)
+	{
+		my @pids = sort { $a <=> $b } keys %{ $pids{$n} };
+		push @bad, [ 'claim', "attempt $n was run by the processes @pids" ] if @pids > 1;
+		push @bad, [ 'claim', "attempt $n was run $begun{$n} times" ]
+		  if ($begun{$n} // 0) > 2;
+	}
+	push @bad, [ 'claim', "attempt $newest was run, the row says $row->{attempt}" ]
+	  if $newest > $row->{attempt};
+	push @bad, [ 'I6', "succeeded in attempt $row->{attempt}, which no process ran to its end" ]
+	  if $row->{state} eq 'succeeded' && !$ended{ $row->{attempt} };
+	return @bad;
+}
+
+# All attempts have come to an end, each to one.
+sub attempt_faults
+{
+	my ($row, @errors) = @_;
+	my ($last, $n) = (0, $row->{attempt});
+	my $open = $n - ($row->{uncounted} // 0) - @errors;
+	my @bad;
+
+	foreach my $error (@errors)
+	{
+		push @bad, [ 'claim', "attempt $error->[0] has failed after attempt $last had" ]
+		  if $error->[0] <= $last;
+		$last = $error->[0];
+	}
+	push @bad, [ 'claim', "attempt $last has failed, the row says $n" ] if $last > $n;
+	push @bad, [ 'I4', "succeeded in attempt $n, which has failed" ]
+	  if $row->{state} eq 'succeeded' && $last == $n;
+
+	# The one that succeeded, was deleted or is still in work has left no error.
+	$open-- if $row->{state} =~ /^(succeeded|deleted|processing)$/;
+	push @bad, [ 'claim', "of $n attempts $open have come to no end" ] if $open > 0;
+	push @bad, [ 'claim', 'has more ends than the ' . $n . ' attempts that were begun' ]
+	  if $open < 0;
+	return @bad;
+}
+
+sub end_faults
+{
+	my ($row, $crashes, @errors) = @_;
+	my $used = $row->{attempt} - ($row->{uncounted} // 0);
+	my $down = grep { $_->[1] eq 'server_down' } @errors;
+	my @bad;
+
+	push @bad, [ 'I7', "has used $used attempts of " . ($row->{max_retries} + 1) ]
+	  if $used > $row->{max_retries} + 1;
+	push @bad, [ 'I7', 'failed with attempts left' ]
+	  if $row->{state} eq 'failed' && $used <= $row->{max_retries} && $down < $SERVERS_DOWN;
+	push @bad, [ 'I7', "ran again after the server went down under it $down times" ]
+	  if $down > $SERVERS_DOWN || $down == $SERVERS_DOWN && $row->{state} ne 'failed';
+	push @bad, [ 'I7', 'was lost with a server that did not go down' ] if $down && !$crashes;
+	return @bad;
+}
+
+sub effect_faults
+{
+	my ($row, $expected, @effects) = @_;
+	my @bad;
+
+	$expected = 0 if $row->{state} ne 'succeeded';
+	push @bad, [ 'I5', "is $row->{state} and has " . @effects . " effects instead of $expected" ]
+	  if @effects != $expected;
+	push @bad, map { [ 'I5', "has an effect of attempt $_, the row says $row->{attempt}" ] }
+	  grep { $_ != $row->{attempt} } @effects;
 	return @bad;
 }
 

@@ -8,11 +8,12 @@ use warnings;
 
 use Exporter 'import';
 use QmlBackground;
+use QmlChecker;
 use QmlTest;
 use Test::More;
 
 our @EXPORT = qw(
-  as_role enqueue handler job_is outcome outcome_of run run_log_clean settle wait_idle
+  as_role enqueue handler job_is noted_handler outcome outcome_of run run_log_clean settle wait_idle
   wait_state worker_pids
 );
 
@@ -27,6 +28,20 @@ sub handler
 
 	query($node, "$role $definition; SELECT qml_register('$method', '$method', '$options')",
 		$opt{dbname});
+	return;
+}
+
+# Creates and registers a handler, FUNCTION or PROCEDURE, of statements in PL/pgSQL on
+# its argument "job", which notes its runs for the checker.
+sub noted_handler
+{
+	my ($node, $kind, $method, @statements) = @_;
+	my $body = join "\n", map { "\t$_;" } $QmlChecker::RUN_NOTE{begin}, @statements,
+	  $QmlChecker::RUN_NOTE{end};
+	my $returns = $kind eq 'FUNCTION' ? 'RETURNS void' : '';
+
+	handler($node, $method,
+		"CREATE $kind $method(job qml.job) $returns LANGUAGE plpgsql AS \$\$\nBEGIN\n$body\nEND \$\$");
 	return;
 }
 
