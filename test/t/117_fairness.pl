@@ -175,6 +175,107 @@ empty($_) foreach @databases;
 	wait_for('the workers to end', sub { my %workers = processes('worker'); !%workers });
 }
 
+# ---- roles of one database that are more than its places
+
+my @ROLES = qw(ann bob cleo);
+query($node, <<"SQL", 'db2') foreach @ROLES;
+CREATE ROLE $_ LOGIN;
+CREATE FUNCTION work_$_(payload jsonb) RETURNS void LANGUAGE sql
+AS \$\$ INSERT INTO ledger DEFAULT VALUES; SELECT pg_sleep(0.02) \$\$;
+SELECT qml_register('work_$_', 'work_$_', '{"run_as": "$_"}');
+SQL
+
+sub backlog
+{
+	my ($role, $count) = @_;
+	return query($node, "SELECT count(qml_enqueue('work_$role', max_retries => 0)) FROM generate_series(1, $count)", 'db2');
+}
+
+# From each job of a role to its next one, or to the end, and from the beginning to its
+# first: the most jobs that others did meanwhile.
+sub longest_wait
+{
+	my ($role) = @_;
+	return query($node, <<"SQL", 'db2');
+SELECT max(n - before - 1)
+FROM (SELECT n, who, lag(n, 1, 0::bigint) OVER (ORDER BY n) AS before
+	FROM (SELECT row_number() OVER (ORDER BY at) AS n, who FROM ledger
+		UNION ALL SELECT count(*) + 1, '$role' FROM ledger) jobs
+	WHERE who = '$role') waits
+SQL
+}
+
+foreach my $places (2, 1)
+{
+	my $jobs = 400 * $places;
+
+	set_config($node, 'qml.workers' => $places);
+	# All at once: whoever was there first would be ahead.
+	query($node, 'TRUNCATE ledger', 'db2');
+	query($node, 'BEGIN; ' . join(' ', map { "SELECT count(qml_enqueue('work_$_')) FROM generate_series(1, 20000);" } @ROLES) . ' COMMIT', 'db2');
+	my $most = 0;
+	wait_for(
+		"$jobs jobs of the roles",
+		sub {
+			my %workers = processes('worker');
+			$most = max($most, $workers{db2} // 0);
+			return done('db2') >= $jobs;
+		});
+	my $shares = query($node, 'SELECT string_agg(who || $$ $$ || count, $$, $$ ORDER BY who) FROM (SELECT who, count(*) FROM ledger GROUP BY 1) s', 'db2');
+	my %done = $shares =~ /(\w+) (\d+)/g;
+
+	is(join(' ', sort keys %done), join(' ', @ROLES), "3 roles share $places places: all get on");
+	cmp_ok(min(values %done), '>=', sum(values %done) / 6, "$places places: each gets half of what is its share, at least ($shares)");
+	# A turn is a second, which is 50 jobs of a worker at most.
+	cmp_ok(max(map { longest_wait($_) } @ROLES), '<=', 150 * $places, sprintf '%d places: none waits for long (%s jobs of others)',
+		$places, join ', ', map { longest_wait($_) } @ROLES);
+	is($most, $places, 'all places are used, and no more');
+	query($node, q{DELETE FROM qml.live WHERE method LIKE 'work\_%'}, 'db2');
+	wait_for('the end of the jobs that run', sub { query($node, <<'SQL') eq '0' });
+SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'qml worker' AND state = 'active'
+SQL
+}
+
+# Now and then a job of a role beside the backlogs of others.
+set_config($node, 'qml.workers' => 2);
+backlog($_, 20000) foreach qw(ann bob);
+{
+	my @waits;
+	foreach my $round (1 .. 4)
+	{
+		wait_for('the others to have all places', sub { query($node, <<'SQL') eq 'ann bob' });
+SELECT string_agg(usename, ' ' ORDER BY usename) FROM pg_stat_activity WHERE backend_type = 'qml worker' AND datname = 'db2'
+SQL
+		query($node, 'TRUNCATE ledger', 'db2');
+		backlog('cleo', 1);
+		wait_for('the single job', sub { query($node, q{SELECT count(*) FROM ledger WHERE who = 'cleo'}, 'db2') == 1 });
+		push @waits, query($node, q{SELECT count(*) FROM ledger WHERE at < (SELECT at FROM ledger WHERE who = 'cleo')}, 'db2');
+	}
+	cmp_ok(max(@waits), '<=', 300, "a single job beside the backlogs of others has its turn (after @waits jobs)");
+}
+
+# A role that cannot work has a backlog, too: it fails, and takes no place.
+{
+	my $offset = -s $node->logfile;
+	query($node, 'ALTER ROLE cleo NOLOGIN');
+	query($node, 'TRUNCATE ledger', 'db2');
+	backlog('cleo', 500);
+	wait_for('the jobs that cannot run to fail', sub { query($node, q{SELECT count(*) FROM qml.live WHERE method = 'work_cleo'}, 'db2') == 0 });
+	is(query($node, <<'SQL', 'db2'), '500 failed 28000', 'the backlog of a role that may not log in fails');
+SELECT concat_ws(' ', count(*), state, errors -> -1 ->> 'error_type') FROM qml.job
+WHERE method = 'work_cleo' AND errors IS NOT NULL GROUP BY state, errors -> -1 ->> 'error_type'
+SQL
+	wait_for('the others to go on', sub { done('db2') >= 100 });
+	is(query($node, q{SELECT string_agg(DISTINCT who, ' ' ORDER BY who) FROM ledger}, 'db2'), 'ann bob', 'the others get on, and nobody else ran');
+	is(log_count($node, 'FATAL', $offset), 0, 'no process was started in vain');
+	query($node, 'ALTER ROLE cleo LOGIN');
+	backlog('cleo', 20);
+	wait_for('the role to get on', sub { query($node, q{SELECT count(*) FROM ledger WHERE who = 'cleo'}, 'db2') == 20 });
+	pass('it gets on when it may log in again');
+}
+query($node, q{DELETE FROM qml.live WHERE method LIKE 'work\_%'}, 'db2');
+set_config($node, 'qml.workers' => 3);
+
 # ---- a database that is broken takes no places from others
 
 query($node, <<'SQL', 'db1');
