@@ -161,6 +161,8 @@ static double spent;			   /* milliseconds in handlers, of the jobs of one transa
 static MemoryContext job_context;  /* reset after each job */
 static MemoryContext call_context; /* reset after each transaction, and each error */
 static List *calls;				   /* QmlCall, in call_context */
+static bool ahead = false;		   /* the error is that of a claim, none of the jobs before */
+static bool no_ahead = false;	   /* after that, until a claim succeeds */
 static int temporary_jobs = 0;	   /* since the caches were emptied */
 
 /* For and by signal handlers. */
@@ -523,6 +525,7 @@ claim(void)
 	{
 		claim_into(batch);
 		qml_process_commit();
+		no_ahead = false;
 	}
 	PG_CATCH();
 	{
@@ -917,12 +920,26 @@ claim_ahead(bool is_last)
 	 * What is not to be run at once is left to others.  Hooks for claimed jobs may
 	 * take long, and take their error out on the jobs before.
 	 */
-	if (!is_last || batch_size == 1 || spent > MAX_DELAY || qml_hook_wanted(QML_PROCESSING))
+	if (!is_last || batch_size == 1 || spent > MAX_DELAY || no_ahead ||
+		qml_hook_wanted(QML_PROCESSING))
 		return NULL;
+	ahead = true;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	claim_into(next);
 	PopActiveSnapshot();
+	ahead = false;
 	return next;
+}
+
+/* After an error: whether it was that of a claim ahead; no other one is made for now. */
+static bool
+was_ahead(void)
+{
+	bool was = ahead;
+
+	no_ahead = no_ahead || was;
+	ahead = false;
+	return was;
 }
 
 static void
@@ -1002,6 +1019,7 @@ static void
 undo_group(const ErrorData *error, int end)
 {
 	empty_batch(other_batch());
+	(void) was_ahead();
 	for (int i = batch->done; i < end; i++)
 		batch->attempts[i].outcome = ALONE;
 	ereport(DEBUG1, (errmsg("a group of jobs is undone: %s", error->message)));
@@ -1081,6 +1099,7 @@ call_alone(Attempt *attempt)
 {
 	const QmlHandler *handler = find_runnable(attempt);
 	bool is_last = batch->done + 1 == batch->count;
+	bool commits = handler && qml_call_is_procedure(handler) && !is_wrapped(handler);
 	instr_time start;
 	Batch *next;
 
@@ -1092,7 +1111,7 @@ call_alone(Attempt *attempt)
 		INSTR_TIME_SET_CURRENT(start);
 		arm_job_timers(&attempt->job);
 		MemoryContextSwitchTo(job_context);
-		if (qml_call_is_procedure(handler) && !is_wrapped(handler))
+		if (commits)
 			call_procedure(attempt, handler);
 		else
 			call_function(attempt, handler);
@@ -1105,7 +1124,8 @@ call_alone(Attempt *attempt)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	finish_attempts(batch->done, batch->done + 1, handler == NULL);
 	PopActiveSnapshot();
-	next = claim_ahead(is_last);
+	/* What has committed something cannot run again because of that. */
+	next = claim_ahead(is_last && !commits);
 	commit();
 	log_traces(batch->done, batch->done + 1);
 	return next;
@@ -1129,6 +1149,7 @@ run_alone(void)
 {
 	Attempt *attempt = &batch->attempts[batch->done];
 	Batch *volatile next = NULL;
+	volatile bool again = false;
 
 	attempt->outcome = PENDING;
 	attempt->trace.traced = false;
@@ -1145,6 +1166,7 @@ run_alone(void)
 	{
 		Stop why = stop;
 		ErrorData *error;
+		bool deleted;
 
 		disarm_job_timers();
 		forget_stop();
@@ -1157,21 +1179,25 @@ run_alone(void)
 		clean_outside();
 		/* None was claimed ahead, then. */
 		empty_batch(other_batch());
+		deleted = leave_job();
+		again = was_ahead() && !deleted;
+		if (again)
+			attempt->outcome = ALONE;
 		/*
 		 * Somebody else's by now: then there is nothing to say, and nothing is said.
 		 * If the handler ended it itself, that is undone, too: it fails.
 		 */
-		if (error->sqlerrcode == ERRCODE_QML_STALE_CLAIM && attempt->outcome == GONE)
-		{
-			(void) leave_job();
+		else if (error->sqlerrcode == ERRCODE_QML_STALE_CLAIM && attempt->outcome == GONE)
 			set_failure(attempt, "the handler ended its job itself", "QM003", (Datum) 0, false);
-		}
 		else
-			judge(attempt, error, why, leave_job());
-		finish_undone(attempt);
+			judge(attempt, error, why, deleted);
+		if (!again)
+			finish_undone(attempt);
 	}
 	PG_END_TRY();
 	MemoryContextReset(job_context);
+	if (again)
+		return;
 	batch->done++;
 	swap_batches(next);
 }

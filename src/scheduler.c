@@ -201,8 +201,9 @@ take_back(Step *step)
 	if (any)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
 	batch = qml_limit_batch(count);
-	if (batch > 0)
-		(void) qml_sweep_reclaim_ids(jobs, batch);
+	/* The others are over, or just being changed by somebody, who may leave them as they were. */
+	if (batch > 0 && qml_sweep_reclaim_ids(jobs, batch) < batch)
+		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp() + USECS_PER_SEC);
 	count -= batch;
 	memmove(jobs, jobs + batch, sizeof(pg_uuid_t) * count);
 	return count > 0 ? GetCurrentTimestamp() : QML_NO_TIME;
