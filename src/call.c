@@ -185,6 +185,8 @@ fill_params(const QmlSignature *signature, const QmlJob *job, ParamListInfo para
 	bool nulls[FUNC_MAX_ARGS] = {false};
 	bool given[FUNC_MAX_ARGS] = {true};
 
+	/* An error that was none of the payload may have left it. */
+	binding = false;
 	if (signature->takes == QML_TAKES_PAYLOAD)
 		values[0] = job->payload;
 	else if (signature->takes == QML_TAKES_JOB)

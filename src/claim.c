@@ -11,10 +11,12 @@
  * The update changes no indexed column: the index covers enqueued and processing
  * rows alike, and a claim is a HOT update while its page has room.
  *
- * What was finished leaves index entries behind, to the next vacuum.  A worker in the
- * background that claims again and again would step over all of them each time: it
- * goes on where it was, for RESUME_TIME, and then looks from the beginning, for what
- * came in before that place; also before it says that there is nothing.
+ * What was finished leaves index entries behind, to the next vacuum, and the jobs of
+ * other roles stand before its own.  A worker in the background that claims again and
+ * again would step over all of them each time: it goes on where it was, for
+ * RESUME_TIME, and then looks from the beginning, for what came in before that place;
+ * also before it says that there is nothing.  Where that takes long, it goes on for
+ * longer, so that it spends its time on jobs.
  */
 #include "postgres.h"
 
@@ -55,13 +57,18 @@ typedef struct Place
 	pg_uuid_t id;
 } Place;
 
-#define MAX_PLACES	16
-#define RESUME_TIME 20 /* milliseconds */
+#define MAX_PLACES 16
+
+/* Milliseconds; and how many times as long as it took to look from the beginning. */
+#define RESUME_TIME		20
+#define MAX_RESUME_TIME 1000
+#define RESUME_FACTOR	5
 
 /* The queues in which the last claims from the beginning, and after, found jobs. */
 static Place places[MAX_PLACES];
 static int nplaces = 0;
 static instr_time looked_at; /* from the beginning */
+static double resume_time = RESUME_TIME;
 
 /* Where the last fetch from all queues ended, so that no queue starves. */
 static int last_queue_id = 0;
@@ -261,7 +268,7 @@ may_resume(const ClaimState *state)
 		return false;
 	INSTR_TIME_SET_CURRENT(now);
 	INSTR_TIME_SUBTRACT(now, looked_at);
-	return INSTR_TIME_GET_MILLISEC(now) < RESUME_TIME;
+	return INSTR_TIME_GET_MILLISEC(now) < resume_time;
 }
 
 /* Goes on in the queues that had jobs, beginning after the one that was served last. */
@@ -292,12 +299,22 @@ claim_resumed(ClaimState *state)
 static void
 claim_from_beginning(ClaimState *state)
 {
-	if (state->claim->choose)
+	instr_time start;
+	instr_time taken;
+
+	if (state->claim->choose == NULL)
 	{
-		nplaces = 0;
-		INSTR_TIME_SET_CURRENT(looked_at);
+		claim_from_all(state);
+		return;
 	}
+	nplaces = 0;
+	INSTR_TIME_SET_CURRENT(start);
 	claim_from_all(state);
+	INSTR_TIME_SET_CURRENT(looked_at);
+	taken = looked_at;
+	INSTR_TIME_SUBTRACT(taken, start);
+	resume_time = Max(RESUME_TIME, RESUME_FACTOR * INSTR_TIME_GET_MILLISEC(taken));
+	resume_time = Min(resume_time, MAX_RESUME_TIME);
 }
 
 static void

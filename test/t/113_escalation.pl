@@ -5,6 +5,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
+use JSON::PP ();
 use PostgreSQL::Test::Utils;
 use QmlBackground;
 use QmlJobs;
@@ -51,7 +52,8 @@ END \$body\$;
 SELECT qml_register('$method', '$method');
 SQL
 	my $id = enqueue($node, $method, '{}', 'max_retries => 0', 'target');
-	my $outcome = outcome_of($node, $id, 'target');
+	outcome_of($node, $id, 'target');
+	my $outcome = counted_outcome($node, $id, 'target');
 	note("$name: $outcome");
 	like($outcome, $opt{expected}, "$name: the outcome") if $opt{expected};
 	no_canary($name);
@@ -93,6 +95,28 @@ try('COMMIT and RESET SESSION AUTHORIZATION', "COMMIT; RESET SESSION AUTHORIZATI
 	expected => qr/^succeeded/);
 try('an error after COMMIT', "COMMIT; $grab RAISE EXCEPTION 'x';", procedure => 1, expected => qr/^failed/);
 
+# What is qml's own: rows that say what runs as whom, and what could hang on its tables.
+foreach my $statement (
+	q{UPDATE qml.handler SET run_as = 10},
+	q{INSERT INTO qml.acl SELECT * FROM qml.acl},
+	q{UPDATE qml.queue SET name = 'x'},
+	q{UPDATE qml.live SET payload = '{}'},
+	q{COPY qml.recurring TO '/tmp/x'},
+	q{SELECT * FROM qml.hook FOR UPDATE},
+	q{CREATE TRIGGER t BEFORE UPDATE ON qml.live FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()},
+	q{CREATE RULE r AS ON UPDATE TO qml.live DO ALSO SELECT 1},
+	q{CREATE INDEX ON qml.live ((length(method)))},
+	q{ALTER TABLE qml.live ALTER COLUMN payload SET DEFAULT '{}'},
+	q{CREATE TABLE mine () INHERITS (qml.live)},
+	q{CREATE POLICY p ON qml.live USING (false)},
+	q{CREATE FUNCTION qml.now() RETURNS int LANGUAGE sql AS 'SELECT 1'},
+	q{CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION late()},
+	q{LOAD '/tmp/x'},
+	q{SET session_preload_libraries = 'x'})
+{
+	try($statement, "$grab EXECUTE \$x\$$statement\$x\$;", expected => qr/^failed\|1\|42501\|/);
+}
+
 # Triggers that fire when the transaction ends, as qml's own work goes on.
 in_target(<<"SQL");
 SET ROLE mallory;
@@ -119,6 +143,50 @@ SELECT qml_register('definer', 'definer');
 SQL
 like(run($node, 'definer', '{}', 'max_retries => 0', 'target'), qr/^succeeded/, 'a security definer handler');
 no_canary('a security definer handler');
+
+# Other processes: his own workers are his to end, those of stronger roles are not,
+# even with pg_signal_backend.
+in_target(<<'SQL');
+CREATE FUNCTION boss_waits(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(600)';
+SELECT qml_register('boss_waits', 'boss_waits');
+SQL
+{
+	my $boss = enqueue($node, 'boss_waits', '{}', q{max_retries => 0, timeout => '1 hour'}, 'target');
+	wait_for('the job of a superuser', sub { worker_pids($node, "query LIKE '%$boss' AND wait_event = 'PgSleep'") });
+	my $processes = q{SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity
+		WHERE backend_type LIKE 'qml %' AND usename IS DISTINCT FROM 'mallory' AND (datname IS NULL OR datname = 'target')};
+	my $before = in_target($processes);
+	cmp_ok(scalar(split / /, $before), '>=', 3, 'a launcher, a scheduler and a worker of a superuser');
+	foreach my $with ('without', 'with')
+	{
+		query($node, 'GRANT pg_signal_backend TO mallory') if $with eq 'with';
+		foreach my $function ('pg_terminate_backend', 'pg_cancel_backend')
+		{
+			try("$function $with pg_signal_backend", <<"SQL", expected => qr/^succeeded/);
+DECLARE
+	refused int := 0;
+	them int[] := ARRAY(SELECT pid FROM pg_stat_activity WHERE pid IN (${\ join ', ', split / /, $before }));
+	it int;
+BEGIN
+	FOREACH it IN ARRAY them LOOP
+		BEGIN
+			PERFORM $function(it);
+		EXCEPTION WHEN insufficient_privilege THEN
+			refused := refused + 1;
+		END;
+	END LOOP;
+	IF cardinality(them) < 3 OR refused <> cardinality(them) THEN
+		RAISE EXCEPTION '% of % refused', refused, cardinality(them);
+	END IF;
+END;
+SQL
+		}
+	}
+	query($node, 'REVOKE pg_signal_backend FROM mallory');
+	is(in_target($processes), $before, 'all go on');
+	is(outcome($node, $boss, 'target'), 'processing|1', 'and so does the job');
+	in_target("SELECT qml_delete('$boss')");
+}
 
 # ---- who may register what
 
@@ -168,6 +236,41 @@ like(run($node, 'member', '{}', 'max_retries => 0', 'target'), qr/^failed\|1\|42
 	'not any more when the membership was revoked');
 is(in_target(q{SELECT count(*) FROM canary WHERE how = 'member'}), 0, 'and has no effect');
 
+# A role is who it is, not how it is called.
+query($node, 'CREATE ROLE was LOGIN');
+in_target(<<'SQL');
+CREATE FUNCTION who(payload jsonb) RETURNS text LANGUAGE sql AS 'SELECT session_user || $$ $$ || current_user';
+SELECT qml_register('who', 'who', '{"run_as": "was"}');
+SQL
+{
+	query($node, 'ALTER ROLE was RENAME TO is_now');
+	query($node, 'CREATE ROLE was LOGIN');
+	my $id = enqueue($node, 'who', '{}', 'max_retries => 0', 'target');
+	is(outcome_of($node, $id, 'target'), 'succeeded|1', 'a role that was renamed');
+	is(in_target("SELECT result #>> '{}' FROM qml_job('$id')"), 'is_now is_now', 'it is the same one, not one of its old name');
+	in_target('DROP OWNED BY is_now; DROP ROLE is_now, was; CREATE ROLE is_now LOGIN SUPERUSER; CREATE ROLE was LOGIN SUPERUSER');
+	like(run($node, 'who', '{}', 'max_retries => 0', 'target'), qr/^failed\|\d\|42704\|/, 'a role that was dropped and made again is another one');
+}
+
+# Rows that a policy shows to their owner alone: whoever asks before or after, by the
+# same function.
+in_target(<<'SQL');
+CREATE TABLE guarded (owner name, a int);
+INSERT INTO guarded SELECT r, i FROM unnest(ARRAY['mallory', 'victim', 'postgres']) r, generate_series(1, 3) i;
+ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON guarded USING (owner = current_user);
+GRANT SELECT ON guarded TO PUBLIC;
+CREATE FUNCTION guarded_rows() RETURNS text LANGUAGE sql STABLE AS 'SELECT string_agg(DISTINCT owner::text, $$ $$) || count(*) FROM public.guarded';
+CREATE FUNCTION sees(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN public.guarded_rows(); END $$;
+SELECT qml_register('sees_mallory', 'sees', '{"run_as": "mallory"}'), qml_register('sees_victim', 'sees', '{"run_as": "victim"}');
+SQL
+foreach my $role (qw(mallory victim) x 3)
+{
+	my $id = enqueue($node, "sees_$role", '{}', undef, 'target');
+	outcome_of($node, $id, 'target');
+	is(in_target("SELECT result #>> '{}' FROM qml_job('$id')"), "${role}3", "row level security: $role");
+}
+
 # ---- a superuser's enqueue runs nobody's code
 
 in_target(<<'SQL');
@@ -188,6 +291,35 @@ no_canary('types of arguments');
 cmp_ok(in_target(q{SELECT count(*) FROM canary WHERE how IN ('check', 'default')}), '>', 0, 'and its checks run as the handler');
 in_target('SELECT * FROM qml.handler_info; SELECT * FROM qml.job');
 no_canary('looking at it');
+
+# A result is converted as the handler: by a cast of its own, which to_jsonb uses.
+in_target(<<'SQL');
+SET ROLE mallory;
+CREATE TYPE casts AS ENUM ('x');
+CREATE FUNCTION casts_to_json(casts) RETURNS json LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO public.canary (how) VALUES ('cast');
+	RETURN '"cast"';
+END $$;
+CREATE CAST (casts AS json) WITH FUNCTION casts_to_json(casts);
+CREATE FUNCTION returns_cast(payload jsonb) RETURNS casts LANGUAGE sql AS $$ SELECT 'x'::casts $$;
+SELECT qml_register('returns_cast', 'returns_cast');
+CREATE PROCEDURE returns_cast_p(payload jsonb, OUT x casts) LANGUAGE plpgsql AS $$ BEGIN x := 'x'; COMMIT; END $$;
+SELECT qml_register('returns_cast_p', 'returns_cast_p');
+SQL
+is(run($node, $_, '{}', 'max_retries => 0', 'target'), 'succeeded|1', "a result with a cast of its own: $_") foreach qw(returns_cast returns_cast_p);
+no_canary('casts of results');
+is(in_target(q{SELECT count(*) FROM canary WHERE how = 'cast'}), 2, 'the casts were called');
+
+# A payload is data, whatever it looks like.
+in_target('SET ROLE mallory; CREATE FUNCTION echo(a text) RETURNS text LANGUAGE sql AS $$ SELECT a $$; SELECT qml_register($$echo$$, $$echo$$)');
+foreach my $text (q{'; DROP TABLE public.secret; --}, q{$$; ROLLBACK; RESET ROLE; --}, q{"; SELECT 1}, '%s%n%1$s', '{"a": 1}', '\\\\x41')
+{
+	my $payload = JSON::PP->new->encode({ a => $text });
+	my $id = in_target("SELECT qml_enqueue('echo', \$payload\$$payload\$payload\$)");
+	is(outcome_of($node, $id, 'target'), 'succeeded|1', "the payload $payload");
+	is(in_target("SELECT result #>> '{}' FROM qml_job('$id')"), $text, 'it comes back as it is');
+}
 
 # ---- a superuser's job, and what a hostile one leaves for it
 
@@ -247,6 +379,35 @@ foreach my $method (qw(definer resets takes_trap))
 no_canary('hostile settings of a role');
 is(in_target(q{SELECT count(*) FROM canary WHERE how IN ('now', 'op', 'to_jsonb')}), 0, 'nothing that qml does calls what is in the way');
 query($node, 'ALTER ROLE mallory RESET ALL');
+
+# The same of the database, which is mallory's, for all who work in it.  The session
+# that asks is older than the settings.
+ask($node, 'SELECT', 'target');
+query($node, join '', map { "ALTER DATABASE target SET $_;\n" } @SETTINGS);
+query($node, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'qml worker'});
+wait_for('the end of the workers', sub { !worker_pids($node) });
+is(run($node, $_, '{}', 'max_retries => 0', 'target'), 'succeeded|1', "hostile settings of the database: $_") foreach qw(definer boss_sees);
+query($node, 'ALTER DATABASE target RESET ALL');
+no_canary('hostile settings of a database');
+is(in_target(q{SELECT count(*) FROM canary WHERE how IN ('now', 'op', 'to_jsonb')}), 0, 'nothing that qml does calls what is in the way');
+
+# Temporary objects of all names that qml uses, in the transaction in which it ends the job.
+try('temporary objects under names of qml and the catalogs', <<'SQL', expected => qr/^succeeded/);
+	CREATE FUNCTION pg_temp.sing() RETURNS trigger LANGUAGE plpgsql AS $f$
+	BEGIN INSERT INTO public.canary (how) VALUES ('shadow'); RETURN NULL; END $f$;
+	DECLARE name text;
+	BEGIN
+		FOR name IN SELECT relname FROM pg_catalog.pg_class
+			WHERE relkind IN ('r', 'p', 'v') AND (relnamespace = 'qml'::regnamespace
+				OR relname IN ('pg_class', 'pg_proc', 'pg_authid', 'pg_roles', 'pg_database', 'pg_attribute', 'pg_namespace', 'pg_inherits'))
+		LOOP
+			EXECUTE format('CREATE TEMP TABLE %I (a int)', name);
+			EXECUTE format('CREATE TRIGGER sing BEFORE INSERT OR UPDATE OR DELETE ON pg_temp.%I EXECUTE FUNCTION pg_temp.sing()', name);
+		END LOOP;
+	END;
+	SET search_path = pg_temp, evil, pg_catalog;
+SQL
+is(in_target(q{SELECT count(*) FROM canary WHERE how = 'shadow'}), 0, 'nobody looked at them');
 
 # Names with all that may be in names.
 {

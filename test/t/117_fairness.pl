@@ -225,7 +225,8 @@ foreach my $places (2, 1)
 	my %done = $shares =~ /(\w+) (\d+)/g;
 
 	is(join(' ', sort keys %done), join(' ', @ROLES), "3 roles share $places places: all get on");
-	cmp_ok(min(values %done), '>=', sum(values %done) / 6, "$places places: each gets half of what is its share, at least ($shares)");
+	# Also those whose jobs stand behind all the jobs of others.
+	cmp_ok(min(values %done), '>=', sum(values %done) / 5, "$places places: none gets much less than a third ($shares)");
 	# A turn is a second, which is 50 jobs of a worker at most.
 	cmp_ok(max(map { longest_wait($_) } @ROLES), '<=', 150 * $places, sprintf '%d places: none waits for long (%s jobs of others)',
 		$places, join ', ', map { longest_wait($_) } @ROLES);

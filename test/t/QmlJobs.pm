@@ -13,7 +13,8 @@ use QmlTest;
 use Test::More;
 
 our @EXPORT = qw(
-  as_role enqueue handler job_is noted_handler outcome outcome_of run run_log_clean settle wait_idle
+  as_role counted_outcome enqueue handler job_is noted_handler outcome outcome_of run run_log_clean
+  settle wait_idle
   wait_state worker_pids
 );
 
@@ -60,6 +61,18 @@ sub outcome
 	my ($node, $id, $dbname) = @_;
 	return ask($node, <<"SQL", $dbname);
 SELECT concat_ws('|', state, attempt, errors -> -1 ->> 'error_type', error) FROM qml_job('$id')
+SQL
+}
+
+# The same with the number of attempts that count: a worker that is slow gives back what
+# it has claimed and not begun.
+sub counted_outcome
+{
+	my ($node, $id, $dbname) = @_;
+	return ask($node, <<"SQL", $dbname);
+SELECT concat_ws('|', j.state, j.attempt - s.uncounted, j.errors -> -1 ->> 'error_type', j.error)
+FROM qml_job('$id') j
+JOIN (SELECT id, uncounted FROM qml.live UNION ALL SELECT id, uncounted FROM qml.history) s USING (id)
 SQL
 }
 
