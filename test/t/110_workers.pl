@@ -259,6 +259,41 @@ is(ask($node, "SELECT string_agg(DISTINCT concat(su, cu), ' ') FROM ledger WHERE
 	'each job has the role of its handler as its session user');
 is(ask($node, "SELECT count(*) FROM (SELECT FROM ledger GROUP BY pid HAVING count(DISTINCT su) > 1) s"), 0, 'no process has two');
 
+# What can be seen of the processes: of this database in qml.server, of all in
+# pg_stat_activity, which also knows kinds and roles.
+sub processes
+{
+	return ask($node, <<'SQL');
+SELECT string_agg(concat_ws(' ', backend_type, coalesce(datname, '-'), usename), ', ' ORDER BY backend_type, usename)
+FROM pg_stat_activity WHERE backend_type LIKE 'qml %'
+SQL
+}
+my $seen = '';
+eval {
+	wait_for('a worker of each of both roles',
+		sub { ($seen = processes()) =~ /qml worker postgres ann, qml worker postgres bob$/ });
+};
+is($seen, 'qml launcher - postgres, qml scheduler postgres postgres, qml worker postgres ann, qml worker postgres bob',
+	'pg_stat_activity shows the launcher, the scheduler, and workers with their roles');
+is( ask($node, <<'SQL'), 'qml scheduler postgres, qml worker ann, qml worker bob', 'qml.server shows those of the database');
+SELECT string_agg(concat_ws(' ', a.backend_type, a.usename), ', ' ORDER BY a.backend_type, a.usename)
+FROM qml.server s LEFT JOIN pg_stat_activity a ON s.id = s.name || ':' || a.pid
+WHERE s.kind = 'background' AND s.alive AND s.started_at BETWEEN a.backend_start - interval '1 s' AND now()
+	AND s.heartbeat_at >= s.started_at AND concat(s.workers, s.queues, s.registered_by) = ''
+SQL
+is(ask($node, q{SELECT count(*) FROM qml.server}), 3, 'and no other');
+{
+	my ($pid) = worker_pids($node, q{usename = 'ann'});
+	my $shown = sub { return ask($node, "SELECT count(*) FROM qml.server WHERE id LIKE '%:$_[0]'") };
+	is($shown->($pid), 1, 'a worker is shown');
+	ask($node, "SELECT pg_terminate_backend($pid)");
+	wait_for('the end of the worker', sub { !grep { $_ == $pid } worker_pids($node) });
+	is($shown->($pid), 0, 'one that ended is not');
+	like(run($node, 'who_ann'), qr/^succeeded/, 'a job of its role');
+	($pid) = ask($node, q{SELECT pid FROM ledger WHERE what = 'who' ORDER BY at DESC LIMIT 1});
+	is($shown->($pid), 1, 'the one that ran it is shown');
+}
+
 # What a role loses: its jobs fail, with a reason, those of others run.
 sub loses
 {
@@ -361,7 +396,8 @@ foreach my $long (1, 20, 60)
 	group_of(60, $long => '{"sleep": 0.3}');
 	is(mine("count(*) FILTER (WHERE state = 'succeeded')"), 60, "job $long is long: all succeed");
 	is(ask($node, 'SELECT count(*), count(DISTINCT what) FROM ledger'), '60|60', 'once');
-	is(mine('max(attempt)'), 1, 'and each was one attempt') if $long == 1;
+	# Those that were claimed with it are given back.
+	is(ask($node, 'SELECT max(attempt - uncounted) FROM mine JOIN qml.history USING (id)'), 1, 'and one attempt of each counts');
 	group_of(60, $long => '{"sleep": 60}');
 	is(mine("string_agg(concat_ws(' ', i, state, errors -> -1 ->> 'error_type'), ', ' ORDER BY i) FILTER (WHERE state <> 'succeeded')"),
 		"$long failed timeout", "job $long is too long: its timeout ends it");
