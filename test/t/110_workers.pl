@@ -259,6 +259,41 @@ is(ask($node, "SELECT string_agg(DISTINCT concat(su, cu), ' ') FROM ledger WHERE
 	'each job has the role of its handler as its session user');
 is(ask($node, "SELECT count(*) FROM (SELECT FROM ledger GROUP BY pid HAVING count(DISTINCT su) > 1) s"), 0, 'no process has two');
 
+# What can be seen of the processes: of this database in qml.server, of all in
+# pg_stat_activity, which also knows kinds and roles.
+sub processes
+{
+	return ask($node, <<'SQL');
+SELECT string_agg(concat_ws(' ', backend_type, coalesce(datname, '-'), usename), ', ' ORDER BY backend_type, usename)
+FROM pg_stat_activity WHERE backend_type LIKE 'qml %'
+SQL
+}
+my $seen = '';
+eval {
+	wait_for('a worker of each of both roles',
+		sub { ($seen = processes()) =~ /qml worker postgres ann, qml worker postgres bob$/ });
+};
+is($seen, 'qml launcher - postgres, qml scheduler postgres postgres, qml worker postgres ann, qml worker postgres bob',
+	'pg_stat_activity shows the launcher, the scheduler, and workers with their roles');
+is( ask($node, <<'SQL'), 'qml scheduler postgres, qml worker ann, qml worker bob', 'qml.server shows those of the database');
+SELECT string_agg(concat_ws(' ', a.backend_type, a.usename), ', ' ORDER BY a.backend_type, a.usename)
+FROM qml.server s LEFT JOIN pg_stat_activity a ON s.id = s.name || ':' || a.pid
+WHERE s.kind = 'background' AND s.alive AND s.started_at BETWEEN a.backend_start - interval '1 s' AND now()
+	AND s.heartbeat_at >= s.started_at AND concat(s.workers, s.queues, s.registered_by) = ''
+SQL
+is(ask($node, q{SELECT count(*) FROM qml.server}), 3, 'and no other');
+{
+	my ($pid) = worker_pids($node, q{usename = 'ann'});
+	my $shown = sub { return ask($node, "SELECT count(*) FROM qml.server WHERE id LIKE '%:$_[0]'") };
+	is($shown->($pid), 1, 'a worker is shown');
+	ask($node, "SELECT pg_terminate_backend($pid)");
+	wait_for('the end of the worker', sub { !grep { $_ == $pid } worker_pids($node) });
+	is($shown->($pid), 0, 'one that ended is not');
+	like(run($node, 'who_ann'), qr/^succeeded/, 'a job of its role');
+	($pid) = ask($node, q{SELECT pid FROM ledger WHERE what = 'who' ORDER BY at DESC LIMIT 1});
+	is($shown->($pid), 1, 'the one that ran it is shown');
+}
+
 # What a role loses: its jobs fail, with a reason, those of others run.
 sub loses
 {
@@ -288,6 +323,28 @@ foreach my $state ('with a worker', 'without')
 		'GRANT CONNECT ON DATABASE postgres TO PUBLIC', qr/^failed\|\d\|42501\|.*"bob".*no privilege CONNECT/);
 	loses("$state: EXECUTE", 'REVOKE EXECUTE ON FUNCTION who_bob(jsonb) FROM PUBLIC, bob',
 		'GRANT EXECUTE ON FUNCTION who_bob(jsonb) TO PUBLIC', qr/^failed\|\d\|42501\|permission denied for function public.who_bob/);
+}
+# Work that there is because a setting changed, of a queue or of the server: who is woken
+# must see the change.
+{
+	my ($resumed, $allowed) = (0, 0);
+	foreach my $round (1 .. 30)
+	{
+		query($node, "SELECT qml_pause_queue('default')");
+		my $id = enqueue($node, 'who_bob');
+		query($node, "SELECT qml_resume_queue('default')");
+		$resumed = max($resumed, seconds_until('the job', sub { outcome($node, $id) =~ /^succeeded/ }));
+	}
+	cmp_ok($resumed, '<=', 5, sprintf 'jobs of a queue that is resumed run at once (%.2f s)', $resumed);
+	foreach my $round (1 .. 10)
+	{
+		set_config($node, 'qml.workers' => 0);
+		wait_for('the workers to end', sub { !worker_pids($node) });
+		my $id = enqueue($node, 'who_bob');
+		set_config($node, 'qml.workers' => 2);
+		$allowed = max($allowed, seconds_until('the job', sub { outcome($node, $id) =~ /^succeeded/ }));
+	}
+	cmp_ok($allowed, '<=', 5, sprintf 'jobs run at once when workers are allowed (%.2f s)', $allowed);
 }
 query($node, <<'SQL');
 CREATE ROLE gus LOGIN;

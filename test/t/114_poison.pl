@@ -46,7 +46,7 @@ END $$
 SQL
 
 # What is in the log from an offset on and is more than the coming and going of
-# processes; and, if told so, more than this.
+# processes and changes of settings; and, if told so, more than this.
 sub log_is_quiet
 {
 	my ($name, $offset, $expected) = @_;
@@ -71,9 +71,9 @@ sub poison
 	my @before = map { enqueue($node, 'good') } 1 .. 3;
 	my $id = enqueue($node, $method, $payload, 'max_retries => 0');
 	my @after = map { enqueue($node, 'good') } 1 .. 3;
-	my $outcome = outcome_of($node, $id);
+	outcome_of($node, $id);
 
-	like($outcome, $expected, "$name: the outcome");
+	like(counted_outcome($node, $id), $expected, "$name: the outcome");
 	# One that was given back before it began has another number, but no error.
 	is(join(' ', grep { !/^succeeded\|\d+$/ } map { outcome_of($node, $_) } @before, @after), '', "$name: others go on");
 	log_is_quiet($name, $offset, $opt{log});
@@ -134,6 +134,22 @@ poison('an error without a message', 'empty', '{}', qr/^failed\|1\|P0001/);
 body('not_utf8', q{PERFORM convert_from('\xff'::bytea, 'UTF8');});
 poison('an invalid encoding', 'not_utf8', '{}', qr/^failed\|1\|22021\|invalid byte sequence/);
 
+# What is JSON for the type json, and not for a result.
+my %NOT_JSONB = (
+	'a null character' => [ q{'"\u0000"'}, '22P05' ],
+	'half a character' => [ q{'"\ud800"'}, '22P02' ],
+	'a number that is too large' => [ q{'1e200000'}, '22003' ],
+	'an array that is too deep' => [ q{repeat('[', 100000) || repeat(']', 100000)}, '54001' ],
+	'a text that is not JSON' => [ q('{'), '22P02' ]);
+my $not_jsonb = 0;
+foreach my $what (sort keys %NOT_JSONB)
+{
+	my ($text, $state) = @{ $NOT_JSONB{$what} };
+	my $method = 'json_' . ++$not_jsonb;
+	handler($node, $method, "CREATE FUNCTION $method(payload jsonb) RETURNS json LANGUAGE plpgsql AS \$\$ BEGIN RETURN ($text)::json; END \$\$");
+	poison("a result with $what", $method, '{}', qr/^failed\|1\|$state\|/);
+}
+
 # Whatever an error says, it is the job's, and leads to a retry or the end as any other.
 handler($node, 'states', <<'SQL');
 CREATE FUNCTION states(state text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'state %', state USING ERRCODE = state; END $$
@@ -142,7 +158,8 @@ foreach my $state (qw(00000 01000 02000 57P01 57P02 57P03 57014 57000 40001 40P0
 {
 	my $shown = $state eq '00000' ? 'P0001' : $state;
 	my $id = enqueue($node, 'states', "{\"state\": \"$state\"}", q{queue => 'fast', max_retries => 1});
-	is(outcome_of($node, $id), "failed|2|$shown|state $state", "an error of SQLSTATE $state");
+	outcome_of($node, $id);
+	is(counted_outcome($node, $id), "failed|2|$shown|state $state", "an error of SQLSTATE $state");
 }
 
 # A job that ends itself: what it is told by others holds, and not by itself.
@@ -218,6 +235,23 @@ poison('COMMIT in a function', 'commits', '{}', qr/^failed\|1\|2D000\|/);
 query($node, 'CREATE PROCEDURE committing() LANGUAGE plpgsql AS $$ BEGIN COMMIT; END $$');
 body('calls', 'CALL committing();');
 poison('COMMIT in a procedure that a function calls', 'calls', '{}', qr/^failed\|1\|2D000\|/);
+query($node, <<'SQL');
+CREATE TABLE at_commit (job uuid);
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not so'; END $$;
+CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON at_commit DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
+SQL
+body('at_commit', q{INSERT INTO ledger VALUES ((job).id, 'at commit'); INSERT INTO at_commit VALUES ((job).id);});
+body('at_commit_p', q{INSERT INTO ledger VALUES ((job).id, 'kept'); COMMIT; INSERT INTO at_commit VALUES ((job).id);}, procedure => 1);
+{
+	my $id = poison('an error of a deferred trigger', 'at_commit', '{}', qr/^failed\|1\|P0001\|not so/);
+	is(ask($node, "SELECT count(*) FROM ledger WHERE job = '$id'"), 0, 'it undoes the job');
+	$id = poison('an error of a deferred trigger at the end of a procedure', 'at_commit_p', '{}', qr/^failed\|1\|P0001\|not so/);
+	is(ask($node, "SELECT count(*) FROM ledger WHERE job = '$id'"), 1, 'it undoes what is not committed');
+}
+body('loads', q{LOAD 'plpgsql'; LOAD 'qml';});
+poison('LOAD', 'loads', '{}', qr/^succeeded\|1/);
+body('loads_nothing', q{LOAD 'nonesuch';});
+poison('LOAD of what is not there', 'loads_nothing', '{}', qr/^failed\|1\|58P01\|/);
 my $serial = 0;
 foreach my $statement ('BEGIN', 'COMMIT', 'SAVEPOINT a', q{PREPARE TRANSACTION 'x'}, 'VACUUM', 'COPY ledger FROM STDIN', 'COPY ledger TO STDOUT',
 	'CREATE DATABASE x', 'LISTEN x', 'CHECKPOINT; DISCARD ALL')
