@@ -28,6 +28,7 @@
 #include "tcop/utility.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 
 #include "guc.h"
 #include "wakeup.h"
@@ -37,6 +38,7 @@
 
 static TimestampTz noted[QML_WAKES];
 static bool noted_any = false;
+static bool committed = false;
 static bool call_launcher = false;
 static Oid ready_roles[QML_MAX_ROLES]; /* whose handlers have work now */
 static int nready_roles = 0;
@@ -66,6 +68,7 @@ forget(void)
 	nfinished_jobs = 0;
 	anything = false;
 	deleted_jobs = NIL;
+	committed = false;
 }
 
 /* Lowers the time that was told, if this one is earlier. */
@@ -343,9 +346,25 @@ at_end(XactEvent event, void *arg)
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	if (event == XACT_EVENT_COMMIT && noted_any)
-		tell();
+	{
+		committed = true;
+		return;
+	}
 	if (event == XACT_EVENT_PREPARE && noted_any)
 		remember_prepared();
+	forget();
+}
+
+/*
+ * Later in a commit, when others have been sent what their caches must forget: who is
+ * woken looks at once, and must not find a queue paused that no longer is.
+ */
+static void
+at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
+{
+	if (phase != RESOURCE_RELEASE_LOCKS || !is_top_level || !committed)
+		return;
+	tell();
 	forget();
 }
 
@@ -585,6 +604,7 @@ qml_wakeup_init(void)
 {
 	forget();
 	RegisterXactCallback(at_end, NULL);
+	RegisterResourceReleaseCallback(at_release, NULL);
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = utility;
 }
