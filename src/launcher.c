@@ -575,9 +575,15 @@ start_workers(int64 now)
 	while (!full && (wanted = qml_pool_next(now)) != NULL)
 	{
 		Database *database = find_database(wanted->database);
-		bool may_start = database && database->listed && qml_workers > 0;
+		bool may_start = database && database->listed;
 		bool allowed = qml_shmem_count_workers(wanted->database, InvalidOid) < qml_workers;
 
+		/* Whoever asked may have read settings that have not come here yet. */
+		if (may_start && qml_workers == 0)
+		{
+			wanted->tried = true;
+			continue;
+		}
 		if (!may_start || (allowed && start_process(QML_WORKER, database, wanted->role, now)))
 		{
 			qml_pool_started(wanted);
