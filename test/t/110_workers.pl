@@ -324,6 +324,28 @@ foreach my $state ('with a worker', 'without')
 	loses("$state: EXECUTE", 'REVOKE EXECUTE ON FUNCTION who_bob(jsonb) FROM PUBLIC, bob',
 		'GRANT EXECUTE ON FUNCTION who_bob(jsonb) TO PUBLIC', qr/^failed\|\d\|42501\|permission denied for function public.who_bob/);
 }
+# Work that there is because a setting changed, of a queue or of the server: who is woken
+# must see the change.
+{
+	my ($resumed, $allowed) = (0, 0);
+	foreach my $round (1 .. 30)
+	{
+		query($node, "SELECT qml_pause_queue('default')");
+		my $id = enqueue($node, 'who_bob');
+		query($node, "SELECT qml_resume_queue('default')");
+		$resumed = max($resumed, seconds_until('the job', sub { outcome($node, $id) =~ /^succeeded/ }));
+	}
+	cmp_ok($resumed, '<=', 5, sprintf 'jobs of a queue that is resumed run at once (%.2f s)', $resumed);
+	foreach my $round (1 .. 10)
+	{
+		set_config($node, 'qml.workers' => 0);
+		wait_for('the workers to end', sub { !worker_pids($node) });
+		my $id = enqueue($node, 'who_bob');
+		set_config($node, 'qml.workers' => 2);
+		$allowed = max($allowed, seconds_until('the job', sub { outcome($node, $id) =~ /^succeeded/ }));
+	}
+	cmp_ok($allowed, '<=', 5, sprintf 'jobs run at once when workers are allowed (%.2f s)', $allowed);
+}
 query($node, <<'SQL');
 CREATE ROLE gus LOGIN;
 CREATE FUNCTION for_gus(payload jsonb) RETURNS void LANGUAGE sql AS $$ SELECT $$;
