@@ -238,20 +238,23 @@ tell_listeners(Step *step)
 	return QML_NO_TIME;
 }
 
-/* Looking at all ready jobs is dear: only at intervals. */
+/* How many workers were allowed when roles were served last. */
+static int served_workers = 0;
+
+/* Looking at all ready jobs is dear: only at intervals, and when more may be done. */
 static TimestampTz
 serve_roles(Step *step)
 {
-	static int workers = 0;
-	bool look = step->looked == NEVER || qml_workers > workers ||
+	bool look = step->looked == NEVER || qml_workers > served_workers ||
 				next_multiple(step->looked, LEASE_POLL, round_began) <= 0;
 
-	workers = qml_workers;
-	if (qml_workers == 0)
-		return QML_NO_TIME;
-	if (look)
-		step->looked = round_began;
-	qml_staff_serve(slot, look);
+	if (qml_workers > 0)
+	{
+		qml_staff_serve(slot, look);
+		if (look)
+			step->looked = round_began;
+	}
+	served_workers = qml_workers;
 	return QML_NO_TIME;
 }
 
@@ -304,11 +307,11 @@ scheduler_interval(void)
 	return qml_scheduler_poll_interval;
 }
 
-/* While there may be no workers, whether that has changed. */
+/* At once when another number of workers is allowed: what was told before is lost. */
 static int64
 role_interval(void)
 {
-	return qml_workers == 0 ? PROBE_INTERVAL : LEASE_POLL;
+	return qml_workers != served_workers ? 1 : LEASE_POLL;
 }
 
 static int64

@@ -72,6 +72,7 @@ forget(void)
 	nfinished_jobs = 0;
 	anything = false;
 	deleted_jobs = NIL;
+	committed = false;
 }
 
 /* Lowers the time that was told, if this one is earlier. */
@@ -361,7 +362,10 @@ at_end(XactEvent event, void *arg)
 	forget();
 }
 
-/* The last that a commit does: the invalidation messages are sent. */
+/*
+ * The last that a commit does: others have been sent what their caches must forget.
+ * Who is woken looks at once, and must not find a queue paused that no longer is.
+ */
 static void
 after_commit(ResourceReleasePhase phase, bool commit, bool top_level, void *arg)
 {
