@@ -19,7 +19,8 @@ CREATE DOMAIN h.positive AS int CHECK (VALUE > 0);
 CREATE DOMAIN h.document AS jsonb;
 
 -- What is registered.
-CREATE VIEW h.registered AS SELECT method, handler, run_as, options, registered_by, problem FROM qml.handler_info;
+-- What a type is called, and what a schema that is not there, depends on the version.
+CREATE VIEW h.registered AS SELECT method, replace(handler, '(pg_catalog.json)', '(json)') AS handler, run_as, options, registered_by, problem FROM qml.handler_info;
 -- Why a handler cannot run, without oids.
 CREATE FUNCTION h.problem(method text) RETURNS text LANGUAGE sql
 AS $$ SELECT COALESCE(regexp_replace(i.problem, 'OID \d\d+', 'OID NNN'), 'none') FROM qml.handler_info i WHERE i.method = problem.method $$;
@@ -37,7 +38,7 @@ CREATE FUNCTION h.job(job qml.job) RETURNS text LANGUAGE sql AS 'SELECT job.queu
 CREATE FUNCTION h.typed(a int, b text DEFAULT 'x') RETURNS int LANGUAGE sql AS 'SELECT a';
 CREATE FUNCTION h.nothing() RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION h.documents(a jsonb, b jsonb DEFAULT NULL) RETURNS int LANGUAGE sql AS 'SELECT 1';
-CREATE FUNCTION h.json(j json) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION h.words(j json) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION h.inout(a int, INOUT b int, OUT c text) LANGUAGE sql AS 'SELECT b, a::text';
 CREATE FUNCTION h.outs(OUT a int, OUT b int) LANGUAGE sql AS 'SELECT 1, 2';
 CREATE FUNCTION h.strict(a int, b text DEFAULT 'x') RETURNS int STRICT LANGUAGE sql AS 'SELECT a';
@@ -53,7 +54,7 @@ CREATE PROCEDURE h.do_typed(a int, INOUT b int DEFAULT 1) LANGUAGE sql AS 'SELEC
 CREATE PROCEDURE h.do_out(a int, OUT b int) LANGUAGE sql AS 'SELECT 1';
 CREATE PROCEDURE h.do_nothing() LANGUAGE sql AS '';
 
-SELECT qml_register(name, 'h.' || quote_ident(name)) FROM unnest(ARRAY['payload', 'named', 'job', 'typed', 'nothing', 'documents', 'json', 'inout', 'outs', 'strict', 'types', 'late',
+SELECT qml_register(name, 'h.' || quote_ident(name)) FROM unnest(ARRAY['payload', 'named', 'job', 'typed', 'nothing', 'documents', 'words', 'inout', 'outs', 'strict', 'types', 'late',
 	'Odd "Name", really', 'definer', 'do_payload', 'do_job', 'do_typed', 'do_out', 'do_nothing']) WITH ORDINALITY n (name, k) ORDER BY k;
 SELECT method, handler, problem FROM h.registered ORDER BY method;
 SELECT DISTINCT run_as = current_user AS run_as, options, registered_by = current_user AS registered_by FROM h.registered;
@@ -123,8 +124,9 @@ SELECT f, t.try(format('SELECT qml_register(''m'', %L)', f)) FROM unnest(ARRAY['
 	'h.set', 'h.setof_job', 'h.table', 'h.trigger', 'h.event_trigger', 'h.aggregate', 'h.document_aggregate', 'row_number', 'pg_catalog.rank()', 'h.record', 'h.unnamed', 'h.half_named', 'h.unnamed_documents', 'h.unnamed_json',
 	'h.unnamed_domain', 'h.jobs', 'h.row_of_table', 'h.do_poly', 'h.do_variadic', 'h.do_unnamed',
 	'int4in', 'int4out', 'int4recv', 'plpgsql_call_handler', 'row_to_json(record)', 'num_nulls', 'hashhandler', 'to_jsonb', 'jsonb_populate_record', 'jsonb_object_keys', 'record_in', 'fdw_handler_in',
-	'h.nonesuch', 'h.payload(int)', 'h.payload(nonesuch)', 'h.payload(', 'nonesuch.f', 'nonesuch.f(int)', 'payload', '', ' ', '(', 'h.', 'h.payload()', 'h.payload jsonb', 'count(*)', 'a.b.c.d', '-', '0', '4294967295',
+	'h.nonesuch', 'h.payload(int)', 'h.payload(nonesuch)', 'h.payload(', 'payload', '', ' ', '(', 'h.', 'h.payload()', 'h.payload jsonb', 'count(*)', 'a.b.c.d', '-', '0', '4294967295',
 	'h.payload; DROP SCHEMA h', repeat('x', 70), E'h.pay\nload']) WITH ORDINALITY u (f, n) ORDER BY n;
+SELECT f, t.try(format('SELECT qml_register(''m'', %L)', f)) ~ '^(3F000: schema "nonesuch"|42883: function "' || replace(replace(f, '(', '\('), ')', '\)') || '") does not exist' AS refused FROM unnest(ARRAY['nonesuch.f', 'nonesuch.f(int)']) f;
 SELECT sql, t.try(sql) FROM unnest(ARRAY['SELECT qml_register(''m'', 0::oid::regprocedure)', 'SELECT qml_register(''m'', 4294967295::oid::regprocedure)', 'SELECT qml_register(''m'', ''pg_class''::regclass::oid::regprocedure)',
 	'SELECT qml_register(NULL, ''h.payload'')', 'SELECT qml_register(''m'', NULL)', 'SELECT qml_register(''m'', NULL::text)', 'SELECT qml_register(''m'', NULL::regprocedure)',
 	'SELECT qml_register(''m'', ''h.payload'', NULL)', 'SELECT qml_register(''m'', ''h.payload(jsonb)''::regprocedure, NULL)', 'SELECT qml_unregister(NULL)',
@@ -369,7 +371,7 @@ SELECT p, h.put('strict', p::jsonb) FROM unnest(ARRAY['{"a": 1}', '{"a": null}',
 SELECT p, h.put('inout', p::jsonb) FROM unnest(ARRAY['{"a": 1, "b": 2}', '{"a": 1}', '{"a": 1, "b": 2, "c": "x"}']) WITH ORDINALITY u (p, n) ORDER BY n;
 SELECT p, h.put('do_typed', p::jsonb) FROM unnest(ARRAY['{"a": 1}', '{"a": 1, "b": 2}', '{"b": 2}', '{"a": 1, "b": "x"}']) WITH ORDINALITY u (p, n) ORDER BY n;
 SELECT p, h.put('do_out', p::jsonb) FROM unnest(ARRAY['{"a": 1}', '{"a": 1, "b": null}']) WITH ORDINALITY u (p, n) ORDER BY n;
-SELECT p, h.put('documents', p::jsonb), h.put('json', p::jsonb) FROM unnest(ARRAY['{"a": {"b": 1}}', '{"a": null}', '{"j": [1, 2]}', '{"j": "x"}', '[]']) WITH ORDINALITY u (p, n) ORDER BY n;
+SELECT p, h.put('documents', p::jsonb), h.put('words', p::jsonb) FROM unnest(ARRAY['{"a": {"b": 1}}', '{"a": null}', '{"j": [1, 2]}', '{"j": "x"}', '[]']) WITH ORDINALITY u (p, n) ORDER BY n;
 SELECT p, h.put('Odd "Name", really', p::jsonb) FROM unnest(ARRAY['{"Key One": 1}', '{"Key One": 1, "k\"2": "x"}', '{"key one": 1}', '{"Key One": "x"}', '{"Key One": 1, "k": "x"}']) WITH ORDINALITY u (p, n) ORDER BY n;
 -- Values of each type; numeric(4,2) and varchar(3) are no types of arguments
 SELECT p, regexp_replace(h.put('types', p::jsonb), 'h\.types\([^)]*\)', 'h.types()') FROM unnest(ARRAY['{}', '{"i": null, "m": null, "ms": null, "l": null}', '{"big": 9223372036854775807}', '{"big": 9223372036854775808}', '{"big": 1e3}', '{"n": 12345.678}', '{"n": "NaN"}', '{"n": "x"}',

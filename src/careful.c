@@ -44,9 +44,10 @@ take_error(bool (*passes)(int sqlerrcode), QmlFailure *failure)
 {
 	ErrorData *error = CopyErrorData();
 
+	/* First, because the stack of errors has few places. */
+	FlushErrorState();
 	if (passes(error->sqlerrcode))
 		ReThrowError(error);
-	FlushErrorState();
 	failure->sqlerrcode = error->sqlerrcode;
 	failure->message = error->message;
 	failure->hint = error->hint;

@@ -112,6 +112,8 @@ qml_current_progress(Datum progress)
 				 errmsg("argument \"%s\" is too large", "progress"),
 				 errdetail("A job that runs in the database can show at most %d bytes.",
 						   QML_MAX_SHOWN_PROGRESS)));
+	if (current.progress != (Datum) 0)
+		pfree(DatumGetPointer(current.progress));
 	current.progress = keep(JsonbPGetDatum(document));
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	slot->progress.job = current.job->id;

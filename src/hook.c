@@ -24,6 +24,7 @@
 #include "catalog.h"
 #include "hook.h"
 #include "limit.h"
+#include "portal.h"
 #include "shmem.h"
 #include "spi.h"
 
@@ -299,6 +300,19 @@ tell_hooks(Hook *hooks, int count, const QmlHookCalls *calls, const Transition *
 	qml_limit_note_transition(INSTR_TIME_GET_MILLISEC(now));
 }
 
+static bool
+anybody_listens(void)
+{
+	ListCell *lc;
+
+	foreach(lc, qml_callback_all(QML_HOOK))
+	{
+		if (!((QmlCallback *) lfirst(lc))->broken)
+			return true;
+	}
+	return false;
+}
+
 /*
  * Tells the hooks of the transitions that were noted.  Whatever the caller has open
  * on qml's tables must be closed: hooks may change jobs, too.
@@ -308,12 +322,17 @@ qml_hook_run(QmlHookCalls *calls)
 {
 	List *transitions = calls->list;
 	List *callbacks;
+	List *cursors;
 	Hook *hooks;
 	int count;
 	ListCell *lc;
 
 	if (transitions == NIL)
+	{
+		if (qml_limit_is_on() && !anybody_listens())
+			qml_limit_forget();
 		return;
+	}
 	calls->list = NIL;
 	/* They see the jobs as they are now. */
 	CommandCounterIncrement();
@@ -325,8 +344,18 @@ qml_hook_run(QmlHookCalls *calls)
 		hooks[i].callback = list_nth(callbacks, i);
 		hooks[i].errors = hooks[i].callback->errors;
 	}
-	foreach(lc, transitions)
-		tell_hooks(hooks, count, calls, lfirst(lc));
+	/* The caller's are none of theirs. */
+	cursors = qml_portal_hide();
+	PG_TRY();
+	{
+		foreach(lc, transitions)
+			tell_hooks(hooks, count, calls, lfirst(lc));
+	}
+	PG_FINALLY();
+	{
+		qml_portal_show(cursors);
+	}
+	PG_END_TRY();
 	for (int i = 0; i < count; i++)
 	{
 		if (calls->carefully && (hooks[i].failed || hooks[i].errors != hooks[i].callback->errors))

@@ -226,6 +226,13 @@ qml_limit_check(void)
 			 errdetail("It is undone, and done in smaller parts.")));
 }
 
+/* There are no hooks any more: nothing takes long. */
+void
+qml_limit_forget(void)
+{
+	average = 0;
+}
+
 /* How many transitions hooks can be told of in this time, as it was lately; 1 at least. */
 int
 qml_limit_room(int milliseconds)

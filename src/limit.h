@@ -13,6 +13,7 @@ extern void qml_limit_run(const QmlCallback *hook, void (*work)(void *arg), void
 extern bool qml_limit_is_own(int sqlerrcode);
 extern void qml_limit_note_transition(double milliseconds);
 extern void qml_limit_check(void);
+extern void qml_limit_forget(void);
 extern int qml_limit_room(int milliseconds);
 extern int qml_limit_batch(int most);
 extern int qml_limit_get_stuck(uint32 *hooks);

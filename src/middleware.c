@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "utils/datum.h"
 #include "utils/guc.h"
+#include "utils/portal.h"
 
 #include "callback.h"
 #include "middleware.h"
@@ -64,6 +65,8 @@ call_handler(void)
 	PG_TRY();
 	{
 		result = chain->handler(chain->arg);
+		/* What it left open is nobody else's. */
+		PortalHashTableDeleteAll();
 	}
 	PG_FINALLY();
 	{
@@ -79,8 +82,13 @@ static Datum
 call_middleware(int number)
 {
 	NullableDatum job = {.value = chain->job};
+	/* Anew each time: what a call remembers does not outlive a subtransaction that fails. */
+	QmlCallable callable = {.callback = chain->callables[number].callback};
 	bool isnull;
-	Datum result = qml_callback_call(&chain->callables[number], &job, &isnull);
+	Datum result;
+
+	fmgr_info(chain->callables[number].function.fn_oid, &callable.function);
+	result = qml_callback_call(&callable, &job, &isnull);
 
 	return isnull ? (Datum) 0 : result;
 }

@@ -42,6 +42,7 @@
 #include "pgstat.h"
 #include "portability/instr_time.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "tcop/pquery.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
@@ -115,6 +116,7 @@ typedef struct Attempt
 {
 	QmlJob job;
 	Outcome outcome;
+	bool ended; /* and only to be written down */
 	Datum result;
 	QmlJobError error;
 	bool retry;
@@ -140,6 +142,7 @@ typedef struct Batch
 typedef struct Pace
 {
 	char method[NAMEDATALEN * 4]; /* hash key; longer ones never run in groups */
+	bool seen;					  /* one has run here */
 	int short_runs;				  /* in a row */
 } Pace;
 
@@ -363,7 +366,10 @@ find_pace(const QmlJob *job)
 	text_to_cstring_buffer(method, key, sizeof(key));
 	pace = hash_search(paces, key, HASH_ENTER, &found);
 	if (!found)
+	{
+		pace->seen = false;
 		pace->short_runs = 0;
+	}
 	return pace;
 }
 
@@ -375,6 +381,17 @@ is_short(const QmlJob *job)
 	return pace && pace->short_runs >= ENOUGH_SHORT_RUNS;
 }
 
+/*
+ * Whether a job may be in a group.  attempts: how many it has had, this one included if
+ * it is claimed.  One that failed or was lost before shall not take others with it.
+ */
+static bool
+is_first_and_short(const QmlJob *job, int attempts)
+{
+	return job->attempt - job->uncounted <= attempts && job->timeout_ms > MAX_DELAY &&
+		   is_short(job);
+}
+
 static void
 note_pace(const Attempt *attempt, double milliseconds)
 {
@@ -383,6 +400,12 @@ note_pace(const Attempt *attempt, double milliseconds)
 	spent += milliseconds;
 	if (pace == NULL)
 		return;
+	/* The first one fills the caches, and tells nothing of the others. */
+	if (!pace->seen)
+	{
+		pace->seen = true;
+		return;
+	}
 	if (milliseconds <= SHORT && attempt->outcome != ALONE)
 		pace->short_runs = Min(pace->short_runs + 1, ENOUGH_SHORT_RUNS);
 	else
@@ -464,8 +487,8 @@ choose(const QmlJob *job, void *arg)
 
 	if (handler == NULL)
 		return QML_PASS_OVER;
-	if (into->count > 0 && (!is_short(&into->attempts[0].job) || !is_short(job) ||
-							has_place(into, SUSPECTS) || is_suspect(job)))
+	if (into->count > 0 && (!is_first_and_short(&into->attempts[0].job, 1) ||
+							!is_first_and_short(job, 0) || has_place(into, SUSPECTS)))
 		return QML_STOP;
 	if (is_suspect(job) && !take_place(into, SUSPECTS, 1))
 		return QML_PASS_OVER;
@@ -681,8 +704,9 @@ judge(Attempt *attempt, const ErrorData *error, Stop why, bool deleted)
 			attempt->outcome = RELEASED;
 			break;
 		default:
+			/* If it is not somebody else's after all, it is to be run again. */
 			if (deleted)
-				attempt->outcome = GONE;
+				attempt->outcome = RELEASED;
 			else
 				set_error(attempt, error);
 			break;
@@ -724,6 +748,8 @@ static const char *const outcome_words[] = {
 static void
 log_traces(int first, int end)
 {
+	/* What is committed is to be taken note of, whatever is sent meanwhile. */
+	HOLD_INTERRUPTS();
 	for (int i = first; i < end; i++)
 	{
 		const Attempt *attempt = &batch->attempts[i];
@@ -742,6 +768,7 @@ log_traces(int first, int end)
 						   trace->parent[0] ? ", of " : "", trace->parent),
 				 errhidestmt(true)));
 	}
+	RESUME_INTERRUPTS();
 }
 
 /* ----- calling ----- */
@@ -794,6 +821,7 @@ typedef struct HandlerCall
 {
 	const QmlHandler *handler;
 	const QmlJob *job;
+	bool wrapped;
 } HandlerCall;
 
 static Datum
@@ -803,6 +831,9 @@ call_handler(void *arg)
 
 	if (qml_call_is_procedure(this->handler))
 		return qml_call_procedure(this->handler, this->job, true);
+	/* Anew each time: what it remembers does not outlive a subtransaction that fails. */
+	if (this->wrapped)
+		return qml_call_function(qml_call_prepare(this->handler), this->job);
 	return qml_call_function(find_call(this->handler), this->job);
 }
 
@@ -812,19 +843,25 @@ is_wrapped(const QmlHandler *handler)
 	return !handler->options.bare && qml_middleware_wanted();
 }
 
+/* Whether others who take a snapshot could no longer see all of them at a glance. */
+static bool
+too_many_subtransactions(void)
+{
+	return MyProc->subxidStatus.overflowed || MyProc->subxidStatus.count >= MAX_GROUP;
+}
+
 /* Calls the handler of a job within the transaction, and makes the session as it was. */
 static void
 call_function(Attempt *attempt, const QmlHandler *handler)
 {
-	HandlerCall this = {.handler = handler, .job = &attempt->job};
+	HandlerCall this = {.handler = handler, .job = &attempt->job, .wrapped = is_wrapped(handler)};
 	int guc_level = NewGUCNestLevel();
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(job_context);
 	QML_FAULT("run.before_call");
-	keep_result(attempt, is_wrapped(handler) ?
-							 qml_middleware_run(&attempt->job, call_handler, &this) :
-							 call_handler(&this));
+	keep_result(attempt, this.wrapped ? qml_middleware_run(&attempt->job, call_handler, &this) :
+										call_handler(&this));
 	QML_FAULT("run.after_call");
 	/* What was deferred to the end of the transaction is part of this job. */
 	AfterTriggerFireDeferred();
@@ -960,9 +997,7 @@ swap_batches(Batch *next)
 static bool
 looks_short(const Attempt *attempt)
 {
-	/* One that failed or was lost before shall not take others with it. */
-	return attempt->outcome != ALONE && attempt->job.attempt - attempt->job.uncounted <= 1 &&
-		   attempt->job.timeout_ms > MAX_DELAY && is_short(&attempt->job);
+	return attempt->outcome != ALONE && is_first_and_short(&attempt->job, 1);
 }
 
 static bool
@@ -988,7 +1023,7 @@ run_group_jobs(void)
 	delay_is_over = false;
 	/* The first one waits for nobody, but only alone is a job watched and timed. */
 	enable_timeout_after(delay_timer, MAX_DELAY);
-	for (; i < end && !delay_is_over && !shutting_down; i++)
+	for (; i < end && !delay_is_over && !shutting_down && !too_many_subtransactions(); i++)
 	{
 		Attempt *attempt = &batch->attempts[i];
 		const QmlHandler *handler;
@@ -1131,14 +1166,19 @@ call_alone(Attempt *attempt)
 	return next;
 }
 
-/* In a transaction of its own: the end of an attempt whose own one was undone. */
+/*
+ * In transactions of its own: the end of an attempt whose own one was undone.  At first
+ * the session, since what a procedure has set may stand in the way, such as
+ * default_transaction_read_only.
+ */
 static void
 finish_undone(Attempt *attempt)
 {
-	if (attempt->outcome == GONE)
-		return;
-	qml_process_begin("ending an attempt");
+	attempt->ended = true;
+	qml_process_begin("cleaning the session");
 	clean_committed();
+	qml_process_commit();
+	qml_process_begin("ending an attempt");
 	finish_attempts(batch->done, batch->done + 1, true);
 	qml_process_commit();
 	log_traces(batch->done, batch->done + 1);
@@ -1204,21 +1244,37 @@ run_alone(void)
 
 /* ----- batches ----- */
 
-/* Gives back what is claimed and not begun. */
+/* Gives back what is claimed and not begun, from a job of the batch on. */
+static void
+release_from(int first)
+{
+	while (first < batch->count)
+	{
+		int start = batch->count - qml_limit_batch(batch->count - first);
+
+		for (int i = start; i < batch->count; i++)
+			batch->attempts[i].outcome = RELEASED;
+		qml_process_begin("giving jobs back");
+		finish_attempts(start, batch->count, true);
+		qml_process_commit();
+		batch->count = start;
+	}
+}
+
 void
 qml_run_release(void)
 {
-	while (batch->done < batch->count)
-	{
-		int end = batch->done + qml_limit_batch(batch->count - batch->done);
+	release_from(batch->done);
+}
 
-		for (int i = batch->done; i < end; i++)
-			batch->attempts[i].outcome = RELEASED;
-		qml_process_begin("giving jobs back");
-		finish_attempts(batch->done, end, true);
-		qml_process_commit();
-		batch->done = end;
-	}
+/* Before a job runs alone, which may take long; not if one of them all undid a group. */
+static void
+release_others(void)
+{
+	int next = batch->done + 1;
+
+	if (next < batch->count && batch->attempts[next].outcome != ALONE)
+		release_from(next);
 }
 
 /* More at a time while they are short; nobody else can run what is claimed here. */
@@ -1226,6 +1282,14 @@ static void
 adjust_batch_size(bool was_short)
 {
 	batch_size = was_short ? Min(batch_size * 2, MAX_GROUP) : 1;
+}
+
+/* After an error of qml's own: the attempt is over, and must not run again. */
+static void
+finish_again(void)
+{
+	finish_undone(&batch->attempts[batch->done]);
+	batch->done++;
 }
 
 /*
@@ -1240,10 +1304,15 @@ qml_run_next(void)
 	if (batch->count == 0)
 		return false;
 	spent = 0;
-	if (looks_short(&batch->attempts[batch->done]))
+	if (batch->attempts[batch->done].ended)
+		finish_again();
+	else if (looks_short(&batch->attempts[batch->done]))
 		run_group();
 	else
+	{
+		release_others();
 		run_alone();
+	}
 	adjust_batch_size(spent <= MAX_DELAY);
 	if (shutting_down || slot->leave || batch_size == 1)
 		qml_run_release();

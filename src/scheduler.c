@@ -55,6 +55,7 @@ extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
 
 /* Milliseconds. */
 #define ANNOUNCE_INTERVAL 100
+#define PROGRESS_INTERVAL 100
 #define PROBE_INTERVAL	  1000
 #define LEASE_POLL		  60000 /* for leases that nobody told of */
 #define SERVER_POLL		  10000
@@ -226,6 +227,7 @@ show_progress(Step *step)
 		ack.attempt = progress->attempt;
 		qml_finish_show_progress(&progress->job, &ack);
 	}
+	step->not_before = qml_process_monotonic() + PROGRESS_INTERVAL;
 	return QML_NO_TIME;
 }
 

@@ -40,6 +40,13 @@
 /* Finished jobs that a transaction tells of by name. */
 #define MAX_FINISHED 64
 
+/* A job that is deleted by a subtransaction. */
+typedef struct Deleted
+{
+	pg_uuid_t job;
+	SubTransactionId subxact;
+} Deleted;
+
 static TimestampTz noted[QML_WAKES];
 static bool noted_any = false;
 static bool committed = false; /* and not yet told */
@@ -54,7 +61,7 @@ static int nannounced_queues = 0;
 static pg_uuid_t finished_jobs[MAX_FINISHED];
 static int nfinished_jobs = 0;
 static bool anything = false;	 /* more than fits, or not known what */
-static List *deleted_jobs = NIL; /* of pg_uuid_t, in TopTransactionContext */
+static List *deleted_jobs = NIL; /* of Deleted, in TopTransactionContext */
 static ProcessUtility_hook_type previous_utility = NULL;
 static uint32 prepared_name; /* of the transaction that is being prepared */
 
@@ -206,15 +213,18 @@ cancel_deleted(void)
 	LWLockAcquire(qml_shmem->lock, LW_SHARED);
 	foreach(lc, deleted_jobs)
 	{
+		const Deleted *deleted = lfirst(lc);
+
 		for (int i = 0; i < qml_shmem->nslots; i++)
 		{
 			QmlSlot *slot = &qml_shmem->slots[i];
 			bool running;
 
-			if (slot->kind != QML_WORKER || slot->database != MyDatabaseId)
+			if (slot->kind != QML_WORKER || slot->database != MyDatabaseId ||
+				slot->state != QML_SLOT_RUNNING)
 				continue;
 			SpinLockAcquire(&slot->mutex);
-			running = slot->has_job && memcmp(&slot->job, lfirst(lc), sizeof(pg_uuid_t)) == 0;
+			running = slot->has_job && memcmp(&slot->job, &deleted->job, sizeof(pg_uuid_t)) == 0;
 			if (running)
 			{
 				slot->cancel = slot->job;
@@ -363,6 +373,25 @@ at_end(XactEvent event, void *arg)
 }
 
 /*
+ * To wake somebody in vain does no harm, but a job must not be cancelled because it was
+ * nearly deleted.
+ */
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	ListCell *lc;
+
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	/* Those below it have ids above its own. */
+	foreach(lc, deleted_jobs)
+	{
+		if (((Deleted *) lfirst(lc))->subxact >= mine)
+			deleted_jobs = foreach_delete_current(deleted_jobs, lc);
+	}
+}
+
+/*
  * The last that a commit does: others have been sent what their caches must forget.
  * Who is woken looks at once, and must not find a queue paused that no longer is.
  */
@@ -451,14 +480,15 @@ void
 qml_wakeup_deleted(const pg_uuid_t *job)
 {
 	MemoryContext oldcontext;
-	pg_uuid_t *copy;
+	Deleted *deleted;
 
 	if (qml_shmem == NULL)
 		return;
 	oldcontext = MemoryContextSwitchTo(TopTransactionContext);
-	copy = palloc(sizeof(pg_uuid_t));
-	*copy = *job;
-	deleted_jobs = lappend(deleted_jobs, copy);
+	deleted = palloc(sizeof(Deleted));
+	deleted->job = *job;
+	deleted->subxact = GetCurrentSubTransactionId();
+	deleted_jobs = lappend(deleted_jobs, deleted);
 	MemoryContextSwitchTo(oldcontext);
 	noted_any = true;
 }
@@ -612,6 +642,7 @@ qml_wakeup_init(void)
 {
 	forget();
 	RegisterXactCallback(at_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
 	RegisterResourceReleaseCallback(after_commit, NULL);
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = utility;

@@ -203,6 +203,5 @@ qml_worker_main(Datum arg)
 		PG_END_TRY();
 		MemoryContextSwitchTo(TopMemoryContext);
 		qml_process_sleep(RETRY_FAILED, PG_WAIT_EXTENSION);
-		check(true);
 	}
 }

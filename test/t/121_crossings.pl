@@ -1,0 +1,262 @@
+# Where two things meet: a deletion that is undone and a job that runs, hooks within
+# hooks, middleware that runs the rest again, procedures that leave something behind,
+# short jobs and a long one.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use QmlBackground;
+use QmlJobs;
+use QmlTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $node = background_node('crossings', conf => <<'CONF');
+qml.workers = 2
+max_worker_processes = 20
+CONF
+wait_for_process($node, 'scheduler', 'postgres');
+query($node, <<'SQL');
+CREATE TABLE ledger (job uuid, what text);
+CREATE TABLE secret AS SELECT 'secret' AS word;
+CREATE ROLE adm LOGIN;
+GRANT CREATE ON SCHEMA public TO adm;
+SELECT qml_grant('adm', 'admin');
+SELECT qml_create_queue('fast', '{"retry": {"strategy": "fixed", "delay": "10 ms", "jitter": 0}}');
+SELECT qml_create_queue('outside');
+SQL
+handler($node, 'work', <<'SQL');
+CREATE FUNCTION work(job qml.job) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO ledger VALUES ((job).id, 'work');
+	PERFORM pg_sleep(((job).payload ->> 'sleep')::float8);
+END $$
+SQL
+
+sub running
+{
+	my ($id) = @_;
+	wait_for("job $id to run", sub { worker_pids($node, "query LIKE '%$id' AND wait_event = 'PgSleep'") == 1 });
+	return;
+}
+
+# ---- a deletion that is undone cancels nothing
+
+foreach my $undone (
+	'SAVEPOINT a; SELECT qml_delete(%s); ROLLBACK TO a',
+	'SAVEPOINT a; SAVEPOINT b; SELECT qml_delete(%s); RELEASE b; ROLLBACK TO a',
+	'DO $$ BEGIN PERFORM qml_delete(%s); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $$')
+{
+	my $id = enqueue($node, 'work', '{"sleep": 1.5}');
+	running($id);
+	query($node, sprintf("BEGIN; $undone; SELECT qml_delete('00000000-0000-7000-8000-000000000000'); COMMIT", "'$id'"));
+	is(outcome_of($node, $id), 'succeeded|1', "undone: $undone");
+}
+{
+	my $id = enqueue($node, 'work', '{"sleep": 60}');
+	running($id);
+	query($node, "BEGIN; SAVEPOINT a; SELECT 1; RELEASE a; SAVEPOINT b; SELECT qml_delete('$id'); RELEASE b; SAVEPOINT c; ROLLBACK TO c; COMMIT");
+	wait_for('the job to be cancelled', sub { worker_pids($node, "query LIKE '%$id'") == 0 });
+	is(outcome($node, $id), 'deleted|1', 'one that is not undone does');
+}
+# A cancel that was meant for one job hits no other.
+{
+	my @others = map { enqueue($node, 'work', '{"sleep": 0.01}', 'max_retries => 0') } 1 .. 200;
+	foreach my $id (@others[ map { 4 * $_ } 0 .. 49 ])
+	{
+		ask($node, "SELECT qml_delete('$id')");
+	}
+	settle($node, 'work');
+	is(ask($node, q{SELECT count(*) FROM qml.history WHERE method = 'work' AND state = 'failed'}), 0, 'deletions hit none but their own');
+}
+
+# ---- careful work within careful work
+
+query($node, <<'SQL');
+SET ROLE adm;
+CREATE FUNCTION deep(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN IF public.qml_promote_due(1) = 0 THEN RAISE 'end' USING ERRCODE = '40001'; END IF; END $$;
+SQL
+{
+	my $pid = ask($node, 'SELECT pg_backend_pid()');
+	set_config($node, 'qml.enable_scheduler' => 'off');
+	query($node, q{SET ROLE adm; SELECT qml_add_hook('deep', 'deep', '{enqueued}')});
+	query($node, q{SELECT qml_enqueue('m', queue => 'outside', run_at => clock_timestamp() + '0.1 s') FROM generate_series(1, 30)});
+	wait_for('the jobs to be due', sub { ask($node, 'SELECT bool_and(run_at < clock_timestamp()) FROM qml.live') eq 't' });
+	my (undef, undef, $error) = $node->psql('postgres', 'SET ROLE adm; SELECT qml_promote_due(1)');
+	like($error, qr/^(psql:<stdin>:1: )?ERROR: /, 'hooks that promote, one in the other, end in an error');
+	is(ask($node, 'SELECT pg_backend_pid()'), $pid, 'and the server goes on');
+	query($node, q{SELECT qml_remove_hook('deep'); DELETE FROM qml.live});
+	set_config($node, 'qml.enable_scheduler' => 'on');
+}
+
+# ---- a hook does not read what the client has open
+
+query($node, <<'SQL');
+SET ROLE adm;
+CREATE TABLE stolen (what text);
+CREATE FUNCTION steals(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE c refcursor; word text; cursor_name text;
+BEGIN
+	FOREACH cursor_name IN ARRAY ARRAY['open', '<unnamed portal 1>', '<unnamed portal 2>', '<unnamed portal 3>'] LOOP
+		c := cursor_name;
+		BEGIN
+			FETCH c INTO word;
+			INSERT INTO public.stolen VALUES ('read ' || word);
+		EXCEPTION WHEN OTHERS THEN
+			INSERT INTO public.stolen VALUES (SQLSTATE);
+		END;
+	END LOOP;
+END $$;
+SELECT qml_add_hook('steals', 'steals');
+SQL
+is(query($node, <<'SQL'), "secret", 'a hook leaves an open cursor as it is');
+\o /dev/null
+BEGIN;
+DECLARE open CURSOR FOR SELECT word FROM secret;
+SELECT qml_enqueue('m', queue => 'outside');
+\o
+FETCH open;
+COMMIT;
+SQL
+query($node, q{DO $$ DECLARE w text; BEGIN FOR w IN SELECT word FROM secret LOOP PERFORM qml_enqueue('m', queue => 'outside'); END LOOP; END $$});
+is(ask($node, q{SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM stolen}), '34000 55000', 'and cannot read it');
+query($node, q{SELECT qml_remove_hook('steals'); DELETE FROM qml.live});
+
+# ---- middleware that runs the rest again after an error
+
+handler($node, 'sql', <<'SQL');
+CREATE FUNCTION sql(payload jsonb) RETURNS int LANGUAGE sql AS $$
+	INSERT INTO ledger (what) VALUES ('one');
+	INSERT INTO ledger (what) VALUES ('two');
+	SELECT 1 / coalesce(nullif(current_setting('test.by', true), ''), '1')::int
+$$
+SQL
+query($node, <<'SQL');
+CREATE FUNCTION again(job qml.job) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('test.by', '1', true);
+	PERFORM public.qml_next();
+	BEGIN
+		PERFORM set_config('test.by', '0', true);
+		PERFORM public.qml_next();
+	EXCEPTION WHEN division_by_zero THEN NULL;
+	END;
+	RETURN public.qml_next();
+END $$;
+CREATE FUNCTION inner_sql(job qml.job) RETURNS jsonb LANGUAGE sql AS $$
+	INSERT INTO public.ledger (what) VALUES ('inner');
+	SELECT public.qml_next();
+$$;
+SELECT qml_add_middleware('again', 'again', 1), qml_add_middleware('inner', 'inner_sql', 2);
+SQL
+query($node, 'TRUNCATE ledger');
+foreach my $round (1 .. 30)
+{
+	is(run($node, 'sql', '{}', 'max_retries => 0'), 'succeeded|1', "the rest runs three times, with an error between ($round)");
+}
+is(ask($node, q{SELECT string_agg(what || ' ' || n, ', ' ORDER BY what) FROM (SELECT what, count(*) AS n FROM ledger GROUP BY 1) l}),
+	'inner 60, one 60, two 60', 'and has its effects twice');
+query($node, q{SELECT qml_remove_middleware('again'), qml_remove_middleware('inner')});
+
+# ---- what a procedure committed is not left to the next job
+
+handler($node, 'leaves', <<'SQL');
+CREATE PROCEDURE leaves(payload jsonb) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('search_path', 'pg_catalog, public', false), set_config('test.left', 'left', false);
+	CREATE TEMP TABLE left_behind ();
+	COMMIT;
+	IF payload ? 'sql' THEN EXECUTE payload ->> 'sql'; COMMIT; END IF;
+	PERFORM pg_sleep((payload ->> 'sleep')::float8);
+	IF payload ? 'fail' THEN RAISE 'fails'; END IF;
+END $$
+SQL
+handler($node, 'looks', <<'SQL');
+CREATE FUNCTION looks(payload jsonb) RETURNS text LANGUAGE sql AS $$
+	SELECT concat_ws(' ', pg_backend_pid(), current_setting('search_path'), nullif(current_setting('test.left', true), ''),
+		to_regclass('pg_temp.left_behind'), current_setting('default_transaction_read_only'), current_setting('default_transaction_isolation'))
+$$
+SQL
+set_config($node, 'qml.workers' => 1);
+wait_for('one worker to be left', sub { worker_pids($node) <= 1 });
+sub looks_clean
+{
+	my ($name) = @_;
+	my $id = enqueue($node, 'looks');
+	outcome_of($node, $id);
+	is(ask($node, "SELECT regexp_replace(result #>> '{}', '^\\d+ ', '') FROM qml_job('$id')"), '"$user", public off read committed', "$name: nothing is left");
+	return;
+}
+looks_clean('at first');
+{
+	my $id = enqueue($node, 'leaves', '{"sleep": 60}');
+	running($id);
+	my ($pid) = worker_pids($node);
+	query($node, "SELECT qml_delete('$id')");
+	looks_clean('a procedure that was deleted');
+	is(join(' ', worker_pids($node)), $pid, 'by the same worker');
+	is(run($node, 'leaves', '{"fail": 1}', 'max_retries => 0'), 'failed|1|P0001|fails', 'a procedure that fails');
+	looks_clean('then');
+	foreach my $setting ('default_transaction_read_only = on', 'default_transaction_isolation = serializable', 'default_transaction_deferrable = on')
+	{
+		my $outcome = run($node, 'leaves', qq({"sql": "SET $setting", "fail": 1}), 'max_retries => 0');
+		is($outcome, 'failed|1|P0001|fails', "one that leaves $setting, and fails");
+		looks_clean('then');
+		like(run($node, 'leaves', qq({"sql": "SET $setting"}), 'max_retries => 0'), $setting =~ /read_only/ ? qr/^failed\|1\|25006/ : qr/^succeeded\|1/,
+			"one that leaves $setting, and ends");
+		looks_clean('then');
+	}
+	is(join(' ', worker_pids($node)), $pid, 'all by the same worker');
+}
+set_config($node, 'qml.workers' => 2);
+
+# ---- short jobs do not wait behind a long one
+
+handler($node, 'mixed', <<'SQL');
+CREATE FUNCTION mixed(job qml.job) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF (job).payload ? 'once' AND (job).attempt = 1 THEN RAISE 'once'; END IF;
+	PERFORM pg_sleep(((job).payload ->> 'sleep')::float8);
+END $$
+SQL
+foreach my $payload ('{"once": 1, "sleep": 60}', '{"sleep": 60}')
+{
+	query($node, q{SELECT count(*) FROM qml_enqueue_many('mixed', array_fill('{}'::jsonb, ARRAY[300]))});
+	settle($node, 'mixed');
+	query($node, "SELECT qml_pause_queue('fast')");
+	my $id = enqueue($node, 'mixed', $payload, q{queue => 'fast', priority => 1});
+	query($node, q{SELECT count(*) FROM qml_enqueue_many('mixed', array_fill('{}'::jsonb, ARRAY[150]), queue => 'fast')});
+	query($node, "SELECT qml_resume_queue('fast')");
+	my $seconds = seconds_until('the short ones to end', sub { ask($node, q{SELECT count(*) FROM qml.live WHERE method = 'mixed'}) <= 1 });
+	cmp_ok($seconds, '<=', 10, sprintf 'short jobs do not wait for a long one, %s (%.1f s)', $payload, $seconds);
+	query($node, "SELECT qml_delete('$id')");
+	settle($node, 'mixed');
+}
+
+# ---- progress, again and again
+
+handler($node, 'tells', <<'SQL');
+CREATE FUNCTION tells(payload jsonb) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE before bigint;
+BEGIN
+	FOR i IN 1 .. 20000 LOOP
+		PERFORM qml_progress(jsonb_build_object('text', repeat('x', 3000), 'n', i));
+		IF i = 1000 THEN SELECT sum(total_bytes) INTO before FROM pg_backend_memory_contexts; END IF;
+	END LOOP;
+	RETURN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts) - before;
+END $$
+SQL
+{
+	my $id = enqueue($node, 'tells', '{}', 'max_retries => 0');
+	is(outcome_of($node, $id), 'succeeded|1', 'progress in a loop');
+	cmp_ok(ask($node, "SELECT result FROM qml_job('$id')"), '<=', 2_000_000, 'takes no memory each time');
+	is(ask($node, "SELECT progress -> 'n' FROM qml_job('$id')"), '20000', 'and the last one counts');
+}
+
+run_log_clean($node);
+end_sessions($node);
+done_testing();
