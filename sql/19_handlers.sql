@@ -126,7 +126,7 @@ SELECT f, t.try(format('SELECT qml_register(''m'', %L)', f)) FROM unnest(ARRAY['
 	'int4in', 'int4out', 'int4recv', 'plpgsql_call_handler', 'row_to_json(record)', 'num_nulls', 'hashhandler', 'to_jsonb', 'jsonb_populate_record', 'jsonb_object_keys', 'record_in', 'fdw_handler_in',
 	'h.nonesuch', 'h.payload(int)', 'h.payload(nonesuch)', 'h.payload(', 'payload', '', ' ', '(', 'h.', 'h.payload()', 'h.payload jsonb', 'count(*)', 'a.b.c.d', '-', '0', '4294967295',
 	'h.payload; DROP SCHEMA h', repeat('x', 70), E'h.pay\nload']) WITH ORDINALITY u (f, n) ORDER BY n;
-SELECT f, t.try(format('SELECT qml_register(''m'', %L)', f)) ~ '^(3F000: schema "nonesuch"|42883: function "' || replace(replace(f, '(', '\('), ')', '\)') || '") does not exist' AS refused FROM unnest(ARRAY['nonesuch.f', 'nonesuch.f(int)']) f;
+SELECT f, t.try(format('SELECT qml_register(''m'', %L)', f)) IN ('3F000: schema "nonesuch" does not exist', format('42883: function "%s" does not exist', f)) AS refused FROM unnest(ARRAY['nonesuch.f', 'nonesuch.f(int)']) f;
 SELECT sql, t.try(sql) FROM unnest(ARRAY['SELECT qml_register(''m'', 0::oid::regprocedure)', 'SELECT qml_register(''m'', 4294967295::oid::regprocedure)', 'SELECT qml_register(''m'', ''pg_class''::regclass::oid::regprocedure)',
 	'SELECT qml_register(NULL, ''h.payload'')', 'SELECT qml_register(''m'', NULL)', 'SELECT qml_register(''m'', NULL::text)', 'SELECT qml_register(''m'', NULL::regprocedure)',
 	'SELECT qml_register(''m'', ''h.payload'', NULL)', 'SELECT qml_register(''m'', ''h.payload(jsonb)''::regprocedure, NULL)', 'SELECT qml_unregister(NULL)',
