@@ -42,12 +42,13 @@ is_not_of_the_data(int sqlerrcode)
 static void
 take_error(bool (*passes)(int sqlerrcode), QmlFailure *failure)
 {
-	ErrorData *error = CopyErrorData();
+	ErrorData *error;
 
-	/* First, because the stack of errors has few places. */
+	/* As it is: the stack of errors has few places. */
+	if (passes(geterrcode()))
+		PG_RE_THROW();
+	error = CopyErrorData();
 	FlushErrorState();
-	if (passes(error->sqlerrcode))
-		ReThrowError(error);
 	failure->sqlerrcode = error->sqlerrcode;
 	failure->message = error->message;
 	failure->hint = error->hint;
