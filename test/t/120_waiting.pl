@@ -12,7 +12,7 @@ use QmlBackground;
 use QmlJobs;
 use QmlTest;
 use Test::More;
-use Time::HiRes qw(time);
+use Time::HiRes qw(sleep time);
 
 my $node = background_node('waiting', conf => <<'CONF');
 qml.workers = 1
@@ -161,6 +161,13 @@ foreach my $state (sort keys %end)
 	$id = enqueue($node, 'short', '{}', q{run_at => clock_timestamp() + interval '0.5 s'});
 	begin_wait($waiter, "qml_wait_for('$id')");
 	is(end_of($waiter), 'succeeded', 'a worker in the database ends it');
+}
+
+{
+	my ($id) = claimed_job();
+	begin_wait($waiter, "qml_wait_for('$id')");
+	ask($node, "SELECT state FROM qml_set_state('$id', 'failed')");
+	is(end_of($waiter), 'failed', 'qml_set_state ends it');
 }
 
 # More jobs at once than are told of one by one.
@@ -331,6 +338,26 @@ SQL
 	cmp_ok(max(@all), '<=', 1000, sprintf 'and never more than a second (%.2f ms)', max(@all));
 }
 
+# An end that comes while the wait begins is not missed.
+{
+	my ($slowest, @states) = (0);
+	foreach my $round (1 .. 100)
+	{
+		my $id = enqueue($node, 'outside', '{}', "queue => 'a'");
+		ask($node, "SELECT attempt FROM qml_fetch('w', '{a}')");
+		$waiter->{stdin} .= "CALL qml_wait_for('$id', '10 s');\n";
+		$waiter->{run}->pump_nb;
+		# They meet at another place each time.
+		sleep $round * 0.00005;
+		my $start = time;
+		ask($node, "SELECT qml_succeed('$id', 1)");
+		push @states, end_of($waiter);
+		$slowest = max($slowest, time - $start);
+	}
+	is(scalar(grep { $_ ne 'succeeded' } @states), 0, 'ends that meet the begin of the wait');
+	cmp_ok($slowest, '<=', 1, sprintf 'are not missed (%.3f s)', $slowest);
+}
+
 # ---- qml_wait
 
 # Nothing is ready in a and b but what these make so.
@@ -399,6 +426,31 @@ SQL
 	begin_wait($waiter, "qml_wait('{a}', '1 h')");
 	ask($node, "SELECT qml_release('$held', 1)");
 	is(end_of($waiter), 't', 'a job that is released wakes it');
+
+	take_all();
+
+	my $again = enqueue($node, 'outside', '{}', "queue => 'a', max_retries => 0");
+	ask($node, "SELECT qml_fail(id, attempt, 'bad') FROM qml_fetch('w', '{a}')");
+	begin_wait($waiter, "qml_wait('{a}', '1 h')");
+	ask($node, "SELECT qml_retry('$again')");
+	is(end_of($waiter), 't', 'a failed job that is to be tried again wakes it');
+	take_all();
+	$again = enqueue($node, 'outside', '{}', "queue => 'a', run_at => now() + interval '1 d'");
+	begin_wait($waiter, "qml_wait('{a}', '1 h')");
+	ask($node, "SELECT qml_schedule('$again', now())");
+	is(end_of($waiter), 't', 'a delayed job that is made due wakes it');
+	take_all();
+
+	# More than it can say that it waits for.
+	my @many = map { "many$_" } 1 .. 20;
+	ask($node, "SELECT qml_create_queue(q) FROM unnest('{@{[join ',', @many]}}'::text[]) q");
+	begin_wait($waiter, "qml_wait('{@{[join ',', @many]}}', '1 h')");
+	enqueue($node, 'outside', '{}', "queue => 'b'");
+	enqueue($node, 'outside', '{}', "queue => 'a'");
+	ask($node, 'SELECT 1');
+	ok(is_waiting($waiter), 'of many queues another one has a job');
+	enqueue($node, 'outside', '{}', "queue => '$many[-1]'");
+	is(end_of($waiter), 't', 'and the last one');
 
 	# A claim that is not committed: there may be a job, or not; in the end there is.
 	my $claimer = open_session();
@@ -585,6 +637,8 @@ foreach my $end ('ROLLBACK', 'exit', 'pg_terminate_backend')
 	is(wait_state($node, $id, 'enqueued'), 'enqueued|1|session_gone|session is gone', 'a claim that is committed after its session has ended is given back');
 }
 
+run_log_clean($node, 'no process crashed');
+
 # ---- the backend is killed, and the whole server with it
 
 foreach my $round (1, 2)
@@ -600,7 +654,7 @@ foreach my $round (1, 2)
 			(undef, $outcome) = $node->psql('postgres', "SELECT concat_ws('|', state, attempt, error) FROM qml_job('$ids[1]')");
 			return $outcome =~ /^enqueued/;
 	});
-	like($outcome, qr/^enqueued\|1\|/, 'the backend is killed: the job is ready after the restart, the attempt counted');
+	like($outcome, qr/^enqueued\|1\|server went down$/, 'the backend is killed: the job is ready after the restart, the attempt counted');
 	cmp_ok($seconds, '<=', 5, sprintf 'at once (%.2f s)', $seconds);
 	is(outcome($node, $ids[0]), 'succeeded|1', 'the finished one is not');
 	is(ask($node, "SELECT id, attempt FROM qml_fetch('w', '{$queue}', 2)"), "$ids[1]|2", 'the next attempt has the next number');
