@@ -403,10 +403,16 @@ sub mine
 	return ask($node, "SELECT $what FROM mine LEFT JOIN qml.job j USING (id)");
 }
 
-group_of(60);
-is(mine("count(*) FILTER (WHERE state = 'succeeded')"), 60, 'all jobs of a group succeed');
-cmp_ok(ask($node, 'SELECT count(DISTINCT xmin::text) FROM qml.history WHERE id IN (SELECT id FROM mine)'), '<', 60,
-	'in fewer transactions than jobs');
+# A machine that is busy may make short jobs long, and then they run alone: one of five.
+my $transactions = 60;
+foreach my $round (1 .. 5)
+{
+	group_of(60);
+	is(mine("count(*) FILTER (WHERE state = 'succeeded')"), 60, 'all jobs of a group succeed');
+	$transactions = ask($node, 'SELECT count(DISTINCT xmin::text) FROM qml.history WHERE id IN (SELECT id FROM mine)');
+	last if $transactions < 60;
+}
+cmp_ok($transactions, '<', 60, 'in fewer transactions than jobs');
 group_of(60, 7 => '{"fail": 1}', 30 => '{"dup": 1}', 31 => '{"fail": 1}');
 is(mine("string_agg(concat_ws(' ', i, state, errors -> -1 ->> 'error_type'), ', ' ORDER BY i) FILTER (WHERE state <> 'succeeded')"),
 	'7 failed P0001, 30 failed 23505, 31 failed P0001', 'errors and deferred errors hit their own job alone');
