@@ -186,11 +186,13 @@ apply_heartbeat(QmlJob *job, Pending *pending)
 	int64 lease = pending->ack->lease >= 0 ? pending->ack->lease :
 											 qml_queue_lease(qml_queue_by_id(job->queue_id));
 
-	job->lease_expires_at = pending->now + lease;
+	/* One that is bound to its session stays so. */
+	if (job->lease_expires_at != QML_NO_TIME)
+		job->lease_expires_at = pending->now + lease;
 	QML_FAULT("lease.renew");
 }
 
-/* Returns the new end of the lease. */
+/* Returns the new end of the lease; QML_NO_TIME: it has none, and gets none. */
 TimestampTz
 qml_finish_heartbeat(const pg_uuid_t *id, QmlAck *ack)
 {

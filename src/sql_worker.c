@@ -116,9 +116,13 @@ qml_heartbeat(PG_FUNCTION_ARGS)
 {
 	QmlAck ack;
 	pg_uuid_t *id = read_token(fcinfo, &ack);
+	TimestampTz end;
 
 	ack.lease = qml_args_duration(fcinfo, 2, "lease");
-	PG_RETURN_TIMESTAMPTZ(qml_finish_heartbeat(id, &ack));
+	end = qml_finish_heartbeat(id, &ack);
+	if (end == QML_NO_TIME)
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(end);
 }
 
 Datum

@@ -626,6 +626,25 @@ foreach my $end ('ROLLBACK', 'exit', 'pg_terminate_backend')
 	is(ask($node, "SELECT DISTINCT attempt FROM qml.live l JOIN qml.queue q ON q.id = queue_id WHERE q.name = '$queue'"), '1', 'after one attempt');
 }
 
+# Beaten for: it stays bound, however long the lease that was asked for.
+{
+	my ($session, undef, $id) = holder(1);
+	$session->query_safe("SELECT qml_heartbeat('$id', 1)");
+	$session->quit;
+	is(wait_state($node, $id, 'enqueued'), 'enqueued|1|session_gone|session is gone', 'a job that its session told of by a heartbeat is given back by the end of it');
+
+	my $queue;
+	($session, $queue) = holder(200);
+	$session->query_safe("SELECT count(qml_heartbeat(id, 1, '1 h')) FROM qml.job WHERE queue = '$queue'");
+	$session->quit;
+	my $here = eval {
+		local $PostgreSQL::Test::Utils::timeout_default = 10;
+		wait_for('all jobs to be ready', sub { ask($node, "SELECT sum(count) FROM qml_queue_counts() WHERE queue = '$queue' AND state = 'enqueued'") eq '200' });
+		1;
+	};
+	ok($here, 'all of many are');
+}
+
 # Prepared: it becomes a claim when its session is gone already.
 {
 	my $queue = queue_name();
@@ -645,6 +664,8 @@ foreach my $round (1, 2)
 {
 	my ($session, $queue, @ids) = holder(2);
 	$session->query_safe("SELECT qml_succeed('$ids[0]', 1)");
+	# The second time, one that has an end, too.
+	$session->query_safe("SELECT qml_heartbeat('$ids[1]', 1, '20 s')") if $round == 2;
 	end_sessions($node);
 	kill 'KILL', $pid{$session};
 	eval { $session->{run}->finish };
