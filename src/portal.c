@@ -10,8 +10,6 @@
 
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/portal.h"
 
 #include "portal.h"
@@ -38,21 +36,14 @@ static List *
 find_names(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	List *names = NIL;
+	List *names;
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, GetUserId());
 	if (SPI_execute_plan(plan_of("SELECT c.name FROM pg_catalog.pg_cursors c"), NULL, NULL, true,
 						 0) != SPI_OK_SELECT)
 		elog(ERROR, "the cursors cannot be listed");
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		char *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
-		MemoryContext spi_context = MemoryContextSwitchTo(context);
-
-		names = lappend(names, pstrdup(name));
-		MemoryContextSwitchTo(spi_context);
-	}
+	names = qml_spi_strings(context);
 	qml_spi_end(&spi);
 	return names;
 }

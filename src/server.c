@@ -176,23 +176,15 @@ find_silent(TimestampTz since)
 	MemoryContext context = CurrentMemoryContext;
 	Oid type = TIMESTAMPTZOID;
 	Datum value = TimestampTzGetDatum(since);
-	List *ids = NIL;
+	List *ids;
 	QmlSpi spi;
-	uint64 rows;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute("SELECT s.id FROM qml.registered_server s "
+	(void) qml_spi_execute("SELECT s.id FROM qml.registered_server s "
 						   "WHERE s.dead_at IS NULL AND s.heartbeat_at < $1 "
 						   "ORDER BY s.id LIMIT 10 FOR UPDATE SKIP LOCKED",
 						   1, &type, &value, NULL, SPI_OK_SELECT);
-	for (uint64 i = 0; i < rows; i++)
-	{
-		char *id = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
-		MemoryContext spi_context = MemoryContextSwitchTo(context);
-
-		ids = lappend(ids, pstrdup(id));
-		MemoryContextSwitchTo(spi_context);
-	}
+	ids = qml_spi_strings(context);
 	qml_spi_end(&spi);
 	return ids;
 }

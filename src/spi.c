@@ -68,6 +68,23 @@ qml_spi_execute(const char *sql, int nargs, const Oid *types, const Datum *value
 	return SPI_processed;
 }
 
+/* The first column of all rows, texts that are not null, as C strings in the context. */
+List *
+qml_spi_strings(MemoryContext context)
+{
+	List *strings = NIL;
+
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		char *string = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		MemoryContext spi_context = MemoryContextSwitchTo(context);
+
+		strings = lappend(strings, pstrdup(string));
+		MemoryContextSwitchTo(spi_context);
+	}
+	return strings;
+}
+
 void
 qml_spi_end(QmlSpi *spi)
 {
