@@ -112,11 +112,7 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 	if (job->state == QML_SCHEDULED)
 		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
 	else
-	{
-		qml_wakeup_ready(queue->id, handler ? handler->run_as : InvalidOid);
-		if (queue->options.notify)
-			qml_wakeup_announce(queue->id);
-	}
+		qml_wakeup_ready(queue->id, handler ? handler->run_as : InvalidOid, queue->options.notify);
 }
 
 /* What a schedule makes was checked with it; what changed since, the job will find. */

@@ -170,6 +170,7 @@ typedef struct QmlPrepared
 	Oid database;
 	uint32 name;
 	bool call; /* the launcher shall look */
+	bool took; /* ready jobs, which are there again if it is rolled back */
 } QmlPrepared;
 
 #define QML_MAX_PREPARED 128

@@ -289,6 +289,17 @@ store_finished(QmlWriter *writer, const QmlJob *job)
 		flush_pending(writer);
 }
 
+/* The job is ready if the transaction commits, or is undone: tell says which. */
+static void
+note_ready(const QmlJob *job, void (*tell)(int queue, Oid role, bool announce))
+{
+	const QmlHandler *handler = qml_handler_of(job->method);
+	const QmlQueue *queue = qml_queue_find(job->queue_id);
+
+	/* A queue that is missing is for those to find who need it. */
+	tell(job->queue_id, handler ? handler->run_as : InvalidOid, queue && queue->options.notify);
+}
+
 /*
  * The job was written.  Hooks shall know of its state, workers that it is ready, the
  * scheduler when it needs it next.
@@ -298,15 +309,7 @@ note_news(QmlWriter *writer, const QmlJob *job)
 {
 	qml_hook_note(&writer->transitions, job, false);
 	if (job->state == QML_ENQUEUED)
-	{
-		const QmlHandler *handler = qml_handler_of(job->method);
-		const QmlQueue *queue = qml_queue_find(job->queue_id);
-
-		qml_wakeup_ready(job->queue_id, handler ? handler->run_as : InvalidOid);
-		/* One that is missing is for those to find who need it. */
-		if (queue && queue->options.notify)
-			qml_wakeup_announce(job->queue_id);
-	}
+		note_ready(job, qml_wakeup_ready);
 	if (job->run_at != QML_NO_TIME)
 		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
 	if (job->lease_expires_at != QML_NO_TIME)
@@ -324,6 +327,9 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	Snapshot snapshot = qml_writer_snapshot(writer);
 	TM_Result result;
 
+	/* Before it is touched: an error may come at any time after that. */
+	if (qml_job_live_state(writer->live.slot) == QML_ENQUEUED)
+		note_ready(job, qml_wakeup_taken);
 	if (!qml_state_is_final(job->state))
 	{
 		qml_job_to_live(job, writer->live.row);

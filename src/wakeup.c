@@ -1,11 +1,15 @@
 /*
  * wakeup.c
- *		Telling the scheduler, at commit, of what will be due.
+ *		Telling others, at the end of a transaction, of what is due or will be.
  *
  * A transaction notes the earliest time of each kind that it makes due.  When it
  * commits, the times go into the slot of the database, and the scheduler is
- * woken if it means to sleep longer.  Nothing is told when the transaction
- * aborts.  What a rolled back subtransaction noted costs a needless wake-up.
+ * woken if it means to sleep longer.  What a rolled back subtransaction noted costs a
+ * needless wake-up.
+ *
+ * When it is undone, nothing has become due, but the ready jobs that it had claimed or
+ * deleted are there again: whoever looked meanwhile has passed them over, and sleeps.
+ * Those are told of at once.
  *
  * It is told at the very end of the commit, when others have been sent word of what
  * changed in the tables that they remember: whoever is woken before that may look
@@ -13,10 +17,10 @@
  *
  * A prepared transaction may be committed by any session: that it noted something is
  * kept in shared memory under its name, and COMMIT PREPARED of that name says that
- * anything may be due.  After a restart the names are not known; then it is told of
+ * anything may be due, as ROLLBACK PREPARED does if it took ready jobs.  After a restart the names are not known; then it is told of
  * any, but once a second at most in a database.
  *
- * No wake-up is lost: whoever commits lowers `told` and then reads
+ * No wake-up is lost: whoever ends a transaction lowers `told` and then reads
  * `asleep_until`; the scheduler sets `asleep_until` and then reads `told`.  Both
  * with full barriers, so that at least one sees the other.
  */
@@ -47,39 +51,59 @@ typedef struct Deleted
 	SubTransactionId subxact;
 } Deleted;
 
+/* Ready jobs. */
+typedef struct Work
+{
+	Oid roles[QML_MAX_ROLES]; /* of their handlers */
+	int nroles;
+	bool any_role; /* more than fit, or not known which */
+	int queues[QML_MAX_WAIT_QUEUES];
+	int nqueues;
+	int announced[QML_MAX_WAIT_QUEUES]; /* of those queues, the ones with listeners */
+	int nannounced;
+	bool anything; /* more than fits, or not known what; finished jobs, too */
+} Work;
+
 static TimestampTz noted[QML_WAKES];
 static bool noted_any = false;
 static bool committed = false; /* and not yet told */
 static bool call_launcher = false;
-static Oid ready_roles[QML_MAX_ROLES]; /* whose handlers have work now */
-static int nready_roles = 0;
-static bool ready_any_role = false;
-static int ready_queues[QML_MAX_WAIT_QUEUES]; /* that have ready jobs */
-static int nready_queues = 0;
-static int announced_queues[QML_MAX_WAIT_QUEUES]; /* of those, the ones with listeners */
-static int nannounced_queues = 0;
+static Work ready; /* if it commits */
+static Work taken; /* that was ready before; if it is undone */
 static pg_uuid_t finished_jobs[MAX_FINISHED];
 static int nfinished_jobs = 0;
-static bool anything = false;	 /* more than fits, or not known what */
 static List *deleted_jobs = NIL; /* of Deleted, in TopTransactionContext */
 static ProcessUtility_hook_type previous_utility = NULL;
 static uint32 prepared_name; /* of the transaction that is being prepared */
 
 static void
-forget(void)
+forget_work(Work *work)
+{
+	work->nroles = 0;
+	work->any_role = false;
+	work->nqueues = 0;
+	work->nannounced = 0;
+	work->anything = false;
+}
+
+static void
+forget_commit(void)
 {
 	for (int i = 0; i < QML_WAKES; i++)
 		noted[i] = QML_WAKE_NEVER;
 	noted_any = false;
 	call_launcher = false;
-	nready_roles = 0;
-	ready_any_role = false;
-	nready_queues = 0;
-	nannounced_queues = 0;
+	forget_work(&ready);
 	nfinished_jobs = 0;
-	anything = false;
 	deleted_jobs = NIL;
 	committed = false;
+}
+
+static void
+forget(void)
+{
+	forget_commit();
+	forget_work(&taken);
 }
 
 /* Lowers the time that was told, if this one is earlier. */
@@ -153,22 +177,22 @@ wants_worker(Oid role)
 
 /* Work for workers: what nobody can do at once, the scheduler sees to. */
 static void
-tell_workers(QmlSlot *scheduler)
+tell_workers(QmlSlot *scheduler, const Work *work)
 {
 	Oid wanted[QML_MAX_ROLES];
 	int nwanted = 0;
 
-	for (int i = 0; i < nready_roles; i++)
+	for (int i = 0; i < work->nroles; i++)
 	{
-		if (!wake_worker(ready_roles[i]) && wants_worker(ready_roles[i]))
-			wanted[nwanted++] = ready_roles[i];
+		if (!wake_worker(work->roles[i]) && wants_worker(work->roles[i]))
+			wanted[nwanted++] = work->roles[i];
 	}
-	if (scheduler == NULL || (nwanted == 0 && !ready_any_role))
+	if (scheduler == NULL || (nwanted == 0 && !work->any_role))
 		return;
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < nwanted; i++)
 		add_role(scheduler->roles, &scheduler->nroles, &scheduler->any_role, wanted[i]);
-	scheduler->any_role = scheduler->any_role || ready_any_role;
+	scheduler->any_role = scheduler->any_role || work->any_role;
 	LWLockRelease(qml_shmem->lock);
 	qml_wakeup_at(QML_WAKE_WORK, GetCurrentTimestamp());
 }
@@ -190,13 +214,13 @@ add_queue(int *queues, int *nqueues, bool *any, int queue)
 
 /* The scheduler shall tell those who listen. */
 static void
-tell_listeners(QmlSlot *scheduler)
+tell_listeners(QmlSlot *scheduler, const Work *work)
 {
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < nannounced_queues; i++)
+	for (int i = 0; i < work->nannounced; i++)
 		add_queue(scheduler->announced, &scheduler->nannounced, &scheduler->announce_all,
-				  announced_queues[i]);
-	scheduler->announce_all = scheduler->announce_all || anything;
+				  work->announced[i]);
+	scheduler->announce_all = scheduler->announce_all || work->anything;
 	LWLockRelease(qml_shmem->lock);
 	qml_wakeup_at(QML_WAKE_ANNOUNCE, GetCurrentTimestamp());
 }
@@ -238,19 +262,19 @@ cancel_deleted(void)
 	LWLockRelease(qml_shmem->lock);
 }
 
-/* Whether this transaction brings what somebody waits for. */
+/* Whether this is what somebody waits for. */
 static bool
-waits_for_this(const QmlWaiter *waiter, uint32 kind)
+waits_for_this(const QmlWaiter *waiter, uint32 kind, const Work *work)
 {
-	if (anything)
+	if (work->anything)
 		return true;
 	if (kind == QML_WAITS_READY && waiter->nqueues == 0)
-		return nready_queues > 0;
-	for (int i = 0; kind == QML_WAITS_READY && i < nready_queues; i++)
+		return work->nqueues > 0;
+	for (int i = 0; kind == QML_WAITS_READY && i < work->nqueues; i++)
 	{
 		for (int j = 0; j < waiter->nqueues; j++)
 		{
-			if (waiter->queues[j] == ready_queues[i])
+			if (waiter->queues[j] == work->queues[i])
 				return true;
 		}
 	}
@@ -264,7 +288,7 @@ waits_for_this(const QmlWaiter *waiter, uint32 kind)
 
 /* A session that begins to wait says so first and then looks, as the scheduler does. */
 static void
-wake_waiters(void)
+wake_waiters(const Work *work)
 {
 	pg_memory_barrier();
 	if (pg_atomic_read_u32(&qml_shmem->nwaiting) == 0)
@@ -275,7 +299,7 @@ wake_waiters(void)
 		uint32 kind = pg_atomic_read_u32(&waiter->kind);
 
 		if (kind != QML_WAITS_NOT && waiter->database == MyDatabaseId &&
-			waits_for_this(waiter, kind))
+			waits_for_this(waiter, kind, work))
 			SetLatch(&ProcGlobal->allProcs[i].procLatch);
 	}
 }
@@ -336,8 +360,21 @@ remember_prepared(void)
 		entry->database = MyDatabaseId;
 		entry->name = prepared_name;
 		entry->call = call_launcher;
+		entry->took = taken.nqueues > 0;
 	}
 	LWLockRelease(qml_shmem->lock);
+}
+
+/* Of ready jobs; what is for the scheduler is noted for tell_scheduler(). */
+static void
+tell_work(QmlSlot *scheduler, const Work *work)
+{
+	if (work->nroles > 0 || work->any_role)
+		tell_workers(scheduler, work);
+	if (scheduler && (work->nannounced > 0 || work->anything))
+		tell_listeners(scheduler, work);
+	if (work->nqueues > 0 || nfinished_jobs > 0 || work->anything)
+		wake_waiters(work);
 }
 
 static void
@@ -345,18 +382,26 @@ tell(void)
 {
 	QmlSlot *scheduler = qml_shmem_scheduler(MyDatabaseId);
 
-	if (nready_roles > 0 || ready_any_role)
-		tell_workers(scheduler);
-	if (scheduler && (nannounced_queues > 0 || anything))
-		tell_listeners(scheduler);
+	tell_work(scheduler, &ready);
 	if (scheduler)
 		tell_scheduler(scheduler);
-	if (nready_queues > 0 || nfinished_jobs > 0 || anything)
-		wake_waiters();
 	if (deleted_jobs != NIL)
 		cancel_deleted();
 	if (call_launcher)
 		tell_launcher();
+}
+
+/* All of the transaction, or a part, is undone. */
+static void
+tell_undone(void)
+{
+	QmlSlot *scheduler = qml_shmem_scheduler(MyDatabaseId);
+
+	if (taken.nqueues == 0)
+		return;
+	tell_work(scheduler, &taken);
+	if (scheduler)
+		tell_scheduler(scheduler);
 }
 
 static void
@@ -367,14 +412,19 @@ at_end(XactEvent event, void *arg)
 	committed = event == XACT_EVENT_COMMIT && noted_any;
 	if (committed)
 		return;
-	if (event == XACT_EVENT_PREPARE && noted_any)
+	if (event == XACT_EVENT_PREPARE && (noted_any || taken.nqueues > 0))
 		remember_prepared();
+	if (event == XACT_EVENT_ABORT)
+	{
+		forget_commit();
+		tell_undone();
+	}
 	forget();
 }
 
 /*
  * To wake somebody in vain does no harm, but a job must not be cancelled because it was
- * nearly deleted.
+ * nearly deleted.  Which part took what is not known: it is told of all.
  */
 static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
@@ -389,6 +439,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 		if (((Deleted *) lfirst(lc))->subxact >= mine)
 			deleted_jobs = foreach_delete_current(deleted_jobs, lc);
 	}
+	tell_undone();
 }
 
 /*
@@ -426,29 +477,35 @@ qml_wakeup_launcher(void)
 	noted_any = true;
 }
 
+static void
+add_work(Work *work, int queue, Oid role, bool announce)
+{
+	if (OidIsValid(role))
+		add_role(work->roles, &work->nroles, &work->any_role, role);
+	add_queue(work->queues, &work->nqueues, &work->anything, queue);
+	if (announce)
+		add_queue(work->announced, &work->nannounced, &work->anything, queue);
+}
+
 /*
- * A job of the queue is ready if the transaction commits; for a handler of the role,
- * or with InvalidOid for none.
+ * A job of the queue is ready if the transaction commits; for a handler of the role, or
+ * with InvalidOid for none.  announce: those who listen to the queue shall be told.
  */
 void
-qml_wakeup_ready(int queue, Oid role)
+qml_wakeup_ready(int queue, Oid role, bool announce)
 {
 	if (qml_shmem == NULL)
 		return;
-	if (OidIsValid(role))
-		add_role(ready_roles, &nready_roles, &ready_any_role, role);
-	add_queue(ready_queues, &nready_queues, &anything, queue);
+	add_work(&ready, queue, role, announce);
 	noted_any = true;
 }
 
-/* The same, and those who listen to the queue shall be told. */
+/* Such a job was ready, and is again if the transaction is undone. */
 void
-qml_wakeup_announce(int queue)
+qml_wakeup_taken(int queue, Oid role, bool announce)
 {
-	if (qml_shmem == NULL)
-		return;
-	add_queue(announced_queues, &nannounced_queues, &anything, queue);
-	noted_any = true;
+	if (qml_shmem)
+		add_work(&taken, queue, role, announce);
 }
 
 /* Any jobs may be ready, or finished, if the transaction commits. */
@@ -457,8 +514,8 @@ qml_wakeup_anything(void)
 {
 	if (qml_shmem == NULL)
 		return;
-	ready_any_role = true;
-	anything = true;
+	ready.any_role = true;
+	ready.anything = true;
 	noted_any = true;
 }
 
@@ -471,7 +528,7 @@ qml_wakeup_finished(const pg_uuid_t *job)
 	if (nfinished_jobs < MAX_FINISHED)
 		finished_jobs[nfinished_jobs++] = *job;
 	else
-		anything = true;
+		ready.anything = true;
 	noted_any = true;
 }
 
@@ -548,17 +605,20 @@ qml_wakeup_lost(const pg_uuid_t *jobs, int count, bool any)
 	qml_wakeup_now(QML_WAKE_SESSION);
 }
 
-/* Forgets a prepared transaction that ended; whether it was known here. */
+/* Forgets a prepared transaction that ended; false: it was not known here. */
 static bool
-take_prepared(uint32 name, bool *call)
+take_prepared(uint32 name, QmlPrepared *prepared)
 {
 	QmlPrepared *entry;
 
+	memset(prepared, 0, sizeof(*prepared));
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	entry = find_prepared(MyDatabaseId, name);
-	*call = entry && entry->call;
 	if (entry)
+	{
+		*prepared = *entry;
 		entry->database = InvalidOid;
+	}
 	LWLockRelease(qml_shmem->lock);
 	return entry != NULL;
 }
@@ -581,24 +641,41 @@ may_tell_unknown(void)
 	return true;
 }
 
-/* COMMIT PREPARED is a transaction of its own, and tells when that commits. */
+/*
+ * COMMIT PREPARED and ROLLBACK PREPARED are transactions of their own, and tell when
+ * those commit.
+ */
 static void
-note_prepared(uint32 name, bool extension_was_there)
+note_anything(void)
 {
-	bool call;
-	bool known = take_prepared(name, &call);
+	for (int i = 0; i < QML_WAKES; i++)
+		qml_wakeup_at((QmlWake) i, GetCurrentTimestamp());
+	qml_wakeup_anything();
+}
+
+static void
+note_committed(uint32 name, bool extension_was_there)
+{
+	QmlPrepared prepared;
+	bool known = take_prepared(name, &prepared);
 
 	/* From 18 on the catalog's cache remembers that the extension was not there. */
 	AcceptInvalidationMessages();
 	if (!OidIsValid(get_extension_oid("qml", true)))
 		return;
-	if (call || !extension_was_there)
+	if (prepared.call || !extension_was_there)
 		qml_wakeup_launcher();
-	if (!known && !may_tell_unknown())
-		return;
-	for (int i = 0; i < QML_WAKES; i++)
-		qml_wakeup_at((QmlWake) i, GetCurrentTimestamp());
-	qml_wakeup_anything();
+	if (known || may_tell_unknown())
+		note_anything();
+}
+
+static void
+note_rolled_back(uint32 name)
+{
+	QmlPrepared prepared;
+
+	if (take_prepared(name, &prepared) && prepared.took)
+		note_anything();
 }
 
 static void
@@ -627,13 +704,9 @@ utility(PlannedStmt *statement, const char *query, bool readonly, ProcessUtility
 		standard_ProcessUtility(statement, query, readonly, context, params, environment, dest,
 								completion);
 	if (kind == TRANS_STMT_COMMIT_PREPARED)
-		note_prepared(name, extension_was_there);
+		note_committed(name, extension_was_there);
 	if (kind == TRANS_STMT_ROLLBACK_PREPARED)
-	{
-		bool call;
-
-		(void) take_prepared(name, &call);
-	}
+		note_rolled_back(name);
 }
 
 /* Only with shared memory is there anybody to tell. */

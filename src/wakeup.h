@@ -1,6 +1,6 @@
 /*
  * wakeup.h
- *		Telling the scheduler, at commit, of what will be due.
+ *		Telling others, at the end of a transaction, of what is due or will be.
  */
 #ifndef QML_WAKEUP_H
 #define QML_WAKEUP_H
@@ -10,8 +10,8 @@
 extern void qml_wakeup_init(void);
 extern void qml_wakeup_at(QmlWake kind, TimestampTz time);
 extern void qml_wakeup_launcher(void);
-extern void qml_wakeup_ready(int queue, Oid role);
-extern void qml_wakeup_announce(int queue);
+extern void qml_wakeup_ready(int queue, Oid role, bool announce);
+extern void qml_wakeup_taken(int queue, Oid role, bool announce);
 extern void qml_wakeup_anything(void);
 extern void qml_wakeup_finished(const pg_uuid_t *job);
 extern void qml_wakeup_deleted(const pg_uuid_t *job);
