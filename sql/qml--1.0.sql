@@ -463,8 +463,8 @@ CREATE FUNCTION qml.recurring_access(queue text, created_by regrole) RETURNS int
 REVOKE ALL ON FUNCTION qml.recurring_access(text, regrole) FROM PUBLIC;
 COMMENT ON FUNCTION qml.recurring_access(text, regrole) IS 'what the current role sees of a recurring job: 0 nothing, 1 the schedule without its contents, 2 all';
 
-CREATE FUNCTION qml.background_servers(OUT id text, OUT name text, OUT started_at timestamptz,
-	OUT heartbeat_at timestamptz) RETURNS SETOF record
+CREATE FUNCTION qml.background_servers(OUT id text, OUT name text, OUT kind text, OUT run_as regrole,
+	OUT started_at timestamptz, OUT heartbeat_at timestamptz) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'qml_background_servers' LANGUAGE C STABLE;
 REVOKE ALL ON FUNCTION qml.background_servers() FROM PUBLIC;
 COMMENT ON FUNCTION qml.background_servers() IS 'the background processes that work in this database';
@@ -640,23 +640,25 @@ COMMENT ON COLUMN qml.recurring_job.updated_at IS 'when its definition changed l
 CREATE VIEW qml.server WITH (security_barrier = true) AS
 SELECT s.id, s.name, 'client' AS kind, s.workers, s.queues,
 	pg_catalog.pg_get_userbyid(s.registered_by) AS registered_by,
-	s.registered_at AS started_at, s.heartbeat_at, qml.is_alive(s.heartbeat_at, s.dead_at) AS alive
+	s.registered_at AS started_at, s.heartbeat_at, qml.is_alive(s.heartbeat_at, s.dead_at) AS alive,
+	NULL::name AS run_as
 FROM qml.registered_server s
 UNION ALL
-SELECT b.id, b.name, 'background', NULL::int, NULL::text[], NULL::name, b.started_at,
-	b.heartbeat_at, qml.is_alive(b.heartbeat_at, NULL)
+SELECT b.id, b.name, b.kind, NULL::int, NULL::text[], NULL::name, b.started_at,
+	b.heartbeat_at, qml.is_alive(b.heartbeat_at, NULL), pg_catalog.pg_get_userbyid(b.run_as)
 FROM qml.background_servers() b;
 REVOKE ALL ON TABLE qml.server FROM PUBLIC;
 COMMENT ON VIEW qml.server IS 'servers: those outside that registered, and the background processes of this database';
 COMMENT ON COLUMN qml.server.id IS 'id of this registration';
 COMMENT ON COLUMN qml.server.name IS 'name that the server gave, or qml.server_name';
-COMMENT ON COLUMN qml.server.kind IS 'client or background';
+COMMENT ON COLUMN qml.server.kind IS 'client; of background processes scheduler or worker';
 COMMENT ON COLUMN qml.server.workers IS 'number of its workers';
 COMMENT ON COLUMN qml.server.queues IS 'queues that it works; NULL: all';
 COMMENT ON COLUMN qml.server.registered_by IS 'the role that registered it; NULL for background processes';
 COMMENT ON COLUMN qml.server.started_at IS 'when it registered or started';
 COMMENT ON COLUMN qml.server.heartbeat_at IS 'when it was heard of last';
 COMMENT ON COLUMN qml.server.alive IS 'whether it was heard of within qml.dead_server_timeout and was not given up';
+COMMENT ON COLUMN qml.server.run_as IS 'the role of a background process: of a worker that of the handlers whose jobs it runs; NULL for clients';
 
 CREATE VIEW qml.handler_info WITH (security_barrier = true) AS
 SELECT h.method,

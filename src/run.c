@@ -207,14 +207,16 @@ on_job_timeout(void)
 }
 
 /*
- * While a job runs alone: ends it when the server has waited for it long enough,
- * and the process if it goes on although it was told to stop.
+ * While a job runs alone: says that the process is alive, ends the job when the server
+ * has waited for it long enough, and the process if it goes on although it was told to
+ * stop.
  */
 static void
 on_watch(void)
 {
 	if (!in_job)
 		return;
+	qml_shmem_beat(slot);
 	if (shutting_down && ++shutdown_watched > qml_shutdown_timeout)
 		cancel(STOP_SHUTDOWN);
 	if ((stop != STOP_NOT || slot->has_cancel) && ++stop_watched > GRACE)

@@ -513,7 +513,7 @@ beat(void)
 	if (next_multiple(last, (int64) qml_heartbeat_interval * 1000, now) > 0)
 		return;
 	last = now;
-	pg_atomic_write_u64(&slot->heartbeat_at, (uint64) GetCurrentTimestamp());
+	qml_shmem_beat(slot);
 }
 
 /* One round; returns how long to sleep, in milliseconds. */

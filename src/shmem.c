@@ -237,3 +237,10 @@ qml_shmem_my_process(void)
 {
 	return (uint32) (MyProc - ProcGlobal->allProcs) + 1;
 }
+
+/* The process that has the slot goes on.  Also from signal handlers. */
+void
+qml_shmem_beat(QmlSlot *slot)
+{
+	pg_atomic_write_u64(&slot->heartbeat_at, (uint64) GetCurrentTimestamp());
+}

@@ -244,5 +244,6 @@ extern bool qml_shmem_take_place(QmlSlot *slot, uint32 method, int limit);
 extern void qml_shmem_leave_places(QmlSlot *slot, const uint32 *methods, int count);
 extern void qml_shmem_set_latch(pg_atomic_uint32 *process);
 extern uint32 qml_shmem_my_process(void);
+extern void qml_shmem_beat(QmlSlot *slot);
 
 #endif

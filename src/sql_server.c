@@ -80,6 +80,8 @@ qml_reclaim_server(PG_FUNCTION_ARGS)
 typedef struct Background
 {
 	int pid;
+	QmlKind kind;
+	Oid role;
 	TimestampTz started_at;
 	TimestampTz heartbeat_at;
 } Background;
@@ -99,6 +101,8 @@ copy_backgrounds(Background *backgrounds)
 			slot->kind == QML_LOOK)
 			continue;
 		backgrounds[count].pid = slot->pid;
+		backgrounds[count].kind = slot->kind;
+		backgrounds[count].role = slot->role;
 		backgrounds[count].started_at = slot->started_at;
 		backgrounds[count++].heartbeat_at = (TimestampTz) pg_atomic_read_u64(&slot->heartbeat_at);
 	}
@@ -122,9 +126,14 @@ qml_background_servers(PG_FUNCTION_ARGS)
 	count = copy_backgrounds(backgrounds);
 	for (int i = 0; i < count; i++)
 	{
-		Datum values[] = {CStringGetTextDatum(psprintf("%s:%d", name, backgrounds[i].pid)),
-						  CStringGetTextDatum(name), TimestampTzGetDatum(backgrounds[i].started_at),
-						  TimestampTzGetDatum(backgrounds[i].heartbeat_at)};
+		const Background *background = &backgrounds[i];
+		const char *kind = background->kind == QML_WORKER ? "worker" : "scheduler";
+		Datum values[] = {CStringGetTextDatum(psprintf("%s:%d", name, background->pid)),
+						  CStringGetTextDatum(name),
+						  CStringGetTextDatum(kind),
+						  ObjectIdGetDatum(background->role),
+						  TimestampTzGetDatum(background->started_at),
+						  TimestampTzGetDatum(background->heartbeat_at)};
 		bool nulls[lengthof(values)] = {false};
 
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

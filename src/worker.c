@@ -96,6 +96,7 @@ static void
 check(bool busy)
 {
 	qml_process_handle_signals();
+	qml_shmem_beat(slot);
 	if (terminated)
 		qml_guest_leave(QML_ENDED_TERMINATED);
 	qml_guest_leave_if_disabled();

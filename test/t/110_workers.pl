@@ -275,10 +275,11 @@ eval {
 };
 is($seen, 'qml launcher - postgres, qml scheduler postgres postgres, qml worker postgres ann, qml worker postgres bob',
 	'pg_stat_activity shows the launcher, the scheduler, and workers with their roles');
-is( ask($node, <<'SQL'), 'qml scheduler postgres, qml worker ann, qml worker bob', 'qml.server shows those of the database');
-SELECT string_agg(concat_ws(' ', a.backend_type, a.usename), ', ' ORDER BY a.backend_type, a.usename)
-FROM qml.server s LEFT JOIN pg_stat_activity a ON s.id = s.name || ':' || a.pid
-WHERE s.kind = 'background' AND s.alive AND s.started_at BETWEEN a.backend_start - interval '1 s' AND now()
+is( ask($node, <<'SQL'), 'scheduler postgres, worker ann, worker bob', 'qml.server shows those of the database, and which they are');
+SELECT string_agg(concat_ws(' ', s.kind, s.run_as), ', ' ORDER BY s.kind, s.run_as)
+FROM qml.server s JOIN pg_stat_activity a
+	ON s.id = s.name || ':' || a.pid AND a.backend_type = 'qml ' || s.kind AND a.usename = s.run_as
+WHERE s.alive AND s.started_at BETWEEN a.backend_start - interval '1 s' AND now()
 	AND s.heartbeat_at >= s.started_at AND concat(s.workers, s.queues, s.registered_by) = ''
 SQL
 is(ask($node, q{SELECT count(*) FROM qml.server}), 3, 'and no other');
@@ -485,6 +486,16 @@ SQL
 	my $id = enqueue($node, 'sleepy', '{"seconds": 60}');
 	wait_running($id);
 	my ($pid) = worker_pids($node, "query LIKE '%$id'");
+	# One that runs a long job, and one that has none.
+	foreach my $state (qw(active idle))
+	{
+		wait_for("a worker that is $state to beat", sub { ask($node, <<"SQL") > 0 });
+SELECT count(*) FROM qml.server s JOIN pg_stat_activity a ON s.id = s.name || ':' || a.pid
+WHERE s.kind = 'worker' AND a.state = '$state' AND s.heartbeat_at - s.started_at > '3 s'
+	AND s.heartbeat_at > clock_timestamp() - interval '2 s'
+SQL
+		pass("a worker that is $state beats");
+	}
 	ask($node, "SELECT qml_delete('$id', 'enough')");
 	my $seconds = seconds_until('the worker to stop', sub { !worker_pids($node, "query LIKE '%$id'") });
 	cmp_ok($seconds, '<=', 1, sprintf 'a job that is deleted is canceled (%.2f s)', $seconds);

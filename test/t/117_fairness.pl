@@ -136,7 +136,7 @@ wait_for('all places to be taken',
 		'the views to agree',
 		sub {
 			$difference = query($node, <<'SQL', 'db1');
-SELECT (SELECT count(*) FROM qml.server WHERE kind = 'background' AND alive) || ' '
+SELECT (SELECT count(*) FROM qml.server WHERE kind IN ('scheduler', 'worker') AND alive) || ' '
 	|| (SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('qml scheduler', 'qml worker') AND datname = 'db1')
 SQL
 			my ($a, $b) = split / /, $difference;
