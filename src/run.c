@@ -18,9 +18,6 @@
  *	 - a job that was deleted or taken back while it ran undoes the whole group,
  *	   whose jobs then run again, each alone.
  *
- * Between two jobs the session is made as it was: settings, cursors, temporary
- * tables, prepared statements, advisory locks, currval().
- *
  * A job that was running when the server went down may be the cause, or was just
  * there: such suspects run one at a time in a database, and alone, so that an innocent
  * one is not taken for the cause as often as the guilty one runs.
@@ -32,33 +29,27 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/namespace.h"
-#include "commands/prepare.h"
-#include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
-#include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/pquery.h"
-#include "tcop/utility.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "attempt.h"
 #include "call.h"
 #include "catalog.h"
 #include "claim.h"
+#include "clean.h"
 #include "compat.h"
 #include "current.h"
 #include "errcodes.h"
@@ -90,48 +81,14 @@
 /* Runs in a row that must have been short before a method's jobs run in groups. */
 #define ENOUGH_SHORT_RUNS 10
 
-/*
- * Jobs that may have made temporary objects, until what the caches keep of those is
- * thrown away: that somebody looked in vain for the statistics of a column, and such.
- */
-#define MAX_TEMPORARY 250
-
 /* Instead of the hash of a method: the one place for suspects. */
 #define SUSPECTS 0
-
-/* What becomes of an attempt. */
-typedef enum Outcome
-{
-	PENDING = 0,
-	SUCCEEDED,
-	FAILED,
-	RELEASED,  /* given back, not counted */
-	LATER,	   /* by its own wish; not counted */
-	DISCARDED, /* by its own wish */
-	ALONE,	   /* to be run again, alone */
-	GONE	   /* somebody else ended it */
-} Outcome;
-
-typedef struct Attempt
-{
-	QmlJob job;
-	Outcome outcome;
-	bool ended; /* and only to be written down */
-	Datum result;
-	QmlJobError error;
-	bool retry;
-	TimestampTz retry_at;
-	int64 delay; /* microseconds */
-	Datum reason;
-	Datum progress; /* 0: as it is */
-	QmlTrace trace;
-} Attempt;
 
 /* Jobs that were claimed together; all of it is in the context. */
 typedef struct Batch
 {
 	MemoryContext context;
-	Attempt attempts[MAX_GROUP];
+	QmlAttempt attempts[MAX_GROUP];
 	int count;
 	int done;	 /* the first ones are finished, and committed */
 	int nplaces; /* of methods that run so many at a time only */
@@ -146,15 +103,6 @@ typedef struct Pace
 	int short_runs;				  /* in a row */
 } Pace;
 
-/* Why the running job shall stop. */
-typedef enum Stop
-{
-	STOP_NOT = 0,
-	STOP_DELAY,	   /* others of its group wait */
-	STOP_TIMEOUT,  /* of its own */
-	STOP_SHUTDOWN, /* of the server */
-} Stop;
-
 static QmlSlot *slot;
 static Batch batches[2]; /* the one that is being run, and the next */
 static Batch *batch = &batches[0];
@@ -166,10 +114,9 @@ static MemoryContext call_context; /* reset after each transaction, and each err
 static List *calls;				   /* QmlCall, in call_context */
 static bool ahead = false;		   /* the error is that of a claim, none of the jobs before */
 static bool no_ahead = false;	   /* after that, until a claim succeeds */
-static int temporary_jobs = 0;	   /* since the caches were emptied */
 
 /* For and by signal handlers. */
-static volatile sig_atomic_t stop = STOP_NOT;
+static volatile sig_atomic_t stop = QML_STOP_NOT;
 static volatile sig_atomic_t delay_is_over = false;
 static volatile sig_atomic_t shutting_down = false;
 static volatile sig_atomic_t shutdown_watched; /* how often since then */
@@ -183,11 +130,11 @@ static TimeoutId watch_timer;
 /* ----- telling a job to stop ----- */
 
 static void
-cancel(Stop why)
+cancel(QmlStop why)
 {
 	if (!in_job)
 		return;
-	if (stop == STOP_NOT)
+	if (stop == QML_STOP_NOT)
 		stop = why;
 	InterruptPending = true;
 	QueryCancelPending = true;
@@ -197,13 +144,13 @@ static void
 on_delay(void)
 {
 	delay_is_over = true;
-	cancel(STOP_DELAY);
+	cancel(QML_STOP_DELAY);
 }
 
 static void
 on_job_timeout(void)
 {
-	cancel(STOP_TIMEOUT);
+	cancel(QML_STOP_TIMEOUT);
 }
 
 /*
@@ -218,8 +165,8 @@ on_watch(void)
 		return;
 	qml_shmem_beat(slot);
 	if (shutting_down && ++shutdown_watched > qml_shutdown_timeout)
-		cancel(STOP_SHUTDOWN);
-	if ((stop != STOP_NOT || slot->has_cancel) && ++stop_watched > GRACE)
+		cancel(QML_STOP_SHUTDOWN);
+	if ((stop != QML_STOP_NOT || slot->has_cancel) && ++stop_watched > GRACE)
 	{
 		InterruptPending = true;
 		ProcDiePending = true;
@@ -243,7 +190,7 @@ forget_stop(void)
 {
 	in_job = false;
 	(void) qml_current_end();
-	if (stop != STOP_NOT)
+	if (stop != QML_STOP_NOT)
 		QueryCancelPending = false;
 }
 
@@ -288,59 +235,6 @@ leave_job(void)
 	if (canceled)
 		await_signal();
 	return canceled;
-}
-
-/* ----- the session ----- */
-
-static ProcessUtility_hook_type previous_utility = NULL;
-
-/* SET CONSTRAINTS holds to the end of the transaction: no other job shall be in it. */
-static void
-utility(PlannedStmt *statement, const char *query, bool readonly, ProcessUtilityContext context,
-		ParamListInfo params, QueryEnvironment *environment, DestReceiver *dest,
-		QueryCompletion *completion)
-{
-	if (IsA(statement->utilityStmt, ConstraintsSetStmt))
-		delay_is_over = true;
-	(previous_utility ? previous_utility : standard_ProcessUtility)(statement, query, readonly,
-																	context, params, environment,
-																	dest, completion);
-}
-
-/* What the end of a transaction leaves in the session, in whichever way it ended. */
-static void
-clean_outside(void)
-{
-	PortalHashTableDeleteAll();
-	DropAllPreparedStatements();
-	ResetSequenceCaches();
-	LockReleaseSession(USER_LOCKMETHOD);
-	/* What setseed() made known before. */
-	(void) DirectFunctionCall1(setseed, Float8GetDatum(qml_random() * 2 - 1));
-	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
-		temporary_jobs++;
-}
-
-/* In the transaction of a job that has ended well: nothing of it stays behind. */
-static void
-clean_session(void)
-{
-	clean_outside();
-	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
-		ResetTempTableNamespace();
-}
-
-/* In a transaction: after a procedure, which may have committed what it set and made. */
-static void
-clean_committed(void)
-{
-	clean_outside();
-	ResetAllOptions();
-	/* Those that ResetAllOptions() leaves out. */
-	SetPGVariable("session_authorization", NIL, false);
-	SetPGVariable("role", NIL, false);
-	ResetTempTableNamespace();
-	temporary_jobs++;
 }
 
 /* ----- methods ----- */
@@ -395,7 +289,7 @@ is_first_and_short(const QmlJob *job, int attempts)
 }
 
 static void
-note_pace(const Attempt *attempt, double milliseconds)
+note_pace(const QmlAttempt *attempt, double milliseconds)
 {
 	Pace *pace = find_pace(&attempt->job);
 
@@ -408,7 +302,7 @@ note_pace(const Attempt *attempt, double milliseconds)
 		pace->seen = true;
 		return;
 	}
-	if (milliseconds <= SHORT && attempt->outcome != ALONE)
+	if (milliseconds <= SHORT && attempt->fate != QML_FATE_ALONE)
 		pace->short_runs = Min(pace->short_runs + 1, ENOUGH_SHORT_RUNS);
 	else
 		pace->short_runs = -10 * ENOUGH_SHORT_RUNS;
@@ -502,9 +396,10 @@ take(const QmlJob *job, void *arg)
 {
 	Batch *into = arg;
 	MemoryContext oldcontext = MemoryContextSwitchTo(into->context);
-	Attempt *attempt = &into->attempts[into->count++];
+	QmlAttempt *attempt = &into->attempts[into->count++];
 
 	memset(attempt, 0, sizeof(*attempt));
+	attempt->context = into->context;
 	qml_job_copy(job, &attempt->job);
 	MemoryContextSwitchTo(oldcontext);
 }
@@ -563,47 +458,6 @@ claim(void)
 
 /* ----- finishing ----- */
 
-static bool
-finish(QmlJob *job, void *arg)
-{
-	Attempt *attempt = arg;
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (job->state != QML_PROCESSING || job->attempt != attempt->job.attempt)
-	{
-		attempt->outcome = GONE;
-		return false;
-	}
-	if (attempt->progress != (Datum) 0)
-		job->progress = attempt->progress;
-	switch (attempt->outcome)
-	{
-		case SUCCEEDED:
-			qml_transition_set(job, QML_SUCCEEDED, now);
-			job->result = attempt->result;
-			break;
-		case LATER:
-			qml_transition_set(job, QML_AWAITING_RETRY, now);
-			job->run_at = now + attempt->delay;
-			job->reason = attempt->reason;
-			job->uncounted++;
-			break;
-		case DISCARDED:
-			qml_transition_set(job, QML_DELETED, now);
-			job->reason = attempt->reason;
-			break;
-		case FAILED:
-			qml_transition_fail(job, &attempt->error, attempt->retry, attempt->retry_at, now);
-			break;
-		default:
-			qml_transition_set(job, QML_ENQUEUED, now);
-			job->uncounted++;
-			break;
-	}
-	QML_FAULT("finish.before_update");
-	return true;
-}
-
 /*
  * In the transaction of the jobs: ends the attempts from `first` to before `end`.
  * Raises QM003 if one that had effects was somebody else's by then.  carefully: they
@@ -617,13 +471,13 @@ finish_attempts(int first, int end, bool carefully)
 	qml_writer_open(&writer, true, carefully);
 	for (int i = first; i < end; i++)
 	{
-		Attempt *attempt = &batch->attempts[i];
-		Outcome outcome = attempt->outcome;
+		QmlAttempt *attempt = &batch->attempts[i];
+		QmlFate fate = attempt->fate;
 
-		if (!qml_writer_run(&writer, &attempt->job.id, finish, attempt))
-			attempt->outcome = GONE;
-		if (attempt->outcome == GONE &&
-			(outcome == SUCCEEDED || outcome == LATER || outcome == DISCARDED))
+		if (!qml_writer_run(&writer, &attempt->job.id, qml_attempt_finish, attempt))
+			attempt->fate = QML_FATE_GONE;
+		if (attempt->fate == QML_FATE_GONE &&
+			(fate == QML_FATE_SUCCEEDED || fate == QML_FATE_LATER || fate == QML_FATE_DISCARDED))
 			ereport(ERROR,
 					(errcode(ERRCODE_QML_STALE_CLAIM),
 					 errmsg("attempt %d does not hold job %s", attempt->job.attempt,
@@ -632,120 +486,6 @@ finish_attempts(int first, int end, bool carefully)
 	qml_writer_close(&writer);
 }
 
-/* ----- outcomes ----- */
-
-static Datum
-cut_text(const char *text, int maxbytes)
-{
-	return PointerGetDatum(
-		cstring_to_text_with_len(text, pg_mbcliplen(text, strlen(text), maxbytes)));
-}
-
-static Datum
-stack_trace_of(const ErrorData *error)
-{
-	StringInfoData buffer;
-
-	initStringInfo(&buffer);
-	if (error->detail)
-		appendStringInfo(&buffer, "DETAIL: %s\n", error->detail);
-	if (error->hint)
-		appendStringInfo(&buffer, "HINT: %s\n", error->hint);
-	if (error->context)
-		appendStringInfo(&buffer, "CONTEXT: %s\n", error->context);
-	return buffer.len > 0 ? cut_text(buffer.data, QML_MAX_STACK_TRACE) : (Datum) 0;
-}
-
-static void
-set_failure(Attempt *attempt, const char *message, const char *type, Datum stack_trace, bool retry)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
-
-	attempt->outcome = FAILED;
-	attempt->retry = retry;
-	attempt->retry_at = QML_NO_TIME;
-	attempt->error.error = cut_text(message, QML_MAX_ERROR);
-	attempt->error.error_type = CStringGetTextDatum(type);
-	attempt->error.stack_trace = stack_trace;
-	MemoryContextSwitchTo(oldcontext);
-}
-
-static void
-set_error(Attempt *attempt, const ErrorData *error)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
-	Datum stack_trace = stack_trace_of(error);
-
-	MemoryContextSwitchTo(oldcontext);
-	/* A payload that does not fit will not fit the next time; that of another job may. */
-	set_failure(attempt, error->message, unpack_sql_state(error->sqlerrcode), stack_trace,
-				error->sqlerrcode != ERRCODE_QML_PAYLOAD_MISMATCH || !qml_call_was_binding());
-}
-
-/* What follows from an error that ended an attempt. */
-static void
-judge(Attempt *attempt, const ErrorData *error, Stop why, bool deleted)
-{
-	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
-	{
-		set_error(attempt, error);
-		return;
-	}
-	switch (why)
-	{
-		case STOP_DELAY:
-			attempt->outcome = ALONE;
-			break;
-		case STOP_TIMEOUT:
-			set_failure(attempt,
-						psprintf("the job took longer than its timeout of %d ms",
-								 attempt->job.timeout_ms),
-						"timeout", (Datum) 0, true);
-			break;
-		case STOP_SHUTDOWN:
-			attempt->outcome = RELEASED;
-			break;
-		default:
-			/* If it is not somebody else's after all, it is to be run again. */
-			if (deleted)
-				attempt->outcome = RELEASED;
-			else
-				set_error(attempt, error);
-			break;
-	}
-}
-
-/* Whether the job can be run; its outcome is set if not. */
-static const QmlHandler *
-find_runnable(Attempt *attempt)
-{
-	const QmlHandler *handler = handler_of(&attempt->job);
-	QmlProblem problem;
-
-	if (handler == NULL)
-	{
-		/* Unregistered, or another role's by now. */
-		attempt->outcome = RELEASED;
-		return NULL;
-	}
-	if (qml_handler_usable(handler, &problem))
-		return handler;
-	set_failure(attempt,
-				problem.detail ? psprintf("%s: %s", problem.message, problem.detail) :
-								 problem.message,
-				unpack_sql_state(problem.sqlerrcode), (Datum) 0, true);
-	return NULL;
-}
-
-/* ----- tracing ----- */
-
-static const char *const outcome_words[] = {
-	[SUCCEEDED] = "succeeded",
-	[FAILED] = "failed",
-	[LATER] = "to be run later",
-	[DISCARDED] = "discarded",
-};
-
 /* After the commit: tells of the attempts that were traced and are over. */
 static void
 log_traces(int first, int end)
@@ -753,24 +493,30 @@ log_traces(int first, int end)
 	/* What is committed is to be taken note of, whatever is sent meanwhile. */
 	HOLD_INTERRUPTS();
 	for (int i = first; i < end; i++)
-	{
-		const Attempt *attempt = &batch->attempts[i];
-		const QmlTrace *trace = &attempt->trace;
-
-		if (!trace->traced || attempt->outcome >= lengthof(outcome_words) ||
-			outcome_words[attempt->outcome] == NULL)
-			continue;
-		ereport(LOG,
-				(errmsg("job %s: \"%s\" in queue \"%s\", attempt %d: %s in %.3f ms",
-						qml_job_id_string(&attempt->job.id),
-						TextDatumGetCString(attempt->job.method), trace->queue,
-						attempt->job.attempt, outcome_words[attempt->outcome],
-						trace->milliseconds),
-				 errdetail("traceparent %s%s%s", trace->traceparent,
-						   trace->parent[0] ? ", of " : "", trace->parent),
-				 errhidestmt(true)));
-	}
+		qml_attempt_log(&batch->attempts[i]);
 	RESUME_INTERRUPTS();
+}
+
+/* Whether the job can be run; its fate is set if not. */
+static const QmlHandler *
+find_runnable(QmlAttempt *attempt)
+{
+	const QmlHandler *handler = handler_of(&attempt->job);
+	QmlProblem problem;
+
+	if (handler == NULL)
+	{
+		/* Unregistered, or another role's by now. */
+		attempt->fate = QML_FATE_RELEASED;
+		return NULL;
+	}
+	if (qml_handler_usable(handler, &problem))
+		return handler;
+	qml_attempt_fail(attempt,
+					 problem.detail ? psprintf("%s: %s", problem.message, problem.detail) :
+									  problem.message,
+					 unpack_sql_state(problem.sqlerrcode), (Datum) 0, true);
+	return NULL;
 }
 
 /* ----- calling ----- */
@@ -804,7 +550,7 @@ find_call(const QmlHandler *handler)
 
 /* The handler returned: its result, or what it wished instead. */
 static void
-keep_result(Attempt *attempt, Datum result)
+keep_result(QmlAttempt *attempt, Datum result)
 {
 	const QmlCurrent *said = qml_current_end();
 	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
@@ -813,9 +559,9 @@ keep_result(Attempt *attempt, Datum result)
 	attempt->progress = said->progress;
 	attempt->delay = said->delay;
 	attempt->reason = said->reason;
-	attempt->outcome = said->wish == QML_WISH_LATER	  ? LATER :
-					   said->wish == QML_WISH_DISCARD ? DISCARDED :
-														SUCCEEDED;
+	attempt->fate = said->wish == QML_WISH_LATER   ? QML_FATE_LATER :
+					said->wish == QML_WISH_DISCARD ? QML_FATE_DISCARDED :
+													 QML_FATE_SUCCEEDED;
 	MemoryContextSwitchTo(oldcontext);
 }
 
@@ -854,7 +600,7 @@ too_many_subtransactions(void)
 
 /* Calls the handler of a job within the transaction, and makes the session as it was. */
 static void
-call_function(Attempt *attempt, const QmlHandler *handler)
+call_function(QmlAttempt *attempt, const QmlHandler *handler)
 {
 	HandlerCall this = {.handler = handler, .job = &attempt->job, .wrapped = is_wrapped(handler)};
 	int guc_level = NewGUCNestLevel();
@@ -869,19 +615,19 @@ call_function(Attempt *attempt, const QmlHandler *handler)
 	AfterTriggerFireDeferred();
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, guc_level);
-	clean_session();
+	qml_clean_session();
 }
 
 /* A job in its subtransaction. */
 static void
-run_in_group(Attempt *attempt, const QmlHandler *handler)
+run_in_group(QmlAttempt *attempt, const QmlHandler *handler)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ResourceOwner oldowner = CurrentResourceOwner;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(job_context);
-	stop = STOP_NOT;
+	stop = QML_STOP_NOT;
 	in_job = true;
 	qml_current_begin(&attempt->job, batch->context);
 	PG_TRY();
@@ -890,7 +636,7 @@ run_in_group(Attempt *attempt, const QmlHandler *handler)
 		call_function(attempt, handler);
 		QML_FAULT("group.after_call");
 		/* It was told to stop because others wait, and took that for its own matter. */
-		if (stop != STOP_NOT)
+		if (stop != QML_STOP_NOT)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("canceling a job for its group")));
@@ -901,17 +647,17 @@ run_in_group(Attempt *attempt, const QmlHandler *handler)
 	PG_CATCH();
 	{
 		ErrorData *error;
-		Stop why = stop;
+		QmlStop why = stop;
 
 		forget_stop();
 		MemoryContextSwitchTo(job_context);
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		clean_outside();
+		qml_clean_outside();
 		forget_calls();
 		attempt->trace = qml_trace_take();
-		judge(attempt, error, why, false);
+		qml_attempt_judge(attempt, error, why, false);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(oldcontext);
@@ -926,11 +672,7 @@ begin(const char *activity)
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	if (temporary_jobs >= MAX_TEMPORARY)
-	{
-		InvalidateSystemCaches();
-		temporary_jobs = 0;
-	}
+	qml_clean_begin();
 	(void) qml_catalog_to_work();
 	MemoryContextSwitchTo(batch->context);
 }
@@ -997,13 +739,13 @@ swap_batches(Batch *next)
 
 /* As far as can be told outside a transaction, where no catalog can be asked. */
 static bool
-looks_short(const Attempt *attempt)
+looks_short(const QmlAttempt *attempt)
 {
-	return attempt->outcome != ALONE && is_first_and_short(&attempt->job, 1);
+	return attempt->fate != QML_FATE_ALONE && is_first_and_short(&attempt->job, 1);
 }
 
 static bool
-may_be_in_group(const Attempt *attempt)
+may_be_in_group(const QmlAttempt *attempt)
 {
 	const QmlHandler *handler;
 
@@ -1025,16 +767,18 @@ run_group_jobs(void)
 	delay_is_over = false;
 	/* The first one waits for nobody, but only alone is a job watched and timed. */
 	enable_timeout_after(delay_timer, MAX_DELAY);
-	for (; i < end && !delay_is_over && !shutting_down && !too_many_subtransactions(); i++)
+	for (; i < end && !delay_is_over && !shutting_down && !qml_clean_constraints_set() &&
+		   !too_many_subtransactions();
+		 i++)
 	{
-		Attempt *attempt = &batch->attempts[i];
+		QmlAttempt *attempt = &batch->attempts[i];
 		const QmlHandler *handler;
 		instr_time start;
 
 		if (!may_be_in_group(attempt))
 		{
 			/* Its handler changed since: not here, then. */
-			attempt->outcome = ALONE;
+			attempt->fate = QML_FATE_ALONE;
 			break;
 		}
 		handler = find_runnable(attempt);
@@ -1043,7 +787,7 @@ run_group_jobs(void)
 			INSTR_TIME_SET_CURRENT(start);
 			run_in_group(attempt, handler);
 			note_pace(attempt, milliseconds_since(start));
-			if (attempt->outcome == ALONE)
+			if (attempt->fate == QML_FATE_ALONE)
 				break;
 		}
 	}
@@ -1058,7 +802,7 @@ undo_group(const ErrorData *error, int end)
 	empty_batch(other_batch());
 	(void) was_ahead();
 	for (int i = batch->done; i < end; i++)
-		batch->attempts[i].outcome = ALONE;
+		batch->attempts[i].fate = QML_FATE_ALONE;
 	ereport(DEBUG1, (errmsg("a group of jobs is undone: %s", error->message)));
 }
 
@@ -1122,17 +866,17 @@ disarm_job_timers(void)
 
 /* The procedure may end the transaction and begin others. */
 static void
-call_procedure(Attempt *attempt, const QmlHandler *handler)
+call_procedure(QmlAttempt *attempt, const QmlHandler *handler)
 {
 	QML_FAULT("run.before_call");
 	keep_result(attempt, qml_call_procedure(handler, &attempt->job, false));
 	QML_FAULT("run.after_call");
-	clean_committed();
+	qml_clean_committed();
 }
 
 /* Calls the handler and ends the attempt, all in one transaction if it is a function. */
 static Batch *
-call_alone(Attempt *attempt)
+call_alone(QmlAttempt *attempt)
 {
 	const QmlHandler *handler = find_runnable(attempt);
 	bool is_last = batch->done + 1 == batch->count;
@@ -1142,7 +886,7 @@ call_alone(Attempt *attempt)
 
 	if (handler)
 	{
-		stop = STOP_NOT;
+		stop = QML_STOP_NOT;
 		in_job = true;
 		qml_current_begin(&attempt->job, batch->context);
 		INSTR_TIME_SET_CURRENT(start);
@@ -1174,11 +918,11 @@ call_alone(Attempt *attempt)
  * default_transaction_read_only.
  */
 static void
-finish_undone(Attempt *attempt)
+finish_undone(QmlAttempt *attempt)
 {
 	attempt->ended = true;
 	qml_process_begin("cleaning the session");
-	clean_committed();
+	qml_clean_committed();
 	qml_process_commit();
 	qml_process_begin("ending an attempt");
 	finish_attempts(batch->done, batch->done + 1, true);
@@ -1189,11 +933,11 @@ finish_undone(Attempt *attempt)
 static void
 run_alone(void)
 {
-	Attempt *attempt = &batch->attempts[batch->done];
+	QmlAttempt *attempt = &batch->attempts[batch->done];
 	Batch *volatile next = NULL;
 	volatile bool again = false;
 
-	attempt->outcome = PENDING;
+	attempt->fate = QML_FATE_PENDING;
 	attempt->trace.traced = false;
 	enter_job(&attempt->job);
 	MemoryContextSwitchTo(batch->context);
@@ -1206,7 +950,7 @@ run_alone(void)
 	}
 	PG_CATCH();
 	{
-		Stop why = stop;
+		QmlStop why = stop;
 		ErrorData *error;
 		bool deleted;
 
@@ -1215,24 +959,25 @@ run_alone(void)
 		ActivePortal = NULL;
 		PortalContext = NULL;
 		error = qml_process_undo();
-		if (attempt->outcome == PENDING)
+		if (attempt->fate == QML_FATE_PENDING)
 			attempt->trace = qml_trace_take();
 		forget_calls();
-		clean_outside();
+		qml_clean_outside();
 		/* None was claimed ahead, then. */
 		empty_batch(other_batch());
 		deleted = leave_job();
 		again = was_ahead() && !deleted;
 		if (again)
-			attempt->outcome = ALONE;
+			attempt->fate = QML_FATE_ALONE;
 		/*
 		 * Somebody else's by now: then there is nothing to say, and nothing is said.
 		 * If the handler ended it itself, that is undone, too: it fails.
 		 */
-		else if (error->sqlerrcode == ERRCODE_QML_STALE_CLAIM && attempt->outcome == GONE)
-			set_failure(attempt, "the handler ended its job itself", "QM003", (Datum) 0, false);
+		else if (error->sqlerrcode == ERRCODE_QML_STALE_CLAIM && attempt->fate == QML_FATE_GONE)
+			qml_attempt_fail(attempt, "the handler ended its job itself", "QM003", (Datum) 0,
+							 false);
 		else
-			judge(attempt, error, why, deleted);
+			qml_attempt_judge(attempt, error, why, deleted);
 		if (!again)
 			finish_undone(attempt);
 	}
@@ -1255,7 +1000,7 @@ release_from(int first)
 		int start = batch->count - qml_limit_batch(batch->count - first);
 
 		for (int i = start; i < batch->count; i++)
-			batch->attempts[i].outcome = RELEASED;
+			batch->attempts[i].fate = QML_FATE_RELEASED;
 		qml_process_begin("giving jobs back");
 		finish_attempts(start, batch->count, true);
 		qml_process_commit();
@@ -1275,7 +1020,7 @@ release_others(void)
 {
 	int next = batch->done + 1;
 
-	if (next < batch->count && batch->attempts[next].outcome != ALONE)
+	if (next < batch->count && batch->attempts[next].fate != QML_FATE_ALONE)
 		release_from(next);
 }
 
@@ -1327,8 +1072,7 @@ qml_run_init(QmlSlot *my_slot)
 	HASHCTL control = {.keysize = sizeof(((Pace *) 0)->method), .entrysize = sizeof(Pace)};
 
 	slot = my_slot;
-	previous_utility = ProcessUtility_hook;
-	ProcessUtility_hook = utility;
+	qml_clean_init();
 	qml_current_init(my_slot);
 	delay_timer = RegisterTimeout(USER_TIMEOUT, on_delay);
 	job_timer = RegisterTimeout(USER_TIMEOUT, on_job_timeout);

@@ -1,0 +1,15 @@
+/*
+ * clean.h
+ *		Making the session as it was, between two jobs.
+ */
+#ifndef QML_CLEAN_H
+#define QML_CLEAN_H
+
+extern void qml_clean_init(void);
+extern void qml_clean_begin(void);
+extern void qml_clean_outside(void);
+extern void qml_clean_session(void);
+extern void qml_clean_committed(void);
+extern bool qml_clean_constraints_set(void);
+
+#endif
