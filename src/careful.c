@@ -15,6 +15,7 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "utils/memutils.h"
 #include "utils/resowner.h"
 
 #include "careful.h"
@@ -36,22 +37,6 @@ is_not_of_the_data(int sqlerrcode)
 			return sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
 				   sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION;
 	}
-}
-
-/* In the handler of an error, when its subtransaction is over. */
-static void
-take_error(bool (*passes)(int sqlerrcode), QmlFailure *failure)
-{
-	ErrorData *error;
-
-	/* As it is: the stack of errors has few places. */
-	if (passes(geterrcode()))
-		PG_RE_THROW();
-	error = CopyErrorData();
-	FlushErrorState();
-	failure->sqlerrcode = error->sqlerrcode;
-	failure->message = error->message;
-	failure->hint = error->hint;
 }
 
 /*
@@ -76,11 +61,26 @@ qml_careful_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcod
 	}
 	PG_CATCH();
 	{
+		bool passing = passes(geterrcode());
+		ErrorData *error;
+
+		/*
+		 * Copied before the rollback: what was raised again inside refers to memory of
+		 * whoever did.  Raised again here, some of its strings are not copied, and
+		 * must outlive those outside, too.
+		 */
+		MemoryContextSwitchTo(passing ? TopTransactionContext : oldcontext);
+		error = CopyErrorData();
+		FlushErrorState();
 		MemoryContextSwitchTo(oldcontext);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(oldcontext);
 		CurrentResourceOwner = oldowner;
-		take_error(passes, failure);
+		if (passing)
+			ReThrowError(error);
+		failure->sqlerrcode = error->sqlerrcode;
+		failure->message = error->message;
+		failure->hint = error->hint;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(oldcontext);

@@ -45,8 +45,9 @@ typedef struct ClaimState
 	Relation ready;
 	TimestampTz now;
 	int count;
-	bool full; /* takes no more */
-	bool more; /* there are others */
+	bool full;	  /* takes no more */
+	bool more;	  /* there are others */
+	bool resumed; /* in the queues that have a place */
 } ClaimState;
 
 /* Where a background worker was in a queue. */
@@ -151,7 +152,7 @@ is_more(ClaimState *state)
 	QmlJob job;
 
 	qml_job_from_live(state->writer.live.slot, &job);
-	return state->claim->choose(&job, state->claim->arg) != QML_PASS_OVER;
+	return state->claim->wants(&job, state->claim->arg);
 }
 
 /* Takes ready jobs of one queue, by its key and more, until the batch is full. */
@@ -196,7 +197,7 @@ claim_behind(ClaimState *state, const QmlQueue *queue, const Place *place)
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(from.priority));
 	ScanKeyInit(&keys[2], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&from.id));
 	claim_by_keys(state, queue, keys, 3);
-	if (state->full)
+	if (is_over(state))
 		return;
 	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(from.priority));
 	claim_by_keys(state, queue, keys, 2);
@@ -235,15 +236,18 @@ claim_from_range(ClaimState *state, int after, int upto)
 {
 	int id = after;
 
-	while (!state->full && (id = next_queue_id(state, id)) != 0 && id <= upto)
+	while (!is_over(state) && (id = next_queue_id(state, id)) != 0 && id <= upto)
 	{
 		const QmlQueue *queue = qml_queue_find(id);
+		int before = state->count;
 
 		/* The index also has entries of a new queue that is not committed. */
 		if (queue == NULL || queue->paused || !may_work(state, queue))
 			continue;
+		if (state->resumed && find_place(id))
+			continue;
 		claim_from_queue(state, queue);
-		if (state->count > 0)
+		if (state->count > before)
 			last_queue_id = id;
 	}
 }
@@ -282,7 +286,7 @@ claim_resumed(ClaimState *state)
 		if (places[i].queue_id == last_queue_id)
 			first = i + 1;
 	}
-	for (int i = 0; i < nplaces && !state->full; i++)
+	for (int i = 0; i < nplaces && !is_over(state); i++)
 	{
 		const Place *place = &places[(first + i) % nplaces];
 		const QmlQueue *queue = qml_queue_find(place->queue_id);
@@ -342,7 +346,7 @@ check_rights(const QmlClaim *claim)
 
 /*
  * Claims up to claim->batch jobs; returns how many.  *more, of those who choose:
- * whether there are others in the last queue.
+ * whether there are others, if the batch is full.
  */
 int
 qml_claim_batch(const QmlClaim *claim, bool *more)
@@ -361,8 +365,13 @@ qml_claim_batch(const QmlClaim *claim, bool *more)
 		claim_from_list(&state);
 	else
 	{
-		if (may_resume(&state))
+		state.resumed = may_resume(&state);
+		if (state.resumed)
 			claim_resumed(&state);
+		/* Also for whether there are others elsewhere, which nobody else may know of. */
+		if (state.count > 0 && !is_over(&state))
+			claim_from_all(&state);
+		state.resumed = false;
 		if (state.count == 0)
 			claim_from_beginning(&state);
 	}

@@ -31,6 +31,8 @@ typedef struct QmlClaim
 
 	/* Of background workers, which ask for no rights; NULL for all others. */
 	QmlChoice (*choose)(const QmlJob *job, void *arg);
+	/* The same for one that is not taken: whether another worker could have it. */
+	bool (*wants)(const QmlJob *job, void *arg);
 	/* Gets each job that is claimed; its values hold until it returns. */
 	void (*take)(const QmlJob *job, void *arg);
 	void *arg;

@@ -235,6 +235,7 @@ qml_finish_show_progress(const pg_uuid_t *id, QmlAck *ack)
 	QmlWriter writer;
 
 	qml_writer_open(&writer, false, false);
-	(void) qml_writer_run(&writer, id, show_progress, ack);
+	/* Nor is somebody else who has the row: the next one that it says is shown. */
+	(void) qml_writer_try(&writer, id, show_progress, ack);
 	qml_writer_close(&writer);
 }

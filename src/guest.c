@@ -24,6 +24,7 @@
 #include "guc.h"
 #include "guest.h"
 #include "process.h"
+#include "wakeup.h"
 
 static QmlSlot *slot;
 static uint32 generation;
@@ -47,6 +48,8 @@ leave_slot(int code, Datum arg)
 	if (slot->kind == QML_WORKER && outcome != QML_ENDED_NO_EXTENSION &&
 		pg_atomic_read_u32(&slot->more))
 		qml_shmem_request(MyDatabaseId, slot->role);
+	if (slot->kind == QML_WORKER && outcome != QML_ENDED_NO_EXTENSION)
+		qml_wakeup_waiting(false);
 	qml_shmem_set_latch(&qml_shmem->launcher);
 }
 
@@ -95,18 +98,26 @@ qml_guest_leave(QmlOutcome why)
 }
 
 /*
- * Leaves if somebody wants the database for himself: its lock conflicts with those
- * of DROP, RENAME, SET TABLESPACE and of being copied.
+ * Whether somebody wants the database for himself: its lock conflicts with those of
+ * DROP, RENAME, SET TABLESPACE and of being copied.
  */
-void
-qml_guest_make_way(void)
+bool
+qml_guest_is_in_the_way(void)
 {
 	LOCKTAG tag;
 
 	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
 	if (LockAcquire(&tag, RowExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-		qml_guest_leave(QML_ENDED_MADE_WAY);
+		return true;
 	LockRelease(&tag, RowExclusiveLock, true);
+	return false;
+}
+
+void
+qml_guest_make_way(void)
+{
+	if (qml_guest_is_in_the_way())
+		qml_guest_leave(QML_ENDED_MADE_WAY);
 }
 
 /* The name of the database, which follows a colon in that of the process. */
@@ -116,11 +127,17 @@ qml_guest_database(void)
 	return strchr(MyBgworkerEntry->bgw_name, ':') + 2;
 }
 
-/* Leaves if the settings do not want it here. */
+/* Whether the settings do not want it here. */
+bool
+qml_guest_is_disabled(void)
+{
+	return !qml_enabled || !qml_process_works_database(qml_guest_database());
+}
+
 void
 qml_guest_leave_if_disabled(void)
 {
-	if (!qml_enabled || !qml_process_works_database(qml_guest_database()))
+	if (qml_guest_is_disabled())
 		qml_guest_leave(QML_ENDED_DISABLED);
 }
 

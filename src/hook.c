@@ -27,6 +27,7 @@
 #include "portal.h"
 #include "shmem.h"
 #include "spi.h"
+#include "wakeup.h"
 
 #define MAX_ERRORS 5
 
@@ -227,9 +228,9 @@ tell(const Hook *hook, bool broken)
 
 /*
  * Writes down how it went, unless somebody else is at it, whom nobody waits for, or
- * has switched it off meanwhile.
+ * has switched it off meanwhile.  Whether it was written.
  */
-static void
+static bool
 write_errors(const Hook *hook)
 {
 	Oid types[] = {TEXTOID, INT4OID, TEXTOID, BOOLOID, INT4OID};
@@ -265,6 +266,7 @@ write_errors(const Hook *hook)
 	qml_spi_end(&spi);
 	if (written)
 		tell(hook, broken);
+	return written;
 }
 
 /* ----- all of a call ----- */
@@ -359,7 +361,7 @@ qml_hook_run(QmlHookCalls *calls)
 	for (int i = 0; i < count; i++)
 	{
 		if (calls->carefully && (hooks[i].failed || hooks[i].errors != hooks[i].callback->errors))
-			write_errors(&hooks[i]);
+			(void) write_errors(&hooks[i]);
 	}
 }
 
@@ -368,6 +370,7 @@ void
 qml_hook_switch_off_stuck(void)
 {
 	uint32 stuck[QML_MAX_STUCK];
+	bool left[QML_MAX_STUCK] = {false}; /* for the next time */
 	int count = qml_limit_get_stuck(stuck);
 	ListCell *lc;
 
@@ -384,10 +387,22 @@ qml_hook_switch_off_stuck(void)
 
 		for (int i = 0; i < count; i++)
 		{
-			if (qml_limit_hash(hook.callback) == stuck[i])
-				write_errors(&hook);
+			if (qml_limit_hash(hook.callback) == stuck[i] && !hook.callback->broken)
+				left[i] = !write_errors(&hook) || left[i];
 		}
 	}
 	for (int i = 0; i < count; i++)
-		qml_limit_forget_stuck(stuck[i]);
+	{
+		if (left[i])
+			qml_wakeup_at(QML_WAKE_HOOK, GetCurrentTimestamp() + USECS_PER_SEC);
+		else
+			qml_limit_forget_stuck(stuck[i]);
+	}
+}
+
+/* Whether this is called by a hook, or by what that calls. */
+bool
+qml_hook_is_running(void)
+{
+	return depth > 0;
 }

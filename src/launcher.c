@@ -61,6 +61,7 @@ extern PGDLLEXPORT void qml_launcher_main(Datum arg);
 #define RETRY_EARLY			 5000
 #define RETRY_FAILED		 60000
 #define MAX_BACKOFF			 60000
+#define PROVEN				 60000 /* that a worker can be at work */
 #define START_TIMEOUT		 30000 /* for a slot whose launcher is gone */
 #define SLOW_START			 5000  /* waits for its database's lock, and does not count */
 #define STUCK_START			 10000 /* gives up its place among the server's processes */
@@ -290,6 +291,7 @@ typedef struct Seen
 	Oid database;
 	Oid role;
 	QmlOutcome outcome;
+	bool works; /* has been at work for a while */
 } Seen;
 
 /* Looks at a slot, and takes it back if its process ended. */
@@ -309,6 +311,8 @@ see_slot(int number, int64 now, Seen *seen)
 	seen->database = slot->database;
 	seen->role = slot->role;
 	seen->outcome = slot->outcome;
+	seen->works = slot->state == QML_SLOT_RUNNING && slot->connected &&
+				  TimestampDifferenceExceeds(slot->started_at, GetCurrentTimestamp(), PROVEN);
 	if (slot->state == QML_SLOT_RUNNING && !slot->connected)
 		end_stuck(slot, &started[number], now);
 	if (slot->state == QML_SLOT_ENDED)
@@ -340,6 +344,8 @@ look_at_slots(int64 now)
 		see_slot(i, now, &seen);
 		if (seen.state == QML_SLOT_ENDED && seen.kind == QML_WORKER)
 			qml_pool_ended(seen.database, seen.role, seen.outcome, now);
+		if (seen.works && seen.kind == QML_WORKER)
+			qml_pool_works(seen.database, seen.role);
 		if (seen.state == QML_SLOT_FREE || seen.kind == QML_WORKER)
 			continue;
 		database = find_database(seen.database);
@@ -596,6 +602,8 @@ start_workers(int64 now)
 			sleep = RETRY_WORKER;
 			full = allowed;
 		}
+		else if (allowed)
+			wanted->tried = true; /* until somebody else leaves the server's last place */
 		else
 			qml_pool_started(wanted);
 	}

@@ -36,6 +36,7 @@
 #define MAX_ROOM 1000000
 
 static bool limited = false;
+static bool (*caller_stops)(void) = NULL;
 static TimeoutId timer;
 static const QmlCallback *running = NULL;
 static volatile sig_atomic_t canceled = 0; /* how often, since it runs */
@@ -121,10 +122,14 @@ qml_limit_forget_stuck(uint32 hook)
 	LWLockRelease(qml_shmem->lock);
 }
 
-/* In a background process that is connected. */
+/*
+ * In a background process that is connected.  stops, or NULL: whether what calls hooks
+ * was told to stop by a cancel of its own.
+ */
 void
-qml_limit_init(void)
+qml_limit_init(bool (*stops)(void))
 {
+	caller_stops = stops;
 	timer = RegisterTimeout(USER_TIMEOUT, on_timer);
 	before_shmem_exit(remember_stuck, (Datum) 0);
 	limited = true;
@@ -138,15 +143,23 @@ qml_limit_is_on(void)
 
 /* ----- one call ----- */
 
+static bool
+caller_is_stopped(void)
+{
+	return caller_stops && caller_stops();
+}
+
 /* Whether the limit had passed; what was meant for the hook must not hit what comes next. */
 static bool
 stop(void)
 {
 	disable_timeout(timer, false);
-	running = NULL;
+	/* It is known whose process ends, though the hook has come back meanwhile. */
+	if (canceled <= GRACE)
+		running = NULL;
 	if (canceled == 0)
 		return false;
-	QueryCancelPending = false;
+	QueryCancelPending = caller_is_stopped();
 	return true;
 }
 
@@ -172,7 +185,7 @@ qml_limit_run(const QmlCallback *hook, void (*work)(void *arg), void *arg)
 	}
 	PG_CATCH();
 	{
-		if (!stop() || geterrcode() != ERRCODE_QUERY_CANCELED)
+		if (!stop() || geterrcode() != ERRCODE_QUERY_CANCELED || caller_is_stopped())
 			PG_RE_THROW();
 		FlushErrorState();
 		raise_late(hook);
@@ -186,7 +199,7 @@ qml_limit_run(const QmlCallback *hook, void (*work)(void *arg), void *arg)
 bool
 qml_limit_is_own(int sqlerrcode)
 {
-	return sqlerrcode != ERRCODE_QUERY_CANCELED || !qml_process_is_late();
+	return sqlerrcode != ERRCODE_QUERY_CANCELED || !(qml_process_is_late() || caller_is_stopped());
 }
 
 /* ----- all calls of a transaction ----- */

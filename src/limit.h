@@ -7,7 +7,7 @@
 
 #include "callback.h"
 
-extern void qml_limit_init(void);
+extern void qml_limit_init(bool (*stops)(void));
 extern bool qml_limit_is_on(void);
 extern void qml_limit_run(const QmlCallback *hook, void (*work)(void *arg), void *arg);
 extern bool qml_limit_is_own(int sqlerrcode);

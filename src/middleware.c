@@ -21,6 +21,7 @@
 #include "utils/portal.h"
 
 #include "callback.h"
+#include "hook.h"
 #include "middleware.h"
 #include "portal.h"
 
@@ -155,8 +156,8 @@ qml_middleware_run(const QmlJob *job, Datum (*handler)(void *arg), void *arg)
 Datum
 qml_middleware_next(void)
 {
-	/* The handler itself is not a middleware. */
-	if (chain == NULL || chain->next == 0 || chain->next > chain->count)
+	/* The handler itself is not a middleware, nor is a hook of what one does. */
+	if (chain == NULL || chain->next == 0 || chain->next > chain->count || qml_hook_is_running())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s() can only be called by a middleware, while a job runs",

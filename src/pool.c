@@ -24,6 +24,9 @@
 #define RETRY_FIRST 1000
 #define MAX_BACKOFF 60000
 
+/* What the place of a worker that is idle is worth: see worth(). */
+#define WORTH_IDLE 3
+
 static List *wanted_list = NIL;
 
 static QmlWanted *
@@ -151,6 +154,19 @@ qml_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
 	wanted->failures++;
 }
 
+/* A worker of the role has been at work for a while: it can be. */
+void
+qml_pool_works(Oid database, Oid role)
+{
+	QmlWanted *wanted = find(database, role);
+
+	if (wanted == NULL)
+		return;
+	wanted->failures = 0;
+	if (!wanted->open)
+		forget(wanted);
+}
+
 /*
  * How well a worker's place can be had: the higher the better, 0 not at all.  A
  * scheduler (wanted is NULL) need not wait for its turn.
@@ -165,7 +181,7 @@ worth(const QmlSlot *slot, const QmlWanted *wanted, bool server_is_full)
 	if (!server_is_full && !own)
 		return 0;
 	if (pg_atomic_read_u32(&unconstify(QmlSlot *, slot)->idle))
-		return 3;
+		return WORTH_IDLE;
 	if (qml_shmem_count_workers(slot->database, own ? slot->role : InvalidOid) > 1)
 		return 2;
 	if (wanted == NULL)
@@ -191,16 +207,17 @@ qml_pool_time_left(int64 now)
 }
 
 /*
- * Makes the worker leave whose place can be had best, unless one was told to just
- * now.  One that has long to go for its job does not hold the others up.
+ * Makes the worker leave whose place can be had best, if it is worth so much, unless
+ * one was told to just now.  One that has long to go for its job does not hold the
+ * others up.  Whether there is such a place, or will be.
  */
-static void
-make_one_leave(const QmlWanted *wanted, bool server_is_full, int64 now)
+static bool
+make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 now)
 {
 	static int64 told = PG_INT64_MIN / 2;
 	QmlSlot *victim = NULL;
 	bool leaving = false;
-	int best = 0;
+	int best = least - 1;
 
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < qml_shmem->nslots; i++)
@@ -217,28 +234,29 @@ make_one_leave(const QmlWanted *wanted, bool server_is_full, int64 now)
 			victim = slot;
 		}
 	}
-	if (leaving && now - told < TURN)
-		victim = NULL;
-	if (victim)
+	if (victim && !(leaving && now - told < TURN))
 	{
 		victim->leave = true;
 		told = now;
+		qml_shmem_set_latch(&victim->process);
 	}
 	LWLockRelease(qml_shmem->lock);
-	if (victim)
-		qml_shmem_set_latch(&victim->process);
+	return victim != NULL || leaving;
 }
 
 /*
- * Makes a worker leave for one that is wanted by a role that has none.  False for a
- * role that has some: it has to do with those.
+ * Makes a worker leave for one that is wanted by a role that has none.  A role that
+ * has some gets the place of one that is idle; if there is none: false, it has to do
+ * with those.
  */
 bool
 qml_pool_make_room(QmlWanted *wanted, bool server_is_full, int64 now)
 {
-	if (qml_shmem_count_workers(wanted->database, wanted->role) > 0)
+	bool has_some = qml_shmem_count_workers(wanted->database, wanted->role) > 0;
+	bool found = make_one_leave(wanted, server_is_full, has_some ? WORTH_IDLE : 1, now);
+
+	if (has_some && !found)
 		return false;
-	make_one_leave(wanted, server_is_full, now);
 	/* It keeps its turn: nobody who comes later is started before it. */
 	wanted->tried = true;
 	return true;
@@ -248,5 +266,5 @@ qml_pool_make_room(QmlWanted *wanted, bool server_is_full, int64 now)
 void
 qml_pool_make_room_for_scheduler(int64 now)
 {
-	make_one_leave(NULL, true, now);
+	(void) make_one_leave(NULL, true, 1, now);
 }

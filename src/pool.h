@@ -22,6 +22,7 @@ typedef struct QmlWanted
 extern void qml_pool_hear(int64 now);
 extern QmlWanted *qml_pool_next(int64 now);
 extern void qml_pool_started(QmlWanted *wanted);
+extern void qml_pool_works(Oid database, Oid role);
 extern void qml_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now);
 extern int64 qml_pool_time_left(int64 now);
 extern bool qml_pool_make_room(QmlWanted *wanted, bool server_is_full, int64 now);

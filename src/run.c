@@ -74,6 +74,7 @@
 #define MAX_DELAY 8 /* and some for the commit itself */
 #define SHORT	  1
 #define WATCH	  1000
+#define LOCK_WAIT 2000 /* as in all of qml's own transactions */
 
 /* How often a job is watched after it was told to stop, before its process ends. */
 #define GRACE 5
@@ -93,6 +94,8 @@ typedef struct Batch
 	int done;	 /* the first ones are finished, and committed */
 	int nplaces; /* of methods that run so many at a time only */
 	uint32 places[QML_MAX_PLACES];
+	int nrefused; /* methods of which there was no place when it was filled */
+	uint32 refused[QML_MAX_PLACES];
 } Batch;
 
 /* How long the jobs of a method took lately. */
@@ -112,6 +115,7 @@ static double spent;			   /* milliseconds in handlers, of the jobs of one transa
 static MemoryContext job_context;  /* reset after each job */
 static MemoryContext call_context; /* reset after each transaction, and each error */
 static List *calls;				   /* QmlCall, in call_context */
+static QmlAttempt *being_ended;	   /* whose job is being written */
 static bool ahead = false;		   /* the error is that of a claim, none of the jobs before */
 static bool no_ahead = false;	   /* after that, until a claim succeeds */
 
@@ -182,6 +186,13 @@ void
 qml_run_shut_down(void)
 {
 	shutting_down = true;
+}
+
+/* Whether a job runs, and was told to stop. */
+bool
+qml_run_is_stopped(void)
+{
+	return in_job && (stop != QML_STOP_NOT || slot->has_cancel);
 }
 
 /* After the job: what was meant for it must not hit what comes next. */
@@ -320,13 +331,28 @@ handler_of(const QmlJob *job)
 }
 
 static bool
-has_place(const Batch *batch_of, uint32 method)
+is_among(uint32 method, const uint32 *methods, int count)
 {
-	for (int i = 0; i < batch_of->nplaces; i++)
+	for (int i = 0; i < count; i++)
 	{
-		if (batch_of->places[i] == method)
+		if (methods[i] == method)
 			return true;
 	}
+	return false;
+}
+
+static bool
+has_place(const Batch *of, uint32 method)
+{
+	return is_among(method, of->places, of->nplaces);
+}
+
+/* Asked once for each method that a claim meets. */
+static bool
+refuse(Batch *into, uint32 method)
+{
+	if (into->nrefused < QML_MAX_PLACES)
+		into->refused[into->nrefused++] = method;
 	return false;
 }
 
@@ -336,19 +362,27 @@ take_place(Batch *into, uint32 method, int limit)
 {
 	if (has_place(into, method))
 		return true;
-	if (into->nplaces == QML_MAX_PLACES || !qml_shmem_take_place(slot, method, limit))
+	if (is_among(method, into->refused, into->nrefused))
 		return false;
+	if (into->nplaces == QML_MAX_PLACES || !qml_shmem_take_place(slot, method, limit))
+		return refuse(into, method);
 	into->places[into->nplaces++] = method;
 	return true;
 }
 
+/* Whether another worker would get a place for jobs of the method. */
 static bool
-take_place_of(Batch *into, const QmlHandler *handler)
+has_room(Batch *from, uint32 method, int limit)
 {
-	uint32 method = hash_bytes((const unsigned char *) handler->method, strlen(handler->method));
+	if (is_among(method, from->refused, from->nrefused))
+		return false;
+	return qml_shmem_has_room(slot->database, method, limit) || refuse(from, method);
+}
 
-	return handler->options.concurrency == 0 ||
-		   take_place(into, method, handler->options.concurrency);
+static uint32
+hash_of(const char *method)
+{
+	return hash_bytes((const unsigned char *) method, strlen(method));
 }
 
 static void
@@ -370,6 +404,49 @@ is_suspect(const QmlJob *job)
 	return qml_job_count_errors(job, QML_SERVER_DOWN) > 0;
 }
 
+static bool
+needs_place(const Batch *of, uint32 method)
+{
+	for (int i = of->done; i < of->count; i++)
+	{
+		const QmlJob *job = &of->attempts[i].job;
+
+		if (method == SUSPECTS ? is_suspect(job) :
+								 hash_of(TextDatumGetCString(job->method)) == method)
+			return true;
+	}
+	return false;
+}
+
+/* Leaves the places of jobs that it did not get, or has given back. */
+static void
+leave_needless_places(Batch *of)
+{
+	int kept = 0;
+	bool left = false;
+	bool left_suspects = false;
+
+	for (int i = 0; i < of->nplaces; i++)
+	{
+		uint32 method = of->places[i];
+
+		if (needs_place(of, method))
+		{
+			of->places[kept++] = method;
+			continue;
+		}
+		qml_shmem_leave_places(slot, &method, 1);
+		left_suspects = left_suspects || method == SUSPECTS;
+		left = true;
+	}
+	of->nplaces = kept;
+	/* Others may have passed jobs over because of that; of any role, if they are suspects. */
+	if (left)
+		qml_wakeup_helper(slot->role);
+	if (left_suspects)
+		qml_wakeup_all_roles();
+}
+
 /*
  * A batch is of jobs that have been short lately, or is one other: nothing waits
  * here behind a long one, while another worker is free.  Suspects run one at a time
@@ -386,9 +463,25 @@ choose(const QmlJob *job, void *arg)
 	if (into->count > 0 && (!is_first_and_short(&into->attempts[0].job, 1) ||
 							!is_first_and_short(job, 0) || has_place(into, SUSPECTS)))
 		return QML_STOP;
-	if (is_suspect(job) && !take_place(into, SUSPECTS, 1))
+	if (handler->options.concurrency > 0 &&
+		!take_place(into, hash_of(handler->method), handler->options.concurrency))
 		return QML_PASS_OVER;
-	return take_place_of(into, handler) ? QML_TAKE : QML_PASS_OVER;
+	return is_suspect(job) && !take_place(into, SUSPECTS, 1) ? QML_PASS_OVER : QML_TAKE;
+}
+
+/* Whether a job that is left is one for another worker. */
+static bool
+wants(const QmlJob *job, void *arg)
+{
+	Batch *from = arg;
+	const QmlHandler *handler = handler_of(job);
+
+	if (handler == NULL)
+		return false;
+	if (handler->options.concurrency > 0 &&
+		!has_room(from, hash_of(handler->method), handler->options.concurrency))
+		return false;
+	return !is_suspect(job) || has_room(from, SUSPECTS, 1);
 }
 
 static void
@@ -411,6 +504,7 @@ empty_batch(Batch *into)
 	MemoryContextReset(into->context);
 	into->count = 0;
 	into->done = 0;
+	into->nrefused = 0;
 }
 
 /* In a transaction: fills a batch that is empty. */
@@ -423,6 +517,7 @@ claim_into(Batch *into)
 		.batch = qml_limit_batch(batch_size),
 		.lease = QML_NO_LEASE,
 		.choose = choose,
+		.wants = wants,
 		.take = take,
 		.arg = into,
 	};
@@ -432,6 +527,7 @@ claim_into(Batch *into)
 	if (shutting_down || slot->leave)
 		return;
 	(void) qml_claim_batch(&claim, &more);
+	leave_needless_places(into);
 	if (more)
 		qml_wakeup_helper(slot->role);
 }
@@ -458,23 +554,16 @@ claim(void)
 
 /* ----- finishing ----- */
 
-/*
- * In the transaction of the jobs: ends the attempts from `first` to before `end`.
- * Raises QM003 if one that had effects was somebody else's by then.  carefully: they
- * end whatever the hooks say.
- */
 static void
-finish_attempts(int first, int end, bool carefully)
+end_attempts(QmlWriter *writer, int first, int end)
 {
-	QmlWriter writer;
-
-	qml_writer_open(&writer, true, carefully);
 	for (int i = first; i < end; i++)
 	{
 		QmlAttempt *attempt = &batch->attempts[i];
 		QmlFate fate = attempt->fate;
 
-		if (!qml_writer_run(&writer, &attempt->job.id, qml_attempt_finish, attempt))
+		being_ended = attempt;
+		if (!qml_writer_run(writer, &attempt->job.id, qml_attempt_finish, attempt))
 			attempt->fate = QML_FATE_GONE;
 		if (attempt->fate == QML_FATE_GONE &&
 			(fate == QML_FATE_SUCCEEDED || fate == QML_FATE_LATER || fate == QML_FATE_DISCARDED))
@@ -482,6 +571,49 @@ finish_attempts(int first, int end, bool carefully)
 					(errcode(ERRCODE_QML_STALE_CLAIM),
 					 errmsg("attempt %d does not hold job %s", attempt->job.attempt,
 							qml_job_id_string(&attempt->job.id))));
+	}
+	being_ended = NULL;
+}
+
+/* After the job: the timers of its own, if they are on. */
+static void
+disarm_job_timers(void)
+{
+	disable_timeout(job_timer, false);
+	disable_timeout(watch_timer, false);
+}
+
+/*
+ * In the transaction of the jobs: ends the attempts from `first` to before `end`.
+ * Raises QM003 if one that had effects was somebody else's by then.  carefully: they
+ * end whatever the hooks say.
+ *
+ * Somebody may have a job in his hands and not let go, who deletes it: what runs alone
+ * is told by its timers when it has waited for long enough, a group waits no longer
+ * than for anything else.
+ */
+static void
+finish_attempts(int first, int end, bool carefully)
+{
+	int usual = LockTimeout;
+	QmlWriter writer;
+
+	qml_writer_open(&writer, true, carefully);
+	PG_TRY();
+	{
+		LockTimeout = in_job ? 0 : carefully ? LOCK_WAIT : MAX_DELAY;
+		end_attempts(&writer, first, end);
+	}
+	PG_FINALLY();
+	{
+		LockTimeout = usual;
+	}
+	PG_END_TRY();
+	/* Hooks have limits of their own. */
+	if (in_job)
+	{
+		disarm_job_timers();
+		forget_stop();
 	}
 	qml_writer_close(&writer);
 }
@@ -630,6 +762,9 @@ run_in_group(QmlAttempt *attempt, const QmlHandler *handler)
 	stop = QML_STOP_NOT;
 	in_job = true;
 	qml_current_begin(&attempt->job, batch->context);
+	/* The timer may have been there just before. */
+	if (delay_is_over)
+		cancel(QML_STOP_DELAY);
 	PG_TRY();
 	{
 		QML_FAULT("group.before_call");
@@ -799,10 +934,16 @@ run_group_jobs(void)
 static void
 undo_group(const ErrorData *error, int end)
 {
+	QmlAttempt *blocked = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ? being_ended : NULL;
+
 	empty_batch(other_batch());
 	(void) was_ahead();
 	for (int i = batch->done; i < end; i++)
-		batch->attempts[i].fate = QML_FATE_ALONE;
+		batch->attempts[i].fate = blocked ? QML_FATE_PENDING : QML_FATE_ALONE;
+	/* It is known which one was waited for; the others can do without it. */
+	if (blocked)
+		blocked->fate = QML_FATE_ALONE;
+	being_ended = NULL;
 	ereport(DEBUG1, (errmsg("a group of jobs is undone: %s", error->message)));
 }
 
@@ -834,6 +975,9 @@ run_group(void)
 		disable_timeout(delay_timer, false);
 		forget_stop();
 		forget_calls();
+		/* No job has run: it is not because of one. */
+		if (end == batch->done)
+			PG_RE_THROW();
 		undo_group(qml_process_undo(), end);
 	}
 	PG_END_TRY();
@@ -857,13 +1001,6 @@ arm_job_timers(const QmlJob *job)
 	enable_timeouts(params, lengthof(params));
 }
 
-static void
-disarm_job_timers(void)
-{
-	disable_timeout(job_timer, false);
-	disable_timeout(watch_timer, false);
-}
-
 /* The procedure may end the transaction and begin others. */
 static void
 call_procedure(QmlAttempt *attempt, const QmlHandler *handler)
@@ -874,11 +1011,37 @@ call_procedure(QmlAttempt *attempt, const QmlHandler *handler)
 	qml_clean_committed();
 }
 
-/* Calls the handler and ends the attempt, all in one transaction if it is a function. */
-static Batch *
-call_alone(QmlAttempt *attempt)
+static bool
+look(QmlJob *job, void *arg)
 {
-	const QmlHandler *handler = find_runnable(attempt);
+	QmlAttempt *attempt = arg;
+
+	if (job->state != QML_PROCESSING || job->attempt != attempt->job.attempt)
+		attempt->fate = QML_FATE_GONE;
+	return false;
+}
+
+/* Whether nobody has ended the attempt. */
+static bool
+is_held(QmlAttempt *attempt)
+{
+	QmlWriter writer;
+
+	qml_writer_open(&writer, false, false);
+	if (!qml_writer_run(&writer, &attempt->job.id, look, attempt))
+		attempt->fate = QML_FATE_GONE;
+	qml_writer_close(&writer);
+	return attempt->fate != QML_FATE_GONE;
+}
+
+/*
+ * Calls the handler and ends the attempt, all in one transaction if it is a function.
+ * waited: behind others, since it was claimed; it may have been deleted meanwhile.
+ */
+static Batch *
+call_alone(QmlAttempt *attempt, bool waited)
+{
+	const QmlHandler *handler = waited && !is_held(attempt) ? NULL : find_runnable(attempt);
 	bool is_last = batch->done + 1 == batch->count;
 	bool commits = handler && qml_call_is_procedure(handler) && !is_wrapped(handler);
 	instr_time start;
@@ -896,8 +1059,6 @@ call_alone(QmlAttempt *attempt)
 			call_procedure(attempt, handler);
 		else
 			call_function(attempt, handler);
-		disarm_job_timers();
-		forget_stop();
 		attempt->trace = qml_trace_take();
 		note_pace(attempt, milliseconds_since(start));
 		MemoryContextSwitchTo(batch->context);
@@ -935,17 +1096,19 @@ run_alone(void)
 {
 	QmlAttempt *attempt = &batch->attempts[batch->done];
 	Batch *volatile next = NULL;
+	bool waited = batch->done > 0 || attempt->fate == QML_FATE_ALONE;
 	volatile bool again = false;
 
 	attempt->fate = QML_FATE_PENDING;
 	attempt->trace.traced = false;
+	stop = QML_STOP_NOT;
 	enter_job(&attempt->job);
 	MemoryContextSwitchTo(batch->context);
 	PG_TRY();
 	{
 		begin(psprintf("running %s, job %s", TextDatumGetCString(attempt->job.method),
 					   qml_job_id_string(&attempt->job.id)));
-		next = call_alone(attempt);
+		next = call_alone(attempt, waited);
 		(void) leave_job();
 	}
 	PG_CATCH();
@@ -1006,6 +1169,7 @@ release_from(int first)
 		qml_process_commit();
 		batch->count = start;
 	}
+	leave_needless_places(batch);
 }
 
 void

@@ -193,7 +193,7 @@ take_back(Step *step)
 {
 	static pg_uuid_t jobs[QML_MAX_LOST];
 	static int count = 0;
-	bool any = false;
+	static bool any = false;
 	int batch;
 
 	/* What is left from before: a part, or all of it after an error. */
@@ -612,7 +612,7 @@ qml_scheduler_main(Datum arg)
 {
 	qml_process_start();
 	slot = qml_guest_enter(DatumGetInt32(arg), "qml scheduler");
-	qml_limit_init();
+	qml_limit_init(NULL);
 	qml_process_pin_settings();
 	if (slot->kind == QML_LOOK)
 		look_around();

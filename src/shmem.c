@@ -178,6 +178,35 @@ has_place(const QmlSlot *slot, uint32 method)
 	return false;
 }
 
+/* Under the lock: how many workers of a database, but for one, have a place of a method. */
+static int
+count_places(Oid database, uint32 method, const QmlSlot *except)
+{
+	int count = 0;
+
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		const QmlSlot *slot = &qml_shmem->slots[i];
+
+		if (slot != except && slot->kind == QML_WORKER && slot->state == QML_SLOT_RUNNING &&
+			slot->database == database && has_place(slot, method))
+			count++;
+	}
+	return count;
+}
+
+/* Whether another worker would get a place of a method. */
+bool
+qml_shmem_has_room(Oid database, uint32 method, int limit)
+{
+	int count;
+
+	LWLockAcquire(qml_shmem->lock, LW_SHARED);
+	count = count_places(database, method, NULL);
+	LWLockRelease(qml_shmem->lock);
+	return count < limit;
+}
+
 /*
  * Takes one of the places of a method, of which a database has a limited number; one
  * more of the same costs none.  False when there is none.
@@ -186,18 +215,9 @@ bool
 qml_shmem_take_place(QmlSlot *slot, uint32 method, int limit)
 {
 	bool taken;
-	int count = 0;
 
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < qml_shmem->nslots; i++)
-	{
-		QmlSlot *other = &qml_shmem->slots[i];
-
-		if (other != slot && other->kind == QML_WORKER && other->state == QML_SLOT_RUNNING &&
-			other->database == slot->database && has_place(other, method))
-			count++;
-	}
-	taken = count < limit && slot->nplaces < QML_MAX_PLACES;
+	taken = count_places(slot->database, method, slot) < limit && slot->nplaces < QML_MAX_PLACES;
 	if (taken)
 		slot->places[slot->nplaces++] = method;
 	LWLockRelease(qml_shmem->lock);

@@ -81,13 +81,13 @@ find_roles(void)
 }
 
 static void
-serve(Oid role)
+serve(QmlSlot *scheduler, Oid role)
 {
 	QmlProblem problem;
 	int batch = qml_limit_batch(INT_MAX);
 
 	if (qml_handler_role_usable(role, &problem))
-		qml_wakeup_helper(role);
+		qml_wakeup_worker(scheduler, role);
 	else if (qml_sweep_reject(role, &problem, batch) == batch)
 		qml_wakeup_all_roles();
 }
@@ -104,11 +104,11 @@ qml_staff_serve(QmlSlot *scheduler, bool look)
 	if (any || look)
 	{
 		foreach(lc, find_roles())
-			serve(lfirst_oid(lc));
+			serve(scheduler, lfirst_oid(lc));
 	}
 	else
 	{
 		for (int i = 0; i < nroles; i++)
-			serve(roles[i]);
+			serve(scheduler, roles[i]);
 	}
 }

@@ -465,3 +465,16 @@ qml_writer_run(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *a
 		look_again(writer, result);
 	}
 }
+
+/*
+ * The same for a job that is not finished, without waiting.  False also when somebody
+ * else is changing it.
+ */
+bool
+qml_writer_try(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg)
+{
+	QmlJob job;
+
+	return find_live(writer, id, &job) &&
+		   (!change(&job, arg) || qml_writer_put(writer, &job, false) == TM_Ok);
+}

@@ -49,5 +49,6 @@ extern void qml_writer_close(QmlWriter *writer);
 extern Snapshot qml_writer_snapshot(QmlWriter *writer);
 extern TM_Result qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait);
 extern bool qml_writer_run(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg);
+extern bool qml_writer_try(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg);
 
 #endif

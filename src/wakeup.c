@@ -17,8 +17,9 @@
  *
  * A prepared transaction may be committed by any session: that it noted something is
  * kept in shared memory under its name, and COMMIT PREPARED of that name says that
- * anything may be due, as ROLLBACK PREPARED does if it took ready jobs.  After a restart the names are not known; then it is told of
- * any, but once a second at most in a database.
+ * anything may be due, as ROLLBACK PREPARED does if it took ready jobs.  After a restart
+ * the names are not known; then it is told of any, but not more often than about once a
+ * second in a database.
  *
  * No wake-up is lost: whoever ends a transaction lowers `told` and then reads
  * `asleep_until`; the scheduler sets `asleep_until` and then reads `told`.  Both
@@ -40,6 +41,9 @@
 
 #include "guc.h"
 #include "wakeup.h"
+
+/* How long a worker may be idle while another role waits, microseconds. */
+#define TURN USECS_PER_SEC
 
 /* Finished jobs that a transaction tells of by name. */
 #define MAX_FINISHED 64
@@ -75,6 +79,8 @@ static int nfinished_jobs = 0;
 static List *deleted_jobs = NIL; /* of Deleted, in TopTransactionContext */
 static ProcessUtility_hook_type previous_utility = NULL;
 static uint32 prepared_name; /* of the transaction that is being prepared */
+static bool has_prepared_name = false;
+static SubTransactionId last_taker = InvalidSubTransactionId; /* that added to `taken` */
 
 static void
 forget_work(Work *work)
@@ -104,6 +110,8 @@ forget(void)
 {
 	forget_commit();
 	forget_work(&taken);
+	last_taker = InvalidSubTransactionId;
+	has_prepared_name = false;
 }
 
 /* Lowers the time that was told, if this one is earlier. */
@@ -167,6 +175,21 @@ wake_worker(Oid role)
 	return false;
 }
 
+/* Whether a worker of another role has nothing to do. */
+static bool
+other_is_idle(Oid role)
+{
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		QmlSlot *slot = &qml_shmem->slots[i];
+
+		if (slot->kind == QML_WORKER && slot->database == MyDatabaseId && slot->role != role &&
+			pg_atomic_read_u32(&slot->process) != 0 && pg_atomic_read_u32(&slot->idle))
+			return true;
+	}
+	return false;
+}
+
 /* Whether another worker of the role would be allowed for. */
 static bool
 wants_worker(Oid role)
@@ -175,26 +198,62 @@ wants_worker(Oid role)
 		   qml_shmem_count_workers(MyDatabaseId, role) == 0;
 }
 
+/* The scheduler shall see to a role when it sees to any. */
+static void
+add_waiting(QmlSlot *scheduler, Oid role)
+{
+	/* Often it is there: this is what each commit does while all workers are busy. */
+	for (int i = 0; i < scheduler->nroles && i < QML_MAX_ROLES; i++)
+	{
+		if (scheduler->roles[i] == role)
+			return;
+	}
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	add_role(scheduler->roles, &scheduler->nroles, &scheduler->any_role, role);
+	LWLockRelease(qml_shmem->lock);
+}
+
+/* The scheduler sees to the roles that wait, at this time. */
+static void
+see_to_waiting(QmlSlot *scheduler, TimestampTz time)
+{
+	lower(scheduler, QML_WAKE_WORK, time);
+	pg_memory_barrier();
+	if (time < (TimestampTz) pg_atomic_read_u64(&scheduler->asleep_until))
+		qml_shmem_set_latch(&scheduler->process);
+}
+
+/*
+ * A free worker of the role, or one more, is asked for.  Where neither is to be had at
+ * once, but a worker of another role has nothing to do, the scheduler looks a moment
+ * later whether that is still so: roles shall not take each other's places all the time.
+ * Where there is none, the role waits until there is.
+ */
+static void
+ask_for_worker(QmlSlot *scheduler, Oid role)
+{
+	if (wake_worker(role) || scheduler == NULL)
+		return;
+	add_waiting(scheduler, role);
+	if (wants_worker(role))
+		see_to_waiting(scheduler, GetCurrentTimestamp());
+	else if (other_is_idle(role))
+		see_to_waiting(scheduler, GetCurrentTimestamp() + TURN);
+}
+
 /* Work for workers: what nobody can do at once, the scheduler sees to. */
 static void
 tell_workers(QmlSlot *scheduler, const Work *work)
 {
-	Oid wanted[QML_MAX_ROLES];
-	int nwanted = 0;
-
 	for (int i = 0; i < work->nroles; i++)
-	{
-		if (!wake_worker(work->roles[i]) && wants_worker(work->roles[i]))
-			wanted[nwanted++] = work->roles[i];
-	}
-	if (scheduler == NULL || (nwanted == 0 && !work->any_role))
+		ask_for_worker(scheduler, work->roles[i]);
+	if (scheduler == NULL || !work->any_role)
 		return;
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < nwanted; i++)
-		add_role(scheduler->roles, &scheduler->nroles, &scheduler->any_role, wanted[i]);
-	scheduler->any_role = scheduler->any_role || work->any_role;
+	scheduler->any_role = true;
 	LWLockRelease(qml_shmem->lock);
-	qml_wakeup_at(QML_WAKE_WORK, GetCurrentTimestamp());
+	if (noted[QML_WAKE_WORK] == QML_WAKE_NEVER)
+		qml_wakeup_at(QML_WAKE_WORK, GetCurrentTimestamp());
 }
 
 /* Adds a queue to a list of them; *any: there are more. */
@@ -222,7 +281,8 @@ tell_listeners(QmlSlot *scheduler, const Work *work)
 				  work->announced[i]);
 	scheduler->announce_all = scheduler->announce_all || work->anything;
 	LWLockRelease(qml_shmem->lock);
-	qml_wakeup_at(QML_WAKE_ANNOUNCE, GetCurrentTimestamp());
+	if (work->nannounced > 0 || noted[QML_WAKE_ANNOUNCE] == QML_WAKE_NEVER)
+		qml_wakeup_at(QML_WAKE_ANNOUNCE, GetCurrentTimestamp());
 }
 
 /*
@@ -412,7 +472,8 @@ at_end(XactEvent event, void *arg)
 	committed = event == XACT_EVENT_COMMIT && noted_any;
 	if (committed)
 		return;
-	if (event == XACT_EVENT_PREPARE && (noted_any || taken.nqueues > 0))
+	/* Logical replication prepares and commits without a statement, and no name is known. */
+	if (event == XACT_EVENT_PREPARE && has_prepared_name && (noted_any || taken.nqueues > 0))
 		remember_prepared();
 	if (event == XACT_EVENT_ABORT)
 	{
@@ -424,7 +485,7 @@ at_end(XactEvent event, void *arg)
 
 /*
  * To wake somebody in vain does no harm, but a job must not be cancelled because it was
- * nearly deleted.  Which part took what is not known: it is told of all.
+ * nearly deleted.
  */
 static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
@@ -439,7 +500,9 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 		if (((Deleted *) lfirst(lc))->subxact >= mine)
 			deleted_jobs = foreach_delete_current(deleted_jobs, lc);
 	}
-	tell_undone();
+	/* Those below it, and it, again; not what came before. */
+	if (last_taker >= mine)
+		tell_undone();
 }
 
 /*
@@ -504,8 +567,10 @@ qml_wakeup_ready(int queue, Oid role, bool announce)
 void
 qml_wakeup_taken(int queue, Oid role, bool announce)
 {
-	if (qml_shmem)
-		add_work(&taken, queue, role, announce);
+	if (qml_shmem == NULL)
+		return;
+	add_work(&taken, queue, role, announce);
+	last_taker = Max(last_taker, GetCurrentSubTransactionId());
 }
 
 /* Any jobs may be ready, or finished, if the transaction commits. */
@@ -550,12 +615,39 @@ qml_wakeup_deleted(const pg_uuid_t *job)
 	noted_any = true;
 }
 
-/* At once: a worker that is free, or else another one if that may be, has work. */
+/* By a worker, at once: there is work for another one of its role. */
 void
 qml_wakeup_helper(Oid role)
 {
-	if (!wake_worker(role) && wants_worker(role))
+	if (!wants_worker(role))
+		ask_for_worker(qml_shmem_scheduler(MyDatabaseId), role);
+	else if (!wake_worker(role))
 		qml_shmem_request(MyDatabaseId, role);
+}
+
+/*
+ * By the scheduler, at once: the same, and it may get the place of one that is idle, or
+ * goes on waiting.
+ */
+void
+qml_wakeup_worker(QmlSlot *scheduler, Oid role)
+{
+	if (wake_worker(role))
+		return;
+	if (wants_worker(role) || other_is_idle(role))
+		qml_shmem_request(MyDatabaseId, role);
+	else
+		add_waiting(scheduler, role);
+}
+
+/* By a worker: others may have its place, or soon, if it is only idle. */
+void
+qml_wakeup_waiting(bool idle)
+{
+	QmlSlot *scheduler = qml_shmem_scheduler(MyDatabaseId);
+
+	if (scheduler && (scheduler->nroles > 0 || scheduler->any_role))
+		see_to_waiting(scheduler, GetCurrentTimestamp() + (idle ? TURN : 0));
 }
 
 /* At once: the scheduler has something to do. */
@@ -623,9 +715,12 @@ take_prepared(uint32 name, QmlPrepared *prepared)
 	return entry != NULL;
 }
 
-/* Whether to tell of one that may be from before a restart: once a second at most. */
-static bool
-may_tell_unknown(void)
+/*
+ * When to tell of a prepared transaction that may be from before a restart: about once a
+ * second at most, since everything is looked at.
+ */
+static TimestampTz
+time_for_unknown(void)
 {
 	QmlSlot *slot = qml_shmem_scheduler(MyDatabaseId);
 	TimestampTz now = GetCurrentTimestamp();
@@ -633,12 +728,15 @@ may_tell_unknown(void)
 
 	/* A scheduler that starts looks at everything. */
 	if (slot == NULL)
-		return false;
+		return now;
 	last = (TimestampTz) pg_atomic_read_u64(&slot->unknown_told);
-	if (now - last <= USECS_PER_SEC && now >= last)
-		return false;
+	/* It is to be told of others, for whom it waits already. */
+	if (last > now && last <= now + USECS_PER_SEC)
+		return last;
+	if (last <= now && last > now - USECS_PER_SEC)
+		now = last + USECS_PER_SEC;
 	pg_atomic_write_u64(&slot->unknown_told, (uint64) now);
-	return true;
+	return now;
 }
 
 /*
@@ -646,10 +744,10 @@ may_tell_unknown(void)
  * those commit.
  */
 static void
-note_anything(void)
+note_anything(TimestampTz time)
 {
 	for (int i = 0; i < QML_WAKES; i++)
-		qml_wakeup_at((QmlWake) i, GetCurrentTimestamp());
+		qml_wakeup_at((QmlWake) i, time);
 	qml_wakeup_anything();
 }
 
@@ -665,17 +763,19 @@ note_committed(uint32 name, bool extension_was_there)
 		return;
 	if (prepared.call || !extension_was_there)
 		qml_wakeup_launcher();
-	if (known || may_tell_unknown())
-		note_anything();
+	note_anything(known ? GetCurrentTimestamp() : time_for_unknown());
 }
 
 static void
 note_rolled_back(uint32 name)
 {
 	QmlPrepared prepared;
+	bool known = take_prepared(name, &prepared);
 
-	if (take_prepared(name, &prepared) && prepared.took)
-		note_anything();
+	if (!known)
+		note_anything(time_for_unknown());
+	else if (prepared.took)
+		note_anything(GetCurrentTimestamp());
 }
 
 static void
@@ -696,17 +796,23 @@ utility(PlannedStmt *statement, const char *query, bool readonly, ProcessUtility
 							   OidIsValid(get_extension_oid("qml", true));
 
 	if (kind == TRANS_STMT_PREPARE)
+	{
 		prepared_name = name;
+		has_prepared_name = true;
+	}
 	if (previous_utility)
 		previous_utility(statement, query, readonly, context, params, environment, dest,
 						 completion);
 	else
 		standard_ProcessUtility(statement, query, readonly, context, params, environment, dest,
 								completion);
+	/* It is done: whatever is sent now must not make it look as if it were not. */
+	HOLD_INTERRUPTS();
 	if (kind == TRANS_STMT_COMMIT_PREPARED)
 		note_committed(name, extension_was_there);
 	if (kind == TRANS_STMT_ROLLBACK_PREPARED)
 		note_rolled_back(name);
+	RESUME_INTERRUPTS();
 }
 
 /* Only with shared memory is there anybody to tell. */

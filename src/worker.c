@@ -46,13 +46,12 @@ extern PGDLLEXPORT void qml_worker_main(Datum arg);
 #define MAX_FAILURES 3
 
 /* What the transactions of jobs rely on; all else is as the role has it. */
-static const QmlSetting pinned[] = {
-	{"default_transaction_isolation", "read committed"},
-	{"default_transaction_read_only", "off"},
-	{"default_transaction_deferrable", "off"},
-	{"session_replication_role", "origin"},
-	{"exit_on_error", "off"},
-};
+static const QmlSetting pinned[] = {{"default_transaction_isolation", "read committed"},
+									{"default_transaction_read_only", "off"},
+									{"default_transaction_deferrable", "off"},
+									{"session_replication_role", "origin"},
+									{"exit_on_error", "off"},
+									QML_PINNED_LATER};
 
 static QmlSlot *slot;
 static int failures = 0; /* in a row */
@@ -91,6 +90,14 @@ handle_terminate(void)
 		elog(FATAL, "could not set the handler of SIGTERM: %m");
 }
 
+/* Ends the process in good order: what it has claimed and not begun is given back. */
+static void
+leave(QmlOutcome why)
+{
+	qml_run_release();
+	qml_guest_leave(why);
+}
+
 /* Between two jobs: whether to go on here. */
 static void
 check(bool busy)
@@ -98,16 +105,18 @@ check(bool busy)
 	qml_process_handle_signals();
 	qml_shmem_beat(slot);
 	if (terminated)
-		qml_guest_leave(QML_ENDED_TERMINATED);
-	qml_guest_leave_if_disabled();
+		leave(QML_ENDED_TERMINATED);
+	if (qml_guest_is_disabled())
+		leave(QML_ENDED_DISABLED);
 	if (slot->leave || qml_workers == 0)
 	{
 		/* It makes room for another role, and comes again when it has its turn. */
 		if (qml_workers > 0 && busy)
 			qml_shmem_request(MyDatabaseId, slot->role);
-		qml_guest_leave(QML_ENDED_DISABLED);
+		leave(QML_ENDED_DISABLED);
 	}
-	qml_guest_make_way();
+	if (qml_guest_is_in_the_way())
+		leave(QML_ENDED_MADE_WAY);
 }
 
 static void
@@ -128,6 +137,7 @@ wait_for_work(int64 idle_since, uint32 wait_event)
 	/* First say that it sleeps, then see what was told meanwhile: see wakeup.c. */
 	pg_atomic_write_u32(&slot->idle, 1);
 	pg_memory_barrier();
+	qml_wakeup_waiting(true);
 	if (pg_atomic_read_u32(&slot->more) == 0 && left > 0)
 		qml_process_sleep(Min(left, PROBE_INTERVAL), wait_event);
 	pg_atomic_write_u32(&slot->idle, 0);
@@ -183,7 +193,7 @@ qml_worker_main(Datum arg)
 	qml_process_start();
 	handle_terminate();
 	slot = qml_guest_enter(DatumGetInt32(arg), "qml worker");
-	qml_limit_init();
+	qml_limit_init(qml_run_is_stopped);
 	qml_process_pin(pinned, lengthof(pinned));
 	qml_run_init(slot);
 	qml_guest_appear();

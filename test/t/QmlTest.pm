@@ -61,7 +61,8 @@ sub new_node
 	my $node = PostgreSQL::Test::Cluster->new($name,
 		defined $install_path ? (install_path => $install_path) : ());
 
-	$node->init(%{ $opt{init} // {} });
+	# Whatever the locale is: the tests use characters that not all encodings have.
+	$node->init(extra => ["--encoding=UTF8"], %{ $opt{init} // {} });
 	$node->append_conf('postgresql.conf', <<"CONF");
 log_line_prefix = '%m [%p] %e %q%a '
 log_statement = none

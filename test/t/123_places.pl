@@ -1,0 +1,248 @@
+# Workers that have something in hand: a place, a claim, a lock.  Nobody waits for what
+# is not needed any more, and nothing that was not begun is lost.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Utils;
+use QmlBackground;
+use QmlJobs;
+use QmlTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+# What nobody is told of is looked for after a minute.
+my $SOON = 10;
+
+my $node = background_node('places', conf => <<'CONF');
+qml.workers = 4
+qml.shutdown_timeout = 2
+qml.worker_idle_timeout = '1 h'
+max_worker_processes = 20
+CONF
+my $blocker = $node->background_psql('postgres');
+
+wait_for_process($node, 'scheduler', 'postgres');
+query($node, <<'SQL');
+CREATE ROLE ann LOGIN;
+CREATE ROLE bob LOGIN;
+GRANT CREATE ON SCHEMA public TO ann, bob;
+SELECT qml_create_queue('a');
+SELECT qml_create_queue('b');
+SQL
+handler($node, 'short', 'CREATE FUNCTION short(payload jsonb) RETURNS int LANGUAGE sql AS $$ SELECT 1 $$');
+# Runs until the test lets it go.
+my $HOLDS = <<'SQL';
+(payload jsonb) RETURNS void LANGUAGE sql AS $$ SELECT pg_advisory_xact_lock_shared((payload ->> 'lock')::int) $$
+SQL
+handler($node, 'holds', "CREATE FUNCTION holds$HOLDS");
+handler($node, 'limited', "CREATE FUNCTION limited$HOLDS", options => '{"concurrency": 1}');
+handler($node, 'shows', <<'SQL');
+CREATE FUNCTION shows(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 600 LOOP
+		PERFORM qml_progress(to_jsonb(i)), pg_sleep(0.1);
+		EXIT WHEN pg_try_advisory_xact_lock_shared(1);
+	END LOOP;
+END $$
+SQL
+query($node, q{SELECT qml_register('of_ann', 'holds', '{"run_as": "ann"}'), qml_register('of_bob', 'holds', '{"run_as": "bob"}')});
+
+# The end of a job, if it comes soon.
+sub ends_soon
+{
+	my ($id, $expected, $name) = @_;
+	my $start = time;
+	like(outcome_of($node, $id), $expected, $name);
+	my $seconds = time - $start;
+	cmp_ok($seconds, '<=', $SOON, sprintf '%s, soon (%.1f s)', $name, $seconds);
+	return;
+}
+
+# As many workers wait for the test as are meant to.
+sub held
+{
+	my ($count) = @_;
+	wait_for("$count jobs to be held", sub { worker_pids($node, "wait_event = 'advisory'") == $count });
+	return;
+}
+
+# No workers, and then as many as that may be.
+sub restart_workers
+{
+	my ($count) = @_;
+	set_config($node, 'qml.workers' => 0);
+	wait_for('the workers to leave', sub { worker_pids($node) == 0 });
+	set_config($node, 'qml.workers' => $count);
+	return;
+}
+
+# ---- one commit makes jobs ready in two queues
+
+foreach my $round ('a worker that sleeps', 'one that has just worked')
+{
+	restart_workers(4);
+	is(run($node, 'short'), 'succeeded|1', 'a worker is there');
+	wait_idle($node) if $round =~ /sleeps/;
+	$blocker->query_safe('SELECT pg_advisory_lock(1)');
+	query($node, q{SELECT qml_enqueue('holds', '{"lock": 1}', queue => q) FROM unnest('{a,b,default}'::text[]) q});
+	my $seconds = seconds_until('all of them to run', sub { worker_pids($node, "wait_event = 'advisory'") == 3 });
+	cmp_ok($seconds, '<=', $SOON, sprintf '%s: none waits behind another (%.1f s)', $round, $seconds);
+	$blocker->query_safe('SELECT pg_advisory_unlock(1)');
+	settle($node, 'holds');
+}
+
+# ---- a place of a limited method is not kept without a job
+
+{
+	restart_workers(4);
+	$blocker->query_safe('SELECT pg_advisory_lock(1)');
+	query($node, q{SELECT qml_pause_queue('a')});
+	my $first = enqueue($node, 'limited', '{"lock": 2}', q{queue => 'a'});
+	my $long = enqueue($node, 'holds', '{"lock": 1}', q{queue => 'a'});
+	my $session = $node->background_psql('postgres');
+	$session->query_safe("BEGIN; SELECT qml_delete('$first')");
+	query($node, q{SELECT qml_resume_queue('a')});
+	held(1);
+	like(outcome($node, $long), qr/^processing/, 'a worker passes over what is being deleted, and goes on to a long job');
+	$session->query_safe('COMMIT');
+	$session->quit;
+	ends_soon(enqueue($node, 'limited', '{"lock": 2}', q{queue => 'a'}), qr/^succeeded\|1/, 'the next job of the method has its place');
+	$blocker->query_safe('SELECT pg_advisory_unlock(1)');
+	settle($node, 'holds');
+}
+
+# ---- a role whose workers are busy gets the place of one that is idle
+
+{
+	restart_workers(2);
+	$blocker->query_safe('SELECT pg_advisory_lock(1)');
+	like(run($node, 'of_bob', '{"lock": 2}'), qr/^succeeded/, 'bob has a worker');
+	my $long = enqueue($node, 'of_ann', '{"lock": 1}');
+	held(1);
+	ends_soon(enqueue($node, 'of_ann', '{"lock": 2}'), qr/^succeeded/, 'ann gets a second one');
+	ends_soon(enqueue($node, 'of_bob', '{"lock": 2}'), qr/^succeeded/, 'and bob one again');
+
+	# All places are taken, and one becomes free.
+	my $other = enqueue($node, 'of_bob', '{"lock": 1}');
+	held(2);
+	my $waiting = enqueue($node, 'of_ann', '{"lock": 2}');
+	ask($node, "SELECT qml_delete('$other')");
+	ends_soon($waiting, qr/^succeeded/, 'a job gets the place of one that is deleted');
+	$blocker->query_safe('SELECT pg_advisory_unlock(1)');
+	settle($node, $_) foreach qw(of_ann of_bob);
+}
+
+# ---- workers that leave in good order give back what they have not begun
+
+foreach my $case (
+	[ 'qml.workers = 0', sub { restart_workers(4) } ],
+	[
+		'qml.enabled = off',
+		sub {
+			set_config($node, 'qml.enabled' => 'off');
+			wait_for('the workers to leave', sub { worker_pids($node) == 0 });
+			set_config($node, 'qml.enabled' => undef);
+		}
+	],
+	[
+		'somebody wants the database',
+		sub {
+			my ($rc) = $node->psql('template1', 'CREATE DATABASE copy TEMPLATE postgres', stderr => \my $ignored);
+			ok($rc == 0 || $ignored =~ /being accessed by other users/, 'a copy of the database is asked for');
+		}
+	])
+{
+	my ($name, $leave) = @$case;
+	restart_workers(4);
+	query($node, q{SELECT count(*) FROM qml_enqueue_many('short', array_fill('{}'::jsonb, ARRAY[100]))});
+	settle($node, 'short');
+	query($node, q{DELETE FROM qml.history});
+	end_sessions($node);
+	query($node, q{SELECT count(*) FROM qml_enqueue_many('short', array_fill('{}'::jsonb, ARRAY[30000]), max_retries => 0)});
+	wait_for('some to be done', sub { query($node, 'SELECT count(*) > 0 FROM qml.history') eq 't' });
+	$leave->();
+	wait_for('all to be done', sub { query($node, 'SELECT count(*) FROM qml.live') == 0 });
+	is(query($node, q{SELECT count(*) FILTER (WHERE state = 'succeeded') || ' ' || count(*) FILTER (WHERE attempt - uncounted <> 1) || ' ' || count(errors) FROM qml.history}),
+		'30000 0 0', "$name: none fails, and none is counted that was not begun");
+}
+
+# ---- a deletion that is not committed holds nobody up for longer than may be
+
+{
+	restart_workers(2);
+	$blocker->query_safe('SELECT pg_advisory_lock(1)');
+	my $id = enqueue($node, 'holds', '{"lock": 1}', q{timeout => '3 s', max_retries => 0});
+	held(1);
+	my $session = $node->background_psql('postgres');
+	$session->query_safe("BEGIN; SELECT qml_delete('$id')");
+	$blocker->query_safe('SELECT pg_advisory_unlock(1)');
+	wait_for('the worker to wait for the deletion', sub { worker_pids($node, "wait_event = 'transactionid'") == 1 });
+	# The attempt ends by its timeout; what is to be written down of it is tried thrice.
+	my $seconds = seconds_until('the worker to be free', sub { worker_pids($node, "wait_event = 'transactionid'") == 0 && worker_pids($node, "state = 'active'") == 0 });
+	cmp_ok($seconds, '<=', 20, sprintf 'a job waits for the deletion no longer than its timeout (%.1f s)', $seconds);
+	$session->query_safe('ROLLBACK');
+	like(outcome_of($node, $id), qr/^failed\|1\|(timeout|session_gone)/, 'and it is no success, then');
+
+	# One in the midst of a group.
+	query($node, q{SELECT count(*) FROM qml_enqueue_many('short', array_fill('{}'::jsonb, ARRAY[300]))});
+	settle($node, 'short');
+	query($node, q{SELECT qml_pause_queue('a')});
+	my @ids = split /\n/, query($node, q{SELECT qml_enqueue('short', '{}', queue => 'a', timeout => '1 h') FROM generate_series(1, 40)});
+	my $start = time;
+	query($node, q{SELECT qml_resume_queue('a')});
+	$session->query_safe("BEGIN; SELECT qml_delete('$ids[20]')");
+	wait_for('the others to be done', sub { query($node, q{SELECT count(*) FROM qml.live}) <= 1 });
+	cmp_ok(time - $start, '<=', $SOON, 'the others of a group do not wait for it');
+	$session->query_safe('COMMIT');
+	$session->quit;
+	settle($node, 'short');
+}
+
+# ---- nor does one hold up the scheduler, by a job that shows how far it is
+
+{
+	restart_workers(4);
+	$blocker->query_safe('SELECT pg_advisory_lock(1)');
+	my $id = enqueue($node, 'shows');
+	wait_for('it to show something', sub { ask($node, "SELECT progress IS NOT NULL FROM qml_job('$id')") eq 't' });
+	query($node, "BEGIN; SELECT qml_delete('$id'); PREPARE TRANSACTION 'p'");
+	my @late;
+	foreach (1 .. 8)
+	{
+		my $at = ask($node, q{SELECT clock_timestamp() + '0.3 s'});
+		my $job = enqueue($node, 'short', '{}', "run_at => '$at'");
+		outcome_of($node, $job);
+		push @late, ask($node, "SELECT extract(epoch FROM started_at - '$at'::timestamptz) FROM qml_job('$job')");
+	}
+	my ($worst) = sort { $b <=> $a } @late;
+	cmp_ok($worst, '<=', 1, sprintf 'delayed jobs begin in time (%.2f s)', $worst);
+	query($node, q{ROLLBACK PREPARED 'p'});
+	$blocker->query_safe('SELECT pg_advisory_unlock(1)');
+	ends_soon($id, qr/^succeeded/, 'it ends');
+}
+
+# ---- nor the end of the server
+
+{
+	$blocker->query_safe('SELECT pg_advisory_lock(1)');
+	my $id = enqueue($node, 'holds', '{"lock": 1}');
+	held(1);
+	query($node, "BEGIN; SELECT qml_delete('$id'); PREPARE TRANSACTION 'q'");
+	$blocker->query_safe('SELECT pg_advisory_unlock(1)');
+	wait_for('the worker to wait for the deletion', sub { worker_pids($node, "wait_event = 'transactionid'") == 1 });
+	end_sessions($node);
+	$blocker->quit;
+	my $start = time;
+	$node->stop('fast');
+	my $seconds = time - $start;
+	cmp_ok($seconds, '<=', 20, sprintf 'the server ends (%.1f s)', $seconds);
+	$node->start;
+	query($node, q{ROLLBACK PREPARED 'q'});
+	ends_soon($id, qr/^succeeded/, 'the job runs after that');
+}
+
+run_log_clean($node, 'nothing crashed');
+done_testing();
