@@ -323,6 +323,24 @@ stuck_is('a hook that cannot be stopped', '{enqueued}', \&promotion);
 isnt(process($node, 'scheduler', 'postgres'), $scheduler, 'by the next scheduler');
 stuck_is('one in a worker', '{processing}', jobs('note', 'succeeded|1'));
 
+# One whose row somebody has in his hands: it is switched off as soon as it can be.
+{
+	my $owner = $node->background_psql('postgres');
+	my $ends = sub { log_count($node, 'hook "stuck" goes on although', $offset) };
+	$offset = -s $node->logfile;
+	hook('stuck', '{enqueued}', $forever);
+	$owner->query_safe(q{BEGIN; SELECT FROM qml.hook WHERE name = 'stuck' FOR UPDATE});
+	query($node, q{SELECT qml_enqueue('outside', queue => 'outside', run_at => clock_timestamp() + interval '0.1 s')});
+	wait_for('it to take a process with it', sub { $ends->() > 0 });
+	$owner->query_safe('COMMIT');
+	$owner->quit;
+	wait_for('it to be switched off', sub { ask($node, 'SELECT broken FROM qml.hook_info') eq 't' });
+	is(ask($node, 'SELECT last_error FROM qml.hook_info'), 'it went on although it was canceled', 'one whose row was locked is not forgotten');
+	wait_for('the job to be promoted', sub { ask($node, q{SELECT count(*) FROM qml.live WHERE state = 'scheduled'}) == 0 });
+	remove_hook('stuck');
+	query($node, 'DELETE FROM qml.live');
+}
+
 # Slow ones that stay within their limit: twelve at once are too many.
 $offset = -s $node->logfile;
 hook('slow', '{enqueued}', q{IF public.process() LIKE 'qml %' THEN PERFORM pg_sleep(1.9); END IF;});

@@ -174,6 +174,17 @@ middleware('wishes', q{r := public.qml_next(); PERFORM public.qml_discard('enoug
 like(course(), qr/^deleted\|1; work;/, 'a middleware may say what becomes of the job');
 remove_middleware('wishes');
 
+# What a middleware does may call hooks, which are none.
+query($node, <<'SQL');
+CREATE FUNCTION nosy(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN IF job.method = 'other' THEN PERFORM public.qml_next(); END IF; END $$;
+SELECT qml_add_hook('nosy', 'nosy', '{enqueued}');
+SQL
+middleware('enqueues', q{PERFORM public.qml_enqueue('other'); RETURN public.qml_next();});
+like(course(), qr/^failed\|1\|55000\|qml_next\(\) can only be called by a middleware, while a job runs; ; $/, 'a hook within a middleware cannot run the handler');
+query($node, q{SELECT qml_remove_hook('nosy')});
+remove_middleware('enqueues');
+
 # ---- time
 
 middleware('sleeps', q{PERFORM pg_sleep(60); RETURN public.qml_next();});

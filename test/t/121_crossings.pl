@@ -79,18 +79,30 @@ query($node, <<'SQL');
 SET ROLE adm;
 CREATE FUNCTION deep(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN IF public.qml_promote_due(1) = 0 THEN RAISE 'end' USING ERRCODE = '40001'; END IF; END $$;
+-- An error that is raised again is in memory that goes with the subtransaction.
+CREATE FUNCTION deeper(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF public.qml_promote_due(1) = 0 THEN RAISE 'end' USING ERRCODE = '40001'; END IF;
+EXCEPTION WHEN OTHERS THEN
+	RAISE;
+END $$;
 SQL
 # An error that is the caller's goes through all of them; one too deep is the hook's.
 set_config($node, 'qml.enable_scheduler' => 'off');
-query($node, q{SET ROLE adm; SELECT qml_add_hook('deep', 'deep', '{enqueued}'); RESET ROLE; DELETE FROM qml.live});
-foreach my $case ([ 12, qr/ERROR:  end$/m ], [ 30, qr/WARNING:  hook "deep" failed.*\n.*more than 16 deep/ ])
+query($node, 'DELETE FROM qml.live');
+foreach my $case (
+	[ 'deep', 12, qr/ERROR:  end$/m ],
+	[ 'deep', 30, qr/WARNING:  hook "deep" failed.*\n.*more than 16 deep/ ],
+	[ 'deeper', 12, qr/ERROR:  end$/m ],
+	[ 'deeper', 30, qr/WARNING:  hook "deep" failed.*\n.*more than 16 deep/ ])
 {
-	my ($jobs, $expected) = @$case;
+	my ($function, $jobs, $expected) = @$case;
+	query($node, "SET ROLE adm; SELECT qml_add_hook('deep', '$function', '{enqueued}')");
 	my $pid = ask($node, 'SELECT pg_backend_pid()');
 	query($node, "SELECT qml_enqueue('m', queue => 'outside', run_at => clock_timestamp() + '0.1 s') FROM generate_series(1, $jobs)");
 	wait_for('the jobs to be due', sub { ask($node, 'SELECT bool_and(run_at < clock_timestamp()) FROM qml.live') eq 't' });
 	my (undef, undef, $messages) = $node->psql('postgres', 'SET ROLE adm; SELECT qml_promote_due(1)');
-	like($messages, $expected, "hooks that promote, one in the other, $jobs jobs");
+	like($messages, $expected, "hooks that promote, one in the other, $jobs jobs, $function");
 	is(ask($node, 'SELECT pg_backend_pid()'), $pid, 'and the server goes on');
 	query($node, 'DELETE FROM qml.live');
 }

@@ -27,6 +27,7 @@ query($node, <<'SQL');
 SELECT qml_create_queue('loud', '{"notify": true}');
 SELECT qml_create_queue('quiet', '{"retry": {"strategy": "fixed", "delay": "10 ms", "jitter": 0}}');
 SQL
+query($node, q{SELECT qml_create_queue('paused'), qml_pause_queue('paused')});
 handler($node, 'work', 'CREATE FUNCTION work(payload jsonb) RETURNS void LANGUAGE sql AS $$ $$');
 # Keeps the worker until the test lets it go.
 handler($node, 'holds', <<'SQL');
@@ -91,6 +92,37 @@ foreach my $queue (qw(quiet loud))
 		runs_after($job, "$queue, $what, the session ended", sub { ask($node, "SELECT pg_terminate_backend($pid)") });
 		$session->{run}->finish;
 	}
+}
+
+# After a restart nobody knows what a prepared transaction took.  Two in one second.
+{
+	my $session = $node->background_psql('postgres');
+	my $first = pass_over($session, 'quiet', "BEGIN; $DELETE; PREPARE TRANSACTION 'p'");
+	my $second = enqueue($node, 'work', '{}', q{queue => 'paused'});
+	query($node, "BEGIN; SELECT qml_delete('$second'); PREPARE TRANSACTION 'q'; SELECT qml_resume_queue('paused')");
+	$_->quit foreach $session, $blocker;
+	end_sessions($node);
+	$node->restart;
+	$blocker = $node->background_psql('postgres');
+	# The look at everything that a scheduler begins with, and another worker's.
+	wait_for_process($node, 'scheduler', 'postgres');
+	is(run($node, 'work'), 'succeeded|1', 'a worker works after a restart');
+	wait_for('the worker to sleep', sub { worker_pids($node, "state = 'idle' AND wait_event_type = 'Extension'") == 1 });
+	runs_after($first, 'unknown, ROLLBACK PREPARED', sub { query($node, q{ROLLBACK PREPARED 'p'}); });
+	runs_after($second, 'the next one', sub { query($node, q{ROLLBACK PREPARED 'q'}); });
+}
+
+# A part that is undone after that, and took nothing, wakes nobody.
+{
+	my $session = $node->background_psql('postgres');
+	my $job = pass_over($session, 'quiet', "BEGIN; $DELETE");
+	my ($pid) = worker_pids($node);
+	my $before = wakeups($pid);
+	$session->query_safe(q{DO $$ BEGIN FOR i IN 1 .. 1000 LOOP BEGIN PERFORM 1 / 0; EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$});
+	cmp_ok(wakeups($pid) - $before, '<=', 20, 'parts that took nothing are not told of');
+	$session->query_safe('COMMIT');
+	$session->quit;
+	is(outcome($node, $job), 'deleted|0', 'the deletion holds');
 }
 
 # Those who listen are told, too: once of the job, and once that it is there again.
