@@ -807,6 +807,7 @@ begin(const char *activity)
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	being_ended = NULL;
 	qml_clean_begin();
 	(void) qml_catalog_to_work();
 	MemoryContextSwitchTo(batch->context);
