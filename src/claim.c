@@ -321,6 +321,33 @@ claim_from_beginning(ClaimState *state)
 	resume_time = Min(resume_time, MAX_RESUME_TIME);
 }
 
+/*
+ * The batch is full, and the queues that had jobs have no more: whether others have,
+ * which nobody else may know of.  Not always at once, as above; then there may be.
+ */
+static void
+look_elsewhere(ClaimState *state)
+{
+	static instr_time walked_at;
+	static double walk_time = 0;
+	instr_time start;
+	instr_time taken;
+
+	INSTR_TIME_SET_CURRENT(start);
+	taken = start;
+	INSTR_TIME_SUBTRACT(taken, walked_at);
+	if (INSTR_TIME_GET_MILLISEC(taken) < walk_time)
+	{
+		state->more = true;
+		return;
+	}
+	claim_from_all(state);
+	INSTR_TIME_SET_CURRENT(walked_at);
+	taken = walked_at;
+	INSTR_TIME_SUBTRACT(taken, start);
+	walk_time = Min(RESUME_FACTOR * INSTR_TIME_GET_MILLISEC(taken), MAX_RESUME_TIME);
+}
+
 static void
 claim_from_list(ClaimState *state)
 {
@@ -368,9 +395,8 @@ qml_claim_batch(const QmlClaim *claim, bool *more)
 		state.resumed = may_resume(&state);
 		if (state.resumed)
 			claim_resumed(&state);
-		/* Also for whether there are others elsewhere, which nobody else may know of. */
-		if (state.count > 0 && !is_over(&state))
-			claim_from_all(&state);
+		if (state.resumed && state.full && !is_over(&state))
+			look_elsewhere(&state);
 		state.resumed = false;
 		if (state.count == 0)
 			claim_from_beginning(&state);

@@ -292,6 +292,7 @@ typedef struct Seen
 	Oid role;
 	QmlOutcome outcome;
 	bool works; /* has been at work for a while */
+	TimestampTz started_at;
 } Seen;
 
 /* Looks at a slot, and takes it back if its process ended. */
@@ -311,6 +312,7 @@ see_slot(int number, int64 now, Seen *seen)
 	seen->database = slot->database;
 	seen->role = slot->role;
 	seen->outcome = slot->outcome;
+	seen->started_at = slot->started_at;
 	seen->works = slot->state == QML_SLOT_RUNNING && slot->connected &&
 				  TimestampDifferenceExceeds(slot->started_at, GetCurrentTimestamp(), PROVEN);
 	if (slot->state == QML_SLOT_RUNNING && !slot->connected)
@@ -345,7 +347,7 @@ look_at_slots(int64 now)
 		if (seen.state == QML_SLOT_ENDED && seen.kind == QML_WORKER)
 			qml_pool_ended(seen.database, seen.role, seen.outcome, now);
 		if (seen.works && seen.kind == QML_WORKER)
-			qml_pool_works(seen.database, seen.role);
+			qml_pool_works(seen.database, seen.role, seen.started_at);
 		if (seen.state == QML_SLOT_FREE || seen.kind == QML_WORKER)
 			continue;
 		database = find_database(seen.database);
@@ -600,7 +602,8 @@ start_workers(int64 now)
 		if (qml_pool_make_room(wanted, allowed, now))
 		{
 			sleep = RETRY_WORKER;
-			full = allowed;
+			/* One that has some already holds up nobody. */
+			full = allowed && qml_shmem_count_workers(wanted->database, wanted->role) == 0;
 		}
 		else if (allowed)
 			wanted->tried = true; /* until somebody else leaves the server's last place */

@@ -152,15 +152,19 @@ qml_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
 	wanted = find_or_add(database, role);
 	wanted->not_before = now + Min((int64) RETRY_FIRST << Min(wanted->failures, 10), MAX_BACKOFF);
 	wanted->failures++;
+	wanted->failed_at = GetCurrentTimestamp();
 }
 
-/* A worker of the role has been at work for a while: it can be. */
+/*
+ * A worker of the role, started at that time, has been at work for a while: others can
+ * be, unless one that came later could not.
+ */
 void
-qml_pool_works(Oid database, Oid role)
+qml_pool_works(Oid database, Oid role, TimestampTz started_at)
 {
 	QmlWanted *wanted = find(database, role);
 
-	if (wanted == NULL)
+	if (wanted == NULL || started_at <= wanted->failed_at)
 		return;
 	wanted->failures = 0;
 	if (!wanted->open)
@@ -224,6 +228,10 @@ make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 no
 	{
 		QmlSlot *slot = &qml_shmem->slots[i];
 		int value = worth(slot, wanted, server_is_full);
+
+		/* An idle one of its own has been told of the work. */
+		if (least == WORTH_IDLE && slot->database == wanted->database && slot->role == wanted->role)
+			continue;
 
 		leaving = leaving ||
 				  (slot->kind == QML_WORKER && slot->state == QML_SLOT_RUNNING && slot->leave);

@@ -12,17 +12,18 @@ typedef struct QmlWanted
 {
 	Oid database;
 	Oid role;
-	bool open;		  /* is wanted; otherwise only remembered for its failures */
-	bool tried;		  /* in this round: waits until there is room */
-	int64 since;	  /* monotonic, milliseconds */
-	int64 not_before; /* the same */
-	int failures;	  /* to start, or to work, in a row */
+	bool open;			   /* is wanted; otherwise only remembered for its failures */
+	bool tried;			   /* in this round: waits until there is room */
+	int64 since;		   /* monotonic, milliseconds */
+	int64 not_before;	   /* the same */
+	int failures;		   /* to start, or to work, in a row */
+	TimestampTz failed_at; /* the last of them */
 } QmlWanted;
 
 extern void qml_pool_hear(int64 now);
 extern QmlWanted *qml_pool_next(int64 now);
 extern void qml_pool_started(QmlWanted *wanted);
-extern void qml_pool_works(Oid database, Oid role);
+extern void qml_pool_works(Oid database, Oid role, TimestampTz started_at);
 extern void qml_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now);
 extern int64 qml_pool_time_left(int64 now);
 extern bool qml_pool_make_room(QmlWanted *wanted, bool server_is_full, int64 now);

@@ -376,7 +376,18 @@ has_room(Batch *from, uint32 method, int limit)
 {
 	if (is_among(method, from->refused, from->nrefused))
 		return false;
-	return qml_shmem_has_room(slot->database, method, limit) || refuse(from, method);
+	return qml_shmem_has_room(slot->database, method, limit, NULL) || refuse(from, method);
+}
+
+/* Whether this one has, or would get, the place for suspects. */
+static bool
+may_take_suspect(Batch *into)
+{
+	if (has_place(into, SUSPECTS))
+		return true;
+	if (is_among(SUSPECTS, into->refused, into->nrefused))
+		return false;
+	return qml_shmem_has_room(slot->database, SUSPECTS, 1, slot) || refuse(into, SUSPECTS);
 }
 
 static uint32
@@ -440,11 +451,8 @@ leave_needless_places(Batch *of)
 		left = true;
 	}
 	of->nplaces = kept;
-	/* Others may have passed jobs over because of that; of any role, if they are suspects. */
 	if (left)
-		qml_wakeup_helper(slot->role);
-	if (left_suspects)
-		qml_wakeup_all_roles();
+		qml_wakeup_later(left_suspects ? InvalidOid : slot->role);
 }
 
 /*
@@ -457,16 +465,24 @@ choose(const QmlJob *job, void *arg)
 {
 	Batch *into = arg;
 	const QmlHandler *handler = handler_of(job);
+	uint32 method;
+	bool suspect;
 
 	if (handler == NULL)
 		return QML_PASS_OVER;
 	if (into->count > 0 && (!is_first_and_short(&into->attempts[0].job, 1) ||
 							!is_first_and_short(job, 0) || has_place(into, SUSPECTS)))
 		return QML_STOP;
-	if (handler->options.concurrency > 0 &&
-		!take_place(into, hash_of(handler->method), handler->options.concurrency))
+	method = handler->options.concurrency > 0 ? hash_of(handler->method) : SUSPECTS;
+	if (method != SUSPECTS && is_among(method, into->refused, into->nrefused))
 		return QML_PASS_OVER;
-	return is_suspect(job) && !take_place(into, SUSPECTS, 1) ? QML_PASS_OVER : QML_TAKE;
+	/* Both places or none. */
+	suspect = is_suspect(job);
+	if (suspect && !may_take_suspect(into))
+		return QML_PASS_OVER;
+	if (method != SUSPECTS && !take_place(into, method, handler->options.concurrency))
+		return QML_PASS_OVER;
+	return suspect && !take_place(into, SUSPECTS, 1) ? QML_PASS_OVER : QML_TAKE;
 }
 
 /* Whether a job that is left is one for another worker. */
@@ -1169,14 +1185,8 @@ release_from(int first)
 		finish_attempts(start, batch->count, true);
 		qml_process_commit();
 		batch->count = start;
+		leave_needless_places(batch);
 	}
-	leave_needless_places(batch);
-}
-
-void
-qml_run_release(void)
-{
-	release_from(batch->done);
 }
 
 /* Before a job runs alone, which may take long; not if one of them all undid a group. */
@@ -1202,6 +1212,15 @@ finish_again(void)
 {
 	finish_undone(&batch->attempts[batch->done]);
 	batch->done++;
+}
+
+/* Gives back what is claimed and not begun; what is over is written down first. */
+void
+qml_run_release(void)
+{
+	if (batch->done < batch->count && batch->attempts[batch->done].ended)
+		finish_again();
+	release_from(batch->done);
 }
 
 /*

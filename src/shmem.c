@@ -195,14 +195,14 @@ count_places(Oid database, uint32 method, const QmlSlot *except)
 	return count;
 }
 
-/* Whether another worker would get a place of a method. */
+/* Whether a worker would get a place of a method; one is not counted. */
 bool
-qml_shmem_has_room(Oid database, uint32 method, int limit)
+qml_shmem_has_room(Oid database, uint32 method, int limit, const QmlSlot *except)
 {
 	int count;
 
 	LWLockAcquire(qml_shmem->lock, LW_SHARED);
-	count = count_places(database, method, NULL);
+	count = count_places(database, method, except);
 	LWLockRelease(qml_shmem->lock);
 	return count < limit;
 }

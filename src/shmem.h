@@ -241,7 +241,7 @@ extern QmlSlot *qml_shmem_scheduler(Oid database);
 extern void qml_shmem_request(Oid database, Oid role);
 extern int qml_shmem_count_workers(Oid database, Oid role);
 extern bool qml_shmem_take_place(QmlSlot *slot, uint32 method, int limit);
-extern bool qml_shmem_has_room(Oid database, uint32 method, int limit);
+extern bool qml_shmem_has_room(Oid database, uint32 method, int limit, const QmlSlot *except);
 extern void qml_shmem_leave_places(QmlSlot *slot, const uint32 *methods, int count);
 extern void qml_shmem_set_latch(pg_atomic_uint32 *process);
 extern uint32 qml_shmem_my_process(void);

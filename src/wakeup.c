@@ -634,10 +634,34 @@ qml_wakeup_worker(QmlSlot *scheduler, Oid role)
 {
 	if (wake_worker(role))
 		return;
+	/* Until it has one: the idle one may be busy before the launcher looks. */
+	if (!wants_worker(role))
+		add_waiting(scheduler, role);
 	if (wants_worker(role) || other_is_idle(role))
 		qml_shmem_request(MyDatabaseId, role);
-	else
+}
+
+/*
+ * By a worker: others may have passed jobs of the role over, or of any if it is
+ * InvalidOid, because of what it had and did not need.  They look again, but later:
+ * whoever comes to the same end would otherwise wake them at once, and so on.
+ */
+void
+qml_wakeup_later(Oid role)
+{
+	QmlSlot *scheduler = qml_shmem_scheduler(MyDatabaseId);
+
+	if (scheduler == NULL)
+		return;
+	if (OidIsValid(role))
 		add_waiting(scheduler, role);
+	else
+	{
+		LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+		scheduler->any_role = true;
+		LWLockRelease(qml_shmem->lock);
+	}
+	see_to_waiting(scheduler, GetCurrentTimestamp() + TURN);
 }
 
 /* By a worker: others may have its place, or soon, if it is only idle. */

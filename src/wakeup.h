@@ -18,6 +18,7 @@ extern void qml_wakeup_deleted(const pg_uuid_t *job);
 extern void qml_wakeup_helper(Oid role);
 extern void qml_wakeup_worker(QmlSlot *scheduler, Oid role);
 extern void qml_wakeup_waiting(bool idle);
+extern void qml_wakeup_later(Oid role);
 extern void qml_wakeup_now(QmlWake kind);
 extern void qml_wakeup_all_roles(void);
 extern void qml_wakeup_lost(const pg_uuid_t *jobs, int count, bool any);
