@@ -46,7 +46,8 @@ typedef struct ClaimState
 	TimestampTz now;
 	int count;
 	bool full;	  /* takes no more */
-	bool more;	  /* there are others */
+	QmlMore more; /* others */
+	int looked;	  /* at jobs, for that */
 	bool resumed; /* in the queues that have a place */
 } ClaimState;
 
@@ -59,6 +60,9 @@ typedef struct Place
 } Place;
 
 #define MAX_PLACES 16
+
+/* Jobs that nobody can have now, behind a full batch, until others look for more. */
+#define MAX_LOOKED 100
 
 /* Milliseconds; and how many times as long as it took to look from the beginning. */
 #define RESUME_TIME		20
@@ -111,13 +115,15 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 
 	if (claim->look)
 	{
-		state->full = state->more = true;
+		state->full = true;
+		state->more = QML_MORE;
 		return;
 	}
 	qml_job_from_live(state->writer.live.slot, &job);
 	choice = claim->choose ? claim->choose(&job, claim->arg) : QML_TAKE;
 	if (choice == QML_STOP)
-		state->full = state->more = true;
+		state->full = true;
+	state->more = QML_MORE;
 	if (choice != QML_TAKE)
 		return;
 	qml_transition_set(&job, QML_PROCESSING, state->now);
@@ -142,17 +148,20 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 static bool
 is_over(const ClaimState *state)
 {
-	return state->full && (state->more || state->claim->choose == NULL);
+	return state->full && (state->more != QML_NO_MORE || state->claim->choose == NULL);
 }
 
-/* For a background worker whose batch is full: whether there is one more for it. */
-static bool
-is_more(ClaimState *state)
+/* For a background worker whose batch is full: whether the job is one for another. */
+static void
+look_for_more(ClaimState *state)
 {
 	QmlJob job;
 
 	qml_job_from_live(state->writer.live.slot, &job);
-	return state->claim->wants(&job, state->claim->arg);
+	if (state->claim->wants(&job, state->claim->arg))
+		state->more = QML_MORE;
+	else if (++state->looked >= MAX_LOOKED)
+		state->more = QML_MAYBE_MORE;
 }
 
 /* Takes ready jobs of one queue, by its key and more, until the batch is full. */
@@ -171,7 +180,7 @@ claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 		if (qml_job_live_state(slot) != QML_ENQUEUED)
 			continue;
 		if (state->full)
-			state->more = is_more(state);
+			look_for_more(state);
 		else
 			claim_row(state, queue);
 	}
@@ -338,7 +347,7 @@ look_elsewhere(ClaimState *state)
 	INSTR_TIME_SUBTRACT(taken, walked_at);
 	if (INSTR_TIME_GET_MILLISEC(taken) < walk_time)
 	{
-		state->more = true;
+		state->more = QML_MAYBE_MORE;
 		return;
 	}
 	claim_from_all(state);
@@ -376,7 +385,7 @@ check_rights(const QmlClaim *claim)
  * whether there are others, if the batch is full.
  */
 int
-qml_claim_batch(const QmlClaim *claim, bool *more)
+qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 {
 	ClaimState state = {.claim = claim};
 

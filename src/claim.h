@@ -19,6 +19,14 @@ typedef enum QmlChoice
 	QML_STOP /* this one and all behind it */
 } QmlChoice;
 
+/* Whether a full batch left jobs for other workers. */
+typedef enum QmlMore
+{
+	QML_NO_MORE = 0,
+	QML_MORE,
+	QML_MAYBE_MORE /* it would take long to find out */
+} QmlMore;
+
 typedef struct QmlClaim
 {
 	Datum worker;  /* text */
@@ -38,6 +46,6 @@ typedef struct QmlClaim
 	void *arg;
 } QmlClaim;
 
-extern int qml_claim_batch(const QmlClaim *claim, bool *more);
+extern int qml_claim_batch(const QmlClaim *claim, QmlMore *more);
 
 #endif

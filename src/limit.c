@@ -159,7 +159,9 @@ stop(void)
 		running = NULL;
 	if (canceled == 0)
 		return false;
-	QueryCancelPending = caller_is_stopped();
+	QueryCancelPending = false;
+	if (caller_is_stopped())
+		InterruptPending = QueryCancelPending = true;
 	return true;
 }
 
@@ -176,6 +178,8 @@ raise_late(const QmlCallback *hook)
 void
 qml_limit_run(const QmlCallback *hook, void (*work)(void *arg), void *arg)
 {
+	/* If the one before takes the process with it, it is not because of this one. */
+	CHECK_FOR_INTERRUPTS();
 	canceled = 0;
 	running = hook;
 	enable_timeout_after(timer, TIME_LIMIT);

@@ -537,15 +537,17 @@ claim_into(Batch *into)
 		.take = take,
 		.arg = into,
 	};
-	bool more;
+	QmlMore more;
 
 	empty_batch(into);
 	if (shutting_down || slot->leave)
 		return;
 	(void) qml_claim_batch(&claim, &more);
 	leave_needless_places(into);
-	if (more)
+	if (more == QML_MORE)
 		qml_wakeup_helper(slot->role);
+	else if (more == QML_MAYBE_MORE)
+		qml_wakeup_later(slot->role);
 }
 
 static void

@@ -81,7 +81,7 @@ fetch(FunctionCallInfo fcinfo)
 	char *worker = read_worker(fcinfo, 0);
 	QmlClaim claim = {.worker = CStringGetTextDatum(worker), .server = server_of(worker)};
 	QmlRows *rows;
-	bool more;
+	QmlMore more;
 
 	claim.queues = qml_args_queues(fcinfo, 1, "queues", &claim.nqueues);
 	claim.batch = qml_args_int(fcinfo, 2, "batch", 1, QML_MAX_BATCH);

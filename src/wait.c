@@ -104,8 +104,10 @@ static void
 look_for_ready(Wait *wait)
 {
 	QmlClaim claim = {.queues = wait->queues, .nqueues = wait->nqueues, .batch = 1, .look = true};
+	QmlMore more;
 
-	(void) qml_claim_batch(&claim, &wait->came);
+	(void) qml_claim_batch(&claim, &more);
+	wait->came = more != QML_NO_MORE;
 }
 
 static void

@@ -178,8 +178,11 @@ work(void)
 
 /* After an error: what is wrong may be so for long. */
 static void
-leave_after_failures(void)
+leave_after_failures(const ErrorData *error)
 {
+	/* Somebody deletes a job that is in hand, and does not commit: nothing is wrong here. */
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && !terminated)
+		return;
 	if (++failures < MAX_FAILURES)
 		return;
 	/* There is work, for whoever comes later. */
@@ -209,7 +212,7 @@ qml_worker_main(Datum arg)
 
 			qml_guest_leave_if_dropped();
 			qml_process_tell("qml worker", QML_LOG_PROCESS, error);
-			leave_after_failures();
+			leave_after_failures(error);
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(TopMemoryContext);
