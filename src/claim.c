@@ -122,8 +122,10 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 	qml_job_from_live(state->writer.live.slot, &job);
 	choice = claim->choose ? claim->choose(&job, claim->arg) : QML_TAKE;
 	if (choice == QML_STOP)
+	{
 		state->full = true;
-	state->more = QML_MORE;
+		state->more = QML_MORE;
+	}
 	if (choice != QML_TAKE)
 		return;
 	qml_transition_set(&job, QML_PROCESSING, state->now);
