@@ -220,7 +220,7 @@ foreach my $case (
 	my $deleted = '';
 	foreach (1 .. 30)
 	{
-		query($node, q{SELECT count(*) FROM qml_enqueue_many('short', array_fill('{}'::jsonb, ARRAY[5000]), timeout => '1 h')});
+		query($node, q{SELECT count(*) FROM qml_enqueue_many('short', array_fill('{}'::jsonb, ARRAY[50000]), timeout => '1 h')});
 		wait_for('some to be claimed', sub { query($node, q{SELECT count(*) FROM qml.live WHERE state <> 'enqueued' OR method <> 'short'}) > 0 || query($node, 'SELECT count(*) FROM qml.live') == 0 });
 		$deleted = $session->query_safe(q{BEGIN; SELECT id FROM (SELECT id FROM qml.live WHERE state = 'processing' ORDER BY id DESC LIMIT 1) x WHERE qml_delete(id)});
 		last if $deleted ne '';
