@@ -13,20 +13,33 @@
 #include "fault.h"
 #include "transition.h"
 
-/*
- * A QmlChange: ends the attempt in its job.  It is gone if the job is no longer its own.
- */
+/* Whether the job is still the attempt's own; it is gone if not. */
+static bool
+holds(QmlAttempt *attempt, const QmlJob *job)
+{
+	if (job->state == QML_PROCESSING && job->attempt == attempt->job.attempt)
+		return true;
+	attempt->fate = QML_FATE_GONE;
+	return false;
+}
+
+/* A QmlChange that changes nothing: only finds out whether the attempt is gone. */
+bool
+qml_attempt_look(QmlJob *job, void *arg)
+{
+	(void) holds(arg, job);
+	return false;
+}
+
+/* A QmlChange: ends the attempt in its job, unless it is gone. */
 bool
 qml_attempt_finish(QmlJob *job, void *arg)
 {
 	QmlAttempt *attempt = arg;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (job->state != QML_PROCESSING || job->attempt != attempt->job.attempt)
-	{
-		attempt->fate = QML_FATE_GONE;
+	if (!holds(attempt, job))
 		return false;
-	}
 	if (attempt->progress != (Datum) 0)
 		job->progress = attempt->progress;
 	switch (attempt->fate)

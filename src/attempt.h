@@ -51,6 +51,7 @@ extern void qml_attempt_fail(QmlAttempt *attempt, const char *message, const cha
 extern void qml_attempt_judge(QmlAttempt *attempt, const ErrorData *error, QmlStop why,
 							  bool deleted);
 extern bool qml_attempt_finish(QmlJob *job, void *arg);
+extern bool qml_attempt_look(QmlJob *job, void *arg);
 extern void qml_attempt_log(const QmlAttempt *attempt);
 
 #endif

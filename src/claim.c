@@ -274,16 +274,34 @@ claim_from_all(ClaimState *state)
 		claim_from_range(state, 0, start);
 }
 
-static bool
-may_resume(const ClaimState *state)
+static double
+milliseconds_since(instr_time start)
 {
 	instr_time now;
 
-	if (state->claim->choose == NULL || nplaces == 0)
-		return false;
 	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, looked_at);
-	return INSTR_TIME_GET_MILLISEC(now) < resume_time;
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/* Claims from all; when that ended, and how many milliseconds it shall not be done again. */
+static double
+walk_all(ClaimState *state, instr_time *ended)
+{
+	instr_time start;
+	double pause;
+
+	INSTR_TIME_SET_CURRENT(start);
+	claim_from_all(state);
+	pause = RESUME_FACTOR * milliseconds_since(start);
+	INSTR_TIME_SET_CURRENT(*ended);
+	return Min(pause, MAX_RESUME_TIME);
+}
+
+static bool
+may_resume(const ClaimState *state)
+{
+	return state->claim->choose && nplaces > 0 && milliseconds_since(looked_at) < resume_time;
 }
 
 /* Goes on in the queues that had jobs, beginning after the one that was served last. */
@@ -314,22 +332,14 @@ claim_resumed(ClaimState *state)
 static void
 claim_from_beginning(ClaimState *state)
 {
-	instr_time start;
-	instr_time taken;
-
 	if (state->claim->choose == NULL)
 	{
 		claim_from_all(state);
 		return;
 	}
 	nplaces = 0;
-	INSTR_TIME_SET_CURRENT(start);
-	claim_from_all(state);
-	INSTR_TIME_SET_CURRENT(looked_at);
-	taken = looked_at;
-	INSTR_TIME_SUBTRACT(taken, start);
-	resume_time = Max(RESUME_TIME, RESUME_FACTOR * INSTR_TIME_GET_MILLISEC(taken));
-	resume_time = Min(resume_time, MAX_RESUME_TIME);
+	resume_time = walk_all(state, &looked_at);
+	resume_time = Max(resume_time, RESUME_TIME);
 }
 
 /*
@@ -341,22 +351,11 @@ look_elsewhere(ClaimState *state)
 {
 	static instr_time walked_at;
 	static double walk_time = 0;
-	instr_time start;
-	instr_time taken;
 
-	INSTR_TIME_SET_CURRENT(start);
-	taken = start;
-	INSTR_TIME_SUBTRACT(taken, walked_at);
-	if (INSTR_TIME_GET_MILLISEC(taken) < walk_time)
-	{
+	if (milliseconds_since(walked_at) < walk_time)
 		state->more = QML_MAYBE_MORE;
-		return;
-	}
-	claim_from_all(state);
-	INSTR_TIME_SET_CURRENT(walked_at);
-	taken = walked_at;
-	INSTR_TIME_SUBTRACT(taken, start);
-	walk_time = Min(RESUME_FACTOR * INSTR_TIME_GET_MILLISEC(taken), MAX_RESUME_TIME);
+	else
+		walk_time = walk_all(state, &walked_at);
 }
 
 static void

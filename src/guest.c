@@ -45,11 +45,12 @@ leave_slot(int code, Datum arg)
 	LWLockRelease(qml_shmem->lock);
 	/* Told of work while it was leaving, or ended with work left. */
 	pg_memory_barrier();
-	if (slot->kind == QML_WORKER && outcome != QML_ENDED_NO_EXTENSION &&
-		pg_atomic_read_u32(&slot->more))
-		qml_shmem_request(MyDatabaseId, slot->role);
 	if (slot->kind == QML_WORKER && outcome != QML_ENDED_NO_EXTENSION)
+	{
+		if (pg_atomic_read_u32(&slot->more))
+			qml_shmem_request(MyDatabaseId, slot->role);
 		qml_wakeup_waiting(false);
+	}
 	qml_shmem_set_latch(&qml_shmem->launcher);
 }
 

@@ -1030,16 +1030,6 @@ call_procedure(QmlAttempt *attempt, const QmlHandler *handler)
 	qml_clean_committed();
 }
 
-static bool
-look(QmlJob *job, void *arg)
-{
-	QmlAttempt *attempt = arg;
-
-	if (job->state != QML_PROCESSING || job->attempt != attempt->job.attempt)
-		attempt->fate = QML_FATE_GONE;
-	return false;
-}
-
 /* Whether nobody has ended the attempt. */
 static bool
 is_held(QmlAttempt *attempt)
@@ -1047,7 +1037,7 @@ is_held(QmlAttempt *attempt)
 	QmlWriter writer;
 
 	qml_writer_open(&writer, false, false);
-	if (!qml_writer_run(&writer, &attempt->job.id, look, attempt))
+	if (!qml_writer_run(&writer, &attempt->job.id, qml_attempt_look, attempt))
 		attempt->fate = QML_FATE_GONE;
 	qml_writer_close(&writer);
 	return attempt->fate != QML_FATE_GONE;

@@ -213,6 +213,15 @@ add_waiting(QmlSlot *scheduler, Oid role)
 	LWLockRelease(qml_shmem->lock);
 }
 
+/* The same for all roles that have work. */
+static void
+add_all_waiting(QmlSlot *scheduler)
+{
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	scheduler->any_role = true;
+	LWLockRelease(qml_shmem->lock);
+}
+
 /* The scheduler sees to the roles that wait, at this time. */
 static void
 see_to_waiting(QmlSlot *scheduler, TimestampTz time)
@@ -249,9 +258,7 @@ tell_workers(QmlSlot *scheduler, const Work *work)
 		ask_for_worker(scheduler, work->roles[i]);
 	if (scheduler == NULL || !work->any_role)
 		return;
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	scheduler->any_role = true;
-	LWLockRelease(qml_shmem->lock);
+	add_all_waiting(scheduler);
 	if (noted[QML_WAKE_WORK] == QML_WAKE_NEVER)
 		qml_wakeup_at(QML_WAKE_WORK, GetCurrentTimestamp());
 }
@@ -656,11 +663,7 @@ qml_wakeup_later(Oid role)
 	if (OidIsValid(role))
 		add_waiting(scheduler, role);
 	else
-	{
-		LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-		scheduler->any_role = true;
-		LWLockRelease(qml_shmem->lock);
-	}
+		add_all_waiting(scheduler);
 	see_to_waiting(scheduler, GetCurrentTimestamp() + TURN);
 }
 
@@ -694,9 +697,7 @@ qml_wakeup_all_roles(void)
 
 	if (scheduler == NULL)
 		return;
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	scheduler->any_role = true;
-	LWLockRelease(qml_shmem->lock);
+	add_all_waiting(scheduler);
 	qml_wakeup_now(QML_WAKE_WORK);
 }
 

@@ -46,12 +46,13 @@ extern PGDLLEXPORT void qml_worker_main(Datum arg);
 #define MAX_FAILURES 3
 
 /* What the transactions of jobs rely on; all else is as the role has it. */
-static const QmlSetting pinned[] = {{"default_transaction_isolation", "read committed"},
-									{"default_transaction_read_only", "off"},
-									{"default_transaction_deferrable", "off"},
-									{"session_replication_role", "origin"},
-									{"exit_on_error", "off"},
-									QML_PINNED_LATER};
+static const QmlSetting pinned[] = {
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"session_replication_role", "origin"},
+	QML_PINNED_LATER{"exit_on_error", "off"},
+};
 
 static QmlSlot *slot;
 static int failures = 0; /* in a row */

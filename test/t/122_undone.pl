@@ -44,12 +44,12 @@ sub pass_over
 
 	$blocker->query_safe('SELECT pg_advisory_lock(1)');
 	my $held = enqueue($node, 'holds', '{}', "queue => 'quiet'");
-	wait_for('the worker to be held', sub { worker_pids($node, "wait_event = 'advisory'") == 1 });
+	wait_held($node, 1);
 	my $job = enqueue($node, 'work', '{}', "queue => '$queue'");
 	$session->query_safe(sprintf $take, $job);
 	$blocker->query_safe('SELECT pg_advisory_unlock(1)');
 	is(outcome_of($node, $held), 'succeeded|1', 'the worker is done with the other');
-	wait_for('the worker to sleep', sub { worker_pids($node, "state = 'idle' AND wait_event_type = 'Extension'") == 1 });
+	wait_asleep($node);
 	like(outcome($node, $job), qr/^enqueued\|0/, 'and has passed this one over');
 	return $job;
 }
@@ -107,7 +107,7 @@ foreach my $queue (qw(quiet loud))
 	# The look at everything that a scheduler begins with, and another worker's.
 	wait_for_process($node, 'scheduler', 'postgres');
 	is(run($node, 'work'), 'succeeded|1', 'a worker works after a restart');
-	wait_for('the worker to sleep', sub { worker_pids($node, "state = 'idle' AND wait_event_type = 'Extension'") == 1 });
+	wait_asleep($node);
 	runs_after($first, 'unknown, ROLLBACK PREPARED', sub { query($node, q{ROLLBACK PREPARED 'p'}); });
 	runs_after($second, 'the next one', sub { query($node, q{ROLLBACK PREPARED 'q'}); });
 }

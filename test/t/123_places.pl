@@ -61,14 +61,6 @@ sub ends_soon
 	return;
 }
 
-# As many workers wait for the test as are meant to.
-sub held
-{
-	my ($count) = @_;
-	wait_for("$count jobs to be held", sub { worker_pids($node, "wait_event = 'advisory'") == $count });
-	return;
-}
-
 # No workers, and then as many as that may be.
 sub restart_workers
 {
@@ -105,7 +97,7 @@ foreach my $round ('a worker that sleeps', 'one that has just worked')
 	my $session = $node->background_psql('postgres');
 	$session->query_safe("BEGIN; SELECT qml_delete('$first')");
 	query($node, q{SELECT qml_resume_queue('a')});
-	held(1);
+	wait_held($node, 1);
 	like(outcome($node, $long), qr/^processing/, 'a worker passes over what is being deleted, and goes on to a long job');
 	$session->query_safe('COMMIT');
 	$session->quit;
@@ -129,7 +121,7 @@ sub transactions
 	restart_workers(4);
 	$blocker->query_safe('SELECT pg_advisory_lock(1)');
 	query($node, q{SELECT qml_enqueue('holds', '{"lock": 1}') FROM generate_series(1, 3)});
-	held(3);
+	wait_held($node, 3);
 	is(run($node, 'short'), 'succeeded|1', 'and a fourth worker');
 	query($node, q{SELECT qml_pause_queue('a')});
 	my $id = enqueue($node, 'limited', '{"lock": 2}', q{queue => 'a'});
@@ -151,13 +143,13 @@ sub transactions
 	$blocker->query_safe('SELECT pg_advisory_lock(1)');
 	like(run($node, 'of_bob', '{"lock": 2}'), qr/^succeeded/, 'bob has a worker');
 	my $long = enqueue($node, 'of_ann', '{"lock": 1}');
-	held(1);
+	wait_held($node, 1);
 	ends_soon(enqueue($node, 'of_ann', '{"lock": 2}'), qr/^succeeded/, 'ann gets a second one');
 	ends_soon(enqueue($node, 'of_bob', '{"lock": 2}'), qr/^succeeded/, 'and bob one again');
 
 	# All places are taken, and one becomes free.
 	my $other = enqueue($node, 'of_bob', '{"lock": 1}');
-	held(2);
+	wait_held($node, 2);
 	my $waiting = enqueue($node, 'of_ann', '{"lock": 2}');
 	ask($node, "SELECT qml_delete('$other')");
 	ends_soon($waiting, qr/^succeeded/, 'a job gets the place of one that is deleted');
@@ -205,7 +197,7 @@ foreach my $case (
 	restart_workers(2);
 	$blocker->query_safe('SELECT pg_advisory_lock(1)');
 	my $id = enqueue($node, 'holds', '{"lock": 1}', q{timeout => '3 s', max_retries => 0});
-	held(1);
+	wait_held($node, 1);
 	my $session = $node->background_psql('postgres');
 	$session->query_safe("BEGIN; SELECT qml_delete('$id')");
 	$blocker->query_safe('SELECT pg_advisory_unlock(1)');
@@ -267,7 +259,7 @@ foreach my $case (
 {
 	$blocker->query_safe('SELECT pg_advisory_lock(1)');
 	my $id = enqueue($node, 'holds', '{"lock": 1}');
-	held(1);
+	wait_held($node, 1);
 	query($node, "BEGIN; SELECT qml_delete('$id'); PREPARE TRANSACTION 'q'");
 	$blocker->query_safe('SELECT pg_advisory_unlock(1)');
 	wait_for('the worker to wait for the deletion', sub { worker_pids($node, "wait_event = 'transactionid'") == 1 });

@@ -14,7 +14,7 @@ use Test::More;
 
 our @EXPORT = qw(
   as_role counted_outcome enqueue handler job_is noted_handler outcome outcome_of run run_log_clean
-  settle wait_idle
+  settle wait_asleep wait_held wait_idle
   wait_state worker_pids
 );
 
@@ -137,6 +137,23 @@ sub wait_idle
 		sub { ask($node, <<'SQL') == 0 });
 SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'qml worker' AND state <> 'idle'
 SQL
+	return;
+}
+
+# As many workers as that run jobs that wait for an advisory lock of the test.
+sub wait_held
+{
+	my ($node, $count) = @_;
+	wait_for("$count jobs to be held", sub { worker_pids($node, "wait_event = 'advisory'") == $count });
+	return;
+}
+
+# A worker has looked for jobs, found none, and sleeps.
+sub wait_asleep
+{
+	my ($node) = @_;
+	wait_for('a worker to sleep',
+		sub { worker_pids($node, "state = 'idle' AND wait_event_type = 'Extension'") == 1 });
 	return;
 }
 
