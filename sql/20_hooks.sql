@@ -324,6 +324,16 @@ SELECT qml_register('x', 'k.mw', '{"middleware": 1}');
 SELECT qml_register('x', 'k.mw', '{"middleware": false}');
 SELECT options FROM qml.handler_info;
 
+-- Kept, the number of a role that is gone would be written into a dump
+SELECT qml_add_hook('gone', 'k.tell', '{failed}'), qml_add_middleware('gone', 'k.mw');
+UPDATE qml.hook SET owner = 4294967295::oid::regrole, run_as = 4294967295::oid::regrole WHERE name = 'gone';
+UPDATE qml.middleware SET owner = 4294967295::oid::regrole, run_as = 4294967295::oid::regrole WHERE name = 'gone';
+SELECT problem FROM qml.hook_info WHERE name = 'gone' UNION ALL SELECT problem FROM qml.middleware_info WHERE name = 'gone';
+SELECT qml_cleanup() >= 0 AS cleaned;
+SELECT owner::oid, run_as::oid FROM qml.hook WHERE name = 'gone' UNION ALL SELECT owner::oid, run_as::oid FROM qml.middleware WHERE name = 'gone';
+SELECT problem FROM qml.hook_info WHERE name = 'gone' UNION ALL SELECT problem FROM qml.middleware_info WHERE name = 'gone';
+SELECT qml_remove_hook('gone'), qml_remove_middleware('gone');
+
 SELECT t.reset();
 SET client_min_messages = warning;
 DROP SCHEMA k CASCADE;

@@ -135,10 +135,8 @@ qml_attempt_judge(QmlAttempt *attempt, const ErrorData *error, QmlStop why, bool
 			attempt->fate = QML_FATE_ALONE;
 			break;
 		case QML_STOP_TIMEOUT:
-			qml_attempt_fail(attempt,
-							 psprintf("the job took longer than its timeout of %d ms",
-									  attempt->job.timeout_ms),
-							 "timeout", (Datum) 0, true);
+			qml_attempt_fail(attempt, qml_job_timeout_message(&attempt->job), QML_TIMEOUT,
+							 (Datum) 0, true);
 			break;
 		case QML_STOP_SHUTDOWN:
 			attempt->fate = QML_FATE_RELEASED;

@@ -291,7 +291,7 @@ refuse_role(const QmlCallback *callback, Oid function)
 	Oid owner = owner_of(function);
 
 	if (role == NULL)
-		return psprintf("The role with OID %u, who registered it, does not exist.", callback->role);
+		return "The role who registered it does not exist.";
 	if (!qml_function_may_be_superuser(owner, callback->role))
 		return "It would run as a superuser, but does not belong to one.";
 	if (!qml_function_trusted(&callback->function, owner, callback->role))

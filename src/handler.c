@@ -26,6 +26,9 @@
 #include "handler.h"
 #include "qml.h"
 
+/* No role has this OID, nor will one: the server gives what it creates higher ones. */
+#define NO_SUCH_ROLE ((Oid) 1)
+
 typedef struct HandlerByMethod
 {
 	const char *method; /* hash key: the string, not the pointer */
@@ -117,6 +120,9 @@ make_handler(HeapTuple tuple, TupleDesc desc)
 	handler->method = TextDatumGetCString(heap_getattr(tuple, HANDLER_METHOD, desc, &isnull));
 	qml_function_read(tuple, desc, HANDLER_SCHEMA, &handler->function);
 	handler->run_as = DatumGetObjectId(heap_getattr(tuple, HANDLER_RUN_AS, desc, &isnull));
+	/* One that was dropped is forgotten; the handler has none, other than no handler. */
+	if (!OidIsValid(handler->run_as))
+		handler->run_as = NO_SUCH_ROLE;
 	handler->registered_by = DatumGetObjectId(
 		heap_getattr(tuple, HANDLER_REGISTERED_BY, desc, &isnull));
 	read_options(handler, heap_getattr(tuple, HANDLER_OPTIONS, desc, &isnull));
@@ -296,7 +302,7 @@ qml_handler_role_usable(Oid role, QmlProblem *problem)
 	if (name == NULL)
 	{
 		problem->sqlerrcode = ERRCODE_UNDEFINED_OBJECT;
-		problem->message = psprintf("the role of the handler, with OID %u, does not exist", role);
+		problem->message = "the role of the handler does not exist";
 		return false;
 	}
 	if (!may_log_in(role))

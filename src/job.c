@@ -393,3 +393,9 @@ qml_job_copy(const QmlJob *job, QmlJob *copy)
 	copy->payload = copy_value(job->payload);
 	copy->result = copy_value(job->result);
 }
+
+char *
+qml_job_timeout_message(const QmlJob *job)
+{
+	return psprintf("the job took longer than its timeout of %d ms", job->timeout_ms);
+}

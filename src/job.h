@@ -49,6 +49,9 @@ typedef struct QmlJob
 /* Type of the error of an attempt that the whole server ended with. */
 #define QML_SERVER_DOWN "server_down"
 
+/* That of a job which took too long. */
+#define QML_TIMEOUT "timeout"
+
 /* One failed attempt, for `errors`. */
 typedef struct QmlJobError
 {
@@ -68,5 +71,6 @@ extern void qml_job_copy(const QmlJob *job, QmlJob *copy);
 extern void qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at);
 extern int qml_job_count_errors(const QmlJob *job, const char *error_type);
 extern char *qml_job_id_string(const pg_uuid_t *id);
+extern char *qml_job_timeout_message(const QmlJob *job);
 
 #endif

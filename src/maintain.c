@@ -45,7 +45,15 @@ delete_expired_locks(const QmlCatalog *cat)
 static void
 forget_dropped_roles(const QmlCatalog *cat)
 {
-	static const char *const handler_roles[] = {"owner", "run_as", "registered_by"};
+	static const struct
+	{
+		const char *table;
+		const char *column;
+	} roles[] = {
+		{"handler", "owner"},	  {"handler", "run_as"}, {"handler", "registered_by"},
+		{"hook", "owner"},		  {"hook", "run_as"},	 {"middleware", "owner"},
+		{"middleware", "run_as"},
+	};
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, cat->owner);
@@ -56,17 +64,17 @@ forget_dropped_roles(const QmlCatalog *cat)
 		(void) qml_spi_execute("DELETE FROM qml.acl a WHERE NOT EXISTS "
 							   "(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.grantee)",
 							   0, NULL, NULL, NULL, SPI_OK_DELETE);
-	/* A handler stays, for its jobs to fail with the reason. */
-	for (int i = 0; i < (int) lengthof(handler_roles); i++)
+	/* What was registered stays, for its jobs to fail with the reason. */
+	for (int i = 0; i < (int) lengthof(roles); i++)
 	{
-		const char *condition = psprintf("h.%s <> 0 AND NOT EXISTS "
-										 "(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = h.%s)",
-										 handler_roles[i], handler_roles[i]);
+		const char *condition = psprintf("t.%s <> 0 AND NOT EXISTS "
+										 "(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.%s)",
+										 roles[i].column, roles[i].column);
 
-		if (qml_spi_execute(psprintf("SELECT FROM qml.handler h WHERE %s", condition), 0, NULL,
-							NULL, NULL, SPI_OK_SELECT) > 0)
-			(void) qml_spi_execute(psprintf("UPDATE qml.handler h SET %s = 0 WHERE %s",
-											handler_roles[i], condition),
+		if (qml_spi_execute(psprintf("SELECT FROM qml.%s t WHERE %s", roles[i].table, condition), 0,
+							NULL, NULL, NULL, SPI_OK_SELECT) > 0)
+			(void) qml_spi_execute(psprintf("UPDATE qml.%s t SET %s = 0 WHERE %s", roles[i].table,
+											roles[i].column, condition),
 								   0, NULL, NULL, NULL, SPI_OK_UPDATE);
 	}
 	qml_spi_end(&spi);

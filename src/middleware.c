@@ -20,6 +20,7 @@
 #include "utils/guc.h"
 #include "utils/portal.h"
 
+#include "args.h"
 #include "callback.h"
 #include "hook.h"
 #include "middleware.h"
@@ -121,7 +122,7 @@ run_rest(void)
 
 /*
  * Runs the handler of a job within all middlewares; returns what the first of them
- * does, a jsonb, or 0; in the current memory context.
+ * does, a jsonb, or 0; in the current memory context.  Raises 54000 if that is too large.
  */
 Datum
 qml_middleware_run(const QmlJob *job, Datum (*handler)(void *arg), void *arg)
@@ -149,6 +150,8 @@ qml_middleware_run(const QmlJob *job, Datum (*handler)(void *arg), void *arg)
 		chain = NULL;
 	}
 	PG_END_TRY();
+	if (result != (Datum) 0)
+		qml_args_check_document(result, "result");
 	return result;
 }
 

@@ -34,6 +34,7 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
+#include "storage/ipc.h"
 #include "storage/proc.h"
 #include "tcop/pquery.h"
 #include "utils/builtins.h"
@@ -132,6 +133,18 @@ static TimeoutId job_timer;
 static TimeoutId watch_timer;
 
 /* ----- telling a job to stop ----- */
+
+/* On exit: whoever takes the job back shall know why the process ends. */
+static void
+note_overdue(int code, Datum arg)
+{
+	if (in_job && stop == QML_STOP_TIMEOUT)
+	{
+		const QmlJob *job = &batch->attempts[batch->done].job;
+
+		qml_shmem_note_overdue(&job->id, job->attempt);
+	}
+}
 
 static void
 cancel(QmlStop why)
@@ -429,13 +442,16 @@ needs_place(const Batch *of, uint32 method)
 	return false;
 }
 
-/* Leaves the places of jobs that it did not get, or has given back. */
-static void
-leave_needless_places(Batch *of)
+/*
+ * Leaves the places of jobs that it did not get, or has given back.  Whether it left any;
+ * *role: for whom.
+ */
+static bool
+leave_needless_places(Batch *of, Oid *role)
 {
 	int kept = 0;
-	bool left = false;
 	bool left_suspects = false;
+	bool left;
 
 	for (int i = 0; i < of->nplaces; i++)
 	{
@@ -448,11 +464,11 @@ leave_needless_places(Batch *of)
 		}
 		qml_shmem_leave_places(slot, &method, 1);
 		left_suspects = left_suspects || method == SUSPECTS;
-		left = true;
 	}
+	left = kept < of->nplaces;
 	of->nplaces = kept;
-	if (left)
-		qml_wakeup_later(left_suspects ? InvalidOid : slot->role);
+	*role = left_suspects ? InvalidOid : slot->role;
+	return left;
 }
 
 /*
@@ -538,12 +554,15 @@ claim_into(Batch *into)
 		.arg = into,
 	};
 	QmlMore more;
+	Oid role;
 
 	empty_batch(into);
 	if (shutting_down || slot->leave)
 		return;
 	(void) qml_claim_batch(&claim, &more);
-	leave_needless_places(into);
+	/* At once, they might ask each other for what none of them gets, all the time. */
+	if (leave_needless_places(into, &role))
+		qml_wakeup_later(role);
 	if (more == QML_MORE)
 		qml_wakeup_helper(slot->role);
 	else if (more == QML_MAYBE_MORE)
@@ -698,6 +717,14 @@ find_call(const QmlHandler *handler)
 	return call;
 }
 
+/* After an error: what the handler showed before stays with the job. */
+static void
+keep_progress(QmlAttempt *attempt)
+{
+	if (in_job)
+		attempt->progress = qml_current_end()->progress;
+}
+
 /* The handler returned: its result, or what it wished instead. */
 static void
 keep_result(QmlAttempt *attempt, Datum result)
@@ -802,6 +829,7 @@ run_in_group(QmlAttempt *attempt, const QmlHandler *handler)
 		ErrorData *error;
 		QmlStop why = stop;
 
+		keep_progress(attempt);
 		forget_stop();
 		MemoryContextSwitchTo(job_context);
 		error = CopyErrorData();
@@ -1068,6 +1096,11 @@ call_alone(QmlAttempt *attempt, bool waited)
 			call_procedure(attempt, handler);
 		else
 			call_function(attempt, handler);
+		/* It may have taken that for its own matter. */
+		if (stop == QML_STOP_TIMEOUT)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("canceling a job because of its timeout")));
 		attempt->trace = qml_trace_take();
 		note_pace(attempt, milliseconds_since(start));
 		MemoryContextSwitchTo(batch->context);
@@ -1127,6 +1160,7 @@ run_alone(void)
 		bool deleted;
 
 		disarm_job_timers();
+		keep_progress(attempt);
 		forget_stop();
 		ActivePortal = NULL;
 		PortalContext = NULL;
@@ -1148,7 +1182,8 @@ run_alone(void)
 		else if (error->sqlerrcode == ERRCODE_QML_STALE_CLAIM && attempt->fate == QML_FATE_GONE)
 			qml_attempt_fail(attempt, "the handler ended its job itself", "QM003", (Datum) 0,
 							 false);
-		else
+		/* Not begun: whatever stood in the way of giving it back is not the job's error. */
+		else if (attempt->fate != QML_FATE_RELEASED)
 			qml_attempt_judge(attempt, error, why, deleted);
 		if (!again)
 			finish_undone(attempt);
@@ -1163,32 +1198,81 @@ run_alone(void)
 
 /* ----- batches ----- */
 
+/*
+ * In a transaction: gives jobs back, also those that are to be run alone if `all`.  What
+ * somebody else has in his hands, who deletes it, is not waited for: it stays, to be run
+ * alone if that is undone.
+ */
+static void
+release(int first, int end, bool all)
+{
+	QmlWriter writer;
+
+	qml_writer_open(&writer, true, true);
+	for (int i = first; i < end; i++)
+	{
+		QmlAttempt *attempt = &batch->attempts[i];
+
+		if (attempt->fate == QML_FATE_ALONE && !all)
+			continue;
+		attempt->fate = QML_FATE_RELEASED;
+		if (!qml_writer_try(&writer, &attempt->job.id, qml_attempt_finish, attempt))
+			attempt->fate = QML_FATE_ALONE;
+	}
+	qml_writer_close(&writer);
+}
+
+/* Those of them that stay move together; where they end. */
+static int
+forget_released(int first, int end)
+{
+	int kept = first;
+	int left;
+
+	for (int i = first; i < end; i++)
+	{
+		if (batch->attempts[i].fate == QML_FATE_ALONE)
+			batch->attempts[kept++] = batch->attempts[i];
+	}
+	left = batch->count - end;
+	memmove(&batch->attempts[kept], &batch->attempts[end], left * sizeof(QmlAttempt));
+	batch->count = kept + left;
+	return kept;
+}
+
+/* Others were told of the jobs when their places were not free yet. */
+static void
+leave_places_of_released(void)
+{
+	Oid role;
+
+	if (!leave_needless_places(batch, &role))
+		return;
+	if (OidIsValid(role))
+		qml_wakeup_helper(role);
+	else
+		qml_wakeup_all_roles();
+}
+
 /* Gives back what is claimed and not begun, from a job of the batch on. */
 static void
-release_from(int first)
+release_from(int first, bool all)
 {
 	while (first < batch->count)
 	{
-		int start = batch->count - qml_limit_batch(batch->count - first);
+		int end = first + qml_limit_batch(batch->count - first);
 
-		for (int i = start; i < batch->count; i++)
-			batch->attempts[i].fate = QML_FATE_RELEASED;
+		if (batch->attempts[first].fate == QML_FATE_ALONE && !all)
+		{
+			first++;
+			continue;
+		}
 		qml_process_begin("giving jobs back");
-		finish_attempts(start, batch->count, true);
+		release(first, end, all);
 		qml_process_commit();
-		batch->count = start;
-		leave_needless_places(batch);
+		first = forget_released(first, end);
+		leave_places_of_released();
 	}
-}
-
-/* Before a job runs alone, which may take long; not if one of them all undid a group. */
-static void
-release_others(void)
-{
-	int next = batch->done + 1;
-
-	if (next < batch->count && batch->attempts[next].fate != QML_FATE_ALONE)
-		release_from(next);
 }
 
 /* More at a time while they are short; nobody else can run what is claimed here. */
@@ -1196,6 +1280,13 @@ static void
 adjust_batch_size(bool was_short)
 {
 	batch_size = was_short ? Min(batch_size * 2, MAX_GROUP) : 1;
+}
+
+/* Whether the job in hand has run, and only its end is to be written down. */
+bool
+qml_run_is_over(void)
+{
+	return batch->done < batch->count && batch->attempts[batch->done].ended;
 }
 
 /* After an error of qml's own: the attempt is over, and must not run again. */
@@ -1206,13 +1297,45 @@ finish_again(void)
 	batch->done++;
 }
 
-/* Gives back what is claimed and not begun; what is over is written down first. */
-void
-qml_run_release(void)
+static void
+give_back_all(void)
 {
-	if (batch->done < batch->count && batch->attempts[batch->done].ended)
+	if (qml_run_is_over())
 		finish_again();
-	release_from(batch->done);
+	release_from(batch->done, true);
+	if (batch->done == batch->count)
+		return;
+	/* What is left, others have in their hands: they are waited for now. */
+	for (int i = batch->done; i < batch->count; i++)
+		batch->attempts[i].fate = QML_FATE_RELEASED;
+	qml_process_begin("giving jobs back");
+	finish_attempts(batch->done, batch->count, true);
+	qml_process_commit();
+	batch->count = batch->done;
+}
+
+/*
+ * Before the process ends: what is over is written down, what is claimed and not begun is
+ * given back.  A job that somebody deletes for long is lost with the process, which costs
+ * it an attempt if it is not deleted after all.
+ */
+void
+qml_run_end(void)
+{
+	PG_TRY();
+	{
+		give_back_all();
+	}
+	PG_CATCH();
+	{
+		ErrorData *error = qml_process_undo();
+
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		ereport(LOG, (errmsg("qml worker ends with jobs that somebody is deleting: %d",
+							 batch->count - batch->done)));
+	}
+	PG_END_TRY();
 }
 
 /*
@@ -1227,18 +1350,20 @@ qml_run_next(void)
 	if (batch->count == 0)
 		return false;
 	spent = 0;
-	if (batch->attempts[batch->done].ended)
+	if (qml_run_is_over())
 		finish_again();
 	else if (looks_short(&batch->attempts[batch->done]))
 		run_group();
 	else
 	{
-		release_others();
+		/* It may take long. */
+		release_from(batch->done + 1, false);
 		run_alone();
 	}
 	adjust_batch_size(spent <= MAX_DELAY);
-	if (shutting_down || slot->leave || batch_size == 1)
-		qml_run_release();
+	/* When the process is to end, it gives back the rest. */
+	if (batch_size == 1)
+		release_from(batch->done, false);
 	return true;
 }
 
@@ -1248,6 +1373,7 @@ qml_run_init(QmlSlot *my_slot)
 	HASHCTL control = {.keysize = sizeof(((Pace *) 0)->method), .entrysize = sizeof(Pace)};
 
 	slot = my_slot;
+	before_shmem_exit(note_overdue, (Datum) 0);
 	qml_clean_init();
 	qml_current_init(my_slot);
 	delay_timer = RegisterTimeout(USER_TIMEOUT, on_delay);

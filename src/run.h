@@ -11,6 +11,7 @@ extern void qml_run_init(QmlSlot *slot);
 extern bool qml_run_next(void);
 extern void qml_run_shut_down(void);
 extern bool qml_run_is_stopped(void);
-extern void qml_run_release(void);
+extern bool qml_run_is_over(void);
+extern void qml_run_end(void);
 
 #endif

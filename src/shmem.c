@@ -130,6 +130,13 @@ qml_shmem_scheduler(Oid database)
 	return NULL;
 }
 
+static bool
+is_worker_of(const QmlSlot *slot, Oid database)
+{
+	return slot->kind == QML_WORKER && slot->database == database &&
+		   (slot->state == QML_SLOT_STARTING || slot->state == QML_SLOT_RUNNING);
+}
+
 /* Workers of a database, of one role or, with InvalidOid, of all; as above. */
 int
 qml_shmem_count_workers(Oid database, Oid role)
@@ -140,12 +147,26 @@ qml_shmem_count_workers(Oid database, Oid role)
 	{
 		QmlSlot *slot = &qml_shmem->slots[i];
 
-		if (slot->kind == QML_WORKER && slot->database == database &&
-			(slot->state == QML_SLOT_STARTING || slot->state == QML_SLOT_RUNNING) &&
-			(!OidIsValid(role) || slot->role == role))
+		if (is_worker_of(slot, database) && (!OidIsValid(role) || slot->role == role))
 			count++;
 	}
 	return count;
+}
+
+/* Whether there are so many workers of its database without this one: it is one too many. */
+bool
+qml_shmem_is_surplus(const QmlSlot *worker, int most)
+{
+	int before = 0;
+
+	for (int i = 0; i < worker - qml_shmem->slots; i++)
+	{
+		const QmlSlot *slot = &qml_shmem->slots[i];
+
+		if (is_worker_of(slot, worker->database))
+			before++;
+	}
+	return before >= most;
 }
 
 /* Asks the launcher for one more worker; one that is asked for already is so once. */
@@ -263,4 +284,37 @@ void
 qml_shmem_beat(QmlSlot *slot)
 {
 	pg_atomic_write_u64(&slot->heartbeat_at, (uint64) GetCurrentTimestamp());
+}
+
+/* By a process that ends because of a job. */
+void
+qml_shmem_note_overdue(const pg_uuid_t *job, int attempt)
+{
+	QmlOverdue *overdue;
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	overdue = &qml_shmem->overdue[qml_shmem->next_overdue];
+	qml_shmem->next_overdue = (qml_shmem->next_overdue + 1) % QML_MAX_OVERDUE;
+	overdue->job = *job;
+	overdue->attempt = attempt;
+	LWLockRelease(qml_shmem->lock);
+}
+
+bool
+qml_shmem_was_overdue(const pg_uuid_t *job, int attempt)
+{
+	bool found = false;
+
+	if (qml_shmem == NULL)
+		return false;
+	LWLockAcquire(qml_shmem->lock, LW_SHARED);
+	for (int i = 0; i < QML_MAX_OVERDUE; i++)
+	{
+		const QmlOverdue *overdue = &qml_shmem->overdue[i];
+
+		found = found ||
+				(overdue->attempt == attempt && memcmp(&overdue->job, job, sizeof(*job)) == 0);
+	}
+	LWLockRelease(qml_shmem->lock);
+	return found;
 }

@@ -193,6 +193,15 @@ typedef struct QmlStuck
 
 #define QML_MAX_STUCK 32
 
+/* An attempt whose process had to end because it went on after its timeout. */
+typedef struct QmlOverdue
+{
+	pg_uuid_t job;
+	int attempt;
+} QmlOverdue;
+
+#define QML_MAX_OVERDUE 64
+
 /* Databases that somebody asks the launcher to look at. */
 #define QML_MAX_CALLS 64
 
@@ -216,6 +225,10 @@ typedef struct QmlShmem
 	/* Under the lock: by processes that end, and forgotten by those that come after. */
 	int nstuck;
 	QmlStuck stuck[QML_MAX_STUCK];
+
+	/* Under the lock: by processes that end; the oldest gives way. */
+	int next_overdue;
+	QmlOverdue overdue[QML_MAX_OVERDUE];
 
 	/*
 	 * Sessions that hold jobs, by the number of their PGPROC: a token, 0 for none;
@@ -246,5 +259,8 @@ extern void qml_shmem_leave_places(QmlSlot *slot, const uint32 *methods, int cou
 extern void qml_shmem_set_latch(pg_atomic_uint32 *process);
 extern uint32 qml_shmem_my_process(void);
 extern void qml_shmem_beat(QmlSlot *slot);
+extern void qml_shmem_note_overdue(const pg_uuid_t *job, int attempt);
+extern bool qml_shmem_was_overdue(const pg_uuid_t *job, int attempt);
+extern bool qml_shmem_is_surplus(const QmlSlot *worker, int most);
 
 #endif

@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "fault.h"
 #include "session.h"
+#include "shmem.h"
 #include "sweep.h"
 #include "transition.h"
 
@@ -284,6 +285,16 @@ lease_is_over(Pass *pass, TupleTableSlot *slot)
 	return lease <= pass->now;
 }
 
+/* An attempt that did not end although its time was over, until its process did. */
+static void
+end_overdue(QmlJob *job, TimestampTz now)
+{
+	QmlJobError error = {.error = CStringGetTextDatum(qml_job_timeout_message(job)),
+						 .error_type = CStringGetTextDatum(QML_TIMEOUT)};
+
+	qml_transition_fail(job, &error, true, QML_NO_TIME, now);
+}
+
 /*
  * A job whose server went down thrice under it is taken for the cause: it must not
  * do so for ever.
@@ -293,7 +304,9 @@ lose_with_session(QmlJob *job, TimestampTz now)
 {
 	char *server = TextDatumGetCString(job->server);
 
-	if (!qml_session_went_with_server(server))
+	if (qml_shmem_was_overdue(&job->id, job->attempt))
+		end_overdue(job, now);
+	else if (!qml_session_went_with_server(server))
 		qml_transition_lose(job, "session is gone", "session_gone", now);
 	else if (qml_job_count_errors(job, QML_SERVER_DOWN) < MAX_SERVERS_DOWN - 1)
 		qml_transition_lose(job, "server went down", QML_SERVER_DOWN, now);

@@ -95,8 +95,16 @@ handle_terminate(void)
 static void
 leave(QmlOutcome why)
 {
-	qml_run_release();
+	qml_run_end();
 	qml_guest_leave(why);
+}
+
+/* It makes room for another role, and comes again when it has its turn. */
+static void
+leave_for_now(void)
+{
+	qml_shmem_request(MyDatabaseId, slot->role);
+	leave(QML_ENDED_DISABLED);
 }
 
 /* Between two jobs: whether to go on here. */
@@ -109,11 +117,10 @@ check(bool busy)
 		leave(QML_ENDED_TERMINATED);
 	if (qml_guest_is_disabled())
 		leave(QML_ENDED_DISABLED);
-	if (slot->leave || qml_workers == 0)
+	if (slot->leave || qml_shmem_is_surplus(slot, qml_workers))
 	{
-		/* It makes room for another role, and comes again when it has its turn. */
 		if (qml_workers > 0 && busy)
-			qml_shmem_request(MyDatabaseId, slot->role);
+			leave_for_now();
 		leave(QML_ENDED_DISABLED);
 	}
 	if (qml_guest_is_in_the_way())
@@ -181,9 +188,9 @@ work(void)
 static void
 leave_after_failures(const ErrorData *error)
 {
-	/* Somebody deletes a job that is in hand, and does not commit: nothing is wrong here. */
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && !terminated)
-		return;
+	/* Nothing is wrong but that job; another process can do the others. */
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && qml_run_is_over())
+		leave_for_now();
 	if (++failures < MAX_FAILURES)
 		return;
 	/* There is work, for whoever comes later. */

@@ -28,6 +28,7 @@ handler($node, 'work', <<'SQL');
 CREATE FUNCTION work(job qml.job) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO ledger (job, what) VALUES ((job).id, 'work');
+	IF (job).payload ? 'discard' AND coalesce(current_setting('test.again', true), '') <> 'yes' THEN PERFORM qml_discard('first'); END IF;
 	IF (job).payload ? 'fail' AND coalesce(current_setting('test.again', true), '') <> 'yes' THEN RAISE 'fails'; END IF;
 	RETURN jsonb_build_object('work', 1);
 END $$
@@ -173,6 +174,12 @@ is(course(), 'succeeded|1; work; {"work": 1}', 'until it is removed');
 middleware('wishes', q{r := public.qml_next(); PERFORM public.qml_discard('enough'); RETURN r;});
 like(course(), qr/^deleted\|1; work;/, 'a middleware may say what becomes of the job');
 remove_middleware('wishes');
+middleware('large', q{r := public.qml_next(); RETURN to_jsonb(repeat('x', 2000000));});
+like(course(), qr/^failed\|1\|54000\|argument "result" is too large; ; $/, 'its result may not be larger than that of a handler');
+remove_middleware('large');
+middleware('twice', q{BEGIN r := public.qml_next(); EXCEPTION WHEN raise_exception THEN PERFORM set_config('test.again', 'yes', false); r := public.qml_next(); END; RETURN r;});
+is(course('{"discard": 1, "fail": 1}'), 'succeeded|1; work; {"work": 1}', 'what a run wished that failed does not hold');
+remove_middleware('twice');
 
 # What a middleware does may call hooks, which are none.
 query($node, <<'SQL');

@@ -210,6 +210,7 @@ foreach my $places (2, 1)
 	my $jobs = 400 * $places;
 
 	set_config($node, 'qml.workers' => $places);
+	wait_for('no more workers than that', sub { my %workers = processes('worker'); ($workers{db2} // 0) <= $places });
 	# All at once: whoever was there first would be ahead.
 	query($node, 'TRUNCATE ledger', 'db2');
 	query($node, 'BEGIN; ' . join(' ', map { "SELECT count(qml_enqueue('work_$_')) FROM generate_series(1, 20000);" } @ROLES) . ' COMMIT', 'db2');
@@ -240,6 +241,16 @@ SQL
 # Now and then a job of a role beside the backlogs of others.
 set_config($node, 'qml.workers' => 2);
 backlog($_, 20000) foreach qw(ann bob);
+# Fewer, and more again, while they have work.
+foreach my $places (1, 2)
+{
+	set_config($node, 'qml.workers' => $places) if $places == 1;
+	my $seconds = seconds_until("$places workers", sub { my %workers = processes('worker'); ($workers{db2} // 0) == $places });
+	cmp_ok($seconds, '<=', 10, sprintf 'with qml.workers = %d there are soon so many (%.1f s)', $places, $seconds);
+	my $before = done('db2');
+	wait_for('them to get on', sub { done('db2') >= $before + 50 });
+	set_config($node, 'qml.workers' => 2);
+}
 {
 	my @waits;
 	foreach my $round (1 .. 4)

@@ -272,6 +272,61 @@ SQL
 	cmp_ok(ask($node, "SELECT result FROM qml_job('$id')"), '<=', 2_000_000, 'takes no memory each time');
 	is(ask($node, "SELECT progress -> 'n' FROM qml_job('$id')"), '20000', 'and the last one counts');
 }
+handler($node, 'tells_and', <<'SQL');
+CREATE FUNCTION tells_and(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM qml_progress('1');
+	PERFORM qml_progress('2');
+	IF payload ? 'sleep' THEN PERFORM pg_sleep(60); END IF;
+	RAISE 'fails';
+END $$
+SQL
+foreach my $payload ('{}', '{"sleep": 1}')
+{
+	my @ids = map { enqueue($node, 'tells_and', $payload, q{max_retries => 0, timeout => '200 ms'}) } 1 .. 5;
+	settle($node, 'tells_and');
+	is(ask($node, q{SELECT string_agg(DISTINCT progress::text, ' ') FROM qml.job WHERE id = ANY ('{} . join(',', @ids) . q{}')}), '2',
+		"also of one that fails, $payload");
+}
+# In groups, too.
+{
+	handler($node, 'tells_some', <<'SQL');
+CREATE FUNCTION tells_some(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM qml_progress(payload);
+	IF (payload ->> 'n')::int % 7 = 0 THEN RAISE 'fails'; END IF;
+END $$
+SQL
+	query($node, q{SELECT count(qml_enqueue('tells_some', jsonb_build_object('n', n), max_retries => 0)) FROM generate_series(1, 700) n});
+	settle($node, 'tells_some');
+	is(ask($node, q{SELECT string_agg(concat_ws(' ', state, n), ', ' ORDER BY state) FROM (SELECT state, count(*) AS n FROM qml.job WHERE method = 'tells_some' AND progress = payload GROUP BY 1) x}),
+		'succeeded 600, failed 100', 'and of all in a group');
+}
+
+# ---- what is rolled back was not said
+
+foreach my $case (
+	[ 'FUNCTION', q{BEGIN PERFORM qml_discard('no'); RAISE 'x'; EXCEPTION WHEN raise_exception THEN NULL; END;}, 'succeeded' ],
+	[ 'FUNCTION', q{BEGIN BEGIN PERFORM qml_discard('no'); EXCEPTION WHEN raise_exception THEN NULL; END; RAISE 'x'; EXCEPTION WHEN raise_exception THEN NULL; END;}, 'succeeded' ],
+	[ 'FUNCTION', q{BEGIN PERFORM qml_discard('yes'); EXCEPTION WHEN raise_exception THEN NULL; END;}, 'deleted yes' ],
+	[
+		'FUNCTION',
+		q{PERFORM qml_discard('yes'); BEGIN PERFORM qml_retry_later('1 h', 'no'); RAISE 'x'; EXCEPTION WHEN raise_exception THEN NULL; END;},
+		'deleted yes'
+	],
+	[ 'FUNCTION', q{PERFORM qml_discard('no'); BEGIN PERFORM qml_retry_later('1 h', 'yes'); EXCEPTION WHEN raise_exception THEN NULL; END;}, 'awaiting_retry yes' ],
+	[ 'PROCEDURE', q{PERFORM qml_discard('no'); ROLLBACK;}, 'succeeded' ],
+	[ 'PROCEDURE', q{PERFORM qml_discard('yes'); COMMIT; PERFORM qml_retry_later('1 h', 'no'); ROLLBACK;}, 'deleted yes' ],
+	[ 'PROCEDURE', q{PERFORM qml_discard('no'); COMMIT; PERFORM qml_retry_later('1 h', 'yes'); COMMIT;}, 'awaiting_retry yes' ])
+{
+	my ($kind, $body, $expected) = @$case;
+	my $returns = $kind eq 'FUNCTION' ? 'RETURNS void' : '';
+	handler($node, 'says', "CREATE OR REPLACE $kind says(payload jsonb) $returns LANGUAGE plpgsql AS \$\$ BEGIN $body END \$\$");
+	my $id = enqueue($node, 'says', '{}', 'max_retries => 0');
+	wait_for('it to run', sub { ask($node, "SELECT state FROM qml.job WHERE id = '$id'") !~ /^(enqueued|processing)$/ });
+	is(ask($node, "SELECT concat_ws(' ', state, reason) FROM qml_job('$id')"), $expected, "$kind $body");
+	query($node, "SELECT qml_unregister('says'); DROP $kind says(jsonb)");
+}
 
 run_log_clean($node, 'no process crashed');
 end_sessions($node);

@@ -193,8 +193,34 @@ foreach my $case (
 
 # ---- a deletion that is not committed holds nobody up for longer than may be
 
+# Deletes a job that a worker has in hand, and has not ended, without committing that.
+query($node, <<'SQL');
+CREATE FUNCTION delete_in_hand() RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE found uuid;
+BEGIN
+	WHILE EXISTS (SELECT FROM qml.live) LOOP
+		SELECT id INTO found FROM qml.live WHERE state = 'processing' LIMIT 1 FOR UPDATE SKIP LOCKED;
+		IF found IS NOT NULL AND qml_delete(found) THEN RETURN found; END IF;
+	END LOOP;
+	RETURN NULL;
+END $$;
+SQL
+sub delete_in_hand
 {
-	restart_workers(2);
+	my ($session) = @_;
+
+	foreach (1 .. 30)
+	{
+		query($node, q{SELECT count(*) FROM qml_enqueue_many('short', array_fill('{}'::jsonb, ARRAY[5000]), timeout => '1 s')});
+		my $id = $session->query_safe('BEGIN; SELECT delete_in_hand()');
+		return $id if $id ne '';
+		$session->query_safe('ROLLBACK');
+	}
+	return '';
+}
+
+{
+	restart_workers(1);
 	$blocker->query_safe('SELECT pg_advisory_lock(1)');
 	my $id = enqueue($node, 'holds', '{"lock": 1}', q{timeout => '3 s', max_retries => 0});
 	wait_held($node, 1);
@@ -202,30 +228,33 @@ foreach my $case (
 	$session->query_safe("BEGIN; SELECT qml_delete('$id')");
 	$blocker->query_safe('SELECT pg_advisory_unlock(1)');
 	wait_for('the worker to wait for the deletion', sub { worker_pids($node, "wait_event = 'transactionid'") == 1 });
-	# The attempt ends by its timeout; what is to be written down of it is tried thrice.
-	my $seconds = seconds_until('the worker to be free', sub { worker_pids($node, "wait_event = 'transactionid'") == 0 && worker_pids($node, "state = 'active'") == 0 });
+	# The attempt ends by its timeout; what is to be written down of it is tried twice.
+	my $other = enqueue($node, 'short');
+	my $seconds = seconds_until('the next job', sub { outcome($node, $other) =~ /^succeeded/ });
 	cmp_ok($seconds, '<=', 20, sprintf 'a job waits for the deletion no longer than its timeout (%.1f s)', $seconds);
 	$session->query_safe('ROLLBACK');
 	like(outcome_of($node, $id), qr/^failed\|1\|(timeout|session_gone)/, 'and it is no success, then');
 
-	# One of a group: what a worker has in hand, and has not ended.
-	my $deleted = '';
-	foreach (1 .. 30)
-	{
-		query($node, q{SELECT count(*) FROM qml_enqueue_many('short', array_fill('{}'::jsonb, ARRAY[50000]), timeout => '1 h')});
-		wait_for('some to be claimed', sub { query($node, q{SELECT count(*) FROM qml.live WHERE state <> 'enqueued' OR method <> 'short'}) > 0 || query($node, 'SELECT count(*) FROM qml.live') == 0 });
-		$deleted = $session->query_safe(q{BEGIN; SELECT id FROM (SELECT id FROM qml.live WHERE state = 'processing' ORDER BY id DESC LIMIT 1) x WHERE qml_delete(id)});
-		last if $deleted ne '';
-		$session->query_safe('ROLLBACK');
-		settle($node, 'short');
-	}
+	# One of a group.
+	my $deleted = delete_in_hand($session);
 	isnt($deleted, '', 'a job is deleted that a worker has in hand');
 	my $start = time;
 	wait_for('the others to be done', sub { query($node, q{SELECT count(*) FROM qml.live}) <= 1 });
 	cmp_ok(time - $start, '<=', $SOON, 'the others of a group do not wait for it');
 	is(query($node, q{SELECT count(*) FROM qml.history WHERE method = 'short' AND state <> 'succeeded'}), 0, 'and succeed');
 	$session->query_safe('COMMIT');
+
+	# The worker is to leave meanwhile.
+	isnt($deleted = delete_in_hand($session), '', 'another one');
+	set_config($node, 'qml.workers' => 0);
+	$seconds = seconds_until('the workers to leave', sub { worker_pids($node) == 0 });
+	cmp_ok($seconds, '<=', $SOON, sprintf 'a worker that has it in hand leaves (%.1f s)', $seconds);
+	$session->query_safe('ROLLBACK');
 	$session->quit;
+	wait_for('it to be given back', sub { query($node, "SELECT state FROM qml.job WHERE id = '$deleted'") =~ /^(enqueued|awaiting_retry)$/ });
+	pass('and it is given back if it is not deleted after all');
+	set_config($node, 'qml.workers' => 2);
+	query($node, "SELECT qml_delete('$deleted')");
 	settle($node, 'short');
 }
 
