@@ -6,6 +6,7 @@
 
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 
 #include "attempt.h"
 #include "call.h"
@@ -120,15 +121,13 @@ fail_with(QmlAttempt *attempt, const ErrorData *error)
 					 error->sqlerrcode != ERRCODE_QML_PAYLOAD_MISMATCH || !qml_call_was_binding());
 }
 
-/* What follows from an error that ended an attempt. */
+/*
+ * What follows from an error that ended an attempt.  One that was told to stop may have
+ * made another error of that.
+ */
 void
 qml_attempt_judge(QmlAttempt *attempt, const ErrorData *error, QmlStop why, bool deleted)
 {
-	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
-	{
-		fail_with(attempt, error);
-		return;
-	}
 	switch (why)
 	{
 		case QML_STOP_DELAY:
@@ -143,12 +142,33 @@ qml_attempt_judge(QmlAttempt *attempt, const ErrorData *error, QmlStop why, bool
 			break;
 		default:
 			/* If it is not somebody else's after all, it is to be run again. */
-			if (deleted)
+			if (deleted && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 				attempt->fate = QML_FATE_RELEASED;
 			else
 				fail_with(attempt, error);
 			break;
 	}
+}
+
+static Datum
+copy_datum(Datum value)
+{
+	return value == (Datum) 0 ? value : datumCopy(value, false, -1);
+}
+
+/* All of it into the current memory context. */
+void
+qml_attempt_copy(const QmlAttempt *attempt, QmlAttempt *copy)
+{
+	*copy = *attempt;
+	copy->context = CurrentMemoryContext;
+	qml_job_copy(&attempt->job, &copy->job);
+	copy->result = copy_datum(attempt->result);
+	copy->error.error = copy_datum(attempt->error.error);
+	copy->error.error_type = copy_datum(attempt->error.error_type);
+	copy->error.stack_trace = copy_datum(attempt->error.stack_trace);
+	copy->reason = copy_datum(attempt->reason);
+	copy->progress = copy_datum(attempt->progress);
 }
 
 static const char *const words[] = {

@@ -46,6 +46,7 @@ typedef enum QmlStop
 	QML_STOP_SHUTDOWN, /* of the server */
 } QmlStop;
 
+extern void qml_attempt_copy(const QmlAttempt *attempt, QmlAttempt *copy);
 extern void qml_attempt_fail(QmlAttempt *attempt, const char *message, const char *type,
 							 Datum stack_trace, bool retry);
 extern void qml_attempt_judge(QmlAttempt *attempt, const ErrorData *error, QmlStop why,

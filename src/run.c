@@ -117,6 +117,8 @@ static MemoryContext job_context;  /* reset after each job */
 static MemoryContext call_context; /* reset after each transaction, and each error */
 static List *calls;				   /* QmlCall, in call_context */
 static QmlAttempt *being_ended;	   /* whose job is being written */
+static List *owed;				   /* QmlAttempt, over, whose jobs others had in their hands */
+static int64 paid_at;			   /* when that was tried last */
 static bool ahead = false;		   /* the error is that of a claim, none of the jobs before */
 static bool no_ahead = false;	   /* after that, until a claim succeeds */
 
@@ -569,10 +571,21 @@ claim_into(Batch *into)
 		qml_wakeup_later(slot->role);
 }
 
+/* The jobs that this session holds are these, and what is claimed next. */
+static void
+hold_owed(void)
+{
+	ListCell *lc;
+
+	qml_session_hold_none();
+	foreach(lc, owed)
+		qml_session_hold(&((QmlAttempt *) lfirst(lc))->job.id);
+}
+
 static void
 claim(void)
 {
-	qml_session_hold_none();
+	hold_owed();
 	qml_process_begin("claiming jobs");
 	PG_TRY();
 	{
@@ -592,11 +605,11 @@ claim(void)
 /* ----- finishing ----- */
 
 static void
-end_attempts(QmlWriter *writer, int first, int end)
+end_attempts(QmlWriter *writer, QmlAttempt *attempts, int count)
 {
-	for (int i = first; i < end; i++)
+	for (int i = 0; i < count; i++)
 	{
-		QmlAttempt *attempt = &batch->attempts[i];
+		QmlAttempt *attempt = &attempts[i];
 		QmlFate fate = attempt->fate;
 
 		being_ended = attempt;
@@ -621,16 +634,15 @@ disarm_job_timers(void)
 }
 
 /*
- * In the transaction of the jobs: ends the attempts from `first` to before `end`.
- * Raises QM003 if one that had effects was somebody else's by then.  carefully: they
- * end whatever the hooks say.
+ * In the transaction of the jobs: ends attempts.  Raises QM003 if one that had effects
+ * was somebody else's by then.  carefully: they end whatever the hooks say.
  *
- * Somebody may have a job in his hands and not let go, who deletes it: what runs alone
- * is told by its timers when it has waited for long enough, a group waits no longer
- * than for anything else.
+ * Somebody may have a job in his hands and not let go, who deletes it: then 55P03 is
+ * raised after so many milliseconds.  What runs alone is told by its timers when it has
+ * waited for long enough.
  */
 static void
-finish_attempts(int first, int end, bool carefully)
+finish_attempts(QmlAttempt *attempts, int count, int patience, bool carefully)
 {
 	int usual = LockTimeout;
 	QmlWriter writer;
@@ -638,8 +650,8 @@ finish_attempts(int first, int end, bool carefully)
 	qml_writer_open(&writer, true, carefully);
 	PG_TRY();
 	{
-		LockTimeout = in_job ? 0 : carefully ? LOCK_WAIT : MAX_DELAY;
-		end_attempts(&writer, first, end);
+		LockTimeout = in_job ? 0 : patience;
+		end_attempts(&writer, attempts, count);
 	}
 	PG_FINALLY();
 	{
@@ -657,13 +669,91 @@ finish_attempts(int first, int end, bool carefully)
 
 /* After the commit: tells of the attempts that were traced and are over. */
 static void
-log_traces(int first, int end)
+log_traces(const QmlAttempt *attempts, int count)
 {
 	/* What is committed is to be taken note of, whatever is sent meanwhile. */
 	HOLD_INTERRUPTS();
-	for (int i = first; i < end; i++)
-		qml_attempt_log(&batch->attempts[i]);
+	for (int i = 0; i < count; i++)
+		qml_attempt_log(&attempts[i]);
 	RESUME_INTERRUPTS();
+}
+
+/* In a transaction of its own: ends an attempt, as far as nobody has its job in his hands. */
+static bool
+write_down(QmlAttempt *attempt, int patience)
+{
+	volatile bool written = true;
+
+	PG_TRY();
+	{
+		qml_process_begin("ending an attempt");
+		finish_attempts(attempt, 1, patience, true);
+		qml_process_commit();
+		log_traces(attempt, 1);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error = qml_process_undo();
+
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+			ReThrowError(error);
+		written = false;
+	}
+	PG_END_TRY();
+	return written;
+}
+
+/* ----- owing ----- */
+
+/* The attempt is to be written down later; it has had no effects. */
+static void
+owe(const QmlAttempt *attempt)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "qml attempt that is over",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
+	QmlAttempt *copy = palloc(sizeof(QmlAttempt));
+
+	qml_attempt_copy(attempt, copy);
+	MemoryContextSwitchTo(TopMemoryContext);
+	owed = lappend(owed, copy);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Those whose job somebody still has in his hands stay; only the first is waited for. */
+static void
+pay(int patience)
+{
+	ListCell *lc;
+
+	foreach(lc, owed)
+	{
+		QmlAttempt *attempt = lfirst(lc);
+
+		if (!write_down(attempt, patience))
+		{
+			patience = MAX_DELAY;
+			continue;
+		}
+		owed = foreach_delete_current(owed, lc);
+		MemoryContextDelete(attempt->context);
+	}
+	paid_at = qml_process_monotonic();
+}
+
+/* Whether there are attempts that are over and not written down. */
+bool
+qml_run_owes(void)
+{
+	return owed != NIL;
+}
+
+/* Writes them down, if that can be done; not more often than makes sense. */
+void
+qml_run_pay(void)
+{
+	if (owed != NIL && qml_process_monotonic() - paid_at >= WATCH)
+		pay(MAX_DELAY);
 }
 
 /* Whether the job can be run; its fate is set if not. */
@@ -912,7 +1002,7 @@ swap_batches(Batch *next)
 		return;
 	empty_batch(batch);
 	batch = next;
-	qml_session_hold_none();
+	hold_owed();
 	for (int i = 0; i < batch->count; i++)
 		qml_session_hold(&batch->attempts[i].job.id);
 }
@@ -1008,14 +1098,14 @@ run_group(void)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		end = run_group_jobs();
 		QML_FAULT("group.before_finish");
-		finish_attempts(batch->done, end, false);
+		finish_attempts(&batch->attempts[batch->done], end - batch->done, MAX_DELAY, false);
 		PopActiveSnapshot();
 		QML_FAULT("group.before_claim");
 		next = claim_ahead(end == batch->count);
 		QML_FAULT("group.before_commit");
 		commit();
 		done = true;
-		log_traces(batch->done, end);
+		log_traces(&batch->attempts[batch->done], end - batch->done);
 	}
 	PG_CATCH();
 	{
@@ -1096,27 +1186,27 @@ call_alone(QmlAttempt *attempt, bool waited)
 			call_procedure(attempt, handler);
 		else
 			call_function(attempt, handler);
+		attempt->trace = qml_trace_take();
 		/* It may have taken that for its own matter. */
 		if (stop == QML_STOP_TIMEOUT)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("canceling a job because of its timeout")));
-		attempt->trace = qml_trace_take();
 		note_pace(attempt, milliseconds_since(start));
 		MemoryContextSwitchTo(batch->context);
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
-	finish_attempts(batch->done, batch->done + 1, handler == NULL);
+	finish_attempts(attempt, 1, LOCK_WAIT, handler == NULL);
 	PopActiveSnapshot();
 	/* What has committed something cannot run again because of that. */
 	next = claim_ahead(is_last && !commits);
 	commit();
-	log_traces(batch->done, batch->done + 1);
+	log_traces(attempt, 1);
 	return next;
 }
 
 /*
- * In transactions of its own: the end of an attempt whose own one was undone.  At first
+ * In transactions of their own: the end of an attempt whose own one was undone.  At first
  * the session, since what a procedure has set may stand in the way, such as
  * default_transaction_read_only.
  */
@@ -1127,10 +1217,8 @@ finish_undone(QmlAttempt *attempt)
 	qml_process_begin("cleaning the session");
 	qml_clean_committed();
 	qml_process_commit();
-	qml_process_begin("ending an attempt");
-	finish_attempts(batch->done, batch->done + 1, true);
-	qml_process_commit();
-	log_traces(batch->done, batch->done + 1);
+	if (!write_down(attempt, LOCK_WAIT))
+		owe(attempt);
 }
 
 static void
@@ -1283,8 +1371,8 @@ adjust_batch_size(bool was_short)
 }
 
 /* Whether the job in hand has run, and only its end is to be written down. */
-bool
-qml_run_is_over(void)
+static bool
+is_over(void)
 {
 	return batch->done < batch->count && batch->attempts[batch->done].ended;
 }
@@ -1297,23 +1385,6 @@ finish_again(void)
 	batch->done++;
 }
 
-static void
-give_back_all(void)
-{
-	if (qml_run_is_over())
-		finish_again();
-	release_from(batch->done, true);
-	if (batch->done == batch->count)
-		return;
-	/* What is left, others have in their hands: they are waited for now. */
-	for (int i = batch->done; i < batch->count; i++)
-		batch->attempts[i].fate = QML_FATE_RELEASED;
-	qml_process_begin("giving jobs back");
-	finish_attempts(batch->done, batch->count, true);
-	qml_process_commit();
-	batch->count = batch->done;
-}
-
 /*
  * Before the process ends: what is over is written down, what is claimed and not begun is
  * given back.  A job that somebody deletes for long is lost with the process, which costs
@@ -1322,20 +1393,22 @@ give_back_all(void)
 void
 qml_run_end(void)
 {
-	PG_TRY();
+	if (is_over())
+		finish_again();
+	release_from(batch->done, true);
+	for (; batch->done < batch->count; batch->done++)
 	{
-		give_back_all();
+		batch->attempts[batch->done].fate = QML_FATE_RELEASED;
+		owe(&batch->attempts[batch->done]);
 	}
-	PG_CATCH();
-	{
-		ErrorData *error = qml_process_undo();
-
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
-			ReThrowError(error);
+	pay(LOCK_WAIT);
+	if (owed != NIL)
 		ereport(LOG, (errmsg("qml worker ends with jobs that somebody is deleting: %d",
-							 batch->count - batch->done)));
-	}
-	PG_END_TRY();
+							 list_length(owed))));
+	/* For others of its role, who are told when it has gone. */
+	if (batch->nplaces > 0)
+		pg_atomic_write_u32(&slot->more, 1);
+	empty_batch(batch);
 }
 
 /*
@@ -1350,7 +1423,8 @@ qml_run_next(void)
 	if (batch->count == 0)
 		return false;
 	spent = 0;
-	if (qml_run_is_over())
+	qml_run_pay();
+	if (is_over())
 		finish_again();
 	else if (looks_short(&batch->attempts[batch->done]))
 		run_group();

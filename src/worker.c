@@ -91,20 +91,17 @@ handle_terminate(void)
 		elog(FATAL, "could not set the handler of SIGTERM: %m");
 }
 
-/* Ends the process in good order: what it has claimed and not begun is given back. */
+/*
+ * Ends the process in good order: what it has claimed and not begun is given back.
+ * for_now: it makes room for another role, and comes again when it has its turn.
+ */
 static void
-leave(QmlOutcome why)
+leave(QmlOutcome why, bool for_now)
 {
 	qml_run_end();
+	if (for_now)
+		pg_atomic_write_u32(&slot->more, 1);
 	qml_guest_leave(why);
-}
-
-/* It makes room for another role, and comes again when it has its turn. */
-static void
-leave_for_now(void)
-{
-	qml_shmem_request(MyDatabaseId, slot->role);
-	leave(QML_ENDED_DISABLED);
 }
 
 /* Between two jobs: whether to go on here. */
@@ -114,17 +111,13 @@ check(bool busy)
 	qml_process_handle_signals();
 	qml_shmem_beat(slot);
 	if (terminated)
-		leave(QML_ENDED_TERMINATED);
+		leave(QML_ENDED_TERMINATED, false);
 	if (qml_guest_is_disabled())
-		leave(QML_ENDED_DISABLED);
+		leave(QML_ENDED_DISABLED, false);
 	if (slot->leave || qml_shmem_is_surplus(slot, qml_workers))
-	{
-		if (qml_workers > 0 && busy)
-			leave_for_now();
-		leave(QML_ENDED_DISABLED);
-	}
+		leave(QML_ENDED_DISABLED, busy && qml_workers > 0);
 	if (qml_guest_is_in_the_way())
-		leave(QML_ENDED_MADE_WAY);
+		leave(QML_ENDED_MADE_WAY, false);
 }
 
 static void
@@ -142,6 +135,8 @@ wait_for_work(int64 idle_since, uint32 wait_event)
 {
 	int64 left = idle_since + (int64) qml_worker_idle_timeout * 1000 - qml_process_monotonic();
 
+	if (qml_run_owes())
+		left = Max(left, PROBE_INTERVAL);
 	/* First say that it sleeps, then see what was told meanwhile: see wakeup.c. */
 	pg_atomic_write_u32(&slot->idle, 1);
 	pg_memory_barrier();
@@ -180,17 +175,15 @@ work(void)
 			if (!wait_for_work(idle_since, wait_event))
 				qml_guest_leave(QML_ENDED_IDLE);
 			check(false);
+			qml_run_pay();
 		}
 	}
 }
 
 /* After an error: what is wrong may be so for long. */
 static void
-leave_after_failures(const ErrorData *error)
+leave_after_failures(void)
 {
-	/* Nothing is wrong but that job; another process can do the others. */
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && qml_run_is_over())
-		leave_for_now();
 	if (++failures < MAX_FAILURES)
 		return;
 	/* There is work, for whoever comes later. */
@@ -220,7 +213,7 @@ qml_worker_main(Datum arg)
 
 			qml_guest_leave_if_dropped();
 			qml_process_tell("qml worker", QML_LOG_PROCESS, error);
-			leave_after_failures(error);
+			leave_after_failures();
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(TopMemoryContext);
