@@ -199,8 +199,17 @@ CREATE FUNCTION delete_in_hand() RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE found uuid;
 BEGIN
 	WHILE EXISTS (SELECT FROM qml.live) LOOP
-		SELECT id INTO found FROM qml.live WHERE state = 'processing' LIMIT 1 FOR UPDATE SKIP LOCKED;
-		IF found IS NOT NULL AND qml_delete(found) THEN RETURN found; END IF;
+		-- A lock that was taken in vain goes with the block.
+		BEGIN
+			SELECT id INTO found FROM qml.live WHERE state = 'processing' LIMIT 1;
+			SELECT id INTO found FROM qml.live WHERE id = found AND state = 'processing' FOR UPDATE SKIP LOCKED;
+			IF found IS NOT NULL AND qml_delete(found) THEN RETURN found; END IF;
+			RAISE no_data_found;
+		EXCEPTION WHEN no_data_found THEN NULL;
+		END;
+		IF clock_timestamp() > now() + interval '60 s' THEN
+			RAISE 'jobs are not worked off: %', (SELECT json_agg(x) FROM (SELECT state, method, worker, count(*) FROM qml.live GROUP BY 1, 2, 3) x);
+		END IF;
 	END LOOP;
 	RETURN NULL;
 END $$;
