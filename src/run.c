@@ -25,6 +25,9 @@
  * A job is told to stop by cancelling its statement, for the reason in `stop`; one
  * that goes on nevertheless ends with the process after a grace time, and is taken
  * back by the scheduler, its attempt counted.
+ *
+ * An attempt that is over, but cannot be written down because somebody has its job in
+ * his hands, is put aside in `owed`, and holds up no other.
  */
 #include "postgres.h"
 
