@@ -155,7 +155,7 @@ UPDATE qml.recurring SET next_run_at = date_trunc('minute', now()) - interval '2
 COMMIT;
 SELECT min(next_run_at) FROM qml.recurring;
 SQL
-	my $other = $node->background_psql('postgres');
+	my $other = new_session($node);
 	$other->query_safe('BEGIN');
 	is($other->query_safe('SELECT qml_poll_recurring(2) > 40'),
 		't', "$fault: two schedules fire");

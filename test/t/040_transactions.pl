@@ -196,7 +196,7 @@ my %level_sql = (
 sub sqlstate_at
 {
 	my ($level, $sql, $meanwhile) = @_;
-	my $session = $node->background_psql('postgres', on_error_stop => 0);
+	my $session = new_session($node, 'postgres', on_error_stop => 0);
 
 	$session->query("$PROMPT BEGIN ISOLATION LEVEL $level; SELECT count(*) FROM qml.job");
 	ask($node, $meanwhile) if defined $meanwhile;
@@ -251,7 +251,7 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 # Two fetches with the same old snapshot never get the same job.
 {
 	my $id = enqueue(queue => 'twice');
-	my @sessions = map { $node->background_psql('postgres', on_error_stop => 0) } 1, 2;
+	my @sessions = map { new_session($node, 'postgres', on_error_stop => 0) } 1, 2;
 	my @got;
 
 	$_->query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM qml.job')

@@ -59,7 +59,7 @@ is(query($node, "SELECT count(*) FROM qml.job WHERE state = 'succeeded'"),
 # A reader of the history holds up nothing: the partition goes later.
 expired_leaf($node, 0, 10);
 {
-	my $reader = $node->background_psql('postgres');
+	my $reader = new_session($node);
 	$reader->query_safe('BEGIN; SELECT count(*) FROM qml.history');
 	is(query($node, "SET statement_timeout = '5 s'; SELECT qml_cleanup()"),
 		0, 'a partition that is read is left, and not waited for');
@@ -146,7 +146,7 @@ FROM (SELECT now() + '5 s' AS edge, date_trunc('day', now(), 'UTC') AS day) t,
 SELECT qml_create_queue('edge', '{"failed_ttl": "3 s"}');
 SQL
 {
-	my $retrier = $node->background_psql('edge');
+	my $retrier = new_session($node, 'edge');
 	my $id = $retrier->query_safe(<<'SQL');
 WITH e AS MATERIALIZED (SELECT qml_enqueue('m', queue => 'edge') AS id) SELECT id FROM e;
 SQL

@@ -311,16 +311,18 @@ cmp_ok($idle{scheduler} + $idle{launcher}, '<', 2,
 
 # ---- what it shows
 
-like(
-	query($node, <<'SQL'),
+# The scheduler wakes every second, for a moment.
+wait_for('both to be seen asleep', sub {
+	return query($node, <<'SQL') =~
 SELECT backend_type, application_name, usename, datname, state, wait_event_type
 FROM pg_stat_activity WHERE backend_type LIKE 'qml %' ORDER BY 1
 SQL
-	qr/^qml\ launcher\|qml\ launcher\|\w+\|\|idle\|Extension\n
-		qml\ scheduler\|qml\ scheduler\|\w+\|postgres\|idle\|Extension$/x,
-	'pg_stat_activity shows the processes');
+	  qr/^qml\ launcher\|qml\ launcher\|\w+\|\|idle\|Extension\n
+		qml\ scheduler\|qml\ scheduler\|\w+\|postgres\|idle\|Extension$/x;
+});
+pass('pg_stat_activity shows the processes');
 {
-	my $blocker = $node->background_psql('postgres');
+	my $blocker = new_session($node);
 	$blocker->query_safe('BEGIN; LOCK TABLE qml.live IN ACCESS EXCLUSIVE MODE');
 	ok( $node->poll_query_until('postgres', <<'SQL'), 'and what they do');
 SELECT state = 'active' AND query = 'promoting due jobs' AND wait_event_type = 'Lock'

@@ -71,7 +71,7 @@ query($node, 'CREATE DATABASE rolled_back');
 query($node, 'CREATE DATABASE d');
 query($node, 'BEGIN; CREATE EXTENSION qml; ROLLBACK', 'rolled_back');
 {
-	my $session = $node->background_psql('d');
+	my $session = new_session($node, 'd');
 	$session->query_safe('BEGIN; CREATE EXTENSION qml');
 	is(process($node, 'scheduler', 'd'), undef, 'there is no scheduler before CREATE EXTENSION commits');
 	$session->query_safe('COMMIT');
@@ -96,12 +96,12 @@ works('rolled_back', 'it does when it is done again');
 query($node, 'DROP EXTENSION qml CASCADE; CREATE EXTENSION qml', 'd');
 works('d', 'an extension that is dropped and created at once is worked');
 
-query($node, 'DROP EXTENSION qml CASCADE', 'd');
-wait_without($node, 'd');
-query($node, q{BEGIN; CREATE EXTENSION qml; PREPARE TRANSACTION 'later'}, 'd');
 $seconds = best_of(
 	1,
 	sub {
+		query($node, 'DROP EXTENSION qml CASCADE', 'd');
+		wait_without($node, 'd');
+		query($node, q{BEGIN; CREATE EXTENSION qml; PREPARE TRANSACTION 'later'}, 'd');
 		query($node, "COMMIT PREPARED 'later'", 'd');
 		return seconds_until_scheduler('d');
 	});
@@ -162,7 +162,7 @@ works($name, 'the original is worked still');
 
 # Who has it for long does not cost a place for a process meanwhile.
 {
-	my $session = $node->background_psql('postgres');
+	my $session = new_session($node);
 	my $ended = 'terminating background worker "qml scheduler" due to administrator command';
 	my $before;
 
@@ -339,7 +339,10 @@ foreach (1 .. 3)
 my %before = map { $_ => 1 } @before;
 ok(scalar(grep { !$before{$_} } split /\n/, schedulers()), 'by those that waited');
 works($_, "$_ is worked") foreach (split /\n/, schedulers())[0];
-is(log_count($node, $message, $offset), 1 + int((time - $trouble) / 60), 'one line a minute tells of it');
+{
+	my $lines = log_count($node, $message, $offset);
+	ok($lines >= 1 && $lines <= 1 + (time - $trouble) / 60, "one line a minute tells of it ($lines)");
+}
 
 end_sessions($node);
 done_testing();

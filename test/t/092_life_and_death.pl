@@ -38,8 +38,7 @@ promise_ticks($node);
 # ---- signals that concern one process
 
 # Who is not concerned: a session, with what it has in its memory.
-my $witness = $node->background_psql('postgres');
-$witness->set_query_timer_restart;
+my $witness = new_session($node);
 $witness->query_safe('CREATE TEMP TABLE memory AS SELECT pg_postmaster_start_time() AS started');
 
 my %strokes = (

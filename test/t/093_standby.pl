@@ -22,8 +22,8 @@ SELECT qml_schedule_recurring('r', '* * * * * *', 'tick', misfire => 'fire_all')
 SELECT qml_create_queue('q');
 SELECT qml_enqueue('plain', queue => 'q') FROM generate_series(1, 5);
 SELECT qml_enqueue('lost', queue => 'l');
-CREATE TABLE claim AS SELECT id, attempt FROM qml_fetch('w', '{l}', 1, '20 s');
-SELECT qml_enqueue('delayed', run_at => clock_timestamp() + interval '15 s') FROM generate_series(1, 5);
+CREATE TABLE claim AS SELECT id, attempt FROM qml_fetch('w', '{l}', 1, '40 s');
+SELECT qml_enqueue('delayed', run_at => clock_timestamp() + interval '40 s') FROM generate_series(1, 5);
 SELECT qml_register_server('srv');
 SQL
 

@@ -171,11 +171,14 @@ ok( $node->poll_query_until('postgres', <<"SQL"), 'mended jobs become ready');
 SELECT count(*) = $EACH FROM qml.live
 WHERE method = 'enqueued, but due' AND state = 'enqueued' AND run_at IS NULL
 SQL
-query($node, <<'SQL');
+# In one transaction: the scheduler looks, too.
+is(query($node, <<'SQL'), '0|1', 'callers pass over the others, too');
+BEGIN;
 UPDATE qml.live SET queue_id = (SELECT id FROM qml.queue WHERE name = 'broken')
-WHERE id = (SELECT id FROM qml.live WHERE method = 'a missing queue' LIMIT 1)
+WHERE id = (SELECT id FROM qml.live WHERE method = 'a missing queue' LIMIT 1);
+SELECT qml_promote_due(), qml_reclaim();
+COMMIT;
 SQL
-is(query($node, 'SELECT qml_promote_due(), qml_reclaim()'), '0|1', 'callers pass over the others, too');
 
 query($node, "SELECT pg_terminate_backend($scheduler)");
 wait_for_process($node, 'scheduler', 'postgres', $scheduler);

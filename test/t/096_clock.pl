@@ -179,7 +179,7 @@ sub works
 	my ($name) = @_;
 	my $beat = 'beat ' . ++$jumps;
 
-	schedule($node, $beat, '* * * * * *');
+	schedule($node, $beat, '* * * * * *', misfire => 'fire_all');
 	my $job = query($node, "SELECT qml_enqueue('m', queue => 'delayed',"
 		  . " run_at => clock_timestamp() + interval '1.5 s')");
 	wait_for("a delayed job after $name",

@@ -224,7 +224,7 @@ sub leave_in_group
 		warm_up();
 		my @ids = run_together([ 'act', '{}' ], [ 'act', $payload ], [ 'act', "{\"probe\": \"$kind\"}" ]);
 		my @xacts = map { result($_)->{xact} // '' } @ids;
-		like(outcome($node, $ids[1]), $outcome, "$name: the job itself") if $try == 1;
+		like(counted_outcome($node, $ids[1]), $outcome, "$name: the job itself") if $try == 1;
 		is_clean($name, result($ids[2])) if $try == 1;
 		next if $xacts[0] ne $xacts[2] || $xacts[2] eq '';
 		is_clean("$name (try $try)", result($ids[2])) if $try > 1;
@@ -244,12 +244,12 @@ foreach my $left (@LEFT)
 		next if defined $only && $only ne $method;
 		my ($left, $probe, $probe_p) = run_together([ $method, "{\"do\": $list, \"sleep\": 0}" ], [ 'act', '{"probe": 1}' ],
 			[ 'act_p', '{"probe": 1}' ]);
-		like(outcome($node, $left), $good, "$what, $method: the job itself");
+		like(counted_outcome($node, $left), $good, "$what, $method: the job itself");
 		is_clean("$what, $method", result($probe));
 		is_clean("$what, $method, seen by a procedure", result($probe_p));
 
 		($left, $probe) = run_together([ $method, "{\"do\": $list, \"fail\": 1}" ], [ 'act', '{"probe": 1}' ]);
-		like(outcome($node, $left), qr/^failed\|1\|/, "$what, $method that fails: the job itself");
+		like(counted_outcome($node, $left), qr/^failed\|1\|/, "$what, $method that fails: the job itself");
 		is_clean("$what, $method that fails", result($probe));
 	}
 	# What makes many objects takes longer than a group may.

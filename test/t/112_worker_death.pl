@@ -109,7 +109,8 @@ foreach my $round (1 .. 5)
 	my $pid = runner($id);
 	end_sessions($node);
 	kill 'KILL', $pid;
-	wait_for('the crash', sub { ($node->psql('postgres', "SELECT state FROM qml_job('$id')"))[0] == 0 && !-e "/proc/$pid" });
+	# The postmaster hears of it before it lets the process go.
+	wait_for('the crash', sub { !-e "/proc/$pid" && ($node->psql('postgres', "SELECT state FROM qml_job('$id')"))[0] == 0 });
 	my $seconds = seconds_until_retried($id, 2);
 	cmp_ok($seconds, '<=', 2, sprintf 'a worker is killed: its job runs again (%.2f s after the restart)', $seconds);
 	like(outcome_of($node, $id), qr/^succeeded\|2/, 'the attempt was counted');
@@ -202,7 +203,7 @@ query($node, 'CREATE FUNCTION nap(seconds float8) RETURNS void LANGUAGE sql AS $
 			&& query($node, "SELECT count(*) FROM pg_database WHERE datname = 'visitor'") == 1 })
 	  if query($node, 'ALTER ROLE owner CREATEDB; SELECT 1');
 	cmp_ok($seconds, '<=', 5, sprintf 'its owner renames it under an idle worker (%.1f s)', $seconds);
-	$id = query($node, q{SELECT qml_enqueue('nap', '{"seconds": 7}')}, 'visitor');
+	$id = query($node, q{SELECT qml_enqueue('nap', '{"seconds": 15}')}, 'visitor');
 	wait_for('the job to run', sub { worker_pids($node, "query LIKE '%$id' AND wait_event = 'PgSleep'") });
 	my ($rc, undef, $stderr) = $node->psql('postgres', 'DROP DATABASE visitor');
 	like($stderr, qr/being accessed by other users/, 'a busy worker lets nobody drop it');

@@ -93,7 +93,8 @@ sub body
 }
 
 # The workers whose lives the following must not cost.
-outcome_of($node, $_) foreach map { enqueue($node, 'innocent', '{"sleep": 0.5}') } 1, 2;
+outcome_of($node, $_) foreach map { enqueue($node, 'innocent', '{"sleep": 3}') } 1, 2;
+is(scalar(my @two = worker_pids($node)), 2, 'there are two workers');
 my %at_first = map { $_ => 1 } worker_pids($node);
 
 query($node, <<'SQL');
@@ -356,6 +357,7 @@ foreach my $beside ('beside', 'of another role beside')
 	my $offset = -s $node->logfile;
 	# Long enough to be there at each crash.
 	my $innocent = enqueue($node, $method, '{"sleep": 6}', 'max_retries => 3');
+	wait_for('the long job to run', sub { worker_pids($node, "query LIKE '%$innocent' AND wait_event = 'PgSleep'") == 1 });
 	my $crash = enqueue($node, 'crash', '{}', 'max_retries => 20');
 	my @short = map { enqueue($node, 'good') } 1 .. 20;
 	my $kills = 0;

@@ -248,7 +248,8 @@ sub jobs
 	return sub {
 		my ($name) = @_;
 		my @jobs = map { enqueue($node, $method, '{}', 'max_retries => 0') } 1 .. 7;
-		is(join(' ', map { outcome_of($node, $_) } @jobs), join(' ', ($expected) x 7), "$name: all jobs go their way");
+		settle($node, $method);
+		is(join(' ', map { counted_outcome($node, $_) } @jobs), join(' ', ($expected) x 7), "$name: all jobs go their way");
 	};
 }
 
@@ -257,15 +258,25 @@ broken_is('promotion', '{enqueued}', $raise, 'no enqueued here', \&promotion);
 broken_is('leases', '{enqueued}', $raise, 'no enqueued here', lost_claims('0.2 s'));
 broken_is('sessions', '{enqueued}', $raise, 'no enqueued here', lost_claims('0'));
 broken_is('ticks', '{enqueued}', $raise, 'no enqueued here', \&ticks);
-broken_is('claims', '{processing}', $raise, 'no processing here', jobs('note', 'succeeded|1'));
-broken_is('failures', '{failed}', $raise, 'no failed here', jobs('bad', 'failed|1|P0001|bad'));
+# Of two workers, one passes over what the other is just writing down.
+sub with_one_worker
+{
+	my (@args) = @_;
+	set_config($node, 'qml.workers' => 1);
+	wait_for('one worker at most', sub { worker_pids($node) <= 1 });
+	broken_is(@args);
+	set_config($node, 'qml.workers' => 2);
+	return;
+}
+with_one_worker('claims', '{processing}', $raise, 'no processing here', jobs('note', 'succeeded|1'));
+with_one_worker('failures', '{failed}', $raise, 'no failed here', jobs('bad', 'failed|1|P0001|bad'));
 
 # Errors that would mean something to the scheduler, if they were its own.
 foreach my $code (qw(57014 57P01 40P01 40001 53200 55P03 25006 QM001 QM003 58000))
 {
 	broken_is("an error $code", '{enqueued}', "RAISE 'mine' USING ERRCODE = '$code';", 'mine', \&promotion);
 }
-broken_is('a claim with an error 57014', '{processing}', q{RAISE 'mine' USING ERRCODE = '57014';}, 'mine', jobs('note', 'succeeded|1'));
+with_one_worker('a claim with an error 57014', '{processing}', q{RAISE 'mine' USING ERRCODE = '57014';}, 'mine', jobs('note', 'succeeded|1'));
 broken_is('a hook that caught something', '{enqueued}', q{BEGIN PERFORM 1 / 0; EXCEPTION WHEN division_by_zero THEN RAISE 'caught'; END;},
 	'caught', \&promotion);
 broken_is('a hook that changes its job', '{enqueued}', q{PERFORM public.qml_delete(job.id); RAISE 'deleted';}, 'deleted', \&promotion);
@@ -325,7 +336,7 @@ stuck_is('one in a worker', '{processing}', jobs('note', 'succeeded|1'));
 
 # One whose row somebody has in his hands: it is switched off as soon as it can be.
 {
-	my $owner = $node->background_psql('postgres');
+	my $owner = new_session($node);
 	my $ends = sub { log_count($node, 'hook "stuck" goes on although', $offset) };
 	$offset = -s $node->logfile;
 	hook('stuck', '{enqueued}', $forever);
@@ -373,10 +384,13 @@ remove_hook('close');
 hook('gone', '{enqueued}', 'NULL;');
 query($node, 'DROP FUNCTION hook_gone(qml.job, qml.job_state, qml.job_state)');
 query($node, q{UPDATE qml.hook SET states = '{processing}'});
+set_config($node, 'qml.workers' => 1);
+wait_for('one worker at most', sub { worker_pids($node) <= 1 });
 wait_for('the hook whose function is gone to be switched off', sub {
 	jobs('note', 'succeeded|1')->('a hook whose function is gone');
 	return ask($node, 'SELECT broken FROM qml.hook_info') eq 't';
 });
+set_config($node, 'qml.workers' => 2);
 like(ask($node, 'SELECT errors, broken, last_error FROM qml.hook_info'), qr/^5\|t\|.*hook_gone.*cannot be called$/, 'it is switched off as well');
 remove_hook('gone');
 
@@ -452,7 +466,7 @@ remove_hook('mine');
 # ---- NOTIFY
 
 query($node, q{SELECT qml_create_queue('told', '{"notify": true}'), qml_create_queue('also', '{"notify": true}'), qml_create_queue('quiet')});
-my $listener = $node->background_psql('postgres');
+my $listener = new_session($node);
 $listener->query_safe('LISTEN qml_told');
 $listener->query_safe('LISTEN qml_also');
 $listener->query_safe('LISTEN qml_quiet');

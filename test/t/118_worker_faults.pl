@@ -16,7 +16,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 # On a busy machine few jobs are short, and those that are not do not run in groups.
-my $TRIES = 5;
+my $TRIES = 30;
 my @ACTIONS = qw(error fatal abort);
 
 # What brings a point about: jobs of a method, so many of them; at a passage between two

@@ -50,7 +50,7 @@ foreach my $undone (
 	'SAVEPOINT a; SAVEPOINT b; SELECT qml_delete(%s); RELEASE b; ROLLBACK TO a',
 	'DO $$ BEGIN PERFORM qml_delete(%s); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END $$')
 {
-	my $id = enqueue($node, 'work', '{"sleep": 1.5}');
+	my $id = enqueue($node, 'work', '{"sleep": 3}');
 	running($id);
 	query($node, sprintf("BEGIN; $undone; SELECT qml_enqueue('m', queue => 'outside'); COMMIT", "'$id'"));
 	is(outcome_of($node, $id), 'succeeded|1', "undone: $undone");
@@ -283,7 +283,7 @@ END $$
 SQL
 foreach my $payload ('{}', '{"sleep": 1}')
 {
-	my @ids = map { enqueue($node, 'tells_and', $payload, q{max_retries => 0, timeout => '200 ms'}) } 1 .. 5;
+	my @ids = map { enqueue($node, 'tells_and', $payload, q{max_retries => 0, timeout => '1 s'}) } 1 .. 5;
 	settle($node, 'tells_and');
 	my $ids = join ',', map { "'$_'" } @ids;
 	is(ask($node, "SELECT string_agg(DISTINCT progress::text, ' ') FROM qml.job WHERE id IN ($ids)"), '2',

@@ -20,7 +20,7 @@ qml.workers = 1
 qml.worker_idle_timeout = '1 h'
 max_prepared_transactions = 2
 CONF
-my $blocker = $node->background_psql('postgres');
+my $blocker = new_session($node);
 
 wait_for_process($node, 'scheduler', 'postgres');
 query($node, <<'SQL');
@@ -75,7 +75,7 @@ foreach my $queue (qw(quiet loud))
 	foreach ([ 'a fetch', $fetch ], [ 'a deletion', $DELETE ])
 	{
 		my ($what, $take) = @$_;
-		my $session = $node->background_psql('postgres');
+		my $session = new_session($node);
 		my $pid = $session->query_safe('SELECT pg_backend_pid()');
 
 		my $job = pass_over($session, $queue, "BEGIN; $take");
@@ -96,14 +96,14 @@ foreach my $queue (qw(quiet loud))
 
 # After a restart nobody knows what a prepared transaction took.  Two in one second.
 {
-	my $session = $node->background_psql('postgres');
+	my $session = new_session($node);
 	my $first = pass_over($session, 'quiet', "BEGIN; $DELETE; PREPARE TRANSACTION 'p'");
 	my $second = enqueue($node, 'work', '{}', q{queue => 'paused'});
 	query($node, "BEGIN; SELECT qml_delete('$second'); PREPARE TRANSACTION 'q'; SELECT qml_resume_queue('paused')");
 	$_->quit foreach $session, $blocker;
 	end_sessions($node);
 	$node->restart;
-	$blocker = $node->background_psql('postgres');
+	$blocker = new_session($node);
 	# The look at everything that a scheduler begins with, and another worker's.
 	wait_for_process($node, 'scheduler', 'postgres');
 	is(run($node, 'work'), 'succeeded|1', 'a worker works after a restart');
@@ -114,7 +114,7 @@ foreach my $queue (qw(quiet loud))
 
 # A part that is undone after that, and took nothing, wakes nobody.
 {
-	my $session = $node->background_psql('postgres');
+	my $session = new_session($node);
 	my $job = pass_over($session, 'quiet', "BEGIN; $DELETE");
 	my ($pid) = worker_pids($node);
 	my $before = wakeups($pid);
@@ -127,8 +127,8 @@ foreach my $queue (qw(quiet loud))
 
 # Those who listen are told, too: once of the job, and once that it is there again.
 {
-	my $listener = $node->background_psql('postgres');
-	my $session = $node->background_psql('postgres');
+	my $listener = new_session($node);
+	my $session = new_session($node);
 	my $output = '';
 	my $told = sub {
 		$output .= $listener->query('SELECT 1');
@@ -146,7 +146,7 @@ foreach my $queue (qw(quiet loud))
 
 # An error long after the claim.
 {
-	my $session = $node->background_psql('postgres', on_error_stop => 0);
+	my $session = new_session($node, 'postgres', on_error_stop => 0);
 	my $job = pass_over($session, 'quiet', 'BEGIN; ' . sprintf $FETCH, 'quiet', '%s');
 	runs_after($job, 'an error', sub { $session->query('SELECT 1 / 0') });
 	$session->query('ROLLBACK');

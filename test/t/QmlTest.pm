@@ -22,7 +22,7 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   ask avoid_midnight check_ok client_file drop_and_create end_sessions expired_leaf fails_with
   finish_clients json
-  kill_server log_size make_log_dir new_node pick query seed start_again
+  kill_server log_size make_log_dir new_node new_session pick query seed start_again
   start_client wait_for write_event
 );
 
@@ -128,14 +128,22 @@ sub query
 	return $node->safe_psql($dbname // 'postgres', $sql);
 }
 
+# A session that stays open.
+sub new_session
+{
+	my ($node, $dbname, %opt) = @_;
+	my $session = $node->background_psql($dbname // 'postgres', %opt);
+	# The time limit is for a statement, not for the session.
+	$session->set_query_timer_restart;
+	return $session;
+}
+
 # As query(), in a session that stays open: for many small statements.
 sub ask
 {
 	my ($node, $sql, $dbname) = @_;
 	$dbname //= 'postgres';
-	my $session = $sessions{ $node->name }{$dbname} //= $node->background_psql($dbname);
-	# The time limit is for a statement, not for the session.
-	$session->set_query_timer_restart;
+	my $session = $sessions{ $node->name }{$dbname} //= new_session($node, $dbname);
 	return $session->query_safe($sql);
 }
 
@@ -202,6 +210,10 @@ sub kill_server
 	my ($node) = @_;
 	end_sessions($node);
 	my $postmaster = $node->{_pid};
+
+	# It must not start another one after they are counted.
+	kill 'STOP', $postmaster;
+	wait_for('the postmaster to stop', sub { slurp_file("/proc/$postmaster/stat") =~ /\) T / });
 	my @children = children_of($postmaster);
 
 	$node->kill9;
