@@ -31,6 +31,8 @@
 #include "catalog.h"
 #include "compat.h"
 #include "errcodes.h"
+#include "lobject.h"
+#include "portal.h"
 #include "spi.h"
 #include "state.h"
 
@@ -376,6 +378,31 @@ invoke(QmlCallable *callable, const NullableDatum *args, bool *isnull)
 }
 
 /*
+ * What reads with the rights of whoever opened it: cursors and large objects that are
+ * open are none of its, and those that it leaves open are nobody's.
+ */
+static Datum
+invoke_apart(QmlCallable *callable, const NullableDatum *args, bool *isnull)
+{
+	List *cursors = qml_portal_hide();
+	bool forbidden = qml_lobject_forbid(true);
+	volatile Datum result = (Datum) 0;
+
+	PG_TRY();
+	{
+		result = invoke(callable, args, isnull);
+		qml_portal_close_others();
+	}
+	PG_FINALLY();
+	{
+		(void) qml_lobject_forbid(forbidden);
+		qml_portal_show(cursors);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/*
  * Calls it.  After an error the abort of the (sub)transaction restores the user and
  * the settings.
  */
@@ -396,7 +423,7 @@ qml_callback_call(QmlCallable *callable, const NullableDatum *args, bool *isnull
 	SetUserIdAndSecContext(callable->callback->role,
 						   security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	PushActiveSnapshot(GetTransactionSnapshot());
-	result = invoke(callable, args, isnull);
+	result = invoke_apart(callable, args, isnull);
 	PopActiveSnapshot();
 	SetUserIdAndSecContext(user, security);
 	AtEOXact_GUC(false, guc_level);

@@ -24,12 +24,14 @@
 #include "catalog.h"
 #include "hook.h"
 #include "limit.h"
-#include "portal.h"
 #include "shmem.h"
 #include "spi.h"
 #include "wakeup.h"
 
 #define MAX_ERRORS 5
+
+/* Of a transaction whose hooks are called carefully; below PGPROC_MAX_CACHED_SUBXIDS. */
+#define MAX_SUBTRANSACTIONS 60
 
 /* Hooks whose work calls hooks, one within the other. */
 #define MAX_DEPTH 16
@@ -250,16 +252,17 @@ write_errors(const Hook *hook)
 	values[3] = BoolGetDatum(hook->succeeded);
 	values[4] = Int32GetDatum(MAX_ERRORS);
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	written = qml_spi_execute(
-				  "UPDATE qml.hook AS h SET errors = $2 + CASE WHEN $4 THEN 0 ELSE h.errors END, "
-				  "broken = $2 + CASE WHEN $4 THEN 0 ELSE h.errors END >= $5, "
-				  "last_error = coalesce($3, h.last_error), "
-				  "last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
-				  "ELSE pg_catalog.clock_timestamp() END "
-				  "WHERE NOT h.broken AND h.name = "
-				  "(SELECT s.name FROM qml.hook s WHERE s.name = $1 FOR UPDATE SKIP LOCKED) "
-				  "RETURNING h.broken",
-				  lengthof(types), types, values, nulls, SPI_OK_UPDATE_RETURNING) > 0;
+	written =
+		qml_spi_execute("UPDATE qml.hook AS h "
+						"SET errors = LEAST($2 + CASE WHEN $4 THEN 0 ELSE h.errors END, $5), "
+						"broken = $2 + CASE WHEN $4 THEN 0 ELSE h.errors END >= $5, "
+						"last_error = coalesce($3, h.last_error), "
+						"last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
+						"ELSE pg_catalog.clock_timestamp() END "
+						"WHERE NOT h.broken AND h.name = "
+						"(SELECT s.name FROM qml.hook s WHERE s.name = $1 FOR UPDATE SKIP LOCKED) "
+						"RETURNING h.broken",
+						lengthof(types), types, values, nulls, SPI_OK_UPDATE_RETURNING) > 0;
 	if (written)
 		broken = DatumGetBool(
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
@@ -302,17 +305,18 @@ tell_hooks(Hook *hooks, int count, const QmlHookCalls *calls, const Transition *
 	qml_limit_note_transition(INSTR_TIME_GET_MILLISEC(now));
 }
 
-static bool
-anybody_listens(void)
+static int
+count_listeners(void)
 {
 	ListCell *lc;
+	int count = 0;
 
 	foreach(lc, qml_callback_all(QML_HOOK))
 	{
 		if (!((QmlCallback *) lfirst(lc))->broken)
-			return true;
+			count++;
 	}
-	return false;
+	return count;
 }
 
 /*
@@ -324,14 +328,13 @@ qml_hook_run(QmlHookCalls *calls)
 {
 	List *transitions = calls->list;
 	List *callbacks;
-	List *cursors;
 	Hook *hooks;
 	int count;
 	ListCell *lc;
 
 	if (transitions == NIL)
 	{
-		if (qml_limit_is_on() && !anybody_listens())
+		if (qml_limit_is_on() && count_listeners() == 0)
 			qml_limit_forget();
 		return;
 	}
@@ -346,18 +349,8 @@ qml_hook_run(QmlHookCalls *calls)
 		hooks[i].callback = list_nth(callbacks, i);
 		hooks[i].errors = hooks[i].callback->errors;
 	}
-	/* The caller's are none of theirs. */
-	cursors = qml_portal_hide();
-	PG_TRY();
-	{
-		foreach(lc, transitions)
-			tell_hooks(hooks, count, calls, lfirst(lc));
-	}
-	PG_FINALLY();
-	{
-		qml_portal_show(cursors);
-	}
-	PG_END_TRY();
+	foreach(lc, transitions)
+		tell_hooks(hooks, count, calls, lfirst(lc));
 	for (int i = 0; i < count; i++)
 	{
 		if (calls->carefully && (hooks[i].failed || hooks[i].errors != hooks[i].callback->errors))
@@ -398,6 +391,20 @@ qml_hook_switch_off_stuck(void)
 		else
 			qml_limit_forget_stuck(stuck[i]);
 	}
+}
+
+/*
+ * Of so many transitions, how many may be in one transaction.  Each call of a hook is a
+ * subtransaction, and a snapshot remembers so many of them only.
+ */
+int
+qml_hook_batch(int most)
+{
+	int listeners = count_listeners();
+
+	if (listeners > 0)
+		most = Min(most, Max(MAX_SUBTRANSACTIONS / listeners, 1));
+	return qml_limit_batch(most);
 }
 
 /* Whether this is called by a hook, or by what that calls. */

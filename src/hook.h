@@ -19,6 +19,7 @@ extern void qml_hook_start(QmlHookCalls *calls, bool carefully);
 extern void qml_hook_note(QmlHookCalls *calls, const QmlJob *job, bool is_new);
 extern void qml_hook_run(QmlHookCalls *calls);
 extern bool qml_hook_wanted(QmlState state);
+extern int qml_hook_batch(int most);
 extern bool qml_hook_is_running(void);
 extern void qml_hook_switch_off_stuck(void);
 

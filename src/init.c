@@ -20,6 +20,7 @@
 #include "handler.h"
 #include "history.h"
 #include "launcher.h"
+#include "lobject.h"
 #include "queue.h"
 #include "rights.h"
 #include "shmem.h"
@@ -39,6 +40,7 @@ _PG_init(void)
 	qml_queue_init();
 	qml_handler_init();
 	qml_callback_init();
+	qml_lobject_init();
 	qml_rights_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{

@@ -420,6 +420,8 @@ reset_slot(QmlSlot *slot)
 	slot->any_role = false;
 	slot->nlost = 0;
 	slot->any_lost = false;
+	slot->nannounced = 0;
+	slot->announce_all = false;
 	pg_atomic_write_u32(&slot->more, 0);
 	pg_atomic_write_u32(&slot->idle, 0);
 	slot->leave = false;

@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "libpq/be-fsstubs.h"
 #include "miscadmin.h"
 #include "utils/datum.h"
 #include "utils/guc.h"
@@ -23,6 +24,7 @@
 #include "args.h"
 #include "callback.h"
 #include "hook.h"
+#include "lobject.h"
 #include "middleware.h"
 #include "portal.h"
 
@@ -56,6 +58,7 @@ call_handler(void)
 {
 	int guc_level = NewGUCNestLevel();
 	List *cursors = qml_portal_hide();
+	bool forbidden = qml_lobject_forbid(false);
 	Oid user;
 	int security;
 	volatile Datum result;
@@ -69,9 +72,11 @@ call_handler(void)
 		result = chain->handler(chain->arg);
 		/* What it left open is nobody else's. */
 		PortalHashTableDeleteAll();
+		AtEOXact_LargeObject(true);
 	}
 	PG_FINALLY();
 	{
+		(void) qml_lobject_forbid(forbidden);
 		qml_portal_show(cursors);
 	}
 	PG_END_TRY();

@@ -5,47 +5,56 @@
  * A cursor reads with the rights of the role that opened it, whoever fetches, and is
  * found by its name alone.  One that counts as active can neither be fetched from
  * nor be closed, not even by CLOSE ALL.
+ *
+ * The server has no list of portals for others, but each has a memory context below
+ * one of that name, whose identifier is the portal's name (CreatePortal).  To ask
+ * pg_cursors for each call of a hook would cost more than most hooks.
  */
 #include "postgres.h"
 
-#include "executor/spi.h"
-#include "miscadmin.h"
+#include "nodes/memnodes.h"
+#include "utils/memutils.h"
 #include "utils/portal.h"
 
 #include "portal.h"
-#include "spi.h"
 
-/* Kept for as long as the session lives: it runs for each job. */
-static SPIPlanPtr
-plan_of(const char *sql)
+#define TOP_CONTEXT "TopPortalContext"
+#define UNNAMED		"<unnamed>"
+
+/* The parent of the contexts of all portals, which is there as long as the session. */
+static MemoryContext
+find_top_context(void)
 {
-	static SPIPlanPtr plan = NULL;
-	SPIPlanPtr made;
+	static MemoryContext found = NULL;
 
-	if (plan)
-		return plan;
-	made = SPI_prepare(sql, 0, NULL);
-	if (made == NULL || SPI_keepplan(made) != 0)
-		elog(ERROR, "\"%s\" cannot be prepared", sql);
-	plan = made;
-	return plan;
+	if (found)
+		return found;
+	for (MemoryContext context = TopMemoryContext->firstchild; context;
+		 context = context->nextchild)
+	{
+		if (strcmp(context->name, TOP_CONTEXT) == 0)
+			return found = context;
+	}
+	elog(ERROR, "there is no memory context \"%s\"", TOP_CONTEXT);
+	return NULL;
 }
 
-/* Names of all cursors that can be seen, in the current memory context. */
+/* All cursors that could be fetched from, in the current memory context. */
 static List *
-find_names(void)
+find_ready(void)
 {
-	MemoryContext context = CurrentMemoryContext;
-	List *names;
-	QmlSpi spi;
+	List *ready = NIL;
 
-	qml_spi_begin(&spi, GetUserId());
-	if (SPI_execute_plan(plan_of("SELECT c.name FROM pg_catalog.pg_cursors c"), NULL, NULL, true,
-						 0) != SPI_OK_SELECT)
-		elog(ERROR, "the cursors cannot be listed");
-	names = qml_spi_strings(context);
-	qml_spi_end(&spi);
-	return names;
+	for (MemoryContext context = find_top_context()->firstchild; context;
+		 context = context->nextchild)
+	{
+		const char *name = context->ident ? context->ident : UNNAMED;
+		Portal portal = GetPortalByName(strcmp(name, UNNAMED) == 0 ? "" : name);
+
+		if (PortalIsValid(portal) && portal->status == PORTAL_READY)
+			ready = lappend(ready, portal);
+	}
+	return ready;
 }
 
 /*
@@ -55,20 +64,27 @@ find_names(void)
 List *
 qml_portal_hide(void)
 {
-	List *hidden = NIL;
+	List *ready = find_ready();
 	ListCell *lc;
 
-	foreach(lc, find_names())
+	foreach(lc, ready)
 	{
-		Portal portal = GetPortalByName(lfirst(lc));
+		Portal portal = lfirst(lc);
 
-		if (!PortalIsValid(portal) || portal->status != PORTAL_READY)
-			continue;
 		portal->status = PORTAL_ACTIVE;
 		portal->visible = false;
-		hidden = lappend(hidden, portal);
 	}
-	return hidden;
+	return ready;
+}
+
+/* Closes what was opened since the others were hidden. */
+void
+qml_portal_close_others(void)
+{
+	ListCell *lc;
+
+	foreach(lc, find_ready())
+		PortalDrop(lfirst(lc), false);
 }
 
 /* They cannot have been closed meanwhile. */

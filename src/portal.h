@@ -8,6 +8,7 @@
 #include "nodes/pg_list.h"
 
 extern List *qml_portal_hide(void);
+extern void qml_portal_close_others(void);
 extern void qml_portal_show(List *hidden);
 
 #endif

@@ -163,7 +163,7 @@ switch_off_hooks(Step *step)
 static TimestampTz
 promote(Step *step)
 {
-	int batch = qml_limit_batch(PROMOTE_BATCH);
+	int batch = qml_hook_batch(PROMOTE_BATCH);
 	TimestampTz next;
 
 	/* A full batch: there may be more, after the other steps had their turn. */
@@ -176,7 +176,7 @@ static TimestampTz
 reclaim(Step *step)
 {
 	int64 begun = qml_process_monotonic();
-	int batch = qml_limit_batch(RECLAIM_BATCH);
+	int batch = qml_hook_batch(RECLAIM_BATCH);
 	TimestampTz next;
 
 	if (qml_sweep_reclaim(batch, &next) == batch)
@@ -201,7 +201,7 @@ take_back(Step *step)
 		count = qml_staff_take_lost(slot, jobs, &any);
 	if (any)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
-	batch = qml_limit_batch(count);
+	batch = qml_hook_batch(count);
 	/* The others are over, or just being changed by somebody, who may leave them as they were. */
 	if (batch > 0 && qml_sweep_reclaim_ids(jobs, batch) < batch)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp() + USECS_PER_SEC);
@@ -265,7 +265,7 @@ bury_servers(Step *step)
 {
 	TimestampTz next;
 
-	(void) qml_server_reclaim_dead(qml_limit_batch(INT_MAX), &next);
+	(void) qml_server_reclaim_dead(qml_hook_batch(INT_MAX), &next);
 	/* Some may be in other hands just now. */
 	step->not_before = qml_process_monotonic() + PROBE_INTERVAL;
 	return next;
@@ -276,7 +276,7 @@ fire(Step *step)
 {
 	QmlTicks ticks;
 
-	qml_tick_poll(qml_limit_batch(TICK_BATCH), &ticks);
+	qml_tick_poll(qml_hook_batch(TICK_BATCH), &ticks);
 	return ticks.more ? ticks.as_of : qml_tick_next(ticks.as_of);
 }
 

@@ -11,6 +11,7 @@
 #include "args.h"
 #include "compat.h"
 #include "current.h"
+#include "hook.h"
 #include "qml.h"
 
 QML_FUNCTION(qml_current_job);
@@ -18,11 +19,22 @@ QML_FUNCTION(qml_show_progress);
 QML_FUNCTION(qml_retry_later);
 QML_FUNCTION(qml_discard);
 
+/* What a handler does may call a hook, which the job of the handler is none of. */
+static void
+require_job(const char *function)
+{
+	if (qml_hook_is_running())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s() cannot be called in a hook", function)));
+	(void) qml_current_require(function);
+}
+
 /* NULL outside of a job. */
 Datum
 qml_current_job(PG_FUNCTION_ARGS)
 {
-	const QmlJob *job = qml_current_job_or_null();
+	const QmlJob *job = qml_hook_is_running() ? NULL : qml_current_job_or_null();
 
 	if (job == NULL)
 		PG_RETURN_NULL();
@@ -32,7 +44,7 @@ qml_current_job(PG_FUNCTION_ARGS)
 Datum
 qml_show_progress(PG_FUNCTION_ARGS)
 {
-	(void) qml_current_require("qml_progress");
+	require_job("qml_progress");
 	qml_args_require(fcinfo, 0, "progress");
 	qml_current_progress(qml_args_document(fcinfo, 0, "progress"));
 	PG_RETURN_VOID();
@@ -41,7 +53,7 @@ qml_show_progress(PG_FUNCTION_ARGS)
 Datum
 qml_retry_later(PG_FUNCTION_ARGS)
 {
-	(void) qml_current_require("qml_retry_later");
+	require_job("qml_retry_later");
 	qml_args_require(fcinfo, 0, "delay");
 	qml_current_later(qml_args_duration(fcinfo, 0, "delay"),
 					  qml_args_text(fcinfo, 1, QML_MAX_ERROR));
@@ -51,7 +63,7 @@ qml_retry_later(PG_FUNCTION_ARGS)
 Datum
 qml_discard(PG_FUNCTION_ARGS)
 {
-	(void) qml_current_require("qml_discard");
+	require_job("qml_discard");
 	qml_current_discard(qml_args_text(fcinfo, 0, QML_MAX_ERROR));
 	PG_RETURN_VOID();
 }

@@ -18,8 +18,8 @@
 #include "compat.h"
 #include "guc.h"
 #include "handler.h"
+#include "hook.h"
 #include "job.h"
-#include "limit.h"
 #include "staff.h"
 #include "sweep.h"
 #include "table.h"
@@ -84,7 +84,7 @@ static void
 serve(QmlSlot *scheduler, Oid role)
 {
 	QmlProblem problem;
-	int batch = qml_limit_batch(INT_MAX);
+	int batch = qml_hook_batch(INT_MAX);
 
 	if (qml_handler_role_usable(role, &problem))
 		qml_wakeup_worker(scheduler, role);

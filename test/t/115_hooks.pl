@@ -394,6 +394,23 @@ set_config($node, 'qml.workers' => 2);
 like(ask($node, 'SELECT errors, broken, last_error FROM qml.hook_info'), qr/^5\|t\|.*hook_gone.*cannot be called$/, 'it is switched off as well');
 remove_hook('gone');
 
+# ---- nothing of a hook stays in a process that has no end
+
+hook('locks', '{enqueued,processing,succeeded}', q{IF public.process() LIKE 'qml %' THEN PERFORM pg_advisory_lock(hashtext(job.id::text)); END IF;});
+query($node, <<'SQL');
+SELECT count(*) FROM qml_enqueue_many('outside', array_fill('{}'::jsonb, ARRAY[200]), queue => 'outside', run_at => clock_timestamp() + interval '0.2 s')
+SQL
+wait_for('all to be promoted', sub { ask($node, q{SELECT count(*) FROM qml.live WHERE method = 'outside' AND state <> 'enqueued'}) == 0 });
+is(run($node, 'note', '{}', 'max_retries => 0'), 'succeeded|1', 'a hook that locks something for its session');
+wait_idle($node);
+is(query($node, q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity USING (pid) WHERE l.locktype = 'advisory' AND backend_type LIKE 'qml %'}), 0,
+	'the locks are gone with the transaction');
+# Each call is a subtransaction, of which other sessions remember 64 of a transaction.
+cmp_ok(query($node, q{SELECT max(n) FROM (SELECT count(*) AS n FROM qml.live WHERE method = 'outside' GROUP BY xmin::text) s}), '<=', 60,
+	'no transaction has more calls than fit');
+remove_hook('locks');
+query($node, 'DELETE FROM qml.live');
+
 # ---- a hook does not lead to more rights than its registrant has
 
 query($node, <<'SQL');
