@@ -115,8 +115,9 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 
 	if (claim->look)
 	{
-		state->full = true;
-		state->more = QML_MORE;
+		/* Whoever has it may take it, or leave it as it is. */
+		state->full = !qml_table_in_hands(state->writer.live.slot);
+		state->more = state->full ? QML_MORE : QML_MAYBE_MORE;
 		return;
 	}
 	qml_job_from_live(state->writer.live.slot, &job);

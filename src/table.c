@@ -10,11 +10,14 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/multixact.h"
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/procarray.h"
 #include "tcop/utility.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -203,6 +206,27 @@ qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait)
 
 	return table_tuple_delete(table->rel, tid, GetCurrentCommandId(true), snapshot, InvalidSnapshot,
 							  wait, &failure, false);
+}
+
+/*
+ * Whether somebody is changing the row in a slot that a scan has filled, or has locked
+ * it; as far as can be told at a glance.
+ */
+bool
+qml_table_in_hands(TupleTableSlot *slot)
+{
+	HeapTupleHeader header;
+	TransactionId xmax;
+
+	if (!TTS_IS_BUFFERTUPLE(slot))
+		return false;
+	header = ((BufferHeapTupleTableSlot *) slot)->base.tuple->t_data;
+	if (header->t_infomask & HEAP_XMAX_INVALID)
+		return false;
+	xmax = HeapTupleHeaderGetRawXmax(header);
+	if (header->t_infomask & HEAP_XMAX_IS_MULTI)
+		return MultiXactIdIsRunning(xmax, HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask));
+	return TransactionIdIsInProgress(xmax);
 }
 
 /*

@@ -30,6 +30,9 @@
 #include "state.h"
 #include "wait.h"
 
+/* Milliseconds.  Who only had a job locked tells nobody when he lets it go. */
+#define LOOK_AGAIN 1000
+
 /* One call. */
 typedef struct Wait
 {
@@ -39,7 +42,8 @@ typedef struct Wait
 	pg_uuid_t job;
 	int64 deadline; /* monotonic, milliseconds */
 	bool came;
-	bool seen; /* the job was there */
+	bool doubtful; /* somebody has a ready job in his hands */
+	bool seen;	   /* the job was there */
 	QmlState state;
 } Wait;
 
@@ -107,7 +111,8 @@ look_for_ready(Wait *wait)
 	QmlMore more;
 
 	(void) qml_claim_batch(&claim, &more);
-	wait->came = more != QML_NO_MORE;
+	wait->came = more == QML_MORE;
+	wait->doubtful = more == QML_MAYBE_MORE;
 }
 
 static void
@@ -154,7 +159,7 @@ wait_for(Wait *wait)
 		SPI_commit();
 		if (wait->came || left <= 0)
 			return;
-		sleep_until_told(left);
+		sleep_until_told(wait->doubtful ? Min(left, LOOK_AGAIN) : left);
 	}
 }
 

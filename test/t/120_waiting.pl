@@ -473,6 +473,24 @@ SQL
 	take_all();
 	$claimer->quit;
 
+	# What somebody else has taken, and not committed, is nothing to be woken for all the time.
+	foreach my $hold ("SELECT attempt FROM qml_fetch('w', '{a}')", 'SELECT 1 FROM qml.live FOR UPDATE')
+	{
+		$claimer = open_session();
+		enqueue($node, 'outside', '{}', "queue => 'a'");
+		say_in($claimer, "BEGIN;\n$hold");
+		begin_wait($waiter, "qml_wait('{a}', '1 h')");
+		my $before = wakeups($pid{$waiter});
+		ask($node, 'SELECT pg_sleep(3)');
+		my $woken = wakeups($pid{$waiter}) - $before;
+		cmp_ok($woken, '<=', 6, "while a job is in the hands of others a wait looks now and then ($woken times)");
+		ok(is_waiting($waiter), 'and goes on');
+		say_in($claimer, 'ROLLBACK');
+		is(end_of($waiter), 't', 'until it is free again');
+		$claimer->quit;
+		take_all();
+	}
+
 	my $own = open_session();
 	begin_wait($waiter, "qml_wait('{a}', '1 h')");
 	begin_wait($own, "qml_wait('{a}', '1 h')");
