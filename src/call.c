@@ -154,10 +154,11 @@ qml_call_prepare(const QmlHandler *handler)
 	return call;
 }
 
-const QmlHandler *
-qml_call_handler(const QmlCall *call)
+/* Whether it calls what the handler is now. */
+bool
+qml_call_is_of(const QmlCall *call, const QmlHandler *handler)
 {
-	return call->handler;
+	return call->handler == handler && call->signature == qml_handler_signature(handler);
 }
 
 bool

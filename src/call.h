@@ -12,7 +12,7 @@
 typedef struct QmlCall QmlCall;
 
 extern QmlCall *qml_call_prepare(const QmlHandler *handler);
-extern const QmlHandler *qml_call_handler(const QmlCall *call);
+extern bool qml_call_is_of(const QmlCall *call, const QmlHandler *handler);
 extern bool qml_call_is_procedure(const QmlHandler *handler);
 extern Datum qml_call_function(QmlCall *call, const QmlJob *job);
 extern bool qml_call_was_binding(void);

@@ -1,7 +1,7 @@
 /*
  * clean.c
  *		Between two jobs the session is made as it was: settings, cursors, temporary
- *		tables, prepared statements, advisory locks, currval().
+ *		tables, prepared statements, advisory locks, currval(), large objects.
  */
 #include "postgres.h"
 
@@ -9,6 +9,7 @@
 #include "catalog/namespace.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
+#include "libpq/be-fsstubs.h"
 #include "storage/lock.h"
 #include "tcop/utility.h"
 #include "utils/fmgrprotos.h"
@@ -61,6 +62,8 @@ void
 qml_clean_session(void)
 {
 	qml_clean_outside();
+	/* As at the end of the transaction: the next job could read what is open. */
+	AtEOXact_LargeObject(true);
 	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
 		ResetTempTableNamespace();
 }

@@ -35,7 +35,10 @@ static bool extension_checked;				 /* in this transaction, and found good */
 static void
 leave_slot(int code, Datum arg)
 {
+	bool had_places;
+
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	had_places = slot->kind == QML_WORKER && slot->nplaces > 0;
 	if (slot->generation == generation)
 	{
 		pg_atomic_write_u32(&slot->process, 0);
@@ -51,6 +54,9 @@ leave_slot(int code, Datum arg)
 			qml_shmem_request(MyDatabaseId, slot->role);
 		qml_wakeup_waiting(false);
 	}
+	/* Others have passed over the jobs that needed those. */
+	if (had_places && outcome != QML_ENDED_NO_EXTENSION)
+		qml_wakeup_all_roles();
 	qml_shmem_set_latch(&qml_shmem->launcher);
 }
 

@@ -338,7 +338,28 @@ qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
 		job->errors = DirectFunctionCall2(jsonb_delete_idx, job->errors, Int32GetDatum(0));
 }
 
-/* How many of the job's errors are of a type. */
+static bool
+find_in_entry(const JsonbValue *entry, const char *key, JsonbValue *value)
+{
+	return entry->type == jbvBinary &&
+		   getKeyJsonValueFromContainer(entry->val.binary.data, key, strlen(key), value) != NULL;
+}
+
+/* Whether an error is from before a retry by hand, with which the job began anew. */
+static bool
+is_of_before(const QmlJob *job, const JsonbValue *entry)
+{
+	JsonbValue value;
+
+	return find_in_entry(entry, "attempt", &value) && value.type == jbvNumeric &&
+		   DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(value.val.numeric))) <=
+			   job->uncounted;
+}
+
+/*
+ * How many of the job's errors are of a type, since it was retried by hand.  Attempts
+ * that did not count may hide some.
+ */
 int
 qml_job_count_errors(const QmlJob *job, const char *error_type)
 {
@@ -355,11 +376,10 @@ qml_job_count_errors(const QmlJob *job, const char *error_type)
 	{
 		JsonbValue value;
 
-		if (entry.type == jbvBinary &&
-			getKeyJsonValueFromContainer(entry.val.binary.data, "error_type", strlen("error_type"),
-										 &value) &&
-			value.type == jbvString && value.val.string.len == (int) strlen(error_type) &&
-			memcmp(value.val.string.val, error_type, strlen(error_type)) == 0)
+		if (find_in_entry(&entry, "error_type", &value) && value.type == jbvString &&
+			value.val.string.len == (int) strlen(error_type) &&
+			memcmp(value.val.string.val, error_type, strlen(error_type)) == 0 &&
+			!is_of_before(job, &entry))
 			count++;
 	}
 	return count;

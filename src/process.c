@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include <signal.h>
 #include <time.h>
 
 #include "access/xact.h"
@@ -19,6 +20,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
@@ -71,6 +73,10 @@ static const QmlSetting pinned[] = {
 static int64 transaction_began; /* milliseconds */
 static bool is_limited = false;
 
+/* For and by signal handlers. */
+static volatile sig_atomic_t committing = false;
+static volatile sig_atomic_t hurrying = false;
+
 /* Of the last error: FreeErrorData() leaves parts of what CopyErrorData() makes. */
 static MemoryContext error_context;
 
@@ -113,13 +119,43 @@ qml_process_begin(const char *activity)
 	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
+/*
+ * Commits.  What a hook has locked for the session must not stay so: this session has
+ * no end, and nobody who could unlock it.
+ */
+void
+qml_process_end_transaction(void)
+{
+	committing = true;
+	if (hurrying)
+		InterruptPending = QueryCancelPending = true;
+	CommitTransactionCommand();
+	committing = false;
+	/* It was meant for the wait alone. */
+	if (hurrying)
+		QueryCancelPending = false;
+	LockReleaseSession(USER_LOCKMETHOD);
+}
+
+/*
+ * By a signal handler: the server goes down.  From now on no commit of this process
+ * waits for a standby; the server does the same for clients.
+ */
+void
+qml_process_hurry(void)
+{
+	hurrying = true;
+	if (committing)
+		InterruptPending = QueryCancelPending = true;
+}
+
 void
 qml_process_commit(void)
 {
 	PopActiveSnapshot();
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	is_limited = false;
-	CommitTransactionCommand();
+	qml_process_end_transaction();
 	/* Autovacuum learns of the changes only by this. */
 	(void) pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -143,7 +179,9 @@ qml_process_undo(void)
 	FlushErrorState();
 	LWLockReleaseAll();
 	AbortOutOfAnyTransaction();
+	LockReleaseSession(USER_LOCKMETHOD);
 	is_limited = false;
+	committing = false;
 	MemoryContextSwitchTo(TopMemoryContext);
 	(void) pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);

@@ -133,22 +133,36 @@ static volatile sig_atomic_t shutdown_watched; /* how often since then */
 static volatile sig_atomic_t stop_watched;
 static volatile sig_atomic_t in_job = false;
 
+/* While in_job. */
+static const QmlJob *running;
+static instr_time run_began;
+
 static TimeoutId delay_timer;
 static TimeoutId job_timer;
 static TimeoutId watch_timer;
 
+static double
+milliseconds_since(instr_time start)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
 /* ----- telling a job to stop ----- */
 
-/* On exit: whoever takes the job back shall know why the process ends. */
+/* On exit: whoever takes the jobs back shall know which one ran, and for how long. */
 static void
-note_overdue(int code, Datum arg)
+note_culprit(int code, Datum arg)
 {
-	if (in_job && stop == QML_STOP_TIMEOUT)
-	{
-		const QmlJob *job = &batch->attempts[batch->done].job;
-
-		qml_shmem_note_overdue(&job->id, job->attempt);
-	}
+	if (!in_job)
+		return;
+	qml_session_note_culprit(&running->id, running->attempt,
+							 stop == QML_STOP_TIMEOUT ||
+								 (stop == QML_STOP_DELAY &&
+								  milliseconds_since(run_began) >= running->timeout_ms));
 }
 
 static void
@@ -167,6 +181,7 @@ on_delay(void)
 {
 	delay_is_over = true;
 	cancel(QML_STOP_DELAY);
+	enable_timeout_after(watch_timer, WATCH);
 }
 
 static void
@@ -176,9 +191,10 @@ on_job_timeout(void)
 }
 
 /*
- * While a job runs alone: says that the process is alive, ends the job when the server
- * has waited for it long enough, and the process if it goes on although it was told to
- * stop.
+ * While a job runs alone, or holds up its group: says that the process is alive, ends
+ * the job when the server has waited for it long enough, and the process if it goes on
+ * although it was told to stop.  For its group it is told each time, since it may have
+ * taken that for a matter of its own.
  */
 static void
 on_watch(void)
@@ -188,6 +204,8 @@ on_watch(void)
 	qml_shmem_beat(slot);
 	if (shutting_down && ++shutdown_watched > qml_shutdown_timeout)
 		cancel(QML_STOP_SHUTDOWN);
+	if (stop == QML_STOP_DELAY)
+		cancel(QML_STOP_DELAY);
 	if ((stop != QML_STOP_NOT || slot->has_cancel) && ++stop_watched > GRACE)
 	{
 		InterruptPending = true;
@@ -204,6 +222,7 @@ void
 qml_run_shut_down(void)
 {
 	shutting_down = true;
+	qml_process_hurry();
 }
 
 /* Whether a job runs, and was told to stop. */
@@ -211,6 +230,17 @@ bool
 qml_run_is_stopped(void)
 {
 	return in_job && (stop != QML_STOP_NOT || slot->has_cancel);
+}
+
+/* What the process does from now on is the job's. */
+static void
+begin_run(const QmlJob *job)
+{
+	running = job;
+	INSTR_TIME_SET_CURRENT(run_began);
+	stop = QML_STOP_NOT;
+	in_job = true;
+	qml_current_begin(job, batch->context);
 }
 
 /* After the job: what was meant for it must not hit what comes next. */
@@ -268,16 +298,6 @@ leave_job(void)
 
 /* ----- methods ----- */
 
-static double
-milliseconds_since(instr_time start)
-{
-	instr_time now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, start);
-	return INSTR_TIME_GET_MILLISEC(now);
-}
-
 static Pace *
 find_pace(const QmlJob *job)
 {
@@ -318,7 +338,7 @@ is_first_and_short(const QmlJob *job, int attempts)
 }
 
 static void
-note_pace(const QmlAttempt *attempt, double milliseconds)
+note_pace(const QmlAttempt *attempt, double milliseconds, bool may_be_in_group)
 {
 	Pace *pace = find_pace(&attempt->job);
 
@@ -331,7 +351,7 @@ note_pace(const QmlAttempt *attempt, double milliseconds)
 		pace->seen = true;
 		return;
 	}
-	if (milliseconds <= SHORT && attempt->fate != QML_FATE_ALONE)
+	if (may_be_in_group && milliseconds <= SHORT && attempt->fate != QML_FATE_ALONE)
 		pace->short_runs = Min(pace->short_runs + 1, ENOUGH_SHORT_RUNS);
 	else
 		pace->short_runs = -10 * ENOUGH_SHORT_RUNS;
@@ -551,7 +571,7 @@ claim_into(Batch *into)
 	QmlClaim claim = {
 		.worker = CStringGetTextDatum(psprintf("qml worker %d", MyProcPid)),
 		.server = CStringGetTextDatum(qml_session_id()),
-		.batch = qml_limit_batch(batch_size),
+		.batch = qml_hook_batch(batch_size),
 		.lease = QML_NO_LEASE,
 		.choose = choose,
 		.wants = wants,
@@ -675,10 +695,13 @@ static void
 log_traces(const QmlAttempt *attempts, int count)
 {
 	/* What is committed is to be taken note of, whatever is sent meanwhile. */
+	MemoryContext oldcontext = MemoryContextSwitchTo(job_context);
+
 	HOLD_INTERRUPTS();
 	for (int i = 0; i < count; i++)
 		qml_attempt_log(&attempts[i]);
 	RESUME_INTERRUPTS();
+	MemoryContextSwitchTo(oldcontext);
 }
 
 /* In a transaction of its own: ends an attempt, as far as nobody has its job in his hands. */
@@ -800,7 +823,7 @@ find_call(const QmlHandler *handler)
 
 	foreach(lc, calls)
 	{
-		if (qml_call_handler(lfirst(lc)) == handler)
+		if (qml_call_is_of(lfirst(lc), handler))
 			return lfirst(lc);
 	}
 	oldcontext = MemoryContextSwitchTo(call_context);
@@ -808,6 +831,16 @@ find_call(const QmlHandler *handler)
 	calls = lappend(calls, call);
 	MemoryContextSwitchTo(oldcontext);
 	return call;
+}
+
+/*
+ * After an error of the job: why it came.  A server that goes down ends what the job
+ * uses, such as parallel workers and programs.
+ */
+static QmlStop
+why_stopped(void)
+{
+	return stop == QML_STOP_NOT && shutting_down ? QML_STOP_SHUTDOWN : stop;
 }
 
 /* After an error: what the handler showed before stays with the job. */
@@ -818,14 +851,21 @@ keep_progress(QmlAttempt *attempt)
 		attempt->progress = qml_current_end()->progress;
 }
 
-/* The handler returned: its result, or what it wished instead. */
+/*
+ * The handler returned: its result, or what it wished instead.  What was deferred to the
+ * end of the transaction is part of the job.
+ */
 static void
 keep_result(QmlAttempt *attempt, Datum result)
 {
-	const QmlCurrent *said = qml_current_end();
+	const QmlCurrent *said;
 	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
 
 	attempt->result = result == (Datum) 0 ? result : PointerGetDatum(PG_DETOAST_DATUM_COPY(result));
+	MemoryContextSwitchTo(job_context);
+	AfterTriggerFireDeferred();
+	MemoryContextSwitchTo(batch->context);
+	said = qml_current_end();
 	attempt->progress = said->progress;
 	attempt->delay = said->delay;
 	attempt->reason = said->reason;
@@ -881,8 +921,6 @@ call_function(QmlAttempt *attempt, const QmlHandler *handler)
 	keep_result(attempt, this.wrapped ? qml_middleware_run(&attempt->job, call_handler, &this) :
 										call_handler(&this));
 	QML_FAULT("run.after_call");
-	/* What was deferred to the end of the transaction is part of this job. */
-	AfterTriggerFireDeferred();
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, guc_level);
 	qml_clean_session();
@@ -897,9 +935,7 @@ run_in_group(QmlAttempt *attempt, const QmlHandler *handler)
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(job_context);
-	stop = QML_STOP_NOT;
-	in_job = true;
-	qml_current_begin(&attempt->job, batch->context);
+	begin_run(&attempt->job);
 	/* The timer may have been there just before. */
 	if (delay_is_over)
 		cancel(QML_STOP_DELAY);
@@ -908,6 +944,8 @@ run_in_group(QmlAttempt *attempt, const QmlHandler *handler)
 		QML_FAULT("group.before_call");
 		call_function(attempt, handler);
 		QML_FAULT("group.after_call");
+		/* A cancel that it left behind is its own. */
+		CHECK_FOR_INTERRUPTS();
 		/* It was told to stop because others wait, and took that for its own matter. */
 		if (stop != QML_STOP_NOT)
 			ereport(ERROR,
@@ -920,7 +958,7 @@ run_in_group(QmlAttempt *attempt, const QmlHandler *handler)
 	PG_CATCH();
 	{
 		ErrorData *error;
-		QmlStop why = stop;
+		QmlStop why = why_stopped();
 
 		keep_progress(attempt);
 		forget_stop();
@@ -956,7 +994,7 @@ static void
 commit(void)
 {
 	forget_calls();
-	CommitTransactionCommand();
+	qml_process_end_transaction();
 	(void) pgstat_report_stat(true);
 }
 
@@ -1001,10 +1039,17 @@ was_ahead(void)
 static void
 swap_batches(Batch *next)
 {
+	bool left = false;
+
 	if (next == NULL)
 		return;
+	for (int i = 0; i < batch->nplaces; i++)
+		left = left || !has_place(next, batch->places[i]);
 	empty_batch(batch);
 	batch = next;
+	/* Others have passed over what needs a place that was left only now. */
+	if (left)
+		qml_wakeup_helper(slot->role);
 	hold_owed();
 	for (int i = 0; i < batch->count; i++)
 		qml_session_hold(&batch->attempts[i].job.id);
@@ -1040,6 +1085,7 @@ run_group_jobs(void)
 	int end = Min(batch->count, i + qml_limit_room(MAX_DELAY));
 
 	delay_is_over = false;
+	stop_watched = 0;
 	/* The first one waits for nobody, but only alone is a job watched and timed. */
 	enable_timeout_after(delay_timer, MAX_DELAY);
 	for (; i < end && !delay_is_over && !shutting_down && !qml_clean_constraints_set() &&
@@ -1048,7 +1094,6 @@ run_group_jobs(void)
 	{
 		QmlAttempt *attempt = &batch->attempts[i];
 		const QmlHandler *handler;
-		instr_time start;
 
 		if (!may_be_in_group(attempt))
 		{
@@ -1059,14 +1104,14 @@ run_group_jobs(void)
 		handler = find_runnable(attempt);
 		if (handler)
 		{
-			INSTR_TIME_SET_CURRENT(start);
 			run_in_group(attempt, handler);
-			note_pace(attempt, milliseconds_since(start));
+			note_pace(attempt, milliseconds_since(run_began), true);
 			if (attempt->fate == QML_FATE_ALONE)
 				break;
 		}
 	}
 	disable_timeout(delay_timer, false);
+	disable_timeout(watch_timer, false);
 	return i;
 }
 
@@ -1113,6 +1158,7 @@ run_group(void)
 	PG_CATCH();
 	{
 		disable_timeout(delay_timer, false);
+		disable_timeout(watch_timer, false);
 		forget_stop();
 		forget_calls();
 		/* No job has run: it is not because of one. */
@@ -1166,23 +1212,20 @@ is_held(QmlAttempt *attempt)
 
 /*
  * Calls the handler and ends the attempt, all in one transaction if it is a function.
- * waited: behind others, since it was claimed; it may have been deleted meanwhile.
+ * The job may have been deleted since it was claimed.
  */
 static Batch *
-call_alone(QmlAttempt *attempt, bool waited)
+call_alone(QmlAttempt *attempt)
 {
-	const QmlHandler *handler = waited && !is_held(attempt) ? NULL : find_runnable(attempt);
+	const QmlHandler *handler = is_held(attempt) ? find_runnable(attempt) : NULL;
 	bool is_last = batch->done + 1 == batch->count;
-	bool commits = handler && qml_call_is_procedure(handler) && !is_wrapped(handler);
-	instr_time start;
+	bool procedure = handler && qml_call_is_procedure(handler);
+	bool commits = procedure && !is_wrapped(handler);
 	Batch *next;
 
 	if (handler)
 	{
-		stop = QML_STOP_NOT;
-		in_job = true;
-		qml_current_begin(&attempt->job, batch->context);
-		INSTR_TIME_SET_CURRENT(start);
+		begin_run(&attempt->job);
 		arm_job_timers(&attempt->job);
 		MemoryContextSwitchTo(job_context);
 		if (commits)
@@ -1195,7 +1238,7 @@ call_alone(QmlAttempt *attempt, bool waited)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("canceling a job because of its timeout")));
-		note_pace(attempt, milliseconds_since(start));
+		note_pace(attempt, milliseconds_since(run_began), !procedure);
 		MemoryContextSwitchTo(batch->context);
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -1229,7 +1272,6 @@ run_alone(void)
 {
 	QmlAttempt *attempt = &batch->attempts[batch->done];
 	Batch *volatile next = NULL;
-	bool waited = batch->done > 0 || attempt->fate == QML_FATE_ALONE;
 	volatile bool again = false;
 
 	attempt->fate = QML_FATE_PENDING;
@@ -1241,12 +1283,12 @@ run_alone(void)
 	{
 		begin(psprintf("running %s, job %s", TextDatumGetCString(attempt->job.method),
 					   qml_job_id_string(&attempt->job.id)));
-		next = call_alone(attempt, waited);
+		next = call_alone(attempt);
 		(void) leave_job();
 	}
 	PG_CATCH();
 	{
-		QmlStop why = stop;
+		QmlStop why = why_stopped();
 		ErrorData *error;
 		bool deleted;
 
@@ -1273,8 +1315,8 @@ run_alone(void)
 		else if (error->sqlerrcode == ERRCODE_QML_STALE_CLAIM && attempt->fate == QML_FATE_GONE)
 			qml_attempt_fail(attempt, "the handler ended its job itself", "QM003", (Datum) 0,
 							 false);
-		/* Not begun: whatever stood in the way of giving it back is not the job's error. */
-		else if (attempt->fate != QML_FATE_RELEASED)
+		/* Not begun: whatever stood in the way of writing that down is not the job's error. */
+		else if (attempt->fate != QML_FATE_RELEASED && attempt->fate != QML_FATE_FAILED)
 			qml_attempt_judge(attempt, error, why, deleted);
 		if (!again)
 			finish_undone(attempt);
@@ -1351,7 +1393,7 @@ release_from(int first, bool all)
 {
 	while (first < batch->count)
 	{
-		int end = first + qml_limit_batch(batch->count - first);
+		int end = first + qml_hook_batch(batch->count - first);
 
 		if (batch->attempts[first].fate == QML_FATE_ALONE && !all)
 		{
@@ -1450,7 +1492,7 @@ qml_run_init(QmlSlot *my_slot)
 	HASHCTL control = {.keysize = sizeof(((Pace *) 0)->method), .entrysize = sizeof(Pace)};
 
 	slot = my_slot;
-	before_shmem_exit(note_overdue, (Datum) 0);
+	before_shmem_exit(note_culprit, (Datum) 0);
 	qml_clean_init();
 	qml_current_init(my_slot);
 	delay_timer = RegisterTimeout(USER_TIMEOUT, on_delay);

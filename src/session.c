@@ -123,3 +123,31 @@ qml_session_went_with_server(const char *server)
 
 	return qml_shmem && parse_id(server, strlen(server), &id) && id.boot != qml_shmem->boot;
 }
+
+/* This process ends while it runs a job: the others that it holds have no part in that. */
+void
+qml_session_note_culprit(const pg_uuid_t *job, int attempt, bool overdue)
+{
+	QmlCulprit culprit = {.place = (int) (MyProc - ProcGlobal->allProcs),
+						  .token = token,
+						  .job = *job,
+						  .attempt = attempt,
+						  .overdue = overdue};
+
+	qml_shmem_note_culprit(&culprit);
+}
+
+/* How the session of this id, which is gone, lost a job. */
+QmlLoss
+qml_session_loss_of(const char *server, const pg_uuid_t *job, int attempt)
+{
+	QmlCulprit culprit;
+	Id id;
+
+	if (qml_shmem == NULL || !parse_id(server, strlen(server), &id) || id.boot != qml_shmem->boot ||
+		!qml_shmem_find_culprit(id.number, id.token, &culprit))
+		return QML_LOST_SOMEHOW;
+	if (culprit.attempt != attempt || memcmp(&culprit.job, job, sizeof(*job)) != 0)
+		return QML_LOST_BESIDE;
+	return culprit.overdue ? QML_LOST_OVERDUE : QML_LOST_RUNNING;
+}

@@ -286,34 +286,27 @@ qml_shmem_beat(QmlSlot *slot)
 	pg_atomic_write_u64(&slot->heartbeat_at, (uint64) GetCurrentTimestamp());
 }
 
-/* By a process that ends because of a job. */
+/* By a process that ends while it runs a job. */
 void
-qml_shmem_note_overdue(const pg_uuid_t *job, int attempt)
+qml_shmem_note_culprit(const QmlCulprit *culprit)
 {
-	QmlOverdue *overdue;
-
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	overdue = &qml_shmem->overdue[qml_shmem->next_overdue];
-	qml_shmem->next_overdue = (qml_shmem->next_overdue + 1) % QML_MAX_OVERDUE;
-	overdue->job = *job;
-	overdue->attempt = attempt;
+	qml_shmem->culprits[qml_shmem->next_culprit] = *culprit;
+	qml_shmem->next_culprit = (qml_shmem->next_culprit + 1) % QML_MAX_CULPRITS;
 	LWLockRelease(qml_shmem->lock);
 }
 
+/* What the session ran when it ended; false if nothing, as far as is known. */
 bool
-qml_shmem_was_overdue(const pg_uuid_t *job, int attempt)
+qml_shmem_find_culprit(int place, uint32 token, QmlCulprit *culprit)
 {
 	bool found = false;
 
-	if (qml_shmem == NULL)
-		return false;
 	LWLockAcquire(qml_shmem->lock, LW_SHARED);
-	for (int i = 0; i < QML_MAX_OVERDUE; i++)
+	for (int i = 0; i < QML_MAX_CULPRITS && !found; i++)
 	{
-		const QmlOverdue *overdue = &qml_shmem->overdue[i];
-
-		found = found ||
-				(overdue->attempt == attempt && memcmp(&overdue->job, job, sizeof(*job)) == 0);
+		*culprit = qml_shmem->culprits[i];
+		found = culprit->token == token && culprit->place == place;
 	}
 	LWLockRelease(qml_shmem->lock);
 	return found;

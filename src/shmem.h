@@ -193,14 +193,17 @@ typedef struct QmlStuck
 
 #define QML_MAX_STUCK 32
 
-/* An attempt whose process had to end because it went on after its timeout. */
-typedef struct QmlOverdue
+/* The attempt that a session ended under. */
+typedef struct QmlCulprit
 {
+	int place;	  /* of the session */
+	uint32 token; /* 0: none */
 	pg_uuid_t job;
 	int attempt;
-} QmlOverdue;
+	bool overdue; /* it went on after its timeout */
+} QmlCulprit;
 
-#define QML_MAX_OVERDUE 64
+#define QML_MAX_CULPRITS 64
 
 /* Databases that somebody asks the launcher to look at. */
 #define QML_MAX_CALLS 64
@@ -227,8 +230,8 @@ typedef struct QmlShmem
 	QmlStuck stuck[QML_MAX_STUCK];
 
 	/* Under the lock: by processes that end; the oldest gives way. */
-	int next_overdue;
-	QmlOverdue overdue[QML_MAX_OVERDUE];
+	int next_culprit;
+	QmlCulprit culprits[QML_MAX_CULPRITS];
 
 	/*
 	 * Sessions that hold jobs, by the number of their PGPROC: a token, 0 for none;
@@ -259,8 +262,8 @@ extern void qml_shmem_leave_places(QmlSlot *slot, const uint32 *methods, int cou
 extern void qml_shmem_set_latch(pg_atomic_uint32 *process);
 extern uint32 qml_shmem_my_process(void);
 extern void qml_shmem_beat(QmlSlot *slot);
-extern void qml_shmem_note_overdue(const pg_uuid_t *job, int attempt);
-extern bool qml_shmem_was_overdue(const pg_uuid_t *job, int attempt);
+extern void qml_shmem_note_culprit(const QmlCulprit *culprit);
+extern bool qml_shmem_find_culprit(int place, uint32 token, QmlCulprit *culprit);
 extern bool qml_shmem_is_surplus(const QmlSlot *worker, int most);
 
 #endif

@@ -274,6 +274,12 @@ convert(const QmlSignature *signature, QmlArgument *arg, Datum payload, bool *is
 	volatile Datum row = (Datum) 0;
 	HeapTupleData tuple;
 
+	/* What is remembered of a row type does not outlive its change. */
+	if (!arg->plain)
+	{
+		arg->convert.fn_extra = NULL;
+		arg->convert.fn_mcxt = CurrentMemoryContext;
+	}
 	PG_TRY();
 	{
 		row = FunctionCall2(&arg->convert, arg->row, payload);

@@ -295,6 +295,14 @@ end_overdue(QmlJob *job, TimestampTz now)
 	qml_transition_fail(job, &error, true, QML_NO_TIME, now);
 }
 
+/* It was not the one that its session ended under: the attempt does not count. */
+static void
+give_back(QmlJob *job, TimestampTz now)
+{
+	qml_transition_set(job, QML_ENQUEUED, now);
+	job->uncounted++;
+}
+
 /*
  * A job whose server went down thrice under it is taken for the cause: it must not
  * do so for ever.
@@ -303,9 +311,12 @@ static void
 lose_with_session(QmlJob *job, TimestampTz now)
 {
 	char *server = TextDatumGetCString(job->server);
+	QmlLoss loss = qml_session_loss_of(server, &job->id, job->attempt);
 
-	if (qml_shmem_was_overdue(&job->id, job->attempt))
+	if (loss == QML_LOST_OVERDUE)
 		end_overdue(job, now);
+	else if (loss == QML_LOST_BESIDE)
+		give_back(job, now);
 	else if (!qml_session_went_with_server(server))
 		qml_transition_lose(job, "session is gone", "session_gone", now);
 	else if (qml_job_count_errors(job, QML_SERVER_DOWN) < MAX_SERVERS_DOWN - 1)

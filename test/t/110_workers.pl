@@ -23,7 +23,7 @@ CONF
 wait_for_process($node, 'scheduler', 'postgres');
 
 query($node, <<'SQL');
-CREATE TABLE ledger (job uuid, what text, at timestamptz DEFAULT clock_timestamp(),
+CREATE TABLE ledger (job uuid, what text, at timestamptz DEFAULT clock_timestamp(), xact xid8 DEFAULT pg_current_xact_id(),
 	pid int DEFAULT pg_backend_pid(), su name DEFAULT session_user, cu name DEFAULT current_user);
 GRANT ALL ON ledger TO PUBLIC;
 GRANT CREATE ON SCHEMA public TO PUBLIC;
@@ -270,8 +270,13 @@ SQL
 }
 my $seen = '';
 eval {
-	wait_for('a worker of each of both roles',
-		sub { ($seen = processes()) =~ /qml worker postgres ann, qml worker postgres bob$/ });
+	wait_for(
+		'a worker of each of both roles',
+		sub {
+			# One of a third role may have its turn, though it has nothing to do any more.
+			outcome_of($node, enqueue($node, "who_$_")) foreach qw(ann bob);
+			return ($seen = processes()) =~ /qml worker postgres ann, qml worker postgres bob$/;
+		});
 };
 is($seen, 'qml launcher - postgres, qml scheduler postgres postgres, qml worker postgres ann, qml worker postgres bob',
 	'pg_stat_activity shows the launcher, the scheduler, and workers with their roles');
@@ -372,6 +377,11 @@ BEGIN
 	IF payload ? 'fail' THEN RAISE EXCEPTION 'fails'; END IF;
 	IF payload ? 'dup' THEN INSERT INTO deferred VALUES (1), (1); END IF;
 	IF payload ? 'sleep' THEN PERFORM pg_sleep((payload ->> 'sleep')::float8); END IF;
+	IF payload ? 'loop' THEN
+		LOOP
+			BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END;
+		END LOOP;
+	END IF;
 	IF payload ? 'trap' THEN
 		BEGIN
 			PERFORM pg_sleep((payload ->> 'trap')::float8);
@@ -439,6 +449,59 @@ foreach my $long (1, 20, 60)
 	is(ask($node, "SELECT count(*) FROM ledger WHERE what = 'trapped'"), 0,
 		"job $long traps being canceled: a group that waits is none of its business");
 }
+# One that nothing stops ends with its process, and the others have no part in that.
+group_of(60, 20 => '{"loop": 1}');
+is(mine("string_agg(concat_ws(' ', i, state, errors -> -1 ->> 'error_type'), ', ' ORDER BY i) FILTER (WHERE state <> 'succeeded')"),
+	'20 failed timeout', 'a job of a group that goes on whatever it is told: its timeout ends it');
+is(ask($node, 'SELECT count(*), count(DISTINCT what) FROM ledger'), '59|59', 'the others have their effects once');
+is(ask($node, 'SELECT max(attempt - uncounted) FROM qml.history WHERE id IN (SELECT id FROM mine)'), 1, 'at their first attempt that counts');
+{
+	group_of(1);
+	ask($node, 'TRUNCATE mine');
+	ask($node, <<'SQL');
+INSERT INTO mine SELECT i, qml_enqueue('short', jsonb_build_object('n', i) || (CASE i WHEN 5 THEN '{"loop": 1}' ELSE '{}' END)::jsonb, max_retries => 0)
+FROM generate_series(1, 30) i
+SQL
+	wait_for('the job to run', sub { worker_pids($node, "wait_event = 'PgSleep'") > 0 });
+	ask($node, q{SELECT qml_delete(id, 'enough') FROM mine WHERE i = 5});
+	my $seconds = seconds_until('the worker to end', sub { !worker_pids($node, "wait_event = 'PgSleep'") });
+	cmp_ok($seconds, '<=', 12, sprintf 'one that is deleted ends after a grace time, too (%.1f s)', $seconds);
+	settle($node, 'short');
+	is(mine("string_agg(concat_ws(' ', i, state), ', ' ORDER BY i) FILTER (WHERE state <> 'succeeded')"), '5 deleted', 'and the others succeed');
+}
+# More than 60 subtransactions with effects are more than other sessions remember of one.
+{
+	ask($node, 'TRUNCATE ledger');
+	ask($node, q{SELECT count(*) FROM qml_enqueue_many('short', array_fill('{"n": "many"}'::jsonb, ARRAY[5000]))});
+	settle($node, 'short');
+	my $most = ask($node, q{SELECT max(n) FROM (SELECT count(*) AS n FROM ledger WHERE what = 'many' GROUP BY xact) g});
+	cmp_ok($most, '<=', 60, "a group has 60 jobs at most ($most)");
+}
+# A cancel that a job has sent itself, and does not notice.
+handler($node, 'cancels', <<'SQL');
+CREATE FUNCTION cancels(payload jsonb) RETURNS boolean LANGUAGE sql AS $$
+	SELECT CASE WHEN payload ? 'cancel' THEN pg_cancel_backend(pg_backend_pid()) END
+$$
+SQL
+foreach my $round (1 .. 3)
+{
+	ask($node, q{SELECT count(*) FROM qml_enqueue_many('cancels', array_fill('{}'::jsonb, ARRAY[200]))});
+	settle($node, 'cancels');
+	ask($node, 'TRUNCATE mine');
+	ask($node, <<'SQL');
+INSERT INTO mine SELECT i, qml_enqueue('cancels', (CASE i WHEN 5 THEN '{"cancel": 1}' ELSE '{}' END)::jsonb, max_retries => 0)
+FROM generate_series(1, 30) i
+SQL
+	settle($node, 'cancels');
+	like(mine("string_agg(concat_ws(' ', i, state, errors -> -1 ->> 'error_type'), ', ' ORDER BY i) FILTER (WHERE state <> 'succeeded')"),
+		qr/^(5 failed 57014)?$/, 'a job that cancels itself in a group hits no other');
+}
+# Procedures are in no group, and nothing is claimed in vain for one.
+handler($node, 'brief', 'CREATE PROCEDURE brief(payload jsonb) LANGUAGE plpgsql AS $$ BEGIN PERFORM 1; END $$');
+ask($node, q{SELECT count(*) FROM qml_enqueue_many('brief', array_fill('{}'::jsonb, ARRAY[500]))});
+settle($node, 'brief');
+is(ask($node, q{SELECT max(attempt) || ' ' || count(*) FROM qml.history WHERE method = 'brief' AND state = 'succeeded'}), '1 500',
+	'short procedures are claimed once');
 # How long the others had to wait for their commit: from the end of a job, which its
 # row in the ledger shows, to the commit of that row.
 {
@@ -587,8 +650,30 @@ set_config($node, 'qml.worker_idle_timeout' => '1s');
 wait_for('idle workers to end', sub { workers_now() == 0 });
 pass('idle workers end');
 
-# A job that comes in the moment a worker ends.
+# A type that changes is another one, also for a worker that has seen it.
 set_config($node, 'qml.workers' => 1);
+query($node, 'CREATE TYPE thing AS (a int); CREATE TABLE things (a int)');
+foreach my $type ('thing', 'things')
+{
+	my ($alter, $add) = $type eq 'thing' ? ('TYPE', 'ATTRIBUTE') : ('TABLE', 'COLUMN');
+	my $of = "of_$type";
+	my $result = sub {
+		my ($payload) = @_;
+		my $id = enqueue($node, $of, $payload, 'max_retries => 0');
+		my $outcome = outcome_of($node, $id);
+		return $outcome eq 'succeeded|1' ? ask($node, "SELECT result FROM qml_job('$id')") : $outcome;
+	};
+	handler($node, $of, "CREATE FUNCTION $of(item $type) RETURNS jsonb LANGUAGE plpgsql AS \$\$ BEGIN RETURN to_jsonb(item); END \$\$");
+	is($result->('{"item": {"a": 1}}'), '{"a": 1}', "an argument of type $type");
+	query($node, "ALTER $alter $type ADD $add c int");
+	is($result->('{"item": {"a": 1, "c": 7}}'), '{"a": 1, "c": 7}', 'what is added to the type is not lost');
+	query($node, "ALTER $alter $type ALTER $add a TYPE text");
+	is($result->('{"item": {"a": "hello"}}'), '{"a": "hello", "c": null}', 'what is of another type now fits');
+	query($node, "ALTER $alter $type DROP $add c");
+	is($result->('{"item": {"a": "x"}}'), '{"a": "x"}', 'what is dropped is not there');
+}
+
+# A job that comes in the moment a worker ends.
 my $slowest = 0;
 foreach my $round (1 .. 12)
 {

@@ -26,6 +26,7 @@ wait_for_process($node, 'scheduler', 'postgres');
 query($node, <<'SQL');
 CREATE ROLE other LOGIN;
 CREATE SEQUENCE seq;
+SELECT lo_from_bytea(4711, 'x');
 CREATE TABLE visible (a text DEFAULT 'public');
 INSERT INTO visible DEFAULT VALUES;
 CREATE TABLE immediate (a int UNIQUE DEFERRABLE INITIALLY IMMEDIATE);
@@ -73,6 +74,12 @@ BEGIN
 	EXCEPTION WHEN object_not_in_prerequisite_state THEN seen := 'none';
 	END;
 	s := s || jsonb_build_object('lastval', seen);
+	BEGIN
+		PERFORM loread(0, 1);
+		seen := 'open';
+	EXCEPTION WHEN undefined_object THEN seen := 'none';
+	END;
+	s := s || jsonb_build_object('large objects', seen);
 	BEGIN
 		INSERT INTO public.immediate VALUES (1), (1);
 		RAISE check_violation;
@@ -185,6 +192,7 @@ my @LEFT = (
 	[ 'a cursor on a temporary table', [ 'CREATE TEMP TABLE t (a int)', 'DECLARE c2 CURSOR FOR SELECT * FROM t', 'FETCH c2' ], 'act' ],
 	[ 'a cursor WITH HOLD', [ 'DECLARE c3 CURSOR WITH HOLD FOR SELECT generate_series(1, 10)', 'FETCH c3' ] ],
 	[ 'an open refcursor', [ 'DO $d$ DECLARE c refcursor := $c$left$c$; BEGIN OPEN c FOR SELECT 1; END $d$' ] ],
+	[ 'a large object', [ 'SELECT lo_open(4711, 262144)' ] ],
 	[ 'session locks', [ 'SELECT pg_advisory_lock(1)', 'SELECT pg_advisory_lock_shared(1), pg_advisory_lock(2), pg_advisory_lock(2)' ] ],
 	[ 'transaction locks', [ 'SELECT pg_advisory_xact_lock(100), pg_advisory_lock(100)' ] ],
 	[ 'prepared statements', [ 'PREPARE p1 AS SELECT 1', 'EXECUTE p1' ] ],
@@ -328,6 +336,7 @@ is(ask($node, 'SELECT pg_notification_queue_usage() < 0.001'), 't', 'nobody who 
 # ---- memory
 
 handler($node, 'plain', 'CREATE FUNCTION plain(payload jsonb) RETURNS int LANGUAGE sql AS $$ SELECT 1 $$');
+handler($node, 'traced', 'CREATE FUNCTION traced(payload jsonb) RETURNS int LANGUAGE sql AS $$ SELECT 1 $$');
 handler($node, 'fails', 'CREATE FUNCTION fails(payload jsonb) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION $m$no %$m$, payload; END $$');
 handler($node, 'session', <<'SQL');
 CREATE FUNCTION session(payload jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -378,14 +387,16 @@ sub memory
 sub run_many
 {
 	my ($method, $count) = @_;
+	ask($node, q{SELECT qml_add_middleware('tracing', 'qml_tracing')}) if $method eq 'traced';
 	ask($node, "SELECT count(qml_enqueue('$method', max_retries => 0)) FROM generate_series(1, $count)");
 	settle($node, $method);
+	ask($node, q{SELECT qml_remove_middleware('tracing')}) if $method eq 'traced';
 	return;
 }
 
 # A leak of so many bytes a job is found, in each kind of jobs.
 my $LEAK = 100;
-my %JOBS = (plain => 60_000, fails => 20_000, session => 12_000, temp => 3_000, commits => 5_000);
+my %JOBS = (plain => 60_000, traced => 8_000, fails => 20_000, session => 12_000, temp => 3_000, commits => 5_000);
 run_many($_, 1_500) foreach sort keys %JOBS;
 my $start = memory();
 my $all = 0;
@@ -408,7 +419,7 @@ cmp_ok($all, '>=', 100_000, 'all those jobs');
 cmp_ok($end->{used} - $start->{used}, '<', $LEAK * $all, 'what is in use does not grow');
 cmp_ok($end->{rss} - $start->{rss}, '<', $LEAK * $all, sprintf 'nor does the process (%.1f MB at first, %.1f MB more)',
 	$start->{rss} / 2**20, ($end->{rss} - $start->{rss}) / 2**20);
-is(ask($node, "SELECT count(*) FROM qml.job WHERE method IN ('plain', 'session', 'temp', 'commits') AND state <> 'succeeded'"), 0,
+is(ask($node, "SELECT count(*) FROM qml.job WHERE method IN ('plain', 'traced', 'session', 'temp', 'commits') AND state <> 'succeeded'"), 0,
 	'all succeeded that should');
 is(ask($node, "SELECT count(*) FROM qml.job WHERE method = 'fails' AND state <> 'failed'"), 0, 'and no other');
 

@@ -14,6 +14,8 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $node = background_node('death', conf => <<'CONF');
+wal_level = replica
+max_wal_senders = 2
 qml.workers = 2
 qml.shutdown_timeout = 2
 max_worker_processes = 20
@@ -152,6 +154,74 @@ foreach my $mode ('fast', 'smart')
 	end_sessions($node);
 }
 effects_once('shutdown');
+
+# What a job uses that the server ends with itself.
+{
+	my $marker = "$PostgreSQL::Test::Utils::tmp_check/program_runs";
+	handler($node, 'program', <<"SQL");
+CREATE FUNCTION program(payload jsonb) RETURNS void LANGUAGE plpgsql AS \$\$
+BEGIN
+	CREATE TEMP TABLE t (a int);
+	COPY t FROM PROGRAM 'touch $marker; sleep 3; echo 1';
+	DROP TABLE t;
+END \$\$
+SQL
+	my $id = enqueue($node, 'program', '{}', 'max_retries => 0');
+	wait_for('the program to run', sub { -e $marker });
+	end_sessions($node);
+	$node->stop('fast');
+	$node->start;
+	outcome_of($node, $id);
+	is(counted_outcome($node, $id), 'succeeded|1', 'a job whose program was ended by the shutdown is given back');
+	end_sessions($node);
+}
+# A commit that waits for a standby.
+{
+	query($node, q{ALTER SYSTEM SET synchronous_standby_names = 'nobody'});
+	$node->reload;
+	wait_for('the setting', sub { query($node, 'SHOW synchronous_standby_names') eq 'nobody' });
+	my $id = query($node, q{SET synchronous_commit = local; SELECT qml_enqueue('work')});
+	wait_for('a worker to wait for the standby', sub { worker_pids($node, "wait_event = 'SyncRep'") > 0 });
+	end_sessions($node);
+	my $start = time;
+	$node->stop('fast');
+	my $seconds = time - $start;
+	cmp_ok($seconds, '<=', 5, sprintf 'a commit that waits for a standby does not hold up the end of the server (%.1f s)', $seconds);
+	$node->append_conf('postgresql.auto.conf', q{synchronous_standby_names = ''});
+	$node->start;
+	like(outcome_of($node, $id), qr/^succeeded/, 'and the job runs');
+	end_sessions($node);
+}
+effects_once('what ends with the server');
+
+# One that nothing stops, in a group, and the others of it.
+{
+	handler($node, 'grouped', <<'SQL');
+CREATE FUNCTION grouped(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF payload ? 'loop' AND NOT EXISTS (SELECT FROM loops) THEN
+		LOOP
+			BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END;
+		END LOOP;
+	END IF;
+END $$
+SQL
+	query($node, 'CREATE TABLE loops (ended boolean)');
+	query($node, q{SELECT count(*) FROM qml_enqueue_many('grouped', array_fill('{}'::jsonb, ARRAY[400]))});
+	settle($node, 'grouped');
+	query($node, q{SELECT qml_enqueue('grouped', (CASE i WHEN 5 THEN '{"loop": 1}' ELSE '{}' END)::jsonb) FROM generate_series(1, 30) i});
+	wait_for('it to loop', sub { worker_pids($node, "wait_event = 'PgSleep'") > 0 });
+	query($node, 'INSERT INTO loops VALUES (true)');
+	end_sessions($node);
+	my $start = time;
+	$node->stop('fast');
+	my $seconds = time - $start;
+	cmp_ok($seconds, '<=', 12, sprintf 'a job of a group that goes on whatever it is told does not hold up the end of the server (%.1f s)', $seconds);
+	$node->start;
+	settle($node, 'grouped');
+	is(query($node, q{SELECT count(*) FROM qml.job WHERE method = 'grouped' AND state <> 'succeeded'}), 0, 'and all succeed later');
+	end_sessions($node);
+}
 
 # ---- a handler that takes the server down
 

@@ -142,6 +142,145 @@ query($node, q{DO $$ DECLARE w text; BEGIN FOR w IN SELECT word FROM secret LOOP
 is(ask($node, q{SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM stolen}), '34000 55000', 'and cannot read it');
 query($node, q{SELECT qml_remove_hook('steals'); DELETE FROM qml.live});
 
+# Nor what another hook has open, or has left open; nor can the client.
+query($node, <<'SQL');
+CREATE FUNCTION leaves_open(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE c refcursor := 'left';
+BEGIN OPEN c FOR SELECT word FROM public.secret; END $$;
+SELECT qml_add_hook('first', 'leaves_open');
+TRUNCATE stolen;
+SET ROLE adm;
+CREATE FUNCTION takes(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE c refcursor := 'left'; word text;
+BEGIN
+	FETCH c INTO word;
+	INSERT INTO public.stolen VALUES ('read ' || word);
+EXCEPTION WHEN OTHERS THEN
+	INSERT INTO public.stolen VALUES (SQLSTATE);
+END $$;
+SELECT qml_add_hook('second', 'takes');
+SQL
+fails_with($node, '34000', q{BEGIN; SELECT qml_enqueue('m', queue => 'outside'); FETCH ALL FROM "left"}, 'what a hook leaves open is not the client\'s');
+query($node, q{SELECT qml_enqueue('m', queue => 'outside')});
+is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$) FROM stolen'), '34000', 'nor another hook\'s');
+query($node, q{SELECT qml_remove_hook('first'), qml_remove_hook('second'); DELETE FROM qml.live; TRUNCATE stolen});
+
+# Between middlewares: an outer one that is in the middle of its cursor, and an inner one
+# that leaves one open.
+query($node, <<'SQL');
+CREATE FUNCTION has_open(job qml.job) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE c refcursor := 'left'; w text; r jsonb;
+BEGIN OPEN c FOR SELECT word FROM public.secret; r := public.qml_next(); FETCH c INTO w; RETURN jsonb_build_object('word', w); END $$;
+CREATE FUNCTION left_open(job qml.job) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE c refcursor := 'left';
+BEGIN OPEN c FOR SELECT word FROM public.secret; RETURN public.qml_next(); END $$;
+SET ROLE adm;
+CREATE FUNCTION tries() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE c refcursor := 'left'; word text;
+BEGIN
+	FETCH c INTO word;
+	INSERT INTO public.stolen VALUES ('read ' || word);
+EXCEPTION WHEN OTHERS THEN
+	INSERT INTO public.stolen VALUES (SQLSTATE);
+END $$;
+CREATE FUNCTION before_and_after(job qml.job) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE r jsonb;
+BEGIN PERFORM public.tries(); r := public.qml_next(); PERFORM public.tries(); RETURN r; END $$;
+SELECT qml_add_middleware('tries', 'before_and_after', 5);
+SQL
+handler($node, 'nothing', 'CREATE FUNCTION nothing(payload jsonb) RETURNS int LANGUAGE sql AS $$ SELECT 1 $$');
+query($node, q{SELECT qml_add_middleware('opens', 'has_open', 1)});
+{
+	my $id = enqueue($node, 'nothing');
+	is(outcome_of($node, $id), 'succeeded|1', 'a middleware with an open cursor around another one');
+	is(ask($node, "SELECT result FROM qml_job('$id')"), '{"word": "secret"}', 'has it still');
+}
+is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$) FROM stolen'), '55000', 'which cannot read it');
+query($node, q{TRUNCATE stolen; SELECT qml_remove_middleware('opens'), qml_add_middleware('leaves', 'left_open', 9)});
+is(run($node, 'nothing'), 'succeeded|1', 'a middleware that leaves a cursor open within another one');
+is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$) FROM stolen'), '34000', 'which cannot read it');
+query($node, q{TRUNCATE stolen; SELECT qml_remove_middleware('leaves'), qml_remove_middleware('tries')});
+
+# ---- large objects, neither
+
+query($node, <<'SQL');
+SELECT lo_from_bytea(4711, 'secret');
+SET ROLE adm;
+CREATE FUNCTION reads(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO public.stolen VALUES ('read ' || encode(loread(0, 10), 'escape'));
+EXCEPTION WHEN OTHERS THEN
+	INSERT INTO public.stolen VALUES (SQLSTATE);
+END $$;
+SELECT qml_add_hook('reads', 'reads');
+SQL
+is(query($node, <<'SQL'), 'cret', 'a hook leaves a large object as it is');
+\o /dev/null
+BEGIN;
+SELECT lo_open(4711, 262144), loread(0, 2);
+SELECT qml_enqueue('m', queue => 'outside');
+\o
+SELECT encode(loread(0, 10), 'escape');
+COMMIT;
+SQL
+is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$) FROM stolen'), '42501', 'and cannot read it');
+query($node, q{SELECT qml_remove_hook('reads'); DELETE FROM qml.live});
+
+# ---- a hook decides nothing for the job whose handler called it
+
+handler($node, 'enqueues', <<'SQL');
+CREATE FUNCTION enqueues(payload jsonb) RETURNS boolean LANGUAGE sql AS $$
+	SELECT qml_enqueue('m', '{"told": 1}', 'outside') IS NOT NULL
+$$
+SQL
+query($node, <<'SQL');
+TRUNCATE stolen;
+GRANT EXECUTE ON FUNCTION qml_current_job(), qml_discard(text), qml_retry_later(interval, text), qml_progress(jsonb) TO adm;
+SET ROLE adm;
+CREATE FUNCTION decides(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE s text;
+BEGIN
+	IF NOT job.payload ? 'told' THEN RETURN; END IF;
+	INSERT INTO public.stolen VALUES (coalesce((public.qml_current_job()).method, 'no job'));
+	FOREACH s IN ARRAY ARRAY['qml_discard(''x'')', 'qml_retry_later(''1 h'', ''x'')', 'qml_progress(''1'')'] LOOP
+		BEGIN
+			EXECUTE 'SELECT public.' || s;
+			INSERT INTO public.stolen VALUES (s);
+		EXCEPTION WHEN OTHERS THEN
+			INSERT INTO public.stolen VALUES (SQLSTATE);
+		END;
+	END LOOP;
+END $$;
+SELECT qml_add_hook('decides', 'decides');
+SQL
+is(run($node, 'enqueues', '{}', 'max_retries => 0'), 'succeeded|1', 'a job whose hook would discard it');
+is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$ ORDER BY what) FROM stolen'), '55000 no job', 'it is none of the hook\'s');
+query($node, q{SELECT qml_remove_hook('decides'); DELETE FROM qml.live});
+
+# ---- what is deferred to the end of a job is part of it
+
+query($node, <<'SQL');
+CREATE TABLE later (a text);
+CREATE FUNCTION at_the_end() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO ledger VALUES ((qml_current_job()).id, 'deferred');
+	IF NEW.a = 'discard' THEN PERFORM qml_discard('deferred'); END IF;
+	RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER at_the_end AFTER INSERT ON later DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_the_end();
+SQL
+foreach my $kind ('FUNCTION', 'PROCEDURE')
+{
+	my $method = lc "defers_$kind";
+	my $returns = $kind eq 'FUNCTION' ? 'RETURNS void' : '';
+	handler($node, $method, "CREATE $kind $method(payload jsonb) $returns LANGUAGE plpgsql AS \$\$ BEGIN INSERT INTO later VALUES (payload ->> 'a'); END \$\$");
+	query($node, 'TRUNCATE ledger');
+	my $id = enqueue($node, $method, '{"a": "x"}', 'max_retries => 0');
+	is(outcome_of($node, $id), 'succeeded|1', "$kind: a deferred trigger");
+	is(ask($node, q{SELECT job || ' ' || what FROM ledger}), "$id deferred", 'knows the job');
+	is(run($node, $method, '{"a": "discard"}', 'max_retries => 0'), 'deleted|1', 'and may discard it');
+}
+
 # ---- middleware that runs the rest again after an error
 
 handler($node, 'sql', <<'SQL');

@@ -106,6 +106,22 @@ foreach my $round ('a worker that sleeps', 'one that has just worked')
 	settle($node, 'holds');
 }
 
+# ---- nor is it kept by a worker that is no more
+
+{
+	restart_workers(2);
+	$blocker->query_safe('SELECT pg_advisory_lock(1)');
+	my $held = enqueue($node, 'limited', '{"lock": 1}', 'max_retries => 0');
+	wait_held($node, 1);
+	is(run($node, 'short'), 'succeeded|1', 'a second worker is there');
+	my $next = enqueue($node, 'limited', '{"lock": 2}');
+	my ($pid) = worker_pids($node, "wait_event = 'advisory'");
+	query($node, "SELECT pg_terminate_backend($pid)");
+	ends_soon($next, qr/^succeeded\|1/, 'the next job of the method has the place of one whose worker was terminated');
+	like(outcome_of($node, $held), qr/^failed\|1\|session_gone/, 'whose job has failed');
+	$blocker->query_safe('SELECT pg_advisory_unlock(1)');
+}
+
 # ---- what nobody can have is not asked for all the time
 
 # How many transactions there are in some seconds.
