@@ -1096,3 +1096,13 @@ CREATE FUNCTION @extschema@.qml_revoke(grantee regrole, capability text, queue t
 	AS 'MODULE_PATHNAME', 'qml_revoke' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_revoke(regrole, text, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_revoke(regrole, text, text) IS 'take a capability back; with no queue, on all queues';
+
+-------------------------------------------------------------------------------
+-- Default privileges of the installing role may have opened any of the above to
+-- others.  The function goes when it has run: it would take what is granted later.
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION qml.revoke_default_privileges() RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_revoke_default_privileges' LANGUAGE C;
+SELECT qml.revoke_default_privileges();
+DROP FUNCTION qml.revoke_default_privileges();

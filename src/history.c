@@ -49,6 +49,7 @@
 #include "compat.h"
 #include "fault.h"
 #include "history.h"
+#include "privilege.h"
 #include "queue.h"
 #include "spi.h"
 
@@ -183,37 +184,23 @@ check_not_in_use(void)
 				 errhint("Call qml_cleanup() before, which makes partitions ahead of need.")));
 }
 
-/*
- * Default privileges of the owner are meant for his own tables: nobody may read
- * or write a partition past the functions and views.
- */
 static void
-revoke_default_privileges(const char *name)
+comment_on_leaf(const char *name, const char *from, const char *to)
 {
-	Oid type = TEXTOID;
-	Datum value = CStringGetTextDatum(psprintf("qml.%s", name));
-	uint64 rows = qml_spi_execute("SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE "
-								  "pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) "
-								  "END FROM pg_catalog.pg_class c, "
-								  "LATERAL pg_catalog.aclexplode(c.relacl) a "
-								  "WHERE c.oid = $1::pg_catalog.regclass AND "
-								  "a.grantee <> c.relowner",
-								  1, &type, &value, NULL, SPI_OK_SELECT);
-	SPITupleTable *grantees = SPI_tuptable;
-
-	for (uint64 i = 0; i < rows; i++)
-	{
-		char *grantee = SPI_getvalue(grantees->vals[i], grantees->tupdesc, 1);
-
-		(void) qml_spi_execute(psprintf("REVOKE ALL ON TABLE qml.%s FROM %s", name, grantee), 0,
-							   NULL, NULL, NULL, SPI_OK_UTILITY);
-	}
+	(void) qml_spi_execute(psprintf("COMMENT ON TABLE qml.%s IS 'finished jobs that expire from "
+									"%s to %s'",
+									name, from, to),
+						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	(void) qml_spi_execute(psprintf("COMMENT ON INDEX qml.%s_id IS 'finds a finished job by id'",
+									name),
+						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
 }
 
 static void
 create_leaf(TimestampTz lower, TimestampTz upper)
 {
 	char *from = format_bound(lower);
+	char *to = format_bound(upper);
 	char *name = choose_name(from);
 	QmlSpi spi;
 
@@ -224,13 +211,14 @@ create_leaf(TimestampTz lower, TimestampTz upper)
 									"WITH (autovacuum_vacuum_insert_threshold = -1)",
 									name),
 						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	revoke_default_privileges(name);
+	qml_privilege_close_table(get_relname_relid(name, qml_catalog()->schema));
 	(void) qml_spi_execute(psprintf("CREATE INDEX %s_id ON qml.%s (id)", name, name), 0, NULL, NULL,
 						   NULL, SPI_OK_UTILITY);
 	(void) qml_spi_execute(psprintf("ALTER TABLE qml.history ATTACH PARTITION qml.%s "
 									"FOR VALUES FROM ('%s') TO ('%s')",
-									name, from, format_bound(upper)),
+									name, from, to),
 						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	comment_on_leaf(name, from, to);
 	qml_spi_end(&spi);
 	CommandCounterIncrement();
 }

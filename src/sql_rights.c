@@ -1,24 +1,29 @@
 /*
  * sql_rights.c
- *		SQL functions of rights: qml_grant, qml_revoke; and qml.is_admin for the
- *		view.
+ *		SQL functions of rights: qml_grant, qml_revoke; qml.is_admin for the view;
+ *		and qml.revoke_default_privileges for the install script.
  */
 #include "postgres.h"
 
 #include "catalog/pg_authid.h"
+#include "commands/extension.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
 #include "args.h"
 #include "compat.h"
 #include "grant.h"
+#include "privilege.h"
 #include "qml.h"
 #include "rights.h"
+#include "spi.h"
 
 QML_FUNCTION(qml_grant);
 QML_FUNCTION(qml_revoke);
 QML_FUNCTION(qml_is_admin);
+QML_FUNCTION(qml_revoke_default_privileges);
 
 static Oid
 read_role(FunctionCallInfo fcinfo)
@@ -79,4 +84,24 @@ Datum
 qml_is_admin(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(qml_rights_allow(QML_CAN_ADMIN, NULL));
+}
+
+/*
+ * The script that creates the extension calls this and drops it: an update would
+ * take what has been granted since.
+ */
+Datum
+qml_revoke_default_privileges(PG_FUNCTION_ARGS)
+{
+	QmlSpi spi;
+
+	if (!creating_extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("%s can only be called from an SQL script executed by CREATE EXTENSION",
+						"qml.revoke_default_privileges()")));
+	qml_spi_begin(&spi, GetUserId());
+	qml_privilege_close_extension(CurrentExtensionObject);
+	qml_spi_end(&spi);
+	PG_RETURN_VOID();
 }

@@ -193,6 +193,7 @@ class Lint:
         self.findings = []
         self.line = 1
         self.functions = []             # (display name, keys, line)
+        self.dropped = set()
         self.revoked, self.revoked_schemas = set(), []
         self.needs_comment = []         # (kind, key or set of keys, line)
         self.comments = set()           # (kind, key)
@@ -257,9 +258,10 @@ class Lint:
         elif isinstance(stmt, ast.VariableSetStmt):
             self.report('search-path-first', 'SET after the first statement')
         allowed = ALLOWED_STATEMENTS + (UPDATE_STATEMENTS if self.is_update else ())
+        drops_own = self.drops_own(stmt)
         if isinstance(stmt, (ast.CreateRoleStmt, ast.GrantRoleStmt, ast.AlterRoleStmt)):
             self.report('role', 'roles are not members of an extension; do not touch them')
-        elif not isinstance(stmt, allowed):
+        elif not isinstance(stmt, allowed) and not drops_own:
             self.report('statement', f'{type(stmt).__name__} is not expected in a script')
         self.check_plain_create(stmt)
         for message in unqualified(stmt, self.builtins):
@@ -269,6 +271,16 @@ class Lint:
         handler = getattr(self, 'on_' + type(stmt).__name__, None)
         if handler:
             handler(stmt)
+
+    def drops_own(self, stmt):
+        """Nobody sees a function that is gone when the script ends."""
+        if not isinstance(stmt, ast.DropStmt) or stmt.missing_ok \
+                or stmt.removeType != enums.ObjectType.OBJECT_FUNCTION \
+                or stmt.behavior != enums.DropBehavior.DROP_RESTRICT:
+            return False
+        dropped = {object_key(o) for o in stmt.objects}
+        self.dropped |= dropped
+        return all(any(key in keys for _, keys, _ in self.functions) for key in dropped)
 
     def check_first(self, stmt):
         if not (isinstance(stmt, ast.VariableSetStmt) and stmt.is_local
@@ -431,11 +443,13 @@ class Lint:
         for number, (name, keys, line) in enumerate(self.functions):
             by_schema = any(name.startswith(schema + '.') and number < count
                             for schema, count in self.revoked_schemas)
-            if not by_schema and not keys & self.revoked:
+            if not by_schema and not keys & (self.revoked | self.dropped):
                 self.report('revoke', f'no REVOKE ALL ON FUNCTION {name} FROM PUBLIC', line)
 
     def check_comments(self):
         for kind, keys, line in self.needs_comment:
+            if kind == 'function' and keys & self.dropped:
+                continue
             if not any((kind, key) in self.comments for key in keys):
                 name = min((k if isinstance(k, str) else k[0]) for k in keys)
                 self.report('comment', f'no COMMENT ON {kind.upper()} {name}', line)
@@ -529,6 +543,10 @@ COMMENT ON FUNCTION qml.block(int) IS 'x';
 CREATE FUNCTION qml.atomic() RETURNS bigint LANGUAGE sql RETURN nextval('qml.counter');
 COMMENT ON FUNCTION qml.atomic() IS 'x';
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA qml FROM PUBLIC;
+
+CREATE FUNCTION qml.once() RETURNS void AS 'MODULE_PATHNAME', 'qml_once' LANGUAGE C;
+SELECT qml.once();
+DROP FUNCTION qml.once();
 '''
 
 # (rule, text to replace, replacement)
@@ -583,6 +601,10 @@ BROKEN = [
     ('comment', "COMMENT ON FUNCTION @extschema@.qml_add(int, text) IS 'x';", ''),
     ('star', 'SELECT t.id, lower(t.state::text) AS name FROM t', 'SELECT * FROM t'),
     ('role', 'CREATE SEQUENCE', 'CREATE ROLE qml_admin;\nCREATE SEQUENCE'),
+    ('statement', 'DROP FUNCTION qml.once()', 'DROP FUNCTION qml.other()'),
+    ('statement', 'DROP FUNCTION qml.once()', 'DROP FUNCTION IF EXISTS qml.once()'),
+    ('statement', 'DROP FUNCTION qml.once()', 'DROP FUNCTION qml.once() CASCADE'),
+    ('revoke', 'DROP FUNCTION qml.once();', ''),
     ('statement', 'CREATE SEQUENCE', 'DO $$ BEGIN END $$;\nCREATE SEQUENCE'),
     ('syntax', 'CREATE SEQUENCE', 'CREATE SEQENCE'),
 ]

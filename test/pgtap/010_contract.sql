@@ -283,6 +283,14 @@ SELECT is_empty(
 	$$SELECT tgrelid::regclass, tgname FROM pg_trigger t JOIN member_relation r ON r.oid = t.tgrelid
 	  WHERE NOT tgisinternal AND coalesce(obj_description(t.oid, 'pg_trigger'), '') = ''$$,
 	'every trigger has a comment');
+-- Partitions are no members.
+DO $$ BEGIN PERFORM qml_cleanup(); END $$;
+CREATE TEMP VIEW partition AS SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent = 'qml.history'::regclass;
+SELECT isnt_empty('TABLE partition', 'history has partitions');
+SELECT is_empty(
+	$$SELECT c.oid::regclass FROM (TABLE partition UNION ALL SELECT indexrelid FROM pg_index WHERE indrelid IN (TABLE partition)) c
+	  WHERE coalesce(obj_description(c.oid, 'pg_class'), '') = ''$$,
+	'every partition has a comment, and so has its index');
 SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'the extension has a comment')
 	FROM pg_extension WHERE extname = 'qml';
 

@@ -339,14 +339,28 @@ SELECT is_empty('TABLE public_privilege', 'a new partition gives nothing to PUBL
 SELECT is_empty($$SELECT * FROM foreign_privilege WHERE grantee = 't_reader'$$,
 	'nor anything to a role that history itself is closed to');
 
-ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM t_reader;
-ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC;
-ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO PUBLIC;
-ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO PUBLIC;
-ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC;
+-- Every kind of object that there are default privileges for, also by a role with
+-- a name to be quoted, and such that could be handed on.
+CREATE ROLE "t ""Reader""";
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO "t ""Reader""" WITH GRANT OPTION;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC, t_reader, "t ""Reader""";
+ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO PUBLIC, t_reader, "t ""Reader""";
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO PUBLIC, t_reader, "t ""Reader""";
+ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC, t_reader, "t ""Reader""";
 DROP EXTENSION qml CASCADE;
 CREATE EXTENSION qml;
 SELECT is_empty('TABLE public_privilege', 'a new extension gives nothing to PUBLIC');
+SELECT is_empty('TABLE foreign_privilege', 'nor to a role that gets everything else');
+SELECT bag_eq('SELECT DISTINCT object FROM privilege', 'SELECT object FROM object', 'and leaves the owner what is his');
+SELECT is_empty($$SELECT p.privtype FROM pg_init_privs p JOIN object o ON o.classid = p.classoid AND o.objid = p.objoid
+	CROSS JOIN LATERAL aclexplode(p.initprivs) a WHERE a.grantee::regrole::text LIKE '%t_reader%'$$,
+	'nor does a dump take such a privilege for granted');
+DO $$ BEGIN PERFORM qml_grant('t_reader', 'enqueue', 'q'); END $$;
+SELECT throws_ok($$SET LOCAL ROLE t_reader; INSERT INTO qml.acl SELECT 't_reader', 'admin', NULL, 't_reader', now()$$,
+	'42501', NULL, 'what is granted by function does not open the tables');
+RESET ROLE;
+SELECT is_empty($$SELECT * FROM foreign_privilege f WHERE f.object !~ '^(function|type|schema|view) '$$,
+	'nor does it by privileges');
 
 SELECT * FROM finish();
 ROLLBACK;
