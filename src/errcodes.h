@@ -14,5 +14,7 @@
 #define ERRCODE_QML_QUEUE_NOT_FOUND			 MAKE_SQLSTATE('Q', 'M', '0', '0', '6')
 #define ERRCODE_QML_HANDLER_NOT_FOUND		 MAKE_SQLSTATE('Q', 'M', '0', '0', '7')
 #define ERRCODE_QML_PAYLOAD_MISMATCH		 MAKE_SQLSTATE('Q', 'M', '0', '0', '8')
+/* Reserved: qml_unlock answers false. */
+#define ERRCODE_QML_LOCK_NOT_HELD MAKE_SQLSTATE('Q', 'M', '0', '0', '9')
 
 #endif
