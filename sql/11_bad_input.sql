@@ -92,6 +92,16 @@ SELECT what, t.try(format(sql, 'to_jsonb(repeat(''x'', 10485760))')) FROM (VALUE
 	(5, 'progress', 'SELECT qml_progress(t.id(2), 1, %s)'), (6, 'result', 'SELECT qml_succeed(t.id(2), 1, %s)'),
 	(7, 'results', 'SELECT qml_succeed_many(ARRAY[t.id(2)], ARRAY[1], ARRAY[%s])'),
 	(8, 'data', 'SELECT qml_set_state(t.id(1), ''deleted'', jsonb_build_object(''reason'', %s))')) v (n, what, sql) ORDER BY n;
+SELECT what, t.try(format(sql, 'jsonb_build_object(repeat(''x'', 10485760), 1)')) FROM (VALUES
+	(1, 'options', 'SELECT qml_create_queue(''n'', %s)'), (2, 'options to alter', 'SELECT qml_alter_queue(''q'', %s)'),
+	(3, 'options of a handler', 'SELECT qml_register(''m'', ''t.reset'', %s)'), (4, 'data', 'SELECT qml_set_state(t.id(1), ''deleted'', %s)')) v (n, what, sql) ORDER BY n;
+-- What is too long for a message is cut
+SELECT what, t.try(format(sql, 'jsonb_build_object(repeat(''ü'', 100000), 1)')) FROM (VALUES
+	(1, 'option', 'SELECT qml_create_queue(''n'', %s)'), (2, 'option of retry', 'SELECT qml_alter_queue(''q'', jsonb_build_object(''retry'', %s))'),
+	(3, 'option of a handler', 'SELECT qml_register(''m'', ''t.reset'', %s)'), (4, 'data', 'SELECT qml_set_state(t.id(1), ''deleted'', %s)')) v (n, what, sql) ORDER BY n;
+SELECT what, t.try(format(sql, repeat('x', 10485760))) FROM (VALUES
+	(1, 'handler', 'SELECT qml_register(''m'', %L::text)'), (2, 'hook', 'SELECT qml_add_hook(''h'', %L::text)'),
+	(3, 'middleware', 'SELECT qml_add_middleware(''h'', %L::text)')) v (n, what, sql) ORDER BY n;
 -- One byte decides; the setting moves the limit
 SELECT t.code('SELECT qml_enqueue(''m'', to_jsonb(repeat(''x'', 1048576)))');
 SELECT pg_column_size(to_jsonb(repeat('x', 1048576 - 8))) - 4 AS size;

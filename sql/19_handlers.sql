@@ -365,6 +365,8 @@ SELECT method, payload, h.put(method, payload) FROM unnest(ARRAY['payload', 'nam
 SELECT p, h.put('typed', p::jsonb) FROM unnest(ARRAY['{"a": 1}', '{"a": 1, "b": "y"}', '{"b": "y", "a": "1"}', '{"a": null}', '{"a": 1, "b": null}', '{"a": 2147483647}', '{"a": 1.0}', '{"a": "x", "a": 2}', '{"a": 1, "b": {"c": [1]}}', '{"a": 1, "b": 2}',
 	'{}', '{"b": "y"}', '{"a": 1, "c": 1}', '{"A": 1}', '{"a ": 1}', '{"a": 1, "": 1}', '{"ab": 1, "a": 1}', '{"a": "x"}', '{"a": ""}', '{"a": 1.5}', '{"a": 2147483648}', '{"a": true}', '{"a": [1]}', '{"a": {}}', '{"a": {"a": 1}}',
 	'[]', '[1]', '["a"]', '1', '"a"', 'null', 'true']) WITH ORDINALITY u (p, n) ORDER BY n;
+-- What is too long for a message is cut
+SELECT h.put('typed', jsonb_build_object('a', 1, repeat('ü', 100000), 1)), h.put('typed', jsonb_build_object('a', repeat('ü', 100000)));
 SELECT p, h.put('nothing', p::jsonb), h.put('do_nothing', p::jsonb), h.put('outs', p::jsonb) FROM unnest(ARRAY['{}', '{"a": 1}', 'null']) WITH ORDINALITY u (p, n) ORDER BY n;
 SELECT p, h.put('strict', p::jsonb) FROM unnest(ARRAY['{"a": 1}', '{"a": null}', '{"a": 1, "b": null}', '{"b": "x"}']) WITH ORDINALITY u (p, n) ORDER BY n;
 -- Only what goes in

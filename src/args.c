@@ -18,6 +18,9 @@
 #include "guc.h"
 #include "qml.h"
 
+/* Room for the types of a long list of arguments, in bytes. */
+#define MAX_FUNCTION_NAME 4096
+
 void
 qml_args_require(FunctionCallInfo fcinfo, int arg, const char *name)
 {
@@ -214,6 +217,14 @@ qml_args_object(FunctionCallInfo fcinfo, int arg, const char *name)
 	return document;
 }
 
+/* Options: a document that is not null, for option.c to look into. */
+Jsonb *
+qml_args_options(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	qml_args_require(fcinfo, arg, name);
+	return DatumGetJsonbP(qml_args_document(fcinfo, arg, name));
+}
+
 /* A text, cut at maxbytes on a character's end; 0 when null. */
 Datum
 qml_args_text(FunctionCallInfo fcinfo, int arg, int maxbytes)
@@ -286,6 +297,13 @@ qml_args_function(FunctionCallInfo fcinfo, int arg)
 {
 	char *name = text_to_cstring(PG_GETARG_TEXT_PP(arg));
 
+	/* What finds no function says its name. */
+	if (strlen(name) > MAX_FUNCTION_NAME)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of a function is too long"),
+				 errdetail("It has %zu bytes; at most %d are allowed.", strlen(name),
+						   MAX_FUNCTION_NAME)));
 	return DatumGetObjectId(
 		DirectFunctionCall1(strchr(name, '(') ? regprocedurein : regprocin, CStringGetDatum(name)));
 }

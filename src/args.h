@@ -27,6 +27,7 @@ extern int qml_args_timeout_ms(FunctionCallInfo fcinfo, int arg, const char *nam
 extern Datum qml_args_document(FunctionCallInfo fcinfo, int arg, const char *name);
 extern void qml_args_check_document(Datum document, const char *name);
 extern Datum qml_args_object(FunctionCallInfo fcinfo, int arg, const char *name);
+extern Jsonb *qml_args_options(FunctionCallInfo fcinfo, int arg, const char *name);
 extern Datum qml_args_text(FunctionCallInfo fcinfo, int arg, int maxbytes);
 extern void qml_args_array(FunctionCallInfo fcinfo, int arg, const char *name, Oid type,
 						   Datum **elements, bool **nulls, int *count);

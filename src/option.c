@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
@@ -161,7 +162,8 @@ unknown_option(const char *path, const QmlOption *known)
 		appendStringInfo(&list, "%s%s", list.len ? ", " : "", known->name);
 	ereport(ERROR,
 			(errcode(ERRCODE_QML_INVALID_OPTION),
-			 errmsg("unrecognized option \"%s\"", path),
+			 errmsg("unrecognized option \"%s\"",
+					pnstrdup(path, pg_mbcliplen(path, strlen(path), QML_MAX_NAME))),
 			 errhint("Options are: %s.", list.data)));
 }
 

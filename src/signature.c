@@ -22,6 +22,7 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
@@ -31,6 +32,7 @@
 #include "utils/syscache.h"
 
 #include "errcodes.h"
+#include "qml.h"
 #include "signature.h"
 
 /* Why a function of this kind and result cannot be a handler; NULL: it can. */
@@ -211,6 +213,13 @@ find_argument(const QmlSignature *signature, const char *name, int length)
 	return NULL;
 }
 
+/* As much of what the caller wrote as a message may show. */
+static char *
+shown(const char *text, int length)
+{
+	return pnstrdup(text, pg_mbcliplen(text, length, QML_MAX_NAME));
+}
+
 /* Every key must be an argument. */
 static void
 check_keys(const QmlSignature *signature, Jsonb *payload)
@@ -233,7 +242,7 @@ check_keys(const QmlSignature *signature, Jsonb *payload)
 			ereport(ERROR,
 					(errcode(ERRCODE_QML_PAYLOAD_MISMATCH),
 					 errmsg("the payload has an unknown key \"%s\"",
-							pnstrdup(value.val.string.val, value.val.string.len)),
+							shown(value.val.string.val, value.val.string.len)),
 					 errdetail("There is no such argument of %s.", function_name(signature))));
 	}
 }
@@ -245,7 +254,8 @@ raise_mismatch(const QmlSignature *signature, const QmlArgument *arg, const char
 			(errcode(ERRCODE_QML_PAYLOAD_MISMATCH),
 			 errmsg("the value of key \"%s\" of the payload is not of type %s", arg->name,
 					format_type_be(arg->type)),
-			 errdetail("An argument of %s: %s.", function_name(signature), detail)));
+			 errdetail("An argument of %s: %s.", function_name(signature),
+					   shown(detail, strlen(detail)))));
 }
 
 /*

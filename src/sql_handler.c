@@ -25,11 +25,12 @@ static Datum
 register_handler(FunctionCallInfo fcinfo, Oid (*function)(FunctionCallInfo fcinfo))
 {
 	char *method = qml_args_name(fcinfo, 0, "method", QML_MAX_NAME);
+	Jsonb *options;
 
 	qml_rights_require(QML_CAN_ADMIN, NULL);
 	qml_args_require(fcinfo, 1, "handler");
-	qml_args_require(fcinfo, 2, "options");
-	qml_register_handler(method, function(fcinfo), PG_GETARG_JSONB_P(2));
+	options = qml_args_options(fcinfo, 2, "options");
+	qml_register_handler(method, function(fcinfo), options);
 	PG_RETURN_VOID();
 }
 

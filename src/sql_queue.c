@@ -34,17 +34,10 @@ read_name(FunctionCallInfo fcinfo)
 	return name;
 }
 
-static Jsonb *
-read_options(FunctionCallInfo fcinfo)
-{
-	qml_args_require(fcinfo, 1, "options");
-	return PG_GETARG_JSONB_P(1);
-}
-
 Datum
 qml_create_queue(PG_FUNCTION_ARGS)
 {
-	qml_manage_create(read_name(fcinfo), read_options(fcinfo));
+	qml_manage_create(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
 	(void) qml_history_prepare();
 	PG_RETURN_VOID();
 }
@@ -52,7 +45,7 @@ qml_create_queue(PG_FUNCTION_ARGS)
 Datum
 qml_alter_queue(PG_FUNCTION_ARGS)
 {
-	qml_manage_alter(read_name(fcinfo), read_options(fcinfo));
+	qml_manage_alter(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
 	(void) qml_history_prepare();
 	PG_RETURN_VOID();
 }
