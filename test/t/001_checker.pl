@@ -322,6 +322,79 @@ finds(
 	],
 	facts([ job($a, 'succeeded', 2) ]));
 
+# order
+sub given
+{
+	my ($client, $batch, @jobs) = @_;
+	return map {
+		my ($id, $queue, $priority) = @$_;
+		claim($client, $id, 1, undef, " queue=$queue priority=$priority batch=$batch")
+	} @jobs;
+}
+
+sub both_done
+{
+	return map { ack('w1', 'succeed', $_, 1, 'acked', 'succeeded') } $a, $b;
+}
+
+my $both = facts([ map { job($_, 'succeeded', 1) } $a, $b ]);
+finds_nothing(
+	'a batch by priority',
+	[ enqueue($a), enqueue($b), given('w1', '2/2', [ $a, 'q', 2 ], [ $b, 'q', 1 ]), both_done() ],
+	$both, one_worker => 1);
+finds_nothing(
+	'a batch of two queues, each by priority',
+	[ enqueue($a), enqueue($b), given('w1', '2/2', [ $a, 'q', 1 ], [ $b, 'r', 2 ]), both_done() ],
+	$both, one_worker => 1);
+finds(
+	qr/^I10 job \S+b of priority 2 came in a batch behind job \S+a of priority 1/,
+	[ enqueue($a), enqueue($b), given('w1', '2/2', [ $a, 'q', 1 ], [ $b, 'q', 2 ]), both_done() ],
+	$both);
+finds_nothing(
+	'two batches, the later one of higher priority, of which nobody knows what else was claimed',
+	[
+		enqueue($a), enqueue($b), given('w1', '1/1', [ $a, 'q', 1 ]),
+		given('w1', '1/1', [ $b, 'q', 2 ]), both_done()
+	],
+	$both);
+# Only after its first event is the worker known to have had no fetch open.
+sub first_of_w1
+{
+	return event('w1', 'lost', '-', '-', '-', 'op=count');
+}
+finds(
+	qr/^I10 job \S+a of priority 1 was given before job \S+b/,
+	[
+		enqueue($a), enqueue($b), first_of_w1(), given('w1', '1/1', [ $a, 'q', 1 ]),
+		given('w1', '1/1', [ $b, 'q', 2 ]), both_done()
+	],
+	$both, one_worker => 1);
+finds_nothing(
+	'a job of higher priority that was enqueued while the fetch was open',
+	[
+		enqueue($a), first_of_w1(), enqueue($b), given('w1', '1/1', [ $a, 'q', 1 ]),
+		given('w1', '1/1', [ $b, 'q', 2 ]), both_done()
+	],
+	$both, one_worker => 1);
+finds(
+	qr/^I10 job \S+a of priority 1 was given before job \S+b/,
+	[
+		enqueue($a), enqueue($b), first_of_w1(), given('w1', '1/1', [ $a, 'q', 1 ]),
+		ack('w1', 'succeed', $a, 1, 'acked', 'succeeded')
+	],
+	facts([ job($a, 'succeeded', 1),
+		job($b, 'enqueued', 0, due => 0, queue => 'q', priority => 2) ]),
+	one_worker => 1);
+finds_nothing(
+	'a job of another queue that is left',
+	[
+		enqueue($a), enqueue($b), first_of_w1(), given('w1', '1/1', [ $a, 'q', 1 ]),
+		ack('w1', 'succeed', $a, 1, 'acked', 'succeeded')
+	],
+	facts([ job($a, 'succeeded', 1),
+		job($b, 'enqueued', 0, due => 0, queue => 'r', priority => 2) ]),
+	one_worker => 1);
+
 # attempts
 finds(
 	qr/^I7 .* has used 2 attempts of 1/,

@@ -6,19 +6,21 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
-use QmlTest;
 use QmlChecker;
+use QmlJobs;
+use QmlTest;
 use Test::More;
 
 my $node = new_node('checker');
 my $logs = make_log_dir();
 
-finish_clients('the producer ends',
-	start_client($node, 'produce', $logs, '--jobs', 500, '--many-fraction', 0.2,
-		'--transaction', 0.3));
-finish_clients('the worker ends',
-	start_client($node, 'work', $logs, '--drain', '--stale', 0.1, '--fail', 0.1,
-		'--retry-ms', 10, '--maintain-ms', 50, '--prepared'));
+# One worker, which more jobs reach while it is at it; it ends a second after the last.
+my @produce = ('--many-fraction', 0.2, '--transaction', 0.3, '--queues', 'a,b', '--priorities', 4);
+finish_clients('the producer ends', start_client($node, 'produce', $logs, '--jobs', 500, @produce));
+finish_clients('the worker ends, and another producer',
+	start_client($node, 'work', $logs, '--drain', '--idle', 50, '--batch', 3, '--stale', 0.1,
+		'--fail', 0.1, '--retry-ms', 10, '--maintain-ms', 50, '--prepared'),
+	start_client($node, 'produce', $logs, '--jobs', 300, '--pace-ms', 5, @produce));
 
 sub check
 {
@@ -41,7 +43,7 @@ sub finds
 	return;
 }
 
-check_ok($node, 'a run in order', $logs, final => 1, amcheck => 1);
+check_ok($node, 'a run in order', $logs, final => 1, amcheck => 1, one_worker => 1);
 
 # a job that vanishes, one that is there twice, one that nobody asked for
 query($node, <<'SQL');
@@ -81,5 +83,40 @@ query($node, 'DELETE FROM qml.live');
 $node->psql('postgres', "DO \$\$ BEGIN RAISE 'made up' USING ERRCODE = 'XX000'; END \$\$",
 	stderr => \my $ignored);
 finds(qr/^I12 .*made up/, 'an internal error in the log');
+
+# a job that the only worker passes over, because somebody has it locked
+query($node, 'DELETE FROM qml.live');
+{
+	my $urgent = query($node, "SELECT qml_enqueue('client.job', priority => 9, queue => 'a')");
+	write_event($logs, 'enqueued', $urgent, undef, undef, 'op=enqueue');
+	finish_clients('a third producer ends',
+		start_client($node, 'produce', $logs, '--jobs', 20, '--queues', 'a'));
+	my $locker = new_session($node);
+	$locker->query_safe("BEGIN; SELECT FROM qml.live WHERE id = '$urgent' FOR UPDATE");
+	finish_clients('the worker ends', start_client($node, 'work', $logs, '--max-seconds', 1));
+	$locker->query_safe('ROLLBACK');
+	$locker->quit;
+	finds(qr/^I10 .* of priority 0 was given before job $urgent/, 'a job that was left behind',
+		one_worker => 1);
+}
+
+# a worker that is not at rest
+my $other = new_node('busy', conf => "shared_preload_libraries = 'qml'");
+my @database = (database => $other->connstr('postgres'), server_logs => []);
+is( join("\n", grep { /^I12/ } check(@database)),
+	'', 'qml\'s processes hold nothing when they are idle');
+{
+	my $holder = new_session($other);
+	$holder->query_safe('SELECT pg_advisory_lock(1)');
+	handler($other, 'held', 'CREATE FUNCTION held(job qml.job) RETURNS void LANGUAGE plpgsql AS'
+		  . ' $$ BEGIN PERFORM pg_advisory_lock(1); END $$');
+	enqueue($other, 'held');
+	wait_held($other, 1);
+	my @bad = check(@database);
+	ok((grep { /^I12 qml worker \d+ holds the lock / } @bad) > 0, 'finds a process that holds a lock');
+	ok((grep { /^I12 qml worker \d+ holds a snapshot/ } @bad) > 0, 'and one that holds a snapshot');
+	$holder->quit;
+}
+end_sessions($other);
 
 done_testing();

@@ -191,24 +191,34 @@ SQL
 	return;
 }
 
-# Cleaning up by hand, beside jobs that must not suffer.  A partition that was
-# dropped before the fault is there again, and goes the next time.
+# Cleaning up by hand, beside jobs that come and go and must not suffer.  While others
+# use the history a partition may have to be left, so this goes on until one is
+# dropped; with the fault that is undone, and it goes the next time.
 sub fault_in_cleanup
 {
 	my ($fault, $reached, $logs) = @_;
-
-	finish_clients("$fault: the producer ends", produce_jobs($logs));
-	drain($fault, $logs);
 	my @leaves = map { expired_leaf($node, $_, 10) } 1, 2;
-	$node->psql('postgres', "SET qml.faults = '$fault'; SELECT qml_cleanup()",
-		stderr => \my $ignored);
+	my $producer = produce_jobs($logs, '--pace-ms', 40);
+	my $worker = worker($logs, '--maintain-ms', 20, '--idle', 50);
+
+	wait_for('jobs to be finished', sub {
+		grep { $_->{name} eq 'acked' } QmlChecker::read_events($logs) });
+	wait_for('the fault', sub {
+		$node->psql('postgres', "SET qml.faults = '$fault'; SELECT qml_cleanup()",
+			stderr => \my $ignored);
+		return $reached->();
+	});
+	ok($producer->{handle}->pumpable && $worker->{handle}->pumpable,
+		"$fault: jobs are enqueued and worked meanwhile");
 	$node->poll_query_until('postgres', 'SELECT true');
 	is( query($node, "SELECT count(*) FROM qml.history WHERE method = 'old'"),
 		20, "$fault: nothing is dropped");
+	finish_clients("$fault: the producer and the worker end", $producer, $worker);
 	is(query($node, 'SELECT qml_cleanup()'), 20, "$fault: the next cleanup drops all");
 	is( query(
 			$node, "SELECT count(*) FROM pg_class WHERE relname IN ('$leaves[0]', '$leaves[1]')"),
 		0, "$fault: the partitions are gone");
+	drain($fault, $logs);
 	return;
 }
 

@@ -13,8 +13,10 @@
 #   I7   attempts stay within the retries
 #   I8   only allowed transitions, as far as clients can see them
 #   I9   at rest, nothing is in work or ready and left lying
+#   I10  a batch comes by priority in each queue; and where one worker takes all jobs,
+#        none is left behind that was ready before its fetch and of higher priority
 #   I11  qml_counts() agrees with the rows
-#   I12  the server's log is clean
+#   I12  the server's log is clean; at rest, qml's processes hold no lock and no snapshot
 #   I13  the indexes agree with the tables
 #   claim   one attempt is given out once, and each has come to an end
 #   client  the clients met no error that a client should not meet
@@ -37,6 +39,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use Time::HiRes qw(sleep);
 our @EXPORT_OK = qw(check read_events read_runs load_facts summary);
 
 # As the first statement of a handler that takes a job, and as the last one.
@@ -71,6 +74,7 @@ my @CRASH_LINES = (
 #       server_logs => [file | [file, offset]], allow => [patterns of log lines],
 #       sqlstates => [more that clients may meet], crashes => 0|1,
 #       final => 0|1, amcheck => 0|1, quiet => 0|1,
+#       one_worker => 0|1, if nobody else takes or changes jobs, and none is delayed,
 #       handlers => {method => rows that a success leaves}, for the jobs that run in
 #         the database, effects => table of those rows (job, attempt),
 #       runs => [server's log file | [file, offset]])
@@ -93,10 +97,13 @@ sub check
 	push @bad, check_attempts($seen, $facts);
 	push @bad, check_transitions($seen, $facts);
 	push @bad, check_rest($facts, $arg{final});
+	push @bad, check_order($seen);
+	push @bad, check_left_behind($seen, $facts) if $arg{one_worker};
 	push @bad, check_counts($facts);
 	push @bad, check_client_errors($seen, @{ $arg{sqlstates} // [] });
 	push @bad, check_in_database($seen, $facts, \%arg) if $arg{handlers};
 	push @bad, map { check_server_log($_, \%arg) } @{ $arg{server_logs} // [] };
+	push @bad, check_processes($arg{database}) if defined $arg{database};
 	push @bad, check_indexes($arg{database}) if $arg{amcheck};
 
 	print summary($seen, $facts, @bad) unless $arg{quiet};
@@ -180,11 +187,12 @@ sub load_facts
 		psql(
 			$connstr,
 			"SELECT id, state, attempt, max_retries, payload->>'batch',"
-			  . " coalesce(run_at <= now(), true), method,"
+			  . " coalesce(run_at <= now(), true), method, queue, priority,"
 			  . " (SELECT string_agg(concat(e ->> 'attempt', ':', e ->> 'error_type'), ',')"
 			  . "  FROM jsonb_array_elements(errors) e) FROM qml.job"))
 	{
-		my ($id, $state, $attempt, $max_retries, $batch, $due, $method, $errors) = @$row;
+		my ($id, $state, $attempt, $max_retries, $batch, $due, $method, $queue, $priority,
+			$errors) = @$row;
 		push @{ $facts->{jobs}{$id} },
 		  {
 			state => $state,
@@ -193,6 +201,8 @@ sub load_facts
 			batch => $batch,
 			due => $due eq 't',
 			method => $method,
+			queue => $queue,
+			priority => $priority,
 			errors => $errors,
 		  };
 	}
@@ -219,6 +229,8 @@ sub load_facts
 #   enqueue{id}        enqueuing, then enqueued, rolledback or unknown
 #   batch{name}        the same for jobs whose ids may be unknown
 #   claim{id}{attempt} [claimed events]
+#   taken{client}      [claimed events], in the order in which they came; "since" is
+#                      when the client had no fetch open
 #   ack{id}{attempt}   [acknowledgements, each with time, op and outcome]
 #   beat{id}{attempt}  [heartbeats, likewise]
 #   admin{id}          somebody else changed the job
@@ -227,11 +239,11 @@ sub index_events
 {
 	my (@events) = @_;
 	my $seen = {
-		enqueue => {}, batch => {}, claim => {}, ack => {}, beat => {},
+		enqueue => {}, batch => {}, claim => {}, taken => {}, ack => {}, beat => {},
 		admin => {}, errors => [], lost_fetches => 0,
 		events => scalar @events
 	};
-	my %open;
+	my (%open, %latest);
 
 	foreach my $e (@events)
 	{
@@ -245,6 +257,8 @@ sub index_events
 		elsif ($name eq 'claimed')
 		{
 			push @{ $seen->{claim}{ $e->{id} }{ $e->{attempt} } }, $e;
+			push @{ $seen->{taken}{ $e->{client} } }, $e if defined $e->{priority};
+			$e->{since} = $latest{ $e->{client} } // 0;
 		}
 		elsif ($name eq 'acking' || $name eq 'beating')
 		{
@@ -267,6 +281,7 @@ sub index_events
 				$e);
 		}
 		push @{ $seen->{errors} }, $e if $name eq 'error';
+		$latest{ $e->{client} } = $e->{time};
 	}
 	return $seen;
 }
@@ -279,6 +294,7 @@ sub index_enqueue
 	  : $seen->{batch}{ $e->{batch} } //= {};
 
 	$entry->{outcome} = $e->{name};
+	$entry->{time} = $e->{time};
 	$entry->{count} = $e->{count} if defined $e->{count};
 	return;
 }
@@ -646,6 +662,80 @@ sub check_rest
 	return @bad;
 }
 
+# What was claimed, by the fetch.
+sub batches
+{
+	my ($seen) = @_;
+	my @batches;
+
+	foreach my $client (sort keys %{ $seen->{taken} })
+	{
+		my @taken = @{ $seen->{taken}{$client} };
+		while (@taken)
+		{
+			my ($size) = ($taken[0]{batch} // '') =~ m{^(\d+)/};
+			push @batches, [ splice @taken, 0, $size // 1 ];
+		}
+	}
+	return @batches;
+}
+
+sub check_order
+{
+	my ($seen) = @_;
+	my @bad;
+
+	foreach my $batch (batches($seen))
+	{
+		my %last;
+		foreach my $e (@$batch)
+		{
+			my $before = $last{ $e->{queue} };
+			push @bad, "I10 job $e->{id} of priority $e->{priority} came in a batch behind"
+			  . " job $before->{id} of priority $before->{priority}"
+			  if $before && $before->{priority} < $e->{priority};
+			$last{ $e->{queue} } = $e;
+		}
+	}
+	return @bad;
+}
+
+# From the last batch to the first: of the jobs that were taken later, or never, the
+# time at which the earliest was enqueued, by queue and priority.
+sub check_left_behind
+{
+	my ($seen, $facts) = @_;
+	my (%waiting, @bad);
+	my $wait = sub {
+		my ($id, $queue, $priority) = @_;
+		my $enqueue = $seen->{enqueue}{$id};
+		return unless $enqueue && $enqueue->{outcome} eq 'enqueued';
+		my $earliest = \$waiting{$queue}{$priority};
+		$$earliest = { id => $id, time => $enqueue->{time} }
+		  unless $$earliest && $$earliest->{time} <= $enqueue->{time};
+	};
+
+	foreach my $id (keys %{ $facts->{jobs} })
+	{
+		my ($row) = @{ $facts->{jobs}{$id} };
+		$wait->($id, $row->{queue}, $row->{priority})
+		  if $row->{state} eq 'enqueued' && $row->{attempt} == 0;
+	}
+	foreach my $batch (sort { $b->[0]{time} <=> $a->[0]{time} } batches($seen))
+	{
+		my $since = $batch->[0]{since};
+		foreach my $e (@$batch)
+		{
+			push @bad, map { "I10 job $e->{id} of priority $e->{priority} was given before job $_->{id}" }
+			  grep { $_->{time} < $since }
+			  map { $waiting{ $e->{queue} }{$_} }
+			  grep { $_ > $e->{priority} } sort keys %{ $waiting{ $e->{queue} } };
+		}
+		$wait->(@$_{qw(id queue priority)}) foreach grep { $_->{attempt} == 1 } @$batch;
+	}
+	return @bad;
+}
+
 sub check_counts
 {
 	my ($facts) = @_;
@@ -829,6 +919,27 @@ sub log_trouble
 	return $message
 	  if $message =~ /could not|\bleak|unexpected|was terminated by signal/;
 	return undef;
+}
+
+# A process that looks whether there is something to do holds something for a moment,
+# so it is looked at again.
+sub check_processes
+{
+	my ($connstr) = @_;
+	my @busy;
+
+	foreach (1 .. 50)
+	{
+		@busy = psql($connstr, <<'SQL') or return;
+SELECT a.backend_type, a.pid, 'the lock ' || concat_ws(' ', l.mode, l.locktype, l.relation::regclass)
+FROM pg_stat_activity a JOIN pg_locks l USING (pid) WHERE a.backend_type LIKE 'qml %'
+UNION ALL
+SELECT backend_type, pid, 'a snapshot' FROM pg_stat_activity
+WHERE backend_type LIKE 'qml %' AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
+SQL
+		sleep 0.1;
+	}
+	return map { "I12 $_->[0] $_->[1] holds $_->[2]" } @busy;
 }
 
 sub check_indexes
