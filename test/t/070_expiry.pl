@@ -133,37 +133,49 @@ FROM qml.live WHERE id IN (SELECT id FROM failed) AND state = 'enqueued'
 SQL
 
 # A partition ends in the middle of a retry out of it that began in time.  The
-# day is cut in two for it, so that this need not wait for midnight.
-query($node, 'CREATE DATABASE edge');
-query($node, <<'SQL', 'edge');
-CREATE EXTENSION qml;
-SELECT format('CREATE TABLE qml.%1$s (LIKE qml.history); CREATE INDEX ON qml.%1$s (id);'
-	'ALTER TABLE qml.history ATTACH PARTITION qml.%1$s FOR VALUES FROM (%2$L) TO (%3$L)',
-	name, lower, upper)
-FROM (SELECT now() + '5 s' AS edge, date_trunc('day', now(), 'UTC') AS day) t,
-	LATERAL (VALUES ('first', day, edge), ('second', edge, day + '1 day')) p (name, lower, upper)
-\gexec
-SELECT qml_create_queue('edge', '{"failed_ttl": "3 s"}');
-SQL
+# day is cut in two for it, so that this need not wait for midnight.  All goes to the
+# server at once; where it takes a slow machine too long, the job expires behind the
+# cut, or before the retry, and the day is cut later.
+my ($retrier, $edge, $retried, $id, $in_first);
+foreach my $span (1, 2, 4, 8)
 {
-	my $retrier = new_session($node, 'edge');
-	my $id = $retrier->query_safe(<<'SQL');
-WITH e AS MATERIALIZED (SELECT qml_enqueue('m', queue => 'edge') AS id) SELECT id FROM e;
+	$edge = "edge$span";
+	query($node, "CREATE DATABASE $edge");
+	query($node, 'CREATE EXTENSION qml', $edge);
+	$retrier = new_session($node, $edge, on_error_stop => 0);
+	($retried, $id) = split /\n/, $retrier->query(<<"SQL");
+SELECT format('CREATE TABLE qml.%1\$s (LIKE qml.history); CREATE INDEX ON qml.%1\$s (id);'
+	'ALTER TABLE qml.history ATTACH PARTITION qml.%1\$s FOR VALUES FROM (%2\$L) TO (%3\$L)',
+	name, lower, upper)
+FROM (SELECT now() + $span * interval '5 s' AS edge, date_trunc('day', now(), 'UTC') AS day) t,
+	LATERAL (VALUES ('first', day, edge), ('second', edge, day + '1 day')) p (name, lower, upper)
+\\gexec
+SELECT qml_create_queue('edge', '{"failed_ttl": "@{[ 3 * $span ]} s"}') \\g /dev/null
+SELECT qml_enqueue('m', queue => 'edge') AS id \\gset
+SELECT qml_fail(id, attempt, 'x', retry => false) FROM qml_fetch() \\g /dev/null
+BEGIN;
+SELECT qml_retry(:'id');
+SELECT :'id';
 SQL
-	$retrier->query_safe("SELECT qml_fail(id, attempt, 'x', retry => false) FROM qml_fetch()");
-	is($retrier->query_safe("BEGIN; SELECT qml_retry('$id')"), 't', 'a retry begins in time');
-	is(ask($node, 'SELECT count(*) FROM qml.first', 'edge'), 1, 'out of the partition that ends');
-	ok($node->poll_query_until('edge', <<'SQL'), 'the partition has ended');
+	$in_first = ask($node, 'SELECT count(*) FROM qml.first', $edge);
+	last if ($retried // '') eq 't' && $in_first == 1;
+	note("the machine is slow: a retry in time takes longer than $span s");
+	$retrier->quit;
+}
+{
+	is($retried, 't', 'a retry begins in time');
+	is($in_first, 1, 'out of the partition that ends');
+	ok($node->poll_query_until($edge, <<'SQL'), 'the partition has ended');
 SELECT now() > substring(pg_get_expr(relpartbound, oid) FROM $$TO \('(.*)'\)$$)::timestamptz
 FROM pg_class WHERE oid = 'qml.first'::regclass
 SQL
-	is(ask($node, "SET statement_timeout = '5 s'; SELECT qml_cleanup()", 'edge'),
+	is(ask($node, "SET statement_timeout = '5 s'; SELECT qml_cleanup()", $edge),
 		0, 'cleaning up does not wait for the retry');
-	is(ask($node, "SELECT to_regclass('qml.first') IS NULL", 'edge'), 'f', 'and leaves the partition');
+	is(ask($node, "SELECT to_regclass('qml.first') IS NULL", $edge), 'f', 'and leaves the partition');
 	$retrier->query_safe('COMMIT');
-	is(ask($node, 'SELECT qml_cleanup()', 'edge'), 0, 'the next one');
-	is(ask($node, "SELECT to_regclass('qml.first') IS NULL", 'edge'), 't', 'drops it');
-	is(ask($node, "SELECT state FROM qml.job WHERE id = '$id'", 'edge'), 'enqueued', 'the job lives');
+	is(ask($node, 'SELECT qml_cleanup()', $edge), 0, 'the next one');
+	is(ask($node, "SELECT to_regclass('qml.first') IS NULL", $edge), 't', 'drops it');
+	is(ask($node, "SELECT state FROM qml.job WHERE id = '$id'", $edge), 'enqueued', 'the job lives');
 	$retrier->quit;
 	end_sessions($node);
 }
