@@ -316,6 +316,21 @@ find_in_leaf(QmlTable *leaf, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job
 	return found;
 }
 
+/* The partitions there are; how many. */
+static int
+list_leaves(Oid **oids)
+{
+	Relation history = table_open(qml_catalog()->history, AccessShareLock);
+	PartitionDesc desc = RelationGetPartitionDesc(history, true);
+	int nparts = desc->nparts;
+
+	*oids = palloc(sizeof(Oid) * (nparts + 1));
+	if (nparts > 0)
+		memcpy(*oids, desc->oids, sizeof(Oid) * nparts);
+	table_close(history, AccessShareLock);
+	return nparts;
+}
+
 /*
  * Finds an unexpired job.  True: leaf is open, locked in lockmode, and its slot
  * holds the row; the caller closes it.
@@ -324,14 +339,8 @@ bool
 qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode, QmlTable *leaf,
 				 QmlJob *job)
 {
-	Relation history = table_open(qml_catalog()->history, AccessShareLock);
-	PartitionDesc desc = RelationGetPartitionDesc(history, true);
-	int nparts = desc->nparts;
-	Oid *oids = palloc(sizeof(Oid) * (nparts + 1));
-
-	if (nparts > 0)
-		memcpy(oids, desc->oids, sizeof(Oid) * nparts);
-	table_close(history, AccessShareLock);
+	Oid *oids;
+	int nparts = list_leaves(&oids);
 
 	for (int i = 0; i < nparts; i++)
 	{
@@ -555,4 +564,21 @@ qml_history_expire(int *partitions)
 		QML_FAULT("cleanup.mid_batch");
 	}
 	return rows;
+}
+
+/*
+ * Takes back what others may do to partitions.  A restore makes them as ordinary
+ * tables, to which the default privileges of the place apply.
+ */
+void
+qml_history_close(void)
+{
+	Oid *oids;
+	int nparts = list_leaves(&oids);
+	QmlSpi spi;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	for (int i = 0; i < nparts; i++)
+		qml_privilege_close_table(oids[i]);
+	qml_spi_end(&spi);
 }

@@ -15,6 +15,7 @@
 
 #include "args.h"
 #include "compat.h"
+#include "history.h"
 #include "json.h"
 #include "lock.h"
 #include "maintain.h"
@@ -95,6 +96,7 @@ Datum
 qml_adopt(PG_FUNCTION_ARGS)
 {
 	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_history_close();
 	qml_maintain_adopt();
 	PG_RETURN_VOID();
 }

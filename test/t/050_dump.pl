@@ -217,6 +217,16 @@ runs_silently('restore of plain', $node, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1
 	'-o', '/dev/null', '-f', $plain, 'plain');
 check_copy('plain', $node, 'plain');
 
+# Where tables are open to others by default, the partitions are until the adoption.
+query($node, 'CREATE DATABASE opened');
+query($node, 'ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO nobody, PUBLIC', 'opened');
+runs_silently('restore where tables are open', $node, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1',
+	'-o', '/dev/null', '-f', $plain, 'opened');
+like(rights($node, 'opened'), qr/^qml\.history_p\d+\|nobody\|INSERT$/m, 'partitions were restored open');
+ask($node, 'SELECT qml_adopt()', 'opened');
+is(rights($node, 'opened'), $rights, 'the adoption closes them');
+end_sessions($node);
+
 # Everything, as an archive, here and on another server.
 my $custom = dump_to('custom.dump', '-Fc');
 foreach my $server ($node, $other)
