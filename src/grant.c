@@ -7,6 +7,9 @@
  * functions and views that belong to the capability open the door to them; they
  * are granted with the first row of a kind and revoked with the last.  Neither
  * alone is enough.
+ *
+ * Privileges are what they are now, in any isolation level; so the rows that they
+ * follow are read as they are now, under a lock that keeps them so.
  */
 #include "postgres.h"
 
@@ -206,10 +209,11 @@ held_capabilities(Oid grantee)
 {
 	Oid type = REGROLEOID;
 	Datum value = ObjectIdGetDatum(grantee);
-	uint64 rows = qml_spi_execute("SELECT DISTINCT capability FROM qml.acl WHERE grantee = $1", 1,
-								  &type, &value, NULL, SPI_OK_SELECT);
+	uint64 rows;
 	int held = 0;
 
+	rows = qml_spi_execute_latest("SELECT DISTINCT capability FROM qml.acl WHERE grantee = $1", 1,
+								  &type, &value, NULL, SPI_OK_SELECT);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		char *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
@@ -220,8 +224,8 @@ held_capabilities(Oid grantee)
 				held |= 1 << c;
 		}
 	}
-	if (qml_spi_execute("SELECT FROM qml.handler h WHERE h.run_as = $1 LIMIT 1", 1, &type, &value,
-						NULL, SPI_OK_SELECT) > 0)
+	if (qml_spi_execute_latest("SELECT FROM qml.handler h WHERE h.run_as = $1 LIMIT 1", 1, &type,
+							   &value, NULL, SPI_OK_SELECT) > 0)
 		held |= RUN;
 	return held;
 }
@@ -274,7 +278,7 @@ change_row(const char *sql, Oid grantee, QmlCapability capability, const char *q
 					  queue ? CStringGetTextDatum(queue) : (Datum) 0, ObjectIdGetDatum(grantor)};
 	bool nulls[] = {false, false, queue == NULL, false};
 
-	(void) qml_spi_execute(sql, 4, types, values, nulls, expected);
+	(void) qml_spi_execute_latest(sql, 4, types, values, nulls, expected);
 }
 
 /* Gives a capability on a queue, which need not exist yet; NULL: on all queues. */
@@ -303,8 +307,8 @@ close_function_schema(Oid grantee)
 	Datum value = ObjectIdGetDatum(schema);
 	bool isnull;
 
-	(void) qml_spi_execute("SELECT pg_catalog.has_schema_privilege('public', $1, 'USAGE')", 1,
-						   &type, &value, NULL, SPI_OK_SELECT);
+	(void) qml_spi_execute_latest("SELECT pg_catalog.has_schema_privilege('public', $1, 'USAGE')",
+								  1, &type, &value, NULL, SPI_OK_SELECT);
 	if (!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)))
 		run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
 							 quote_identifier(get_namespace_name(schema)),
@@ -370,8 +374,8 @@ qml_grant_forget_queue(const char *queue)
 
 	become_only_granter();
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute("DELETE FROM qml.acl WHERE queue = $1 RETURNING grantee", 1, &type,
-						   &value, NULL, SPI_OK_DELETE_RETURNING);
+	rows = qml_spi_execute_latest("DELETE FROM qml.acl WHERE queue = $1 RETURNING grantee", 1,
+								  &type, &value, NULL, SPI_OK_DELETE_RETURNING);
 	grantees = SPI_tuptable;
 	for (uint64 i = 0; i < rows; i++)
 	{

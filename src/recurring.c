@@ -154,7 +154,7 @@ run(const char *sql, const Args *args, int expected)
 	uint64 rows;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute(sql, ARGS, arg_types, args->values, args->nulls, expected);
+	rows = qml_spi_execute_latest(sql, ARGS, arg_types, args->values, args->nulls, expected);
 	qml_spi_end(&spi);
 	return rows;
 }
@@ -255,8 +255,8 @@ find(const Args *args, bool lock, Stored *stored)
 	bool found;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	found = qml_spi_execute(lock ? FIND " FOR UPDATE" : FIND, ARGS, arg_types, args->values,
-							args->nulls, SPI_OK_SELECT) > 0;
+	found = qml_spi_execute_latest(lock ? FIND " FOR UPDATE" : FIND, ARGS, arg_types, args->values,
+								   args->nulls, SPI_OK_SELECT) > 0;
 	spi_context = MemoryContextSwitchTo(context);
 	if (found)
 		read_stored(stored);
