@@ -15,6 +15,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 
 #include "catalog.h"
 #include "enqueue.h"
@@ -341,6 +342,7 @@ qml_recurring_put(const QmlRecurring *wanted)
 
 	qml_recurring_parse(recurring->cron, &cron);
 	qml_recurring_zone(recurring->timezone, &zone);
+	AcceptInvalidationMessages();
 	handler = qml_handler_find(recurring->method);
 	if (handler && handler->options.queue && strcmp(recurring->queue, QML_DEFAULT_QUEUE) == 0)
 		settled.queue = handler->options.queue;
