@@ -337,7 +337,7 @@ COMMENT ON COLUMN qml.middleware."position" IS 'lower positions are further out;
 
 CREATE TABLE qml.acl (
 	grantee regrole NOT NULL,
-	capability text NOT NULL CHECK (capability IN ('enqueue', 'work', 'monitor', 'admin')),
+	capability text NOT NULL CHECK (capability IN ('enqueue', 'work', 'monitor', 'admin', 'usage')),
 	queue text,
 	grantor regrole NOT NULL,
 	granted_at timestamptz NOT NULL DEFAULT now()
@@ -350,7 +350,7 @@ COMMENT ON TABLE qml.acl IS 'who may do what to which queue; written by qml_gran
 COMMENT ON INDEX qml.acl_queue IS 'one row per grantee, capability and queue';
 COMMENT ON INDEX qml.acl_all IS 'one row per grantee and capability for all queues';
 COMMENT ON COLUMN qml.acl.grantee IS 'role, by oid';
-COMMENT ON COLUMN qml.acl.capability IS 'enqueue, work, monitor or admin';
+COMMENT ON COLUMN qml.acl.capability IS 'enqueue, work, monitor or admin; or usage: no capability, but USAGE on the schema of the functions, which the role did not have and loses with its last capability or handler';
 COMMENT ON COLUMN qml.acl.queue IS 'name of the queue, which need not exist yet; NULL: all queues';
 COMMENT ON COLUMN qml.acl.grantor IS 'role that granted it';
 COMMENT ON COLUMN qml.acl.granted_at IS 'when it was granted';
@@ -715,7 +715,7 @@ CREATE VIEW qml.acl_info WITH (security_barrier = true) AS
 SELECT pg_catalog.pg_get_userbyid(a.grantee) AS grantee, a.capability, a.queue,
 	pg_catalog.pg_get_userbyid(a.grantor) AS grantor, a.granted_at
 FROM qml.acl a
-WHERE qml.is_admin() OR pg_catalog.pg_has_role(a.grantee, 'USAGE');
+WHERE a.capability <> 'usage' AND (qml.is_admin() OR pg_catalog.pg_has_role(a.grantee, 'USAGE'));
 REVOKE ALL ON TABLE qml.acl_info FROM PUBLIC;
 COMMENT ON VIEW qml.acl_info IS 'capabilities: all for an administrator, one''s own otherwise';
 COMMENT ON COLUMN qml.acl_info.grantee IS 'role that has the capability';

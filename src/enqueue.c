@@ -10,6 +10,7 @@
 
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -149,10 +150,18 @@ is_unasked(const QmlEnqueue *request)
 	return OidIsValid(request->created_by);
 }
 
+/* As it is by now, within a transaction too. */
+static const QmlHandler *
+find_handler(const QmlEnqueue *request)
+{
+	AcceptInvalidationMessages();
+	return qml_handler_of(request->method);
+}
+
 static void
 add_job(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, bool own_id)
 {
-	const QmlHandler *handler = qml_handler_of(request->method);
+	const QmlHandler *handler = find_handler(request);
 	QmlHookCalls transitions;
 	QmlTable live;
 	QmlJob job;
@@ -194,7 +203,7 @@ qml_enqueue_own(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id)
 void
 qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, pg_uuid_t *ids)
 {
-	const QmlHandler *handler = qml_handler_of(request->method);
+	const QmlHandler *handler = find_handler(request);
 	QmlHookCalls transitions;
 	QmlTable live;
 	QmlJob *jobs;

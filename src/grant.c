@@ -7,6 +7,9 @@
  * functions and views that belong to the capability open the door to them; they
  * are granted with the first row of a kind and revoked with the last.  Neither
  * alone is enough.
+ *
+ * Privileges are what they are now, in any isolation level; so the rows that they
+ * follow are read as they are now, under a lock that keeps them so.
  */
 #include "postgres.h"
 
@@ -206,10 +209,11 @@ held_capabilities(Oid grantee)
 {
 	Oid type = REGROLEOID;
 	Datum value = ObjectIdGetDatum(grantee);
-	uint64 rows = qml_spi_execute("SELECT DISTINCT capability FROM qml.acl WHERE grantee = $1", 1,
-								  &type, &value, NULL, SPI_OK_SELECT);
+	uint64 rows;
 	int held = 0;
 
+	rows = qml_spi_execute_latest("SELECT DISTINCT capability FROM qml.acl WHERE grantee = $1", 1,
+								  &type, &value, NULL, SPI_OK_SELECT);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		char *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
@@ -220,10 +224,52 @@ held_capabilities(Oid grantee)
 				held |= 1 << c;
 		}
 	}
-	if (qml_spi_execute("SELECT FROM qml.handler h WHERE h.run_as = $1 LIMIT 1", 1, &type, &value,
-						NULL, SPI_OK_SELECT) > 0)
+	if (qml_spi_execute_latest("SELECT FROM qml.handler h WHERE h.run_as = $1 LIMIT 1", 1, &type,
+							   &value, NULL, SPI_OK_SELECT) > 0)
 		held |= RUN;
 	return held;
+}
+
+/* $1 role, $2 who gives; returns how many rows. */
+static uint64
+change_usage(const char *sql, Oid grantee, int expected)
+{
+	Oid types[] = {REGROLEOID, REGROLEOID};
+	Datum values[] = {ObjectIdGetDatum(grantee), ObjectIdGetDatum(qml_catalog()->owner)};
+
+	return qml_spi_execute_latest(sql, 2, types, values, NULL, expected);
+}
+
+/*
+ * The schema of the functions is not qml's own, and a role may have been let into it by
+ * hand.  So a row says when it was qml that did it, and only then is it undone.
+ */
+static void
+open_function_schema(Oid grantee)
+{
+	Oid schema = qml_catalog()->function_schema;
+
+	if (qml_schema_is_usable(schema, grantee))
+		return;
+	run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s",
+						 quote_identifier(get_namespace_name(schema)),
+						 quote_identifier(GetUserNameFromId(grantee, false))));
+	(void) change_usage("INSERT INTO qml.acl (grantee, capability, grantor) "
+						"VALUES ($1, '" QML_ACL_USAGE "', $2) ON CONFLICT DO NOTHING",
+						grantee, SPI_OK_INSERT);
+}
+
+static void
+close_function_schema(Oid grantee)
+{
+	Oid schema = qml_catalog()->function_schema;
+
+	if (change_usage("DELETE FROM qml.acl WHERE grantee = $1 "
+					 "AND capability = '" QML_ACL_USAGE "' AND $2 IS NOT NULL",
+					 grantee, SPI_OK_DELETE) > 0)
+		run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
+							 quote_identifier(get_namespace_name(schema)),
+							 quote_identifier(GetUserNameFromId(grantee, false))));
 }
 
 /* Grants what belongs to the capabilities. */
@@ -231,11 +277,8 @@ static void
 open_doors(Oid grantee, int capabilities)
 {
 	const char *role = quote_identifier(GetUserNameFromId(grantee, false));
-	Oid schema = qml_catalog()->function_schema;
 
-	if (!qml_schema_is_usable(schema, grantee))
-		run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s",
-							 quote_identifier(get_namespace_name(schema)), role));
+	open_function_schema(grantee);
 	run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s", QML_SCHEMA, role));
 	run_utility(psprintf("GRANT USAGE ON TYPE qml.job_state TO %s", role));
 	run_utility(psprintf("GRANT EXECUTE ON ROUTINE %s TO %s", list_functions(capabilities), role));
@@ -274,7 +317,7 @@ change_row(const char *sql, Oid grantee, QmlCapability capability, const char *q
 					  queue ? CStringGetTextDatum(queue) : (Datum) 0, ObjectIdGetDatum(grantor)};
 	bool nulls[] = {false, false, queue == NULL, false};
 
-	(void) qml_spi_execute(sql, 4, types, values, nulls, expected);
+	(void) qml_spi_execute_latest(sql, 4, types, values, nulls, expected);
 }
 
 /* Gives a capability on a queue, which need not exist yet; NULL: on all queues. */
@@ -292,23 +335,6 @@ qml_grant_give(Oid grantee, QmlCapability capability, const char *queue)
 	if (grantee != qml_catalog()->owner)
 		open_doors(grantee, 1 << capability);
 	qml_spi_end(&spi);
-}
-
-/* The schema of the functions, unless everybody may use it anyway. */
-static void
-close_function_schema(Oid grantee)
-{
-	Oid schema = qml_catalog()->function_schema;
-	Oid type = OIDOID;
-	Datum value = ObjectIdGetDatum(schema);
-	bool isnull;
-
-	(void) qml_spi_execute("SELECT pg_catalog.has_schema_privilege('public', $1, 'USAGE')", 1,
-						   &type, &value, NULL, SPI_OK_SELECT);
-	if (!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)))
-		run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
-							 quote_identifier(get_namespace_name(schema)),
-							 quote_identifier(GetUserNameFromId(grantee, false))));
 }
 
 /* Leaves a role the doors that belong to the rows it still has. */
@@ -370,8 +396,8 @@ qml_grant_forget_queue(const char *queue)
 
 	become_only_granter();
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute("DELETE FROM qml.acl WHERE queue = $1 RETURNING grantee", 1, &type,
-						   &value, NULL, SPI_OK_DELETE_RETURNING);
+	rows = qml_spi_execute_latest("DELETE FROM qml.acl WHERE queue = $1 RETURNING grantee", 1,
+								  &type, &value, NULL, SPI_OK_DELETE_RETURNING);
 	grantees = SPI_tuptable;
 	for (uint64 i = 0; i < rows; i++)
 	{

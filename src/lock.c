@@ -86,9 +86,9 @@ qml_lock_release(const char *resource, const char *owner)
 	become_decider(resource);
 	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	held = qml_spi_execute("DELETE FROM qml.lock l WHERE l.resource = $1 AND l.owner = $2 "
-						   "RETURNING l.expires_at > $3",
-						   3, types, values, NULL, SPI_OK_DELETE_RETURNING) > 0 &&
+	held = qml_spi_execute_latest("DELETE FROM qml.lock l WHERE l.resource = $1 AND l.owner = $2 "
+								  "RETURNING l.expires_at > $3",
+								  3, types, values, NULL, SPI_OK_DELETE_RETURNING) > 0 &&
 		   DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	qml_spi_end(&spi);
 	return held;

@@ -11,6 +11,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/timestamp.h"
 
 #include "catalog.h"
@@ -19,6 +20,7 @@
 #include "server.h"
 #include "spi.h"
 #include "sweep.h"
+#include "table.h"
 #include "tick.h"
 
 static int64
@@ -96,7 +98,8 @@ qml_maintain_cleanup(QmlCleanup *done)
 
 /*
  * Makes this database the home of its jobs.  Claims were made in the original:
- * those jobs are enqueued again, with their attempts counted.
+ * those jobs are enqueued again, with their attempts counted.  Once: when somebody
+ * else has adopted it, claims may have been made here.
  */
 void
 qml_maintain_adopt(void)
@@ -108,9 +111,14 @@ qml_maintain_adopt(void)
 
 	if (cat->adopted)
 		return;
+	qml_table_require_write();
+	LockRelationOid(cat->instance, ShareRowExclusiveLock);
+	cat = qml_catalog();
+	if (cat->adopted)
+		return;
 	qml_sweep_requeue();
 	qml_spi_begin(&spi, cat->owner);
-	(void) qml_spi_execute("DELETE FROM qml.instance", 0, NULL, NULL, NULL, SPI_OK_DELETE);
+	(void) qml_spi_execute_latest("DELETE FROM qml.instance", 0, NULL, NULL, NULL, SPI_OK_DELETE);
 	(void) qml_spi_execute("INSERT INTO qml.instance (system_identifier, database) "
 						   "VALUES ($1, $2)",
 						   2, types, values, NULL, SPI_OK_INSERT);

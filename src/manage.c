@@ -34,7 +34,7 @@ raise_not_found(const char *name)
 			 errmsg("queue \"%s\" does not exist", name)));
 }
 
-/* Runs a statement about one queue, $1, with an optional $2; returns the rows. */
+/* Runs a statement about one queue as it is now, $1, with an optional $2; returns the rows. */
 static uint64
 run(const char *sql, const char *name, Oid type, Datum value, int expected)
 {
@@ -44,7 +44,7 @@ run(const char *sql, const char *name, Oid type, Datum value, int expected)
 	uint64 rows;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute(sql, OidIsValid(type) ? 2 : 1, types, values, NULL, expected);
+	rows = qml_spi_execute_latest(sql, OidIsValid(type) ? 2 : 1, types, values, NULL, expected);
 	qml_spi_end(&spi);
 	return rows;
 }
@@ -139,7 +139,8 @@ qml_manage_drop(const char *name)
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("queue \"%s\" has unfinished jobs", name),
 				 errhint("Let them finish, or delete them, and drop the queue then.")));
-	(void) run("UPDATE qml.queue SET dropped = true, paused = false, options = '{}' "
-			   "WHERE name = $1",
-			   name, InvalidOid, (Datum) 0, SPI_OK_UPDATE);
+	if (run("UPDATE qml.queue SET dropped = true, paused = false, options = '{}' "
+			"WHERE name = $1",
+			name, InvalidOid, (Datum) 0, SPI_OK_UPDATE) == 0)
+		raise_not_found(name);
 }

@@ -79,10 +79,10 @@ qml_pgcron_unschedule(void)
 	{
 		Datum name = CStringGetTextDatum(jobs[i].name);
 
-		count += (int) qml_spi_execute("SELECT cron.unschedule(j.jobid) FROM cron.job j "
-									   "WHERE j.jobname = $1 AND j.username = CURRENT_USER "
-									   "AND j.database = pg_catalog.current_database()",
-									   1, &type, &name, NULL, SPI_OK_SELECT);
+		count += (int) qml_spi_execute_latest("SELECT cron.unschedule(j.jobid) FROM cron.job j "
+											  "WHERE j.jobname = $1 AND j.username = CURRENT_USER "
+											  "AND j.database = pg_catalog.current_database()",
+											  1, &type, &name, NULL, SPI_OK_SELECT);
 	}
 	qml_spi_end(&spi);
 	return count;

@@ -15,6 +15,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
 
 #include "catalog.h"
 #include "enqueue.h"
@@ -154,7 +155,7 @@ run(const char *sql, const Args *args, int expected)
 	uint64 rows;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute(sql, ARGS, arg_types, args->values, args->nulls, expected);
+	rows = qml_spi_execute_latest(sql, ARGS, arg_types, args->values, args->nulls, expected);
 	qml_spi_end(&spi);
 	return rows;
 }
@@ -255,8 +256,8 @@ find(const Args *args, bool lock, Stored *stored)
 	bool found;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	found = qml_spi_execute(lock ? FIND " FOR UPDATE" : FIND, ARGS, arg_types, args->values,
-							args->nulls, SPI_OK_SELECT) > 0;
+	found = qml_spi_execute_latest(lock ? FIND " FOR UPDATE" : FIND, ARGS, arg_types, args->values,
+								   args->nulls, SPI_OK_SELECT) > 0;
 	spi_context = MemoryContextSwitchTo(context);
 	if (found)
 		read_stored(stored);
@@ -341,6 +342,7 @@ qml_recurring_put(const QmlRecurring *wanted)
 
 	qml_recurring_parse(recurring->cron, &cron);
 	qml_recurring_zone(recurring->timezone, &zone);
+	AcceptInvalidationMessages();
 	handler = qml_handler_find(recurring->method);
 	if (handler && handler->options.queue && strcmp(recurring->queue, QML_DEFAULT_QUEUE) == 0)
 		settled.queue = handler->options.queue;

@@ -10,11 +10,13 @@
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 
+#include "cache.h"
 #include "callback.h"
 #include "catalog.h"
 #include "compat.h"
@@ -23,6 +25,7 @@
 #include "handler.h"
 #include "register.h"
 #include "spi.h"
+#include "table.h"
 #include "wakeup.h"
 
 /* The role that jobs run as: one that the current user could become. */
@@ -41,6 +44,15 @@ choose_role(const QmlHandlerOptions *options)
 						options->run_as),
 				 errdetail("You must be a member of the role.")));
 	return role;
+}
+
+/* One at a time for a method: whose handler it was before must be known for sure. */
+static void
+become_only_registrar(const char *method)
+{
+	qml_table_require_write();
+	LockDatabaseObject(qml_catalog()->handler, qml_cache_hash_name(&method, sizeof(method)), 0,
+					   ExclusiveLock);
 }
 
 static const QmlSignature *
@@ -124,6 +136,7 @@ qml_register_handler(const char *method, Oid function, Jsonb *options)
 	signature = require_signature(function);
 	role = choose_role(&parsed);
 	require_superuser_owner(function, signature->owner, role);
+	become_only_registrar(method);
 	handler = qml_handler_find(method);
 	old_role = handler ? handler->run_as : InvalidOid;
 	write_handler(method, signature, role, options);
@@ -150,9 +163,11 @@ qml_register_remove(const char *method)
 	bool found;
 	bool isnull;
 
+	become_only_registrar(method);
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	found = qml_spi_execute("DELETE FROM qml.handler h WHERE h.method = $1 RETURNING h.run_as", 1,
-							&type, &value, NULL, SPI_OK_DELETE_RETURNING) > 0;
+	found =
+		qml_spi_execute_latest("DELETE FROM qml.handler h WHERE h.method = $1 RETURNING h.run_as",
+							   1, &type, &value, NULL, SPI_OK_DELETE_RETURNING) > 0;
 	if (found)
 		role = DatumGetObjectId(
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
@@ -266,9 +281,10 @@ qml_register_remove_callback(QmlCallbackKind kind, const char *name)
 	bool found;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	found = qml_spi_execute(kind == QML_HOOK ? "DELETE FROM qml.hook h WHERE h.name = $1" :
-											   "DELETE FROM qml.middleware m WHERE m.name = $1",
-							1, &type, &value, NULL, SPI_OK_DELETE) > 0;
+	found = qml_spi_execute_latest(kind == QML_HOOK ?
+									   "DELETE FROM qml.hook h WHERE h.name = $1" :
+									   "DELETE FROM qml.middleware m WHERE m.name = $1",
+								   1, &type, &value, NULL, SPI_OK_DELETE) > 0;
 	qml_spi_end(&spi);
 	return found;
 }

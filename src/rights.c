@@ -67,16 +67,21 @@ parse_capability(const char *name)
 	elog(ERROR, "unexpected capability \"%s\" in table \"%s.acl\"", name, QML_SCHEMA);
 }
 
+/* NULL for a row that is no capability. */
 static Grant *
 read_grant(HeapTuple tuple, TupleDesc desc)
 {
-	Grant *grant = palloc(sizeof(Grant));
+	Grant *grant;
+	char *capability;
 	bool isnull;
 	Datum queue;
 
+	capability = TextDatumGetCString(heap_getattr(tuple, 2, desc, &isnull));
+	if (strcmp(capability, QML_ACL_USAGE) == 0)
+		return NULL;
+	grant = palloc(sizeof(Grant));
 	grant->grantee = DatumGetObjectId(heap_getattr(tuple, 1, desc, &isnull));
-	grant->capability = parse_capability(
-		TextDatumGetCString(heap_getattr(tuple, 2, desc, &isnull)));
+	grant->capability = parse_capability(capability);
 	queue = heap_getattr(tuple, 3, desc, &isnull);
 	grant->queue = isnull ? NULL : TextDatumGetCString(queue);
 	return grant;
@@ -101,8 +106,10 @@ static void
 add_grant(HeapTuple tuple, TupleDesc desc)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(rights_context);
+	Grant *grant = read_grant(tuple, desc);
 
-	grants = lappend(grants, read_grant(tuple, desc));
+	if (grant)
+		grants = lappend(grants, grant);
 	MemoryContextSwitchTo(oldcontext);
 }
 

@@ -15,6 +15,9 @@ typedef enum QmlCapability
 
 #define QML_CAPABILITIES 4
 
+/* Stands in qml.acl as well, and is no capability: see grant.c. */
+#define QML_ACL_USAGE "usage"
+
 /* How much of a job somebody sees. */
 typedef enum QmlAccess
 {

@@ -76,7 +76,7 @@ run(const char *sql, const char *id, int expected)
 	uint64 rows;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute(sql, 2, types, values, NULL, expected);
+	rows = qml_spi_execute_latest(sql, 2, types, values, NULL, expected);
 	qml_spi_end(&spi);
 	return rows;
 }
@@ -97,8 +97,8 @@ find_owner(const char *id, bool lock)
 	bool isnull;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	if (qml_spi_execute(lock ? FIND_OWNER " FOR UPDATE" : FIND_OWNER, 1, &type, &value, NULL,
-						SPI_OK_SELECT) > 0)
+	if (qml_spi_execute_latest(lock ? FIND_OWNER " FOR UPDATE" : FIND_OWNER, 1, &type, &value, NULL,
+							   SPI_OK_SELECT) > 0)
 		owner = DatumGetObjectId(
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	qml_spi_end(&spi);

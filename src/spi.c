@@ -9,10 +9,13 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
+#include "utils/snapmgr.h"
 
 #include "spi.h"
+#include "table.h"
 
 /* Settings of the caller that would change what the statements mean. */
 static const struct
@@ -46,26 +49,64 @@ qml_spi_begin(QmlSpi *spi, Oid owner)
 		elog(ERROR, "SPI_connect failed");
 }
 
-/*
- * Runs one statement; returns SPI_processed, the rows are in SPI_tuptable.
- * isnull may be NULL: no value is null then.
- */
-uint64
-qml_spi_execute(const char *sql, int nargs, const Oid *types, const Datum *values,
-				const bool *isnull, int expected)
+/* As SPI wants it; isnull may be NULL: no value is null then. */
+static char *
+null_flags(int nargs, const bool *isnull)
 {
 	char *nulls = palloc(nargs + 1);
-	int result;
 
 	for (int i = 0; i < nargs; i++)
 		nulls[i] = isnull && isnull[i] ? 'n' : ' ';
 	nulls[nargs] = '\0';
+	return nulls;
+}
 
-	result = SPI_execute_with_args(sql, nargs, unconstify(Oid *, types),
-								   unconstify(Datum *, values), nulls, false, 0);
+static uint64
+check_result(const char *sql, int result, int expected)
+{
 	if (result != expected)
 		elog(ERROR, "unexpected result %s of \"%s\"", SPI_result_code_string(result), sql);
 	return SPI_processed;
+}
+
+/* Runs one statement; returns SPI_processed, the rows are in SPI_tuptable. */
+uint64
+qml_spi_execute(const char *sql, int nargs, const Oid *types, const Datum *values,
+				const bool *isnull, int expected)
+{
+	int result = SPI_execute_with_args(sql, nargs, unconstify(Oid *, types),
+									   unconstify(Datum *, values), null_flags(nargs, isnull),
+									   false, 0);
+
+	return check_result(sql, result, expected);
+}
+
+/*
+ * The same for a statement about what there is now, as the caches and the doors of
+ * capabilities know it, in any isolation level.  In a transaction that keeps its
+ * snapshot, changing a row that the snapshot does not see is error 40001; without
+ * this the row would be passed over, and the call end as if there were none.
+ * Foreign keys are enforced the same way.
+ */
+uint64
+qml_spi_execute_latest(const char *sql, int nargs, const Oid *types, const Datum *values,
+					   const bool *isnull, int expected)
+{
+	Snapshot latest;
+	SPIPlanPtr plan;
+	int result;
+
+	if (!IsolationUsesXactSnapshot())
+		return qml_spi_execute(sql, nargs, types, values, isnull, expected);
+
+	plan = SPI_prepare(sql, nargs, unconstify(Oid *, types));
+	if (plan == NULL)
+		elog(ERROR, "unexpected result %s of \"%s\"", SPI_result_code_string(SPI_result), sql);
+	latest = qml_table_latest_snapshot();
+	result = SPI_execute_snapshot(plan, unconstify(Datum *, values), null_flags(nargs, isnull),
+								  latest, GetTransactionSnapshot(), false, true, 0);
+	UnregisterSnapshot(latest);
+	return check_result(sql, result, expected);
 }
 
 /* The first column of all rows, texts that are not null, as C strings in the context. */

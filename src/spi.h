@@ -18,6 +18,8 @@ extern void qml_spi_pin(void);
 extern void qml_spi_begin(QmlSpi *spi, Oid owner);
 extern uint64 qml_spi_execute(const char *sql, int nargs, const Oid *types, const Datum *values,
 							  const bool *isnull, int expected);
+extern uint64 qml_spi_execute_latest(const char *sql, int nargs, const Oid *types,
+									 const Datum *values, const bool *isnull, int expected);
 extern List *qml_spi_strings(MemoryContext context);
 extern void qml_spi_end(QmlSpi *spi);
 

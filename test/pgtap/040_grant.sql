@@ -334,5 +334,27 @@ SELECT pg_temp.ends('t_elsewhere', $$SELECT "the jobs".qml_enqueue('m', queue =>
 SELECT ok(NOT has_schema_privilege('t_elsewhere', 'the jobs', 'USAGE'), 'the schema too');
 SELECT lives_ok('DROP ROLE t_elsewhere', 'and the role can be dropped');
 
+-- USAGE that was given by hand is not qml's to take, be it used by a capability or a handler.
+CREATE ROLE t_usage LOGIN;
+GRANT USAGE ON SCHEMA "the jobs" TO t_usage;
+SELECT "the jobs".qml_grant('t_usage', 'work'), "the jobs".qml_register('m', 'public.t_work', '{"run_as": "t_usage"}') \g /dev/null
+SELECT "the jobs".qml_revoke('t_usage', 'work'), "the jobs".qml_unregister('m') \g /dev/null
+SELECT ok(has_schema_privilege('t_usage', 'the jobs', 'USAGE'), 'USAGE by hand stays when all capabilities and handlers go');
+SELECT ok(NOT has_schema_privilege('t_usage', 'qml', 'USAGE'), 'and nothing else');
+REVOKE USAGE ON SCHEMA "the jobs" FROM t_usage;
+-- USAGE by qml lasts as long as there is a capability or a handler.
+SELECT "the jobs".qml_register('m', 'public.t_work', '{"run_as": "t_usage"}') \g /dev/null
+SELECT ok(has_schema_privilege('t_usage', 'the jobs', 'USAGE'), 'a handler opens the schema');
+SELECT "the jobs".qml_grant('t_usage', 'work', 'q'), "the jobs".qml_grant('t_usage', 'work', 'r') \g /dev/null
+SELECT set_eq($$SELECT capability, queue FROM qml.acl_info WHERE grantee = 't_usage'$$, $$VALUES ('work', 'q'), ('work', 'r')$$,
+	'the view shows capabilities alone');
+SELECT pg_temp.ends('t_usage', $$SELECT "the jobs".qml_unlock('r', 'o')$$, '=false', 'which count as ever');
+SELECT "the jobs".qml_unregister('m'), "the jobs".qml_revoke('t_usage', 'work', 'q') \g /dev/null
+SELECT ok(has_schema_privilege('t_usage', 'the jobs', 'USAGE'), 'it stays open for what is left');
+SELECT "the jobs".qml_revoke('t_usage', 'work', 'r') \g /dev/null
+SELECT ok(NOT has_schema_privilege('t_usage', 'the jobs', 'USAGE'), 'and is closed with the last');
+SELECT is_empty('TABLE qml.acl', 'nothing is remembered then');
+SELECT lives_ok('DROP ROLE t_usage', 'and the role can be dropped, too');
+
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,5 +1,6 @@
 # Clients work through pgbouncer in transaction mode as they do without it:
-# no call depends on its session.
+# no call depends on its session.  The pooler gives each transaction to the server
+# connection that has waited longest, so that one client's come to several.
 
 use strict;
 use warnings;
@@ -9,6 +10,7 @@ use lib $FindBin::RealBin;
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use QmlCalls;
 use QmlTest;
 use Test::More;
 
@@ -39,6 +41,7 @@ auth_type = trust
 auth_file = $dir/users
 admin_users = $user
 pool_mode = transaction
+server_round_robin = 1
 max_client_conn = 50
 default_pool_size = $SERVER_CONNECTIONS
 INI
@@ -116,6 +119,45 @@ cmp_ok($most_servers, '<=', $SERVER_CONNECTIONS,
 	"$CLIENTS clients shared $most_servers server connections");
 
 check_ok($node, 'the checker finds nothing', $logs, final => 1);
+
+# Every function there is: what it needs, the call, and the look at what it did.
+sub pooled
+{
+	my (@statements) = @_;
+	my ($rc, $out, $err) = $node->psql('postgres',
+		join(";\n", '\set VERBOSITY sqlstate', @statements) =~ s/;//r,
+		connstr => $pooled);
+	return ($err =~ /ERROR:\s+(\w{5})/ ? $1 : '00000', $out);
+}
+
+my ($pids) = (pooled(('SELECT pg_backend_pid()') x 8))[1];
+my %pids = map { $_ => 1 } split /\n/, $pids;
+cmp_ok(scalar keys %pids, '>', 1, 'the transactions of a client come to several sessions');
+set_up_calls($node);
+calls_are_complete($node, qml_wait => 1, qml_wait_for => 1);
+foreach my $name (all_calls())
+{
+	my $call = for_call($name);
+
+	is((pooled(@{ $call->{before} }))[0], '00000', "$name: what it needs") if @{ $call->{before} };
+	is((pooled($call->{sql}))[0], $call->{code}, "$name through the pooler");
+	is((pooled($call->{done}))[1], 't', "$name: it is done") if defined $call->{done};
+	pooled($call->{after}) if defined $call->{after};
+}
+# Procedures that end their transaction are transactions of their own.  They sleep on
+# shared memory.
+my $deleted = '01890000-0000-7000-a000-000000000001';
+query($node, <<"SQL");
+SELECT qml_create_queue('quiet');
+SELECT qml_delete(qml_enqueue('t', queue => 'quiet', id => '$deleted'));
+SQL
+$node->append_conf('postgresql.conf', 'shared_preload_libraries = qml');
+$node->restart;
+wait_for('the pooler to be connected again', sub { return (pooled('SELECT 1'))[1] eq '1' });
+is_deeply([ pooled("CALL qml_wait('{quiet}', '10 ms')") ], [ '00000', 'f' ],
+	'qml_wait through the pooler');
+is_deeply([ pooled("CALL qml_wait_for('$deleted', '1 s')") ], [ '00000', 'deleted' ],
+	'qml_wait_for through the pooler');
 
 $pooler->signal('INT');
 IPC::Run::finish($pooler);

@@ -7,6 +7,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
+use QmlCalls;
 use QmlTest;
 use Test::More;
 
@@ -245,6 +246,72 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 			qr/^(00000|40001)$/, "$level: $verb, after a change by another");
 		is(ask($node, "SELECT count(*) FROM qml.job WHERE id = '$id'"),
 			1, "$level: $verb: the job is still one");
+	}
+}
+
+# Every function there is, in prepared transactions and in the stricter levels.
+set_up_calls($node);
+calls_are_complete(
+	$node,
+	# They end their transaction, and so are refused where there is more to it.
+	qml_wait => 1,
+	qml_wait_for => 1);
+
+# Whether a call is done, as others see it; '' where that cannot be seen.
+sub is_done
+{
+	my ($call) = @_;
+	return defined $call->{done} && ask($node, $call->{done}) eq 't' ? 't' : '';
+}
+
+# The call in a transaction of its own, whose snapshot is from before or after what
+# the call needs was made; its SQLSTATE and whether it is done.
+sub call_at
+{
+	my ($level, $name, $since) = @_;
+	my $call = for_call($name);
+	my $before = join '; ', @{ $call->{before} };
+	my $state;
+
+	ask($node, $before) if $before ne '' && !$since;
+	$state = sqlstate_at($level, $call->{sql}, $since ? $before : undef);
+	my $done = is_done($call);
+	ask($node, $call->{after}) if defined $call->{after};
+	return ($state, $done, $call);
+}
+
+foreach my $name (all_calls())
+{
+	next if for_call($name)->{code} ne '00000';
+	foreach my $end (qw(commit rollback))
+	{
+		my $call = for_call($name);
+
+		ask($node, $_) foreach @{ $call->{before} };
+		prepare("$name, $end", "$PROMPT $call->{sql}");
+		is(is_done($call), '', "$name, prepared: nothing is seen before the end");
+		$end eq 'commit' ? commit("$name, $end") : rollback("$name, $end");
+		is(is_done($call), $end eq 'commit' && defined $call->{done} ? 't' : '',
+			"$name, prepared: it is done or not, as the transaction ended ($end)");
+		ask($node, $call->{after}) if defined $call->{after};
+	}
+}
+
+foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
+{
+	foreach my $name (all_calls())
+	{
+		my ($state, $done, $call) = call_at($level, $name, 0);
+
+		is($state, $call->{code}, "$level: $name, alone");
+		is($done, defined $call->{done} ? 't' : '', "$level: $name: it is done");
+
+		# what it is about is not in the snapshot
+		next if !@{ $call->{before} };
+		($state, $done, $call) = call_at($level, $name, 1);
+		like($state, qr/^($call->{code}|40001)$/, "$level: $name, of what came since");
+		next if $call->{unasked} || !defined $call->{done};
+		is($done, $state eq '00000' ? 't' : '', "$level: $name: what succeeds is done");
 	}
 }
 

@@ -284,4 +284,29 @@ query($node, 'ALTER DATABASE clone RENAME TO renamed');
 is(query($node, "SELECT count(*) FROM qml_fetch('w', '{mail}')", 'renamed'),
 	1, 'a database may be renamed');
 
+# In a schema of its own, roles are let in where they were not: of a copy, too, it is
+# known whom qml let in, and whom somebody else.
+query($node, 'CREATE DATABASE apart');
+query($node, <<'SQL', 'apart');
+CREATE SCHEMA jobs;
+CREATE EXTENSION qml SCHEMA jobs;
+GRANT USAGE ON SCHEMA jobs TO bob;
+SELECT jobs.qml_grant(r::regrole, 'work') FROM unnest(ARRAY['alice', 'bob']) r;
+SQL
+query($node, 'CREATE DATABASE apart_copy');
+runs_silently('pg_dump of a schema of its own', $node, 'pg_dump', '-f', "$dir/apart.sql", 'apart');
+runs_silently('restore of it', $node, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-o',
+	'/dev/null', '-f', "$dir/apart.sql", 'apart_copy');
+foreach my $dbname ('apart', 'apart_copy')
+{
+	my $who = "SELECT string_agg(r, ' ') FROM unnest(ARRAY['alice', 'bob']) r"
+	  . " WHERE has_schema_privilege(r, 'jobs', 'USAGE')";
+
+	is(query($node, $who, $dbname), 'alice bob', "$dbname: both may use the schema");
+	query($node,
+		"SELECT jobs.qml_revoke(r::regrole, 'work') FROM unnest(ARRAY['alice', 'bob']) r",
+		$dbname);
+	is(query($node, $who, $dbname), 'bob', "$dbname: who was let in by hand still may");
+}
+
 done_testing();

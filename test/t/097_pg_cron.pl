@@ -175,6 +175,15 @@ fails_with($node, '42501', 'SELECT qml_pg_cron_schedule()',
 	'another one may not use pg_cron', extra_params => [ '-U', 'bare' ]);
 is(query($node, 'SELECT qml_pg_cron_unschedule()'), 3, 'three jobs are taken off');
 is(query($node, 'SELECT qml_pg_cron_unschedule()'), 0, 'once');
+{
+	my $session = new_session($node);
+
+	$session->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+	query($node, 'SELECT qml_pg_cron_schedule()');
+	is($session->query_safe('SELECT qml_pg_cron_unschedule(); COMMIT'),
+		3, 'those that came after the snapshot of the transaction as well');
+	$session->quit;
+}
 is(query($node, 'SELECT count(*) FROM cron.job'), 3, 'and those of others stay');
 
 make_work(1);
