@@ -353,8 +353,6 @@ qml_queue_ttls(void)
 	HASH_SEQ_STATUS status;
 	QueueById *entry;
 
-	ttls = add_ttl(ttls, qml_succeeded_ttl * USECS_PER_SEC);
-	ttls = add_ttl(ttls, qml_failed_ttl * USECS_PER_SEC);
 	refresh_queues();
 	hash_seq_init(&status, queues_by_id);
 	while ((entry = hash_seq_search(&status)) != NULL)
@@ -363,6 +361,12 @@ qml_queue_ttls(void)
 			continue;
 		ttls = add_ttl(ttls, qml_queue_ttl(entry->queue, false));
 		ttls = add_ttl(ttls, qml_queue_ttl(entry->queue, true));
+	}
+	/* Those of queues that are made later. */
+	if (ttls != NIL)
+	{
+		ttls = add_ttl(ttls, qml_succeeded_ttl * USECS_PER_SEC);
+		ttls = add_ttl(ttls, qml_failed_ttl * USECS_PER_SEC);
 	}
 	return ttls;
 }

@@ -671,6 +671,8 @@ finish_attempts(QmlAttempt *attempts, int count, int patience, bool carefully)
 	QmlWriter writer;
 
 	qml_writer_open(&writer, true, carefully);
+	/* They hold their jobs; the scheduler may have written down how far one was. */
+	writer.latest = true;
 	PG_TRY();
 	{
 		LockTimeout = in_job ? 0 : patience;

@@ -361,9 +361,9 @@ raise_serialization_failure(void)
 
 /* A job that changed after the transaction's one snapshot cannot be judged by it. */
 static void
-check_unchanged(QmlTable *table)
+check_unchanged(const QmlWriter *writer, QmlTable *table)
 {
-	if (IsolationUsesXactSnapshot() &&
+	if (IsolationUsesXactSnapshot() && !writer->latest &&
 		!table_tuple_satisfies_snapshot(table->rel, table->slot, GetTransactionSnapshot()))
 		raise_serialization_failure();
 }
@@ -385,7 +385,7 @@ find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
 	index_rescan(writer->by_id, &key, 1, NULL, 0);
 	if (!index_getnext_slot(writer->by_id, ForwardScanDirection, writer->live.slot))
 		return false;
-	check_unchanged(&writer->live);
+	check_unchanged(writer, &writer->live);
 	qml_job_from_live(writer->live.slot, job);
 	return true;
 }
@@ -426,7 +426,7 @@ run_finished(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg
 
 	if (!qml_history_find(id, writer->snapshot, RowExclusiveLock, &leaf, &job))
 		return false;
-	check_unchanged(&leaf);
+	check_unchanged(writer, &leaf);
 	*result = change(&job, arg) ? put_finished(writer, &leaf, &job) : TM_Ok;
 	qml_table_close(&leaf);
 	return true;
@@ -436,7 +436,7 @@ run_finished(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg
 static void
 look_again(QmlWriter *writer, TM_Result result)
 {
-	if (result != TM_SelfModified && IsolationUsesXactSnapshot())
+	if (result != TM_SelfModified && IsolationUsesXactSnapshot() && !writer->latest)
 		raise_serialization_failure();
 	CHECK_FOR_INTERRUPTS();
 	if (writer->leaf_open)

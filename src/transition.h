@@ -23,6 +23,7 @@ typedef struct QmlWriter
 	IndexScanDesc by_id;
 	Snapshot snapshot;
 	bool batch;
+	bool latest; /* the newest version of a job is judged in any isolation level */
 	bool leaf_open;
 	Oid leaf_oid;
 	QmlTable leaf;

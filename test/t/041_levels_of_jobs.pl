@@ -40,6 +40,7 @@ BEGIN
 	ASSERT current_setting('transaction_isolation') = lower(payload ->> 'level');
 	IF payload ? 'progress' THEN
 		PERFORM qml_progress(payload -> 'progress');
+		PERFORM pg_sleep(0.3);
 	END IF;
 	PERFORM qml_enqueue('child', payload, 'children');
 	CASE payload ->> 'end'
@@ -68,9 +69,7 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 			$OUTCOME{$end}, "$level: a job that ends: $end");
 	}
 	# The scheduler writes it into the job's row, which is a change by another.
-	like(
-		run($node, 'inside', qq({"level": "$level", "end": "well", "progress": 7})),
-		qr/^(succeeded\|1$|failed\|1\|40001)/,
+	is(run($node, 'inside', qq({"level": "$level", "end": "well", "progress": 7})), 'succeeded|1',
 		"$level: a job that tells of its progress");
 }
 is(query($node, "SELECT count(*) FROM qml.job WHERE queue = 'children' AND payload->>'end' <> 'well'"),

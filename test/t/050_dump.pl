@@ -7,6 +7,7 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use PostgreSQL::Test::Utils;
+use QmlBackground;
 use QmlTest;
 use Test::More;
 
@@ -261,6 +262,22 @@ query($node, 'CREATE EXTENSION qml', 'data');
 runs_silently('restore of data only', $node, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1',
 	'-o', '/dev/null', '-f', $data, 'data');
 check_copy('data only', $node, 'data', fresh_rights => 1, no_history => 1);
+
+# Where qml is preloaded, the scheduler works in the new database while it is restored: what
+# comes next must not be there already.
+{
+	my $busy = background_node('busy', bare => 1);
+	query($busy, 'CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE nobody; CREATE ROLE runner LOGIN');
+	query($busy, 'CREATE DATABASE busy');
+	query($busy, 'CREATE EXTENSION qml', 'busy');
+	sleeping_scheduler($busy);
+	runs_silently('restore where a scheduler is at work', $busy, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1',
+		'-o', '/dev/null', '-f', $plain, 'busy');
+	is(query($busy, 'SELECT count(*) FROM qml.history', 'busy'), query($node, 'SELECT count(*) FROM qml.history', 'source'),
+		'the finished jobs are there');
+	fails_with($busy, '55000', 'SELECT * FROM qml_fetch()', 'the copy is idle', dbname => 'busy');
+	$busy->stop;
+}
 
 # A copy of the files.
 end_sessions($node);
