@@ -18,6 +18,9 @@
 #include "json.h"
 #include "queue.h"
 
+/* Of an error that does not count any more. */
+#define FORGIVEN "forgiven"
+
 /* The columns of qml.job. */
 enum
 {
@@ -345,21 +348,43 @@ find_in_entry(const JsonbValue *entry, const char *key, JsonbValue *value)
 		   getKeyJsonValueFromContainer(entry->val.binary.data, key, strlen(key), value) != NULL;
 }
 
-/* Whether an error is from before a retry by hand, with which the job began anew. */
 static bool
-is_of_before(const QmlJob *job, const JsonbValue *entry)
+is_of_type(const JsonbValue *entry, const char *error_type)
 {
 	JsonbValue value;
 
-	return find_in_entry(entry, "attempt", &value) && value.type == jbvNumeric &&
-		   DatumGetInt32(DirectFunctionCall1(numeric_int4, NumericGetDatum(value.val.numeric))) <=
-			   job->uncounted;
+	return find_in_entry(entry, "error_type", &value) && value.type == jbvString &&
+		   value.val.string.len == (int) strlen(error_type) &&
+		   memcmp(value.val.string.val, error_type, strlen(error_type)) == 0 &&
+		   !find_in_entry(entry, FORGIVEN, &value);
 }
 
-/*
- * How many of the job's errors are of a type, since it was retried by hand.  Attempts
- * that did not count may hide some.
- */
+/* The job begins anew: its errors of a type do not count any more, and say so. */
+void
+qml_job_forgive(QmlJob *job, const char *error_type)
+{
+	int count;
+
+	if (qml_job_count_errors(job, error_type) == 0)
+		return;
+	count = JB_ROOT_COUNT(DatumGetJsonbP(job->errors));
+	for (int i = 0; i < count; i++)
+	{
+		JsonbValue *entry = getIthJsonbValueFromContainer(&DatumGetJsonbP(job->errors)->root, i);
+		Datum path[] = {CStringGetTextDatum(psprintf("%d", i)), CStringGetTextDatum(FORGIVEN)};
+
+		if (!is_of_type(entry, error_type))
+			continue;
+		job->errors = DirectFunctionCall4(jsonb_set, job->errors,
+										  PointerGetDatum(construct_array(path, lengthof(path),
+																		  TEXTOID, -1, false,
+																		  TYPALIGN_INT)),
+										  DirectFunctionCall1(jsonb_in, CStringGetDatum("true")),
+										  BoolGetDatum(true));
+	}
+}
+
+/* How many of the job's errors are of a type, since it began anew. */
 int
 qml_job_count_errors(const QmlJob *job, const char *error_type)
 {
@@ -374,12 +399,7 @@ qml_job_count_errors(const QmlJob *job, const char *error_type)
 	(void) JsonbIteratorNext(&it, &entry, true);
 	while ((token = JsonbIteratorNext(&it, &entry, true)) == WJB_ELEM)
 	{
-		JsonbValue value;
-
-		if (find_in_entry(&entry, "error_type", &value) && value.type == jbvString &&
-			value.val.string.len == (int) strlen(error_type) &&
-			memcmp(value.val.string.val, error_type, strlen(error_type)) == 0 &&
-			!is_of_before(job, &entry))
+		if (is_of_type(&entry, error_type))
 			count++;
 	}
 	return count;

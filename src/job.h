@@ -69,6 +69,7 @@ extern QmlState qml_job_live_state(TupleTableSlot *slot);
 
 extern void qml_job_copy(const QmlJob *job, QmlJob *copy);
 extern void qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at);
+extern void qml_job_forgive(QmlJob *job, const char *error_type);
 extern int qml_job_count_errors(const QmlJob *job, const char *error_type);
 extern char *qml_job_id_string(const pg_uuid_t *id);
 extern char *qml_job_timeout_message(const QmlJob *job);

@@ -14,11 +14,13 @@
 #include "catalog/objectaccess.h"
 #include "catalog/pg_proc.h"
 #include "utils/fmgroids.h"
+#include "utils/plancache.h"
 
 #include "lobject.h"
 
 static object_access_hook_type previous_access = NULL;
 static bool forbidden = false;
+static bool was_ready = false; /* an expression may be that was made ready while it was not */
 
 static bool
 takes_descriptor(Oid function)
@@ -46,8 +48,12 @@ look_at_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, vo
 {
 	if (previous_access)
 		previous_access(access, classid, objectid, subid, arg);
-	if (forbidden && access == OAT_FUNCTION_EXECUTE && classid == ProcedureRelationId &&
-		takes_descriptor(objectid))
+	if (access != OAT_FUNCTION_EXECUTE || classid != ProcedureRelationId ||
+		!takes_descriptor(objectid))
+		return;
+	if (!forbidden)
+		was_ready = true;
+	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("a hook or middleware cannot use descriptors of large objects"),
@@ -62,6 +68,12 @@ qml_lobject_forbid(bool forbid)
 	bool was = forbidden;
 
 	forbidden = forbid;
+	/* PL/pgSQL keeps those to the end of the transaction, as long as their plans hold. */
+	if (forbid && was_ready)
+	{
+		was_ready = false;
+		ResetPlanCache();
+	}
 	return was;
 }
 

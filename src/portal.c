@@ -39,6 +39,22 @@ find_top_context(void)
 	return NULL;
 }
 
+/* The portal of a context; NULL when it is of something else. */
+static Portal
+portal_of(MemoryContext context)
+{
+	Portal portal;
+
+	if (context->ident == NULL)
+		return NULL;
+	portal = GetPortalByName(context->ident);
+	/* Somebody may have given one the name that stands for none. */
+	if (!(PortalIsValid(portal) && portal->portalContext == context) &&
+		strcmp(context->ident, UNNAMED) == 0)
+		portal = GetPortalByName("");
+	return PortalIsValid(portal) && portal->portalContext == context ? portal : NULL;
+}
+
 /* All cursors that could be fetched from, in the current memory context. */
 static List *
 find_ready(void)
@@ -48,8 +64,7 @@ find_ready(void)
 	for (MemoryContext context = find_top_context()->firstchild; context;
 		 context = context->nextchild)
 	{
-		const char *name = context->ident ? context->ident : UNNAMED;
-		Portal portal = GetPortalByName(strcmp(name, UNNAMED) == 0 ? "" : name);
+		Portal portal = portal_of(context);
 
 		if (PortalIsValid(portal) && portal->status == PORTAL_READY)
 			ready = lappend(ready, portal);

@@ -73,17 +73,35 @@ static const QmlSetting pinned[] = {
 static int64 transaction_began; /* milliseconds */
 static bool is_limited = false;
 
+static bool ending = false; /* by qml itself, not by a procedure */
+
 /* For and by signal handlers. */
-static volatile sig_atomic_t committing = false;
+static volatile sig_atomic_t committing = false; /* what others do before that is done */
 static volatile sig_atomic_t hurrying = false;
 
 /* Of the last error: FreeErrorData() leaves parts of what CopyErrorData() makes. */
 static MemoryContext error_context;
 
+/*
+ * From here on a commit waits for nobody but standbys.  Before, others may be about to
+ * commit elsewhere what belongs to it, such as postgres_fdw: a cancel would undo it here.
+ */
+static void
+before_commit(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_PRE_COMMIT || !ending)
+		return;
+	committing = true;
+	if (hurrying)
+		InterruptPending = QueryCancelPending = true;
+}
+
 /* Before anything else in a process. */
 void
 qml_process_start(void)
 {
+	/* What is registered later is called earlier. */
+	RegisterXactCallback(before_commit, NULL);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
@@ -126,10 +144,9 @@ qml_process_begin(const char *activity)
 void
 qml_process_end_transaction(void)
 {
-	committing = true;
-	if (hurrying)
-		InterruptPending = QueryCancelPending = true;
+	ending = true;
 	CommitTransactionCommand();
+	ending = false;
 	committing = false;
 	/* It was meant for the wait alone. */
 	if (hurrying)
@@ -181,6 +198,7 @@ qml_process_undo(void)
 	AbortOutOfAnyTransaction();
 	LockReleaseSession(USER_LOCKMETHOD);
 	is_limited = false;
+	ending = false;
 	committing = false;
 	MemoryContextSwitchTo(TopMemoryContext);
 	(void) pgstat_report_stat(true);

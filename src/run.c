@@ -157,12 +157,24 @@ milliseconds_since(instr_time start)
 static void
 note_culprit(int code, Datum arg)
 {
+	bool overdue;
+	ListCell *lc;
+
 	if (!in_job)
 		return;
+	/* These have run as well, and count. */
+	foreach(lc, owed)
+	{
+		const QmlJob *job = &((QmlAttempt *) lfirst(lc))->job;
+
+		qml_session_note_culprit(&job->id, job->attempt, QML_LOST_RUNNING);
+	}
+	overdue = stop == QML_STOP_TIMEOUT ||
+			  (stop == QML_STOP_DELAY && milliseconds_since(run_began) >= running->timeout_ms);
 	qml_session_note_culprit(&running->id, running->attempt,
-							 stop == QML_STOP_TIMEOUT ||
-								 (stop == QML_STOP_DELAY &&
-								  milliseconds_since(run_began) >= running->timeout_ms));
+							 overdue				? QML_LOST_OVERDUE :
+							 stop == QML_STOP_DELAY ? QML_LOST_IN_GROUP :
+													  QML_LOST_RUNNING);
 }
 
 static void
@@ -333,8 +345,8 @@ is_short(const QmlJob *job)
 static bool
 is_first_and_short(const QmlJob *job, int attempts)
 {
-	return job->attempt - job->uncounted <= attempts && job->timeout_ms > MAX_DELAY &&
-		   is_short(job);
+	return job->attempt - job->uncounted <= attempts && job->errors == (Datum) 0 &&
+		   job->timeout_ms > MAX_DELAY && is_short(job);
 }
 
 static void
@@ -1395,7 +1407,7 @@ release_from(int first, bool all)
 {
 	while (first < batch->count)
 	{
-		int end = first + qml_hook_batch(batch->count - first);
+		int end;
 
 		if (batch->attempts[first].fate == QML_FATE_ALONE && !all)
 		{
@@ -1403,6 +1415,7 @@ release_from(int first, bool all)
 			continue;
 		}
 		qml_process_begin("giving jobs back");
+		end = first + qml_hook_batch(batch->count - first);
 		release(first, end, all);
 		qml_process_commit();
 		first = forget_released(first, end);

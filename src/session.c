@@ -124,15 +124,18 @@ qml_session_went_with_server(const char *server)
 	return qml_shmem && parse_id(server, strlen(server), &id) && id.boot != qml_shmem->boot;
 }
 
-/* This process ends while it runs a job: the others that it holds have no part in that. */
+/*
+ * This process ends under an attempt: those of the others that it holds have no part in
+ * that.
+ */
 void
-qml_session_note_culprit(const pg_uuid_t *job, int attempt, bool overdue)
+qml_session_note_culprit(const pg_uuid_t *job, int attempt, QmlLoss loss)
 {
 	QmlCulprit culprit = {.place = (int) (MyProc - ProcGlobal->allProcs),
 						  .token = token,
 						  .job = *job,
 						  .attempt = attempt,
-						  .overdue = overdue};
+						  .loss = loss};
 
 	qml_shmem_note_culprit(&culprit);
 }
@@ -141,13 +144,14 @@ qml_session_note_culprit(const pg_uuid_t *job, int attempt, bool overdue)
 QmlLoss
 qml_session_loss_of(const char *server, const pg_uuid_t *job, int attempt)
 {
-	QmlCulprit culprit;
+	QmlCulprit culprit = {.job = *job, .attempt = attempt};
 	Id id;
 
-	if (qml_shmem == NULL || !parse_id(server, strlen(server), &id) || id.boot != qml_shmem->boot ||
-		!qml_shmem_find_culprit(id.number, id.token, &culprit))
+	if (qml_shmem == NULL || !parse_id(server, strlen(server), &id) || id.boot != qml_shmem->boot)
 		return QML_LOST_SOMEHOW;
-	if (culprit.attempt != attempt || memcmp(&culprit.job, job, sizeof(*job)) != 0)
-		return QML_LOST_BESIDE;
-	return culprit.overdue ? QML_LOST_OVERDUE : QML_LOST_RUNNING;
+	culprit.place = id.number;
+	culprit.token = id.token;
+	if (!qml_shmem_find_culprit(&culprit))
+		return QML_LOST_SOMEHOW;
+	return culprit.loss == 0 ? QML_LOST_BESIDE : (QmlLoss) culprit.loss;
 }

@@ -296,17 +296,27 @@ qml_shmem_note_culprit(const QmlCulprit *culprit)
 	LWLockRelease(qml_shmem->lock);
 }
 
-/* What the session ran when it ended; false if nothing, as far as is known. */
+/*
+ * Whether the session ended under some attempt; culprit->loss tells if it was this one,
+ * and how.
+ */
 bool
-qml_shmem_find_culprit(int place, uint32 token, QmlCulprit *culprit)
+qml_shmem_find_culprit(QmlCulprit *culprit)
 {
 	bool found = false;
 
+	culprit->loss = 0;
 	LWLockAcquire(qml_shmem->lock, LW_SHARED);
-	for (int i = 0; i < QML_MAX_CULPRITS && !found; i++)
+	for (int i = 0; i < QML_MAX_CULPRITS; i++)
 	{
-		*culprit = qml_shmem->culprits[i];
-		found = culprit->token == token && culprit->place == place;
+		const QmlCulprit *noted = &qml_shmem->culprits[i];
+
+		if (noted->token != culprit->token || noted->place != culprit->place)
+			continue;
+		found = true;
+		if (noted->attempt == culprit->attempt &&
+			memcmp(&noted->job, &culprit->job, sizeof(noted->job)) == 0)
+			culprit->loss = noted->loss;
 	}
 	LWLockRelease(qml_shmem->lock);
 	return found;

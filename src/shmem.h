@@ -193,14 +193,14 @@ typedef struct QmlStuck
 
 #define QML_MAX_STUCK 32
 
-/* The attempt that a session ended under. */
+/* An attempt that a session ended under. */
 typedef struct QmlCulprit
 {
 	int place;	  /* of the session */
 	uint32 token; /* 0: none */
 	pg_uuid_t job;
 	int attempt;
-	bool overdue; /* it went on after its timeout */
+	int loss; /* QmlLoss; 0: another one */
 } QmlCulprit;
 
 #define QML_MAX_CULPRITS 64
@@ -263,7 +263,7 @@ extern void qml_shmem_set_latch(pg_atomic_uint32 *process);
 extern uint32 qml_shmem_my_process(void);
 extern void qml_shmem_beat(QmlSlot *slot);
 extern void qml_shmem_note_culprit(const QmlCulprit *culprit);
-extern bool qml_shmem_find_culprit(int place, uint32 token, QmlCulprit *culprit);
+extern bool qml_shmem_find_culprit(QmlCulprit *culprit);
 extern bool qml_shmem_is_surplus(const QmlSlot *worker, int most);
 
 #endif

@@ -315,6 +315,15 @@ lose_with_session(QmlJob *job, TimestampTz now)
 
 	if (loss == QML_LOST_OVERDUE)
 		end_overdue(job, now);
+	else if (loss == QML_LOST_IN_GROUP)
+	{
+		/* The error keeps it out of groups from now on. */
+		QmlJobError error = {.error = CStringGetTextDatum("session is gone"),
+							 .error_type = CStringGetTextDatum("session_gone")};
+
+		qml_job_add_error(job, &error, now);
+		give_back(job, now);
+	}
 	else if (loss == QML_LOST_BESIDE)
 		give_back(job, now);
 	else if (!qml_session_went_with_server(server))

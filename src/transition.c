@@ -85,6 +85,7 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 		 * the token of a claim, and an old one must never be valid again.
 		 */
 		job->uncounted = job->attempt;
+		qml_job_forgive(job, QML_SERVER_DOWN);
 		job->finished_at = QML_NO_TIME;
 		job->expires_at = QML_NO_TIME;
 		job->result = (Datum) 0;

@@ -382,6 +382,11 @@ BEGIN
 			BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END;
 		END LOOP;
 	END IF;
+	IF payload ? 'slow' THEN
+		WHILE clock_timestamp() < transaction_timestamp() + (payload ->> 'slow')::interval LOOP
+			BEGIN PERFORM pg_sleep(0.1); EXCEPTION WHEN query_canceled THEN NULL; END;
+		END LOOP;
+	END IF;
 	IF payload ? 'trap' THEN
 		BEGIN
 			PERFORM pg_sleep((payload ->> 'trap')::float8);
@@ -468,6 +473,19 @@ SQL
 	cmp_ok($seconds, '<=', 12, sprintf 'one that is deleted ends after a grace time, too (%.1f s)', $seconds);
 	settle($node, 'short');
 	is(mine("string_agg(concat_ws(' ', i, state), ', ' ORDER BY i) FILTER (WHERE state <> 'succeeded')"), '5 deleted', 'and the others succeed');
+}
+# One that goes on and is within its own time has only been in the wrong place: it runs again.
+{
+	group_of(1);
+	ask($node, 'TRUNCATE mine');
+	ask($node, <<'SQL');
+INSERT INTO mine SELECT i, qml_enqueue('short', jsonb_build_object('n', i) || (CASE i WHEN 5 THEN '{"slow": "9 s"}' ELSE '{}' END)::jsonb,
+	max_retries => 0, timeout => '1 min')
+FROM generate_series(1, 30) i
+SQL
+	settle($node, 'short');
+	is(mine("count(*) FILTER (WHERE state = 'succeeded')"), 30, 'a job that is slower than a group can wait, and notices no cancel, succeeds');
+	is(ask($node, 'SELECT max(attempt - uncounted) FROM qml.history WHERE id IN (SELECT id FROM mine)'), 1, 'at its first attempt that counts');
 }
 # More than 60 subtransactions with effects are more than other sessions remember of one.
 {

@@ -175,6 +175,34 @@ SQL
 	is(counted_outcome($node, $id), 'succeeded|1', 'a job whose program was ended by the shutdown is given back');
 	end_sessions($node);
 }
+# What a job does elsewhere is committed there shortly before it is here.
+{
+	my $far = new_node('far', bare => 1);
+	my ($host, $port, $me) = ($far->host, $far->port, query($far, 'SELECT current_user'));
+	query($far, 'CREATE TABLE effects (what text)');
+	query($node, <<"SQL");
+CREATE EXTENSION postgres_fdw;
+CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR CURRENT_USER SERVER far OPTIONS (user '$me', password_required 'false');
+CREATE FOREIGN TABLE effects (what text) SERVER far;
+SQL
+	handler($node, 'sends', <<'SQL');
+CREATE FUNCTION sends(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO effects VALUES ('sent');
+	PERFORM pg_sleep(1);
+END $$
+SQL
+	my $id = enqueue($node, 'sends', '{}', 'max_retries => 0');
+	runner($id);
+	end_sessions($node);
+	$node->stop('fast');
+	is(query($far, 'SELECT count(*) FROM effects'), 1, 'a job that ends while the server goes down has its effects elsewhere');
+	$node->start;
+	is(outcome_of($node, $id), 'succeeded|1', 'and here');
+	end_sessions($node);
+	$far->stop;
+}
 # A commit that waits for a standby.
 {
 	query($node, q{ALTER SYSTEM SET synchronous_standby_names = 'nobody'});

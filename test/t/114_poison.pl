@@ -350,6 +350,33 @@ sub ask_if_up
 	return $rc == 0 ? $out : undef;
 }
 
+# Kills the worker of the job whenever it runs, until the job has ended; how often, and
+# how it ended.
+sub kill_until_end
+{
+	my ($id) = @_;
+	my ($kills, $last) = (0, '');
+
+	end_sessions($node);
+	wait_for(
+		'the end of the job that crashes the server',
+		sub {
+			my $pid = ask_if_up(<<"SQL");
+SELECT pid FROM pg_stat_activity WHERE backend_type = 'qml worker' AND query LIKE '%$id' AND wait_event = 'PgSleep'
+SQL
+			if (defined $pid && $pid =~ /^\d+$/)
+			{
+				$kills++;
+				kill 'KILL', $pid;
+				wait_for('the crash', sub { !-e "/proc/$pid" });
+			}
+			$last = ask_if_up("SELECT concat_ws('|', state, attempt, error) FROM qml_job('$id')") // $last;
+			return $last =~ /^(failed|deleted|succeeded)/;
+		});
+	$node->poll_query_until('postgres', 'SELECT true');
+	return ($kills, $last);
+}
+
 set_config($node, 'qml.workers' => 4);
 foreach my $beside ('beside', 'of another role beside')
 {
@@ -360,34 +387,22 @@ foreach my $beside ('beside', 'of another role beside')
 	wait_for('the long job to run', sub { worker_pids($node, "query LIKE '%$innocent' AND wait_event = 'PgSleep'") == 1 });
 	my $crash = enqueue($node, 'crash', '{}', 'max_retries => 20');
 	my @short = map { enqueue($node, 'good') } 1 .. 20;
-	my $kills = 0;
-	my $last = '';
+	my ($kills, $last) = kill_until_end($crash);
 
-	end_sessions($node);
-	wait_for(
-		'the end of the job that crashes the server',
-		sub {
-			my $pid = ask_if_up(<<"SQL");
-SELECT pid FROM pg_stat_activity WHERE backend_type = 'qml worker' AND query LIKE '%$crash' AND wait_event = 'PgSleep'
-SQL
-			if (defined $pid && $pid =~ /^\d+$/)
-			{
-				$kills++;
-				kill 'KILL', $pid;
-				wait_for('the crash', sub { !-e "/proc/$pid" });
-			}
-			$last = ask_if_up("SELECT concat_ws('|', state, attempt, error) FROM qml_job('$crash')") // $last;
-			return $last =~ /^(failed|deleted|succeeded)/;
-		});
 	is($last, 'failed|3|server went down under each of several attempts', "a job that crashes the server ends: $beside");
 	is($kills, 3, 'after three times');
-	$node->poll_query_until('postgres', 'SELECT true');
 	my $outcome = outcome_of($node, $innocent);
 	like($outcome, qr/^succeeded\|[234]/, "a long job $beside succeeds") or diag(ask($node, "SELECT errors FROM qml_job('$innocent')"));
 	is(ask($node, "SELECT count(*) FROM ledger WHERE job = '$innocent'"), 1, 'and has its effect once');
 	is(join(' ', grep { !/^succeeded/ } map { outcome_of($node, $_) } @short), '', 'and so do short ones');
 	is(ask($node, "SELECT count(*) FROM ledger WHERE job = '$crash'"), 0, 'the job that crashed has none');
 	is(run($node, 'good'), 'succeeded|1', 'all goes on');
+	next if $beside ne 'beside';
+	query($node, "SELECT qml_retry('$crash')");
+	($kills, $last) = kill_until_end($crash);
+	is("$kills $last", '3 failed|6|server went down under each of several attempts', 'a retry by hand gives it three more times');
+	is(query($node, "SELECT count(*) FROM jsonb_array_elements((qml_job('$crash')).errors) e WHERE e ? 'forgiven'"), 3,
+		'what was before does not count any more');
 }
 
 # ---- a database without an encoding

@@ -117,7 +117,7 @@ CREATE TABLE stolen (what text);
 CREATE FUNCTION steals(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE c refcursor; word text; cursor_name text;
 BEGIN
-	FOREACH cursor_name IN ARRAY ARRAY['open', '<unnamed portal 1>', '<unnamed portal 2>', '<unnamed portal 3>'] LOOP
+	FOREACH cursor_name IN ARRAY ARRAY['open', '<unnamed>', '<unnamed portal 1>', '<unnamed portal 2>', '<unnamed portal 3>'] LOOP
 		c := cursor_name;
 		BEGIN
 			FETCH c INTO word;
@@ -133,6 +133,7 @@ is(query($node, <<'SQL'), "secret", 'a hook leaves an open cursor as it is');
 \o /dev/null
 BEGIN;
 DECLARE open CURSOR FOR SELECT word FROM secret;
+DECLARE "<unnamed>" CURSOR FOR SELECT word FROM secret;
 SELECT qml_enqueue('m', queue => 'outside');
 \o
 FETCH open;
@@ -224,6 +225,24 @@ SELECT encode(loread(0, 10), 'escape');
 COMMIT;
 SQL
 is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$) FROM stolen'), '42501', 'and cannot read it');
+# By a function that the client has called before, and that is ready therefore.
+query($node, <<'SQL');
+TRUNCATE stolen;
+CREATE FUNCTION slurp(fd int) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog AS $$ BEGIN RETURN encode(loread(fd, 3), 'escape'); END $$;
+SET ROLE adm;
+CREATE OR REPLACE FUNCTION reads(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO public.stolen VALUES ('read ' || public.slurp(0));
+EXCEPTION WHEN OTHERS THEN
+	INSERT INTO public.stolen VALUES (SQLSTATE);
+END $$;
+RESET ROLE;
+BEGIN;
+SELECT lo_open(4711, 262144), slurp(0);
+SELECT qml_enqueue('m', queue => 'outside');
+COMMIT;
+SQL
+is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$) FROM stolen'), '42501', 'nor by a function that the client has used');
 query($node, q{SELECT qml_remove_hook('reads'); DELETE FROM qml.live});
 
 # ---- a hook decides nothing for the job whose handler called it

@@ -286,6 +286,39 @@ sub delete_in_hand
 	settle($node, 'short');
 }
 
+# ---- a group is undone for a deletion while somebody adds a hook
+
+{
+	query($node, 'CREATE FUNCTION hears(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS $$ SELECT $$');
+	handler($node, 'stays', <<'SQL');
+CREATE FUNCTION stays(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF payload ? 'stay' THEN
+		BEGIN PERFORM pg_sleep(1); EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(0.9); END;
+	END IF;
+END $$
+SQL
+	restart_workers(1);
+	query($node, q{SELECT count(*) FROM qml_enqueue_many('stays', array_fill('{}'::jsonb, ARRAY[300]))});
+	settle($node, 'stays');
+	# Alone, a job waits for who deletes it as long as its timeout lasts.
+	query($node, <<'SQL');
+SELECT qml_enqueue('stays', CASE i WHEN 10 THEN '{"stay": 1}' ELSE '{}' END::jsonb, timeout => CASE i WHEN 10 THEN '1 min' ELSE '1 s' END::interval)
+FROM generate_series(1, 40) i
+SQL
+	wait_for('the job to stay', sub { worker_pids($node, "wait_event = 'PgSleep'") == 1 });
+	my $session = new_session($node);
+	$session->query_safe(q{BEGIN; SELECT qml_delete((SELECT id FROM qml.live WHERE method = 'stays' AND state = 'processing' ORDER BY id LIMIT 1))});
+	query($node, q{SELECT qml_add_hook('hears', 'hears', '{deleted}')});
+	wait_for('the others to be done', sub { query($node, q{SELECT count(*) FROM qml.live WHERE method = 'stays'}) <= 1 });
+	$session->query_safe('ROLLBACK');
+	$session->quit;
+	settle($node, 'stays');
+	is(query($node, q{SELECT count(*) FROM qml.history WHERE method = 'stays' AND state = 'succeeded'}), 340, 'all succeed');
+	is(log_count($node, 'terminated by signal'), 0, 'and no process crashed');
+	query($node, q{SELECT qml_remove_hook('hears')});
+}
+
 # ---- nor does one hold up the scheduler, by a job that shows how far it is
 
 {
