@@ -76,7 +76,7 @@ static bool is_limited = false;
 static bool ending = false; /* by qml itself, not by a procedure */
 
 /* For and by signal handlers. */
-static volatile sig_atomic_t committing = false; /* what others do before that is done */
+static volatile sig_atomic_t committing = false; /* others have done their part of it */
 static volatile sig_atomic_t hurrying = false;
 
 /* Of the last error: FreeErrorData() leaves parts of what CopyErrorData() makes. */

@@ -284,7 +284,7 @@ SELECT is_empty(
 	  WHERE NOT tgisinternal AND coalesce(obj_description(t.oid, 'pg_trigger'), '') = ''$$,
 	'every trigger has a comment');
 -- Partitions are no members.
-DO $$ BEGIN PERFORM qml_cleanup(); END $$;
+DO $$ BEGIN PERFORM qml_create_queue('some'); END $$;
 CREATE TEMP VIEW partition AS SELECT inhrelid AS oid FROM pg_inherits WHERE inhparent = 'qml.history'::regclass;
 SELECT isnt_empty('TABLE partition', 'history has partitions');
 SELECT is_empty(
