@@ -164,7 +164,7 @@ SQL
 	is($rc == 0, $survives, "$fault: the poll " . ($survives ? 'succeeds' : 'fails'));
 	$other->query('COMMIT') unless $fault =~ /:abort:/;
 	eval { $other->quit };
-	$node->poll_query_until('postgres', 'SELECT true');
+	wait_for('the server to answer', sub { defined try_query($node, 'SELECT true') });
 	query($node, 'SELECT qml_poll_recurring()');
 
 	is(query($node, <<"SQL"), 0, "$fault: each tick is recorded once and has its job");
@@ -210,7 +210,7 @@ sub fault_in_cleanup
 	});
 	ok($producer->{handle}->pumpable && $worker->{handle}->pumpable,
 		"$fault: jobs are enqueued and worked meanwhile");
-	$node->poll_query_until('postgres', 'SELECT true');
+	wait_for('the server to answer', sub { defined try_query($node, 'SELECT true') });
 	is( query($node, "SELECT count(*) FROM qml.history WHERE method = 'old'"),
 		20, "$fault: nothing is dropped");
 	finish_clients("$fault: the producer and the worker end", $producer, $worker);

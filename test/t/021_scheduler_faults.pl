@@ -65,13 +65,13 @@ SQL
 sub is_done
 {
 	my ($since) = @_;
-	my ($rc, $out) = $node->psql('postgres', <<"SQL", stderr => \my $ignored);
+	my $out = try_query($node, <<"SQL");
 SELECT (SELECT count(*) = $JOBS FROM qml.job WHERE method = 'delayed' AND state = 'enqueued')
 	AND (SELECT count(*) = $JOBS FROM qml.job WHERE method = 'lost' AND state = 'enqueued'
 		AND attempt = 1)
 	AND (SELECT max(occurrence) > to_timestamp($since) + interval '2 s' FROM qml.occurrence)
 SQL
-	return $rc == 0 && $out eq 't';
+	return ($out // '') eq 't';
 }
 
 sub sweep
@@ -95,9 +95,8 @@ sub sweep
 	wait_for(
 		"$fault: the server to answer",
 		sub {
-			my ($rc, $out) = $node->psql('postgres', 'SELECT count(*) FROM qml.recurring',
-				stderr => \my $ignored);
-			return $rc == 0 && ($out == 1 || eval { start_work(); 1 });
+			my $out = try_query($node, 'SELECT count(*) FROM qml.recurring');
+			return defined $out && ($out == 1 || eval { start_work(); 1 });
 		});
 	wait_for("$fault: all to be done", sub { is_done($reached) });
 

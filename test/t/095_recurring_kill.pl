@@ -52,14 +52,6 @@ my $stop_producers = "$logs/stop_producers";
 my $stop_workers = "$logs/stop_workers";
 my $early = 0;
 
-# Like query(), from a server that may be down.
-sub try_query
-{
-	my ($sql) = @_;
-	my ($rc, $stdout) = $node->psql('postgres', $sql);
-	return $rc == 0 ? $stdout : undef;
-}
-
 # A process to kill; waits until there is one.
 sub process_of
 {
@@ -69,7 +61,7 @@ sub process_of
 	wait_for(
 		"a $type",
 		sub {
-			@pids = split /\n/, try_query(<<"SQL") // '';
+			@pids = split /\n/, try_query($node, <<"SQL") // '';
 SELECT pid FROM pg_stat_activity
 WHERE backend_type = '$type' AND pid <> pg_backend_pid() ORDER BY pid
 SQL
@@ -97,7 +89,7 @@ foreach my $type ('qml scheduler', 'qml launcher', 'client backend')
 	$KILL{"$type by SIGKILL"} = sub { kill 'KILL', process_of($type) };
 	$KILL{"$type by SIGTERM"} = sub { kill 'TERM', process_of($type) };
 	$KILL{"$type by function"} =
-	  sub { try_query('SELECT pg_terminate_backend(' . process_of($type) . ')') };
+	  sub { try_query($node, 'SELECT pg_terminate_backend(' . process_of($type) . ')') };
 }
 
 # Each kind as often as the others, in random order.
@@ -112,7 +104,7 @@ sub choose_kills
 # Jobs that are ready at a time that is before theirs; NULL for all others.
 sub count_early
 {
-	$early += try_query(<<'SQL') // 0;
+	$early += try_query($node, <<'SQL') // 0;
 SELECT count(*) FROM qml.live
 WHERE state = 'enqueued' AND attempt = 0 AND (payload->>'run_at')::timestamptz > clock_timestamp()
 SQL
@@ -201,13 +193,13 @@ wait_for_progress(200_000);
 wait_for(
 	'the schedules to be up to date',
 	sub {
-		(try_query('SELECT bool_and(next_run_at > clock_timestamp()) FROM qml.recurring') // '') eq 't';
+		(try_query($node, 'SELECT bool_and(next_run_at > clock_timestamp()) FROM qml.recurring') // '') eq 't';
 	});
 query($node, 'SELECT count(qml_enable_recurring(id, false)) FROM qml.recurring');
 append_to_file($stop_producers, '');
 finish_clients('the producers end', @producers);
 wait_for('nothing to be live',
-	sub { (try_query('SELECT count(*) FROM qml.live') // '') eq '0' });
+	sub { (try_query($node, 'SELECT count(*) FROM qml.live') // '') eq '0' });
 append_to_file($stop_workers, '');
 finish_clients('the workers end', @workers);
 wait_for('the scheduler to rest', sub { query($node, <<'SQL') eq 't' });

@@ -64,7 +64,7 @@ sub seconds_until_retried
 {
 	my ($id, $attempt) = @_;
 	return seconds_until("attempt $attempt",
-		sub { my (undef, $out) = $node->psql('postgres', "SELECT attempt >= $attempt FROM qml_job('$id')"); $out eq 't' });
+		sub { (try_query($node, "SELECT attempt >= $attempt FROM qml_job('$id')") // '') eq 't' });
 }
 
 # ---- a worker that is terminated
@@ -112,7 +112,7 @@ foreach my $round (1 .. 5)
 	end_sessions($node);
 	kill 'KILL', $pid;
 	# The postmaster hears of it before it lets the process go.
-	wait_for('the crash', sub { !-e "/proc/$pid" && ($node->psql('postgres', "SELECT state FROM qml_job('$id')"))[0] == 0 });
+	wait_for('the crash', sub { !-e "/proc/$pid" && defined try_query($node, "SELECT state FROM qml_job('$id')") });
 	my $seconds = seconds_until_retried($id, 2);
 	cmp_ok($seconds, '<=', 2, sprintf 'a worker is killed: its job runs again (%.2f s after the restart)', $seconds);
 	like(outcome_of($node, $id), qr/^succeeded\|2/, 'the attempt was counted');
@@ -274,16 +274,15 @@ SQL
 	my $last = '';
 	end_sessions($node);
 	# May be cut off by the first crash.
-	$node->psql('postgres', "SELECT qml_resume_queue('default'); SELECT qml_enqueue('work', queue => 'fast')");
+	try_query($node, "SELECT qml_resume_queue('default'); SELECT qml_enqueue('work', queue => 'fast')");
 	wait_for('the end of it',
 		sub {
-			my ($rc, $out) = $node->psql('postgres', "SELECT concat_ws('|', state, attempt, error) FROM qml_job('$crash')");
-			$last = $out if $rc == 0;
+			$last = try_query($node, "SELECT concat_ws('|', state, attempt, error) FROM qml_job('$crash')") // $last;
 			return $last =~ /^failed/;
 		});
 	like($last, qr{^failed\|\d\|server went down under each of several attempts$}, 'a job that crashes the server thrice ends as failed');
 	# The last crash is over when its end is known, but look.
-	wait_for('the others', sub { my (undef, $out) = $node->psql('postgres', "SELECT count(*) FROM qml.live WHERE method = 'work'"); $out eq '0' });
+	wait_for('the others', sub { (try_query($node, "SELECT count(*) FROM qml.live WHERE method = 'work'") // '') eq '0' });
 	is(query($node, "SELECT count(*) FROM ids JOIN qml.job j USING (id) WHERE n <> 40 AND state <> 'succeeded'"), 0,
 		'its neighbours, which were claimed with it and not begun, all succeed');
 }

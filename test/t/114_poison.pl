@@ -342,14 +342,6 @@ BEGIN
 END $$
 SQL
 
-# As ask(), also while the server is down: undef then.
-sub ask_if_up
-{
-	my ($sql) = @_;
-	my ($rc, $out) = $node->psql('postgres', $sql, stderr => \my $ignored);
-	return $rc == 0 ? $out : undef;
-}
-
 # Kills the worker of the job whenever it runs, until the job has ended; how often, and
 # how it ended.
 sub kill_until_end
@@ -361,7 +353,7 @@ sub kill_until_end
 	wait_for(
 		'the end of the job that crashes the server',
 		sub {
-			my $pid = ask_if_up(<<"SQL");
+			my $pid = try_query($node, <<"SQL");
 SELECT pid FROM pg_stat_activity WHERE backend_type = 'qml worker' AND query LIKE '%$id' AND wait_event = 'PgSleep'
 SQL
 			if (defined $pid && $pid =~ /^\d+$/)
@@ -370,10 +362,10 @@ SQL
 				kill 'KILL', $pid;
 				wait_for('the crash', sub { !-e "/proc/$pid" });
 			}
-			$last = ask_if_up("SELECT concat_ws('|', state, attempt, error) FROM qml_job('$id')") // $last;
+			$last = try_query($node, "SELECT concat_ws('|', state, attempt, error) FROM qml_job('$id')") // $last;
 			return $last =~ /^(failed|deleted|succeeded)/;
 		});
-	$node->poll_query_until('postgres', 'SELECT true');
+	wait_for('the server to answer', sub { defined try_query($node, 'SELECT true') });
 	return ($kills, $last);
 }
 

@@ -62,8 +62,7 @@ sub reached
 
 sub is_done
 {
-	my ($rc, $out) = $node->psql('postgres', 'SELECT count(*) FROM qml.live', stderr => \my $ignored);
-	return $rc == 0 && $out eq '0';
+	return (try_query($node, 'SELECT count(*) FROM qml.live') // '') eq '0';
 }
 
 # How many attempts of the jobs of a batch ended in an error of a type.
@@ -101,7 +100,7 @@ SQL
 	wait_for('the fault to be armed', sub { query($node, 'SHOW qml.faults') eq $fault });
 	# Its answer may be lost in a crash.
 	my $resumed = time;
-	$node->psql('postgres', "SELECT qml_resume_queue('q')", stderr => \my $ignored);
+	try_query($node, "SELECT qml_resume_queue('q')");
 	wait_for("$name: the fault, or the end of all",
 		sub { reached($point, $offset) || is_done() });
 	# The postmaster hears it even while the server recovers.

@@ -50,8 +50,7 @@ noted_handler($node, 'FUNCTION', 'later',
 sub answers
 {
 	my ($sql) = @_;
-	my ($rc, $out) = $node->psql('postgres', $sql, stderr => \my $ignored);
-	return $rc == 0 ? $out : '';
+	return try_query($node, $sql) // '';
 }
 
 # Interruptions come at random points of the work, not of the time.

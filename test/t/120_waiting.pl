@@ -695,10 +695,10 @@ foreach my $round (1, 2)
 	end_sessions($node);
 	kill 'KILL', $pid{$session};
 	eval { $session->{run}->finish };
-	wait_for('the restart', sub { !-e "/proc/$pid{$session}" && ($node->psql('postgres', "SELECT FROM qml_job('$ids[1]')"))[0] == 0 });
+	wait_for('the restart', sub { !-e "/proc/$pid{$session}" && defined try_query($node, "SELECT FROM qml_job('$ids[1]')") });
 	my $outcome;
 	my $seconds = seconds_until('the job', sub {
-			(undef, $outcome) = $node->psql('postgres', "SELECT concat_ws('|', state, attempt, error) FROM qml_job('$ids[1]')");
+			$outcome = try_query($node, "SELECT concat_ws('|', state, attempt, error) FROM qml_job('$ids[1]')") // '';
 			return $outcome =~ /^enqueued/;
 	});
 	like($outcome, qr/^enqueued\|1\|server went down$/, 'the backend is killed: the job is ready after the restart, the attempt counted');
@@ -719,7 +719,7 @@ foreach my $session ($waiter, $second)
 	end_sessions($node);
 	kill 'KILL', $pid{$waiter};
 	eval { $waiter->{run}->finish };
-	wait_for('the restart', sub { !-e "/proc/$pid{$waiter}" && ($node->psql('postgres', "SELECT FROM qml_job('$id')"))[0] == 0 });
+	wait_for('the restart', sub { !-e "/proc/$pid{$waiter}" && defined try_query($node, "SELECT FROM qml_job('$id')") });
 	$waiter = open_session();
 	begin_wait($waiter, "qml_wait_for('$id', '1 h')");
 	ask($node, "SELECT qml_succeed('$id', 1)");

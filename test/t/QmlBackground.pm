@@ -51,10 +51,10 @@ sub process
 {
 	my ($node, $kind, $dbname) = @_;
 	my $where = defined $dbname ? "datname = '$dbname'" : 'datname IS NULL';
-	my ($rc, $out) = $node->psql('postgres',
+	my $out = try_query($node,
 		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'qml $kind' AND $where");
 
-	return $rc == 0 && $out =~ /^(\d+)$/ ? $1 : undef;
+	return ($out // '') =~ /^(\d+)$/ ? $1 : undef;
 }
 
 # Waits for a process, not the one with the pid $not; its pid.

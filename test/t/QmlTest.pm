@@ -23,7 +23,7 @@ our @EXPORT = qw(
   ask avoid_midnight check_ok client_file drop_and_create end_sessions expired_leaf fails_with
   finish_clients json
   kill_server log_size make_log_dir new_node new_session pick query seed start_again
-  start_client wait_for write_event
+  start_client try_query wait_for write_event
 );
 
 my $seed;
@@ -126,6 +126,24 @@ sub query
 {
 	my ($node, $sql, $dbname) = @_;
 	return $node->safe_psql($dbname // 'postgres', $sql);
+}
+
+# As query(), from a server that may be down, or be going down: undef then, or when the
+# statement fails.
+sub try_query
+{
+	my ($node, $sql, $dbname) = @_;
+	my ($rc, $out);
+
+	# A psql that finds no server may be gone before it is written to.
+	eval {
+		($rc, $out) = $node->psql($dbname // 'postgres', $sql, stderr => \my $ignored);
+		1;
+	} or do {
+		die $@ if $@ !~ /Broken pipe/;
+		return;
+	};
+	return $rc == 0 ? $out : undef;
 }
 
 # A session that stays open.
