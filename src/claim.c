@@ -24,7 +24,6 @@
 #include "access/relscan.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 
@@ -32,6 +31,7 @@
 #include "claim.h"
 #include "compat.h"
 #include "fault.h"
+#include "process.h"
 #include "queue.h"
 #include "rights.h"
 #include "session.h"
@@ -275,16 +275,6 @@ claim_from_all(ClaimState *state)
 		claim_from_range(state, 0, start);
 }
 
-static double
-milliseconds_since(instr_time start)
-{
-	instr_time now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, start);
-	return INSTR_TIME_GET_MILLISEC(now);
-}
-
 /* Claims from all; when that ended, and how many milliseconds it shall not be done again. */
 static double
 walk_all(ClaimState *state, instr_time *ended)
@@ -294,7 +284,7 @@ walk_all(ClaimState *state, instr_time *ended)
 
 	INSTR_TIME_SET_CURRENT(start);
 	claim_from_all(state);
-	pause = RESUME_FACTOR * milliseconds_since(start);
+	pause = RESUME_FACTOR * qml_process_milliseconds_since(start);
 	INSTR_TIME_SET_CURRENT(*ended);
 	return Min(pause, MAX_RESUME_TIME);
 }
@@ -302,7 +292,8 @@ walk_all(ClaimState *state, instr_time *ended)
 static bool
 may_resume(const ClaimState *state)
 {
-	return state->claim->choose && nplaces > 0 && milliseconds_since(looked_at) < resume_time;
+	return state->claim->choose && nplaces > 0 &&
+		   qml_process_milliseconds_since(looked_at) < resume_time;
 }
 
 /* Goes on in the queues that had jobs, beginning after the one that was served last. */
@@ -353,7 +344,7 @@ look_elsewhere(ClaimState *state)
 	static instr_time walked_at;
 	static double walk_time = 0;
 
-	if (milliseconds_since(walked_at) < walk_time)
+	if (qml_process_milliseconds_since(walked_at) < walk_time)
 		state->more = QML_MAYBE_MORE;
 	else
 		walk_time = walk_all(state, &walked_at);

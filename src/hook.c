@@ -16,7 +16,6 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "portability/instr_time.h"
 #include "utils/builtins.h"
 
 #include "callback.h"
@@ -24,6 +23,7 @@
 #include "catalog.h"
 #include "hook.h"
 #include "limit.h"
+#include "process.h"
 #include "shmem.h"
 #include "spi.h"
 #include "wakeup.h"
@@ -291,18 +291,14 @@ tell_hooks(Hook *hooks, int count, const QmlHookCalls *calls, const Transition *
 	/* Of those that are called within others the time is counted by the outermost. */
 	bool counted = qml_limit_is_on() && depth == 0;
 	instr_time start;
-	instr_time now;
 
 	if (counted && calls->carefully)
 		qml_limit_check();
 	INSTR_TIME_SET_CURRENT(start);
 	for (int i = 0; i < count; i++)
 		tell_hook(&hooks[i], calls, transition);
-	if (!counted)
-		return;
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, start);
-	qml_limit_note_transition(INSTR_TIME_GET_MILLISEC(now));
+	if (counted)
+		qml_limit_note_transition(qml_process_milliseconds_since(start));
 }
 
 static int

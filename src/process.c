@@ -251,6 +251,16 @@ qml_process_sleep(int64 milliseconds, uint32 wait_event)
 	ResetLatch(MyLatch);
 }
 
+double
+qml_process_milliseconds_since(instr_time start)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
 /* Milliseconds on a clock that nobody sets. */
 int64
 qml_process_monotonic(void)

@@ -5,6 +5,7 @@
 #ifndef QML_PROCESS_H
 #define QML_PROCESS_H
 
+#include "portability/instr_time.h"
 #include "utils/timestamp.h"
 
 #include "careful.h"
@@ -29,6 +30,7 @@ extern void qml_process_tell(const char *what, QmlLogKind kind, ErrorData *error
 extern void qml_process_handle_signals(void);
 extern void qml_process_sleep(int64 milliseconds, uint32 wait_event);
 extern int64 qml_process_monotonic(void);
+extern double qml_process_milliseconds_since(instr_time start);
 extern bool qml_process_works_database(const char *name);
 
 #endif

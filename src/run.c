@@ -36,7 +36,6 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "portability/instr_time.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "tcop/pquery.h"
@@ -141,16 +140,6 @@ static TimeoutId delay_timer;
 static TimeoutId job_timer;
 static TimeoutId watch_timer;
 
-static double
-milliseconds_since(instr_time start)
-{
-	instr_time now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, start);
-	return INSTR_TIME_GET_MILLISEC(now);
-}
-
 /* ----- telling a job to stop ----- */
 
 /* On exit: whoever takes the jobs back shall know which one ran, and for how long. */
@@ -170,7 +159,8 @@ note_culprit(int code, Datum arg)
 		qml_session_note_culprit(&job->id, job->attempt, QML_LOST_RUNNING);
 	}
 	overdue = stop == QML_STOP_TIMEOUT ||
-			  (stop == QML_STOP_DELAY && milliseconds_since(run_began) >= running->timeout_ms);
+			  (stop == QML_STOP_DELAY &&
+			   qml_process_milliseconds_since(run_began) >= running->timeout_ms);
 	qml_session_note_culprit(&running->id, running->attempt,
 							 overdue				? QML_LOST_OVERDUE :
 							 stop == QML_STOP_DELAY ? QML_LOST_IN_GROUP :
@@ -1119,7 +1109,7 @@ run_group_jobs(void)
 		if (handler)
 		{
 			run_in_group(attempt, handler);
-			note_pace(attempt, milliseconds_since(run_began), true);
+			note_pace(attempt, qml_process_milliseconds_since(run_began), true);
 			if (attempt->fate == QML_FATE_ALONE)
 				break;
 		}
@@ -1252,7 +1242,7 @@ call_alone(QmlAttempt *attempt)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("canceling a job because of its timeout")));
-		note_pace(attempt, milliseconds_since(run_began), !procedure);
+		note_pace(attempt, qml_process_milliseconds_since(run_began), !procedure);
 		MemoryContextSwitchTo(batch->context);
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());

@@ -10,12 +10,12 @@
  */
 #include "postgres.h"
 
-#include "portability/instr_time.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 
 #include "json.h"
+#include "process.h"
 #include "trace.h"
 
 #define MEMBER "traceparent"
@@ -124,12 +124,8 @@ qml_trace_run(const pg_uuid_t *job, Datum queue, Datum metadata, Datum (*work)(v
 	}
 	PG_FINALLY();
 	{
-		instr_time now;
-
 		running = false;
-		INSTR_TIME_SET_CURRENT(now);
-		INSTR_TIME_SUBTRACT(now, start);
-		trace.milliseconds = INSTR_TIME_GET_MILLISEC(now);
+		trace.milliseconds = qml_process_milliseconds_since(start);
 	}
 	PG_END_TRY();
 	return result;
