@@ -7,7 +7,8 @@ PG_CONFIG ?= pg_config
 export PG_CONFIG
 
 MODULE_big = qml
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+SOURCES = $(sort $(wildcard src/*.c src/*/*.c))
+OBJS = $(SOURCES:.c=.o)
 
 EXTENSION = qml
 DATA = $(sort $(wildcard sql/qml--*.sql))
@@ -18,14 +19,15 @@ ISOLATION_OPTS = --inputdir=test/isolation --load-extension=qml
 
 # Nothing is exported but what the loader and SQL look up by name.
 PG_CFLAGS = -fvisibility=hidden
+PG_CPPFLAGS = -I$(srcdir)/src -MMD -MP
 # For CI.  The server's headers are not ours to clean, and a function with a
 # prescribed signature need not use every parameter.
 ifdef WERROR
-PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server)
+PG_CPPFLAGS += -isystem $(shell $(PG_CONFIG) --includedir-server)
 PG_CFLAGS += -Wall -Wextra -Wno-unused-parameter -Werror
 endif
 
-EXTRA_CLEAN = tmp_check test/client/build
+EXTRA_CLEAN = $(OBJS:.o=.d) tmp_check test/client/build
 
 # Backends call C functions from a plan; inlining bitcode would gain nothing.
 override with_llvm := no
@@ -65,7 +67,7 @@ fuzz:
 	test/cron/fuzz
 
 format:
-	clang-format -i $(wildcard src/*.[ch] test/client/*.c test/cron/*.[ch])
+	clang-format -i $(wildcard src/*.[ch] src/*/*.[ch] test/client/*.c test/cron/*.[ch])
 
 else ifneq ($(driver_goals),)
 
@@ -89,7 +91,7 @@ else
 
 include $(PGXS)
 
-# PGXS tracks no headers.
-$(OBJS): $(wildcard src/*.h)
+# Which headers an object was made from: written by the compiler, beside it.
+-include $(OBJS:.o=.d)
 
 endif

@@ -62,7 +62,7 @@ pack_checkout()
 	for item in Makefile README.md qml.control META.json CHANGELOG.md sql src expected test; do
 		[ ! -e "$from/$item" ] || items+=("$item")
 	done
-	tar -C "$from" --exclude='*.o' --exclude='*.so' --exclude='.state' --exclude='test/client/build' -cf - "${items[@]}"
+	tar -C "$from" --exclude='*.o' --exclude='*.d' --exclude='*.so' --exclude='.state' --exclude='test/client/build' -cf - "${items[@]}"
 }
 
 # The unprivileged user may not be able to read the checkout, and the checkout

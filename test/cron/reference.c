@@ -2,7 +2,7 @@
  * reference.c
  *		When cron expressions fire, worked out the slow way.
  *
- * Follows the rules at the head of src/cron.c to the letter and shares nothing with
+ * Follows the rules at the head of src/core/cron.c to the letter and shares nothing with
  * the code there: the calendar is a list of days made by counting, and the next
  * instant is found by trying one after the other.  Only what cannot fire is jumped
  * over: the rest of a day that does not match, and the rest of a minute that does

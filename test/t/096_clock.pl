@@ -1,5 +1,5 @@
 # The server's clock crosses daylight-saving changes and is set forward and back:
-# each tick fires once, by the rules that src/cron.c and src/tick.c state.  The build
+# each tick fires once, by the rules that src/core/cron.c and src/schedule/tick.c state.  The build
 # is the one with the undefined-behavior sanitizer, because of the arithmetic.
 
 use strict;

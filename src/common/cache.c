@@ -1,0 +1,99 @@
+/*
+ * cache.c
+ *		A small table that each backend remembers whole.
+ *
+ * The table is read with a catalog snapshot, so that what others committed is
+ * seen in every isolation level; again after each change, of which the trigger
+ * qml.invalidate tells all backends.  The callback only sets a flag.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "common/hashfn.h"
+#include "utils/inval.h"
+#include "utils/rel.h"
+
+#include "common/cache.h"
+
+/* A relation changed; InvalidOid stands for all of them. */
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	QmlCache *cache = (QmlCache *) DatumGetPointer(arg);
+
+	if (relid == InvalidOid || relid == cache->relid)
+		cache->valid = false;
+}
+
+void
+qml_cache_init(QmlCache *cache)
+{
+	CacheRegisterRelcacheCallback(relation_changed, PointerGetDatum(cache));
+}
+
+void
+qml_cache_forget(QmlCache *cache)
+{
+	cache->valid = false;
+}
+
+static void
+load(QmlCache *cache)
+{
+	Relation rel;
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	cache->start();
+	rel = try_table_open(cache->relid, AccessShareLock);
+	if (rel == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"qml\" was dropped or changed while this waited for it"),
+				 errhint("Try again.")));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		cache->add(tuple, RelationGetDescr(rel));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/* Makes sure that what is remembered is the table as it is. */
+void
+qml_cache_refresh(QmlCache *cache, Oid relid)
+{
+	if (cache->relid != relid)
+		cache->valid = false;
+	cache->relid = relid;
+	while (!cache->valid)
+	{
+		/* A change that arrives while it is read makes it be read again. */
+		cache->valid = true;
+		PG_TRY();
+		{
+			load(cache);
+		}
+		PG_CATCH();
+		{
+			cache->valid = false;
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+	}
+}
+
+/* For a hash table whose key is a pointer to a name: the name counts. */
+uint32
+qml_cache_hash_name(const void *key, Size keysize)
+{
+	const char *name = *(const char *const *) key;
+
+	return hash_bytes((const unsigned char *) name, strlen(name));
+}
+
+int
+qml_cache_match_names(const void *a, const void *b, Size keysize)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}

@@ -1,0 +1,11 @@
+/*
+ * default_acl.h
+ *		Takes back what default privileges gave away.
+ */
+#ifndef QML_DEFAULT_ACL_H
+#define QML_DEFAULT_ACL_H
+
+extern void qml_privilege_close_table(Oid table);
+extern void qml_privilege_close_extension(Oid extension);
+
+#endif

@@ -1,0 +1,135 @@
+/*
+ * fault.c
+ *		Fault points for tests; empty without -DQML_FAULTS.
+ *
+ * A point that is armed logs one line before it acts, so that a test can tell a
+ * fault that was survived from one that was never reached.
+ */
+#include "postgres.h"
+
+#include "common/fault.h"
+
+#ifdef QML_FAULTS
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#define MAX_POINTS 32
+#define MAX_NAME   64
+
+typedef struct Point
+{
+	char name[MAX_NAME];
+	char action[8];
+	int nth;
+	int passed;
+} Point;
+
+static char *faults;
+static Point points[MAX_POINTS];
+static int npoints;
+
+static const char *at_commit; /* point to pass just before this commit */
+
+static bool
+parse_point(const char *spec, Point *point)
+{
+	int fields;
+
+	memset(point, 0, sizeof(*point));
+	point->nth = 1;
+	fields = sscanf(spec, " %63[a-z_.]:%7[a-z]:%d", point->name, point->action, &point->nth);
+	return fields >= 2 && point->nth >= 1 &&
+		   (strcmp(point->action, "error") == 0 || strcmp(point->action, "fatal") == 0 ||
+			strcmp(point->action, "abort") == 0);
+}
+
+static int
+parse_list(const char *list, Point *into)
+{
+	char *copy = pstrdup(list);
+	char *rest = copy;
+	char *spec;
+	int n = 0;
+
+	while ((spec = strsep(&rest, ",")) != NULL)
+	{
+		if (*spec == '\0')
+			continue;
+		if (n == MAX_POINTS || !parse_point(spec, &into[n]))
+			return -1;
+		n++;
+	}
+	return n;
+}
+
+static bool
+check_faults(char **newval, void **extra, GucSource source)
+{
+	Point parsed[MAX_POINTS];
+
+	if (parse_list(*newval, parsed) >= 0)
+		return true;
+	GUC_check_errdetail("A fault is name:action[:nth] with action error, fatal or abort.");
+	return false;
+}
+
+static void
+assign_faults(const char *newval, void *extra)
+{
+	npoints = parse_list(newval, points);
+}
+
+static void
+act(const Point *point)
+{
+	elog(LOG, "qml fault point \"%s\" reached: %s", point->name, point->action);
+	if (strcmp(point->action, "abort") == 0)
+	{
+		signal(SIGABRT, SIG_DFL);
+		raise(SIGABRT);
+	}
+	ereport(strcmp(point->action, "fatal") == 0 ? FATAL : ERROR,
+			(errcode(ERRCODE_INTERNAL_ERROR),
+			 errmsg("qml fault at \"%s\"", point->name)));
+}
+
+void
+qml_fault_reached(const char *name)
+{
+	for (int i = 0; i < npoints; i++)
+	{
+		if (strcmp(points[i].name, name) == 0 && ++points[i].passed == points[i].nth)
+			act(&points[i]);
+	}
+}
+
+void
+qml_fault_at_commit(const char *name)
+{
+	at_commit = name;
+}
+
+static void
+before_commit(XactEvent event, void *arg)
+{
+	const char *name = at_commit;
+
+	at_commit = NULL;
+	if (name && (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE))
+		qml_fault_reached(name);
+}
+
+void
+qml_fault_init(void)
+{
+	DefineCustomStringVariable("qml.faults",
+							   "Fault points to arm: name:action[:nth], separated by commas.", NULL,
+							   &faults, "", PGC_SUSET, 0, check_faults, assign_faults, NULL);
+	RegisterXactCallback(before_commit, NULL);
+}
+
+#endif

@@ -1,0 +1,137 @@
+/*
+ * function_ref.c
+ *		Functions of users, kept by name.
+ *
+ * A function is stored by its names and those of its argument types, because its
+ * oid does not survive a dump, nor its replacement by one of the same name.
+ *
+ * What a name leads to may have changed hands.  The function must still belong to
+ * the role that it belonged to when it was registered, or to one that can do
+ * without it what the role can that it runs as; and what runs as a superuser must
+ * belong to one.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+
+#include "common/function_ref.h"
+#include "compat.h"
+
+static List *
+read_types(Datum value)
+{
+	List *types = NIL;
+	Datum *elements;
+	bool *nulls;
+	int count;
+
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false, TYPALIGN_INT, &elements,
+					  &nulls, &count);
+	for (int i = 0; i < count; i++)
+		types = lappend(types, nulls[i] ? "" : TextDatumGetCString(elements[i]));
+	return types;
+}
+
+/* From the columns of a row, of which `first` is the first; in the current context. */
+void
+qml_function_read(HeapTuple tuple, TupleDesc desc, int first, QmlFunctionName *name)
+{
+	bool isnull;
+
+	name->schema = TextDatumGetCString(heap_getattr(tuple, first, desc, &isnull));
+	name->name = TextDatumGetCString(heap_getattr(tuple, first + 1, desc, &isnull));
+	name->types = read_types(heap_getattr(tuple, first + 2, desc, &isnull));
+	name->owner = DatumGetObjectId(heap_getattr(tuple, first + 3, desc, &isnull));
+}
+
+static Oid
+owner_of(Oid function)
+{
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Oid owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/* The values of the columns for a function that is there. */
+void
+qml_function_values(Oid function, Datum *values)
+{
+	Oid *types;
+	int ntypes;
+	Datum *names;
+
+	(void) get_func_signature(function, &types, &ntypes);
+	names = palloc(sizeof(Datum) * Max(ntypes, 1));
+	for (int i = 0; i < ntypes; i++)
+		names[i] = CStringGetTextDatum(format_type_be_qualified(types[i]));
+	values[0] = CStringGetTextDatum(get_namespace_name(get_func_namespace(function)));
+	values[1] = CStringGetTextDatum(get_func_name(function));
+	values[2] = PointerGetDatum(construct_array(names, ntypes, TEXTOID, -1, false, TYPALIGN_INT));
+	values[3] = ObjectIdGetDatum(owner_of(function));
+}
+
+/* InvalidOid when there is none of the name. */
+Oid
+qml_function_find(const QmlFunctionName *name)
+{
+	Oid types[FUNC_MAX_ARGS];
+	int ntypes = 0;
+	ListCell *lc;
+
+	foreach(lc, name->types)
+	{
+		Oid type = qml_type_by_name(lfirst(lc));
+
+		if (!OidIsValid(type) || ntypes == FUNC_MAX_ARGS)
+			return InvalidOid;
+		types[ntypes++] = type;
+	}
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name->name),
+						   PointerGetDatum(buildoidvector(types, ntypes)),
+						   ObjectIdGetDatum(get_namespace_oid(name->schema, true)));
+}
+
+char *
+qml_function_show(const QmlFunctionName *name)
+{
+	StringInfoData buffer;
+	ListCell *lc;
+
+	initStringInfo(&buffer);
+	appendStringInfo(&buffer, "%s(", quote_qualified_identifier(name->schema, name->name));
+	foreach(lc, name->types)
+		appendStringInfo(&buffer, "%s%s", foreach_current_index(lc) > 0 ? ", " : "",
+						 (char *) lfirst(lc));
+	appendStringInfoChar(&buffer, ')');
+	return buffer.data;
+}
+
+/* What runs as a superuser must belong to one. */
+bool
+qml_function_may_be_superuser(Oid owner, Oid role)
+{
+	return !superuser_arg(role) || superuser_arg(owner);
+}
+
+/* Whether whoever can replace the function could do the same by himself. */
+bool
+qml_function_trusted(const QmlFunctionName *name, Oid owner, Oid role)
+{
+	return (owner == name->owner || superuser_arg(owner) || has_privs_of_role(owner, role)) &&
+		   qml_function_may_be_superuser(owner, role);
+}

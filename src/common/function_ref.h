@@ -1,0 +1,39 @@
+/*
+ * function_ref.h
+ *		Functions of users, kept by name.
+ */
+#ifndef QML_FUNCTION_REF_H
+#define QML_FUNCTION_REF_H
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+#include "nodes/pg_list.h"
+
+/* Four columns of a table name a function: schema, name, argument types, owner. */
+typedef struct QmlFunctionName
+{
+	char *schema;
+	char *name;
+	List *types; /* of its arguments, strings */
+	Oid owner;	 /* whose it was when it was registered */
+} QmlFunctionName;
+
+/* Why one cannot be called. */
+typedef struct QmlProblem
+{
+	int sqlerrcode;
+	char *message;
+	char *detail; /* NULL: none */
+} QmlProblem;
+
+/* Values for these columns. */
+#define QML_FUNCTION_COLUMNS 4
+
+extern void qml_function_read(HeapTuple tuple, TupleDesc desc, int first, QmlFunctionName *name);
+extern void qml_function_values(Oid function, Datum *values);
+extern Oid qml_function_find(const QmlFunctionName *name);
+extern char *qml_function_show(const QmlFunctionName *name);
+extern bool qml_function_trusted(const QmlFunctionName *name, Oid owner, Oid role);
+extern bool qml_function_may_be_superuser(Oid owner, Oid role);
+
+#endif

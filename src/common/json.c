@@ -1,0 +1,51 @@
+/*
+ * json.c
+ *		Members of jsonb objects that qml makes.
+ */
+#include "postgres.h"
+
+#include "utils/numeric.h"
+
+#include "common/json.h"
+
+/* The key of a member; its value is the caller's to push. */
+void
+qml_json_push_key(JsonbParseState **state, const char *key)
+{
+	JsonbValue value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, key);
+	value.val.string.len = strlen(key);
+	(void) pushJsonbValue(state, WJB_KEY, &value);
+}
+
+void
+qml_json_push_int(JsonbParseState **state, const char *key, int64 number)
+{
+	JsonbValue value;
+
+	qml_json_push_key(state, key);
+	value.type = jbvNumeric;
+	value.val.numeric = int64_to_numeric(number);
+	(void) pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+/* A text datum, or null where it is 0; must last until the object is made. */
+void
+qml_json_push_text(JsonbParseState **state, const char *key, Datum text)
+{
+	JsonbValue value;
+
+	qml_json_push_key(state, key);
+	if (text == (Datum) 0)
+		value.type = jbvNull;
+	else
+	{
+		text = PointerGetDatum(PG_DETOAST_DATUM_PACKED(text));
+		value.type = jbvString;
+		value.val.string.val = VARDATA_ANY(DatumGetPointer(text));
+		value.val.string.len = VARSIZE_ANY_EXHDR(DatumGetPointer(text));
+	}
+	(void) pushJsonbValue(state, WJB_VALUE, &value);
+}

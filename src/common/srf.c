@@ -1,0 +1,48 @@
+/*
+ * srf.c
+ *		Set-returning functions that make all their rows in the first call: what
+ *		they do to jobs must not depend on how many rows the caller reads.
+ */
+#include "postgres.h"
+
+#include "funcapi.h"
+
+#include "common/srf.h"
+
+QmlRows *
+qml_rows_alloc(int most)
+{
+	QmlRows *rows = palloc(sizeof(QmlRows));
+
+	rows->values = palloc(sizeof(Datum) * Max(most, 1));
+	rows->count = 0;
+	return rows;
+}
+
+/* Calls make once, in a context that lives as long as the set, and returns a row. */
+Datum
+qml_rows_return(FunctionCallInfo fcinfo, QmlRows *(*make)(FunctionCallInfo fcinfo))
+{
+	FuncCallContext *funcctx;
+	QmlRows *rows;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		MemoryContext oldcontext;
+
+		funcctx = SRF_FIRSTCALL_INIT();
+		oldcontext = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
+		funcctx->user_fctx = make(fcinfo);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	funcctx = SRF_PERCALL_SETUP();
+	rows = funcctx->user_fctx;
+	if (funcctx->call_cntr < (uint64) rows->count)
+	{
+		/* The macro counts before it evaluates its argument. */
+		Datum value = rows->values[funcctx->call_cntr];
+
+		SRF_RETURN_NEXT(funcctx, value);
+	}
+	SRF_RETURN_DONE(funcctx);
+}

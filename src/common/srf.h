@@ -1,0 +1,19 @@
+/*
+ * srf.h
+ *		Set-returning functions that make all their rows in the first call.
+ */
+#ifndef QML_SRF_H
+#define QML_SRF_H
+
+#include "fmgr.h"
+
+typedef struct QmlRows
+{
+	Datum *values;
+	int count;
+} QmlRows;
+
+extern QmlRows *qml_rows_alloc(int most);
+extern Datum qml_rows_return(FunctionCallInfo fcinfo, QmlRows *(*make)(FunctionCallInfo fcinfo));
+
+#endif

@@ -1,0 +1,51 @@
+/*
+ * claim.h
+ *		Giving out jobs.
+ */
+#ifndef QML_CLAIM_H
+#define QML_CLAIM_H
+
+#include "model/job.h"
+
+/* A claim without a lease is bound to the session: see session.c. */
+#define QML_LEASE_OF_QUEUE (-1)
+#define QML_NO_LEASE	   0
+
+/* What to do about a ready job. */
+typedef enum QmlChoice
+{
+	QML_TAKE,
+	QML_PASS_OVER,
+	QML_STOP /* this one and all behind it */
+} QmlChoice;
+
+/* Whether a full batch left jobs for other workers. */
+typedef enum QmlMore
+{
+	QML_NO_MORE = 0,
+	QML_MORE,
+	QML_MAYBE_MORE /* it would take long to find out */
+} QmlMore;
+
+typedef struct QmlClaim
+{
+	Datum worker;  /* text */
+	Datum server;  /* text, 0: none */
+	char **queues; /* NULL: all that the caller may work */
+	int nqueues;
+	int batch;
+	int64 lease; /* microseconds, or one of the above */
+	bool look;	 /* only whether there is a job; nothing is claimed */
+
+	/* Of background workers, which ask for no rights; NULL for all others. */
+	QmlChoice (*choose)(const QmlJob *job, void *arg);
+	/* The same for one that is not taken: whether another worker could have it. */
+	bool (*wants)(const QmlJob *job, void *arg);
+	/* Gets each job that is claimed; its values hold until it returns. */
+	void (*take)(const QmlJob *job, void *arg);
+	void *arg;
+} QmlClaim;
+
+extern int qml_claim_batch(const QmlClaim *claim, QmlMore *more);
+
+#endif

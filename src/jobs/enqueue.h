@@ -1,0 +1,33 @@
+/*
+ * enqueue.h
+ *		Adding jobs.
+ */
+#ifndef QML_ENQUEUE_H
+#define QML_ENQUEUE_H
+
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "model/queue.h"
+
+/* What the jobs of one call have in common.  Datums are 0 when null. */
+typedef struct QmlEnqueue
+{
+	Datum method; /* text */
+	const char *queue;
+	int priority;
+	TimestampTz run_at; /* QML_NO_TIME: now */
+	int max_retries;	/* -1: as the queue says */
+	int timeout_ms;		/* -1: as the queue says */
+	Datum metadata;
+	Datum job_type;
+	Oid created_by; /* InvalidOid: the current user, who must be allowed to */
+} QmlEnqueue;
+
+extern const QmlQueue *qml_enqueue_queue(const char *name, bool wait);
+extern void qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id);
+extern void qml_enqueue_own(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id);
+extern void qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count,
+							  pg_uuid_t *ids);
+
+#endif

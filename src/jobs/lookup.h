@@ -1,0 +1,18 @@
+/*
+ * lookup.h
+ *		Looking at jobs.
+ */
+#ifndef QML_LOOKUP_H
+#define QML_LOOKUP_H
+
+#include "utils/tuplestore.h"
+#include "utils/uuid.h"
+
+#include "qml.h"
+
+extern Datum qml_read_job(const pg_uuid_t *id);
+extern bool qml_read_state(const pg_uuid_t *id, QmlState *state);
+extern void qml_read_counts(Tuplestorestate *store, TupleDesc desc);
+extern void qml_read_queue_counts(Tuplestorestate *store, TupleDesc desc);
+
+#endif

@@ -1,0 +1,146 @@
+/*
+ * queue_admin.c
+ *		Managing queues: create, alter, drop, pause, resume.
+ *
+ * A dropped queue keeps its row, marked, because finished jobs name it.  Dropping
+ * waits for transactions that are adding jobs to the queue, and makes new ones
+ * wait, by the lock that queue.c describes.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+
+#include "common/spi.h"
+#include "common/table.h"
+#include "compat.h"
+#include "errcodes.h"
+#include "ipc/wakeup.h"
+#include "jobs/queue_admin.h"
+#include "model/catalog.h"
+#include "model/options.h"
+#include "model/queue.h"
+
+static void
+raise_not_found(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_QML_QUEUE_NOT_FOUND),
+			 errmsg("queue \"%s\" does not exist", name)));
+}
+
+/* Runs a statement about one queue as it is now, $1, with an optional $2; returns the rows. */
+static uint64
+run(const char *sql, const char *name, Oid type, Datum value, int expected)
+{
+	Oid types[] = {TEXTOID, type};
+	Datum values[] = {CStringGetTextDatum(name), value};
+	QmlSpi spi;
+	uint64 rows;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	rows = qml_spi_execute_latest(sql, OidIsValid(type) ? 2 : 1, types, values, NULL, expected);
+	qml_spi_end(&spi);
+	return rows;
+}
+
+static void
+parse_options(const char *name, Jsonb *options)
+{
+	QmlQueueOptions parsed;
+
+	qml_option_parse_queue(options, &parsed);
+	if (parsed.notify && strlen(QML_CHANNEL_PREFIX) + strlen(name) >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_OPTION),
+				 errmsg("option \"notify\" cannot be set for queue \"%s\"", name),
+				 errdetail("The channel \"%s\" and the name together have at most %d bytes.",
+						   QML_CHANNEL_PREFIX, NAMEDATALEN - 1)));
+}
+
+void
+qml_manage_create(const char *name, Jsonb *options)
+{
+	parse_options(name, options);
+	qml_queue_lock_name(name);
+	if (run("INSERT INTO qml.queue AS q (name, options) "
+			"VALUES ($1, pg_catalog.jsonb_strip_nulls($2)) "
+			"ON CONFLICT (name) DO UPDATE SET dropped = false, paused = false, "
+			"options = excluded.options, created_at = pg_catalog.now() WHERE q.dropped",
+			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_INSERT) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("queue \"%s\" exists already", name),
+				 errhint("qml_alter_queue() changes its options.")));
+}
+
+/* Options given replace those there; one that is null goes back to the setting. */
+void
+qml_manage_alter(const char *name, Jsonb *options)
+{
+	parse_options(name, options);
+	if (run("UPDATE qml.queue SET options = pg_catalog.jsonb_strip_nulls(options || $2) "
+			"WHERE name = $1 AND NOT dropped",
+			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_UPDATE) == 0)
+		raise_not_found(name);
+}
+
+void
+qml_manage_pause(const char *name, bool paused)
+{
+	if (run("UPDATE qml.queue SET paused = $2 WHERE name = $1 AND NOT dropped", name, BOOLOID,
+			BoolGetDatum(paused), SPI_OK_UPDATE) == 0)
+		raise_not_found(name);
+	if (!paused)
+		qml_wakeup_anything();
+}
+
+/* Whether a queue has unfinished jobs; nobody can add any while it is locked. */
+static bool
+has_live_jobs(int queue_id)
+{
+	const QmlCatalog *cat = qml_catalog();
+	Snapshot snapshot = qml_table_latest_snapshot();
+	QmlTable live;
+	TableScanDesc scan;
+	bool found = false;
+
+	qml_table_open(&live, cat->live, AccessShareLock);
+	scan = table_beginscan(live.rel, snapshot, 0, NULL);
+	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, live.slot))
+	{
+		bool isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		found = DatumGetInt32(slot_getattr(live.slot, LIVE_QUEUE_ID, &isnull)) == queue_id;
+	}
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	qml_table_close(&live);
+	return found;
+}
+
+void
+qml_manage_drop(const char *name)
+{
+	const QmlQueue *queue;
+
+	qml_table_require_write();
+	queue = qml_queue_lock(name, AccessExclusiveLock);
+	if (queue == NULL)
+		raise_not_found(name);
+	if (has_live_jobs(queue->id))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("queue \"%s\" has unfinished jobs", name),
+				 errhint("Let them finish, or delete them, and drop the queue then.")));
+	if (run("UPDATE qml.queue SET dropped = true, paused = false, options = '{}' "
+			"WHERE name = $1",
+			name, InvalidOid, (Datum) 0, SPI_OK_UPDATE) == 0)
+		raise_not_found(name);
+}

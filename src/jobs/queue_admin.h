@@ -1,0 +1,15 @@
+/*
+ * queue_admin.h
+ *		Managing queues.
+ */
+#ifndef QML_QUEUE_ADMIN_H
+#define QML_QUEUE_ADMIN_H
+
+#include "utils/jsonb.h"
+
+extern void qml_manage_create(const char *name, Jsonb *options);
+extern void qml_manage_alter(const char *name, Jsonb *options);
+extern void qml_manage_drop(const char *name);
+extern void qml_manage_pause(const char *name, bool paused);
+
+#endif

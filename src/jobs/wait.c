@@ -1,0 +1,207 @@
+/*
+ * wait.c
+ *		Waiting for a ready job, or for the end of one.
+ *
+ * The session says in shared memory what it waits for, looks, and sleeps on its
+ * latch until whoever commits it sets that (wakeup.c), so that nothing is missed and
+ * nothing is polled.  It looks in a transaction of its own and sleeps in one that has
+ * no snapshot and no lock: that is why these are procedures, which are refused
+ * within a transaction that they cannot end.
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+
+#include "compat.h"
+#include "core/state.h"
+#include "errcodes.h"
+#include "ipc/shmem.h"
+#include "jobs/claim.h"
+#include "jobs/lookup.h"
+#include "jobs/wait.h"
+#include "model/acl.h"
+#include "model/job.h"
+#include "model/queue.h"
+#include "process/process.h"
+
+/* Milliseconds.  Who only had a job locked tells nobody when he lets it go. */
+#define LOOK_AGAIN 1000
+
+/* One call. */
+typedef struct Wait
+{
+	QmlWaitKind kind;
+	char **queues;
+	int nqueues;
+	pg_uuid_t job;
+	int64 deadline; /* monotonic, milliseconds */
+	bool came;
+	bool doubtful; /* somebody has a ready job in his hands */
+	bool seen;	   /* the job was there */
+	QmlState state;
+} Wait;
+
+static QmlWaiter *
+my_entry(void)
+{
+	return &qml_shmem->waiters[MyProc - ProcGlobal->allProcs];
+}
+
+/* Raises an error where the procedure cannot wait. */
+void
+qml_wait_check(FunctionCallInfo fcinfo, const char *procedure)
+{
+	if (qml_shmem == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s() can wait only if qml is preloaded", procedure),
+				 errhint("Add qml to shared_preload_libraries.")));
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("%s() cannot be called within a transaction block", procedure),
+				 errdetail("It ends its transaction, so that it holds nothing while it waits.")));
+}
+
+static void
+enter(const Wait *wait)
+{
+	QmlWaiter *entry = my_entry();
+
+	entry->database = MyDatabaseId;
+	entry->job = wait->job;
+	entry->nqueues = 0;
+	/* Of more queues, or of one that is not there yet, all are waited for. */
+	for (int i = 0; i < wait->nqueues && wait->nqueues <= QML_MAX_WAIT_QUEUES; i++)
+	{
+		const QmlQueue *queue = qml_queue_by_name(wait->queues[i]);
+
+		if (queue == NULL)
+		{
+			entry->nqueues = 0;
+			break;
+		}
+		entry->queues[entry->nqueues++] = queue->id;
+	}
+	pg_write_barrier();
+	pg_atomic_write_u32(&entry->kind, wait->kind);
+	pg_atomic_fetch_add_u32(&qml_shmem->nwaiting, 1);
+	pg_memory_barrier();
+}
+
+/* Runs in whatever way the call ends. */
+static void
+leave(int code, Datum arg)
+{
+	if (pg_atomic_exchange_u32(&my_entry()->kind, QML_WAITS_NOT) != QML_WAITS_NOT)
+		pg_atomic_fetch_sub_u32(&qml_shmem->nwaiting, 1);
+}
+
+static void
+look_for_ready(Wait *wait)
+{
+	QmlClaim claim = {.queues = wait->queues, .nqueues = wait->nqueues, .batch = 1, .look = true};
+	QmlMore more;
+
+	(void) qml_claim_batch(&claim, &more);
+	wait->came = more == QML_MORE;
+	wait->doubtful = more == QML_MAYBE_MORE;
+}
+
+static void
+look_for_end(Wait *wait)
+{
+	bool found = qml_read_state(&wait->job, &wait->state);
+
+	/* One that was there and is not any more is finished and not kept. */
+	if (!found && !wait->seen)
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_JOB_NOT_FOUND),
+				 errmsg("job %s does not exist", qml_job_id_string(&wait->job))));
+	wait->came = !found || qml_state_is_final(wait->state);
+	wait->seen = found;
+}
+
+static void
+sleep_until_told(int64 milliseconds)
+{
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = qml_wait_event("QmlWait");
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 (long) Min(milliseconds, INT_MAX), wait_event);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Looks, each time in a transaction that ends with it, and sleeps in between. */
+static void
+wait_for(Wait *wait)
+{
+	for (;;)
+	{
+		int64 left = wait->deadline - qml_process_monotonic();
+
+		leave(0, (Datum) 0);
+		enter(wait);
+		if (wait->kind == QML_WAITS_READY)
+			look_for_ready(wait);
+		else
+			look_for_end(wait);
+		SPI_commit();
+		if (wait->came || left <= 0)
+			return;
+		sleep_until_told(wait->doubtful ? Min(left, LOOK_AGAIN) : left);
+	}
+}
+
+static void
+run(Wait *wait, int64 timeout)
+{
+	wait->deadline = qml_process_monotonic() + (timeout + 999) / 1000;
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PG_ENSURE_ERROR_CLEANUP(leave, (Datum) 0);
+	{
+		wait_for(wait);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(leave, (Datum) 0);
+	leave(0, (Datum) 0);
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "SPI_finish failed");
+}
+
+/*
+ * Until a job of the queues (NULL: of all that the user may work) may be ready, or a
+ * time, in microseconds, is over: false then.
+ */
+bool
+qml_wait_ready(char **queues, int nqueues, int64 timeout)
+{
+	Wait wait = {.kind = QML_WAITS_READY, .queues = queues, .nqueues = nqueues};
+
+	run(&wait, timeout);
+	return wait.came;
+}
+
+/*
+ * Until a job is finished, or a time is over.  False when it is not there any more;
+ * *state is what it is in otherwise.
+ */
+bool
+qml_wait_finished(const pg_uuid_t *id, int64 timeout, QmlState *state)
+{
+	Wait wait = {.kind = QML_WAITS_FINISHED, .job = *id};
+
+	run(&wait, timeout);
+	*state = wait.state;
+	return wait.seen;
+}

@@ -1,0 +1,42 @@
+/*
+ * acl.h
+ *		Who may do what to which queue.
+ */
+#ifndef QML_ACL_H
+#define QML_ACL_H
+
+typedef enum QmlCapability
+{
+	QML_CAN_ENQUEUE = 0,
+	QML_CAN_WORK,
+	QML_CAN_MONITOR,
+	QML_CAN_ADMIN
+} QmlCapability;
+
+#define QML_CAPABILITIES 4
+
+/* Stands in qml.acl as well, and is no capability: see grant.c. */
+#define QML_ACL_USAGE "usage"
+
+/* How much of a job somebody sees. */
+typedef enum QmlAccess
+{
+	QML_ACCESS_NONE = 0,
+	QML_ACCESS_OUTLINE, /* all but payload, result, progress, errors, metadata */
+	QML_ACCESS_FULL
+} QmlAccess;
+
+extern const char *const qml_capability_names[QML_CAPABILITIES];
+
+extern void qml_rights_init(void);
+extern bool qml_rights_is_owner(void);
+extern bool qml_rights_allow(QmlCapability capability, const char *queue);
+extern bool qml_rights_allow_any(QmlCapability capability);
+extern void qml_rights_require(QmlCapability capability, const char *queue);
+extern void qml_rights_require_any(QmlCapability capability);
+extern void qml_rights_require_owner(const char *action);
+extern QmlAccess qml_rights_access(const char *queue, Oid created_by);
+extern bool qml_rights_role_may_enqueue(Oid role, const char *queue);
+extern bool qml_rights_own_job(const char *queue, Oid created_by);
+
+#endif

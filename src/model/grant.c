@@ -1,0 +1,413 @@
+/*
+ * grant.c
+ *		Giving capabilities to roles and taking them back.
+ *
+ * A capability has two halves.  The row in qml.acl says for which queues; the C
+ * code asks for it in every function.  The privileges of PostgreSQL on the
+ * functions and views that belong to the capability open the door to them; they
+ * are granted with the first row of a kind and revoked with the last.  Neither
+ * alone is enough.
+ *
+ * Privileges are what they are now, in any isolation level; so the rows that they
+ * follow are read as they are now, under a lock that keeps them so.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+
+#include "common/spi.h"
+#include "common/table.h"
+#include "compat.h"
+#include "model/catalog.h"
+#include "model/grant.h"
+
+#define ENQUEUE (1 << QML_CAN_ENQUEUE)
+#define WORK	(1 << QML_CAN_WORK)
+#define MONITOR (1 << QML_CAN_MONITOR)
+#define ADMIN	(1 << QML_CAN_ADMIN)
+#define ANY		(ENQUEUE | WORK | MONITOR | ADMIN)
+/* Not a capability: has a handler that runs as the role. */
+#define RUN (1 << QML_CAPABILITIES)
+
+/*
+ * Which capabilities open which function or view.  What stands with 0 is for the
+ * owner alone.  A test compares this with the extension's objects, so that a new
+ * one cannot be forgotten.
+ */
+static const struct
+{
+	const char *name;
+	int capabilities;
+} functions[] = {
+	{"qml_enqueue", ENQUEUE | ADMIN},
+	{"qml_enqueue_many", ENQUEUE | ADMIN},
+	{"qml_fetch", WORK | ADMIN},
+	{"qml_heartbeat", WORK | ADMIN},
+	{"qml_progress", WORK | ADMIN | RUN},
+	{"qml_succeed", WORK | ADMIN},
+	{"qml_succeed_many", WORK | ADMIN},
+	{"qml_fail", WORK | ADMIN},
+	{"qml_release", WORK | ADMIN},
+	{"qml_try_lock", WORK | ADMIN},
+	{"qml_unlock", WORK | ADMIN},
+	{"qml_can_transition", ANY},
+	{"qml_job", ANY},
+	{"qml_counts", MONITOR | ADMIN},
+	{"qml_queue_counts", MONITOR | ADMIN},
+	{"qml_delete", ENQUEUE | ADMIN},
+	{"qml_retry", ENQUEUE | ADMIN},
+	{"qml_schedule", ENQUEUE | ADMIN},
+	{"qml_set_state", ADMIN},
+	{"qml_create_queue", ADMIN},
+	{"qml_alter_queue", ADMIN},
+	{"qml_drop_queue", ADMIN},
+	{"qml_pause_queue", ADMIN},
+	{"qml_resume_queue", ADMIN},
+	{"qml_promote_due", ADMIN},
+	{"qml_reclaim", ADMIN},
+	{"qml_cleanup", ADMIN},
+	{"qml_maintain", ADMIN},
+	{"qml_adopt", ADMIN},
+	{"qml_schedule_recurring", ENQUEUE | ADMIN},
+	{"qml_remove_recurring", ENQUEUE | ADMIN},
+	{"qml_enable_recurring", ENQUEUE | ADMIN},
+	{"qml_run_recurring", ENQUEUE | ADMIN},
+	{"qml_cron_next", ANY},
+	{"qml_poll_recurring", ADMIN},
+	{"qml_pg_cron_schedule", ADMIN},
+	{"qml_pg_cron_unschedule", ADMIN},
+	{"qml_register_server", WORK | ADMIN},
+	{"qml_heartbeat_server", WORK | ADMIN},
+	{"qml_deregister_server", WORK | ADMIN},
+	{"qml_reclaim_server", WORK | ADMIN},
+	{"qml_register", ADMIN},
+	{"qml_unregister", ADMIN},
+	{"qml_add_hook", ADMIN},
+	{"qml_remove_hook", ADMIN},
+	{"qml_add_middleware", ADMIN},
+	{"qml_remove_middleware", ADMIN},
+	{"qml_next", ADMIN},
+	{"qml_tracing", ADMIN},
+	{"qml_wait", WORK | ADMIN},
+	{"qml_wait_for", ANY},
+	{"qml_current_job", RUN},
+	{"qml_retry_later", RUN},
+	{"qml_discard", RUN},
+	{"qml_grant", 0},
+	{"qml_revoke", 0},
+	{"job_access", ANY},
+	{"queue_access", ANY},
+	{"recurring_access", ANY},
+	{"background_servers", WORK | MONITOR | ADMIN},
+	{"is_alive", WORK | MONITOR | ADMIN},
+	{"handler_problem", WORK | MONITOR | ADMIN},
+	{"hook_problem", WORK | MONITOR | ADMIN},
+	{"middleware_problem", WORK | MONITOR | ADMIN},
+	{"is_admin", ANY},
+	{"invalidate", 0},
+};
+
+static const struct
+{
+	const char *name;
+	int capabilities;
+} views[] = {
+	{"job", ANY},
+	{"queue_info", ANY},
+	{"acl_info", ANY},
+	{"lock_info", WORK | MONITOR | ADMIN},
+	{"recurring_job", ANY},
+	{"server", WORK | MONITOR | ADMIN},
+	{"handler_info", WORK | MONITOR | ADMIN},
+	{"hook_info", WORK | MONITOR | ADMIN},
+	{"middleware_info", WORK | MONITOR | ADMIN},
+};
+
+static int
+function_capabilities(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(functions); i++)
+	{
+		if (strcmp(functions[i].name, name) == 0)
+			return functions[i].capabilities;
+	}
+	elog(ERROR, "function \"%s\" of extension \"qml\" has no capabilities", name);
+}
+
+/* Signatures of the extension's functions that any of the capabilities opens. */
+static char *
+list_functions(int capabilities)
+{
+	Relation depend = table_open(DependRelationId, AccessShareLock);
+	Oid extension = get_extension_oid("qml", false);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+	StringInfoData list;
+
+	initStringInfo(&list);
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(ExtensionRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend entry = (Form_pg_depend) GETSTRUCT(tuple);
+
+		if (entry->classid == ProcedureRelationId && entry->deptype == DEPENDENCY_EXTENSION &&
+			(function_capabilities(get_func_name(entry->objid)) & capabilities) != 0)
+			appendStringInfo(&list, "%s%s", list.len ? ", " : "",
+							 format_procedure_qualified(entry->objid));
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+	return list.data;
+}
+
+static char *
+list_views(int capabilities)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int i = 0; i < (int) lengthof(views); i++)
+	{
+		if ((views[i].capabilities & capabilities) != 0)
+			appendStringInfo(&list, "%s%s.%s", list.len ? ", " : "", QML_SCHEMA, views[i].name);
+	}
+	return list.data;
+}
+
+static void
+run_utility(const char *sql)
+{
+	(void) qml_spi_execute(sql, 0, NULL, NULL, NULL, SPI_OK_UTILITY);
+}
+
+/* Capabilities that a role holds by rows of its own, and RUN, as bits. */
+static int
+held_capabilities(Oid grantee)
+{
+	Oid type = REGROLEOID;
+	Datum value = ObjectIdGetDatum(grantee);
+	uint64 rows;
+	int held = 0;
+
+	rows = qml_spi_execute_latest("SELECT DISTINCT capability FROM qml.acl WHERE grantee = $1", 1,
+								  &type, &value, NULL, SPI_OK_SELECT);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		char *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+
+		for (int c = 0; c < QML_CAPABILITIES; c++)
+		{
+			if (strcmp(name, qml_capability_names[c]) == 0)
+				held |= 1 << c;
+		}
+	}
+	if (qml_spi_execute_latest("SELECT FROM qml.handler h WHERE h.run_as = $1 LIMIT 1", 1, &type,
+							   &value, NULL, SPI_OK_SELECT) > 0)
+		held |= RUN;
+	return held;
+}
+
+/* $1 role, $2 who gives; returns how many rows. */
+static uint64
+change_usage(const char *sql, Oid grantee, int expected)
+{
+	Oid types[] = {REGROLEOID, REGROLEOID};
+	Datum values[] = {ObjectIdGetDatum(grantee), ObjectIdGetDatum(qml_catalog()->owner)};
+
+	return qml_spi_execute_latest(sql, 2, types, values, NULL, expected);
+}
+
+/*
+ * The schema of the functions is not qml's own, and a role may have been let into it by
+ * hand.  So a row says when it was qml that did it, and only then is it undone.
+ */
+static void
+open_function_schema(Oid grantee)
+{
+	Oid schema = qml_catalog()->function_schema;
+
+	if (qml_schema_is_usable(schema, grantee))
+		return;
+	run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s",
+						 quote_identifier(get_namespace_name(schema)),
+						 quote_identifier(GetUserNameFromId(grantee, false))));
+	(void) change_usage("INSERT INTO qml.acl (grantee, capability, grantor) "
+						"VALUES ($1, '" QML_ACL_USAGE "', $2) ON CONFLICT DO NOTHING",
+						grantee, SPI_OK_INSERT);
+}
+
+static void
+close_function_schema(Oid grantee)
+{
+	Oid schema = qml_catalog()->function_schema;
+
+	if (change_usage("DELETE FROM qml.acl WHERE grantee = $1 "
+					 "AND capability = '" QML_ACL_USAGE "' AND $2 IS NOT NULL",
+					 grantee, SPI_OK_DELETE) > 0)
+		run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
+							 quote_identifier(get_namespace_name(schema)),
+							 quote_identifier(GetUserNameFromId(grantee, false))));
+}
+
+/* Grants what belongs to the capabilities. */
+static void
+open_doors(Oid grantee, int capabilities)
+{
+	const char *role = quote_identifier(GetUserNameFromId(grantee, false));
+
+	open_function_schema(grantee);
+	run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s", QML_SCHEMA, role));
+	run_utility(psprintf("GRANT USAGE ON TYPE qml.job_state TO %s", role));
+	run_utility(psprintf("GRANT EXECUTE ON ROUTINE %s TO %s", list_functions(capabilities), role));
+	if (capabilities & ANY)
+		run_utility(psprintf("GRANT SELECT ON %s TO %s", list_views(capabilities), role));
+}
+
+/* Revokes all, which the caller grants anew as far as the role still holds it. */
+static void
+close_doors(Oid grantee)
+{
+	const char *role = quote_identifier(GetUserNameFromId(grantee, false));
+
+	run_utility(psprintf("REVOKE SELECT ON %s FROM %s", list_views(ANY), role));
+	run_utility(psprintf("REVOKE EXECUTE ON ROUTINE %s FROM %s", list_functions(ANY | RUN), role));
+	run_utility(psprintf("REVOKE USAGE ON TYPE qml.job_state FROM %s", role));
+	run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s", QML_SCHEMA, role));
+}
+
+/* One at a time: two GRANTs on the same function collide. */
+static void
+become_only_granter(void)
+{
+	qml_table_require_write();
+	LockRelationOid(qml_catalog()->acl, ShareRowExclusiveLock);
+}
+
+/* $1 grantee, $2 capability, $3 queue, $4 the current user. */
+static void
+change_row(const char *sql, Oid grantee, QmlCapability capability, const char *queue, Oid grantor,
+		   int expected)
+{
+	Oid types[] = {REGROLEOID, TEXTOID, TEXTOID, REGROLEOID};
+	Datum values[] = {ObjectIdGetDatum(grantee),
+					  CStringGetTextDatum(qml_capability_names[capability]),
+					  queue ? CStringGetTextDatum(queue) : (Datum) 0, ObjectIdGetDatum(grantor)};
+	bool nulls[] = {false, false, queue == NULL, false};
+
+	(void) qml_spi_execute_latest(sql, 4, types, values, nulls, expected);
+}
+
+/* Gives a capability on a queue, which need not exist yet; NULL: on all queues. */
+void
+qml_grant_give(Oid grantee, QmlCapability capability, const char *queue)
+{
+	Oid grantor = GetUserId();
+	QmlSpi spi;
+
+	become_only_granter();
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	change_row("INSERT INTO qml.acl (grantee, capability, queue, grantor) "
+			   "VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+			   grantee, capability, queue, grantor, SPI_OK_INSERT);
+	if (grantee != qml_catalog()->owner)
+		open_doors(grantee, 1 << capability);
+	qml_spi_end(&spi);
+}
+
+/* Leaves a role the doors that belong to the rows it still has. */
+static void
+adjust_doors(Oid grantee)
+{
+	int held = held_capabilities(grantee);
+
+	/* The owner's privileges are his own, not qml's to take. */
+	if (grantee == qml_catalog()->owner)
+		return;
+	close_doors(grantee);
+	if (held)
+		open_doors(grantee, held);
+	else
+		close_function_schema(grantee);
+}
+
+/* After handlers of a role were registered or unregistered. */
+void
+qml_grant_follow_handlers(Oid role)
+{
+	QmlSpi spi;
+
+	/* One that was dropped took its privileges along. */
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
+		return;
+	become_only_granter();
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	adjust_doors(role);
+	qml_spi_end(&spi);
+}
+
+/* Takes a capability on a queue back; NULL: on all queues, single ones included. */
+void
+qml_grant_take(Oid grantee, QmlCapability capability, const char *queue)
+{
+	Oid grantor = GetUserId();
+	QmlSpi spi;
+
+	become_only_granter();
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	change_row("DELETE FROM qml.acl WHERE grantee = $1 AND capability = $2 "
+			   "AND (queue = $3 OR $3 IS NULL) AND $4 IS NOT NULL",
+			   grantee, capability, queue, grantor, SPI_OK_DELETE);
+	adjust_doors(grantee);
+	qml_spi_end(&spi);
+}
+
+/* Takes all capabilities on a queue that is gone; a new one of its name starts bare. */
+void
+qml_grant_forget_queue(const char *queue)
+{
+	Oid type = TEXTOID;
+	Datum value = CStringGetTextDatum(queue);
+	SPITupleTable *grantees;
+	QmlSpi spi;
+	uint64 rows;
+
+	become_only_granter();
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	rows = qml_spi_execute_latest("DELETE FROM qml.acl WHERE queue = $1 RETURNING grantee", 1,
+								  &type, &value, NULL, SPI_OK_DELETE_RETURNING);
+	grantees = SPI_tuptable;
+	for (uint64 i = 0; i < rows; i++)
+	{
+		bool isnull;
+		Oid grantee = DatumGetObjectId(
+			SPI_getbinval(grantees->vals[i], grantees->tupdesc, 1, &isnull));
+
+		/* A role that was dropped took its privileges along. */
+		if (SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(grantee)))
+			adjust_doors(grantee);
+	}
+	qml_spi_end(&spi);
+}

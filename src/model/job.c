@@ -1,0 +1,441 @@
+/*
+ * job.c
+ *		A job in memory, and how it is laid out in rows of qml.live, qml.history
+ *		and the type qml.job.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/typcache.h"
+
+#include "common/json.h"
+#include "model/catalog.h"
+#include "model/job.h"
+#include "model/queue.h"
+
+/* Of an error that does not count any more. */
+#define FORGIVEN "forgiven"
+
+/* The columns of qml.job. */
+enum
+{
+	JOB_ID,
+	JOB_QUEUE,
+	JOB_METHOD,
+	JOB_PAYLOAD,
+	JOB_STATE,
+	JOB_PRIORITY,
+	JOB_ATTEMPT,
+	JOB_MAX_RETRIES,
+	JOB_RUN_AT,
+	JOB_CREATED_AT,
+	JOB_STARTED_AT,
+	JOB_FINISHED_AT,
+	JOB_EXPIRES_AT,
+	JOB_LEASE_EXPIRES_AT,
+	JOB_WORKER,
+	JOB_SERVER,
+	JOB_TIMEOUT,
+	JOB_RESULT,
+	JOB_PROGRESS,
+	JOB_ERROR,
+	JOB_ERRORS,
+	JOB_METADATA,
+	JOB_JOB_TYPE,
+	JOB_REASON,
+	JOB_CREATED_BY,
+	JOB_NATTS
+};
+
+static TimestampTz
+get_time(TupleTableSlot *slot, int attnum)
+{
+	return slot->tts_isnull[attnum - 1] ? QML_NO_TIME :
+										  DatumGetTimestampTz(slot->tts_values[attnum - 1]);
+}
+
+static Datum
+get_varlena(TupleTableSlot *slot, int attnum)
+{
+	return slot->tts_isnull[attnum - 1] ? (Datum) 0 : slot->tts_values[attnum - 1];
+}
+
+static int
+get_int(TupleTableSlot *slot, int attnum)
+{
+	return DatumGetInt32(slot->tts_values[attnum - 1]);
+}
+
+/* The columns that both tables begin with. */
+static void
+read_common(TupleTableSlot *slot, QmlJob *job)
+{
+	memset(job, 0, sizeof(*job));
+	job->id = *DatumGetUUIDP(slot->tts_values[LIVE_ID - 1]);
+	job->created_at = get_time(slot, LIVE_CREATED_AT);
+	job->queue_id = get_int(slot, LIVE_QUEUE_ID);
+	job->priority = get_int(slot, LIVE_PRIORITY);
+	job->state = qml_catalog_state(DatumGetObjectId(slot->tts_values[LIVE_STATE - 1]));
+	job->was = job->state;
+	job->attempt = get_int(slot, LIVE_ATTEMPT);
+	job->uncounted = get_int(slot, LIVE_UNCOUNTED);
+	job->max_retries = get_int(slot, LIVE_MAX_RETRIES);
+	job->timeout_ms = get_int(slot, LIVE_TIMEOUT_MS);
+	job->created_by = DatumGetObjectId(slot->tts_values[LIVE_CREATED_BY - 1]);
+	job->run_at = QML_NO_TIME;
+	job->finished_at = QML_NO_TIME;
+	job->expires_at = QML_NO_TIME;
+	job->lease_expires_at = QML_NO_TIME;
+}
+
+void
+qml_job_from_live(TupleTableSlot *slot, QmlJob *job)
+{
+	slot_getallattrs(slot);
+	read_common(slot, job);
+	job->run_at = get_time(slot, LIVE_RUN_AT);
+	job->started_at = get_time(slot, LIVE_STARTED_AT);
+	job->lease_expires_at = get_time(slot, LIVE_LEASE_EXPIRES_AT);
+	job->worker = get_varlena(slot, LIVE_WORKER);
+	job->server = get_varlena(slot, LIVE_SERVER);
+	job->method = get_varlena(slot, LIVE_METHOD);
+	job->job_type = get_varlena(slot, LIVE_JOB_TYPE);
+	job->metadata = get_varlena(slot, LIVE_METADATA);
+	job->progress = get_varlena(slot, LIVE_PROGRESS);
+	job->errors = get_varlena(slot, LIVE_ERRORS);
+	job->reason = get_varlena(slot, LIVE_REASON);
+	job->payload = get_varlena(slot, LIVE_PAYLOAD);
+}
+
+void
+qml_job_from_history(TupleTableSlot *slot, QmlJob *job)
+{
+	slot_getallattrs(slot);
+	read_common(slot, job);
+	job->finished_at = get_time(slot, HISTORY_FINISHED_AT);
+	job->expires_at = get_time(slot, HISTORY_EXPIRES_AT);
+	job->started_at = get_time(slot, HISTORY_STARTED_AT);
+	job->worker = get_varlena(slot, HISTORY_WORKER);
+	job->server = get_varlena(slot, HISTORY_SERVER);
+	job->method = get_varlena(slot, HISTORY_METHOD);
+	job->job_type = get_varlena(slot, HISTORY_JOB_TYPE);
+	job->metadata = get_varlena(slot, HISTORY_METADATA);
+	job->progress = get_varlena(slot, HISTORY_PROGRESS);
+	job->errors = get_varlena(slot, HISTORY_ERRORS);
+	job->reason = get_varlena(slot, HISTORY_REASON);
+	job->payload = get_varlena(slot, HISTORY_PAYLOAD);
+	job->result = get_varlena(slot, HISTORY_RESULT);
+}
+
+/* The state of a row of qml.live, without reading the rest of it. */
+QmlState
+qml_job_live_state(TupleTableSlot *slot)
+{
+	bool isnull;
+
+	return qml_catalog_state(DatumGetObjectId(slot_getattr(slot, LIVE_STATE, &isnull)));
+}
+
+static void
+set_value(TupleTableSlot *slot, int attnum, Datum value)
+{
+	slot->tts_values[attnum - 1] = value;
+	slot->tts_isnull[attnum - 1] = false;
+}
+
+static void
+set_time(TupleTableSlot *slot, int attnum, TimestampTz time)
+{
+	slot->tts_values[attnum - 1] = TimestampTzGetDatum(time);
+	slot->tts_isnull[attnum - 1] = time == QML_NO_TIME;
+}
+
+static void
+set_varlena(TupleTableSlot *slot, int attnum, Datum value)
+{
+	slot->tts_values[attnum - 1] = value;
+	slot->tts_isnull[attnum - 1] = value == (Datum) 0;
+}
+
+static void
+write_common(const QmlJob *job, TupleTableSlot *slot)
+{
+	ExecClearTuple(slot);
+	set_value(slot, LIVE_ID, UUIDPGetDatum(&job->id));
+	set_time(slot, LIVE_CREATED_AT, job->created_at);
+	set_value(slot, LIVE_QUEUE_ID, Int32GetDatum(job->queue_id));
+	set_value(slot, LIVE_PRIORITY, Int32GetDatum(job->priority));
+	set_value(slot, LIVE_STATE, ObjectIdGetDatum(qml_catalog()->states[job->state]));
+	set_value(slot, LIVE_ATTEMPT, Int32GetDatum(job->attempt));
+	set_value(slot, LIVE_UNCOUNTED, Int32GetDatum(job->uncounted));
+	set_value(slot, LIVE_MAX_RETRIES, Int32GetDatum(job->max_retries));
+	set_value(slot, LIVE_TIMEOUT_MS, Int32GetDatum(job->timeout_ms));
+	set_value(slot, LIVE_CREATED_BY, ObjectIdGetDatum(job->created_by));
+}
+
+/* The slot points to the job's values: both must last until it is written. */
+void
+qml_job_to_live(const QmlJob *job, TupleTableSlot *slot)
+{
+	write_common(job, slot);
+	set_time(slot, LIVE_RUN_AT, job->run_at);
+	set_time(slot, LIVE_STARTED_AT, job->started_at);
+	set_time(slot, LIVE_LEASE_EXPIRES_AT, job->lease_expires_at);
+	set_varlena(slot, LIVE_WORKER, job->worker);
+	set_varlena(slot, LIVE_SERVER, job->server);
+	set_varlena(slot, LIVE_METHOD, job->method);
+	set_varlena(slot, LIVE_JOB_TYPE, job->job_type);
+	set_varlena(slot, LIVE_METADATA, job->metadata);
+	set_varlena(slot, LIVE_PROGRESS, job->progress);
+	set_varlena(slot, LIVE_ERRORS, job->errors);
+	set_varlena(slot, LIVE_REASON, job->reason);
+	set_varlena(slot, LIVE_PAYLOAD, job->payload);
+	ExecStoreVirtualTuple(slot);
+}
+
+void
+qml_job_to_history(const QmlJob *job, TupleTableSlot *slot)
+{
+	write_common(job, slot);
+	set_time(slot, HISTORY_FINISHED_AT, job->finished_at);
+	set_time(slot, HISTORY_EXPIRES_AT, job->expires_at);
+	set_time(slot, HISTORY_STARTED_AT, job->started_at);
+	set_varlena(slot, HISTORY_WORKER, job->worker);
+	set_varlena(slot, HISTORY_SERVER, job->server);
+	set_varlena(slot, HISTORY_METHOD, job->method);
+	set_varlena(slot, HISTORY_JOB_TYPE, job->job_type);
+	set_varlena(slot, HISTORY_METADATA, job->metadata);
+	set_varlena(slot, HISTORY_PROGRESS, job->progress);
+	set_varlena(slot, HISTORY_ERRORS, job->errors);
+	set_varlena(slot, HISTORY_REASON, job->reason);
+	set_varlena(slot, HISTORY_PAYLOAD, job->payload);
+	set_varlena(slot, HISTORY_RESULT, job->result);
+	ExecStoreVirtualTuple(slot);
+}
+
+/* The error of the last failed attempt, as text; 0 when none failed. */
+static Datum
+last_error(Datum errors)
+{
+	Jsonb *array;
+	JsonbValue *entry;
+	JsonbValue value;
+
+	if (errors == (Datum) 0)
+		return (Datum) 0;
+	array = DatumGetJsonbP(errors);
+	entry = getIthJsonbValueFromContainer(&array->root, JB_ROOT_COUNT(array) - 1);
+	if (entry == NULL || entry->type != jbvBinary ||
+		getKeyJsonValueFromContainer(entry->val.binary.data, "error", 5, &value) == NULL ||
+		value.type != jbvString)
+		return (Datum) 0;
+	return PointerGetDatum(cstring_to_text_with_len(value.val.string.val, value.val.string.len));
+}
+
+static Datum
+make_timeout(int timeout_ms)
+{
+	Interval *timeout = palloc0(sizeof(Interval));
+
+	timeout->time = (int64) timeout_ms * 1000;
+	return IntervalPGetDatum(timeout);
+}
+
+/*
+ * A value of type qml.job, with nothing left outside of it.  Without contents
+ * for those who may see but an outline.
+ */
+Datum
+qml_job_to_row(const QmlJob *job, bool contents)
+{
+	TupleDesc desc = lookup_rowtype_tupdesc(qml_catalog()->job_type, -1);
+	Datum values[JOB_NATTS] = {0};
+	bool nulls[JOB_NATTS] = {0};
+	HeapTuple tuple;
+	Datum row;
+
+	values[JOB_ID] = UUIDPGetDatum(&job->id);
+	values[JOB_QUEUE] = CStringGetTextDatum(qml_queue_by_id(job->queue_id)->name);
+	values[JOB_METHOD] = job->method;
+	values[JOB_STATE] = ObjectIdGetDatum(qml_catalog()->states[job->state]);
+	values[JOB_PRIORITY] = Int32GetDatum(job->priority);
+	values[JOB_ATTEMPT] = Int32GetDatum(job->attempt);
+	values[JOB_MAX_RETRIES] = Int32GetDatum(job->max_retries);
+	values[JOB_RUN_AT] = TimestampTzGetDatum(job->run_at);
+	nulls[JOB_RUN_AT] = job->run_at == QML_NO_TIME;
+	values[JOB_CREATED_AT] = TimestampTzGetDatum(job->created_at);
+	values[JOB_STARTED_AT] = TimestampTzGetDatum(job->started_at);
+	nulls[JOB_STARTED_AT] = job->started_at == QML_NO_TIME;
+	values[JOB_FINISHED_AT] = TimestampTzGetDatum(job->finished_at);
+	nulls[JOB_FINISHED_AT] = job->finished_at == QML_NO_TIME;
+	values[JOB_EXPIRES_AT] = TimestampTzGetDatum(job->expires_at);
+	nulls[JOB_EXPIRES_AT] = job->expires_at == QML_NO_TIME;
+	values[JOB_LEASE_EXPIRES_AT] = TimestampTzGetDatum(job->lease_expires_at);
+	nulls[JOB_LEASE_EXPIRES_AT] = job->lease_expires_at == QML_NO_TIME;
+	values[JOB_WORKER] = job->worker;
+	values[JOB_SERVER] = job->server;
+	values[JOB_TIMEOUT] = make_timeout(job->timeout_ms);
+	values[JOB_JOB_TYPE] = job->job_type;
+	values[JOB_REASON] = job->reason;
+	values[JOB_CREATED_BY] = DirectFunctionCall1(pg_get_userbyid,
+												 ObjectIdGetDatum(job->created_by));
+	if (contents)
+	{
+		values[JOB_PAYLOAD] = job->payload;
+		values[JOB_RESULT] = job->result;
+		values[JOB_PROGRESS] = job->progress;
+		values[JOB_ERROR] = last_error(job->errors);
+		values[JOB_ERRORS] = job->errors;
+		values[JOB_METADATA] = job->metadata;
+	}
+
+	/* Of varlena columns 0 means null. */
+	for (int i = 0; i < JOB_NATTS; i++)
+	{
+		if (TupleDescAttr(desc, i)->attlen == -1)
+			nulls[i] = values[i] == (Datum) 0;
+	}
+
+	tuple = heap_form_tuple(desc, values, nulls);
+	row = heap_copy_tuple_as_datum(tuple, desc);
+	ReleaseTupleDesc(desc);
+	return row;
+}
+
+/*
+ * Appends the current attempt to the job's errors; of very many the oldest go, so
+ * that a job which fails for ever does not grow for ever.
+ */
+void
+qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
+{
+	JsonbParseState *state = NULL;
+	char time[MAXDATELEN + 1];
+	Datum entry;
+
+	JsonEncodeDateTime(time, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL);
+
+	(void) pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	qml_json_push_int(&state, "attempt", job->attempt);
+	qml_json_push_text(&state, "at", CStringGetTextDatum(time));
+	qml_json_push_text(&state, "error", error->error);
+	qml_json_push_text(&state, "error_type", error->error_type);
+	qml_json_push_text(&state, "stack_trace", error->stack_trace);
+	qml_json_push_text(&state, "worker", job->worker);
+	(void) pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	entry = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
+
+	if (job->errors == (Datum) 0)
+	{
+		job->errors = entry;
+		return;
+	}
+	job->errors = DirectFunctionCall2(jsonb_concat, job->errors, entry);
+	while (JB_ROOT_COUNT(DatumGetJsonbP(job->errors)) > QML_MAX_ERRORS)
+		job->errors = DirectFunctionCall2(jsonb_delete_idx, job->errors, Int32GetDatum(0));
+}
+
+static bool
+find_in_entry(const JsonbValue *entry, const char *key, JsonbValue *value)
+{
+	return entry->type == jbvBinary &&
+		   getKeyJsonValueFromContainer(entry->val.binary.data, key, strlen(key), value) != NULL;
+}
+
+static bool
+is_of_type(const JsonbValue *entry, const char *error_type)
+{
+	JsonbValue value;
+
+	return find_in_entry(entry, "error_type", &value) && value.type == jbvString &&
+		   value.val.string.len == (int) strlen(error_type) &&
+		   memcmp(value.val.string.val, error_type, strlen(error_type)) == 0 &&
+		   !find_in_entry(entry, FORGIVEN, &value);
+}
+
+/* The job begins anew: its errors of a type do not count any more, and say so. */
+void
+qml_job_forgive(QmlJob *job, const char *error_type)
+{
+	int count;
+
+	if (qml_job_count_errors(job, error_type) == 0)
+		return;
+	count = JB_ROOT_COUNT(DatumGetJsonbP(job->errors));
+	for (int i = 0; i < count; i++)
+	{
+		JsonbValue *entry = getIthJsonbValueFromContainer(&DatumGetJsonbP(job->errors)->root, i);
+		Datum path[] = {CStringGetTextDatum(psprintf("%d", i)), CStringGetTextDatum(FORGIVEN)};
+
+		if (!is_of_type(entry, error_type))
+			continue;
+		job->errors = DirectFunctionCall4(jsonb_set, job->errors,
+										  PointerGetDatum(construct_array(path, lengthof(path),
+																		  TEXTOID, -1, false,
+																		  TYPALIGN_INT)),
+										  DirectFunctionCall1(jsonb_in, CStringGetDatum("true")),
+										  BoolGetDatum(true));
+	}
+}
+
+/* How many of the job's errors are of a type, since it began anew. */
+int
+qml_job_count_errors(const QmlJob *job, const char *error_type)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue entry;
+	int count = 0;
+
+	if (job->errors == (Datum) 0)
+		return 0;
+	it = JsonbIteratorInit(&DatumGetJsonbP(job->errors)->root);
+	(void) JsonbIteratorNext(&it, &entry, true);
+	while ((token = JsonbIteratorNext(&it, &entry, true)) == WJB_ELEM)
+	{
+		if (is_of_type(&entry, error_type))
+			count++;
+	}
+	return count;
+}
+
+char *
+qml_job_id_string(const pg_uuid_t *id)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id)));
+}
+
+static Datum
+copy_value(Datum value)
+{
+	return value == (Datum) 0 ? value : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+}
+
+/* Copies a job with its values into the current memory context. */
+void
+qml_job_copy(const QmlJob *job, QmlJob *copy)
+{
+	*copy = *job;
+	copy->worker = copy_value(job->worker);
+	copy->server = copy_value(job->server);
+	copy->method = copy_value(job->method);
+	copy->job_type = copy_value(job->job_type);
+	copy->metadata = copy_value(job->metadata);
+	copy->progress = copy_value(job->progress);
+	copy->errors = copy_value(job->errors);
+	copy->reason = copy_value(job->reason);
+	copy->payload = copy_value(job->payload);
+	copy->result = copy_value(job->result);
+}
+
+char *
+qml_job_timeout_message(const QmlJob *job)
+{
+	return psprintf("the job took longer than its timeout of %d ms", job->timeout_ms);
+}

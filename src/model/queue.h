@@ -1,0 +1,43 @@
+/*
+ * queue.h
+ *		Queues: their names, options and state, remembered by each backend.
+ */
+#ifndef QML_QUEUE_H
+#define QML_QUEUE_H
+
+#include "nodes/pg_list.h"
+#include "storage/lockdefs.h"
+
+#include "model/options.h"
+
+/*
+ * Pointers hold for the session and show the queue as it was last read.  Of a
+ * queue that is not there (any more, or never was committed) only they are left.
+ */
+typedef struct QmlQueue
+{
+	int id;
+	char *name;
+	bool paused;
+	bool dropped;
+	bool gone; /* no row: not committed, or deleted by hand */
+	QmlQueueOptions options;
+} QmlQueue;
+
+extern void qml_queue_init(void);
+extern const QmlQueue *qml_queue_by_name(const char *name);
+extern const QmlQueue *qml_queue_find(int id);
+extern const QmlQueue *qml_queue_by_id(int id);
+extern const QmlQueue *qml_queue_to_enqueue(const char *name, bool *created);
+extern const QmlQueue *qml_queue_try_to_enqueue(const char *name, bool *created);
+extern void qml_queue_lock_name(const char *name);
+extern const QmlQueue *qml_queue_lock(const char *name, LOCKMODE mode);
+
+extern int qml_queue_max_retries(const QmlQueue *queue);
+extern int qml_queue_timeout_ms(const QmlQueue *queue);
+extern int64 qml_queue_lease(const QmlQueue *queue);
+extern int64 qml_queue_ttl(const QmlQueue *queue, bool failed);
+extern List *qml_queue_ttls(void);
+extern List *qml_queue_all(void);
+
+#endif

@@ -1,0 +1,12 @@
+/*
+ * notify.h
+ *		NOTIFY for queues whose option says so.
+ */
+#ifndef QML_NOTIFY_H
+#define QML_NOTIFY_H
+
+#include "ipc/shmem.h"
+
+extern void qml_announce(QmlSlot *scheduler);
+
+#endif

@@ -1,0 +1,294 @@
+/*
+ * process.c
+ *		What the background processes have in common: signals, settings,
+ *		transactions, errors and sleep.
+ *
+ * A process does its work in transactions of its own, each with a time limit, and
+ * between them holds nothing: no transaction, no snapshot, no lock.  An error
+ * undoes the transaction and is told in one line with its SQLSTATE; its detail
+ * and context, which may hold a payload, are not.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+#include <time.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/varlena.h"
+
+#include "common/guc.h"
+#include "common/subxact.h"
+#include "compat.h"
+#include "process/process.h"
+
+/* No step may hold up the others for longer. */
+#define STEP_TIMEOUT_MS (60 * 1000)
+
+/*
+ * Settings that would change what qml's own work means.  The owner of a database
+ * may set them for it, and for a role its members' owner: they must not get here.
+ */
+static const QmlSetting pinned[] = {
+	{"search_path", "pg_catalog, pg_temp"},
+	{"row_security", "on"},
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"default_tablespace", ""},
+	{"default_table_access_method", "heap"},
+	{"statement_timeout", "0"},
+	{"lock_timeout", "2s"}, /* nothing here should wait for anybody */
+	{"exit_on_error", "off"},
+	QML_PINNED_LATER{"idle_in_transaction_session_timeout", "0"},
+	{"idle_session_timeout", "0"},
+	{"session_replication_role", "origin"},
+	{"check_function_bodies", "on"},
+	{"TimeZone", "UTC"},
+	{"DateStyle", "ISO"},
+	{"IntervalStyle", "postgres"},
+	{"standard_conforming_strings", "on"},
+	{"client_min_messages", "error"},
+	{"jit", "off"},
+	{"max_parallel_workers_per_gather", "0"},
+	{"enable_seqscan", "on"},
+	{"enable_indexscan", "on"},
+};
+
+/* Of the transaction with a time limit. */
+static int64 transaction_began; /* milliseconds */
+static bool is_limited = false;
+
+static bool ending = false; /* by qml itself, not by a procedure */
+
+/* For and by signal handlers. */
+static volatile sig_atomic_t committing = false; /* others have done their part of it */
+static volatile sig_atomic_t hurrying = false;
+
+/* Of the last error: FreeErrorData() leaves parts of what CopyErrorData() makes. */
+static MemoryContext error_context;
+
+/*
+ * From here on a commit waits for nobody but standbys.  Before, others may be about to
+ * commit elsewhere what belongs to it, such as postgres_fdw: a cancel would undo it here.
+ */
+static void
+before_commit(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_PRE_COMMIT || !ending)
+		return;
+	committing = true;
+	if (hurrying)
+		InterruptPending = QueryCancelPending = true;
+}
+
+/* Before anything else in a process. */
+void
+qml_process_start(void)
+{
+	/* What is registered later is called earlier. */
+	RegisterXactCallback(before_commit, NULL);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	error_context = AllocSetContextCreate(TopMemoryContext, "qml error", ALLOCSET_SMALL_SIZES);
+	/* A reload until now was not heard: its signal was ignored. */
+	ConfigReloadPending = true;
+}
+
+void
+qml_process_pin(const QmlSetting *settings, int count)
+{
+	for (int i = 0; i < count; i++)
+		SetConfigOption(settings[i].name, settings[i].value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* After connecting. */
+void
+qml_process_pin_settings(void)
+{
+	qml_process_pin(pinned, lengthof(pinned));
+}
+
+/* Begins a transaction with a snapshot and a time limit. */
+void
+qml_process_begin(const char *activity)
+{
+	transaction_began = qml_process_monotonic();
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	enable_timeout_after(STATEMENT_TIMEOUT, STEP_TIMEOUT_MS);
+	is_limited = true;
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * Commits.  What a hook has locked for the session must not stay so: this session has
+ * no end, and nobody who could unlock it.
+ */
+void
+qml_process_end_transaction(void)
+{
+	ending = true;
+	CommitTransactionCommand();
+	ending = false;
+	committing = false;
+	/* It was meant for the wait alone. */
+	if (hurrying)
+		QueryCancelPending = false;
+	LockReleaseSession(USER_LOCKMETHOD);
+}
+
+/*
+ * By a signal handler: the server goes down.  From now on no commit of this process
+ * waits for a standby; the server does the same for clients.
+ */
+void
+qml_process_hurry(void)
+{
+	hurrying = true;
+	if (committing)
+		InterruptPending = QueryCancelPending = true;
+}
+
+void
+qml_process_commit(void)
+{
+	PopActiveSnapshot();
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	is_limited = false;
+	qml_process_end_transaction();
+	/* Autovacuum learns of the changes only by this. */
+	(void) pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/*
+ * In the handler of an error: undoes the transaction; returns the error, which is
+ * there until the next one.  Leaves TopMemoryContext current.
+ */
+ErrorData *
+qml_process_undo(void)
+{
+	ErrorData *error;
+
+	HOLD_INTERRUPTS();
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+	MemoryContextReset(error_context);
+	MemoryContextSwitchTo(error_context);
+	error = CopyErrorData();
+	FlushErrorState();
+	LWLockReleaseAll();
+	AbortOutOfAnyTransaction();
+	LockReleaseSession(USER_LOCKMETHOD);
+	is_limited = false;
+	ending = false;
+	committing = false;
+	MemoryContextSwitchTo(TopMemoryContext);
+	(void) pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	RESUME_INTERRUPTS();
+	return error;
+}
+
+/* Whether the transaction has used up its time. */
+bool
+qml_process_is_late(void)
+{
+	return is_limited && qml_process_monotonic() - transaction_began >= STEP_TIMEOUT_MS;
+}
+
+/* Tells of an error. */
+void
+qml_process_tell(const char *what, QmlLogKind kind, ErrorData *error)
+{
+	bool timeout = qml_process_monotonic() - transaction_began >= STEP_TIMEOUT_MS;
+
+	/* Somebody canceled it by hand, and knows. */
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !timeout)
+		ereport(DEBUG1, (errmsg("%s: canceled", what)));
+	else if (qml_careful_may_log(kind))
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("%s failed: %s (SQLSTATE %s)", what, error->message,
+						unpack_sql_state(error->sqlerrcode))));
+}
+
+/* Between transactions. */
+void
+qml_process_handle_signals(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+/* Until the latch is set; exits when the postmaster is gone. */
+void
+qml_process_sleep(int64 milliseconds, uint32 wait_event)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 (long) Max(milliseconds, 0), wait_event);
+	ResetLatch(MyLatch);
+}
+
+double
+qml_process_milliseconds_since(instr_time start)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/* Milliseconds on a clock that nobody sets. */
+int64
+qml_process_monotonic(void)
+{
+	struct timespec now;
+
+	(void) clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Whether the settings say that a database is worked in the background. */
+bool
+qml_process_works_database(const char *name)
+{
+	List *names;
+	ListCell *lc;
+	char *copy;
+	bool found = false;
+
+	if (strcmp(qml_databases, "*") == 0)
+		return true;
+	copy = pstrdup(qml_databases);
+	if (SplitIdentifierString(copy, ',', &names))
+	{
+		foreach(lc, names)
+			found = found || strcmp(lfirst(lc), name) == 0;
+		list_free(names);
+	}
+	pfree(copy);
+	return found;
+}

@@ -1,0 +1,222 @@
+/*
+ * worker.c
+ *		The process that runs jobs in a database.
+ *
+ * Its session user is the role of the handlers that it runs, so that nothing that a
+ * job does to its session leads to more rights than that role has.  What qml itself
+ * does in it goes below the executor, or as the owner of qml's tables with a pinned
+ * search_path.
+ *
+ * It claims and runs jobs until there are none, then sleeps until whoever commits
+ * one wakes it (wakeup.c), and ends after qml.worker_idle_timeout, or between two
+ * jobs when another role needs its place.  The jobs that it holds are bound to its
+ * session: however it ends, they are taken back.
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/postmaster.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "common/guc.h"
+#include "common/subxact.h"
+#include "compat.h"
+#include "ipc/wakeup.h"
+#include "process/process.h"
+#include "process/run.h"
+#include "process/slot.h"
+#include "userfn/hook.h"
+#include "userfn/hook_limit.h"
+
+extern PGDLLEXPORT void qml_worker_main(Datum arg);
+
+/* Milliseconds. */
+#define PROBE_INTERVAL 1000
+#define RETRY_FAILED   1000
+
+/* Failures in a row of what is no job's, after which the place is left to others. */
+#define MAX_FAILURES 3
+
+/* What the transactions of jobs rely on; all else is as the role has it. */
+static const QmlSetting pinned[] = {
+	{"default_transaction_isolation", "read committed"},
+	{"default_transaction_read_only", "off"},
+	{"default_transaction_deferrable", "off"},
+	{"session_replication_role", "origin"},
+	QML_PINNED_LATER{"exit_on_error", "off"},
+};
+
+static QmlSlot *slot;
+static int failures = 0; /* in a row */
+static volatile sig_atomic_t terminated = false;
+
+/*
+ * The server going down lets a job end, unlike somebody who wants this process to
+ * end at once.
+ */
+static void
+on_terminate(int number, siginfo_t *info, void *context)
+{
+	int saved = errno;
+
+	if (info->si_pid == PostmasterPid)
+	{
+		terminated = true;
+		qml_run_shut_down();
+		SetLatch(MyLatch);
+	}
+	else
+		die(number);
+	errno = saved;
+}
+
+static void
+handle_terminate(void)
+{
+	struct sigaction action;
+
+	memset(&action, 0, sizeof(action));
+	action.sa_sigaction = on_terminate;
+	action.sa_flags = SA_RESTART | SA_SIGINFO;
+	sigemptyset(&action.sa_mask);
+	if (sigaction(SIGTERM, &action, NULL) != 0)
+		elog(FATAL, "could not set the handler of SIGTERM: %m");
+}
+
+/*
+ * Ends the process in good order: what it has claimed and not begun is given back.
+ * for_now: it makes room for another role, and comes again when it has its turn.
+ */
+static void
+leave(QmlOutcome why, bool for_now)
+{
+	qml_run_end();
+	if (for_now)
+		pg_atomic_write_u32(&slot->more, 1);
+	qml_guest_leave(why);
+}
+
+/* Between two jobs: whether to go on here. */
+static void
+check(bool busy)
+{
+	qml_process_handle_signals();
+	qml_shmem_beat(slot);
+	if (terminated)
+		leave(QML_ENDED_TERMINATED, false);
+	if (qml_guest_is_disabled())
+		leave(QML_ENDED_DISABLED, false);
+	if (slot->leave || qml_shmem_is_surplus(slot, qml_workers))
+		leave(QML_ENDED_DISABLED, busy && qml_workers > 0);
+	if (qml_guest_is_in_the_way())
+		leave(QML_ENDED_MADE_WAY, false);
+}
+
+static void
+look_at_extension(void)
+{
+	qml_process_begin("looking for the extension");
+	qml_guest_check_extension();
+	qml_hook_switch_off_stuck();
+	qml_process_commit();
+}
+
+/* Sleeps until there is more to do; false when there was nothing for too long. */
+static bool
+wait_for_work(int64 idle_since, uint32 wait_event)
+{
+	int64 left = idle_since + (int64) qml_worker_idle_timeout * 1000 - qml_process_monotonic();
+
+	if (qml_run_owes())
+		left = Max(left, PROBE_INTERVAL);
+	/* First say that it sleeps, then see what was told meanwhile: see wakeup.c. */
+	pg_atomic_write_u32(&slot->idle, 1);
+	pg_memory_barrier();
+	qml_wakeup_waiting(true);
+	if (pg_atomic_read_u32(&slot->more) == 0 && left > 0)
+		qml_process_sleep(Min(left, PROBE_INTERVAL), wait_event);
+	pg_atomic_write_u32(&slot->idle, 0);
+	return left > 0 || pg_atomic_read_u32(&slot->more) != 0;
+}
+
+static void
+work(void)
+{
+	static uint32 wait_event = 0;
+	int64 idle_since = qml_process_monotonic();
+
+	if (wait_event == 0)
+		wait_event = qml_wait_event("QmlWorkerMain");
+	look_at_extension();
+	for (;;)
+	{
+		bool found;
+
+		check(true);
+		pg_atomic_write_u32(&slot->more, 0);
+		pg_memory_barrier();
+		found = qml_run_next();
+		failures = 0;
+		if (found)
+		{
+			idle_since = qml_process_monotonic();
+			continue;
+		}
+		while (pg_atomic_read_u32(&slot->more) == 0)
+		{
+			if (!wait_for_work(idle_since, wait_event))
+				qml_guest_leave(QML_ENDED_IDLE);
+			check(false);
+			qml_run_pay();
+		}
+	}
+}
+
+/* After an error: what is wrong may be so for long. */
+static void
+leave_after_failures(void)
+{
+	if (++failures < MAX_FAILURES)
+		return;
+	/* There is work, for whoever comes later. */
+	pg_atomic_write_u32(&slot->more, 1);
+	qml_guest_leave(QML_ENDED_FAILED);
+}
+
+void
+qml_worker_main(Datum arg)
+{
+	qml_process_start();
+	handle_terminate();
+	slot = qml_guest_enter(DatumGetInt32(arg), "qml worker");
+	qml_limit_init(qml_run_is_stopped);
+	qml_process_pin(pinned, lengthof(pinned));
+	qml_run_init(slot);
+	qml_guest_appear();
+	for (;;)
+	{
+		PG_TRY();
+		{
+			work();
+		}
+		PG_CATCH();
+		{
+			ErrorData *error = qml_process_undo();
+
+			qml_guest_leave_if_dropped();
+			qml_process_tell("qml worker", QML_LOG_PROCESS, error);
+			leave_after_failures();
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(TopMemoryContext);
+		qml_process_sleep(RETRY_FAILED, PG_WAIT_EXTENSION);
+	}
+}

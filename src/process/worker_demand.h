@@ -1,0 +1,13 @@
+/*
+ * worker_demand.h
+ *		Workers for the roles that have work.
+ */
+#ifndef QML_WORKER_DEMAND_H
+#define QML_WORKER_DEMAND_H
+
+#include "ipc/shmem.h"
+
+extern void qml_staff_serve(QmlSlot *scheduler, bool look);
+extern int qml_staff_take_lost(QmlSlot *scheduler, pg_uuid_t *jobs, bool *any);
+
+#endif

@@ -1,0 +1,431 @@
+/*
+ * recurring.c
+ *		Recurring jobs: defining them.
+ *
+ * Rows of qml.recurring are written here by SQL, and by tick.c when they fire.
+ * Whoever changes one locks it first, by FOR UPDATE, and then judges what the
+ * current user may do to what is there; pollers pass over it meanwhile.
+ *
+ * Putting a schedule that is there already as asked for reads it and changes
+ * nothing, so that applications may do it at every start.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+
+#include "common/spi.h"
+#include "common/uuid.h"
+#include "errcodes.h"
+#include "ipc/wakeup.h"
+#include "jobs/enqueue.h"
+#include "model/acl.h"
+#include "model/catalog.h"
+#include "schedule/recurring.h"
+#include "userfn/handler.h"
+
+/* A schedule as it is stored, as far as it matters here. */
+typedef struct Stored
+{
+	QmlRecurring recurring;
+	Oid created_by;
+	bool enabled;
+	bool broken; /* has an error */
+	TimestampTz next_run_at;
+	TimestampTz last_run_at;
+	bool same_times; /* cron and time zone are those asked for */
+	bool same;		 /* everything is */
+} Stored;
+
+/* Parses an expression, or raises QM004. */
+void
+qml_recurring_parse(const char *expression, QmlCron *cron)
+{
+	QmlCronError error;
+	char *shown;
+
+	if (qml_cron_parse(expression, cron, &error))
+		return;
+	shown = pnstrdup(expression, pg_mbcliplen(expression, strlen(expression), QML_CRON_MAX_LENGTH));
+	/* It may have been cut within a character. */
+	error.text[pg_mbcliplen(error.text, strlen(error.text), strlen(error.text))] = '\0';
+	if (error.field)
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_CRON),
+				 errmsg("invalid cron expression \"%s\"", shown),
+				 errdetail("\"%s\" is not valid in the field %s: %s.", error.text, error.field,
+						   error.allowed)));
+	ereport(ERROR,
+			(errcode(ERRCODE_QML_INVALID_CRON),
+			 errmsg("invalid cron expression \"%s\"", shown),
+			 errhint("A cron expression: %s.", error.allowed)));
+}
+
+/* Finds a time zone, or raises 22023. */
+void
+qml_recurring_zone(const char *name, QmlZone *zone)
+{
+	if (!qml_zone_find(name, zone))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("time zone \"%s\" is not known", name),
+				 errdetail("Abbreviations, rules and offsets are not accepted."),
+				 errhint("Use a full name such as Europe/Berlin or UTC; the view "
+						 "pg_timezone_names shows what there is.")));
+}
+
+/* The first tick after a time; QM004 when there is none. */
+static TimestampTz
+first_tick(const char *expression, const char *timezone, TimestampTz after)
+{
+	QmlCron cron;
+	QmlZone zone;
+	TimestampTz next;
+
+	qml_recurring_parse(expression, &cron);
+	qml_recurring_zone(timezone, &zone);
+	next = qml_zone_next(&cron, &zone, after);
+	if (next == QML_NO_TIME)
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_CRON),
+				 errmsg("cron expression \"%s\" never fires", expression),
+				 errdetail("There is no such day, or its years are over.")));
+	return next;
+}
+
+/* The parameters of all statements: the definition, and what more a statement needs. */
+enum
+{
+	ARG_ID = 0,
+	ARG_CRON,
+	ARG_TIMEZONE,
+	ARG_METHOD,
+	ARG_PAYLOAD,
+	ARG_QUEUE,
+	ARG_PRIORITY,
+	ARG_MAX_RETRIES,
+	ARG_TIMEOUT_MS,
+	ARG_MISFIRE,
+	ARG_METADATA,
+	ARG_USER,
+	ARG_NEXT,
+	ARGS
+};
+
+static const Oid arg_types[ARGS] = {TEXTOID,  TEXTOID, TEXTOID,		  TEXTOID, JSONBOID,
+									TEXTOID,  INT4OID, INT4OID,		  INT4OID, TEXTOID,
+									JSONBOID, OIDOID,  TIMESTAMPTZOID};
+
+typedef struct Args
+{
+	Datum values[ARGS];
+	bool nulls[ARGS];
+} Args;
+
+static void
+fill_args(const QmlRecurring *recurring, Args *args)
+{
+	memset(args, 0, sizeof(*args));
+	args->values[ARG_ID] = CStringGetTextDatum(recurring->id);
+	args->values[ARG_CRON] = CStringGetTextDatum(recurring->cron);
+	args->values[ARG_TIMEZONE] = CStringGetTextDatum(recurring->timezone);
+	args->values[ARG_METHOD] = CStringGetTextDatum(recurring->method);
+	args->values[ARG_PAYLOAD] = recurring->payload;
+	args->values[ARG_QUEUE] = CStringGetTextDatum(recurring->queue);
+	args->values[ARG_PRIORITY] = Int32GetDatum(recurring->priority);
+	args->values[ARG_MAX_RETRIES] = Int32GetDatum(recurring->max_retries);
+	args->nulls[ARG_MAX_RETRIES] = recurring->max_retries < 0;
+	args->values[ARG_TIMEOUT_MS] = Int32GetDatum(recurring->timeout_ms);
+	args->nulls[ARG_TIMEOUT_MS] = recurring->timeout_ms < 0;
+	args->values[ARG_MISFIRE] = CStringGetTextDatum(recurring->misfire);
+	args->values[ARG_METADATA] = recurring->metadata;
+	args->nulls[ARG_METADATA] = recurring->metadata == (Datum) 0;
+	args->values[ARG_USER] = ObjectIdGetDatum(GetUserId());
+	args->nulls[ARG_NEXT] = true;
+}
+
+/* Runs a statement that changes rows; returns how many. */
+static uint64
+run(const char *sql, const Args *args, int expected)
+{
+	QmlSpi spi;
+	uint64 rows;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	rows = qml_spi_execute_latest(sql, ARGS, arg_types, args->values, args->nulls, expected);
+	qml_spi_end(&spi);
+	return rows;
+}
+
+/* The columns of a row that SPI returned; copies are made in the current context. */
+static Datum
+get(int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, isnull);
+}
+
+static char *
+get_string(int column)
+{
+	bool isnull;
+
+	return TextDatumGetCString(get(column, &isnull));
+}
+
+static Datum
+get_document(int column)
+{
+	bool isnull;
+	Datum value = get(column, &isnull);
+
+	return isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+}
+
+static int
+get_int(int column)
+{
+	bool isnull;
+	Datum value = get(column, &isnull);
+
+	return isnull ? -1 : DatumGetInt32(value);
+}
+
+static bool
+get_flag(int column)
+{
+	bool isnull;
+	Datum value = get(column, &isnull);
+
+	return !isnull && DatumGetBool(value);
+}
+
+static TimestampTz
+get_time(int column)
+{
+	bool isnull;
+	Datum value = get(column, &isnull);
+
+	return isnull ? QML_NO_TIME : DatumGetTimestampTz(value);
+}
+
+static void
+read_stored(Stored *stored)
+{
+	bool isnull;
+
+	stored->recurring.id = get_string(1);
+	stored->recurring.cron = get_string(2);
+	stored->recurring.timezone = get_string(3);
+	stored->recurring.method = get_string(4);
+	stored->recurring.payload = get_document(5);
+	stored->recurring.queue = get_string(6);
+	stored->recurring.priority = get_int(7);
+	stored->recurring.max_retries = get_int(8);
+	stored->recurring.timeout_ms = get_int(9);
+	stored->recurring.misfire = get_string(10);
+	stored->recurring.metadata = get_document(11);
+	stored->created_by = DatumGetObjectId(get(12, &isnull));
+	stored->enabled = get_flag(13);
+	stored->broken = get_flag(14);
+	stored->next_run_at = get_time(15);
+	stored->last_run_at = get_time(16);
+	stored->same_times = get_flag(17);
+	stored->same = get_flag(18);
+}
+
+#define FIND                                                                                     \
+	"SELECT r.id, r.cron, r.timezone, r.method, r.payload, r.queue, r.priority, r.max_retries, " \
+	"r.timeout_ms, r.misfire, r.metadata, r.created_by::oid, r.enabled, "                        \
+	"r.error IS NOT NULL, r.next_run_at, r.last_run_at, "                                        \
+	"r.cron = $2 AND r.timezone = $3, "                                                          \
+	"(r.cron, r.timezone, r.method, r.payload, r.queue, r.priority, r.misfire) = "               \
+	"($2, $3, $4, $5, $6, $7, $10) AND r.max_retries IS NOT DISTINCT FROM $8 "                   \
+	"AND r.timeout_ms IS NOT DISTINCT FROM $9 AND r.metadata IS NOT DISTINCT FROM $11 "          \
+	"FROM qml.recurring r WHERE r.id = $1"
+
+/* Finds a schedule, and locks it if it is to be changed. */
+static bool
+find(const Args *args, bool lock, Stored *stored)
+{
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext spi_context;
+	QmlSpi spi;
+	bool found;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	found = qml_spi_execute_latest(lock ? FIND " FOR UPDATE" : FIND, ARGS, arg_types, args->values,
+								   args->nulls, SPI_OK_SELECT) > 0;
+	spi_context = MemoryContextSwitchTo(context);
+	if (found)
+		read_stored(stored);
+	MemoryContextSwitchTo(spi_context);
+	qml_spi_end(&spi);
+	return found;
+}
+
+/* The same by id alone. */
+static bool
+find_by_id(const char *id, bool lock, Stored *stored, Args *args)
+{
+	memset(args, 0, sizeof(*args));
+	for (int i = 0; i < ARGS; i++)
+		args->nulls[i] = i != ARG_ID;
+	args->values[ARG_ID] = CStringGetTextDatum(id);
+	return find(args, lock, stored);
+}
+
+/* Whose schedule it is, and administrators of its queue. */
+static void
+require_control(const Stored *stored)
+{
+	if (!qml_rights_own_job(stored->recurring.queue, stored->created_by))
+		qml_rights_require(QML_CAN_ADMIN, stored->recurring.queue);
+}
+
+static bool
+insert(const Args *args)
+{
+	return run("INSERT INTO qml.recurring (id, created_at, updated_at, created_by, enabled, "
+			   "next_run_at, priority, max_retries, timeout_ms, misfire, cron, timezone, queue, "
+			   "method, metadata, payload) "
+			   "SELECT $1, t.now, t.now, $12, true, $13, $7, $8, $9, $10, $2, $3, $6, $4, $11, $5 "
+			   "FROM (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t "
+			   "ON CONFLICT (id) DO NOTHING",
+			   args, SPI_OK_INSERT) > 0;
+}
+
+static void
+update(const Args *args)
+{
+	(void) run("UPDATE qml.recurring SET updated_at = pg_catalog.clock_timestamp(), "
+			   "created_by = $12, next_run_at = $13, priority = $7, max_retries = $8, "
+			   "timeout_ms = $9, misfire = $10, cron = $2, timezone = $3, queue = $6, "
+			   "method = $4, metadata = $11, error = NULL, payload = $5 WHERE id = $1",
+			   args, SPI_OK_UPDATE);
+}
+
+/* When a schedule fires next whose times are new: never again at a tick it had. */
+static TimestampTz
+next_of(const QmlRecurring *recurring, TimestampTz last_run_at)
+{
+	return first_tick(recurring->cron, recurring->timezone,
+					  Max(GetCurrentTimestamp(), last_run_at));
+}
+
+static void
+set_next(Args *args, TimestampTz next)
+{
+	args->values[ARG_NEXT] = TimestampTzGetDatum(next);
+	args->nulls[ARG_NEXT] = next == QML_NO_TIME;
+	if (next != QML_NO_TIME)
+		qml_wakeup_at(QML_WAKE_RECURRING, next);
+}
+
+/*
+ * Makes a schedule, or makes the one of that id be as asked for; returns when it
+ * fires next, QML_NO_TIME when one that was there has fired for the last time.
+ */
+TimestampTz
+qml_recurring_put(const QmlRecurring *wanted)
+{
+	QmlRecurring settled = *wanted;
+	const QmlRecurring *recurring = &settled;
+	const QmlHandler *handler;
+	QmlCron cron;
+	QmlZone zone;
+	Stored stored;
+	Args args;
+	TimestampTz next;
+
+	qml_recurring_parse(recurring->cron, &cron);
+	qml_recurring_zone(recurring->timezone, &zone);
+	AcceptInvalidationMessages();
+	handler = qml_handler_find(recurring->method);
+	if (handler && handler->options.queue && strcmp(recurring->queue, QML_DEFAULT_QUEUE) == 0)
+		settled.queue = handler->options.queue;
+	qml_rights_require(QML_CAN_ENQUEUE, recurring->queue);
+	if (handler)
+		qml_handler_check(handler, recurring->payload);
+	fill_args(recurring, &args);
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!find(&args, false, &stored))
+		{
+			next = next_of(recurring, QML_NO_TIME);
+			(void) qml_enqueue_queue(recurring->queue, true);
+			set_next(&args, next);
+			if (insert(&args))
+				return next;
+		}
+		else if (stored.same && !stored.broken)
+			return stored.next_run_at;
+		else if (find(&args, true, &stored))
+		{
+			require_control(&stored);
+			next = stored.same_times && !stored.broken ? stored.next_run_at :
+														 next_of(recurring, stored.last_run_at);
+			(void) qml_enqueue_queue(recurring->queue, true);
+			set_next(&args, next);
+			update(&args);
+			return next;
+		}
+	}
+}
+
+/* False when there is none of that id. */
+bool
+qml_recurring_remove(const char *id)
+{
+	Stored stored;
+	Args args;
+
+	if (!find_by_id(id, true, &stored, &args))
+		return false;
+	require_control(&stored);
+	return run("DELETE FROM qml.recurring WHERE id = $1", &args, SPI_OK_DELETE) > 0;
+}
+
+/*
+ * Lets a schedule fire or not; false when there is none of that id.  Ticks that
+ * passed while it was disabled were not missed.
+ */
+bool
+qml_recurring_enable(const char *id, bool enabled)
+{
+	Stored stored;
+	Args args;
+
+	if (!find_by_id(id, true, &stored, &args))
+		return false;
+	require_control(&stored);
+	if (stored.enabled == enabled)
+		return true;
+	if (!enabled)
+		return run("UPDATE qml.recurring SET enabled = false, "
+				   "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
+				   &args, SPI_OK_UPDATE) > 0;
+	set_next(&args, next_of(&stored.recurring, stored.last_run_at));
+	return run("UPDATE qml.recurring SET enabled = true, next_run_at = $13, error = NULL, "
+			   "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
+			   &args, SPI_OK_UPDATE) > 0;
+}
+
+/* Enqueues the job of a schedule now, off the schedule, as the current user. */
+void
+qml_recurring_run(const char *id, pg_uuid_t *job)
+{
+	Stored stored;
+	Args args;
+
+	if (!find_by_id(id, false, &stored, &args))
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_JOB_NOT_FOUND),
+				 errmsg("recurring job \"%s\" does not exist", id)));
+	require_control(&stored);
+	qml_uuid_generate(job);
+	qml_tick_enqueue(&stored.recurring, QML_NO_TIME, InvalidOid, job);
+}

@@ -1,0 +1,180 @@
+/*
+ * sql_callback.c
+ *		SQL functions of state hooks and middleware: qml_add_hook, qml_add_middleware
+ *		(two forms each), qml_remove_hook, qml_remove_middleware, qml_next,
+ *		qml_tracing; and those of the views.
+ */
+#include "postgres.h"
+
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#include "common/args.h"
+#include "compat.h"
+#include "model/acl.h"
+#include "qml.h"
+#include "userfn/callback.h"
+#include "userfn/middleware.h"
+#include "userfn/register.h"
+#include "userfn/trace.h"
+
+QML_FUNCTION(qml_add_hook);
+QML_FUNCTION(qml_add_hook_name);
+QML_FUNCTION(qml_remove_hook);
+QML_FUNCTION(qml_add_middleware);
+QML_FUNCTION(qml_add_middleware_name);
+QML_FUNCTION(qml_remove_middleware);
+QML_FUNCTION(qml_next);
+QML_FUNCTION(qml_tracing);
+QML_FUNCTION(qml_hook_problem);
+QML_FUNCTION(qml_middleware_problem);
+
+/* The second argument, as either form has it. */
+static Oid
+read_function(FunctionCallInfo fcinfo, bool by_name)
+{
+	qml_args_require(fcinfo, 1, "fn");
+	return by_name ? qml_args_function(fcinfo, 1) : PG_GETARG_OID(1);
+}
+
+static Datum
+add_hook(FunctionCallInfo fcinfo, bool by_name)
+{
+	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
+	Datum states = (Datum) 0;
+
+	qml_rights_require(QML_CAN_ADMIN, NULL);
+	if (!PG_ARGISNULL(2))
+	{
+		ArrayType *array = PG_GETARG_ARRAYTYPE_P(2);
+
+		if (ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array)) == 0 || array_contains_nulls(array))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("argument \"%s\" must not be empty or contain nulls", "states"),
+					 errhint("NULL stands for all states.")));
+		states = PointerGetDatum(array);
+	}
+	qml_register_hook(name, read_function(fcinfo, by_name), states);
+	PG_RETURN_VOID();
+}
+
+static Datum
+add_middleware(FunctionCallInfo fcinfo, bool by_name)
+{
+	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
+
+	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_args_require(fcinfo, 2, "position");
+	qml_register_middleware(name, read_function(fcinfo, by_name), PG_GETARG_INT32(2));
+	PG_RETURN_VOID();
+}
+
+static Datum
+remove_callback(FunctionCallInfo fcinfo, QmlCallbackKind kind)
+{
+	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
+
+	qml_rights_require(QML_CAN_ADMIN, NULL);
+	PG_RETURN_BOOL(qml_register_remove_callback(kind, name));
+}
+
+Datum
+qml_add_hook(PG_FUNCTION_ARGS)
+{
+	return add_hook(fcinfo, false);
+}
+
+Datum
+qml_add_hook_name(PG_FUNCTION_ARGS)
+{
+	return add_hook(fcinfo, true);
+}
+
+Datum
+qml_remove_hook(PG_FUNCTION_ARGS)
+{
+	return remove_callback(fcinfo, QML_HOOK);
+}
+
+Datum
+qml_add_middleware(PG_FUNCTION_ARGS)
+{
+	return add_middleware(fcinfo, false);
+}
+
+Datum
+qml_add_middleware_name(PG_FUNCTION_ARGS)
+{
+	return add_middleware(fcinfo, true);
+}
+
+Datum
+qml_remove_middleware(PG_FUNCTION_ARGS)
+{
+	return remove_callback(fcinfo, QML_MIDDLEWARE);
+}
+
+Datum
+qml_next(PG_FUNCTION_ARGS)
+{
+	Datum result = qml_middleware_next();
+
+	if (result == (Datum) 0)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(result);
+}
+
+/* A middleware: traces the job, see trace.c; the worker logs it when it is finished. */
+Datum
+qml_tracing(PG_FUNCTION_ARGS)
+{
+	HeapTupleHeader job;
+	Datum result;
+	Datum id;
+	Datum queue;
+	Datum metadata;
+	bool isnull[3];
+
+	qml_args_require(fcinfo, 0, "job");
+	job = PG_GETARG_HEAPTUPLEHEADER(0);
+	id = GetAttributeByName(job, "id", &isnull[0]);
+	queue = GetAttributeByName(job, "queue", &isnull[1]);
+	metadata = GetAttributeByName(job, "metadata", &isnull[2]);
+	if (isnull[0] || isnull[1])
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" is not a job", "job")));
+	result = qml_trace_run(DatumGetUUIDP(id), queue, isnull[2] ? (Datum) 0 : metadata,
+						   qml_middleware_next);
+	if (result == (Datum) 0)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(result);
+}
+
+static Datum
+show_problem(FunctionCallInfo fcinfo, QmlCallbackKind kind)
+{
+	const QmlCallback *callback = qml_callback_find(kind, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	QmlProblem problem;
+
+	if (callback == NULL || qml_callback_usable(callback, &problem))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s: %s", problem.message, problem.detail)));
+}
+
+/* Why a hook cannot be called; NULL when it can. */
+Datum
+qml_hook_problem(PG_FUNCTION_ARGS)
+{
+	return show_problem(fcinfo, QML_HOOK);
+}
+
+/* The same for a middleware. */
+Datum
+qml_middleware_problem(PG_FUNCTION_ARGS)
+{
+	return show_problem(fcinfo, QML_MIDDLEWARE);
+}

@@ -1,0 +1,69 @@
+/*
+ * sql_current.c
+ *		SQL functions for jobs that run in the database: qml_current_job,
+ *		qml_progress of one argument, qml_retry_later, qml_discard.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/builtins.h"
+
+#include "common/args.h"
+#include "compat.h"
+#include "qml.h"
+#include "userfn/current_job.h"
+#include "userfn/hook.h"
+
+QML_FUNCTION(qml_current_job);
+QML_FUNCTION(qml_show_progress);
+QML_FUNCTION(qml_retry_later);
+QML_FUNCTION(qml_discard);
+
+/* What a handler does may call a hook, which the job of the handler is none of. */
+static void
+require_job(const char *function)
+{
+	if (qml_hook_is_running())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s() cannot be called in a hook", function)));
+	(void) qml_current_require(function);
+}
+
+/* NULL outside of a job. */
+Datum
+qml_current_job(PG_FUNCTION_ARGS)
+{
+	const QmlJob *job = qml_hook_is_running() ? NULL : qml_current_job_or_null();
+
+	if (job == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(qml_job_to_row(job, true));
+}
+
+Datum
+qml_show_progress(PG_FUNCTION_ARGS)
+{
+	require_job("qml_progress");
+	qml_args_require(fcinfo, 0, "progress");
+	qml_current_progress(qml_args_document(fcinfo, 0, "progress"));
+	PG_RETURN_VOID();
+}
+
+Datum
+qml_retry_later(PG_FUNCTION_ARGS)
+{
+	require_job("qml_retry_later");
+	qml_args_require(fcinfo, 0, "delay");
+	qml_current_later(qml_args_duration(fcinfo, 0, "delay"),
+					  qml_args_text(fcinfo, 1, QML_MAX_ERROR));
+	PG_RETURN_VOID();
+}
+
+Datum
+qml_discard(PG_FUNCTION_ARGS)
+{
+	require_job("qml_discard");
+	qml_current_discard(qml_args_text(fcinfo, 0, QML_MAX_ERROR));
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,81 @@
+/*
+ * sql_handler.c
+ *		SQL functions of handlers: qml_register (two forms), qml_unregister; and
+ *		qml.handler_problem for the view.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/builtins.h"
+
+#include "common/args.h"
+#include "compat.h"
+#include "model/acl.h"
+#include "qml.h"
+#include "userfn/handler.h"
+#include "userfn/register.h"
+
+QML_FUNCTION(qml_register);
+QML_FUNCTION(qml_register_name);
+QML_FUNCTION(qml_unregister);
+QML_FUNCTION(qml_handler_problem);
+
+/* The arguments of both forms; function is how the second one is read. */
+static Datum
+register_handler(FunctionCallInfo fcinfo, Oid (*function)(FunctionCallInfo fcinfo))
+{
+	char *method = qml_args_name(fcinfo, 0, "method", QML_MAX_NAME);
+	Jsonb *options;
+
+	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_args_require(fcinfo, 1, "handler");
+	options = qml_args_options(fcinfo, 2, "options");
+	qml_register_handler(method, function(fcinfo), options);
+	PG_RETURN_VOID();
+}
+
+static Oid
+read_oid(FunctionCallInfo fcinfo)
+{
+	return PG_GETARG_OID(1);
+}
+
+static Oid
+read_function_name(FunctionCallInfo fcinfo)
+{
+	return qml_args_function(fcinfo, 1);
+}
+
+Datum
+qml_register(PG_FUNCTION_ARGS)
+{
+	return register_handler(fcinfo, read_oid);
+}
+
+Datum
+qml_register_name(PG_FUNCTION_ARGS)
+{
+	return register_handler(fcinfo, read_function_name);
+}
+
+Datum
+qml_unregister(PG_FUNCTION_ARGS)
+{
+	char *method = qml_args_name(fcinfo, 0, "method", QML_MAX_NAME);
+
+	qml_rights_require(QML_CAN_ADMIN, NULL);
+	PG_RETURN_BOOL(qml_register_remove(method));
+}
+
+/* Why jobs of a method cannot run; NULL when they can. */
+Datum
+qml_handler_problem(PG_FUNCTION_ARGS)
+{
+	const QmlHandler *handler = qml_handler_find(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	QmlProblem problem;
+
+	if (handler == NULL || qml_handler_usable(handler, &problem))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(
+		problem.detail ? psprintf("%s: %s", problem.message, problem.detail) : problem.message));
+}

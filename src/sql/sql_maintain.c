@@ -1,0 +1,146 @@
+/*
+ * sql_maintain.c
+ *		SQL functions of maintenance and named locks: qml_promote_due,
+ *		qml_reclaim, qml_cleanup, qml_maintain, qml_adopt, qml_try_lock,
+ *		qml_unlock; and the trigger qml.invalidate.
+ */
+#include "postgres.h"
+
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/jsonb.h"
+#include "utils/rel.h"
+
+#include "common/args.h"
+#include "common/json.h"
+#include "compat.h"
+#include "ipc/wakeup.h"
+#include "jobs/history.h"
+#include "jobs/named_lock.h"
+#include "maintenance/cleanup.h"
+#include "maintenance/server.h"
+#include "maintenance/sweep.h"
+#include "model/acl.h"
+#include "qml.h"
+#include "schedule/tick.h"
+
+QML_FUNCTION(qml_promote_due);
+QML_FUNCTION(qml_reclaim);
+QML_FUNCTION(qml_cleanup);
+QML_FUNCTION(qml_maintain);
+QML_FUNCTION(qml_adopt);
+QML_FUNCTION(qml_try_lock);
+QML_FUNCTION(qml_unlock);
+QML_FUNCTION(qml_invalidate);
+
+/* Jobs that one call of qml_maintain promotes or takes back, perhaps once a minute. */
+#define MAINTAIN_MAX 100000
+
+Datum
+qml_promote_due(PG_FUNCTION_ARGS)
+{
+	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
+	TimestampTz as_of;
+
+	qml_rights_require(QML_CAN_ADMIN, NULL);
+	PG_RETURN_INT32(qml_sweep_promote(max, &as_of));
+}
+
+Datum
+qml_reclaim(PG_FUNCTION_ARGS)
+{
+	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
+	TimestampTz next;
+
+	qml_rights_require(QML_CAN_ADMIN, NULL);
+	PG_RETURN_INT32(qml_sweep_reclaim(max, &next) + qml_server_reclaim_dead(INT_MAX, &next));
+}
+
+Datum
+qml_cleanup(PG_FUNCTION_ARGS)
+{
+	QmlCleanup done;
+
+	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_maintain_cleanup(&done);
+	PG_RETURN_INT64(done.jobs + done.locks);
+}
+
+Datum
+qml_maintain(PG_FUNCTION_ARGS)
+{
+	JsonbParseState *state = NULL;
+	QmlCleanup done;
+	QmlTicks ticks;
+	TimestampTz next;
+
+	qml_rights_require(QML_CAN_ADMIN, NULL);
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	qml_json_push_int(&state, "promoted", qml_sweep_promote(MAINTAIN_MAX, &next));
+	qml_json_push_int(&state, "reclaimed",
+					  qml_sweep_reclaim(MAINTAIN_MAX, &next) +
+						  qml_server_reclaim_dead(INT_MAX, &next));
+	qml_tick_poll(MAINTAIN_MAX, &ticks);
+	qml_json_push_int(&state, "recurring", ticks.jobs);
+	qml_maintain_cleanup(&done);
+	qml_json_push_int(&state, "expired_jobs", done.jobs);
+	qml_json_push_int(&state, "expired_locks", done.locks);
+	qml_json_push_int(&state, "partitions_dropped", done.partitions);
+	qml_json_push_int(&state, "partitions_created", done.prepared);
+	PG_RETURN_JSONB_P(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+}
+
+Datum
+qml_adopt(PG_FUNCTION_ARGS)
+{
+	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_history_close();
+	qml_maintain_adopt();
+	PG_RETURN_VOID();
+}
+
+Datum
+qml_try_lock(PG_FUNCTION_ARGS)
+{
+	char *resource = qml_args_name(fcinfo, 0, "resource", QML_MAX_NAME);
+	char *owner = qml_args_name(fcinfo, 1, "owner", QML_MAX_NAME);
+	int64 ttl;
+	int64 fence;
+
+	qml_args_require(fcinfo, 2, "ttl");
+	ttl = qml_args_duration(fcinfo, 2, "ttl");
+	qml_rights_require_any(QML_CAN_WORK);
+	if (!qml_lock_take(resource, owner, ttl, &fence))
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(fence);
+}
+
+Datum
+qml_unlock(PG_FUNCTION_ARGS)
+{
+	char *resource = qml_args_name(fcinfo, 0, "resource", QML_MAX_NAME);
+	char *owner = qml_args_name(fcinfo, 1, "owner", QML_MAX_NAME);
+
+	qml_rights_require_any(QML_CAN_WORK);
+	PG_RETURN_BOOL(qml_lock_release(resource, owner));
+}
+
+/* All backends forget what they remember of the table, when this commits. */
+Datum
+qml_invalidate(PG_FUNCTION_ARGS)
+{
+	Relation rel;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"qml.invalidate\" must be called as a trigger")));
+	rel = ((TriggerData *) fcinfo->context)->tg_relation;
+	CacheInvalidateRelcache(rel);
+	/* The extension was created, or a copy adopted: there is work to do. */
+	if (strcmp(RelationGetRelationName(rel), "instance") == 0)
+		qml_wakeup_launcher();
+	PG_RETURN_POINTER(NULL);
+}

@@ -1,0 +1,23 @@
+/*
+ * hook_limit.h
+ *		How long hooks may hold up a background process.
+ */
+#ifndef QML_HOOK_LIMIT_H
+#define QML_HOOK_LIMIT_H
+
+#include "userfn/callback.h"
+
+extern void qml_limit_init(bool (*stops)(void));
+extern bool qml_limit_is_on(void);
+extern void qml_limit_run(const QmlCallback *hook, void (*work)(void *arg), void *arg);
+extern bool qml_limit_is_own(int sqlerrcode);
+extern void qml_limit_note_transition(double milliseconds);
+extern void qml_limit_check(void);
+extern void qml_limit_forget(void);
+extern int qml_limit_room(int milliseconds);
+extern int qml_limit_batch(int most);
+extern int qml_limit_get_stuck(uint32 *hooks);
+extern void qml_limit_forget_stuck(uint32 hook);
+extern uint32 qml_limit_hash(const QmlCallback *hook);
+
+#endif

@@ -1,0 +1,163 @@
+/*
+ * trace.c
+ *		The W3C trace context of the job that runs.
+ *
+ * A job carries the traceparent of whoever enqueued it in its metadata.  A traced
+ * attempt is a span of that trace, or of one that has the id of the job; jobs that it
+ * enqueues carry its own traceparent, unless they are given another.
+ *
+ * The format is that of https://www.w3.org/TR/trace-context/, section 3.2.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+
+#include "common/json.h"
+#include "process/process.h"
+#include "userfn/trace.h"
+
+#define MEMBER "traceparent"
+
+/* Where its parts begin, and their lengths. */
+#define TRACE_ID	   3
+#define TRACE_ID_BYTES 16
+#define SPAN_ID		   36
+#define SPAN_ID_BYTES  8
+#define FLAGS		   53
+
+static QmlTrace trace;
+static bool running = false;
+
+static bool
+is_hex(const char *text, int length, bool may_be_zero)
+{
+	bool zero = true;
+
+	for (int i = 0; i < length; i++)
+	{
+		if (strchr("0123456789abcdef", text[i]) == NULL)
+			return false;
+		zero = zero && text[i] == '0';
+	}
+	return may_be_zero || !zero;
+}
+
+/* Later versions may have more, after a hyphen; "ff" is none. */
+static bool
+is_traceparent(const char *text, int length)
+{
+	return length >= QML_TRACEPARENT_LENGTH && is_hex(text, 2, true) &&
+		   strncmp(text, "ff", 2) != 0 && text[TRACE_ID - 1] == '-' &&
+		   is_hex(text + TRACE_ID, TRACE_ID_BYTES * 2, false) && text[SPAN_ID - 1] == '-' &&
+		   is_hex(text + SPAN_ID, SPAN_ID_BYTES * 2, false) && text[FLAGS - 1] == '-' &&
+		   is_hex(text + FLAGS, 2, true) &&
+		   (length == QML_TRACEPARENT_LENGTH ||
+			(strncmp(text, "00", 2) != 0 && text[QML_TRACEPARENT_LENGTH] == '-'));
+}
+
+/* The member of an object; false when there is none. */
+static bool
+find_member(Datum metadata, JsonbValue *value)
+{
+	Jsonb *document;
+
+	if (metadata == (Datum) 0)
+		return false;
+	document = DatumGetJsonbP(metadata);
+	return JB_ROOT_IS_OBJECT(document) &&
+		   getKeyJsonValueFromContainer(&document->root, MEMBER, strlen(MEMBER), value) != NULL;
+}
+
+static void
+write_span_id(void)
+{
+	uint8 random[SPAN_ID_BYTES];
+
+	if (!pg_strong_random(random, sizeof(random)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random values")));
+	/* All zeros would be none. */
+	random[0] |= 1;
+	(void) hex_encode((const char *) random, sizeof(random), trace.traceparent + SPAN_ID);
+}
+
+static void
+begin(const pg_uuid_t *job, Datum queue, Datum metadata)
+{
+	JsonbValue value;
+
+	memset(&trace, 0, sizeof(trace));
+	text_to_cstring_buffer(DatumGetTextPP(queue), trace.queue, sizeof(trace.queue));
+	trace.traced = true;
+	strcpy(trace.traceparent, "00-00000000000000000000000000000000-0000000000000000-01");
+	if (find_member(metadata, &value) && value.type == jbvString &&
+		is_traceparent(value.val.string.val, value.val.string.len))
+	{
+		memcpy(trace.parent, value.val.string.val, QML_TRACEPARENT_LENGTH);
+		memcpy(trace.traceparent + TRACE_ID, trace.parent + TRACE_ID, TRACE_ID_BYTES * 2);
+		memcpy(trace.traceparent + FLAGS, trace.parent + FLAGS, 2);
+	}
+	else
+		(void) hex_encode((const char *) job->data, TRACE_ID_BYTES, trace.traceparent + TRACE_ID);
+	write_span_id();
+}
+
+/*
+ * Does the work of a job, of this queue (text) and metadata (jsonb, or 0), and traces
+ * it.
+ */
+Datum
+qml_trace_run(const pg_uuid_t *job, Datum queue, Datum metadata, Datum (*work)(void))
+{
+	instr_time start;
+	volatile Datum result = (Datum) 0;
+
+	begin(job, queue, metadata);
+	running = true;
+	INSTR_TIME_SET_CURRENT(start);
+	PG_TRY();
+	{
+		result = work();
+	}
+	PG_FINALLY();
+	{
+		running = false;
+		trace.milliseconds = qml_process_milliseconds_since(start);
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/* The trace of the attempt that ran last, which is forgotten here. */
+QmlTrace
+qml_trace_take(void)
+{
+	QmlTrace taken = trace;
+
+	memset(&trace, 0, sizeof(trace));
+	return taken;
+}
+
+/* The metadata of a job that is enqueued now: with the traceparent, if there is one. */
+Datum
+qml_trace_carry(Datum metadata)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue value;
+	Datum member;
+
+	if (!running || find_member(metadata, &value))
+		return metadata;
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	qml_json_push_text(&state, MEMBER, CStringGetTextDatum(trace.traceparent));
+	member = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	if (metadata == (Datum) 0)
+		return member;
+	/* Of two objects; what is no object stays as it is. */
+	if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(metadata)))
+		return metadata;
+	return DirectFunctionCall2(jsonb_concat, metadata, member);
+}
