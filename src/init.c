@@ -24,7 +24,7 @@
 #include "process/launcher.h"
 #include "userfn/callback.h"
 #include "userfn/handler.h"
-#include "userfn/lobject.h"
+#include "userfn/sandbox.h"
 
 PG_MODULE_MAGIC;
 
@@ -40,8 +40,8 @@ _PG_init(void)
 	qml_queue_init();
 	qml_handler_init();
 	qml_callback_init();
-	qml_lobject_init();
-	qml_rights_init();
+	qml_sandbox_init();
+	qml_acl_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		qml_shmem_init();

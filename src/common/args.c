@@ -217,7 +217,7 @@ qml_args_object(FunctionCallInfo fcinfo, int arg, const char *name)
 	return document;
 }
 
-/* Options: a document that is not null, for option.c to look into. */
+/* Options: a document that is not null, for model/options.c to look into. */
 Jsonb *
 qml_args_options(FunctionCallInfo fcinfo, int arg, const char *name)
 {

@@ -48,13 +48,13 @@ run_revokes(const char *sql, Oid argument)
 }
 
 void
-qml_privilege_close_table(Oid table)
+qml_default_acl_close_table(Oid table)
 {
 	run_revokes(REVOKES_ON("SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, $1"), table);
 }
 
 void
-qml_privilege_close_extension(Oid extension)
+qml_default_acl_close_extension(Oid extension)
 {
 	run_revokes(REVOKES_ON("SELECT classid, objid FROM pg_catalog.pg_depend "
 						   "WHERE refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass "

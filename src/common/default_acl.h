@@ -5,7 +5,7 @@
 #ifndef QML_DEFAULT_ACL_H
 #define QML_DEFAULT_ACL_H
 
-extern void qml_privilege_close_table(Oid table);
-extern void qml_privilege_close_extension(Oid extension);
+extern void qml_default_acl_close_table(Oid table);
+extern void qml_default_acl_close_extension(Oid extension);
 
 #endif

@@ -44,7 +44,7 @@ read_types(Datum value)
 
 /* From the columns of a row, of which `first` is the first; in the current context. */
 void
-qml_function_read(HeapTuple tuple, TupleDesc desc, int first, QmlFunctionName *name)
+qml_function_ref_read(HeapTuple tuple, TupleDesc desc, int first, QmlFunctionName *name)
 {
 	bool isnull;
 
@@ -69,7 +69,7 @@ owner_of(Oid function)
 
 /* The values of the columns for a function that is there. */
 void
-qml_function_values(Oid function, Datum *values)
+qml_function_ref_values(Oid function, Datum *values)
 {
 	Oid *types;
 	int ntypes;
@@ -87,7 +87,7 @@ qml_function_values(Oid function, Datum *values)
 
 /* InvalidOid when there is none of the name. */
 Oid
-qml_function_find(const QmlFunctionName *name)
+qml_function_ref_find(const QmlFunctionName *name)
 {
 	Oid types[FUNC_MAX_ARGS];
 	int ntypes = 0;
@@ -107,7 +107,7 @@ qml_function_find(const QmlFunctionName *name)
 }
 
 char *
-qml_function_show(const QmlFunctionName *name)
+qml_function_ref_show(const QmlFunctionName *name)
 {
 	StringInfoData buffer;
 	ListCell *lc;
@@ -123,15 +123,15 @@ qml_function_show(const QmlFunctionName *name)
 
 /* What runs as a superuser must belong to one. */
 bool
-qml_function_may_be_superuser(Oid owner, Oid role)
+qml_function_ref_may_be_superuser(Oid owner, Oid role)
 {
 	return !superuser_arg(role) || superuser_arg(owner);
 }
 
 /* Whether whoever can replace the function could do the same by himself. */
 bool
-qml_function_trusted(const QmlFunctionName *name, Oid owner, Oid role)
+qml_function_ref_trusted(const QmlFunctionName *name, Oid owner, Oid role)
 {
 	return (owner == name->owner || superuser_arg(owner) || has_privs_of_role(owner, role)) &&
-		   qml_function_may_be_superuser(owner, role);
+		   qml_function_ref_may_be_superuser(owner, role);
 }

@@ -29,11 +29,12 @@ typedef struct QmlProblem
 /* Values for these columns. */
 #define QML_FUNCTION_COLUMNS 4
 
-extern void qml_function_read(HeapTuple tuple, TupleDesc desc, int first, QmlFunctionName *name);
-extern void qml_function_values(Oid function, Datum *values);
-extern Oid qml_function_find(const QmlFunctionName *name);
-extern char *qml_function_show(const QmlFunctionName *name);
-extern bool qml_function_trusted(const QmlFunctionName *name, Oid owner, Oid role);
-extern bool qml_function_may_be_superuser(Oid owner, Oid role);
+extern void qml_function_ref_read(HeapTuple tuple, TupleDesc desc, int first,
+								  QmlFunctionName *name);
+extern void qml_function_ref_values(Oid function, Datum *values);
+extern Oid qml_function_ref_find(const QmlFunctionName *name);
+extern char *qml_function_ref_show(const QmlFunctionName *name);
+extern bool qml_function_ref_trusted(const QmlFunctionName *name, Oid owner, Oid role);
+extern bool qml_function_ref_may_be_superuser(Oid owner, Oid role);
 
 #endif

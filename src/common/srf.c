@@ -10,7 +10,7 @@
 #include "common/srf.h"
 
 QmlRows *
-qml_rows_alloc(int most)
+qml_srf_alloc(int most)
 {
 	QmlRows *rows = palloc(sizeof(QmlRows));
 
@@ -21,7 +21,7 @@ qml_rows_alloc(int most)
 
 /* Calls make once, in a context that lives as long as the set, and returns a row. */
 Datum
-qml_rows_return(FunctionCallInfo fcinfo, QmlRows *(*make)(FunctionCallInfo fcinfo))
+qml_srf_return(FunctionCallInfo fcinfo, QmlRows *(*make)(FunctionCallInfo fcinfo))
 {
 	FuncCallContext *funcctx;
 	QmlRows *rows;

@@ -13,7 +13,7 @@ typedef struct QmlRows
 	int count;
 } QmlRows;
 
-extern QmlRows *qml_rows_alloc(int most);
-extern Datum qml_rows_return(FunctionCallInfo fcinfo, QmlRows *(*make)(FunctionCallInfo fcinfo));
+extern QmlRows *qml_srf_alloc(int most);
+extern Datum qml_srf_return(FunctionCallInfo fcinfo, QmlRows *(*make)(FunctionCallInfo fcinfo));
 
 #endif

@@ -1,7 +1,6 @@
 /*
  * subxact.c
- *		Work that may meet data which cannot be worked with, and how often to talk
- *		about it.
+ *		Work that may meet data which cannot be worked with.
  *
  * A broken row must neither stop the rows behind it nor fill the log.  Work is
  * done in a subtransaction; an error that may lie in the data undoes it and is
@@ -11,16 +10,12 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
 #include "common/subxact.h"
-
-#define SECONDS_BETWEEN_MESSAGES 60
 
 /* Whether the error is one that the work has to do with, and not its data. */
 static bool
@@ -44,7 +39,7 @@ is_not_of_the_data(int sqlerrcode)
  * and *failure tells why.  Errors that pass are raised again.
  */
 bool
-qml_careful_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcode),
+qml_subxact_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcode),
 				QmlFailure *failure)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
@@ -90,21 +85,7 @@ qml_careful_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcod
 
 /* The same for errors that may lie in the data. */
 bool
-qml_careful_run(void (*work)(void *arg), void *arg, QmlFailure *failure)
+qml_subxact_run(void (*work)(void *arg), void *arg, QmlFailure *failure)
 {
-	return qml_careful_try(work, arg, is_not_of_the_data, failure);
-}
-
-/* Whether a message of this kind may be given again; counts it as given. */
-bool
-qml_careful_may_log(QmlLogKind kind)
-{
-	static time_t given[QML_LOG_KINDS]; /* 0: never */
-	struct timespec now;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	if (given[kind] != 0 && now.tv_sec - given[kind] < SECONDS_BETWEEN_MESSAGES)
-		return false;
-	given[kind] = Max(now.tv_sec, 1);
-	return true;
+	return qml_subxact_try(work, arg, is_not_of_the_data, failure);
 }

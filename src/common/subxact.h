@@ -13,25 +13,8 @@ typedef struct QmlFailure
 	char *hint; /* or NULL */
 } QmlFailure;
 
-/* Kinds of messages that come at most once a minute each from a process. */
-typedef enum QmlLogKind
-{
-	QML_LOG_JOBS = 0,
-	QML_LOG_RECURRING,
-	QML_LOG_RIGHTS,
-	QML_LOG_PROCESS,
-	QML_LOG_STEP, /* and some more, one for each step of the scheduler */
-	QML_LOG_LAST_STEP = QML_LOG_STEP + 11,
-	QML_LOG_SLOTS,
-	QML_LOG_CLOCK,
-	QML_LOG_SERVERS,
-	QML_LOG_HOOKS,
-	QML_LOG_KINDS
-} QmlLogKind;
-
-extern bool qml_careful_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcode),
+extern bool qml_subxact_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcode),
 							QmlFailure *failure);
-extern bool qml_careful_run(void (*work)(void *arg), void *arg, QmlFailure *failure);
-extern bool qml_careful_may_log(QmlLogKind kind);
+extern bool qml_subxact_run(void (*work)(void *arg), void *arg, QmlFailure *failure);
 
 #endif

@@ -64,7 +64,7 @@ extern bool qml_cron_parse(const char *expression, QmlCron *cron, QmlCronError *
 
 /*
  * The least instant after `after` at which the expression fires, or
- * QML_CRON_NEVER.  See cron.c for the rules.
+ * QML_CRON_NEVER.  See core/cron.c for the rules.
  */
 extern int64_t qml_cron_next_after(const QmlCron *cron, const QmlCronZone *zone, int64_t after);
 

@@ -47,14 +47,14 @@ leave(int code, Datum arg)
 
 /* Only with shared memory is there anybody who notices its end. */
 bool
-qml_session_can_hold(void)
+qml_session_claim_can_hold(void)
 {
 	return qml_shmem != NULL;
 }
 
 /* The id of this session, in the current memory context. */
 char *
-qml_session_id(void)
+qml_session_claim_id(void)
 {
 	int number = (int) (MyProc - ProcGlobal->allProcs);
 
@@ -71,14 +71,14 @@ qml_session_id(void)
 
 /* This session claims a job. */
 void
-qml_session_hold(const pg_uuid_t *job)
+qml_session_claim_hold(const pg_uuid_t *job)
 {
 	held[nheld++ % QML_MAX_LOST] = *job;
 }
 
 /* All that it claimed is finished or given back. */
 void
-qml_session_hold_none(void)
+qml_session_claim_hold_none(void)
 {
 	nheld = 0;
 }
@@ -105,7 +105,7 @@ parse_id(const char *text, int length, Id *id)
 
 /* Whether a job's server is a session that is no longer there, as far as can be told. */
 bool
-qml_session_is_gone(const char *server, int length)
+qml_session_claim_is_gone(const char *server, int length)
 {
 	Id id;
 
@@ -117,7 +117,7 @@ qml_session_is_gone(const char *server, int length)
 
 /* Whether the session of this id ended with the whole server. */
 bool
-qml_session_went_with_server(const char *server)
+qml_session_claim_went_with_server(const char *server)
 {
 	Id id;
 
@@ -129,7 +129,7 @@ qml_session_went_with_server(const char *server)
  * that.
  */
 void
-qml_session_note_culprit(const pg_uuid_t *job, int attempt, QmlLoss loss)
+qml_session_claim_note_culprit(const pg_uuid_t *job, int attempt, QmlLoss loss)
 {
 	QmlCulprit culprit = {.place = (int) (MyProc - ProcGlobal->allProcs),
 						  .token = token,
@@ -142,7 +142,7 @@ qml_session_note_culprit(const pg_uuid_t *job, int attempt, QmlLoss loss)
 
 /* How the session of this id, which is gone, lost a job. */
 QmlLoss
-qml_session_loss_of(const char *server, const pg_uuid_t *job, int attempt)
+qml_session_claim_loss_of(const char *server, const pg_uuid_t *job, int attempt)
 {
 	QmlCulprit culprit = {.job = *job, .attempt = attempt};
 	Id id;

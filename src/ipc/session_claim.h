@@ -17,13 +17,13 @@ typedef enum QmlLoss
 	QML_LOST_BESIDE	   /* another one did */
 } QmlLoss;
 
-extern bool qml_session_can_hold(void);
-extern char *qml_session_id(void);
-extern void qml_session_hold(const pg_uuid_t *job);
-extern void qml_session_hold_none(void);
-extern bool qml_session_is_gone(const char *server, int length);
-extern bool qml_session_went_with_server(const char *server);
-extern void qml_session_note_culprit(const pg_uuid_t *job, int attempt, QmlLoss loss);
-extern QmlLoss qml_session_loss_of(const char *server, const pg_uuid_t *job, int attempt);
+extern bool qml_session_claim_can_hold(void);
+extern char *qml_session_claim_id(void);
+extern void qml_session_claim_hold(const pg_uuid_t *job);
+extern void qml_session_claim_hold_none(void);
+extern bool qml_session_claim_is_gone(const char *server, int length);
+extern bool qml_session_claim_went_with_server(const char *server);
+extern void qml_session_claim_note_culprit(const pg_uuid_t *job, int attempt, QmlLoss loss);
+extern QmlLoss qml_session_claim_loss_of(const char *server, const pg_uuid_t *job, int attempt);
 
 #endif

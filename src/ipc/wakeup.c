@@ -294,7 +294,7 @@ tell_listeners(QmlSlot *scheduler, const Work *work)
 
 /*
  * Whoever runs a job that was deleted shall stop.  The lock tells him when no signal
- * is on its way any more (run.c).
+ * is on its way any more (process/run.c).
  */
 static void
 cancel_deleted(void)

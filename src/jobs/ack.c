@@ -58,7 +58,7 @@ acknowledge(QmlJob *job, void *arg)
 {
 	Pending *pending = arg;
 
-	qml_rights_require(QML_CAN_WORK, qml_queue_by_id(job->queue_id)->name);
+	qml_acl_require(QML_CAN_WORK, qml_queue_by_id(job->queue_id)->name);
 	pending->accepted = job->state == QML_PROCESSING && job->attempt == pending->ack->attempt;
 	if (!pending->accepted)
 	{
@@ -79,7 +79,7 @@ run_one(const pg_uuid_t *id, Pending *pending)
 {
 	QmlWriter writer;
 
-	qml_rights_require_any(QML_CAN_WORK);
+	qml_acl_require_any(QML_CAN_WORK);
 	pending->strict = true;
 	qml_writer_open(&writer, false, false);
 	if (!qml_writer_run(&writer, id, acknowledge, pending))
@@ -98,7 +98,7 @@ apply_succeed(QmlJob *job, Pending *pending)
 }
 
 void
-qml_finish_succeed(const pg_uuid_t *id, QmlAck *ack)
+qml_ack_succeed(const pg_uuid_t *id, QmlAck *ack)
 {
 	Pending pending = {.ack = ack, .apply = apply_succeed};
 
@@ -122,13 +122,13 @@ compare_ids(const void *a, const void *b, void *ids)
  * the order of their ids, so that two calls with the same jobs cannot deadlock.
  */
 int
-qml_finish_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *accepted)
+qml_ack_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *accepted)
 {
 	int *order = palloc(sizeof(int) * Max(count, 1));
 	int total = 0;
 	QmlWriter writer;
 
-	qml_rights_require_any(QML_CAN_WORK);
+	qml_acl_require_any(QML_CAN_WORK);
 	for (int i = 0; i < count; i++)
 		order[i] = i;
 	qsort_arg(order, count, sizeof(int), compare_ids, unconstify(pg_uuid_t *, ids));
@@ -157,7 +157,7 @@ apply_fail(QmlJob *job, Pending *pending)
 
 /* Returns the state that follows: awaiting_retry or failed. */
 QmlState
-qml_finish_fail(const pg_uuid_t *id, QmlAck *ack)
+qml_ack_fail(const pg_uuid_t *id, QmlAck *ack)
 {
 	Pending pending = {.ack = ack, .apply = apply_fail};
 
@@ -173,7 +173,7 @@ apply_release(QmlJob *job, Pending *pending)
 }
 
 void
-qml_finish_release(const pg_uuid_t *id, QmlAck *ack)
+qml_ack_release(const pg_uuid_t *id, QmlAck *ack)
 {
 	Pending pending = {.ack = ack, .apply = apply_release};
 
@@ -194,7 +194,7 @@ apply_heartbeat(QmlJob *job, Pending *pending)
 
 /* Returns the new end of the lease; QML_NO_TIME: it has none, and gets none. */
 TimestampTz
-qml_finish_heartbeat(const pg_uuid_t *id, QmlAck *ack)
+qml_ack_heartbeat(const pg_uuid_t *id, QmlAck *ack)
 {
 	Pending pending = {.ack = ack, .apply = apply_heartbeat};
 
@@ -209,7 +209,7 @@ apply_progress(QmlJob *job, Pending *pending)
 }
 
 void
-qml_finish_progress(const pg_uuid_t *id, QmlAck *ack)
+qml_ack_progress(const pg_uuid_t *id, QmlAck *ack)
 {
 	Pending pending = {.ack = ack, .apply = apply_progress};
 
@@ -230,7 +230,7 @@ show_progress(QmlJob *job, void *arg)
 
 /* The same by the scheduler, for a worker whose transaction is not to be waited for. */
 void
-qml_finish_show_progress(const pg_uuid_t *id, QmlAck *ack)
+qml_ack_show_progress(const pg_uuid_t *id, QmlAck *ack)
 {
 	QmlWriter writer;
 

@@ -18,12 +18,12 @@ typedef struct QmlAck
 	TimestampTz retry_at;
 } QmlAck;
 
-extern void qml_finish_succeed(const pg_uuid_t *id, QmlAck *ack);
-extern int qml_finish_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *accepted);
-extern QmlState qml_finish_fail(const pg_uuid_t *id, QmlAck *ack);
-extern void qml_finish_release(const pg_uuid_t *id, QmlAck *ack);
-extern TimestampTz qml_finish_heartbeat(const pg_uuid_t *id, QmlAck *ack);
-extern void qml_finish_progress(const pg_uuid_t *id, QmlAck *ack);
-extern void qml_finish_show_progress(const pg_uuid_t *id, QmlAck *ack);
+extern void qml_ack_succeed(const pg_uuid_t *id, QmlAck *ack);
+extern int qml_ack_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *accepted);
+extern QmlState qml_ack_fail(const pg_uuid_t *id, QmlAck *ack);
+extern void qml_ack_release(const pg_uuid_t *id, QmlAck *ack);
+extern TimestampTz qml_ack_heartbeat(const pg_uuid_t *id, QmlAck *ack);
+extern void qml_ack_progress(const pg_uuid_t *id, QmlAck *ack);
+extern void qml_ack_show_progress(const pg_uuid_t *id, QmlAck *ack);
 
 #endif

@@ -27,6 +27,7 @@
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 
+#include "common/clock.h"
 #include "common/fault.h"
 #include "compat.h"
 #include "ipc/session_claim.h"
@@ -35,7 +36,6 @@
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/queue.h"
-#include "process/process.h"
 
 /* One call. */
 typedef struct ClaimState
@@ -139,7 +139,7 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 		return;
 	QML_FAULT("claim.after_lock");
 	if (claim->lease == QML_NO_LEASE)
-		qml_session_hold(&job.id);
+		qml_session_claim_hold(&job.id);
 	if (claim->choose)
 		remember_place(&job);
 	claim->take(&job, claim->arg);
@@ -240,7 +240,7 @@ next_queue_id(ClaimState *state, int after)
 static bool
 may_work(const ClaimState *state, const QmlQueue *queue)
 {
-	return state->claim->choose || qml_rights_allow(QML_CAN_WORK, queue->name);
+	return state->claim->choose || qml_acl_allow(QML_CAN_WORK, queue->name);
 }
 
 static void
@@ -284,7 +284,7 @@ walk_all(ClaimState *state, instr_time *ended)
 
 	INSTR_TIME_SET_CURRENT(start);
 	claim_from_all(state);
-	pause = RESUME_FACTOR * qml_process_milliseconds_since(start);
+	pause = RESUME_FACTOR * qml_clock_ms_since(start);
 	INSTR_TIME_SET_CURRENT(*ended);
 	return Min(pause, MAX_RESUME_TIME);
 }
@@ -292,8 +292,7 @@ walk_all(ClaimState *state, instr_time *ended)
 static bool
 may_resume(const ClaimState *state)
 {
-	return state->claim->choose && nplaces > 0 &&
-		   qml_process_milliseconds_since(looked_at) < resume_time;
+	return state->claim->choose && nplaces > 0 && qml_clock_ms_since(looked_at) < resume_time;
 }
 
 /* Goes on in the queues that had jobs, beginning after the one that was served last. */
@@ -344,7 +343,7 @@ look_elsewhere(ClaimState *state)
 	static instr_time walked_at;
 	static double walk_time = 0;
 
-	if (qml_process_milliseconds_since(walked_at) < walk_time)
+	if (qml_clock_ms_since(walked_at) < walk_time)
 		state->more = QML_MAYBE_MORE;
 	else
 		walk_time = walk_all(state, &walked_at);
@@ -368,9 +367,9 @@ check_rights(const QmlClaim *claim)
 	if (claim->choose)
 		return;
 	if (claim->queues == NULL)
-		qml_rights_require_any(QML_CAN_WORK);
+		qml_acl_require_any(QML_CAN_WORK);
 	for (int i = 0; i < claim->nqueues; i++)
-		qml_rights_require(QML_CAN_WORK, claim->queues[i]);
+		qml_acl_require(QML_CAN_WORK, claim->queues[i]);
 }
 
 /*

@@ -7,7 +7,7 @@
 
 #include "model/job.h"
 
-/* A claim without a lease is bound to the session: see session.c. */
+/* A claim without a lease is bound to the session: see ipc/session_claim.c. */
 #define QML_LEASE_OF_QUEUE (-1)
 #define QML_NO_LEASE	   0
 

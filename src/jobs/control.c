@@ -31,17 +31,17 @@ require_right(const QmlJob *job, bool own)
 {
 	const char *queue = qml_queue_by_id(job->queue_id)->name;
 
-	if (own && qml_rights_own_job(queue, job->created_by))
+	if (own && qml_acl_own_job(queue, job->created_by))
 		return;
-	qml_rights_require(QML_CAN_ADMIN, queue);
+	qml_acl_require(QML_CAN_ADMIN, queue);
 }
 
 static void
 require_any_right(bool own)
 {
-	if (own && qml_rights_allow_any(QML_CAN_ENQUEUE))
+	if (own && qml_acl_allow_any(QML_CAN_ENQUEUE))
 		return;
-	qml_rights_require_any(QML_CAN_ADMIN);
+	qml_acl_require_any(QML_CAN_ADMIN);
 }
 
 static void

@@ -92,7 +92,7 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 
 	/* A schedule's owner was asked for by whoever fires it. */
 	if (!OidIsValid(request->created_by))
-		qml_rights_require(QML_CAN_ENQUEUE, name);
+		qml_acl_require(QML_CAN_ENQUEUE, name);
 	queue = qml_enqueue_queue(name, true);
 
 	memset(job, 0, sizeof(*job));
@@ -212,7 +212,7 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 
 	if (count == 0)
 	{
-		qml_rights_require(QML_CAN_ENQUEUE, choose_queue(request, handler));
+		qml_acl_require(QML_CAN_ENQUEUE, choose_queue(request, handler));
 		return;
 	}
 	jobs = palloc(sizeof(QmlJob) * nrows);

@@ -211,7 +211,7 @@ create_leaf(TimestampTz lower, TimestampTz upper)
 									"WITH (autovacuum_vacuum_insert_threshold = -1)",
 									name),
 						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	qml_privilege_close_table(get_relname_relid(name, qml_catalog()->schema));
+	qml_default_acl_close_table(get_relname_relid(name, qml_catalog()->schema));
 	(void) qml_spi_execute(psprintf("CREATE INDEX %s_id ON qml.%s (id)", name, name), 0, NULL, NULL,
 						   NULL, SPI_OK_UTILITY);
 	(void) qml_spi_execute(psprintf("ALTER TABLE qml.history ATTACH PARTITION qml.%s "
@@ -382,7 +382,7 @@ run_step(Step *step)
 	QmlFailure failure;
 
 	step->done = false;
-	if (qml_careful_run(do_step, step, &failure))
+	if (qml_subxact_run(do_step, step, &failure))
 		return step->done;
 	ereport(WARNING,
 			(errcode(failure.sqlerrcode),
@@ -579,6 +579,6 @@ qml_history_close(void)
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	for (int i = 0; i < nparts; i++)
-		qml_privilege_close_table(oids[i]);
+		qml_default_acl_close_table(oids[i]);
 	qml_spi_end(&spi);
 }

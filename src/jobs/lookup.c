@@ -23,7 +23,7 @@
 static Datum
 show(const QmlJob *job)
 {
-	QmlAccess access = qml_rights_access(qml_queue_by_id(job->queue_id)->name, job->created_by);
+	QmlAccess access = qml_acl_access(qml_queue_by_id(job->queue_id)->name, job->created_by);
 
 	return access == QML_ACCESS_NONE ? (Datum) 0 : qml_job_to_row(job, access == QML_ACCESS_FULL);
 }
@@ -77,7 +77,7 @@ use_row(const QmlJob *job, void *arg)
 
 /* A value of type qml.job; 0 when there is no such job, or not for this user. */
 Datum
-qml_read_job(const pg_uuid_t *id)
+qml_lookup_job(const pg_uuid_t *id)
 {
 	Datum row = (Datum) 0;
 
@@ -96,14 +96,14 @@ use_state(const QmlJob *job, void *arg)
 {
 	State *state = arg;
 
-	state->visible = qml_rights_access(qml_queue_by_id(job->queue_id)->name, job->created_by) !=
+	state->visible = qml_acl_access(qml_queue_by_id(job->queue_id)->name, job->created_by) !=
 					 QML_ACCESS_NONE;
 	state->state = job->state;
 }
 
 /* False when there is no such job, or not for this user. */
 bool
-qml_read_state(const pg_uuid_t *id, QmlState *state)
+qml_lookup_state(const pg_uuid_t *id, QmlState *state)
 {
 	State found = {.visible = false};
 
@@ -136,9 +136,9 @@ read_into(Tuplestorestate *store, TupleDesc desc, const char *sql)
 
 /* state, count: every state, also those that no job is in. */
 void
-qml_read_counts(Tuplestorestate *store, TupleDesc desc)
+qml_lookup_counts(Tuplestorestate *store, TupleDesc desc)
 {
-	qml_rights_require_any(QML_CAN_MONITOR);
+	qml_acl_require_any(QML_CAN_MONITOR);
 	read_into(store, desc,
 			  "SELECT s.state, COALESCE(c.count, 0) "
 			  "FROM pg_catalog.unnest(pg_catalog.enum_range(NULL::qml.job_state)) s (state) "
@@ -150,9 +150,9 @@ qml_read_counts(Tuplestorestate *store, TupleDesc desc)
 
 /* queue, state, count: where there are jobs. */
 void
-qml_read_queue_counts(Tuplestorestate *store, TupleDesc desc)
+qml_lookup_queue_counts(Tuplestorestate *store, TupleDesc desc)
 {
-	qml_rights_require_any(QML_CAN_MONITOR);
+	qml_acl_require_any(QML_CAN_MONITOR);
 	read_into(store, desc,
 			  "SELECT q.name, c.state, c.count FROM (SELECT j.queue_id, j.state, "
 			  "pg_catalog.count(*) AS count FROM "

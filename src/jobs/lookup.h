@@ -10,9 +10,9 @@
 
 #include "qml.h"
 
-extern Datum qml_read_job(const pg_uuid_t *id);
-extern bool qml_read_state(const pg_uuid_t *id, QmlState *state);
-extern void qml_read_counts(Tuplestorestate *store, TupleDesc desc);
-extern void qml_read_queue_counts(Tuplestorestate *store, TupleDesc desc);
+extern Datum qml_lookup_job(const pg_uuid_t *id);
+extern bool qml_lookup_state(const pg_uuid_t *id, QmlState *state);
+extern void qml_lookup_counts(Tuplestorestate *store, TupleDesc desc);
+extern void qml_lookup_queue_counts(Tuplestorestate *store, TupleDesc desc);
 
 #endif

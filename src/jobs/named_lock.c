@@ -38,7 +38,7 @@ become_decider(const char *resource)
  * owner, who keeps his number.  False when somebody else holds it.
  */
 bool
-qml_lock_take(const char *resource, const char *owner, int64 ttl, int64 *fence)
+qml_named_lock_take(const char *resource, const char *owner, int64 ttl, int64 *fence)
 {
 	Oid types[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum values[] = {CStringGetTextDatum(resource), CStringGetTextDatum(owner), 0, 0};
@@ -75,7 +75,7 @@ qml_lock_take(const char *resource, const char *owner, int64 ttl, int64 *fence)
 
 /* False when the owner does not hold the lock, or no longer. */
 bool
-qml_lock_release(const char *resource, const char *owner)
+qml_named_lock_release(const char *resource, const char *owner)
 {
 	Oid types[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID};
 	Datum values[] = {CStringGetTextDatum(resource), CStringGetTextDatum(owner), 0};

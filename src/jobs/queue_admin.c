@@ -4,7 +4,7 @@
  *
  * A dropped queue keeps its row, marked, because finished jobs name it.  Dropping
  * waits for transactions that are adding jobs to the queue, and makes new ones
- * wait, by the lock that queue.c describes.
+ * wait, by the lock that model/queue.c describes.
  */
 #include "postgres.h"
 
@@ -54,7 +54,7 @@ parse_options(const char *name, Jsonb *options)
 {
 	QmlQueueOptions parsed;
 
-	qml_option_parse_queue(options, &parsed);
+	qml_options_parse_queue(options, &parsed);
 	if (parsed.notify && strlen(QML_CHANNEL_PREFIX) + strlen(name) >= NAMEDATALEN)
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_INVALID_OPTION),
@@ -64,7 +64,7 @@ parse_options(const char *name, Jsonb *options)
 }
 
 void
-qml_manage_create(const char *name, Jsonb *options)
+qml_queue_admin_create(const char *name, Jsonb *options)
 {
 	parse_options(name, options);
 	qml_queue_lock_name(name);
@@ -81,7 +81,7 @@ qml_manage_create(const char *name, Jsonb *options)
 
 /* Options given replace those there; one that is null goes back to the setting. */
 void
-qml_manage_alter(const char *name, Jsonb *options)
+qml_queue_admin_alter(const char *name, Jsonb *options)
 {
 	parse_options(name, options);
 	if (run("UPDATE qml.queue SET options = pg_catalog.jsonb_strip_nulls(options || $2) "
@@ -91,7 +91,7 @@ qml_manage_alter(const char *name, Jsonb *options)
 }
 
 void
-qml_manage_pause(const char *name, bool paused)
+qml_queue_admin_pause(const char *name, bool paused)
 {
 	if (run("UPDATE qml.queue SET paused = $2 WHERE name = $1 AND NOT dropped", name, BOOLOID,
 			BoolGetDatum(paused), SPI_OK_UPDATE) == 0)
@@ -126,7 +126,7 @@ has_live_jobs(int queue_id)
 }
 
 void
-qml_manage_drop(const char *name)
+qml_queue_admin_drop(const char *name)
 {
 	const QmlQueue *queue;
 

@@ -7,9 +7,9 @@
 
 #include "utils/jsonb.h"
 
-extern void qml_manage_create(const char *name, Jsonb *options);
-extern void qml_manage_alter(const char *name, Jsonb *options);
-extern void qml_manage_drop(const char *name);
-extern void qml_manage_pause(const char *name, bool paused);
+extern void qml_queue_admin_create(const char *name, Jsonb *options);
+extern void qml_queue_admin_alter(const char *name, Jsonb *options);
+extern void qml_queue_admin_drop(const char *name);
+extern void qml_queue_admin_pause(const char *name, bool paused);
 
 #endif

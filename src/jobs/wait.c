@@ -3,7 +3,7 @@
  *		Waiting for a ready job, or for the end of one.
  *
  * The session says in shared memory what it waits for, looks, and sleeps on its
- * latch until whoever commits it sets that (wakeup.c), so that nothing is missed and
+ * latch until whoever commits it sets that (ipc/wakeup.c), so that nothing is missed and
  * nothing is polled.  It looks in a transaction of its own and sleeps in one that has
  * no snapshot and no lock: that is why these are procedures, which are refused
  * within a transaction that they cannot end.
@@ -18,6 +18,7 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 
+#include "common/clock.h"
 #include "compat.h"
 #include "core/state.h"
 #include "errcodes.h"
@@ -28,7 +29,6 @@
 #include "model/acl.h"
 #include "model/job.h"
 #include "model/queue.h"
-#include "process/process.h"
 
 /* Milliseconds.  Who only had a job locked tells nobody when he lets it go. */
 #define LOOK_AGAIN 1000
@@ -118,7 +118,7 @@ look_for_ready(Wait *wait)
 static void
 look_for_end(Wait *wait)
 {
-	bool found = qml_read_state(&wait->job, &wait->state);
+	bool found = qml_lookup_state(&wait->job, &wait->state);
 
 	/* One that was there and is not any more is finished and not kept. */
 	if (!found && !wait->seen)
@@ -148,7 +148,7 @@ wait_for(Wait *wait)
 {
 	for (;;)
 	{
-		int64 left = wait->deadline - qml_process_monotonic();
+		int64 left = wait->deadline - qml_clock_monotonic_ms();
 
 		leave(0, (Datum) 0);
 		enter(wait);
@@ -166,7 +166,7 @@ wait_for(Wait *wait)
 static void
 run(Wait *wait, int64 timeout)
 {
-	wait->deadline = qml_process_monotonic() + (timeout + 999) / 1000;
+	wait->deadline = qml_clock_monotonic_ms() + (timeout + 999) / 1000;
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	PG_ENSURE_ERROR_CLEANUP(leave, (Datum) 0);

@@ -84,7 +84,7 @@ forget_dropped_roles(const QmlCatalog *cat)
 
 /* Lets what is expired go, and makes the partitions that come next. */
 void
-qml_maintain_cleanup(QmlCleanup *done)
+qml_cleanup_expired(QmlCleanup *done)
 {
 	const QmlCatalog *cat = qml_catalog_to_work();
 
@@ -102,7 +102,7 @@ qml_maintain_cleanup(QmlCleanup *done)
  * else has adopted it, claims may have been made here.
  */
 void
-qml_maintain_adopt(void)
+qml_cleanup_adopt(void)
 {
 	const QmlCatalog *cat = qml_catalog();
 	Oid types[] = {INT8OID, OIDOID};

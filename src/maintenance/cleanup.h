@@ -13,7 +13,7 @@ typedef struct QmlCleanup
 	int64 locks;	/* expired */
 } QmlCleanup;
 
-extern void qml_maintain_cleanup(QmlCleanup *done);
-extern void qml_maintain_adopt(void);
+extern void qml_cleanup_expired(QmlCleanup *done);
+extern void qml_cleanup_adopt(void);
 
 #endif

@@ -8,7 +8,7 @@
  * beats after that is answered with false, and it must register again.
  *
  * A server's row is locked before its jobs.  The background processes of this
- * database are not in the table but in shared memory (shmem.c).
+ * database are not in the table but in shared memory (ipc/shmem.c).
  */
 #include "postgres.h"
 
@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 
 #include "common/guc.h"
+#include "common/log.h"
 #include "common/spi.h"
 #include "common/subxact.h"
 #include "maintenance/server.h"
@@ -110,7 +111,7 @@ static void
 require_control(Oid owner)
 {
 	if (!has_privs_of_role(GetUserId(), owner))
-		qml_rights_require(QML_CAN_ADMIN, NULL);
+		qml_acl_require(QML_CAN_ADMIN, NULL);
 }
 
 /* A server says that it is alive; false when it is not known, or was given up. */
@@ -165,7 +166,7 @@ qml_server_reclaim(const char *id)
 	if (OidIsValid(owner))
 		require_control(owner);
 	else
-		qml_rights_require(QML_CAN_ADMIN, NULL);
+		qml_acl_require(QML_CAN_ADMIN, NULL);
 	return give_up(id, INT_MAX);
 }
 
@@ -225,7 +226,7 @@ qml_server_reclaim_dead(int max, TimestampTz *next)
 		if (jobs < max)
 			jobs += give_up(lfirst(lc), max - jobs);
 	}
-	if (ids != NIL && qml_careful_may_log(QML_LOG_SERVERS))
+	if (ids != NIL && qml_log_is_due(QML_LOG_SERVERS))
 		ereport(LOG,
 				(errmsg("server \"%s\" did not beat for %d seconds, its jobs are taken back",
 						(char *) linitial(ids), qml_dead_server_timeout)));

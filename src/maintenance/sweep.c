@@ -24,6 +24,7 @@
 #include "utils/snapmgr.h"
 
 #include "common/fault.h"
+#include "common/log.h"
 #include "common/subxact.h"
 #include "compat.h"
 #include "ipc/session_claim.h"
@@ -109,7 +110,7 @@ change_carefully(Pass *pass)
 	Single single = {.pass = pass, .tid = pass->writer.live.slot->tts_tid};
 	QmlFailure failure;
 
-	if (qml_careful_run(change_single, &single, &failure))
+	if (qml_subxact_run(change_single, &single, &failure))
 		return single.changed;
 	MemoryContextReset(pass->row_context);
 	if (pass->failures++ == 0)
@@ -221,11 +222,11 @@ pass_over_ids(void *arg)
 static int
 run_pass(Pass *pass, void (*go)(void *arg))
 {
-	if (qml_careful_run(go, pass, &pass->failure))
+	if (qml_subxact_run(go, pass, &pass->failure))
 		return pass->count;
 	pass->carefully = true;
 	go(pass);
-	if (pass->failures > 0 && qml_careful_may_log(QML_LOG_JOBS))
+	if (pass->failures > 0 && qml_log_is_due(QML_LOG_JOBS))
 		ereport(WARNING,
 				(errcode(pass->failure.sqlerrcode),
 				 errmsg_plural("%d job cannot be changed and is passed over",
@@ -269,7 +270,7 @@ session_is_gone(Pass *pass, TupleTableSlot *slot)
 	if (isnull || qml_job_live_state(slot) != QML_PROCESSING)
 		return false;
 	server = DatumGetTextPP(value);
-	return qml_session_is_gone(VARDATA_ANY(server), VARSIZE_ANY_EXHDR(server));
+	return qml_session_claim_is_gone(VARDATA_ANY(server), VARSIZE_ANY_EXHDR(server));
 }
 
 static bool
@@ -311,7 +312,7 @@ static void
 lose_with_session(QmlJob *job, TimestampTz now)
 {
 	char *server = TextDatumGetCString(job->server);
-	QmlLoss loss = qml_session_loss_of(server, &job->id, job->attempt);
+	QmlLoss loss = qml_session_claim_loss_of(server, &job->id, job->attempt);
 
 	if (loss == QML_LOST_OVERDUE)
 		end_overdue(job, now);
@@ -326,7 +327,7 @@ lose_with_session(QmlJob *job, TimestampTz now)
 	}
 	else if (loss == QML_LOST_BESIDE)
 		give_back(job, now);
-	else if (!qml_session_went_with_server(server))
+	else if (!qml_session_claim_went_with_server(server))
 		qml_transition_lose(job, "session is gone", "session_gone", now);
 	else if (qml_job_count_errors(job, QML_SERVER_DOWN) < MAX_SERVERS_DOWN - 1)
 		qml_transition_lose(job, "server went down", QML_SERVER_DOWN, now);

@@ -126,7 +126,7 @@ roles_changed(Datum arg, int cacheid, uint32 hashvalue)
 }
 
 void
-qml_rights_init(void)
+qml_acl_init(void)
 {
 	qml_cache_init(&rights_cache);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, roles_changed, (Datum) 0);
@@ -140,7 +140,7 @@ refresh_rights(void)
 }
 
 bool
-qml_rights_is_owner(void)
+qml_acl_is_owner(void)
 {
 	return superuser() || has_privs_of_role(GetUserId(), qml_catalog()->owner);
 }
@@ -173,7 +173,7 @@ answer(QmlCapability capability, const char *queue, bool any)
 	bool found;
 	bool allowed;
 
-	if (qml_rights_is_owner())
+	if (qml_acl_is_owner())
 		return true;
 	refresh_rights();
 	/* Not remembered: the right to all queues, asked for rarely, and odd names. */
@@ -202,24 +202,24 @@ answer(QmlCapability capability, const char *queue, bool any)
 
 /* May the current user do this to the queue; NULL: to all queues? */
 bool
-qml_rights_allow(QmlCapability capability, const char *queue)
+qml_acl_allow(QmlCapability capability, const char *queue)
 {
 	return answer(capability, queue, false);
 }
 
 /* May the current user do this to some queue? */
 bool
-qml_rights_allow_any(QmlCapability capability)
+qml_acl_allow_any(QmlCapability capability)
 {
 	return answer(capability, NULL, true);
 }
 
 void
-qml_rights_require(QmlCapability capability, const char *queue)
+qml_acl_require(QmlCapability capability, const char *queue)
 {
 	/* A right taken away meanwhile is gone, also within a transaction. */
 	AcceptInvalidationMessages();
-	if (qml_rights_allow(capability, queue))
+	if (qml_acl_allow(capability, queue))
 		return;
 	if (queue)
 		ereport(ERROR,
@@ -237,10 +237,10 @@ qml_rights_require(QmlCapability capability, const char *queue)
 }
 
 void
-qml_rights_require_any(QmlCapability capability)
+qml_acl_require_any(QmlCapability capability)
 {
 	AcceptInvalidationMessages();
-	if (!qml_rights_allow_any(capability))
+	if (!qml_acl_allow_any(capability))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for extension \"qml\""),
@@ -250,9 +250,9 @@ qml_rights_require_any(QmlCapability capability)
 }
 
 void
-qml_rights_require_owner(const char *action)
+qml_acl_require_owner(const char *action)
 {
-	if (!qml_rights_is_owner())
+	if (!qml_acl_is_owner())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to %s", action),
@@ -264,7 +264,7 @@ qml_rights_require_owner(const char *action)
  * to the queue.
  */
 bool
-qml_rights_role_may_enqueue(Oid role, const char *queue)
+qml_acl_role_may_enqueue(Oid role, const char *queue)
 {
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
 		return false;
@@ -276,9 +276,9 @@ qml_rights_role_may_enqueue(Oid role, const char *queue)
 
 /* Whether the job is the current user's own, who may enqueue to its queue. */
 bool
-qml_rights_own_job(const char *queue, Oid created_by)
+qml_acl_own_job(const char *queue, Oid created_by)
 {
-	return has_privs_of_role(GetUserId(), created_by) && qml_rights_allow(QML_CAN_ENQUEUE, queue);
+	return has_privs_of_role(GetUserId(), created_by) && qml_acl_allow(QML_CAN_ENQUEUE, queue);
 }
 
 /*
@@ -287,10 +287,10 @@ qml_rights_own_job(const char *queue, Oid created_by)
  * the capability names, and an outline of those that it does not.
  */
 QmlAccess
-qml_rights_access(const char *queue, Oid created_by)
+qml_acl_access(const char *queue, Oid created_by)
 {
-	if (qml_rights_allow(QML_CAN_WORK, queue) || qml_rights_allow(QML_CAN_MONITOR, queue) ||
-		qml_rights_own_job(queue, created_by))
+	if (qml_acl_allow(QML_CAN_WORK, queue) || qml_acl_allow(QML_CAN_MONITOR, queue) ||
+		qml_acl_own_job(queue, created_by))
 		return QML_ACCESS_FULL;
-	return qml_rights_allow_any(QML_CAN_MONITOR) ? QML_ACCESS_OUTLINE : QML_ACCESS_NONE;
+	return qml_acl_allow_any(QML_CAN_MONITOR) ? QML_ACCESS_OUTLINE : QML_ACCESS_NONE;
 }

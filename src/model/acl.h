@@ -15,7 +15,7 @@ typedef enum QmlCapability
 
 #define QML_CAPABILITIES 4
 
-/* Stands in qml.acl as well, and is no capability: see grant.c. */
+/* Stands in qml.acl as well, and is no capability: see model/grant.c. */
 #define QML_ACL_USAGE "usage"
 
 /* How much of a job somebody sees. */
@@ -28,15 +28,15 @@ typedef enum QmlAccess
 
 extern const char *const qml_capability_names[QML_CAPABILITIES];
 
-extern void qml_rights_init(void);
-extern bool qml_rights_is_owner(void);
-extern bool qml_rights_allow(QmlCapability capability, const char *queue);
-extern bool qml_rights_allow_any(QmlCapability capability);
-extern void qml_rights_require(QmlCapability capability, const char *queue);
-extern void qml_rights_require_any(QmlCapability capability);
-extern void qml_rights_require_owner(const char *action);
-extern QmlAccess qml_rights_access(const char *queue, Oid created_by);
-extern bool qml_rights_role_may_enqueue(Oid role, const char *queue);
-extern bool qml_rights_own_job(const char *queue, Oid created_by);
+extern void qml_acl_init(void);
+extern bool qml_acl_is_owner(void);
+extern bool qml_acl_allow(QmlCapability capability, const char *queue);
+extern bool qml_acl_allow_any(QmlCapability capability);
+extern void qml_acl_require(QmlCapability capability, const char *queue);
+extern void qml_acl_require_any(QmlCapability capability);
+extern void qml_acl_require_owner(const char *action);
+extern QmlAccess qml_acl_access(const char *queue, Oid created_by);
+extern bool qml_acl_role_may_enqueue(Oid role, const char *queue);
+extern bool qml_acl_own_job(const char *queue, Oid created_by);
 
 #endif

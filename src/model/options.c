@@ -169,8 +169,8 @@ unknown_option(const char *path, const QmlOption *known)
 
 /* Reads an object by a table; an option that is null says nothing. */
 void
-qml_option_read_object(const char *prefix, JsonbContainer *object, const QmlOption *known,
-					   void *into)
+qml_options_read_object(const char *prefix, JsonbContainer *object, const QmlOption *known,
+						void *into)
 {
 	JsonbIterator *it = JsonbIteratorInit(object);
 	JsonbValue value;
@@ -220,14 +220,14 @@ read_timeout(const char *path, JsonbValue *value, void *into)
 
 /* Microseconds. */
 int64
-qml_option_lease(const char *path, JsonbValue *value)
+qml_options_lease(const char *path, JsonbValue *value)
 {
 	return read_duration(path, value, 1, MAX_USECS, LEASE_ALLOWED);
 }
 
 /* A finite time, with a zone or in the session's. */
 TimestampTz
-qml_option_time(const char *path, JsonbValue *value)
+qml_options_time(const char *path, JsonbValue *value)
 {
 	const char *allowed = "a finite timestamp with time zone";
 	TimestampTz time;
@@ -255,16 +255,16 @@ read_name(const char *path, JsonbValue *value, int maxlen)
 	return name;
 }
 
-/* A name, as the arguments of functions are: see args.c. */
+/* A name, as the arguments of functions are: see common/args.c. */
 text *
-qml_option_name(const char *path, JsonbValue *value)
+qml_options_name(const char *path, JsonbValue *value)
 {
 	return cstring_to_text(read_name(path, value, QML_MAX_NAME));
 }
 
 /* A string of at most maxlen bytes. */
 text *
-qml_option_text(const char *path, JsonbValue *value, int maxlen)
+qml_options_text(const char *path, JsonbValue *value, int maxlen)
 {
 	if (value->type != jbvString || value->val.string.len > maxlen)
 		bad_value(path, psprintf("a string of at most %d bytes", maxlen));
@@ -274,7 +274,7 @@ qml_option_text(const char *path, JsonbValue *value, int maxlen)
 static void
 read_lease(const char *path, JsonbValue *value, void *into)
 {
-	((QmlQueueOptions *) into)->lease = qml_option_lease(path, value);
+	((QmlQueueOptions *) into)->lease = qml_options_lease(path, value);
 }
 
 static void
@@ -296,8 +296,8 @@ read_retry(const char *path, JsonbValue *value, void *into)
 {
 	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
 		bad_value(path, "an object");
-	qml_option_read_object("retry.", value->val.binary.data, retry_options,
-						   &((QmlQueueOptions *) into)->retry);
+	qml_options_read_object("retry.", value->val.binary.data, retry_options,
+							&((QmlQueueOptions *) into)->retry);
 	((QmlQueueOptions *) into)->retries = true;
 }
 
@@ -326,7 +326,7 @@ static const QmlOption queue_options[] = {{"max_retries", read_max_retries},
 
 /* A queue that says nothing. */
 void
-qml_option_default_queue(QmlQueueOptions *into)
+qml_options_default_queue(QmlQueueOptions *into)
 {
 	into->max_retries = -1;
 	into->timeout_ms = -1;
@@ -345,13 +345,13 @@ read_options(Jsonb *options, const QmlOption *known, void *into)
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_INVALID_OPTION),
 				 errmsg("options must be a JSON object")));
-	qml_option_read_object("", &options->root, known, into);
+	qml_options_read_object("", &options->root, known, into);
 }
 
 void
-qml_option_parse_queue(Jsonb *options, void *into)
+qml_options_parse_queue(Jsonb *options, void *into)
 {
-	qml_option_default_queue(into);
+	qml_options_default_queue(into);
 	read_options(options, queue_options, into);
 }
 
@@ -414,10 +414,10 @@ static const QmlOption handler_options[] = {{"max_retries", read_max_retries},
 											{NULL, NULL}};
 
 void
-qml_option_parse_handler(Jsonb *options, void *into)
+qml_options_parse_handler(Jsonb *options, void *into)
 {
 	memset(into, 0, sizeof(QmlHandlerOptions));
-	qml_option_default_queue(&((QmlHandlerOptions *) into)->common);
+	qml_options_default_queue(&((QmlHandlerOptions *) into)->common);
 	read_options(options, handler_options, into);
 }
 
@@ -426,7 +426,7 @@ qml_option_parse_handler(Jsonb *options, void *into)
  * wrong, and *error tells why.
  */
 bool
-qml_option_parse_stored(QmlOptionParser parse, Jsonb *options, void *into, char **error)
+qml_options_parse_stored(QmlOptionParser parse, Jsonb *options, void *into, char **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool parsed = false;

@@ -45,16 +45,16 @@ typedef struct QmlOption
 /* Reads all options into the structure that they are for. */
 typedef void (*QmlOptionParser)(Jsonb *options, void *into);
 
-extern void qml_option_read_object(const char *prefix, JsonbContainer *object,
-								   const QmlOption *known, void *into);
-extern int64 qml_option_lease(const char *path, JsonbValue *value);
-extern TimestampTz qml_option_time(const char *path, JsonbValue *value);
-extern text *qml_option_name(const char *path, JsonbValue *value);
-extern text *qml_option_text(const char *path, JsonbValue *value, int maxlen);
-extern void qml_option_default_queue(QmlQueueOptions *into);
-extern void qml_option_parse_queue(Jsonb *options, void *into);
-extern void qml_option_parse_handler(Jsonb *options, void *into);
-extern bool qml_option_parse_stored(QmlOptionParser parse, Jsonb *options, void *into,
-									char **error);
+extern void qml_options_read_object(const char *prefix, JsonbContainer *object,
+									const QmlOption *known, void *into);
+extern int64 qml_options_lease(const char *path, JsonbValue *value);
+extern TimestampTz qml_options_time(const char *path, JsonbValue *value);
+extern text *qml_options_name(const char *path, JsonbValue *value);
+extern text *qml_options_text(const char *path, JsonbValue *value, int maxlen);
+extern void qml_options_default_queue(QmlQueueOptions *into);
+extern void qml_options_parse_queue(Jsonb *options, void *into);
+extern void qml_options_parse_handler(Jsonb *options, void *into);
+extern bool qml_options_parse_stored(QmlOptionParser parse, Jsonb *options, void *into,
+									 char **error);
 
 #endif

@@ -102,7 +102,7 @@ read_options(QmlQueue *queue, Datum options)
 	QmlQueueOptions parsed;
 	char *error;
 
-	if (qml_option_parse_stored(qml_option_parse_queue, DatumGetJsonbP(options), &parsed, &error))
+	if (qml_options_parse_stored(qml_options_parse_queue, DatumGetJsonbP(options), &parsed, &error))
 	{
 		queue->options = parsed;
 		return;
@@ -111,7 +111,7 @@ read_options(QmlQueue *queue, Datum options)
 			(errcode(ERRCODE_QML_INVALID_OPTION),
 			 errmsg("options of queue \"%s\" are invalid, the settings hold", queue->name),
 			 errdetail("%s", error)));
-	qml_option_default_queue(&queue->options);
+	qml_options_default_queue(&queue->options);
 }
 
 static void

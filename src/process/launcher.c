@@ -9,7 +9,7 @@
  * finds out who owns the extension's tables, and exits; the launcher then starts
  * the scheduler with that role as its session user.  A database without the
  * extension is left alone until CREATE EXTENSION calls at its commit
- * (wakeup.c).  New databases are noticed by reading pg_database again when it
+ * (ipc/wakeup.c).  New databases are noticed by reading pg_database again when it
  * changed.
  *
  *	 what is known of a database		what starts next
@@ -17,7 +17,7 @@
  *	 the owner							the scheduler
  *	 no extension, a copy				nothing, until somebody calls
  *
- * A process that ends says why in its slot (shmem.h).  Those that fail are started
+ * A process that ends says why in its slot (ipc/shmem.h).  Those that fail are started
  * again ever later, up to a minute; there is no process that is not started again.
  * The launcher's own memory may be lost: it takes over the slots it finds.
  */
@@ -39,7 +39,9 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "common/clock.h"
 #include "common/guc.h"
+#include "common/log.h"
 #include "common/subxact.h"
 #include "compat.h"
 #include "ipc/shmem.h"
@@ -345,9 +347,9 @@ look_at_slots(int64 now)
 
 		see_slot(i, now, &seen);
 		if (seen.state == QML_SLOT_ENDED && seen.kind == QML_WORKER)
-			qml_pool_ended(seen.database, seen.role, seen.outcome, now);
+			qml_worker_pool_ended(seen.database, seen.role, seen.outcome, now);
 		if (seen.works && seen.kind == QML_WORKER)
-			qml_pool_works(seen.database, seen.role, seen.started_at);
+			qml_worker_pool_works(seen.database, seen.role, seen.started_at);
 		if (seen.state == QML_SLOT_FREE || seen.kind == QML_WORKER)
 			continue;
 		database = find_database(seen.database);
@@ -561,7 +563,7 @@ count_starting(int64 now)
 static void
 tell_no_place(const Database *database)
 {
-	if (qml_careful_may_log(QML_LOG_SLOTS))
+	if (qml_log_is_due(QML_LOG_SLOTS))
 		ereport(LOG,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg("qml launcher: no free background worker slot for database \"%s\"",
@@ -581,8 +583,8 @@ start_workers(int64 now)
 	bool full = false;
 	QmlWanted *wanted;
 
-	qml_pool_hear(now);
-	while (!full && (wanted = qml_pool_next(now)) != NULL)
+	qml_worker_pool_hear(now);
+	while (!full && (wanted = qml_worker_pool_next(now)) != NULL)
 	{
 		Database *database = find_database(wanted->database);
 		bool may_start = database && database->listed;
@@ -596,12 +598,12 @@ start_workers(int64 now)
 		}
 		if (!may_start || (allowed && start_process(QML_WORKER, database, wanted->role, now)))
 		{
-			qml_pool_started(wanted);
+			qml_worker_pool_started(wanted);
 			continue;
 		}
 		if (allowed)
 			tell_no_place(database);
-		if (qml_pool_make_room(wanted, allowed, now))
+		if (qml_worker_pool_make_room(wanted, allowed, now))
 		{
 			sleep = RETRY_WORKER;
 			/* One that has some already holds up nobody. */
@@ -610,9 +612,9 @@ start_workers(int64 now)
 		else if (allowed)
 			wanted->tried = true; /* until somebody else leaves the server's last place */
 		else
-			qml_pool_started(wanted);
+			qml_worker_pool_started(wanted);
 	}
-	return Min(sleep, qml_pool_time_left(now));
+	return Min(sleep, qml_worker_pool_time_left(now));
 }
 
 /* Starts what may start now; returns how long to sleep until there may be more. */
@@ -642,7 +644,7 @@ start_all(int64 now)
 		if (!start(database, now))
 		{
 			tell_no_place(database);
-			qml_pool_make_room_for_scheduler(now);
+			qml_worker_pool_make_room_for_scheduler(now);
 			sleep = Min(sleep, RETRY_SLOT);
 			break;
 		}
@@ -662,7 +664,7 @@ leave(int code, Datum arg)
 static int64
 work(void)
 {
-	int64 now = qml_process_monotonic();
+	int64 now = qml_clock_monotonic_ms();
 	int64 sleep;
 
 	AcceptInvalidationMessages();
@@ -719,7 +721,7 @@ qml_launcher_main(Datum arg)
 		}
 		PG_CATCH();
 		{
-			qml_process_tell("qml launcher", QML_LOG_PROCESS, qml_process_undo());
+			qml_process_log_error("qml launcher", QML_LOG_PROCESS, qml_process_undo());
 			/* It may have been reading the list. */
 			databases_changed = true;
 		}

@@ -27,7 +27,7 @@ announce(const QmlQueue *queue)
 
 /* In a transaction: tells of the queues that have ready jobs since the last time. */
 void
-qml_announce(QmlSlot *scheduler)
+qml_notify_send(QmlSlot *scheduler)
 {
 	int queues[QML_MAX_WAIT_QUEUES];
 	int count;

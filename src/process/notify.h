@@ -7,6 +7,6 @@
 
 #include "ipc/shmem.h"
 
-extern void qml_announce(QmlSlot *scheduler);
+extern void qml_notify_send(QmlSlot *scheduler);
 
 #endif

@@ -11,7 +11,6 @@
 #include "postgres.h"
 
 #include <signal.h>
-#include <time.h>
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -31,8 +30,9 @@
 #include "utils/timeout.h"
 #include "utils/varlena.h"
 
+#include "common/clock.h"
 #include "common/guc.h"
-#include "common/subxact.h"
+#include "common/log.h"
 #include "compat.h"
 #include "process/process.h"
 
@@ -128,7 +128,7 @@ qml_process_pin_settings(void)
 void
 qml_process_begin(const char *activity)
 {
-	transaction_began = qml_process_monotonic();
+	transaction_began = qml_clock_monotonic_ms();
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -211,19 +211,19 @@ qml_process_undo(void)
 bool
 qml_process_is_late(void)
 {
-	return is_limited && qml_process_monotonic() - transaction_began >= STEP_TIMEOUT_MS;
+	return is_limited && qml_clock_monotonic_ms() - transaction_began >= STEP_TIMEOUT_MS;
 }
 
 /* Tells of an error. */
 void
-qml_process_tell(const char *what, QmlLogKind kind, ErrorData *error)
+qml_process_log_error(const char *what, QmlLogKind kind, ErrorData *error)
 {
-	bool timeout = qml_process_monotonic() - transaction_began >= STEP_TIMEOUT_MS;
+	bool timeout = qml_clock_monotonic_ms() - transaction_began >= STEP_TIMEOUT_MS;
 
 	/* Somebody canceled it by hand, and knows. */
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !timeout)
 		ereport(DEBUG1, (errmsg("%s: canceled", what)));
-	else if (qml_careful_may_log(kind))
+	else if (qml_log_is_due(kind))
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("%s failed: %s (SQLSTATE %s)", what, error->message,
@@ -249,26 +249,6 @@ qml_process_sleep(int64 milliseconds, uint32 wait_event)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 (long) Max(milliseconds, 0), wait_event);
 	ResetLatch(MyLatch);
-}
-
-double
-qml_process_milliseconds_since(instr_time start)
-{
-	instr_time now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, start);
-	return INSTR_TIME_GET_MILLISEC(now);
-}
-
-/* Milliseconds on a clock that nobody sets. */
-int64
-qml_process_monotonic(void)
-{
-	struct timespec now;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* Whether the settings say that a database is worked in the background. */

@@ -5,10 +5,7 @@
 #ifndef QML_PROCESS_H
 #define QML_PROCESS_H
 
-#include "portability/instr_time.h"
-#include "utils/timestamp.h"
-
-#include "common/subxact.h"
+#include "common/log.h"
 
 /* A setting that nobody may change for a process. */
 typedef struct QmlSetting
@@ -26,11 +23,9 @@ extern void qml_process_commit(void);
 extern void qml_process_hurry(void);
 extern ErrorData *qml_process_undo(void);
 extern bool qml_process_is_late(void);
-extern void qml_process_tell(const char *what, QmlLogKind kind, ErrorData *error);
+extern void qml_process_log_error(const char *what, QmlLogKind kind, ErrorData *error);
 extern void qml_process_handle_signals(void);
 extern void qml_process_sleep(int64 milliseconds, uint32 wait_event);
-extern int64 qml_process_monotonic(void);
-extern double qml_process_milliseconds_since(instr_time start);
 extern bool qml_process_works_database(const char *name);
 
 #endif

@@ -33,6 +33,7 @@
 
 #include "access/xact.h"
 #include "commands/trigger.h"
+#include "common/clock.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -156,15 +157,14 @@ note_culprit(int code, Datum arg)
 	{
 		const QmlJob *job = &((QmlAttempt *) lfirst(lc))->job;
 
-		qml_session_note_culprit(&job->id, job->attempt, QML_LOST_RUNNING);
+		qml_session_claim_note_culprit(&job->id, job->attempt, QML_LOST_RUNNING);
 	}
 	overdue = stop == QML_STOP_TIMEOUT ||
-			  (stop == QML_STOP_DELAY &&
-			   qml_process_milliseconds_since(run_began) >= running->timeout_ms);
-	qml_session_note_culprit(&running->id, running->attempt,
-							 overdue				? QML_LOST_OVERDUE :
-							 stop == QML_STOP_DELAY ? QML_LOST_IN_GROUP :
-													  QML_LOST_RUNNING);
+			  (stop == QML_STOP_DELAY && qml_clock_ms_since(run_began) >= running->timeout_ms);
+	qml_session_claim_note_culprit(&running->id, running->attempt,
+								   overdue				  ? QML_LOST_OVERDUE :
+								   stop == QML_STOP_DELAY ? QML_LOST_IN_GROUP :
+															QML_LOST_RUNNING);
 }
 
 static void
@@ -242,7 +242,7 @@ begin_run(const QmlJob *job)
 	INSTR_TIME_SET_CURRENT(run_began);
 	stop = QML_STOP_NOT;
 	in_job = true;
-	qml_current_begin(job, batch->context);
+	qml_current_job_begin(job, batch->context);
 }
 
 /* After the job: what was meant for it must not hit what comes next. */
@@ -250,7 +250,7 @@ static void
 forget_stop(void)
 {
 	in_job = false;
-	(void) qml_current_end();
+	(void) qml_current_job_end();
 	if (stop != QML_STOP_NOT)
 		QueryCancelPending = false;
 }
@@ -572,7 +572,7 @@ claim_into(Batch *into)
 {
 	QmlClaim claim = {
 		.worker = CStringGetTextDatum(psprintf("qml worker %d", MyProcPid)),
-		.server = CStringGetTextDatum(qml_session_id()),
+		.server = CStringGetTextDatum(qml_session_claim_id()),
 		.batch = qml_hook_batch(batch_size),
 		.lease = QML_NO_LEASE,
 		.choose = choose,
@@ -602,9 +602,9 @@ hold_owed(void)
 {
 	ListCell *lc;
 
-	qml_session_hold_none();
+	qml_session_claim_hold_none();
 	foreach(lc, owed)
-		qml_session_hold(&((QmlAttempt *) lfirst(lc))->job.id);
+		qml_session_claim_hold(&((QmlAttempt *) lfirst(lc))->job.id);
 }
 
 static void
@@ -768,7 +768,7 @@ pay(int patience)
 		owed = foreach_delete_current(owed, lc);
 		MemoryContextDelete(attempt->context);
 	}
-	paid_at = qml_process_monotonic();
+	paid_at = qml_clock_monotonic_ms();
 }
 
 /* Whether there are attempts that are over and not written down. */
@@ -782,7 +782,7 @@ qml_run_owes(void)
 void
 qml_run_pay(void)
 {
-	if (owed != NIL && qml_process_monotonic() - paid_at >= WATCH)
+	if (owed != NIL && qml_clock_monotonic_ms() - paid_at >= WATCH)
 		pay(MAX_DELAY);
 }
 
@@ -852,7 +852,7 @@ static void
 keep_progress(QmlAttempt *attempt)
 {
 	if (in_job)
-		attempt->progress = qml_current_end()->progress;
+		attempt->progress = qml_current_job_end()->progress;
 }
 
 /*
@@ -869,7 +869,7 @@ keep_result(QmlAttempt *attempt, Datum result)
 	MemoryContextSwitchTo(job_context);
 	AfterTriggerFireDeferred();
 	MemoryContextSwitchTo(batch->context);
-	said = qml_current_end();
+	said = qml_current_job_end();
 	attempt->progress = said->progress;
 	attempt->delay = said->delay;
 	attempt->reason = said->reason;
@@ -927,7 +927,7 @@ call_function(QmlAttempt *attempt, const QmlHandler *handler)
 	QML_FAULT("run.after_call");
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, guc_level);
-	qml_clean_session();
+	qml_session_reset_session();
 }
 
 /* A job in its subtransaction. */
@@ -970,7 +970,7 @@ run_in_group(QmlAttempt *attempt, const QmlHandler *handler)
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		qml_clean_outside();
+		qml_session_reset_outside();
 		forget_calls();
 		attempt->trace = qml_trace_take();
 		qml_attempt_judge(attempt, error, why, false);
@@ -989,7 +989,7 @@ begin(const char *activity)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	being_ended = NULL;
-	qml_clean_begin();
+	qml_session_reset_begin();
 	(void) qml_catalog_to_work();
 	MemoryContextSwitchTo(batch->context);
 }
@@ -1056,7 +1056,7 @@ swap_batches(Batch *next)
 		qml_wakeup_helper(slot->role);
 	hold_owed();
 	for (int i = 0; i < batch->count; i++)
-		qml_session_hold(&batch->attempts[i].job.id);
+		qml_session_claim_hold(&batch->attempts[i].job.id);
 }
 
 /* ----- groups ----- */
@@ -1086,13 +1086,13 @@ run_group_jobs(void)
 {
 	int i = batch->done;
 	/* Hooks are told when all have run. */
-	int end = Min(batch->count, i + qml_limit_room(MAX_DELAY));
+	int end = Min(batch->count, i + qml_hook_limit_room(MAX_DELAY));
 
 	delay_is_over = false;
 	stop_watched = 0;
 	/* The first one waits for nobody, but only alone is a job watched and timed. */
 	enable_timeout_after(delay_timer, MAX_DELAY);
-	for (; i < end && !delay_is_over && !shutting_down && !qml_clean_constraints_set() &&
+	for (; i < end && !delay_is_over && !shutting_down && !qml_session_reset_constraints_set() &&
 		   !too_many_subtransactions();
 		 i++)
 	{
@@ -1109,7 +1109,7 @@ run_group_jobs(void)
 		if (handler)
 		{
 			run_in_group(attempt, handler);
-			note_pace(attempt, qml_process_milliseconds_since(run_began), true);
+			note_pace(attempt, qml_clock_ms_since(run_began), true);
 			if (attempt->fate == QML_FATE_ALONE)
 				break;
 		}
@@ -1198,7 +1198,7 @@ call_procedure(QmlAttempt *attempt, const QmlHandler *handler)
 	QML_FAULT("run.before_call");
 	keep_result(attempt, qml_call_procedure(handler, &attempt->job, false));
 	QML_FAULT("run.after_call");
-	qml_clean_committed();
+	qml_session_reset_committed();
 }
 
 /* Whether nobody has ended the attempt. */
@@ -1242,7 +1242,7 @@ call_alone(QmlAttempt *attempt)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("canceling a job because of its timeout")));
-		note_pace(attempt, qml_process_milliseconds_since(run_began), !procedure);
+		note_pace(attempt, qml_clock_ms_since(run_began), !procedure);
 		MemoryContextSwitchTo(batch->context);
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -1265,7 +1265,7 @@ finish_undone(QmlAttempt *attempt)
 {
 	attempt->ended = true;
 	qml_process_begin("cleaning the session");
-	qml_clean_committed();
+	qml_session_reset_committed();
 	qml_process_commit();
 	if (!write_down(attempt, LOCK_WAIT))
 		owe(attempt);
@@ -1305,7 +1305,7 @@ run_alone(void)
 		if (attempt->fate == QML_FATE_PENDING)
 			attempt->trace = qml_trace_take();
 		forget_calls();
-		qml_clean_outside();
+		qml_session_reset_outside();
 		/* None was claimed ahead, then. */
 		empty_batch(other_batch());
 		deleted = leave_job();
@@ -1498,8 +1498,8 @@ qml_run_init(QmlSlot *my_slot)
 
 	slot = my_slot;
 	before_shmem_exit(note_culprit, (Datum) 0);
-	qml_clean_init();
-	qml_current_init(my_slot);
+	qml_session_reset_init();
+	qml_current_job_init(my_slot);
 	delay_timer = RegisterTimeout(USER_TIMEOUT, on_delay);
 	job_timer = RegisterTimeout(USER_TIMEOUT, on_job_timeout);
 	watch_timer = RegisterTimeout(USER_TIMEOUT, on_watch);

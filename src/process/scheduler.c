@@ -8,7 +8,7 @@
  * catalogs, says what it found, and exits (look_around).
  *
  * It sleeps until the next time that it knows of, from the indexes or told at
- * commit (wakeup.c), and looks without being told once in each poll interval,
+ * commit (ipc/wakeup.c), and looks without being told once in each poll interval,
  * because replication and others that write the tables tell nobody.  While it
  * sleeps it holds nothing.
  *
@@ -31,8 +31,10 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "common/clock.h"
 #include "common/fault.h"
 #include "common/guc.h"
+#include "common/log.h"
 #include "common/subxact.h"
 #include "compat.h"
 #include "ipc/shmem.h"
@@ -127,18 +129,18 @@ look_around(void)
 	PG_TRY();
 	{
 		qml_process_begin("looking for the extension");
-		qml_guest_check_extension();
+		qml_slot_check_extension();
 		check_login(qml_catalog()->owner);
-		qml_guest_set_role(qml_catalog()->owner);
+		qml_slot_set_role(qml_catalog()->owner);
 		qml_process_commit();
 	}
 	PG_CATCH();
 	{
-		qml_process_tell("qml scheduler", QML_LOG_PROCESS, qml_process_undo());
-		qml_guest_leave(QML_ENDED_FAILED);
+		qml_process_log_error("qml scheduler", QML_LOG_PROCESS, qml_process_undo());
+		qml_slot_leave(QML_ENDED_FAILED);
 	}
 	PG_END_TRY();
-	qml_guest_leave(QML_ENDED_FOUND);
+	qml_slot_leave(QML_ENDED_FOUND);
 }
 
 /* ----- the steps ----- */
@@ -175,7 +177,7 @@ promote(Step *step)
 static TimestampTz
 reclaim(Step *step)
 {
-	int64 begun = qml_process_monotonic();
+	int64 begun = qml_clock_monotonic_ms();
 	int batch = qml_hook_batch(RECLAIM_BATCH);
 	TimestampTz next;
 
@@ -183,7 +185,7 @@ reclaim(Step *step)
 		next = GetCurrentTimestamp();
 	/* It reads all jobs, so not too often. */
 	step->not_before = begun +
-					   Max(PROBE_INTERVAL, (qml_process_monotonic() - begun) * RECLAIM_SHARE);
+					   Max(PROBE_INTERVAL, (qml_clock_monotonic_ms() - begun) * RECLAIM_SHARE);
 	return next;
 }
 
@@ -198,7 +200,7 @@ take_back(Step *step)
 
 	/* What is left from before: a part, or all of it after an error. */
 	if (count == 0)
-		count = qml_staff_take_lost(slot, jobs, &any);
+		count = qml_worker_demand_take_lost(slot, jobs, &any);
 	if (any)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
 	batch = qml_hook_batch(count);
@@ -222,12 +224,12 @@ show_progress(Step *step)
 		QmlAck ack = {.document = PointerGetDatum(progress->document)};
 
 		if (worker->kind != QML_WORKER || worker->database != MyDatabaseId ||
-			!qml_current_take_progress(worker, progress))
+			!qml_current_job_take_progress(worker, progress))
 			continue;
 		ack.attempt = progress->attempt;
-		qml_finish_show_progress(&progress->job, &ack);
+		qml_ack_show_progress(&progress->job, &ack);
 	}
-	step->not_before = qml_process_monotonic() + PROGRESS_INTERVAL;
+	step->not_before = qml_clock_monotonic_ms() + PROGRESS_INTERVAL;
 	return QML_NO_TIME;
 }
 
@@ -235,8 +237,8 @@ show_progress(Step *step)
 static TimestampTz
 tell_listeners(Step *step)
 {
-	qml_announce(slot);
-	step->not_before = qml_process_monotonic() + ANNOUNCE_INTERVAL;
+	qml_notify_send(slot);
+	step->not_before = qml_clock_monotonic_ms() + ANNOUNCE_INTERVAL;
 	return QML_NO_TIME;
 }
 
@@ -252,7 +254,7 @@ serve_roles(Step *step)
 
 	if (qml_workers > 0)
 	{
-		qml_staff_serve(slot, look);
+		qml_worker_demand_serve(slot, look);
 		if (look)
 			step->looked = round_began;
 	}
@@ -267,7 +269,7 @@ bury_servers(Step *step)
 
 	(void) qml_server_reclaim_dead(qml_hook_batch(INT_MAX), &next);
 	/* Some may be in other hands just now. */
-	step->not_before = qml_process_monotonic() + PROBE_INTERVAL;
+	step->not_before = qml_clock_monotonic_ms() + PROBE_INTERVAL;
 	return next;
 }
 
@@ -285,7 +287,7 @@ clean_up(Step *step)
 {
 	QmlCleanup done;
 
-	qml_maintain_cleanup(&done);
+	qml_cleanup_expired(&done);
 	return QML_NO_TIME;
 }
 
@@ -429,7 +431,7 @@ hear(Step *step)
 static int64
 time_left(const Step *step)
 {
-	int64 now = qml_process_monotonic();
+	int64 now = qml_clock_monotonic_ms();
 	int64 left = next_multiple(step->last, step->interval(), now);
 
 	if (step->due != QML_NO_TIME)
@@ -446,7 +448,7 @@ run_step(Step *step)
 	PG_TRY();
 	{
 		qml_process_begin(step->activity);
-		qml_guest_check_extension();
+		qml_slot_check_extension();
 		step->due = step->run(step);
 		qml_process_commit();
 		step->failures = 0;
@@ -455,7 +457,7 @@ run_step(Step *step)
 	{
 		ErrorData *error = qml_process_undo();
 		/* What is wrong with the extension is told once, not by each step. */
-		QmlLogKind kind = qml_guest_found_extension() ?
+		QmlLogKind kind = qml_slot_found_extension() ?
 							  (QmlLogKind) (QML_LOG_STEP + (step - steps)) :
 							  QML_LOG_PROCESS;
 
@@ -466,8 +468,8 @@ run_step(Step *step)
 		step->not_before = step->last +
 						   Min(INT64CONST(1000) << Min(step->failures - 1, 10), MAX_STEP_BACKOFF);
 		/* What was dropped under its hands is no error. */
-		qml_guest_leave_if_dropped();
-		qml_process_tell(step->name, kind, error);
+		qml_slot_leave_if_dropped();
+		qml_process_log_error(step->name, kind, error);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -482,14 +484,13 @@ watch_clock(void)
 	static TimestampTz last_wall = 0;
 	static int64 last_monotonic;
 	TimestampTz wall = GetCurrentTimestamp();
-	int64 monotonic = qml_process_monotonic();
+	int64 monotonic = qml_clock_monotonic_ms();
 
 	if (last_wall != 0)
 	{
 		int64 jump = (wall - last_wall) / 1000 - (monotonic - last_monotonic);
 
-		if ((jump > CLOCK_TOLERANCE || jump < -CLOCK_TOLERANCE) &&
-			qml_careful_may_log(QML_LOG_CLOCK))
+		if ((jump > CLOCK_TOLERANCE || jump < -CLOCK_TOLERANCE) && qml_log_is_due(QML_LOG_CLOCK))
 			ereport(WARNING,
 					(errmsg("the clock jumped by %lld seconds", (long long) (jump / 1000)),
 					 errdetail("Leases and due times follow the server's clock.")));
@@ -508,7 +509,7 @@ static void
 beat(void)
 {
 	static int64 last = NEVER;
-	int64 now = qml_process_monotonic();
+	int64 now = qml_clock_monotonic_ms();
 
 	if (next_multiple(last, (int64) qml_heartbeat_interval * 1000, now) > 0)
 		return;
@@ -523,7 +524,7 @@ work(void)
 	int64 sleep;
 	TimestampTz until;
 
-	round_began = qml_process_monotonic();
+	round_began = qml_clock_monotonic_ms();
 	watch_clock();
 	beat();
 	FOREACH_STEP(step)
@@ -531,14 +532,14 @@ work(void)
 		hear(step);
 		if (*step->enabled && time_left(step) <= 0)
 		{
-			qml_guest_make_way();
+			qml_slot_make_way();
 			run_step(step);
 			qml_process_handle_signals();
-			qml_guest_leave_if_disabled();
+			qml_slot_leave_if_disabled();
 		}
 	}
-	/* First say how long, then see what was told meanwhile: see wakeup.c. */
-	sleep = next_multiple(round_began, PROBE_INTERVAL, qml_process_monotonic());
+	/* First say how long, then see what was told meanwhile: see ipc/wakeup.c. */
+	sleep = next_multiple(round_began, PROBE_INTERVAL, qml_clock_monotonic_ms());
 	FOREACH_STEP(step)
 	{
 		if (*step->enabled)
@@ -568,8 +569,8 @@ run(MemoryContext context)
 		int64 sleep;
 
 		qml_process_handle_signals();
-		qml_guest_leave_if_disabled();
-		qml_guest_make_way();
+		qml_slot_leave_if_disabled();
+		qml_slot_make_way();
 		sleep = work();
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
@@ -598,7 +599,7 @@ schedule(void)
 		}
 		PG_CATCH();
 		{
-			qml_process_tell("qml scheduler", QML_LOG_PROCESS, qml_process_undo());
+			qml_process_log_error("qml scheduler", QML_LOG_PROCESS, qml_process_undo());
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(context);
@@ -611,11 +612,11 @@ void
 qml_scheduler_main(Datum arg)
 {
 	qml_process_start();
-	slot = qml_guest_enter(DatumGetInt32(arg), "qml scheduler");
-	qml_limit_init(NULL);
+	slot = qml_slot_enter(DatumGetInt32(arg), "qml scheduler");
+	qml_hook_limit_init(NULL, qml_process_is_late);
 	qml_process_pin_settings();
 	if (slot->kind == QML_LOOK)
 		look_around();
-	qml_guest_appear();
+	qml_slot_appear();
 	schedule();
 }

@@ -45,7 +45,7 @@ utility(PlannedStmt *statement, const char *query, bool readonly, ProcessUtility
 
 /* What the end of a transaction leaves in the session, in whichever way it ended. */
 void
-qml_clean_outside(void)
+qml_session_reset_outside(void)
 {
 	PortalHashTableDeleteAll();
 	DropAllPreparedStatements();
@@ -59,9 +59,9 @@ qml_clean_outside(void)
 
 /* In the transaction of a job that has ended well: nothing of it stays behind. */
 void
-qml_clean_session(void)
+qml_session_reset_session(void)
 {
-	qml_clean_outside();
+	qml_session_reset_outside();
 	/* As at the end of the transaction: the next job could read what is open. */
 	AtEOXact_LargeObject(true);
 	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
@@ -70,9 +70,9 @@ qml_clean_session(void)
 
 /* In a transaction: after a procedure, which may have committed what it set and made. */
 void
-qml_clean_committed(void)
+qml_session_reset_committed(void)
 {
-	qml_clean_outside();
+	qml_session_reset_outside();
 	ResetAllOptions();
 	/* Those that ResetAllOptions() leaves out. */
 	SetPGVariable("session_authorization", NIL, false);
@@ -83,7 +83,7 @@ qml_clean_committed(void)
 
 /* In a transaction that has just begun. */
 void
-qml_clean_begin(void)
+qml_session_reset_begin(void)
 {
 	constraints_set = false;
 	if (temporary_jobs < MAX_TEMPORARY)
@@ -94,13 +94,13 @@ qml_clean_begin(void)
 
 /* Whether a job of the transaction has said when constraints are checked. */
 bool
-qml_clean_constraints_set(void)
+qml_session_reset_constraints_set(void)
 {
 	return constraints_set;
 }
 
 void
-qml_clean_init(void)
+qml_session_reset_init(void)
 {
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = utility;

@@ -5,11 +5,11 @@
 #ifndef QML_SESSION_RESET_H
 #define QML_SESSION_RESET_H
 
-extern void qml_clean_init(void);
-extern void qml_clean_begin(void);
-extern void qml_clean_outside(void);
-extern void qml_clean_session(void);
-extern void qml_clean_committed(void);
-extern bool qml_clean_constraints_set(void);
+extern void qml_session_reset_init(void);
+extern void qml_session_reset_begin(void);
+extern void qml_session_reset_outside(void);
+extern void qml_session_reset_session(void);
+extern void qml_session_reset_committed(void);
+extern bool qml_session_reset_constraints_set(void);
 
 #endif

@@ -2,7 +2,7 @@
  * slot.c
  *		A process that works in a database, as a guest.
  *
- * It has a slot that the launcher prepared (shmem.h), and says in it why it ends.
+ * It has a slot that the launcher prepared (ipc/shmem.h), and says in it why it ends.
  * Once a second it probes the database's lock: if DROP, RENAME or CREATE ...
  * TEMPLATE has it, it leaves, so that the owner need not be allowed to end it.  When
  * the extension is gone, or the settings say so, it leaves, too.
@@ -98,7 +98,7 @@ note_connected(void)
 
 /* Ends the process. */
 void
-qml_guest_leave(QmlOutcome why)
+qml_slot_leave(QmlOutcome why)
 {
 	outcome = why;
 	proc_exit(0);
@@ -109,7 +109,7 @@ qml_guest_leave(QmlOutcome why)
  * DROP, RENAME, SET TABLESPACE and of being copied.
  */
 bool
-qml_guest_is_in_the_way(void)
+qml_slot_is_in_the_way(void)
 {
 	LOCKTAG tag;
 
@@ -121,36 +121,36 @@ qml_guest_is_in_the_way(void)
 }
 
 void
-qml_guest_make_way(void)
+qml_slot_make_way(void)
 {
-	if (qml_guest_is_in_the_way())
-		qml_guest_leave(QML_ENDED_MADE_WAY);
+	if (qml_slot_is_in_the_way())
+		qml_slot_leave(QML_ENDED_MADE_WAY);
 }
 
 /* The name of the database, which follows a colon in that of the process. */
 const char *
-qml_guest_database(void)
+qml_slot_database(void)
 {
 	return strchr(MyBgworkerEntry->bgw_name, ':') + 2;
 }
 
 /* Whether the settings do not want it here. */
 bool
-qml_guest_is_disabled(void)
+qml_slot_is_disabled(void)
 {
-	return !qml_enabled || !qml_process_works_database(qml_guest_database());
+	return !qml_enabled || !qml_process_works_database(qml_slot_database());
 }
 
 void
-qml_guest_leave_if_disabled(void)
+qml_slot_leave_if_disabled(void)
 {
-	if (qml_guest_is_disabled())
-		qml_guest_leave(QML_ENDED_DISABLED);
+	if (qml_slot_is_disabled())
+		qml_slot_leave(QML_ENDED_DISABLED);
 }
 
 /* What a look found: the owner of the extension. */
 void
-qml_guest_set_role(Oid role)
+qml_slot_set_role(Oid role)
 {
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	slot->role = role;
@@ -159,13 +159,13 @@ qml_guest_set_role(Oid role)
 
 /* In a transaction: leaves if this is not the place to work, or not the role. */
 void
-qml_guest_check_extension(void)
+qml_slot_check_extension(void)
 {
 	Oid extension = get_extension_oid("qml", true);
 
 	extension_checked = false;
 	if (!OidIsValid(extension))
-		qml_guest_leave(QML_ENDED_NO_EXTENSION);
+		qml_slot_leave(QML_ENDED_NO_EXTENSION);
 	/*
 	 * Held to the end of the transaction.  Whoever drops it waits for that before
 	 * he locks anything else, so that there is no deadlock; if he is there already,
@@ -173,7 +173,7 @@ qml_guest_check_extension(void)
 	 */
 	if (!qml_catalog_try_lock(ExtensionRelationId, extension, 0, AccessShareLock) ||
 		get_extension_oid("qml", true) != extension)
-		qml_guest_leave(QML_ENDED_MADE_WAY);
+		qml_slot_leave(QML_ENDED_MADE_WAY);
 	if (!qml_catalog()->adopted)
 	{
 		ereport(WARNING,
@@ -182,19 +182,19 @@ qml_guest_check_extension(void)
 						"worked",
 						get_database_name(MyDatabaseId)),
 				 errhint("Call qml_adopt() to let this copy work.")));
-		qml_guest_leave(QML_ENDED_COPY);
+		qml_slot_leave(QML_ENDED_COPY);
 	}
 	if (slot->kind == QML_SCHEDULER && slot->role != qml_catalog()->owner)
 	{
-		qml_guest_set_role(qml_catalog()->owner);
-		qml_guest_leave(QML_ENDED_FOUND);
+		qml_slot_set_role(qml_catalog()->owner);
+		qml_slot_leave(QML_ENDED_FOUND);
 	}
 	extension_checked = true;
 }
 
 /* After an error: what was dropped under its hands is none. */
 void
-qml_guest_leave_if_dropped(void)
+qml_slot_leave_if_dropped(void)
 {
 	bool dropped;
 
@@ -202,12 +202,12 @@ qml_guest_leave_if_dropped(void)
 	dropped = !OidIsValid(get_extension_oid("qml", true));
 	qml_process_commit();
 	if (dropped)
-		qml_guest_leave(QML_ENDED_NO_EXTENSION);
+		qml_slot_leave(QML_ENDED_NO_EXTENSION);
 }
 
 /* Whether the last transaction found the extension as it should be. */
 bool
-qml_guest_found_extension(void)
+qml_slot_found_extension(void)
 {
 	return extension_checked;
 }
@@ -217,7 +217,7 @@ qml_guest_found_extension(void)
  * shows itself under a name.
  */
 QmlSlot *
-qml_guest_enter(int number, const char *name)
+qml_slot_enter(int number, const char *name)
 {
 	take_slot(number);
 	BackgroundWorkerInitializeConnectionByOid(slot->database, slot->role, 0);
@@ -228,9 +228,9 @@ qml_guest_enter(int number, const char *name)
 
 /* Now others may wake it. */
 void
-qml_guest_appear(void)
+qml_slot_appear(void)
 {
 	pg_atomic_write_u32(&slot->process, qml_shmem_my_process());
 	ereport(LOG, (errmsg("%s started in database \"%s\"", MyBgworkerEntry->bgw_type,
-						 qml_guest_database())));
+						 qml_slot_database())));
 }

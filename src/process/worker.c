@@ -8,7 +8,7 @@
  * search_path.
  *
  * It claims and runs jobs until there are none, then sleeps until whoever commits
- * one wakes it (wakeup.c), and ends after qml.worker_idle_timeout, or between two
+ * one wakes it (ipc/wakeup.c), and ends after qml.worker_idle_timeout, or between two
  * jobs when another role needs its place.  The jobs that it holds are bound to its
  * session: however it ends, they are taken back.
  */
@@ -26,6 +26,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "common/clock.h"
 #include "common/guc.h"
 #include "common/subxact.h"
 #include "compat.h"
@@ -101,7 +102,7 @@ leave(QmlOutcome why, bool for_now)
 	qml_run_end();
 	if (for_now)
 		pg_atomic_write_u32(&slot->more, 1);
-	qml_guest_leave(why);
+	qml_slot_leave(why);
 }
 
 /* Between two jobs: whether to go on here. */
@@ -112,11 +113,11 @@ check(bool busy)
 	qml_shmem_beat(slot);
 	if (terminated)
 		leave(QML_ENDED_TERMINATED, false);
-	if (qml_guest_is_disabled())
+	if (qml_slot_is_disabled())
 		leave(QML_ENDED_DISABLED, false);
 	if (slot->leave || qml_shmem_is_surplus(slot, qml_workers))
 		leave(QML_ENDED_DISABLED, busy && qml_workers > 0);
-	if (qml_guest_is_in_the_way())
+	if (qml_slot_is_in_the_way())
 		leave(QML_ENDED_MADE_WAY, false);
 }
 
@@ -124,7 +125,7 @@ static void
 look_at_extension(void)
 {
 	qml_process_begin("looking for the extension");
-	qml_guest_check_extension();
+	qml_slot_check_extension();
 	qml_hook_switch_off_stuck();
 	qml_process_commit();
 }
@@ -133,11 +134,11 @@ look_at_extension(void)
 static bool
 wait_for_work(int64 idle_since, uint32 wait_event)
 {
-	int64 left = idle_since + (int64) qml_worker_idle_timeout * 1000 - qml_process_monotonic();
+	int64 left = idle_since + (int64) qml_worker_idle_timeout * 1000 - qml_clock_monotonic_ms();
 
 	if (qml_run_owes())
 		left = Max(left, PROBE_INTERVAL);
-	/* First say that it sleeps, then see what was told meanwhile: see wakeup.c. */
+	/* First say that it sleeps, then see what was told meanwhile: see ipc/wakeup.c. */
 	pg_atomic_write_u32(&slot->idle, 1);
 	pg_memory_barrier();
 	qml_wakeup_waiting(true);
@@ -151,7 +152,7 @@ static void
 work(void)
 {
 	static uint32 wait_event = 0;
-	int64 idle_since = qml_process_monotonic();
+	int64 idle_since = qml_clock_monotonic_ms();
 
 	if (wait_event == 0)
 		wait_event = qml_wait_event("QmlWorkerMain");
@@ -167,13 +168,13 @@ work(void)
 		failures = 0;
 		if (found)
 		{
-			idle_since = qml_process_monotonic();
+			idle_since = qml_clock_monotonic_ms();
 			continue;
 		}
 		while (pg_atomic_read_u32(&slot->more) == 0)
 		{
 			if (!wait_for_work(idle_since, wait_event))
-				qml_guest_leave(QML_ENDED_IDLE);
+				qml_slot_leave(QML_ENDED_IDLE);
 			check(false);
 			qml_run_pay();
 		}
@@ -188,7 +189,7 @@ leave_after_failures(void)
 		return;
 	/* There is work, for whoever comes later. */
 	pg_atomic_write_u32(&slot->more, 1);
-	qml_guest_leave(QML_ENDED_FAILED);
+	qml_slot_leave(QML_ENDED_FAILED);
 }
 
 void
@@ -196,11 +197,11 @@ qml_worker_main(Datum arg)
 {
 	qml_process_start();
 	handle_terminate();
-	slot = qml_guest_enter(DatumGetInt32(arg), "qml worker");
-	qml_limit_init(qml_run_is_stopped);
+	slot = qml_slot_enter(DatumGetInt32(arg), "qml worker");
+	qml_hook_limit_init(qml_run_is_stopped, qml_process_is_late);
 	qml_process_pin(pinned, lengthof(pinned));
 	qml_run_init(slot);
-	qml_guest_appear();
+	qml_slot_appear();
 	for (;;)
 	{
 		PG_TRY();
@@ -211,8 +212,8 @@ qml_worker_main(Datum arg)
 		{
 			ErrorData *error = qml_process_undo();
 
-			qml_guest_leave_if_dropped();
-			qml_process_tell("qml worker", QML_LOG_PROCESS, error);
+			qml_slot_leave_if_dropped();
+			qml_process_log_error("qml worker", QML_LOG_PROCESS, error);
 			leave_after_failures();
 		}
 		PG_END_TRY();

@@ -3,7 +3,7 @@
  *		Workers for the roles that have work: what a scheduler does about ready jobs
  *		that no worker is free for.
  *
- * It learns of them at commit (wakeup.c), and looks itself when it starts, now and
+ * It learns of them at commit (ipc/wakeup.c), and looks itself when it starts, now and
  * then, and when it was not told which.  For each role it asks the launcher for one
  * more worker; when no worker can be the role, its ready jobs fail and say why.
  */
@@ -43,7 +43,7 @@ take_roles(QmlSlot *scheduler, Oid *roles, int *nroles)
 
 /* Takes the jobs whose sessions are gone; *any: there are others. */
 int
-qml_staff_take_lost(QmlSlot *scheduler, pg_uuid_t *jobs, bool *any)
+qml_worker_demand_take_lost(QmlSlot *scheduler, pg_uuid_t *jobs, bool *any)
 {
 	int count;
 
@@ -94,7 +94,7 @@ serve(QmlSlot *scheduler, Oid role)
 
 /* In a transaction: sees to the roles that have work; look: also to those not told of. */
 void
-qml_staff_serve(QmlSlot *scheduler, bool look)
+qml_worker_demand_serve(QmlSlot *scheduler, bool look)
 {
 	Oid roles[QML_MAX_ROLES];
 	int nroles;

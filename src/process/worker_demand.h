@@ -7,7 +7,7 @@
 
 #include "ipc/shmem.h"
 
-extern void qml_staff_serve(QmlSlot *scheduler, bool look);
-extern int qml_staff_take_lost(QmlSlot *scheduler, pg_uuid_t *jobs, bool *any);
+extern void qml_worker_demand_serve(QmlSlot *scheduler, bool look);
+extern int qml_worker_demand_take_lost(QmlSlot *scheduler, pg_uuid_t *jobs, bool *any);
 
 #endif

@@ -63,7 +63,7 @@ find_or_add(Oid database, Oid role)
 
 /* A round begins: takes what schedulers asked for. */
 void
-qml_pool_hear(int64 now)
+qml_worker_pool_hear(int64 now)
 {
 	QmlRequest requests[QML_MAX_REQUESTS];
 	ListCell *lc;
@@ -102,7 +102,7 @@ comes_first(const QmlWanted *a, const QmlWanted *b)
 
 /* The one to start next; NULL: none.  Its database may be full. */
 QmlWanted *
-qml_pool_next(int64 now)
+qml_worker_pool_next(int64 now)
 {
 	QmlWanted *first = NULL;
 	ListCell *lc;
@@ -127,7 +127,7 @@ forget(QmlWanted *wanted)
 
 /* It has got its worker, or shall get none. */
 void
-qml_pool_started(QmlWanted *wanted)
+qml_worker_pool_started(QmlWanted *wanted)
 {
 	wanted->open = false;
 	if (wanted->failures == 0)
@@ -136,7 +136,7 @@ qml_pool_started(QmlWanted *wanted)
 
 /* A worker ended; one that could not connect, or work, is not tried again at once. */
 void
-qml_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
+qml_worker_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
 {
 	QmlWanted *wanted;
 
@@ -160,7 +160,7 @@ qml_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
  * be, unless one that came later could not.
  */
 void
-qml_pool_works(Oid database, Oid role, TimestampTz started_at)
+qml_worker_pool_works(Oid database, Oid role, TimestampTz started_at)
 {
 	QmlWanted *wanted = find(database, role);
 
@@ -195,7 +195,7 @@ worth(const QmlSlot *slot, const QmlWanted *wanted, bool server_is_full)
 
 /* Milliseconds until one can be tried again that failed. */
 int64
-qml_pool_time_left(int64 now)
+qml_worker_pool_time_left(int64 now)
 {
 	int64 left = PG_INT64_MAX;
 	ListCell *lc;
@@ -258,7 +258,7 @@ make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 no
  * with those.
  */
 bool
-qml_pool_make_room(QmlWanted *wanted, bool server_is_full, int64 now)
+qml_worker_pool_make_room(QmlWanted *wanted, bool server_is_full, int64 now)
 {
 	bool has_some = qml_shmem_count_workers(wanted->database, wanted->role) > 0;
 	bool found = make_one_leave(wanted, server_is_full, has_some ? WORTH_IDLE : 1, now);
@@ -272,7 +272,7 @@ qml_pool_make_room(QmlWanted *wanted, bool server_is_full, int64 now)
 
 /* Makes a worker leave for a scheduler, without which there are none in its database. */
 void
-qml_pool_make_room_for_scheduler(int64 now)
+qml_worker_pool_make_room_for_scheduler(int64 now)
 {
 	(void) make_one_leave(NULL, true, 1, now);
 }

@@ -2,7 +2,7 @@
  * recurring.c
  *		Recurring jobs: defining them.
  *
- * Rows of qml.recurring are written here by SQL, and by tick.c when they fire.
+ * Rows of qml.recurring are written here by SQL, and by schedule/tick.c when they fire.
  * Whoever changes one locks it first, by FOR UPDATE, and then judges what the
  * current user may do to what is there; pollers pass over it meanwhile.
  *
@@ -68,7 +68,7 @@ qml_recurring_parse(const char *expression, QmlCron *cron)
 void
 qml_recurring_zone(const char *name, QmlZone *zone)
 {
-	if (!qml_zone_find(name, zone))
+	if (!qml_timezone_find(name, zone))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("time zone \"%s\" is not known", name),
@@ -87,7 +87,7 @@ first_tick(const char *expression, const char *timezone, TimestampTz after)
 
 	qml_recurring_parse(expression, &cron);
 	qml_recurring_zone(timezone, &zone);
-	next = qml_zone_next(&cron, &zone, after);
+	next = qml_timezone_next(&cron, &zone, after);
 	if (next == QML_NO_TIME)
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_INVALID_CRON),
@@ -281,8 +281,8 @@ find_by_id(const char *id, bool lock, Stored *stored, Args *args)
 static void
 require_control(const Stored *stored)
 {
-	if (!qml_rights_own_job(stored->recurring.queue, stored->created_by))
-		qml_rights_require(QML_CAN_ADMIN, stored->recurring.queue);
+	if (!qml_acl_own_job(stored->recurring.queue, stored->created_by))
+		qml_acl_require(QML_CAN_ADMIN, stored->recurring.queue);
 }
 
 static bool
@@ -346,7 +346,7 @@ qml_recurring_put(const QmlRecurring *wanted)
 	handler = qml_handler_find(recurring->method);
 	if (handler && handler->options.queue && strcmp(recurring->queue, QML_DEFAULT_QUEUE) == 0)
 		settled.queue = handler->options.queue;
-	qml_rights_require(QML_CAN_ENQUEUE, recurring->queue);
+	qml_acl_require(QML_CAN_ENQUEUE, recurring->queue);
 	if (handler)
 		qml_handler_check(handler, recurring->payload);
 	fill_args(recurring, &args);

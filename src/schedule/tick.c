@@ -35,6 +35,7 @@
 
 #include "common/fault.h"
 #include "common/json.h"
+#include "common/log.h"
 #include "common/spi.h"
 #include "common/subxact.h"
 #include "common/table.h"
@@ -189,7 +190,7 @@ read_rule(const QmlRecurring *recurring, QmlCron *cron, QmlZone *zone, Firing *p
 		set_problem(plan, ERRCODE_QML_INVALID_CRON, "the cron expression is not valid");
 		return false;
 	}
-	if (!qml_zone_find(recurring->timezone, zone))
+	if (!qml_timezone_find(recurring->timezone, zone))
 	{
 		set_problem(plan, ERRCODE_INVALID_PARAMETER_VALUE,
 					psprintf("the time zone \"%s\" is not known", recurring->timezone));
@@ -209,9 +210,9 @@ take_all(const Schedule *schedule, const QmlCron *cron, const QmlZone *zone, Tim
 	while (tick != QML_NO_TIME && tick <= now && plan->count < MAX_TICKS)
 	{
 		plan->ticks[plan->count++] = tick;
-		tick = qml_zone_next(cron, zone, tick);
+		tick = qml_timezone_next(cron, zone, tick);
 	}
-	plan->next = tick == QML_NO_TIME || tick > now ? tick : qml_zone_next(cron, zone, now);
+	plan->next = tick == QML_NO_TIME || tick > now ? tick : qml_timezone_next(cron, zone, now);
 }
 
 /* Whether the schedule's next tick is too late to be fired as if it were not. */
@@ -226,7 +227,7 @@ is_missed(const Schedule *schedule, const QmlCron *cron, const QmlZone *zone, Ti
 		return true;
 	if (tick >= now - MIN_GRACE)
 		return false;
-	following = qml_zone_next(cron, zone, tick);
+	following = qml_timezone_next(cron, zone, tick);
 	return following != QML_NO_TIME && now > following;
 }
 
@@ -246,14 +247,14 @@ make_plan(const Schedule *schedule, TimestampTz now, Firing *plan)
 		take_all(schedule, &cron, &zone, now, plan);
 	else
 	{
-		plan->next = qml_zone_next(&cron, &zone, now);
+		plan->next = qml_timezone_next(&cron, &zone, now);
 		if (misfire != SKIP)
 		{
 			plan->ticks = palloc(sizeof(TimestampTz));
 			plan->ticks[plan->count++] = schedule->next_run_at;
 		}
 	}
-	if (!qml_rights_role_may_enqueue(schedule->created_by, recurring->queue))
+	if (!qml_acl_role_may_enqueue(schedule->created_by, recurring->queue))
 		set_problem(plan, ERRCODE_INSUFFICIENT_PRIVILEGE,
 					psprintf("its owner may not enqueue to queue \"%s\"", recurring->queue));
 }
@@ -400,7 +401,7 @@ qml_tick_enqueue(const QmlRecurring *recurring, TimestampTz tick, Oid created_by
 static void
 warn_of_problem(const Schedule *schedule, const Firing *plan)
 {
-	if (qml_careful_may_log(QML_LOG_RECURRING))
+	if (qml_log_is_due(QML_LOG_RECURRING))
 		ereport(WARNING,
 				(errcode(plan->sqlerrcode),
 				 errmsg("recurring job \"%s\" cannot fire", schedule->recurring.id),
@@ -503,10 +504,10 @@ fire_carefully(Poll *poll)
 	QmlFailure failure;
 	bool isnull;
 
-	if (qml_careful_run(fire_single, &single, &failure))
+	if (qml_subxact_run(fire_single, &single, &failure))
 		return;
 	poll->done = before;
-	if (qml_careful_may_log(QML_LOG_RECURRING))
+	if (qml_log_is_due(QML_LOG_RECURRING))
 		ereport(WARNING,
 				(errcode(failure.sqlerrcode),
 				 errmsg("recurring job \"%s\" cannot fire and is passed over",
@@ -569,7 +570,7 @@ qml_tick_poll(int max, QmlTicks *ticks)
 	(void) qml_catalog_to_work();
 	poll.row_context = AllocSetContextCreate(CurrentMemoryContext, "qml row",
 											 ALLOCSET_DEFAULT_SIZES);
-	if (!qml_careful_run(poll_due, &poll, &failure))
+	if (!qml_subxact_run(poll_due, &poll, &failure))
 	{
 		/* Some schedule has something that cannot be worked with. */
 		MemoryContextReset(poll.row_context);
@@ -601,9 +602,9 @@ is_outdated(const Schedule *schedule, TimestampTz now, TimestampTz *next)
 		!read_rule(&schedule->recurring, &cron, &zone, &plan))
 		return false;
 	/* Still a tick: the clock may have been set back since it was computed. */
-	if (qml_zone_next(&cron, &zone, schedule->next_run_at - 1) == schedule->next_run_at)
+	if (qml_timezone_next(&cron, &zone, schedule->next_run_at - 1) == schedule->next_run_at)
 		return false;
-	*next = qml_zone_next(&cron, &zone, Max(now, schedule->last_run_at));
+	*next = qml_timezone_next(&cron, &zone, Max(now, schedule->last_run_at));
 	return *next != schedule->next_run_at;
 }
 

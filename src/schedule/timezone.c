@@ -68,7 +68,7 @@ zone_at(const QmlCronZone *base, int64_t instant, int32_t *offset, int64_t *unti
 
 /* Finds a zone by its name; false when there is none, or it is none to be used. */
 bool
-qml_zone_find(const char *name, QmlZone *zone)
+qml_timezone_find(const char *name, QmlZone *zone)
 {
 	if (name[0] == '\0' || strlen(name) > TZ_STRLEN_MAX || looks_like_rule(name))
 		return false;
@@ -81,7 +81,7 @@ qml_zone_find(const char *name, QmlZone *zone)
 
 /* The next time after `after` at which it fires; QML_NO_TIME: never again. */
 TimestampTz
-qml_zone_next(const QmlCron *cron, const QmlZone *zone, TimestampTz after)
+qml_timezone_next(const QmlCron *cron, const QmlZone *zone, TimestampTz after)
 {
 	int64 seconds = after / USECS_PER_SEC - (after % USECS_PER_SEC < 0);
 	int64 next = qml_cron_next_after(cron, &zone->base, seconds + EPOCH_SECONDS);

@@ -16,7 +16,7 @@ typedef struct QmlZone
 	pg_tz *tz;
 } QmlZone;
 
-extern bool qml_zone_find(const char *name, QmlZone *zone);
-extern TimestampTz qml_zone_next(const QmlCron *cron, const QmlZone *zone, TimestampTz after);
+extern bool qml_timezone_find(const char *name, QmlZone *zone);
+extern TimestampTz qml_timezone_next(const QmlCron *cron, const QmlZone *zone, TimestampTz after);
 
 #endif

@@ -45,7 +45,7 @@ add_hook(FunctionCallInfo fcinfo, bool by_name)
 	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
 	Datum states = (Datum) 0;
 
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	if (!PG_ARGISNULL(2))
 	{
 		ArrayType *array = PG_GETARG_ARRAYTYPE_P(2);
@@ -66,7 +66,7 @@ add_middleware(FunctionCallInfo fcinfo, bool by_name)
 {
 	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
 
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	qml_args_require(fcinfo, 2, "position");
 	qml_register_middleware(name, read_function(fcinfo, by_name), PG_GETARG_INT32(2));
 	PG_RETURN_VOID();
@@ -77,7 +77,7 @@ remove_callback(FunctionCallInfo fcinfo, QmlCallbackKind kind)
 {
 	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
 
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	PG_RETURN_BOOL(qml_register_remove_callback(kind, name));
 }
 
@@ -127,7 +127,7 @@ qml_next(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(result);
 }
 
-/* A middleware: traces the job, see trace.c; the worker logs it when it is finished. */
+/* A middleware: traces the job, see userfn/trace.c; the worker logs it when it is finished. */
 Datum
 qml_tracing(PG_FUNCTION_ARGS)
 {

@@ -44,7 +44,7 @@ qml_can_transition(PG_FUNCTION_ARGS)
 Datum
 qml_job(PG_FUNCTION_ARGS)
 {
-	Datum row = qml_read_job(qml_args_uuid(fcinfo, 0, "id"));
+	Datum row = qml_lookup_job(qml_args_uuid(fcinfo, 0, "id"));
 
 	if (row == (Datum) 0)
 		PG_RETURN_NULL();
@@ -57,7 +57,7 @@ qml_counts(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
-	qml_read_counts(rsinfo->setResult, rsinfo->setDesc);
+	qml_lookup_counts(rsinfo->setResult, rsinfo->setDesc);
 	return (Datum) 0;
 }
 
@@ -67,7 +67,7 @@ qml_queue_counts(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
-	qml_read_queue_counts(rsinfo->setResult, rsinfo->setDesc);
+	qml_lookup_queue_counts(rsinfo->setResult, rsinfo->setDesc);
 	return (Datum) 0;
 }
 
@@ -78,7 +78,7 @@ qml_job_access(PG_FUNCTION_ARGS)
 
 	if (queue == NULL)
 		PG_RETURN_INT32(QML_ACCESS_NONE);
-	PG_RETURN_INT32(qml_rights_access(queue->name, PG_GETARG_OID(1)));
+	PG_RETURN_INT32(qml_acl_access(queue->name, PG_GETARG_OID(1)));
 }
 
 Datum
@@ -108,25 +108,25 @@ qml_schedule(PG_FUNCTION_ARGS)
 static void
 read_run_at(const char *path, JsonbValue *value, void *into)
 {
-	((QmlControl *) into)->run_at = qml_option_time(path, value);
+	((QmlControl *) into)->run_at = qml_options_time(path, value);
 }
 
 static void
 read_lease(const char *path, JsonbValue *value, void *into)
 {
-	((QmlControl *) into)->lease = qml_option_lease(path, value);
+	((QmlControl *) into)->lease = qml_options_lease(path, value);
 }
 
 static void
 read_worker(const char *path, JsonbValue *value, void *into)
 {
-	((QmlControl *) into)->worker = PointerGetDatum(qml_option_name(path, value));
+	((QmlControl *) into)->worker = PointerGetDatum(qml_options_name(path, value));
 }
 
 static void
 read_reason(const char *path, JsonbValue *value, void *into)
 {
-	((QmlControl *) into)->reason = PointerGetDatum(qml_option_text(path, value, QML_MAX_ERROR));
+	((QmlControl *) into)->reason = PointerGetDatum(qml_options_text(path, value, QML_MAX_ERROR));
 }
 
 static void
@@ -139,20 +139,20 @@ static void
 read_error(const char *path, JsonbValue *value, void *into)
 {
 	((QmlControl *) into)->error.error = PointerGetDatum(
-		qml_option_text(path, value, QML_MAX_ERROR));
+		qml_options_text(path, value, QML_MAX_ERROR));
 }
 
 static void
 read_error_type(const char *path, JsonbValue *value, void *into)
 {
-	((QmlControl *) into)->error.error_type = PointerGetDatum(qml_option_name(path, value));
+	((QmlControl *) into)->error.error_type = PointerGetDatum(qml_options_name(path, value));
 }
 
 static void
 read_stack_trace(const char *path, JsonbValue *value, void *into)
 {
 	((QmlControl *) into)->error.stack_trace = PointerGetDatum(
-		qml_option_text(path, value, QML_MAX_STACK_TRACE));
+		qml_options_text(path, value, QML_MAX_STACK_TRACE));
 }
 
 /* What each state takes; the error table serves both ends of a failed attempt. */
@@ -192,7 +192,7 @@ qml_set_state(PG_FUNCTION_ARGS)
 	qml_args_require(fcinfo, 2, "data");
 	control.to = qml_catalog_state(PG_GETARG_OID(1));
 	data = qml_args_object(fcinfo, 2, "data");
-	qml_option_read_object("", &DatumGetJsonbP(data)->root, state_data[control.to], &control);
+	qml_options_read_object("", &DatumGetJsonbP(data)->root, state_data[control.to], &control);
 	if (control.error.error == (Datum) 0 &&
 		(control.error.error_type != (Datum) 0 || control.error.stack_trace != (Datum) 0))
 		ereport(ERROR,

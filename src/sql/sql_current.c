@@ -27,7 +27,7 @@ require_job(const char *function)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s() cannot be called in a hook", function)));
-	(void) qml_current_require(function);
+	(void) qml_current_job_require(function);
 }
 
 /* NULL outside of a job. */
@@ -46,7 +46,7 @@ qml_show_progress(PG_FUNCTION_ARGS)
 {
 	require_job("qml_progress");
 	qml_args_require(fcinfo, 0, "progress");
-	qml_current_progress(qml_args_document(fcinfo, 0, "progress"));
+	qml_current_job_set_progress(qml_args_document(fcinfo, 0, "progress"));
 	PG_RETURN_VOID();
 }
 
@@ -55,8 +55,8 @@ qml_retry_later(PG_FUNCTION_ARGS)
 {
 	require_job("qml_retry_later");
 	qml_args_require(fcinfo, 0, "delay");
-	qml_current_later(qml_args_duration(fcinfo, 0, "delay"),
-					  qml_args_text(fcinfo, 1, QML_MAX_ERROR));
+	qml_current_job_later(qml_args_duration(fcinfo, 0, "delay"),
+						  qml_args_text(fcinfo, 1, QML_MAX_ERROR));
 	PG_RETURN_VOID();
 }
 
@@ -64,6 +64,6 @@ Datum
 qml_discard(PG_FUNCTION_ARGS)
 {
 	require_job("qml_discard");
-	qml_current_discard(qml_args_text(fcinfo, 0, QML_MAX_ERROR));
+	qml_current_job_discard(qml_args_text(fcinfo, 0, QML_MAX_ERROR));
 	PG_RETURN_VOID();
 }

@@ -27,7 +27,7 @@ register_handler(FunctionCallInfo fcinfo, Oid (*function)(FunctionCallInfo fcinf
 	char *method = qml_args_name(fcinfo, 0, "method", QML_MAX_NAME);
 	Jsonb *options;
 
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	qml_args_require(fcinfo, 1, "handler");
 	options = qml_args_options(fcinfo, 2, "options");
 	qml_register_handler(method, function(fcinfo), options);
@@ -63,7 +63,7 @@ qml_unregister(PG_FUNCTION_ARGS)
 {
 	char *method = qml_args_name(fcinfo, 0, "method", QML_MAX_NAME);
 
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	PG_RETURN_BOOL(qml_register_remove(method));
 }
 

@@ -44,7 +44,7 @@ qml_promote_due(PG_FUNCTION_ARGS)
 	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
 	TimestampTz as_of;
 
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	PG_RETURN_INT32(qml_sweep_promote(max, &as_of));
 }
 
@@ -54,7 +54,7 @@ qml_reclaim(PG_FUNCTION_ARGS)
 	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
 	TimestampTz next;
 
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	PG_RETURN_INT32(qml_sweep_reclaim(max, &next) + qml_server_reclaim_dead(INT_MAX, &next));
 }
 
@@ -63,8 +63,8 @@ qml_cleanup(PG_FUNCTION_ARGS)
 {
 	QmlCleanup done;
 
-	qml_rights_require(QML_CAN_ADMIN, NULL);
-	qml_maintain_cleanup(&done);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
+	qml_cleanup_expired(&done);
 	PG_RETURN_INT64(done.jobs + done.locks);
 }
 
@@ -76,7 +76,7 @@ qml_maintain(PG_FUNCTION_ARGS)
 	QmlTicks ticks;
 	TimestampTz next;
 
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	qml_json_push_int(&state, "promoted", qml_sweep_promote(MAINTAIN_MAX, &next));
 	qml_json_push_int(&state, "reclaimed",
@@ -84,7 +84,7 @@ qml_maintain(PG_FUNCTION_ARGS)
 						  qml_server_reclaim_dead(INT_MAX, &next));
 	qml_tick_poll(MAINTAIN_MAX, &ticks);
 	qml_json_push_int(&state, "recurring", ticks.jobs);
-	qml_maintain_cleanup(&done);
+	qml_cleanup_expired(&done);
 	qml_json_push_int(&state, "expired_jobs", done.jobs);
 	qml_json_push_int(&state, "expired_locks", done.locks);
 	qml_json_push_int(&state, "partitions_dropped", done.partitions);
@@ -95,9 +95,9 @@ qml_maintain(PG_FUNCTION_ARGS)
 Datum
 qml_adopt(PG_FUNCTION_ARGS)
 {
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	qml_history_close();
-	qml_maintain_adopt();
+	qml_cleanup_adopt();
 	PG_RETURN_VOID();
 }
 
@@ -111,8 +111,8 @@ qml_try_lock(PG_FUNCTION_ARGS)
 
 	qml_args_require(fcinfo, 2, "ttl");
 	ttl = qml_args_duration(fcinfo, 2, "ttl");
-	qml_rights_require_any(QML_CAN_WORK);
-	if (!qml_lock_take(resource, owner, ttl, &fence))
+	qml_acl_require_any(QML_CAN_WORK);
+	if (!qml_named_lock_take(resource, owner, ttl, &fence))
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(fence);
 }
@@ -123,8 +123,8 @@ qml_unlock(PG_FUNCTION_ARGS)
 	char *resource = qml_args_name(fcinfo, 0, "resource", QML_MAX_NAME);
 	char *owner = qml_args_name(fcinfo, 1, "owner", QML_MAX_NAME);
 
-	qml_rights_require_any(QML_CAN_WORK);
-	PG_RETURN_BOOL(qml_lock_release(resource, owner));
+	qml_acl_require_any(QML_CAN_WORK);
+	PG_RETURN_BOOL(qml_named_lock_release(resource, owner));
 }
 
 /* All backends forget what they remember of the table, when this commits. */

@@ -85,7 +85,7 @@ enqueue_many(FunctionCallInfo fcinfo)
 	ids = palloc(sizeof(pg_uuid_t) * Max(count, 1));
 	qml_enqueue_batch(&request, payloads, count, ids);
 
-	rows = qml_rows_alloc(count);
+	rows = qml_srf_alloc(count);
 	for (rows->count = 0; rows->count < count; rows->count++)
 		rows->values[rows->count] = UUIDPGetDatum(&ids[rows->count]);
 	return rows;
@@ -94,5 +94,5 @@ enqueue_many(FunctionCallInfo fcinfo)
 Datum
 qml_enqueue_many(PG_FUNCTION_ARGS)
 {
-	return qml_rows_return(fcinfo, enqueue_many);
+	return qml_srf_return(fcinfo, enqueue_many);
 }

@@ -30,14 +30,14 @@ read_name(FunctionCallInfo fcinfo)
 {
 	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_QUEUE_NAME);
 
-	qml_rights_require(QML_CAN_ADMIN, name);
+	qml_acl_require(QML_CAN_ADMIN, name);
 	return name;
 }
 
 Datum
 qml_create_queue(PG_FUNCTION_ARGS)
 {
-	qml_manage_create(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
+	qml_queue_admin_create(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
 	(void) qml_history_prepare();
 	PG_RETURN_VOID();
 }
@@ -45,7 +45,7 @@ qml_create_queue(PG_FUNCTION_ARGS)
 Datum
 qml_alter_queue(PG_FUNCTION_ARGS)
 {
-	qml_manage_alter(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
+	qml_queue_admin_alter(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
 	(void) qml_history_prepare();
 	PG_RETURN_VOID();
 }
@@ -55,7 +55,7 @@ qml_drop_queue(PG_FUNCTION_ARGS)
 {
 	char *name = read_name(fcinfo);
 
-	qml_manage_drop(name);
+	qml_queue_admin_drop(name);
 	qml_grant_forget_queue(name);
 	PG_RETURN_VOID();
 }
@@ -63,14 +63,14 @@ qml_drop_queue(PG_FUNCTION_ARGS)
 Datum
 qml_pause_queue(PG_FUNCTION_ARGS)
 {
-	qml_manage_pause(read_name(fcinfo), true);
+	qml_queue_admin_pause(read_name(fcinfo), true);
 	PG_RETURN_VOID();
 }
 
 Datum
 qml_resume_queue(PG_FUNCTION_ARGS)
 {
-	qml_manage_pause(read_name(fcinfo), false);
+	qml_queue_admin_pause(read_name(fcinfo), false);
 	PG_RETURN_VOID();
 }
 
@@ -79,6 +79,6 @@ qml_queue_access(PG_FUNCTION_ARGS)
 {
 	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
-	PG_RETURN_BOOL(qml_rights_allow_any(QML_CAN_MONITOR) ||
-				   qml_rights_allow(QML_CAN_ENQUEUE, name) || qml_rights_allow(QML_CAN_WORK, name));
+	PG_RETURN_BOOL(qml_acl_allow_any(QML_CAN_MONITOR) || qml_acl_allow(QML_CAN_ENQUEUE, name) ||
+				   qml_acl_allow(QML_CAN_WORK, name));
 }

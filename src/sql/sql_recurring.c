@@ -82,7 +82,7 @@ read_id(FunctionCallInfo fcinfo)
 {
 	char *id = qml_args_name(fcinfo, 0, "id", QML_MAX_NAME);
 
-	qml_rights_require_any(QML_CAN_ENQUEUE);
+	qml_acl_require_any(QML_CAN_ENQUEUE);
 	return id;
 }
 
@@ -116,7 +116,7 @@ qml_poll_recurring(PG_FUNCTION_ARGS)
 	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
 	QmlTicks ticks;
 
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	qml_tick_poll(max, &ticks);
 	PG_RETURN_INT32(ticks.jobs);
 }
@@ -139,11 +139,11 @@ list_ticks(FunctionCallInfo fcinfo)
 	qml_recurring_parse(expression, &cron);
 	qml_recurring_zone(timezone, &zone);
 
-	rows = qml_rows_alloc(n);
+	rows = qml_srf_alloc(n);
 	while (rows->count < n)
 	{
 		CHECK_FOR_INTERRUPTS();
-		tick = qml_zone_next(&cron, &zone, tick);
+		tick = qml_timezone_next(&cron, &zone, tick);
 		if (tick == QML_NO_TIME)
 			break;
 		rows->values[rows->count++] = TimestampTzGetDatum(tick);
@@ -154,15 +154,15 @@ list_ticks(FunctionCallInfo fcinfo)
 Datum
 qml_cron_next(PG_FUNCTION_ARGS)
 {
-	return qml_rows_return(fcinfo, list_ticks);
+	return qml_srf_return(fcinfo, list_ticks);
 }
 
 static QmlRows *
 pg_cron_schedule(FunctionCallInfo fcinfo)
 {
-	QmlRows *rows = qml_rows_alloc(QML_PGCRON_JOBS);
+	QmlRows *rows = qml_srf_alloc(QML_PGCRON_JOBS);
 
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	rows->count = qml_pgcron_schedule(rows->values);
 	return rows;
 }
@@ -170,13 +170,13 @@ pg_cron_schedule(FunctionCallInfo fcinfo)
 Datum
 qml_pg_cron_schedule(PG_FUNCTION_ARGS)
 {
-	return qml_rows_return(fcinfo, pg_cron_schedule);
+	return qml_srf_return(fcinfo, pg_cron_schedule);
 }
 
 Datum
 qml_pg_cron_unschedule(PG_FUNCTION_ARGS)
 {
-	qml_rights_require(QML_CAN_ADMIN, NULL);
+	qml_acl_require(QML_CAN_ADMIN, NULL);
 	PG_RETURN_INT32(qml_pgcron_unschedule());
 }
 
@@ -185,5 +185,5 @@ qml_recurring_access(PG_FUNCTION_ARGS)
 {
 	char *queue = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
-	PG_RETURN_INT32(qml_rights_access(queue, PG_GETARG_OID(1)));
+	PG_RETURN_INT32(qml_acl_access(queue, PG_GETARG_OID(1)));
 }

@@ -63,7 +63,7 @@ qml_grant(PG_FUNCTION_ARGS)
 	QmlCapability capability = read_capability(fcinfo);
 	char *queue = qml_args_name_or_null(fcinfo, 2, "queue", QML_MAX_QUEUE_NAME);
 
-	qml_rights_require_owner("grant capabilities");
+	qml_acl_require_owner("grant capabilities");
 	qml_grant_give(role, capability, queue);
 	PG_RETURN_VOID();
 }
@@ -75,7 +75,7 @@ qml_revoke(PG_FUNCTION_ARGS)
 	QmlCapability capability = read_capability(fcinfo);
 	char *queue = qml_args_name_or_null(fcinfo, 2, "queue", QML_MAX_QUEUE_NAME);
 
-	qml_rights_require_owner("revoke capabilities");
+	qml_acl_require_owner("revoke capabilities");
 	qml_grant_take(role, capability, queue);
 	PG_RETURN_VOID();
 }
@@ -83,7 +83,7 @@ qml_revoke(PG_FUNCTION_ARGS)
 Datum
 qml_is_admin(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(qml_rights_allow(QML_CAN_ADMIN, NULL));
+	PG_RETURN_BOOL(qml_acl_allow(QML_CAN_ADMIN, NULL));
 }
 
 /*
@@ -101,7 +101,7 @@ qml_revoke_default_privileges(PG_FUNCTION_ARGS)
 				 errmsg("%s can only be called from an SQL script executed by CREATE EXTENSION",
 						"qml.revoke_default_privileges()")));
 	qml_spi_begin(&spi, GetUserId());
-	qml_privilege_close_extension(CurrentExtensionObject);
+	qml_default_acl_close_extension(CurrentExtensionObject);
 	qml_spi_end(&spi);
 	PG_RETURN_VOID();
 }

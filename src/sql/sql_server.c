@@ -44,7 +44,7 @@ qml_register_server(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"name\" must not contain a slash"),
 				 errdetail("In the name of a worker, a slash separates the server from the rest.")));
-	qml_rights_require_any(QML_CAN_WORK);
+	qml_acl_require_any(QML_CAN_WORK);
 	PG_RETURN_TEXT_P(
 		cstring_to_text(qml_server_register(name, workers, all ? (Datum) 0 : PG_GETARG_DATUM(2))));
 }
@@ -54,7 +54,7 @@ read_id(FunctionCallInfo fcinfo)
 {
 	char *id = qml_args_name(fcinfo, 0, "id", QML_MAX_NAME);
 
-	qml_rights_require_any(QML_CAN_WORK);
+	qml_acl_require_any(QML_CAN_WORK);
 	return id;
 }
 

@@ -58,7 +58,7 @@ read_lease(FunctionCallInfo fcinfo, int arg)
 		return QML_LEASE_OF_QUEUE;
 	if (qml_interval_usecs(PG_GETARG_INTERVAL_P(arg)) != 0)
 		return qml_args_duration(fcinfo, arg, "lease");
-	if (!qml_session_can_hold())
+	if (!qml_session_claim_can_hold())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("a claim can be bound to its session only if qml is preloaded"),
@@ -87,8 +87,8 @@ fetch(FunctionCallInfo fcinfo)
 	claim.batch = qml_args_int(fcinfo, 2, "batch", 1, QML_MAX_BATCH);
 	claim.lease = read_lease(fcinfo, 3);
 	if (claim.lease == QML_NO_LEASE)
-		claim.server = CStringGetTextDatum(qml_session_id());
-	rows = qml_rows_alloc(claim.batch);
+		claim.server = CStringGetTextDatum(qml_session_claim_id());
+	rows = qml_srf_alloc(claim.batch);
 	claim.take = take;
 	claim.arg = rows;
 	(void) qml_claim_batch(&claim, &more);
@@ -98,7 +98,7 @@ fetch(FunctionCallInfo fcinfo)
 Datum
 qml_fetch(PG_FUNCTION_ARGS)
 {
-	return qml_rows_return(fcinfo, fetch);
+	return qml_srf_return(fcinfo, fetch);
 }
 
 /* id and attempt, which all acknowledgements begin with. */
@@ -119,7 +119,7 @@ qml_heartbeat(PG_FUNCTION_ARGS)
 	TimestampTz end;
 
 	ack.lease = qml_args_duration(fcinfo, 2, "lease");
-	end = qml_finish_heartbeat(id, &ack);
+	end = qml_ack_heartbeat(id, &ack);
 	if (end == QML_NO_TIME)
 		PG_RETURN_NULL();
 	PG_RETURN_TIMESTAMPTZ(end);
@@ -134,10 +134,10 @@ qml_progress(PG_FUNCTION_ARGS)
 	qml_args_require(fcinfo, 2, "progress");
 	ack.document = qml_args_document(fcinfo, 2, "progress");
 	/* The transaction of a job in the database must not be waited for. */
-	if (qml_current_is(id, ack.attempt))
-		qml_current_progress(ack.document);
+	if (qml_current_job_is(id, ack.attempt))
+		qml_current_job_set_progress(ack.document);
 	else
-		qml_finish_progress(id, &ack);
+		qml_ack_progress(id, &ack);
 	PG_RETURN_VOID();
 }
 
@@ -148,7 +148,7 @@ qml_succeed(PG_FUNCTION_ARGS)
 	pg_uuid_t *id = read_token(fcinfo, &ack);
 
 	ack.document = qml_args_document(fcinfo, 2, "result");
-	qml_finish_succeed(id, &ack);
+	qml_ack_succeed(id, &ack);
 	PG_RETURN_VOID();
 }
 
@@ -166,7 +166,7 @@ qml_fail(PG_FUNCTION_ARGS)
 	qml_args_require(fcinfo, 5, "retry");
 	ack.retry = PG_GETARG_BOOL(5);
 	ack.retry_at = qml_args_time_or_null(fcinfo, 6, "retry_at");
-	PG_RETURN_OID(qml_catalog()->states[qml_finish_fail(id, &ack)]);
+	PG_RETURN_OID(qml_catalog()->states[qml_ack_fail(id, &ack)]);
 }
 
 Datum
@@ -175,7 +175,7 @@ qml_release(PG_FUNCTION_ARGS)
 	QmlAck ack;
 	pg_uuid_t *id = read_token(fcinfo, &ack);
 
-	qml_finish_release(id, &ack);
+	qml_ack_release(id, &ack);
 	PG_RETURN_VOID();
 }
 
@@ -238,8 +238,8 @@ succeed_many(FunctionCallInfo fcinfo)
 			acks[i].document = result_values[i];
 		}
 	}
-	rows = qml_rows_alloc(count);
-	(void) qml_finish_succeed_many(ids, acks, count, accepted);
+	rows = qml_srf_alloc(count);
+	(void) qml_ack_succeed_many(ids, acks, count, accepted);
 	for (int i = 0; i < count; i++)
 	{
 		if (accepted[i])
@@ -251,5 +251,5 @@ succeed_many(FunctionCallInfo fcinfo)
 Datum
 qml_succeed_many(PG_FUNCTION_ARGS)
 {
-	return qml_rows_return(fcinfo, succeed_many);
+	return qml_srf_return(fcinfo, succeed_many);
 }

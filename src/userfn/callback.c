@@ -33,8 +33,7 @@
 #include "errcodes.h"
 #include "model/catalog.h"
 #include "userfn/callback.h"
-#include "userfn/lobject.h"
-#include "userfn/portal.h"
+#include "userfn/sandbox.h"
 
 /* All that is remembered of a kind. */
 typedef struct Memory
@@ -114,7 +113,7 @@ make_callback(QmlCallbackKind kind, HeapTuple tuple, TupleDesc desc)
 
 	callback->kind = kind;
 	callback->name = TextDatumGetCString(heap_getattr(tuple, CALLBACK_NAME, desc, &isnull));
-	qml_function_read(tuple, desc, CALLBACK_SCHEMA, &callback->function);
+	qml_function_ref_read(tuple, desc, CALLBACK_SCHEMA, &callback->function);
 	callback->role = DatumGetObjectId(heap_getattr(tuple, CALLBACK_RUN_AS, desc, &isnull));
 	return callback;
 }
@@ -294,9 +293,9 @@ refuse_role(const QmlCallback *callback, Oid function)
 
 	if (role == NULL)
 		return "The role who registered it does not exist.";
-	if (!qml_function_may_be_superuser(owner, callback->role))
+	if (!qml_function_ref_may_be_superuser(owner, callback->role))
 		return "It would run as a superuser, but does not belong to one.";
-	if (!qml_function_trusted(&callback->function, owner, callback->role))
+	if (!qml_function_ref_trusted(&callback->function, owner, callback->role))
 		return "It belongs to another role than when it was registered.";
 	if (!qml_function_allows(function, callback->role))
 		return psprintf("Role \"%s\", who registered it, must have the privilege EXECUTE.", role);
@@ -306,7 +305,7 @@ refuse_role(const QmlCallback *callback, Oid function)
 static Oid
 find_usable(const QmlCallback *callback, QmlProblem *problem)
 {
-	Oid function = qml_function_find(&callback->function);
+	Oid function = qml_function_ref_find(&callback->function);
 
 	problem->detail = qml_callback_refuse(callback->kind, function);
 	if (problem->detail == NULL)
@@ -315,7 +314,7 @@ find_usable(const QmlCallback *callback, QmlProblem *problem)
 		return function;
 	problem->sqlerrcode = ERRCODE_QML_HANDLER_NOT_FOUND;
 	problem->message = psprintf("function %s of %s \"%s\" cannot be called",
-								qml_function_show(&callback->function),
+								qml_function_ref_show(&callback->function),
 								qml_callback_word(callback->kind), callback->name);
 	return InvalidOid;
 }
@@ -384,19 +383,19 @@ invoke(QmlCallable *callable, const NullableDatum *args, bool *isnull)
 static Datum
 invoke_apart(QmlCallable *callable, const NullableDatum *args, bool *isnull)
 {
-	List *cursors = qml_portal_hide();
-	bool forbidden = qml_lobject_forbid(true);
+	List *cursors = qml_sandbox_hide_portals();
+	bool forbidden = qml_sandbox_forbid_lobjects(true);
 	volatile Datum result = (Datum) 0;
 
 	PG_TRY();
 	{
 		result = invoke(callable, args, isnull);
-		qml_portal_close_others();
+		qml_sandbox_close_other_portals();
 	}
 	PG_FINALLY();
 	{
-		(void) qml_lobject_forbid(forbidden);
-		qml_portal_show(cursors);
+		(void) qml_sandbox_forbid_lobjects(forbidden);
+		qml_sandbox_show_portals(cursors);
 	}
 	PG_END_TRY();
 	return result;

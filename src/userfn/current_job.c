@@ -76,7 +76,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId my_id, SubTransaction
 }
 
 void
-qml_current_init(QmlSlot *my_slot)
+qml_current_job_init(QmlSlot *my_slot)
 {
 	slot = my_slot;
 	RegisterXactCallback(at_end, NULL);
@@ -85,7 +85,7 @@ qml_current_init(QmlSlot *my_slot)
 
 /* A job begins; what it says is kept in the context. */
 void
-qml_current_begin(const QmlJob *job, MemoryContext context)
+qml_current_job_begin(const QmlJob *job, MemoryContext context)
 {
 	memset(&current, 0, sizeof(current));
 	said = NULL;
@@ -95,7 +95,7 @@ qml_current_begin(const QmlJob *job, MemoryContext context)
 
 /* It has ended; what it said. */
 const QmlCurrent *
-qml_current_end(void)
+qml_current_job_end(void)
 {
 	current.job = NULL;
 	if (said)
@@ -115,7 +115,7 @@ qml_current_job_or_null(void)
 }
 
 const QmlJob *
-qml_current_require(const char *function)
+qml_current_job_require(const char *function)
 {
 	if (current.job == NULL)
 		ereport(ERROR,
@@ -158,20 +158,20 @@ say(QmlWish wish, int64 delay, Datum reason)
 
 /* The job is to be run again after a delay; this attempt does not count. */
 void
-qml_current_later(int64 delay, Datum reason)
+qml_current_job_later(int64 delay, Datum reason)
 {
 	say(QML_WISH_LATER, delay, reason);
 }
 
 /* The job is to be deleted. */
 void
-qml_current_discard(Datum reason)
+qml_current_job_discard(Datum reason)
 {
 	say(QML_WISH_DISCARD, 0, reason);
 }
 
 bool
-qml_current_is(const pg_uuid_t *id, int attempt)
+qml_current_job_is(const pg_uuid_t *id, int attempt)
 {
 	return current.job && memcmp(&current.job->id, id, sizeof(pg_uuid_t)) == 0 &&
 		   current.job->attempt == attempt;
@@ -179,7 +179,7 @@ qml_current_is(const pg_uuid_t *id, int attempt)
 
 /* At once, for others to see. */
 void
-qml_current_progress(Datum progress)
+qml_current_job_set_progress(Datum progress)
 {
 	Jsonb *document = DatumGetJsonbP(progress);
 	Size size = VARSIZE(document);
@@ -206,7 +206,7 @@ qml_current_progress(Datum progress)
 
 /* The scheduler takes what a worker said; false: nothing new. */
 bool
-qml_current_take_progress(QmlSlot *worker, QmlProgress *progress)
+qml_current_job_take_progress(QmlSlot *worker, QmlProgress *progress)
 {
 	bool found;
 

@@ -25,15 +25,15 @@ typedef struct QmlCurrent
 	Datum progress; /* said last; 0: none */
 } QmlCurrent;
 
-extern void qml_current_init(QmlSlot *slot);
-extern void qml_current_begin(const QmlJob *job, MemoryContext context);
-extern const QmlCurrent *qml_current_end(void);
+extern void qml_current_job_init(QmlSlot *slot);
+extern void qml_current_job_begin(const QmlJob *job, MemoryContext context);
+extern const QmlCurrent *qml_current_job_end(void);
 extern const QmlJob *qml_current_job_or_null(void);
-extern const QmlJob *qml_current_require(const char *function);
-extern void qml_current_later(int64 delay, Datum reason);
-extern void qml_current_discard(Datum reason);
-extern bool qml_current_is(const pg_uuid_t *id, int attempt);
-extern void qml_current_progress(Datum progress);
-extern bool qml_current_take_progress(QmlSlot *slot, QmlProgress *progress);
+extern const QmlJob *qml_current_job_require(const char *function);
+extern void qml_current_job_later(int64 delay, Datum reason);
+extern void qml_current_job_discard(Datum reason);
+extern bool qml_current_job_is(const pg_uuid_t *id, int attempt);
+extern void qml_current_job_set_progress(Datum progress);
+extern bool qml_current_job_take_progress(QmlSlot *slot, QmlProgress *progress);
 
 #endif

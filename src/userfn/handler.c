@@ -95,15 +95,15 @@ read_options(QmlHandler *handler, Datum options)
 {
 	char *error;
 
-	if (qml_option_parse_stored(qml_option_parse_handler, DatumGetJsonbP(options),
-								&handler->options, &error))
+	if (qml_options_parse_stored(qml_options_parse_handler, DatumGetJsonbP(options),
+								 &handler->options, &error))
 		return;
 	ereport(WARNING,
 			(errcode(ERRCODE_QML_INVALID_OPTION),
 			 errmsg("options of handler \"%s\" are invalid and do not hold", handler->method),
 			 errdetail("%s", error)));
 	memset(&handler->options, 0, sizeof(handler->options));
-	qml_option_default_queue(&handler->options.common);
+	qml_options_default_queue(&handler->options.common);
 }
 
 static QmlHandler *
@@ -118,7 +118,7 @@ make_handler(HeapTuple tuple, TupleDesc desc)
 	handler->context = context;
 	handler->row = heap_copytuple(tuple);
 	handler->method = TextDatumGetCString(heap_getattr(tuple, HANDLER_METHOD, desc, &isnull));
-	qml_function_read(tuple, desc, HANDLER_SCHEMA, &handler->function);
+	qml_function_ref_read(tuple, desc, HANDLER_SCHEMA, &handler->function);
 	handler->run_as = DatumGetObjectId(heap_getattr(tuple, HANDLER_RUN_AS, desc, &isnull));
 	/* One that was dropped is forgotten; the handler has none, other than no handler. */
 	if (!OidIsValid(handler->run_as))
@@ -229,9 +229,9 @@ qml_handler_of(Datum method)
 static char *
 refuse_owner(const QmlHandler *handler, Oid owner)
 {
-	if (!qml_function_may_be_superuser(owner, handler->run_as))
+	if (!qml_function_ref_may_be_superuser(owner, handler->run_as))
 		return "It would run as a superuser, but does not belong to one.";
-	if (!qml_function_trusted(&handler->function, owner, handler->run_as))
+	if (!qml_function_ref_trusted(&handler->function, owner, handler->run_as))
 		return "It belongs to another role than when it was registered.";
 	return NULL;
 }
@@ -249,8 +249,8 @@ resolve(QmlHandler *handler)
 												ALLOCSET_SMALL_SIZES);
 	handler->signature = NULL;
 	oldcontext = MemoryContextSwitchTo(handler->resolution);
-	signature = qml_signature_load(qml_function_find(&handler->function), qml_catalog()->job_type,
-								   &handler->reason);
+	signature = qml_signature_load(qml_function_ref_find(&handler->function),
+								   qml_catalog()->job_type, &handler->reason);
 	if (signature)
 		handler->reason = refuse_owner(handler, signature->owner);
 	handler->signature = handler->reason ? NULL : signature;
@@ -346,7 +346,7 @@ may_execute(const QmlHandler *handler, const QmlSignature *signature, QmlProblem
 		return true;
 	problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
 	problem->message = psprintf("permission denied for function %s",
-								qml_function_show(&handler->function));
+								qml_function_ref_show(&handler->function));
 	problem->detail = psprintf("Role \"%s\" of handler \"%s\" must have the privilege EXECUTE.",
 							   GetUserNameFromId(handler->run_as, true), handler->method);
 	return false;
@@ -363,7 +363,7 @@ qml_handler_usable(const QmlHandler *handler, QmlProblem *problem)
 			   may_execute(handler, signature, problem);
 	problem->sqlerrcode = ERRCODE_QML_HANDLER_NOT_FOUND;
 	problem->message = psprintf("function %s of handler \"%s\" cannot be called",
-								qml_function_show(&handler->function), handler->method);
+								qml_function_ref_show(&handler->function), handler->method);
 	problem->detail = handler->reason;
 	return false;
 }

@@ -10,7 +10,7 @@
  * Where nobody asked for the transition - jobs that are promoted, taken back,
  * fired, claimed by a worker in the background - it must not stand in the way: each
  * call is a subtransaction there, a hook that fails MAX_ERRORS times in a row is
- * switched off, and in background processes its time is limited (limit.c).
+ * switched off, and in background processes its time is limited (userfn/hook_limit.c).
  */
 #include "postgres.h"
 
@@ -18,12 +18,13 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 
+#include "common/clock.h"
+#include "common/log.h"
 #include "common/spi.h"
 #include "common/subxact.h"
 #include "ipc/shmem.h"
 #include "ipc/wakeup.h"
 #include "model/catalog.h"
-#include "process/process.h"
 #include "userfn/callback.h"
 #include "userfn/hook.h"
 #include "userfn/hook_limit.h"
@@ -157,9 +158,9 @@ call_deeper(Hook *hook, const Transition *transition)
 	PG_TRY();
 	{
 		/* One limit is for all that happens below. */
-		if (qml_limit_is_on() && depth == 1)
-			qml_limit_run(hook->callback, call_limited,
-						  &(Call){.hook = hook, .transition = transition});
+		if (qml_hook_limit_is_on() && depth == 1)
+			qml_hook_limit_run(hook->callback, call_limited,
+							   &(Call){.hook = hook, .transition = transition});
 		else
 			call(hook, transition);
 	}
@@ -182,8 +183,8 @@ call_in_subtransaction(void *arg)
 static bool
 is_callers(int sqlerrcode)
 {
-	if (qml_limit_is_on())
-		return !qml_limit_is_own(sqlerrcode);
+	if (qml_hook_limit_is_on())
+		return !qml_hook_limit_is_own(sqlerrcode);
 	return sqlerrcode == ERRCODE_QUERY_CANCELED ||
 		   ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK;
 }
@@ -195,7 +196,7 @@ call_carefully(Hook *hook, const Transition *transition)
 
 	if (hook->errors >= MAX_ERRORS)
 		return;
-	if (qml_careful_try(call_in_subtransaction, &this, is_callers, &hook->failure))
+	if (qml_subxact_try(call_in_subtransaction, &this, is_callers, &hook->failure))
 	{
 		hook->errors = 0;
 		hook->succeeded = true;
@@ -220,7 +221,7 @@ tell(const Hook *hook, bool broken)
 				 errdetail("%s (SQLSTATE %s)", hook->failure.message,
 						   unpack_sql_state(hook->failure.sqlerrcode)),
 				 errhint("Mend it, and register it again by qml_add_hook().")));
-	else if (hook->failed && qml_careful_may_log(QML_LOG_HOOKS))
+	else if (hook->failed && qml_log_is_due(QML_LOG_HOOKS))
 		ereport(WARNING,
 				(errcode(hook->failure.sqlerrcode),
 				 errmsg("hook \"%s\" failed, and is passed over", hook->callback->name),
@@ -289,16 +290,16 @@ static void
 tell_hooks(Hook *hooks, int count, const QmlHookCalls *calls, const Transition *transition)
 {
 	/* Of those that are called within others the time is counted by the outermost. */
-	bool counted = qml_limit_is_on() && depth == 0;
+	bool counted = qml_hook_limit_is_on() && depth == 0;
 	instr_time start;
 
 	if (counted && calls->carefully)
-		qml_limit_check();
+		qml_hook_limit_check();
 	INSTR_TIME_SET_CURRENT(start);
 	for (int i = 0; i < count; i++)
 		tell_hook(&hooks[i], calls, transition);
 	if (counted)
-		qml_limit_note_transition(qml_process_milliseconds_since(start));
+		qml_hook_limit_note_transition(qml_clock_ms_since(start));
 }
 
 static int
@@ -330,8 +331,8 @@ qml_hook_run(QmlHookCalls *calls)
 
 	if (transitions == NIL)
 	{
-		if (qml_limit_is_on() && count_listeners() == 0)
-			qml_limit_forget();
+		if (qml_hook_limit_is_on() && count_listeners() == 0)
+			qml_hook_limit_forget();
 		return;
 	}
 	calls->list = NIL;
@@ -360,7 +361,7 @@ qml_hook_switch_off_stuck(void)
 {
 	uint32 stuck[QML_MAX_STUCK];
 	bool left[QML_MAX_STUCK] = {false}; /* for the next time */
-	int count = qml_limit_get_stuck(stuck);
+	int count = qml_hook_limit_get_stuck(stuck);
 	ListCell *lc;
 
 	if (count == 0)
@@ -376,7 +377,7 @@ qml_hook_switch_off_stuck(void)
 
 		for (int i = 0; i < count; i++)
 		{
-			if (qml_limit_hash(hook.callback) == stuck[i] && !hook.callback->broken)
+			if (qml_hook_limit_hash(hook.callback) == stuck[i] && !hook.callback->broken)
 				left[i] = !write_errors(&hook) || left[i];
 		}
 	}
@@ -385,7 +386,7 @@ qml_hook_switch_off_stuck(void)
 		if (left[i])
 			qml_wakeup_at(QML_WAKE_HOOK, GetCurrentTimestamp() + USECS_PER_SEC);
 		else
-			qml_limit_forget_stuck(stuck[i]);
+			qml_hook_limit_forget_stuck(stuck[i]);
 	}
 }
 
@@ -400,7 +401,7 @@ qml_hook_batch(int most)
 
 	if (listeners > 0)
 		most = Min(most, Max(MAX_SUBTRANSACTIONS / listeners, 1));
-	return qml_limit_batch(most);
+	return qml_hook_limit_batch(most);
 }
 
 /* Whether this is called by a hook, or by what that calls. */

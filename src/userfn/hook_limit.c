@@ -8,7 +8,7 @@
  *	   GRACE more times its process ends.  The hook is remembered in shared memory,
  *	   so that it is switched off by the next process.
  *	 - All calls of a transaction may take BUDGET.  When that is used up the
- *	   transaction is undone, and does less the next time (qml_limit_batch).
+ *	   transaction is undone, and does less the next time (qml_hook_limit_batch).
  */
 #include "postgres.h"
 
@@ -21,7 +21,6 @@
 
 #include "ipc/shmem.h"
 #include "ipc/wakeup.h"
-#include "process/process.h"
 #include "userfn/hook_limit.h"
 
 /* Milliseconds. */
@@ -37,6 +36,7 @@
 
 static bool limited = false;
 static bool (*caller_stops)(void) = NULL;
+static bool (*caller_is_late)(void);
 static TimeoutId timer;
 static const QmlCallback *running = NULL;
 static volatile sig_atomic_t canceled = 0; /* how often, since it runs */
@@ -62,7 +62,7 @@ on_timer(void)
 /* ----- hooks that cannot be stopped ----- */
 
 uint32
-qml_limit_hash(const QmlCallback *hook)
+qml_hook_limit_hash(const QmlCallback *hook)
 {
 	return hash_bytes((const unsigned char *) hook->name, strlen(hook->name));
 }
@@ -76,7 +76,7 @@ remember_stuck(int code, Datum arg)
 
 	if (running == NULL || canceled <= GRACE)
 		return;
-	hash = qml_limit_hash(running);
+	hash = qml_hook_limit_hash(running);
 	ereport(LOG,
 			(errmsg("hook \"%s\" goes on although it was canceled %d times: its process ends",
 					running->name, GRACE)));
@@ -96,7 +96,7 @@ remember_stuck(int code, Datum arg)
 
 /* Hashes of the hooks of this database that were stuck, QML_MAX_STUCK at most; how many. */
 int
-qml_limit_get_stuck(uint32 *hooks)
+qml_hook_limit_get_stuck(uint32 *hooks)
 {
 	int count = 0;
 
@@ -111,7 +111,7 @@ qml_limit_get_stuck(uint32 *hooks)
 }
 
 void
-qml_limit_forget_stuck(uint32 hook)
+qml_hook_limit_forget_stuck(uint32 hook)
 {
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < qml_shmem->nstuck; i++)
@@ -124,19 +124,21 @@ qml_limit_forget_stuck(uint32 hook)
 
 /*
  * In a background process that is connected.  stops, or NULL: whether what calls hooks
- * was told to stop by a cancel of its own.
+ * was told to stop by a cancel of its own.  is_late: whether its transaction has used up
+ * its time.
  */
 void
-qml_limit_init(bool (*stops)(void))
+qml_hook_limit_init(bool (*stops)(void), bool (*is_late)(void))
 {
 	caller_stops = stops;
+	caller_is_late = is_late;
 	timer = RegisterTimeout(USER_TIMEOUT, on_timer);
 	before_shmem_exit(remember_stuck, (Datum) 0);
 	limited = true;
 }
 
 bool
-qml_limit_is_on(void)
+qml_hook_limit_is_on(void)
 {
 	return limited;
 }
@@ -176,7 +178,7 @@ raise_late(const QmlCallback *hook)
 
 /* Does work that calls a hook, and whatever that calls, with the limit. */
 void
-qml_limit_run(const QmlCallback *hook, void (*work)(void *arg), void *arg)
+qml_hook_limit_run(const QmlCallback *hook, void (*work)(void *arg), void *arg)
 {
 	/* If the one before takes the process with it, it is not because of this one. */
 	CHECK_FOR_INTERRUPTS();
@@ -201,9 +203,9 @@ qml_limit_run(const QmlCallback *hook, void (*work)(void *arg), void *arg)
 
 /* Whether an error of the call may be the hook's, and is not its caller's. */
 bool
-qml_limit_is_own(int sqlerrcode)
+qml_hook_limit_is_own(int sqlerrcode)
 {
-	return sqlerrcode != ERRCODE_QUERY_CANCELED || !(qml_process_is_late() || caller_is_stopped());
+	return sqlerrcode != ERRCODE_QUERY_CANCELED || !(caller_is_late() || caller_is_stopped());
 }
 
 /* ----- all calls of a transaction ----- */
@@ -222,7 +224,7 @@ begin_transaction(void)
 
 /* All hooks are told of a transition, which took so long. */
 void
-qml_limit_note_transition(double milliseconds)
+qml_hook_limit_note_transition(double milliseconds)
 {
 	begin_transaction();
 	spent += milliseconds;
@@ -232,7 +234,7 @@ qml_limit_note_transition(double milliseconds)
 
 /* Raises an error if a transaction's hooks took too long for any more transitions. */
 void
-qml_limit_check(void)
+qml_hook_limit_check(void)
 {
 	begin_transaction();
 	if (told == 0 || spent < BUDGET)
@@ -245,14 +247,14 @@ qml_limit_check(void)
 
 /* There are no hooks any more: nothing takes long. */
 void
-qml_limit_forget(void)
+qml_hook_limit_forget(void)
 {
 	average = 0;
 }
 
 /* How many transitions hooks can be told of in this time, as it was lately; 1 at least. */
 int
-qml_limit_room(int milliseconds)
+qml_hook_limit_room(int milliseconds)
 {
 	if (average * MAX_ROOM <= milliseconds)
 		return MAX_ROOM;
@@ -261,7 +263,7 @@ qml_limit_room(int milliseconds)
 
 /* Of so many transitions, how many may be in one transaction. */
 int
-qml_limit_batch(int most)
+qml_hook_limit_batch(int most)
 {
-	return Min(most, qml_limit_room(BATCH_TIME));
+	return Min(most, qml_hook_limit_room(BATCH_TIME));
 }

@@ -7,17 +7,17 @@
 
 #include "userfn/callback.h"
 
-extern void qml_limit_init(bool (*stops)(void));
-extern bool qml_limit_is_on(void);
-extern void qml_limit_run(const QmlCallback *hook, void (*work)(void *arg), void *arg);
-extern bool qml_limit_is_own(int sqlerrcode);
-extern void qml_limit_note_transition(double milliseconds);
-extern void qml_limit_check(void);
-extern void qml_limit_forget(void);
-extern int qml_limit_room(int milliseconds);
-extern int qml_limit_batch(int most);
-extern int qml_limit_get_stuck(uint32 *hooks);
-extern void qml_limit_forget_stuck(uint32 hook);
-extern uint32 qml_limit_hash(const QmlCallback *hook);
+extern void qml_hook_limit_init(bool (*stops)(void), bool (*is_late)(void));
+extern bool qml_hook_limit_is_on(void);
+extern void qml_hook_limit_run(const QmlCallback *hook, void (*work)(void *arg), void *arg);
+extern bool qml_hook_limit_is_own(int sqlerrcode);
+extern void qml_hook_limit_note_transition(double milliseconds);
+extern void qml_hook_limit_check(void);
+extern void qml_hook_limit_forget(void);
+extern int qml_hook_limit_room(int milliseconds);
+extern int qml_hook_limit_batch(int most);
+extern int qml_hook_limit_get_stuck(uint32 *hooks);
+extern void qml_hook_limit_forget_stuck(uint32 hook);
+extern uint32 qml_hook_limit_hash(const QmlCallback *hook);
 
 #endif

@@ -7,7 +7,7 @@
  * the rest.  It may leave the rest out, or run it again after an error that it
  * caught.  All of it is part of the job: its transaction, its timeout, its error.
  *
- * A middleware runs as the role that registered it (callback.c), and the handler
+ * A middleware runs as the role that registered it (userfn/callback.c), and the handler
  * inside of it as its own role again, unrestricted, with the search_path that it
  * would have without: what may be a weapon against the other one is not handed on.
  * Its open cursors are out of the handler's reach.
@@ -24,9 +24,8 @@
 #include "common/args.h"
 #include "userfn/callback.h"
 #include "userfn/hook.h"
-#include "userfn/lobject.h"
 #include "userfn/middleware.h"
-#include "userfn/portal.h"
+#include "userfn/sandbox.h"
 
 /* The middlewares around the job that runs. */
 typedef struct Chain
@@ -57,8 +56,8 @@ static Datum
 call_handler(void)
 {
 	int guc_level = NewGUCNestLevel();
-	List *cursors = qml_portal_hide();
-	bool forbidden = qml_lobject_forbid(false);
+	List *cursors = qml_sandbox_hide_portals();
+	bool forbidden = qml_sandbox_forbid_lobjects(false);
 	Oid user;
 	int security;
 	volatile Datum result;
@@ -76,8 +75,8 @@ call_handler(void)
 	}
 	PG_FINALLY();
 	{
-		(void) qml_lobject_forbid(forbidden);
-		qml_portal_show(cursors);
+		(void) qml_sandbox_forbid_lobjects(forbidden);
+		qml_sandbox_show_portals(cursors);
 	}
 	PG_END_TRY();
 	AtEOXact_GUC(false, guc_level);

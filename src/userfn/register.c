@@ -4,7 +4,7 @@
  *
  * All that can be found wrong with a function is found when it is registered: the
  * function, the options, and whether the role can run it.  What goes wrong later is
- * found again before each call (handler.c, callback.c).
+ * found again before each call (userfn/handler.c, userfn/callback.c).
  */
 #include "postgres.h"
 
@@ -77,7 +77,7 @@ require_signature(Oid function)
 static void
 require_superuser_owner(Oid function, Oid owner, Oid role)
 {
-	if (!qml_function_may_be_superuser(owner, role))
+	if (!qml_function_ref_may_be_superuser(owner, role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s must not run as superuser \"%s\"",
@@ -96,7 +96,7 @@ write_handler(const char *method, const QmlSignature *signature, Oid role, Jsonb
 	QmlSpi spi;
 
 	values[0] = CStringGetTextDatum(method);
-	qml_function_values(signature->function, &values[1]);
+	qml_function_ref_values(signature->function, &values[1]);
 	values[1 + QML_FUNCTION_COLUMNS] = ObjectIdGetDatum(role);
 	values[2 + QML_FUNCTION_COLUMNS] = ObjectIdGetDatum(GetUserId());
 	values[3 + QML_FUNCTION_COLUMNS] = JsonbPGetDatum(options);
@@ -132,7 +132,7 @@ qml_register_handler(const char *method, Oid function, Jsonb *options)
 	Oid role;
 	Oid old_role;
 
-	qml_option_parse_handler(options, &parsed);
+	qml_options_parse_handler(options, &parsed);
 	signature = require_signature(function);
 	role = choose_role(&parsed);
 	require_superuser_owner(function, signature->owner, role);
@@ -199,7 +199,7 @@ static void
 callback_values(const char *name, Oid function, Datum *values)
 {
 	values[CALLBACK_NAME - 1] = CStringGetTextDatum(name);
-	qml_function_values(function, &values[CALLBACK_SCHEMA - 1]);
+	qml_function_ref_values(function, &values[CALLBACK_SCHEMA - 1]);
 	values[CALLBACK_RUN_AS - 1] = ObjectIdGetDatum(GetUserId());
 }
 

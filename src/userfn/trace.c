@@ -14,8 +14,8 @@
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 
+#include "common/clock.h"
 #include "common/json.h"
-#include "process/process.h"
 #include "userfn/trace.h"
 
 #define MEMBER "traceparent"
@@ -125,7 +125,7 @@ qml_trace_run(const pg_uuid_t *job, Datum queue, Datum metadata, Datum (*work)(v
 	PG_FINALLY();
 	{
 		running = false;
-		trace.milliseconds = qml_process_milliseconds_since(start);
+		trace.milliseconds = qml_clock_ms_since(start);
 	}
 	PG_END_TRY();
 	return result;

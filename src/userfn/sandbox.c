@@ -1,6 +1,7 @@
 /*
- * portal.c
- *		Cursors that are out of reach for a while.
+ * sandbox.c
+ *		What functions of users must not share with others of their transaction:
+ *		cursors, and large objects by descriptor.
  *
  * A cursor reads with the rights of the role that opened it, whoever fetches, and is
  * found by its name alone.  One that counts as active can neither be fetched from
@@ -9,17 +10,33 @@
  * The server has no list of portals for others, but each has a memory context below
  * one of that name, whose identifier is the portal's name (CreatePortal).  To ask
  * pg_cursors for each call of a hook would cost more than most hooks.
+ *
+ * A descriptor of a large object belongs to the transaction, reads and writes with the
+ * rights of the role that opened it, whoever uses it, and is found by its number alone:
+ * 0, 1, 2.  So hooks and middleware, which run in the transactions of others, cannot use
+ * any.  What opens and closes a large object in one call, such as lo_get(), needs none.
+ * A function is looked at when an expression that calls it is made ready.
  */
 #include "postgres.h"
 
+#include "catalog/objectaccess.h"
+#include "catalog/pg_proc.h"
 #include "nodes/memnodes.h"
+#include "utils/fmgroids.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 #include "utils/portal.h"
 
-#include "userfn/portal.h"
+#include "userfn/sandbox.h"
 
 #define TOP_CONTEXT "TopPortalContext"
 #define UNNAMED		"<unnamed>"
+
+static object_access_hook_type previous_access = NULL;
+static bool forbidden = false;
+static bool was_ready = false; /* an expression may be that was made ready while it was not */
+
+/* ----- cursors ----- */
 
 /* The parent of the contexts of all portals, which is there as long as the session. */
 static MemoryContext
@@ -73,11 +90,11 @@ find_ready(void)
 }
 
 /*
- * Hides all cursors that could be fetched from; qml_portal_show() must follow before
+ * Hides all cursors that could be fetched from; qml_sandbox_show_portals() must follow before
  * the subtransaction ends.
  */
 List *
-qml_portal_hide(void)
+qml_sandbox_hide_portals(void)
 {
 	List *ready = find_ready();
 	ListCell *lc;
@@ -94,7 +111,7 @@ qml_portal_hide(void)
 
 /* Closes what was opened since the others were hidden. */
 void
-qml_portal_close_others(void)
+qml_sandbox_close_other_portals(void)
 {
 	ListCell *lc;
 
@@ -104,7 +121,7 @@ qml_portal_close_others(void)
 
 /* They cannot have been closed meanwhile. */
 void
-qml_portal_show(List *hidden)
+qml_sandbox_show_portals(List *hidden)
 {
 	ListCell *lc;
 
@@ -115,4 +132,68 @@ qml_portal_show(List *hidden)
 		portal->status = PORTAL_READY;
 		portal->visible = true;
 	}
+}
+
+/* ----- descriptors of large objects ----- */
+
+static bool
+takes_descriptor(Oid function)
+{
+	switch (function)
+	{
+		case F_LO_OPEN:
+		case F_LO_CLOSE:
+		case F_LOREAD:
+		case F_LOWRITE:
+		case F_LO_LSEEK:
+		case F_LO_LSEEK64:
+		case F_LO_TELL:
+		case F_LO_TELL64:
+		case F_LO_TRUNCATE:
+		case F_LO_TRUNCATE64:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static void
+look_at_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, void *arg)
+{
+	if (previous_access)
+		previous_access(access, classid, objectid, subid, arg);
+	if (access != OAT_FUNCTION_EXECUTE || classid != ProcedureRelationId ||
+		!takes_descriptor(objectid))
+		return;
+	if (!forbidden)
+		was_ready = true;
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("a hook or middleware cannot use descriptors of large objects"),
+				 errdetail("Others in the transaction could use them, too."),
+				 errhint("Use lo_get() and lo_put().")));
+}
+
+/* From now on, or no longer; returns what it was. */
+bool
+qml_sandbox_forbid_lobjects(bool forbid)
+{
+	bool was = forbidden;
+
+	forbidden = forbid;
+	/* PL/pgSQL keeps those to the end of the transaction, as long as their plans hold. */
+	if (forbid && was_ready)
+	{
+		was_ready = false;
+		ResetPlanCache();
+	}
+	return was;
+}
+
+void
+qml_sandbox_init(void)
+{
+	previous_access = object_access_hook;
+	object_access_hook = look_at_access;
 }

@@ -1,0 +1,30 @@
+/*
+ * clock.c
+ *		Durations, on a clock that nobody sets.
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "common/clock.h"
+
+/* Milliseconds since `start`. */
+double
+qml_clock_ms_since(instr_time start)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MILLISEC(now);
+}
+
+/* Milliseconds on that clock; the value tells only the distance from another one. */
+int64
+qml_clock_monotonic_ms(void)
+{
+	struct timespec now;
+
+	(void) clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}

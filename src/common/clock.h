@@ -1,0 +1,13 @@
+/*
+ * clock.h
+ *		Durations, on a clock that nobody sets.
+ */
+#ifndef QML_CLOCK_H
+#define QML_CLOCK_H
+
+#include "portability/instr_time.h"
+
+extern int64 qml_clock_monotonic_ms(void);
+extern double qml_clock_ms_since(instr_time start);
+
+#endif

@@ -1,0 +1,16 @@
+/*
+ * sandbox.h
+ *		What functions of users must not share with others of their transaction.
+ */
+#ifndef QML_SANDBOX_H
+#define QML_SANDBOX_H
+
+#include "nodes/pg_list.h"
+
+extern void qml_sandbox_init(void);
+extern List *qml_sandbox_hide_portals(void);
+extern void qml_sandbox_close_other_portals(void);
+extern void qml_sandbox_show_portals(List *hidden);
+extern bool qml_sandbox_forbid_lobjects(bool forbid);
+
+#endif
