@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "cron.h"
+#include "core/cron.h"
 
 /*
  * Part i of a zone's time begins at since[i] and has offset[i].  The first one
