@@ -15,6 +15,7 @@
 #include "common/fault.h"
 #include "common/guc.h"
 #include "compat.h"
+#include "ipc/prepared.h"
 #include "ipc/shmem.h"
 #include "ipc/wakeup.h"
 #include "jobs/history.h"
@@ -46,6 +47,7 @@ _PG_init(void)
 	{
 		qml_shmem_init();
 		qml_wakeup_init();
+		qml_prepared_init();
 		qml_launcher_register();
 	}
 }

@@ -3,10 +3,14 @@
  *		Sessions that hold jobs for as long as they live.
  *
  * A claim without a lease is bound to the session that made it: the job's server is
- * the id of the session, "session:<start of the server>.<place>.<token>".  A session
- * is alive while its token is in its place in shared memory, of the same start of
- * the server; it takes it out in whatever way it ends, and tells the scheduler which
- * jobs it may have held.  After a crash all places are new.
+ * the id of the session, "session:<start of the server>.<number>.<token>", where the
+ * number is that of its PGPROC.  A session is alive while its token is in its entry in
+ * shared memory, of the same start of the server.  It removes the token however it
+ * ends, and leaves the jobs that it may have held for the scheduler, which takes them
+ * back at once.  After a crash of the server all tokens are new.
+ *
+ * A process that ends while it runs a job also leaves which one.  Of the jobs that it
+ * held, only that one counts a failed attempt (maintenance/sweep.c).
  */
 #include "postgres.h"
 
@@ -16,36 +20,67 @@
 #include "storage/proc.h"
 #include "utils/memutils.h"
 
+#include "ipc/due.h"
 #include "ipc/session_claim.h"
-#include "ipc/wakeup.h"
+#include "ipc/slots.h"
 
 #define PREFIX "session:"
 
-static uint32 token = 0; /* 0: this session holds nothing */
+/* A session, as its id names it. */
+typedef struct SessionId
+{
+	uint32 boot;
+	int number;
+	uint32 token;
+} SessionId;
 
-/* The last jobs that were claimed, round and round. */
+static uint32 my_token = 0; /* 0: this session holds nothing */
+
+/* The jobs that were claimed last, in a ring. */
 static pg_uuid_t held[QML_MAX_LOST];
 static uint64 nheld = 0;
 
-/* The place of a process; of this one once it has a token. */
-static pg_atomic_uint32 *
-place(int number)
+static int
+my_number(void)
 {
-	return &qml_shmem->sessions[number];
+	return (int) (MyProc - ProcGlobal->allProcs);
+}
+
+/* ----- the session ----- */
+
+/* Leaves jobs of this session for the scheduler; any: there may be others. */
+static void
+leave_lost(const pg_uuid_t *jobs, int count, bool any)
+{
+	QmlSlot *scheduler = qml_slots_find_scheduler(MyDatabaseId);
+
+	if (scheduler == NULL || count == 0)
+		return;
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < count; i++)
+	{
+		if (scheduler->nlost < QML_MAX_LOST)
+			scheduler->lost[scheduler->nlost++] = jobs[i];
+		else
+			any = true;
+	}
+	scheduler->any_lost = scheduler->any_lost || any;
+	LWLockRelease(qml_shmem->lock);
+	qml_due_now(QML_WAKE_SESSION);
 }
 
 /*
- * When the process ends, after its transaction was undone: the scheduler passes over
- * rows that are being changed.
+ * When the process ends.  That is after its transaction was rolled back: the scheduler
+ * passes over rows that are being changed.
  */
 static void
-leave(int code, Datum arg)
+end_session(int code, Datum arg)
 {
-	pg_atomic_write_u32(place((int) (MyProc - ProcGlobal->allProcs)), 0);
-	qml_wakeup_lost(held, (int) Min(nheld, QML_MAX_LOST), nheld > QML_MAX_LOST);
+	pg_atomic_write_u32(&qml_shmem->sessions[my_number()], 0);
+	leave_lost(held, (int) Min(nheld, QML_MAX_LOST), nheld > QML_MAX_LOST);
 }
 
-/* Only with shared memory is there anybody who notices its end. */
+/* Only with shared memory does anybody notice that a session ended. */
 bool
 qml_session_claim_can_hold(void)
 {
@@ -56,17 +91,16 @@ qml_session_claim_can_hold(void)
 char *
 qml_session_claim_id(void)
 {
-	int number = (int) (MyProc - ProcGlobal->allProcs);
-
-	if (token == 0)
+	Assert(qml_shmem != NULL && my_number() < qml_shmem->nsessions);
+	if (my_token == 0)
 	{
 		do
-			token = pg_atomic_add_fetch_u32(&qml_shmem->next_token, 1);
-		while (token == 0);
-		on_shmem_exit(leave, (Datum) 0);
-		pg_atomic_write_u32(place(number), token);
+			my_token = pg_atomic_add_fetch_u32(&qml_shmem->next_token, 1);
+		while (my_token == 0);
+		on_shmem_exit(end_session, (Datum) 0);
+		pg_atomic_write_u32(&qml_shmem->sessions[my_number()], my_token);
 	}
-	return psprintf(PREFIX "%08x.%d.%x", qml_shmem->boot, number, token);
+	return psprintf(PREFIX "%08x.%d.%x", qml_shmem->boot, my_number(), my_token);
 }
 
 /* This session claims a job. */
@@ -83,15 +117,11 @@ qml_session_claim_hold_none(void)
 	nheld = 0;
 }
 
-typedef struct Id
-{
-	uint32 boot;
-	int number;
-	uint32 token;
-} Id;
+/* ----- other sessions ----- */
 
+/* The id need not be terminated; false: it is not that of a session. */
 static bool
-parse_id(const char *text, int length, Id *id)
+parse_id(const char *text, int length, SessionId *id)
 {
 	char copy[64];
 
@@ -103,55 +133,90 @@ parse_id(const char *text, int length, Id *id)
 	return sscanf(copy, PREFIX "%x.%d.%x", &id->boot, &id->number, &id->token) == 3;
 }
 
-/* Whether a job's server is a session that is no longer there, as far as can be told. */
+/* Whether a job's server is a session that has ended, as far as can be told. */
 bool
 qml_session_claim_is_gone(const char *server, int length)
 {
-	Id id;
+	SessionId id;
 
 	if (qml_shmem == NULL || !parse_id(server, length, &id))
 		return false;
 	return id.boot != qml_shmem->boot || id.number < 0 || id.number >= qml_shmem->nsessions ||
-		   pg_atomic_read_u32(place(id.number)) != id.token;
+		   pg_atomic_read_u32(&qml_shmem->sessions[id.number]) != id.token;
 }
 
 /* Whether the session of this id ended with the whole server. */
 bool
 qml_session_claim_went_with_server(const char *server)
 {
-	Id id;
+	SessionId id;
 
 	return qml_shmem && parse_id(server, strlen(server), &id) && id.boot != qml_shmem->boot;
 }
 
 /*
- * This process ends under an attempt: those of the others that it holds have no part in
- * that.
+ * By the scheduler: takes the jobs that sessions left, QML_MAX_LOST at most; returns
+ * how many.  *any: there are others.
  */
-void
-qml_session_claim_note_culprit(const pg_uuid_t *job, int attempt, QmlLoss loss)
+int
+qml_session_claim_take_lost(QmlSlot *scheduler, pg_uuid_t *jobs, bool *any)
 {
-	QmlCulprit culprit = {.place = (int) (MyProc - ProcGlobal->allProcs),
-						  .token = token,
-						  .job = *job,
-						  .attempt = attempt,
-						  .loss = loss};
+	int count;
 
-	qml_shmem_note_culprit(&culprit);
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	count = scheduler->nlost;
+	memcpy(jobs, scheduler->lost, sizeof(pg_uuid_t) * count);
+	*any = scheduler->any_lost;
+	scheduler->nlost = 0;
+	scheduler->any_lost = false;
+	LWLockRelease(qml_shmem->lock);
+	return count;
 }
 
-/* How the session of this id, which is gone, lost a job. */
+/* ----- the last running job ----- */
+
+/* This process ends while it runs an attempt; it may call this for several. */
+void
+qml_session_claim_note_last_job(const pg_uuid_t *job, int attempt, QmlLoss loss)
+{
+	QmlLastJob *entry;
+
+	Assert(loss != QML_LOST_UNKNOWN && loss != QML_LOST_BESIDE);
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	entry = &qml_shmem->last_jobs[qml_shmem->next_last_job];
+	qml_shmem->next_last_job = (qml_shmem->next_last_job + 1) % QML_MAX_LAST_JOBS;
+	entry->session = my_number();
+	entry->token = my_token;
+	entry->job = *job;
+	entry->attempt = attempt;
+	entry->loss = loss;
+	LWLockRelease(qml_shmem->lock);
+}
+
+/*
+ * How the session of this id, which has ended, lost an attempt.  What it left about
+ * its last jobs may have been replaced by that of 64 later ones: QML_LOST_UNKNOWN then.
+ */
 QmlLoss
 qml_session_claim_loss_of(const char *server, const pg_uuid_t *job, int attempt)
 {
-	QmlCulprit culprit = {.job = *job, .attempt = attempt};
-	Id id;
+	QmlLoss loss = QML_LOST_UNKNOWN;
+	SessionId id;
 
 	if (qml_shmem == NULL || !parse_id(server, strlen(server), &id) || id.boot != qml_shmem->boot)
-		return QML_LOST_SOMEHOW;
-	culprit.place = id.number;
-	culprit.token = id.token;
-	if (!qml_shmem_find_culprit(&culprit))
-		return QML_LOST_SOMEHOW;
-	return culprit.loss == 0 ? QML_LOST_BESIDE : (QmlLoss) culprit.loss;
+		return QML_LOST_UNKNOWN;
+	LWLockAcquire(qml_shmem->lock, LW_SHARED);
+	for (int i = 0; i < QML_MAX_LAST_JOBS; i++)
+	{
+		const QmlLastJob *last = &qml_shmem->last_jobs[i];
+
+		if (last->token != id.token || last->session != id.number)
+			continue;
+		if (last->attempt == attempt && memcmp(&last->job, job, sizeof(pg_uuid_t)) == 0)
+			loss = last->loss;
+		else if (loss == QML_LOST_UNKNOWN)
+			loss = QML_LOST_BESIDE;
+	}
+	LWLockRelease(qml_shmem->lock);
+	return loss;
 }

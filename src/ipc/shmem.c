@@ -1,9 +1,11 @@
 /*
  * shmem.c
- *		What qml keeps in shared memory: one slot per database that is worked.
+ *		Creates qml's shared memory, and wakes processes through it.
  *
- * Made anew at every start of the server, also after a crash.  There are as many
- * slots as there can be background processes.
+ * The memory is created at every start of the server, also after a crash.  It has
+ * as many slots as the server can have background workers, and one entry of each
+ * kind for each process that can hold or await jobs.  shmem.h says which file uses
+ * which part.
  */
 #include "postgres.h"
 
@@ -24,7 +26,7 @@ QmlShmem *qml_shmem = NULL;
 static QmlRequestHook previous_request = NULL;
 static shmem_startup_hook_type previous_startup = NULL;
 
-/* The slots, and behind them what there is for each session. */
+/* Size of the fixed part and the slots; the entries of sessions follow them. */
 static Size
 slots_size(void)
 {
@@ -43,14 +45,14 @@ static void
 init_slot(QmlSlot *slot)
 {
 	SpinLockInit(&slot->mutex);
-	pg_atomic_init_u32(&slot->more, 0);
+	pg_atomic_init_u32(&slot->has_work, 0);
 	pg_atomic_init_u32(&slot->idle, 0);
 	pg_atomic_init_u32(&slot->process, 0);
 	pg_atomic_init_u64(&slot->heartbeat_at, 0);
 	pg_atomic_init_u64(&slot->asleep_until, 0);
-	pg_atomic_init_u64(&slot->unknown_told, 0);
+	pg_atomic_init_u64(&slot->unknown_prepared_at, 0);
 	for (int i = 0; i < QML_WAKES; i++)
-		pg_atomic_init_u64(&slot->told[i], QML_WAKE_NEVER);
+		pg_atomic_init_u64(&slot->due[i], QML_WAKE_NEVER);
 }
 
 static void
@@ -70,8 +72,9 @@ init_sessions(void)
 	}
 }
 
+/* Creates the memory, or finds it in a process that was not forked. */
 static void
-startup(void)
+create_shmem(void)
 {
 	bool found;
 
@@ -94,7 +97,7 @@ startup(void)
 }
 
 static void
-request(void)
+request_shmem(void)
 {
 	if (previous_request)
 		previous_request();
@@ -102,222 +105,33 @@ request(void)
 	RequestNamedLWLockTranche(TRANCHE, 1);
 }
 
-/* While the server loads its preloaded libraries. */
+/* Called while the server loads its preloaded libraries. */
 void
 qml_shmem_init(void)
 {
-	qml_set_request_hook(previous_request, request);
+	qml_set_request_hook(previous_request, request_shmem);
 	previous_startup = shmem_startup_hook;
-	shmem_startup_hook = startup;
+	shmem_startup_hook = create_shmem;
 }
 
-/*
- * The slot of a database's scheduler that is at work; NULL when there is none.
- * Read without the lock: a slot that changes hands meanwhile costs somebody a
- * needless wake-up.
- */
-QmlSlot *
-qml_shmem_scheduler(Oid database)
-{
-	for (int i = 0; qml_shmem && i < qml_shmem->nslots; i++)
-	{
-		QmlSlot *slot = &qml_shmem->slots[i];
-
-		if (slot->kind == QML_SCHEDULER && slot->database == database &&
-			pg_atomic_read_u32(&slot->process) != 0)
-			return slot;
-	}
-	return NULL;
-}
-
-static bool
-is_worker_of(const QmlSlot *slot, Oid database)
-{
-	return slot->kind == QML_WORKER && slot->database == database &&
-		   (slot->state == QML_SLOT_STARTING || slot->state == QML_SLOT_RUNNING);
-}
-
-/* Workers of a database, of one role or, with InvalidOid, of all; as above. */
-int
-qml_shmem_count_workers(Oid database, Oid role)
-{
-	int count = 0;
-
-	for (int i = 0; qml_shmem && i < qml_shmem->nslots; i++)
-	{
-		QmlSlot *slot = &qml_shmem->slots[i];
-
-		if (is_worker_of(slot, database) && (!OidIsValid(role) || slot->role == role))
-			count++;
-	}
-	return count;
-}
-
-/* Whether there are so many workers of its database without this one: it is one too many. */
-bool
-qml_shmem_is_surplus(const QmlSlot *worker, int most)
-{
-	int before = 0;
-
-	for (int i = 0; i < worker - qml_shmem->slots; i++)
-	{
-		const QmlSlot *slot = &qml_shmem->slots[i];
-
-		if (is_worker_of(slot, worker->database))
-			before++;
-	}
-	return before >= most;
-}
-
-/* Asks the launcher for one more worker; one that is asked for already is so once. */
-void
-qml_shmem_request(Oid database, Oid role)
-{
-	bool found = false;
-
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < qml_shmem->nrequests && !found; i++)
-		found = qml_shmem->requests[i].database == database && qml_shmem->requests[i].role == role;
-	if (!found && qml_shmem->nrequests < QML_MAX_REQUESTS)
-	{
-		qml_shmem->requests[qml_shmem->nrequests].database = database;
-		qml_shmem->requests[qml_shmem->nrequests++].role = role;
-	}
-	LWLockRelease(qml_shmem->lock);
-	qml_shmem_set_latch(&qml_shmem->launcher);
-}
-
-/* Whether a worker has a place for jobs of a method. */
-static bool
-has_place(const QmlSlot *slot, uint32 method)
-{
-	for (int i = 0; i < slot->nplaces; i++)
-	{
-		if (slot->places[i] == method)
-			return true;
-	}
-	return false;
-}
-
-/* Under the lock: how many workers of a database, but for one, have a place of a method. */
-static int
-count_places(Oid database, uint32 method, const QmlSlot *except)
-{
-	int count = 0;
-
-	for (int i = 0; i < qml_shmem->nslots; i++)
-	{
-		const QmlSlot *slot = &qml_shmem->slots[i];
-
-		if (slot != except && slot->kind == QML_WORKER && slot->state == QML_SLOT_RUNNING &&
-			slot->database == database && has_place(slot, method))
-			count++;
-	}
-	return count;
-}
-
-/* Whether a worker would get a place of a method; one is not counted. */
-bool
-qml_shmem_has_room(Oid database, uint32 method, int limit, const QmlSlot *except)
-{
-	int count;
-
-	LWLockAcquire(qml_shmem->lock, LW_SHARED);
-	count = count_places(database, method, except);
-	LWLockRelease(qml_shmem->lock);
-	return count < limit;
-}
-
-/*
- * Takes one of the places of a method, of which a database has a limited number; one
- * more of the same costs none.  False when there is none.
- */
-bool
-qml_shmem_take_place(QmlSlot *slot, uint32 method, int limit)
-{
-	bool taken;
-
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	taken = count_places(slot->database, method, slot) < limit && slot->nplaces < QML_MAX_PLACES;
-	if (taken)
-		slot->places[slot->nplaces++] = method;
-	LWLockRelease(qml_shmem->lock);
-	return taken;
-}
-
-/* Leaves places, each as often as it was taken. */
-void
-qml_shmem_leave_places(QmlSlot *slot, const uint32 *methods, int count)
-{
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	for (int n = 0; n < count; n++)
-	{
-		for (int i = 0; i < slot->nplaces; i++)
-		{
-			if (slot->places[i] != methods[n])
-				continue;
-			slot->places[i] = slot->places[--slot->nplaces];
-			break;
-		}
-	}
-	LWLockRelease(qml_shmem->lock);
-}
-
-/* Wakes a process, if it is there; one that has its place by now wakes in vain. */
-void
-qml_shmem_set_latch(pg_atomic_uint32 *process)
-{
-	uint32 number = pg_atomic_read_u32(process);
-
-	if (number != 0)
-		SetLatch(&ProcGlobal->allProcs[number - 1].procLatch);
-}
-
+/* The number of this process in QmlSlot.process and QmlShmem.launcher. */
 uint32
 qml_shmem_my_process(void)
 {
 	return (uint32) (MyProc - ProcGlobal->allProcs) + 1;
 }
 
-/* The process that has the slot goes on.  Also from signal handlers. */
-void
-qml_shmem_beat(QmlSlot *slot)
-{
-	pg_atomic_write_u64(&slot->heartbeat_at, (uint64) GetCurrentTimestamp());
-}
-
-/* By a process that ends while it runs a job. */
-void
-qml_shmem_note_culprit(const QmlCulprit *culprit)
-{
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	qml_shmem->culprits[qml_shmem->next_culprit] = *culprit;
-	qml_shmem->next_culprit = (qml_shmem->next_culprit + 1) % QML_MAX_CULPRITS;
-	LWLockRelease(qml_shmem->lock);
-}
-
 /*
- * Whether the session ended under some attempt; culprit->loss tells if it was this one,
- * and how.
+ * Wakes a process, if there is one.  A process that ended meanwhile may have left
+ * its PGPROC to another one, which is woken needlessly.
  */
-bool
-qml_shmem_find_culprit(QmlCulprit *culprit)
+void
+qml_shmem_set_latch(pg_atomic_uint32 *process)
 {
-	bool found = false;
+	uint32 number = pg_atomic_read_u32(process);
 
-	culprit->loss = 0;
-	LWLockAcquire(qml_shmem->lock, LW_SHARED);
-	for (int i = 0; i < QML_MAX_CULPRITS; i++)
-	{
-		const QmlCulprit *noted = &qml_shmem->culprits[i];
-
-		if (noted->token != culprit->token || noted->place != culprit->place)
-			continue;
-		found = true;
-		if (noted->attempt == culprit->attempt &&
-			memcmp(&noted->job, &culprit->job, sizeof(noted->job)) == 0)
-			culprit->loss = noted->loss;
-	}
-	LWLockRelease(qml_shmem->lock);
-	return found;
+	if (number == 0)
+		return;
+	Assert(number <= (uint32) qml_shmem->nsessions);
+	SetLatch(&ProcGlobal->allProcs[number - 1].procLatch);
 }

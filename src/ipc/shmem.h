@@ -1,10 +1,28 @@
 /*
  * shmem.h
- *		What qml keeps in shared memory: one slot per database that is worked.
+ *		The layout of qml's shared memory.
  *
- * Only there when the library is in shared_preload_libraries; qml_shmem is NULL
- * otherwise.  All of it is hints and the state of processes: it is lost in a
- * crash, and nothing else is.
+ * It exists only when the library is in shared_preload_libraries; otherwise
+ * qml_shmem is NULL.  All of it is hints and the state of processes.  A crash of
+ * the server clears it and loses nothing else.
+ *
+ * One LWLock, qml_shmem->lock, protects all fields for which the comments say "under
+ * the lock".  Only the files of src/ipc take it; "make lint" checks that.  It is a
+ * leaf: nobody waits for a heavyweight lock, reads a table or runs a function of a
+ * user while holding it.  The only lock taken below it is the spinlock of a slot.
+ *
+ * Each group of fields belongs to one file, which alone writes it:
+ *
+ *		slots.c			states of slots, heartbeats, concurrency slots, progress, cancels
+ *		due.c			due[], asleep_until
+ *		dispatch.c		has_work, idle, roles and queues that wait, worker requests, waiters
+ *		wakeup.c		calls to the launcher
+ *		prepared.c		prepared transactions
+ *		session_claim.c	session tokens, lost jobs, last running jobs
+ *		stuck_hooks.c	stuck hooks
+ *
+ * The exceptions are `idle` and `has_work`, which a worker sets and clears itself
+ * (process/worker.c).
  */
 #ifndef QML_SHMEM_H
 #define QML_SHMEM_H
@@ -15,10 +33,10 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-/* A slot goes round: free, starting, running, ended. */
+/* The life of a slot: free, starting, running, ended, and free again. */
 typedef enum QmlSlotState
 {
-	QML_SLOT_FREE = 0,
+	QML_SLOT_FREE = 0, /* by the launcher */
 	QML_SLOT_STARTING, /* by the launcher */
 	QML_SLOT_RUNNING,  /* by the process, when it begins */
 	QML_SLOT_ENDED	   /* by the process, when it exits */
@@ -27,18 +45,18 @@ typedef enum QmlSlotState
 /* Why a process ended; what the launcher does next depends on it. */
 typedef enum QmlOutcome
 {
-	QML_ENDED_EARLY = 0,	/* could not connect */
+	QML_ENDED_EARLY = 0,	/* it could not connect */
 	QML_ENDED_FAILED,		/* the database is not as it should be */
-	QML_ENDED_TERMINATED,	/* signal, error */
-	QML_ENDED_NO_EXTENSION, /* nothing to do here */
-	QML_ENDED_FOUND,		/* looked, and found the extension of slot->role */
-	QML_ENDED_COPY,			/* not adopted */
-	QML_ENDED_IDLE,			/* a worker without work */
-	QML_ENDED_MADE_WAY,		/* somebody wants the database for himself */
+	QML_ENDED_TERMINATED,	/* by a signal, or by an error */
+	QML_ENDED_NO_EXTENSION, /* the database does not have the extension */
+	QML_ENDED_FOUND,		/* it looked, and put the owner of the extension into slot->role */
+	QML_ENDED_COPY,			/* the jobs are a copy that is not adopted */
+	QML_ENDED_IDLE,			/* a worker that had no work */
+	QML_ENDED_MADE_WAY,		/* somebody wants the database exclusively */
 	QML_ENDED_DISABLED		/* by a setting */
 } QmlOutcome;
 
-/* What a process does that has a slot. */
+/* What a process with a slot does. */
 typedef enum QmlKind
 {
 	QML_LOOK = 0, /* finds out who owns the extension */
@@ -53,25 +71,25 @@ typedef enum QmlWake
 	QML_WAKE_LEASE,		/* the end of a lease */
 	QML_WAKE_RECURRING, /* a recurring job */
 	QML_WAKE_WORK,		/* ready jobs, and no worker that is free */
-	QML_WAKE_SESSION,	/* a session that held jobs is gone */
-	QML_WAKE_PROGRESS,	/* a job says how far it is */
-	QML_WAKE_ANNOUNCE,	/* ready jobs that listeners shall know of */
-	QML_WAKE_HOOK,		/* a hook took a process with it */
+	QML_WAKE_SESSION,	/* a session that held jobs has ended */
+	QML_WAKE_PROGRESS,	/* a job in the database reports its progress */
+	QML_WAKE_NOTIFY,	/* ready jobs in queues that have listeners */
+	QML_WAKE_HOOK,		/* a hook that could not be canceled ended its process */
 	QML_WAKES
 } QmlWake;
 
-/* Roles, or jobs, that a scheduler is told of by name; more are "some". */
+/* Sizes of the lists in a scheduler's slot; what does not fit becomes "all". */
 #define QML_MAX_ROLES		16
 #define QML_MAX_LOST		128
 #define QML_MAX_WAIT_QUEUES 16
 
-/* No time: later than all. */
+/* A due time that is later than all others. */
 #define QML_WAKE_NEVER PG_INT64_MAX
 
-/* Methods of limited concurrency, by hash, that one worker can be at. */
-#define QML_MAX_PLACES 16
+/* Concurrency slots, one a method, that one worker can hold. */
+#define QML_MAX_CONCURRENCY_SLOTS 16
 
-/* How far the job of a worker is, to be written into it. */
+/* Largest progress document that a job in the database can show, in bytes. */
 #define QML_MAX_SHOWN_PROGRESS 4096
 
 typedef struct QmlProgress
@@ -83,64 +101,77 @@ typedef struct QmlProgress
 } QmlProgress;
 
 /*
- * The fields of the first group are written under the lock: by the launcher in a
- * free or ended slot, by the process that has the slot otherwise.  A process has
- * it while `generation` is the one it was started with.
+ * A background process, and what others leave for it.
+ *
+ * A process is identified by its slot and the generation that it was started with:
+ * it owns the slot as long as `generation` is that one.
  */
 typedef struct QmlSlot
 {
+	/*
+	 * Written under the lock: by the launcher while the slot is free or ended, by
+	 * the process that owns it otherwise.  Some readers do without the lock; see
+	 * slots.c.
+	 */
 	QmlSlotState state;
 	QmlKind kind;
 	uint32 generation; /* only grows */
 	Oid database;
-	Oid role; /* to connect as; of one that looks: what it found */
+	Oid role; /* to connect as; of a process that looks: what it found */
 	int pid;
 	bool connected; /* to its database */
 	QmlOutcome outcome;
 	TimestampTz started_at;
 
-	/* Without the lock, by the process that has the slot. */
+	/* Written by the process that owns the slot; read by everybody without a lock. */
 	pg_atomic_uint32 process;	   /* its PGPROC, counted from 1; 0: none */
 	pg_atomic_uint64 heartbeat_at; /* TimestampTz */
-	pg_atomic_uint64 asleep_until; /* TimestampTz; 0: awake */
-
-	/* When a prepared transaction of unknown name was told of last, TimestampTz. */
-	pg_atomic_uint64 unknown_told;
+	pg_atomic_uint64 asleep_until; /* TimestampTz, of a scheduler; 0: awake */
 
 	/*
-	 * Of a scheduler.  The earliest time told since it looked last, TimestampTz;
-	 * lowered by whoever commits, taken by the scheduler.
+	 * Of a scheduler: the earliest time at which something of a kind is due,
+	 * TimestampTz.  Lowered by any session without a lock, taken by the scheduler;
+	 * see due.c.
 	 */
-	pg_atomic_uint64 told[QML_WAKES];
+	pg_atomic_uint64 due[QML_WAKES];
 
-	/* Under the lock: added by whoever tells, taken by the scheduler. */
-	int nroles;	   /* that have work, and no worker that is free */
-	bool any_role; /* more than fit, or not known which */
+	/* Of a scheduler: prepared.c's last wake-up for a transaction of unknown name. */
+	pg_atomic_uint64 unknown_prepared_at; /* TimestampTz */
+
+	/* Of a scheduler, under the lock: added by any session, taken by the scheduler. */
+	int nroles; /* that have ready jobs and no worker that is free */
+	bool any_role;
 	Oid roles[QML_MAX_ROLES];
-	int nlost;	   /* jobs whose session is gone */
-	bool any_lost; /* more than fit */
+	int nlost; /* jobs whose session has ended */
+	bool any_lost;
 	pg_uuid_t lost[QML_MAX_LOST];
-	int nannounced;	   /* queues with ready jobs that listeners shall know of */
-	bool announce_all; /* more than fit, or not known which */
-	int announced[QML_MAX_WAIT_QUEUES];
+	int nnotify; /* queues with listeners that have ready jobs */
+	bool notify_all;
+	int notify[QML_MAX_WAIT_QUEUES];
 
-	/* Of a worker: `more` is set by whoever has work for it, `idle` taken back. */
-	pg_atomic_uint32 more;
-	pg_atomic_uint32 idle;
-	volatile bool leave; /* by the launcher: after this job */
+	/* Of a worker, without a lock; see dispatch.c. */
+	pg_atomic_uint32 has_work; /* set by any session, cleared by the worker */
+	pg_atomic_uint32 idle;	   /* set by the worker, cleared by the session that wakes it */
 
-	/* Under the lock, by the worker: methods of limited concurrency that it is at. */
-	int nplaces;
-	uint32 places[QML_MAX_PLACES];
+	/* Of a worker: set by the launcher under the lock, read without: ends after its job. */
+	volatile bool leave;
 
-	QmlProgress progress; /* under the lock: by the worker, and taken by the scheduler */
+	/*
+	 * Of a worker, written by it under the lock: the methods, by hash, of which it
+	 * holds a concurrency slot.
+	 */
+	int nconcurrency_slots;
+	uint32 concurrency_slots[QML_MAX_CONCURRENCY_SLOTS];
 
-	/* Under the mutex: what it is doing, and what it shall no longer do. */
+	/* Of a worker, under the lock: written by the worker, taken by the scheduler. */
+	QmlProgress progress;
+
+	/* Of a worker, under the mutex: the job that it runs, and the one it must stop. */
 	slock_t mutex;
 	bool has_job;
-	bool has_cancel;
+	bool has_cancel;  /* also read without the mutex, by the worker */
 	pg_uuid_t job;	  /* by the worker */
-	pg_uuid_t cancel; /* by whoever deletes it */
+	pg_uuid_t cancel; /* by the session that deletes the job */
 } QmlSlot;
 
 /* What a session waits for. */
@@ -151,7 +182,7 @@ typedef enum QmlWaitKind
 	QML_WAITS_FINISHED /* the end of a job */
 } QmlWaitKind;
 
-/* Written by the session whose it is, `kind` last; read by whoever commits. */
+/* A session that waits.  Written by that session, `kind` last; read by all without a lock. */
 typedef struct QmlWaiter
 {
 	pg_atomic_uint32 kind;
@@ -162,15 +193,15 @@ typedef struct QmlWaiter
 } QmlWaiter;
 
 /*
- * A prepared transaction that will make something due, by a hash of its name; a
+ * A prepared transaction that will make something due, by a hash of its name.  A
  * free entry has no database.
  */
 typedef struct QmlPrepared
 {
 	Oid database;
 	uint32 name;
-	bool call; /* the launcher shall look */
-	bool took; /* ready jobs, which are there again if it is rolled back */
+	bool call; /* wake the launcher when it commits */
+	bool took; /* it took ready jobs, which are ready again if it is rolled back */
 } QmlPrepared;
 
 #define QML_MAX_PREPARED 128
@@ -184,86 +215,87 @@ typedef struct QmlRequest
 
 #define QML_MAX_REQUESTS 64
 
-/* A hook that took a process with it, by a hash of its name. */
-typedef struct QmlStuck
+/* A hook that could not be canceled and ended its process, by a hash of its name. */
+typedef struct QmlStuckHook
 {
 	Oid database;
 	uint32 hook;
-} QmlStuck;
+} QmlStuckHook;
 
 #define QML_MAX_STUCK 32
 
-/* An attempt that a session ended under. */
-typedef struct QmlCulprit
+/* How a job was lost with its session. */
+typedef enum QmlLoss
 {
-	int place;	  /* of the session */
-	uint32 token; /* 0: none */
+	QML_LOST_UNKNOWN = 0,
+	QML_LOST_RUNNING,  /* it ran when the session ended */
+	QML_LOST_OVERDUE,  /* so it did, after its timeout */
+	QML_LOST_IN_GROUP, /* so it did, for longer than its group could wait: alone it may */
+	QML_LOST_BESIDE	   /* another one ran */
+} QmlLoss;
+
+/* An attempt that was running when its session ended. */
+typedef struct QmlLastJob
+{
+	int session;  /* number of its PGPROC */
+	uint32 token; /* of the session; 0: it held nothing */
 	pg_uuid_t job;
 	int attempt;
-	int loss; /* QmlLoss; 0: another one */
-} QmlCulprit;
+	QmlLoss loss;
+} QmlLastJob;
 
-#define QML_MAX_CULPRITS 64
+#define QML_MAX_LAST_JOBS 64
 
-/* Databases that somebody asks the launcher to look at. */
+/* Databases that sessions ask the launcher to look at. */
 #define QML_MAX_CALLS 64
 
 typedef struct QmlShmem
 {
-	LWLock *lock;
-	pg_atomic_uint32 launcher; /* its PGPROC, counted from 1; 0: none */
+	LWLock *lock;			   /* set at start */
+	pg_atomic_uint32 launcher; /* its PGPROC, counted from 1; 0: none.  By the launcher */
 
-	/* Under the lock: by whoever calls, and taken by the launcher. */
+	/* Under the lock: added by any session, taken by the launcher. */
 	int ncalls;
 	bool call_all; /* more than fit */
 	Oid calls[QML_MAX_CALLS];
 
-	/* Under the lock, by whoever prepares or ends a transaction. */
+	/* Under the lock: added by sessions that prepare, removed by those that end one. */
 	QmlPrepared prepared[QML_MAX_PREPARED];
 
-	/* Under the lock: by schedulers, and taken by the launcher. */
+	/* Under the lock: added by schedulers and workers, taken by the launcher. */
 	int nrequests;
 	QmlRequest requests[QML_MAX_REQUESTS];
 
-	/* Under the lock: by processes that end, and forgotten by those that come after. */
+	/* Under the lock: added by processes that end, removed by those that follow them. */
 	int nstuck;
-	QmlStuck stuck[QML_MAX_STUCK];
+	QmlStuckHook stuck[QML_MAX_STUCK];
 
-	/* Under the lock: by processes that end; the oldest gives way. */
-	int next_culprit;
-	QmlCulprit culprits[QML_MAX_CULPRITS];
+	/* Under the lock: a ring, written by processes that end; the oldest is replaced. */
+	int next_last_job;
+	QmlLastJob last_jobs[QML_MAX_LAST_JOBS];
 
 	/*
-	 * Sessions that hold jobs, by the number of their PGPROC: a token, 0 for none;
-	 * written by the session.  `boot` tells one start of the server from others.
+	 * Sessions that hold jobs, by the number of their PGPROC: a token, or 0.  Each is
+	 * written by its session without a lock.  `boot` is a random number that tells
+	 * this start of the server from others.
 	 */
-	uint32 boot;
+	uint32 boot; /* set at start */
 	pg_atomic_uint32 next_token;
-	int nsessions; /* fixed at start */
-	pg_atomic_uint32 *sessions;
+	int nsessions;				/* set at start */
+	pg_atomic_uint32 *sessions; /* set at start */
 
-	/* Sessions that wait, by the number of their PGPROC, and how many do. */
+	/* Sessions that wait, by the number of their PGPROC, and how many they are. */
 	pg_atomic_uint32 nwaiting;
-	QmlWaiter *waiters;
+	QmlWaiter *waiters; /* set at start */
 
-	int nslots; /* fixed at start */
+	int nslots; /* set at start */
 	QmlSlot slots[FLEXIBLE_ARRAY_MEMBER];
 } QmlShmem;
 
 extern QmlShmem *qml_shmem;
 
 extern void qml_shmem_init(void);
-extern QmlSlot *qml_shmem_scheduler(Oid database);
-extern void qml_shmem_request(Oid database, Oid role);
-extern int qml_shmem_count_workers(Oid database, Oid role);
-extern bool qml_shmem_take_place(QmlSlot *slot, uint32 method, int limit);
-extern bool qml_shmem_has_room(Oid database, uint32 method, int limit, const QmlSlot *except);
-extern void qml_shmem_leave_places(QmlSlot *slot, const uint32 *methods, int count);
-extern void qml_shmem_set_latch(pg_atomic_uint32 *process);
 extern uint32 qml_shmem_my_process(void);
-extern void qml_shmem_beat(QmlSlot *slot);
-extern void qml_shmem_note_culprit(const QmlCulprit *culprit);
-extern bool qml_shmem_find_culprit(QmlCulprit *culprit);
-extern bool qml_shmem_is_surplus(const QmlSlot *worker, int most);
+extern void qml_shmem_set_latch(pg_atomic_uint32 *process);
 
 #endif

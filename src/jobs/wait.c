@@ -3,7 +3,7 @@
  *		Waiting for a ready job, or for the end of one.
  *
  * The session says in shared memory what it waits for, looks, and sleeps on its
- * latch until whoever commits it sets that (ipc/wakeup.c), so that nothing is missed and
+ * latch until whoever commits it sets that (ipc/waiters.c), so that nothing is missed and
  * nothing is polled.  It looks in a transaction of its own and sleeps in one that has
  * no snapshot and no lock: that is why these are procedures, which are refused
  * within a transaction that they cannot end.
@@ -16,13 +16,12 @@
 #include "pgstat.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/proc.h"
 
 #include "common/clock.h"
 #include "compat.h"
 #include "core/state.h"
 #include "errcodes.h"
-#include "ipc/shmem.h"
+#include "ipc/waiters.h"
 #include "jobs/claim.h"
 #include "jobs/lookup.h"
 #include "jobs/wait.h"
@@ -47,12 +46,6 @@ typedef struct Wait
 	QmlState state;
 } Wait;
 
-static QmlWaiter *
-my_entry(void)
-{
-	return &qml_shmem->waiters[MyProc - ProcGlobal->allProcs];
-}
-
 /* Raises an error where the procedure cannot wait. */
 void
 qml_wait_check(FunctionCallInfo fcinfo, const char *procedure)
@@ -73,11 +66,9 @@ qml_wait_check(FunctionCallInfo fcinfo, const char *procedure)
 static void
 enter(const Wait *wait)
 {
-	QmlWaiter *entry = my_entry();
+	int queues[QML_MAX_WAIT_QUEUES];
+	int nqueues = 0;
 
-	entry->database = MyDatabaseId;
-	entry->job = wait->job;
-	entry->nqueues = 0;
 	/* Of more queues, or of one that is not there yet, all are waited for. */
 	for (int i = 0; i < wait->nqueues && wait->nqueues <= QML_MAX_WAIT_QUEUES; i++)
 	{
@@ -85,23 +76,19 @@ enter(const Wait *wait)
 
 		if (queue == NULL)
 		{
-			entry->nqueues = 0;
+			nqueues = 0;
 			break;
 		}
-		entry->queues[entry->nqueues++] = queue->id;
+		queues[nqueues++] = queue->id;
 	}
-	pg_write_barrier();
-	pg_atomic_write_u32(&entry->kind, wait->kind);
-	pg_atomic_fetch_add_u32(&qml_shmem->nwaiting, 1);
-	pg_memory_barrier();
+	qml_waiters_begin(wait->kind, queues, nqueues, &wait->job);
 }
 
 /* Runs in whatever way the call ends. */
 static void
 leave(int code, Datum arg)
 {
-	if (pg_atomic_exchange_u32(&my_entry()->kind, QML_WAITS_NOT) != QML_WAITS_NOT)
-		pg_atomic_fetch_sub_u32(&qml_shmem->nwaiting, 1);
+	qml_waiters_end();
 }
 
 static void

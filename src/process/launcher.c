@@ -17,7 +17,7 @@
  *	 the owner							the scheduler
  *	 no extension, a copy				nothing, until somebody calls
  *
- * A process that ends says why in its slot (ipc/shmem.h).  Those that fail are started
+ * A process that ends says why in its slot (ipc/slots.c).  Those that fail are started
  * again ever later, up to a minute; there is no process that is not started again.
  * The launcher's own memory may be lost: it takes over the slots it finds.
  */
@@ -33,7 +33,6 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "storage/lwlock.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -44,7 +43,8 @@
 #include "common/log.h"
 #include "common/subxact.h"
 #include "compat.h"
-#include "ipc/shmem.h"
+#include "ipc/slots.h"
+#include "ipc/wakeup.h"
 #include "process/launcher.h"
 #include "process/process.h"
 #include "process/worker_pool.h"
@@ -272,60 +272,29 @@ is_lost(int number, int64 now)
 
 /*
  * Ends a process that waits for its database: it would have a place that another
- * one needs, for as long as somebody copies or drops the database.  Under the lock,
- * so that the pid is still its own.
+ * one needs, for as long as somebody copies or drops the database.
  */
 static void
-end_stuck(QmlSlot *slot, Started *process, int64 now)
+end_stuck(QmlSlot *slot, uint32 generation, Started *process, int64 now)
 {
 	if (process->since == 0)
 		process->since = now;
 	if (now - process->since <= STUCK_START || process->stuck)
 		return;
-	process->stuck = kill(slot->pid, SIGTERM) == 0;
+	process->stuck = qml_slots_terminate(slot, generation);
 }
-
-/* A slot as it was seen. */
-typedef struct Seen
-{
-	QmlSlotState state;
-	QmlKind kind;
-	Oid database;
-	Oid role;
-	QmlOutcome outcome;
-	bool works; /* has been at work for a while */
-	TimestampTz started_at;
-} Seen;
 
 /* Looks at a slot, and takes it back if its process ended. */
 static void
-see_slot(int number, int64 now, Seen *seen)
+see_slot(int number, int64 now, QmlSlotView *seen)
 {
 	QmlSlot *slot = &qml_shmem->slots[number];
+	/* Read without the lock: only the launcher makes a slot starting. */
+	bool lost = slot->state == QML_SLOT_STARTING && is_lost(number, now);
 
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	if (slot->state == QML_SLOT_STARTING && is_lost(number, now))
-	{
-		slot->state = QML_SLOT_ENDED;
-		slot->outcome = QML_ENDED_EARLY;
-	}
-	seen->state = slot->state;
-	seen->kind = slot->kind;
-	seen->database = slot->database;
-	seen->role = slot->role;
-	seen->outcome = slot->outcome;
-	seen->started_at = slot->started_at;
-	seen->works = slot->state == QML_SLOT_RUNNING && slot->connected &&
-				  TimestampDifferenceExceeds(slot->started_at, GetCurrentTimestamp(), PROVEN);
-	if (slot->state == QML_SLOT_RUNNING && !slot->connected)
-		end_stuck(slot, &started[number], now);
-	if (slot->state == QML_SLOT_ENDED)
-	{
-		slot->state = QML_SLOT_FREE;
-		slot->database = InvalidOid;
-	}
-	LWLockRelease(qml_shmem->lock);
-
+	qml_slots_inspect(slot, lost, seen);
+	if (seen->state == QML_SLOT_RUNNING && !seen->connected)
+		end_stuck(slot, seen->generation, &started[number], now);
 	if (seen->state != QML_SLOT_ENDED)
 		return;
 	/* Whoever had the database to himself may have dropped it. */
@@ -336,6 +305,14 @@ see_slot(int number, int64 now, Seen *seen)
 	memset(&started[number], 0, sizeof(Started));
 }
 
+/* Whether the process of a slot has been at work for a while. */
+static bool
+is_proven(const QmlSlotView *seen)
+{
+	return seen->state == QML_SLOT_RUNNING && seen->connected &&
+		   TimestampDifferenceExceeds(seen->started_at, GetCurrentTimestamp(), PROVEN);
+}
+
 /* Takes slots back whose processes ended, and sees which databases have one. */
 static void
 look_at_slots(int64 now)
@@ -343,12 +320,12 @@ look_at_slots(int64 now)
 	for (int i = 0; i < qml_shmem->nslots; i++)
 	{
 		Database *database;
-		Seen seen;
+		QmlSlotView seen;
 
 		see_slot(i, now, &seen);
 		if (seen.state == QML_SLOT_ENDED && seen.kind == QML_WORKER)
 			qml_worker_pool_ended(seen.database, seen.role, seen.outcome, now);
-		if (seen.works && seen.kind == QML_WORKER)
+		if (seen.kind == QML_WORKER && is_proven(&seen))
 			qml_worker_pool_works(seen.database, seen.role, seen.started_at);
 		if (seen.state == QML_SLOT_FREE || seen.kind == QML_WORKER)
 			continue;
@@ -383,17 +360,9 @@ static void
 answer_calls(void)
 {
 	Oid calls[QML_MAX_CALLS];
-	int ncalls;
 	bool all;
+	int ncalls = qml_wakeup_take_calls(calls, &all);
 	ListCell *lc;
-
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	ncalls = qml_shmem->ncalls;
-	memcpy(calls, qml_shmem->calls, sizeof(calls));
-	all = qml_shmem->call_all;
-	qml_shmem->ncalls = 0;
-	qml_shmem->call_all = false;
-	LWLockRelease(qml_shmem->lock);
 
 	for (int i = 0; i < ncalls; i++)
 	{
@@ -408,61 +377,6 @@ answer_calls(void)
 		return;
 	foreach(lc, databases)
 		look_soon(lfirst(lc));
-}
-
-static void
-reset_slot(QmlSlot *slot)
-{
-	slot->pid = 0;
-	slot->connected = false;
-	slot->outcome = QML_ENDED_EARLY;
-	for (int kind = 0; kind < QML_WAKES; kind++)
-		pg_atomic_write_u64(&slot->told[kind], QML_WAKE_NEVER);
-	slot->nroles = 0;
-	slot->any_role = false;
-	slot->nlost = 0;
-	slot->any_lost = false;
-	slot->nannounced = 0;
-	slot->announce_all = false;
-	pg_atomic_write_u32(&slot->more, 0);
-	pg_atomic_write_u32(&slot->idle, 0);
-	slot->leave = false;
-	slot->has_job = false;
-	slot->has_cancel = false;
-	slot->progress.length = 0;
-	slot->nplaces = 0;
-}
-
-/* A free slot for a process; NULL: there is none. */
-static QmlSlot *
-fill_slot(QmlKind kind, Oid database, Oid role)
-{
-	QmlSlot *slot = NULL;
-
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < qml_shmem->nslots && slot == NULL; i++)
-	{
-		if (qml_shmem->slots[i].state != QML_SLOT_FREE)
-			continue;
-		slot = &qml_shmem->slots[i];
-		reset_slot(slot);
-		slot->state = QML_SLOT_STARTING;
-		slot->kind = kind;
-		slot->generation++;
-		slot->database = database;
-		slot->role = role;
-	}
-	LWLockRelease(qml_shmem->lock);
-	return slot;
-}
-
-static void
-free_slot(QmlSlot *slot)
-{
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	slot->state = QML_SLOT_FREE;
-	slot->database = InvalidOid;
-	LWLockRelease(qml_shmem->lock);
 }
 
 /* What the kinds of processes are called, and where they begin. */
@@ -497,7 +411,7 @@ describe(const QmlSlot *slot, const char *database, BackgroundWorker *worker)
 static bool
 start_process(QmlKind kind, const Database *database, Oid role, int64 now)
 {
-	QmlSlot *slot = fill_slot(kind, database->oid, role);
+	QmlSlot *slot = qml_slots_reserve(kind, database->oid, role);
 	BackgroundWorker worker;
 	MemoryContext oldcontext;
 	bool registered;
@@ -513,7 +427,7 @@ start_process(QmlKind kind, const Database *database, Oid role, int64 now)
 	if (!registered)
 	{
 		started[number].handle = NULL;
-		free_slot(slot);
+		qml_slots_release(slot);
 		return false;
 	}
 	started[number].since = now;
@@ -543,20 +457,19 @@ start(Database *database, int64 now)
 static int
 count_starting(int64 now)
 {
+	QmlSlotView *slots = palloc(sizeof(QmlSlotView) * qml_shmem->nslots);
 	int count = 0;
 
-	LWLockAcquire(qml_shmem->lock, LW_SHARED);
+	qml_slots_copy_all(slots);
 	for (int i = 0; i < qml_shmem->nslots; i++)
 	{
-		QmlSlot *slot = &qml_shmem->slots[i];
-
 		/* A look is short: it counts until it has ended. */
-		if ((slot->state == QML_SLOT_STARTING ||
-			 (slot->state == QML_SLOT_RUNNING && slot->kind == QML_LOOK)) &&
+		if ((slots[i].state == QML_SLOT_STARTING ||
+			 (slots[i].state == QML_SLOT_RUNNING && slots[i].kind == QML_LOOK)) &&
 			now - started[i].since < SLOW_START)
 			count++;
 	}
-	LWLockRelease(qml_shmem->lock);
+	pfree(slots);
 	return count;
 }
 
@@ -588,7 +501,7 @@ start_workers(int64 now)
 	{
 		Database *database = find_database(wanted->database);
 		bool may_start = database && database->listed;
-		bool allowed = qml_shmem_count_workers(wanted->database, InvalidOid) < qml_workers;
+		bool allowed = qml_slots_count_workers(wanted->database, InvalidOid) < qml_workers;
 
 		/* Whoever asked may have read settings that have not come here yet. */
 		if (may_start && qml_workers == 0)
@@ -607,7 +520,7 @@ start_workers(int64 now)
 		{
 			sleep = RETRY_WORKER;
 			/* One that has some already holds up nobody. */
-			full = allowed && qml_shmem_count_workers(wanted->database, wanted->role) == 0;
+			full = allowed && qml_slots_count_workers(wanted->database, wanted->role) == 0;
 		}
 		else if (allowed)
 			wanted->tried = true; /* until somebody else leaves the server's last place */

@@ -12,6 +12,7 @@
 
 #include "commands/async.h"
 
+#include "ipc/dispatch.h"
 #include "model/queue.h"
 #include "process/notify.h"
 #include "qml.h"
@@ -31,16 +32,8 @@ qml_notify_send(QmlSlot *scheduler)
 {
 	int queues[QML_MAX_WAIT_QUEUES];
 	int count;
-	bool all;
+	bool all = qml_dispatch_take_notify(scheduler, queues, &count);
 	ListCell *lc;
-
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	count = scheduler->nannounced;
-	memcpy(queues, scheduler->announced, sizeof(int) * count);
-	all = scheduler->announce_all;
-	scheduler->nannounced = 0;
-	scheduler->announce_all = false;
-	LWLockRelease(qml_shmem->lock);
 
 	for (int i = 0; i < count && !all; i++)
 		announce(qml_queue_find(queues[i]));

@@ -53,8 +53,9 @@
 #include "common/guc.h"
 #include "compat.h"
 #include "errcodes.h"
+#include "ipc/dispatch.h"
 #include "ipc/session_claim.h"
-#include "ipc/wakeup.h"
+#include "ipc/slots.h"
 #include "jobs/claim.h"
 #include "jobs/transition.h"
 #include "model/catalog.h"
@@ -97,9 +98,9 @@ typedef struct Batch
 	int count;
 	int done;	 /* the first ones are finished, and committed */
 	int nplaces; /* of methods that run so many at a time only */
-	uint32 places[QML_MAX_PLACES];
+	uint32 places[QML_MAX_CONCURRENCY_SLOTS];
 	int nrefused; /* methods of which there was no place when it was filled */
-	uint32 refused[QML_MAX_PLACES];
+	uint32 refused[QML_MAX_CONCURRENCY_SLOTS];
 } Batch;
 
 /* How long the jobs of a method took lately. */
@@ -145,7 +146,7 @@ static TimeoutId watch_timer;
 
 /* On exit: whoever takes the jobs back shall know which one ran, and for how long. */
 static void
-note_culprit(int code, Datum arg)
+note_last_job(int code, Datum arg)
 {
 	bool overdue;
 	ListCell *lc;
@@ -157,14 +158,14 @@ note_culprit(int code, Datum arg)
 	{
 		const QmlJob *job = &((QmlAttempt *) lfirst(lc))->job;
 
-		qml_session_claim_note_culprit(&job->id, job->attempt, QML_LOST_RUNNING);
+		qml_session_claim_note_last_job(&job->id, job->attempt, QML_LOST_RUNNING);
 	}
 	overdue = stop == QML_STOP_TIMEOUT ||
 			  (stop == QML_STOP_DELAY && qml_clock_ms_since(run_began) >= running->timeout_ms);
-	qml_session_claim_note_culprit(&running->id, running->attempt,
-								   overdue				  ? QML_LOST_OVERDUE :
-								   stop == QML_STOP_DELAY ? QML_LOST_IN_GROUP :
-															QML_LOST_RUNNING);
+	qml_session_claim_note_last_job(&running->id, running->attempt,
+									overdue				   ? QML_LOST_OVERDUE :
+									stop == QML_STOP_DELAY ? QML_LOST_IN_GROUP :
+															 QML_LOST_RUNNING);
 }
 
 static void
@@ -203,7 +204,7 @@ on_watch(void)
 {
 	if (!in_job)
 		return;
-	qml_shmem_beat(slot);
+	qml_slots_beat(slot);
 	if (shutting_down && ++shutdown_watched > qml_shutdown_timeout)
 		cancel(QML_STOP_SHUTDOWN);
 	if (stop == QML_STOP_DELAY)
@@ -255,47 +256,20 @@ forget_stop(void)
 		QueryCancelPending = false;
 }
 
-static void
-enter_job(const QmlJob *job)
-{
-	SpinLockAcquire(&slot->mutex);
-	slot->job = job->id;
-	slot->has_job = true;
-	slot->has_cancel = false;
-	SpinLockRelease(&slot->mutex);
-}
-
-/*
- * Waits until the signal has arrived that was on its way, as is everybody who sends
- * one while holding the lock: it must not hit the next job.
- */
-static void
-await_signal(void)
-{
-	sigset_t none;
-
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	LWLockRelease(qml_shmem->lock);
-	/* It delivers what is pending before it returns. */
-	sigemptyset(&none);
-	(void) sigprocmask(SIG_BLOCK, &none, NULL);
-	QueryCancelPending = false;
-}
-
-/* Whether somebody deleted this job, and cancelled it therefore. */
+/* Whether somebody deleted this job, and canceled it therefore. */
 static bool
 leave_job(void)
 {
-	bool canceled;
+	sigset_t none;
 
-	SpinLockAcquire(&slot->mutex);
-	canceled = slot->has_cancel;
-	slot->has_job = false;
-	slot->has_cancel = false;
-	SpinLockRelease(&slot->mutex);
-	if (canceled)
-		await_signal();
-	return canceled;
+	if (!qml_slots_end_job(slot))
+		return false;
+	/* The signal has been sent; this delivers what is pending before it returns. */
+	sigemptyset(&none);
+	(void) sigprocmask(SIG_BLOCK, &none, NULL);
+	/* It must not hit the next job. */
+	QueryCancelPending = false;
+	return true;
 }
 
 /* ----- methods ----- */
@@ -391,7 +365,7 @@ has_place(const Batch *of, uint32 method)
 static bool
 refuse(Batch *into, uint32 method)
 {
-	if (into->nrefused < QML_MAX_PLACES)
+	if (into->nrefused < QML_MAX_CONCURRENCY_SLOTS)
 		into->refused[into->nrefused++] = method;
 	return false;
 }
@@ -404,7 +378,8 @@ take_place(Batch *into, uint32 method, int limit)
 		return true;
 	if (is_among(method, into->refused, into->nrefused))
 		return false;
-	if (into->nplaces == QML_MAX_PLACES || !qml_shmem_take_place(slot, method, limit))
+	if (into->nplaces == QML_MAX_CONCURRENCY_SLOTS ||
+		!qml_slots_acquire_concurrency(slot, method, limit))
 		return refuse(into, method);
 	into->places[into->nplaces++] = method;
 	return true;
@@ -416,7 +391,7 @@ has_room(Batch *from, uint32 method, int limit)
 {
 	if (is_among(method, from->refused, from->nrefused))
 		return false;
-	return qml_shmem_has_room(slot->database, method, limit, NULL) || refuse(from, method);
+	return qml_slots_has_concurrency(slot->database, method, limit, NULL) || refuse(from, method);
 }
 
 /* Whether this one has, or would get, the place for suspects. */
@@ -427,7 +402,7 @@ may_take_suspect(Batch *into)
 		return true;
 	if (is_among(SUSPECTS, into->refused, into->nrefused))
 		return false;
-	return qml_shmem_has_room(slot->database, SUSPECTS, 1, slot) || refuse(into, SUSPECTS);
+	return qml_slots_has_concurrency(slot->database, SUSPECTS, 1, slot) || refuse(into, SUSPECTS);
 }
 
 static uint32
@@ -442,11 +417,11 @@ leave_places(Batch *of)
 	bool had_suspect = has_place(of, SUSPECTS);
 
 	if (of->nplaces > 0)
-		qml_shmem_leave_places(slot, of->places, of->nplaces);
+		qml_slots_release_concurrency(slot, of->places, of->nplaces);
 	of->nplaces = 0;
 	/* The next one may be for a worker of another role, which has passed it over. */
 	if (had_suspect)
-		qml_wakeup_all_roles();
+		qml_dispatch_recheck_all();
 }
 
 static bool
@@ -489,7 +464,7 @@ leave_needless_places(Batch *of, Oid *role)
 			of->places[kept++] = method;
 			continue;
 		}
-		qml_shmem_leave_places(slot, &method, 1);
+		qml_slots_release_concurrency(slot, &method, 1);
 		left_suspects = left_suspects || method == SUSPECTS;
 	}
 	left = kept < of->nplaces;
@@ -589,11 +564,11 @@ claim_into(Batch *into)
 	(void) qml_claim_batch(&claim, &more);
 	/* At once, they might ask each other for what none of them gets, all the time. */
 	if (leave_needless_places(into, &role))
-		qml_wakeup_later(role);
+		qml_dispatch_recheck_later(role);
 	if (more == QML_MORE)
-		qml_wakeup_helper(slot->role);
+		qml_dispatch_wake_helper(slot->role);
 	else if (more == QML_MAYBE_MORE)
-		qml_wakeup_later(slot->role);
+		qml_dispatch_recheck_later(slot->role);
 }
 
 /* The jobs that this session holds are these, and what is claimed next. */
@@ -1053,7 +1028,7 @@ swap_batches(Batch *next)
 	batch = next;
 	/* Others have passed over what needs a place that was left only now. */
 	if (left)
-		qml_wakeup_helper(slot->role);
+		qml_dispatch_wake_helper(slot->role);
 	hold_owed();
 	for (int i = 0; i < batch->count; i++)
 		qml_session_claim_hold(&batch->attempts[i].job.id);
@@ -1281,7 +1256,7 @@ run_alone(void)
 	attempt->fate = QML_FATE_PENDING;
 	attempt->trace.traced = false;
 	stop = QML_STOP_NOT;
-	enter_job(&attempt->job);
+	qml_slots_begin_job(slot, &attempt->job.id);
 	MemoryContextSwitchTo(batch->context);
 	PG_TRY();
 	{
@@ -1386,9 +1361,9 @@ leave_places_of_released(void)
 	if (!leave_needless_places(batch, &role))
 		return;
 	if (OidIsValid(role))
-		qml_wakeup_helper(role);
+		qml_dispatch_wake_helper(role);
 	else
-		qml_wakeup_all_roles();
+		qml_dispatch_recheck_all();
 }
 
 /* Gives back what is claimed and not begun, from a job of the batch on. */
@@ -1457,7 +1432,7 @@ qml_run_end(void)
 							 list_length(owed))));
 	/* For others of its role, who are told when it has gone. */
 	if (batch->nplaces > 0)
-		pg_atomic_write_u32(&slot->more, 1);
+		qml_dispatch_set_work(slot);
 	empty_batch(batch);
 }
 
@@ -1497,7 +1472,7 @@ qml_run_init(QmlSlot *my_slot)
 	HASHCTL control = {.keysize = sizeof(((Pace *) 0)->method), .entrysize = sizeof(Pace)};
 
 	slot = my_slot;
-	before_shmem_exit(note_culprit, (Datum) 0);
+	before_shmem_exit(note_last_job, (Datum) 0);
 	qml_session_reset_init();
 	qml_current_job_init(my_slot);
 	delay_timer = RegisterTimeout(USER_TIMEOUT, on_delay);

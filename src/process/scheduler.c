@@ -8,7 +8,7 @@
  * catalogs, says what it found, and exits (look_around).
  *
  * It sleeps until the next time that it knows of, from the indexes or told at
- * commit (ipc/wakeup.c), and looks without being told once in each poll interval,
+ * commit (ipc/due.c), and looks without being told once in each poll interval,
  * because replication and others that write the tables tell nobody.  While it
  * sleeps it holds nothing.
  *
@@ -37,7 +37,9 @@
 #include "common/log.h"
 #include "common/subxact.h"
 #include "compat.h"
-#include "ipc/shmem.h"
+#include "ipc/due.h"
+#include "ipc/session_claim.h"
+#include "ipc/slots.h"
 #include "ipc/wakeup.h"
 #include "jobs/ack.h"
 #include "maintenance/cleanup.h"
@@ -200,7 +202,7 @@ take_back(Step *step)
 
 	/* What is left from before: a part, or all of it after an error. */
 	if (count == 0)
-		count = qml_worker_demand_take_lost(slot, jobs, &any);
+		count = qml_session_claim_take_lost(slot, jobs, &any);
 	if (any)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
 	batch = qml_hook_batch(count);
@@ -223,8 +225,7 @@ show_progress(Step *step)
 		QmlSlot *worker = &qml_shmem->slots[i];
 		QmlAck ack = {.document = PointerGetDatum(progress->document)};
 
-		if (worker->kind != QML_WORKER || worker->database != MyDatabaseId ||
-			!qml_current_job_take_progress(worker, progress))
+		if (!qml_slots_take_progress(worker, progress))
 			continue;
 		ack.attempt = progress->attempt;
 		qml_ack_show_progress(&progress->job, &ack);
@@ -389,7 +390,7 @@ static Step steps[] = {
 	{.activity = "telling listeners",
 	 .name = "qml scheduler: telling listeners",
 	 .enabled = &qml_enabled,
-	 .wake = QML_WAKE_ANNOUNCE,
+	 .wake = QML_WAKE_NOTIFY,
 	 .interval = lease_interval,
 	 .run = tell_listeners},
 	{.activity = "looking for dead servers",
@@ -422,7 +423,7 @@ hear(Step *step)
 
 	if (step->wake < 0)
 		return;
-	told = qml_wakeup_take(slot, (QmlWake) step->wake);
+	told = qml_due_take(slot, (QmlWake) step->wake);
 	if (told != QML_WAKE_NEVER && (step->due == QML_NO_TIME || told < step->due))
 		step->due = told;
 }
@@ -514,7 +515,7 @@ beat(void)
 	if (next_multiple(last, (int64) qml_heartbeat_interval * 1000, now) > 0)
 		return;
 	last = now;
-	qml_shmem_beat(slot);
+	qml_slots_beat(slot);
 }
 
 /* One round; returns how long to sleep, in milliseconds. */
@@ -538,7 +539,7 @@ work(void)
 			qml_slot_leave_if_disabled();
 		}
 	}
-	/* First say how long, then see what was told meanwhile: see ipc/wakeup.c. */
+	/* First say how long, then see what was told meanwhile: see ipc/due.c. */
 	sleep = next_multiple(round_began, PROBE_INTERVAL, qml_clock_monotonic_ms());
 	FOREACH_STEP(step)
 	{
@@ -546,8 +547,7 @@ work(void)
 			sleep = Min(sleep, time_left(step));
 	}
 	until = GetCurrentTimestamp() + Max(sleep, 0) * 1000;
-	pg_atomic_write_u64(&slot->asleep_until, (uint64) until);
-	pg_memory_barrier();
+	qml_due_sleep_until(slot, until);
 	FOREACH_STEP(step)
 	{
 		hear(step);
@@ -576,7 +576,7 @@ run(MemoryContext context)
 		MemoryContextReset(context);
 		if (sleep > 0)
 			qml_process_sleep(sleep, wait_event);
-		pg_atomic_write_u64(&slot->asleep_until, 0);
+		qml_due_awake(slot);
 	}
 }
 

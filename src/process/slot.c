@@ -2,7 +2,7 @@
  * slot.c
  *		A process that works in a database, as a guest.
  *
- * It has a slot that the launcher prepared (ipc/shmem.h), and says in it why it ends.
+ * It has a slot that the launcher prepared (ipc/slots.c), and says in it why it ends.
  * Once a second it probes the database's lock: if DROP, RENAME or CREATE ...
  * TEMPLATE has it, it leaves, so that the owner need not be allowed to end it.  When
  * the extension is gone, or the settings say so, it leaves, too.
@@ -18,16 +18,15 @@
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/lock.h"
-#include "storage/lwlock.h"
 
 #include "common/guc.h"
-#include "ipc/wakeup.h"
+#include "ipc/dispatch.h"
+#include "ipc/slots.h"
 #include "model/catalog.h"
 #include "process/process.h"
 #include "process/slot.h"
 
 static QmlSlot *slot;
-static uint32 generation;
 static QmlOutcome outcome = QML_ENDED_EARLY; /* if the process ended now */
 static bool extension_checked;				 /* in this transaction, and found good */
 
@@ -35,65 +34,39 @@ static bool extension_checked;				 /* in this transaction, and found good */
 static void
 leave_slot(int code, Datum arg)
 {
-	bool had_places;
+	/* Once the slot has ended the launcher may give it to another process. */
+	bool is_worker = slot->kind == QML_WORKER;
+	Oid role = slot->role;
+	bool has_work;
+	bool had_concurrency;
 
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	had_places = slot->kind == QML_WORKER && slot->nplaces > 0;
-	if (slot->generation == generation)
+	qml_slots_end(slot, outcome, &has_work, &had_concurrency);
+	if (is_worker && outcome != QML_ENDED_NO_EXTENSION)
 	{
-		pg_atomic_write_u32(&slot->process, 0);
-		slot->state = QML_SLOT_ENDED;
-		slot->outcome = outcome;
+		/* It was given work while it was leaving, or ended with work left. */
+		if (has_work)
+			qml_dispatch_request_worker(MyDatabaseId, role);
+		qml_dispatch_offer_place(false);
+		/* Others have passed over the jobs that needed its concurrency slots. */
+		if (had_concurrency)
+			qml_dispatch_recheck_all();
 	}
-	LWLockRelease(qml_shmem->lock);
-	/* Told of work while it was leaving, or ended with work left. */
-	pg_memory_barrier();
-	if (slot->kind == QML_WORKER && outcome != QML_ENDED_NO_EXTENSION)
-	{
-		if (pg_atomic_read_u32(&slot->more))
-			qml_shmem_request(MyDatabaseId, slot->role);
-		qml_wakeup_waiting(false);
-	}
-	/* Others have passed over the jobs that needed those. */
-	if (had_places && outcome != QML_ENDED_NO_EXTENSION)
-		qml_wakeup_all_roles();
 	qml_shmem_set_latch(&qml_shmem->launcher);
 }
 
-/* Takes the slot that the launcher prepared; exits if it is no longer meant. */
+/* Takes the slot that the launcher reserved; exits if it was given to another process. */
 static void
 take_slot(int number)
 {
-	bool mine;
+	uint32 generation;
 
 	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
 	slot = &qml_shmem->slots[number];
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	mine = slot->state == QML_SLOT_STARTING && slot->generation == generation;
-	if (mine)
-	{
-		slot->state = QML_SLOT_RUNNING;
-		slot->pid = MyProcPid;
-		slot->started_at = GetCurrentTimestamp();
-		pg_atomic_write_u64(&slot->heartbeat_at, (uint64) slot->started_at);
-		pg_atomic_write_u64(&slot->asleep_until, 0);
-	}
-	LWLockRelease(qml_shmem->lock);
-	if (!mine)
+	if (!qml_slots_take(slot, generation))
 		proc_exit(0);
 	before_shmem_exit(leave_slot, (Datum) 0);
 	/* Others may start now. */
 	qml_shmem_set_latch(&qml_shmem->launcher);
-}
-
-/* Until now it may have waited for somebody who has the database to himself. */
-static void
-note_connected(void)
-{
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	slot->connected = true;
-	LWLockRelease(qml_shmem->lock);
-	outcome = QML_ENDED_TERMINATED;
 }
 
 /* Ends the process. */
@@ -152,9 +125,7 @@ qml_slot_leave_if_disabled(void)
 void
 qml_slot_set_role(Oid role)
 {
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	slot->role = role;
-	LWLockRelease(qml_shmem->lock);
+	qml_slots_set_role(slot, role);
 }
 
 /* In a transaction: leaves if this is not the place to work, or not the role. */
@@ -221,7 +192,8 @@ qml_slot_enter(int number, const char *name)
 {
 	take_slot(number);
 	BackgroundWorkerInitializeConnectionByOid(slot->database, slot->role, 0);
-	note_connected();
+	qml_slots_set_connected(slot);
+	outcome = QML_ENDED_TERMINATED;
 	pgstat_report_appname(name);
 	return slot;
 }

@@ -8,7 +8,7 @@
  * search_path.
  *
  * It claims and runs jobs until there are none, then sleeps until whoever commits
- * one wakes it (ipc/wakeup.c), and ends after qml.worker_idle_timeout, or between two
+ * one wakes it (ipc/dispatch.c), and ends after qml.worker_idle_timeout, or between two
  * jobs when another role needs its place.  The jobs that it holds are bound to its
  * session: however it ends, they are taken back.
  */
@@ -30,7 +30,8 @@
 #include "common/guc.h"
 #include "common/subxact.h"
 #include "compat.h"
-#include "ipc/wakeup.h"
+#include "ipc/dispatch.h"
+#include "ipc/slots.h"
 #include "process/process.h"
 #include "process/run.h"
 #include "process/slot.h"
@@ -101,7 +102,7 @@ leave(QmlOutcome why, bool for_now)
 {
 	qml_run_end();
 	if (for_now)
-		pg_atomic_write_u32(&slot->more, 1);
+		qml_dispatch_set_work(slot);
 	qml_slot_leave(why);
 }
 
@@ -110,12 +111,12 @@ static void
 check(bool busy)
 {
 	qml_process_handle_signals();
-	qml_shmem_beat(slot);
+	qml_slots_beat(slot);
 	if (terminated)
 		leave(QML_ENDED_TERMINATED, false);
 	if (qml_slot_is_disabled())
 		leave(QML_ENDED_DISABLED, false);
-	if (slot->leave || qml_shmem_is_surplus(slot, qml_workers))
+	if (slot->leave || qml_slots_is_surplus(slot, qml_workers))
 		leave(QML_ENDED_DISABLED, busy && qml_workers > 0);
 	if (qml_slot_is_in_the_way())
 		leave(QML_ENDED_MADE_WAY, false);
@@ -138,14 +139,12 @@ wait_for_work(int64 idle_since, uint32 wait_event)
 
 	if (qml_run_owes())
 		left = Max(left, PROBE_INTERVAL);
-	/* First say that it sleeps, then see what was told meanwhile: see ipc/wakeup.c. */
-	pg_atomic_write_u32(&slot->idle, 1);
-	pg_memory_barrier();
-	qml_wakeup_waiting(true);
-	if (pg_atomic_read_u32(&slot->more) == 0 && left > 0)
+	/* First say that it sleeps, then see what was told meanwhile: see ipc/dispatch.c. */
+	qml_dispatch_begin_idle(slot);
+	if (!qml_dispatch_has_work(slot) && left > 0)
 		qml_process_sleep(Min(left, PROBE_INTERVAL), wait_event);
-	pg_atomic_write_u32(&slot->idle, 0);
-	return left > 0 || pg_atomic_read_u32(&slot->more) != 0;
+	qml_dispatch_end_idle(slot);
+	return left > 0 || qml_dispatch_has_work(slot);
 }
 
 static void
@@ -162,8 +161,7 @@ work(void)
 		bool found;
 
 		check(true);
-		pg_atomic_write_u32(&slot->more, 0);
-		pg_memory_barrier();
+		qml_dispatch_clear_work(slot);
 		found = qml_run_next();
 		failures = 0;
 		if (found)
@@ -171,7 +169,7 @@ work(void)
 			idle_since = qml_clock_monotonic_ms();
 			continue;
 		}
-		while (pg_atomic_read_u32(&slot->more) == 0)
+		while (!qml_dispatch_has_work(slot))
 		{
 			if (!wait_for_work(idle_since, wait_event))
 				qml_slot_leave(QML_ENDED_IDLE);
@@ -188,7 +186,7 @@ leave_after_failures(void)
 	if (++failures < MAX_FAILURES)
 		return;
 	/* There is work, for whoever comes later. */
-	pg_atomic_write_u32(&slot->more, 1);
+	qml_dispatch_set_work(slot);
 	qml_slot_leave(QML_ENDED_FAILED);
 }
 

@@ -3,7 +3,7 @@
  *		Workers for the roles that have work: what a scheduler does about ready jobs
  *		that no worker is free for.
  *
- * It learns of them at commit (ipc/wakeup.c), and looks itself when it starts, now and
+ * It learns of them at commit (ipc/dispatch.c), and looks itself when it starts, now and
  * then, and when it was not told which.  For each role it asks the launcher for one
  * more worker; when no worker can be the role, its ready jobs fail and say why.
  */
@@ -17,45 +17,13 @@
 #include "common/guc.h"
 #include "common/table.h"
 #include "compat.h"
-#include "ipc/wakeup.h"
+#include "ipc/dispatch.h"
 #include "maintenance/sweep.h"
 #include "model/catalog.h"
 #include "model/job.h"
 #include "process/worker_demand.h"
 #include "userfn/handler.h"
 #include "userfn/hook.h"
-
-/* Takes the roles that the scheduler was told of; whether there are more. */
-static bool
-take_roles(QmlSlot *scheduler, Oid *roles, int *nroles)
-{
-	bool any;
-
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	*nroles = scheduler->nroles;
-	memcpy(roles, scheduler->roles, sizeof(Oid) * scheduler->nroles);
-	any = scheduler->any_role;
-	scheduler->nroles = 0;
-	scheduler->any_role = false;
-	LWLockRelease(qml_shmem->lock);
-	return any;
-}
-
-/* Takes the jobs whose sessions are gone; *any: there are others. */
-int
-qml_worker_demand_take_lost(QmlSlot *scheduler, pg_uuid_t *jobs, bool *any)
-{
-	int count;
-
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	count = scheduler->nlost;
-	memcpy(jobs, scheduler->lost, sizeof(pg_uuid_t) * count);
-	*any = scheduler->any_lost;
-	scheduler->nlost = 0;
-	scheduler->any_lost = false;
-	LWLockRelease(qml_shmem->lock);
-	return count;
-}
 
 /* All roles whose handlers have ready jobs, by looking at them. */
 static List *
@@ -87,9 +55,9 @@ serve(QmlSlot *scheduler, Oid role)
 	int batch = qml_hook_batch(INT_MAX);
 
 	if (qml_handler_role_usable(role, &problem))
-		qml_wakeup_worker(scheduler, role);
+		qml_dispatch_find_worker(scheduler, role);
 	else if (qml_sweep_reject(role, &problem, batch) == batch)
-		qml_wakeup_all_roles();
+		qml_dispatch_recheck_all();
 }
 
 /* In a transaction: sees to the roles that have work; look: also to those not told of. */
@@ -98,7 +66,7 @@ qml_worker_demand_serve(QmlSlot *scheduler, bool look)
 {
 	Oid roles[QML_MAX_ROLES];
 	int nroles;
-	bool any = take_roles(scheduler, roles, &nroles);
+	bool any = qml_dispatch_take_roles(scheduler, roles, &nroles);
 	ListCell *lc;
 
 	if (any || look)

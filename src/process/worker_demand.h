@@ -8,6 +8,5 @@
 #include "ipc/shmem.h"
 
 extern void qml_worker_demand_serve(QmlSlot *scheduler, bool look);
-extern int qml_worker_demand_take_lost(QmlSlot *scheduler, pg_uuid_t *jobs, bool *any);
 
 #endif

@@ -17,6 +17,8 @@
 #include "utils/memutils.h"
 
 #include "common/guc.h"
+#include "ipc/dispatch.h"
+#include "ipc/slots.h"
 #include "process/worker_pool.h"
 
 /* Milliseconds. */
@@ -66,14 +68,8 @@ void
 qml_worker_pool_hear(int64 now)
 {
 	QmlRequest requests[QML_MAX_REQUESTS];
+	int count = qml_dispatch_take_requests(requests);
 	ListCell *lc;
-	int count;
-
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	count = qml_shmem->nrequests;
-	memcpy(requests, qml_shmem->requests, sizeof(QmlRequest) * count);
-	qml_shmem->nrequests = 0;
-	LWLockRelease(qml_shmem->lock);
 
 	foreach(lc, wanted_list)
 		((QmlWanted *) lfirst(lc))->tried = false;
@@ -91,12 +87,12 @@ qml_worker_pool_hear(int64 now)
 static bool
 comes_first(const QmlWanted *a, const QmlWanted *b)
 {
-	int difference = qml_shmem_count_workers(a->database, InvalidOid) -
-					 qml_shmem_count_workers(b->database, InvalidOid);
+	int difference = qml_slots_count_workers(a->database, InvalidOid) -
+					 qml_slots_count_workers(b->database, InvalidOid);
 
 	if (difference == 0)
-		difference = qml_shmem_count_workers(a->database, a->role) -
-					 qml_shmem_count_workers(b->database, b->role);
+		difference = qml_slots_count_workers(a->database, a->role) -
+					 qml_slots_count_workers(b->database, b->role);
 	return difference != 0 ? difference < 0 : a->since < b->since;
 }
 
@@ -176,7 +172,7 @@ qml_worker_pool_works(Oid database, Oid role, TimestampTz started_at)
  * scheduler (wanted is NULL) need not wait for its turn.
  */
 static int
-worth(const QmlSlot *slot, const QmlWanted *wanted, bool server_is_full)
+worth(const QmlSlotView *slot, const QmlWanted *wanted, bool server_is_full)
 {
 	bool own = wanted && slot->database == wanted->database;
 
@@ -184,9 +180,9 @@ worth(const QmlSlot *slot, const QmlWanted *wanted, bool server_is_full)
 		return 0;
 	if (!server_is_full && !own)
 		return 0;
-	if (pg_atomic_read_u32(&unconstify(QmlSlot *, slot)->idle))
+	if (slot->idle)
 		return WORTH_IDLE;
-	if (qml_shmem_count_workers(slot->database, own ? slot->role : InvalidOid) > 1)
+	if (qml_slots_count_workers(slot->database, own ? slot->role : InvalidOid) > 1)
 		return 2;
 	if (wanted == NULL)
 		return 1;
@@ -219,14 +215,15 @@ static bool
 make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 now)
 {
 	static int64 told = PG_INT64_MIN / 2;
-	QmlSlot *victim = NULL;
+	QmlSlotView *slots = palloc(sizeof(QmlSlotView) * qml_shmem->nslots);
+	int victim = -1;
 	bool leaving = false;
 	int best = least - 1;
 
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	qml_slots_copy_all(slots);
 	for (int i = 0; i < qml_shmem->nslots; i++)
 	{
-		QmlSlot *slot = &qml_shmem->slots[i];
+		const QmlSlotView *slot = &slots[i];
 		int value = worth(slot, wanted, server_is_full);
 
 		/* An idle one of its own has been told of the work. */
@@ -236,20 +233,18 @@ make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 no
 		leaving = leaving ||
 				  (slot->kind == QML_WORKER && slot->state == QML_SLOT_RUNNING && slot->leave);
 		/* Of several the one that has been there for longest. */
-		if (value > best || (victim && value == best && slot->started_at < victim->started_at))
+		if (value > best ||
+			(victim >= 0 && value == best && slot->started_at < slots[victim].started_at))
 		{
 			best = value;
-			victim = slot;
+			victim = i;
 		}
 	}
-	if (victim && !(leaving && now - told < TURN))
-	{
-		victim->leave = true;
+	if (victim >= 0 && !(leaving && now - told < TURN) &&
+		qml_slots_ask_to_leave(&qml_shmem->slots[victim], slots[victim].generation))
 		told = now;
-		qml_shmem_set_latch(&victim->process);
-	}
-	LWLockRelease(qml_shmem->lock);
-	return victim != NULL || leaving;
+	pfree(slots);
+	return victim >= 0 || leaving;
 }
 
 /*
@@ -260,7 +255,7 @@ make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 no
 bool
 qml_worker_pool_make_room(QmlWanted *wanted, bool server_is_full, int64 now)
 {
-	bool has_some = qml_shmem_count_workers(wanted->database, wanted->role) > 0;
+	bool has_some = qml_slots_count_workers(wanted->database, wanted->role) > 0;
 	bool found = make_one_leave(wanted, server_is_full, has_some ? WORTH_IDLE : 1, now);
 
 	if (has_some && !found)

@@ -10,13 +10,12 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/lwlock.h"
 #include "utils/builtins.h"
 
 #include "common/args.h"
 #include "common/guc.h"
 #include "compat.h"
-#include "ipc/shmem.h"
+#include "ipc/slots.h"
 #include "maintenance/server.h"
 #include "model/acl.h"
 #include "qml.h"
@@ -76,66 +75,34 @@ qml_reclaim_server(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(qml_server_reclaim(read_id(fcinfo)));
 }
 
-/* What is shown of a background process. */
-typedef struct Background
-{
-	int pid;
-	QmlKind kind;
-	Oid role;
-	TimestampTz started_at;
-	TimestampTz heartbeat_at;
-} Background;
-
-/* Those of this database; returns how many. */
-static int
-copy_backgrounds(Background *backgrounds)
-{
-	int count = 0;
-
-	LWLockAcquire(qml_shmem->lock, LW_SHARED);
-	for (int i = 0; i < qml_shmem->nslots; i++)
-	{
-		QmlSlot *slot = &qml_shmem->slots[i];
-
-		if (slot->state != QML_SLOT_RUNNING || slot->database != MyDatabaseId ||
-			slot->kind == QML_LOOK)
-			continue;
-		backgrounds[count].pid = slot->pid;
-		backgrounds[count].kind = slot->kind;
-		backgrounds[count].role = slot->role;
-		backgrounds[count].started_at = slot->started_at;
-		backgrounds[count++].heartbeat_at = (TimestampTz) pg_atomic_read_u64(&slot->heartbeat_at);
-	}
-	LWLockRelease(qml_shmem->lock);
-	return count;
-}
-
 /* The background processes of this database, from shared memory. */
 Datum
 qml_background_servers(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	char *name = qml_server_own_name();
-	Background *backgrounds;
-	int count;
+	QmlSlotView *slots;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (qml_shmem == NULL)
 		return (Datum) 0;
-	backgrounds = palloc(sizeof(Background) * qml_shmem->nslots);
-	count = copy_backgrounds(backgrounds);
-	for (int i = 0; i < count; i++)
+	slots = palloc(sizeof(QmlSlotView) * qml_shmem->nslots);
+	qml_slots_copy_all(slots);
+	for (int i = 0; i < qml_shmem->nslots; i++)
 	{
-		const Background *background = &backgrounds[i];
-		const char *kind = background->kind == QML_WORKER ? "worker" : "scheduler";
-		Datum values[] = {CStringGetTextDatum(psprintf("%s:%d", name, background->pid)),
-						  CStringGetTextDatum(name),
-						  CStringGetTextDatum(kind),
-						  ObjectIdGetDatum(background->role),
-						  TimestampTzGetDatum(background->started_at),
-						  TimestampTzGetDatum(background->heartbeat_at)};
+		const QmlSlotView *slot = &slots[i];
+		Datum values[6];
 		bool nulls[lengthof(values)] = {false};
 
+		if (slot->state != QML_SLOT_RUNNING || slot->database != MyDatabaseId ||
+			slot->kind == QML_LOOK)
+			continue;
+		values[0] = CStringGetTextDatum(psprintf("%s:%d", name, slot->pid));
+		values[1] = CStringGetTextDatum(name);
+		values[2] = CStringGetTextDatum(slot->kind == QML_WORKER ? "worker" : "scheduler");
+		values[3] = ObjectIdGetDatum(slot->role);
+		values[4] = TimestampTzGetDatum(slot->started_at);
+		values[5] = TimestampTzGetDatum(slot->heartbeat_at);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

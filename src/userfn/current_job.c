@@ -18,7 +18,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "ipc/wakeup.h"
+#include "ipc/due.h"
+#include "ipc/slots.h"
 #include "userfn/current_job.h"
 
 /* The level of what is committed, whatever comes. */
@@ -195,26 +196,6 @@ qml_current_job_set_progress(Datum progress)
 	if (current.progress != (Datum) 0)
 		pfree(DatumGetPointer(current.progress));
 	current.progress = kept;
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	slot->progress.job = current.job->id;
-	slot->progress.attempt = current.job->attempt;
-	slot->progress.length = (int) size;
-	memcpy(slot->progress.document, document, size);
-	LWLockRelease(qml_shmem->lock);
-	qml_wakeup_now(QML_WAKE_PROGRESS);
-}
-
-/* The scheduler takes what a worker said; false: nothing new. */
-bool
-qml_current_job_take_progress(QmlSlot *worker, QmlProgress *progress)
-{
-	bool found;
-
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	found = worker->progress.length > 0;
-	if (found)
-		memcpy(progress, &worker->progress, sizeof(*progress));
-	worker->progress.length = 0;
-	LWLockRelease(qml_shmem->lock);
-	return found;
+	qml_slots_set_progress(slot, &current.job->id, current.job->attempt, document, size);
+	qml_due_now(QML_WAKE_PROGRESS);
 }

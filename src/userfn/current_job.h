@@ -34,6 +34,5 @@ extern void qml_current_job_later(int64 delay, Datum reason);
 extern void qml_current_job_discard(Datum reason);
 extern bool qml_current_job_is(const pg_uuid_t *id, int attempt);
 extern void qml_current_job_set_progress(Datum progress);
-extern bool qml_current_job_take_progress(QmlSlot *slot, QmlProgress *progress);
 
 #endif

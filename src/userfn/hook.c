@@ -22,7 +22,7 @@
 #include "common/log.h"
 #include "common/spi.h"
 #include "common/subxact.h"
-#include "ipc/shmem.h"
+#include "ipc/stuck_hooks.h"
 #include "ipc/wakeup.h"
 #include "model/catalog.h"
 #include "userfn/callback.h"
@@ -361,7 +361,7 @@ qml_hook_switch_off_stuck(void)
 {
 	uint32 stuck[QML_MAX_STUCK];
 	bool left[QML_MAX_STUCK] = {false}; /* for the next time */
-	int count = qml_hook_limit_get_stuck(stuck);
+	int count = qml_stuck_hooks_list(stuck);
 	ListCell *lc;
 
 	if (count == 0)
@@ -386,7 +386,7 @@ qml_hook_switch_off_stuck(void)
 		if (left[i])
 			qml_wakeup_at(QML_WAKE_HOOK, GetCurrentTimestamp() + USECS_PER_SEC);
 		else
-			qml_hook_limit_forget_stuck(stuck[i]);
+			qml_stuck_hooks_remove(stuck[i]);
 	}
 }
 

@@ -16,11 +16,10 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
-#include "storage/lwlock.h"
 #include "utils/timeout.h"
 
-#include "ipc/shmem.h"
-#include "ipc/wakeup.h"
+#include "ipc/due.h"
+#include "ipc/stuck_hooks.h"
 #include "userfn/hook_limit.h"
 
 /* Milliseconds. */
@@ -71,55 +70,13 @@ qml_hook_limit_hash(const QmlCallback *hook)
 static void
 remember_stuck(int code, Datum arg)
 {
-	uint32 hash;
-	bool known = false;
-
 	if (running == NULL || canceled <= GRACE)
 		return;
-	hash = qml_hook_limit_hash(running);
 	ereport(LOG,
 			(errmsg("hook \"%s\" goes on although it was canceled %d times: its process ends",
 					running->name, GRACE)));
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < qml_shmem->nstuck; i++)
-		known = known ||
-				(qml_shmem->stuck[i].database == MyDatabaseId && qml_shmem->stuck[i].hook == hash);
-	/* One too many costs its next caller the same again. */
-	if (!known && qml_shmem->nstuck < QML_MAX_STUCK)
-	{
-		qml_shmem->stuck[qml_shmem->nstuck].database = MyDatabaseId;
-		qml_shmem->stuck[qml_shmem->nstuck++].hook = hash;
-	}
-	LWLockRelease(qml_shmem->lock);
-	qml_wakeup_now(QML_WAKE_HOOK);
-}
-
-/* Hashes of the hooks of this database that were stuck, QML_MAX_STUCK at most; how many. */
-int
-qml_hook_limit_get_stuck(uint32 *hooks)
-{
-	int count = 0;
-
-	LWLockAcquire(qml_shmem->lock, LW_SHARED);
-	for (int i = 0; i < qml_shmem->nstuck; i++)
-	{
-		if (qml_shmem->stuck[i].database == MyDatabaseId)
-			hooks[count++] = qml_shmem->stuck[i].hook;
-	}
-	LWLockRelease(qml_shmem->lock);
-	return count;
-}
-
-void
-qml_hook_limit_forget_stuck(uint32 hook)
-{
-	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < qml_shmem->nstuck; i++)
-	{
-		if (qml_shmem->stuck[i].database == MyDatabaseId && qml_shmem->stuck[i].hook == hook)
-			qml_shmem->stuck[i--] = qml_shmem->stuck[--qml_shmem->nstuck];
-	}
-	LWLockRelease(qml_shmem->lock);
+	qml_stuck_hooks_add(qml_hook_limit_hash(running));
+	qml_due_now(QML_WAKE_HOOK);
 }
 
 /*

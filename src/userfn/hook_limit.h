@@ -16,8 +16,6 @@ extern void qml_hook_limit_check(void);
 extern void qml_hook_limit_forget(void);
 extern int qml_hook_limit_room(int milliseconds);
 extern int qml_hook_limit_batch(int most);
-extern int qml_hook_limit_get_stuck(uint32 *hooks);
-extern void qml_hook_limit_forget_stuck(uint32 hook);
 extern uint32 qml_hook_limit_hash(const QmlCallback *hook);
 
 #endif

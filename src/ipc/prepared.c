@@ -1,0 +1,204 @@
+/*
+ * prepared.c
+ *		Wake-ups of prepared transactions.
+ *
+ * A prepared transaction may be committed by any session, which does not know what
+ * it made due.  So PREPARE TRANSACTION leaves in shared memory, under a hash of the
+ * transaction's name, that it noted something (wakeup.c).  COMMIT PREPARED of that name
+ * says that anything may be due, and so does ROLLBACK PREPARED if the transaction had
+ * taken ready jobs.  Two names with the same hash cost a needless wake-up.
+ *
+ * After a restart of the server, and for those that do not fit, the names are not known.
+ * Then any COMMIT PREPARED or ROLLBACK PREPARED says that anything may be due, but not
+ * more often than about once a second in a database, since everything is looked at.
+ *
+ * The statements are seen by a ProcessUtility hook.  Logical replication prepares and
+ * commits without a statement; what it makes due is found by looking (process/scheduler.c).
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "tcop/utility.h"
+#include "utils/inval.h"
+
+#include "ipc/prepared.h"
+#include "ipc/slots.h"
+#include "ipc/wakeup.h"
+
+static ProcessUtility_hook_type previous_utility = NULL;
+
+/* Of the transaction that is being prepared. */
+static uint32 current_name;
+static bool has_current_name = false;
+
+/* Finds the entry of a prepared transaction, or (InvalidOid) a free one; NULL: none. */
+static QmlPrepared *
+find_prepared(Oid database, uint32 name)
+{
+	Assert(LWLockHeldByMe(qml_shmem->lock));
+	for (int i = 0; i < QML_MAX_PREPARED; i++)
+	{
+		if (qml_shmem->prepared[i].database == database &&
+			(!OidIsValid(database) || qml_shmem->prepared[i].name == name))
+			return &qml_shmem->prepared[i];
+	}
+	return NULL;
+}
+
+/* The transaction that is being prepared noted something. */
+static void
+remember_prepared(bool launcher, bool has_taken)
+{
+	QmlPrepared *entry;
+
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	entry = find_prepared(InvalidOid, 0);
+	if (entry)
+	{
+		entry->database = MyDatabaseId;
+		entry->name = current_name;
+		entry->call = launcher;
+		entry->took = has_taken;
+	}
+	LWLockRelease(qml_shmem->lock);
+}
+
+/* Forgets a prepared transaction that ended; false: it was not known here. */
+static bool
+take_prepared(uint32 name, QmlPrepared *prepared)
+{
+	QmlPrepared *entry;
+
+	memset(prepared, 0, sizeof(*prepared));
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	entry = find_prepared(MyDatabaseId, name);
+	if (entry)
+	{
+		*prepared = *entry;
+		entry->database = InvalidOid;
+	}
+	LWLockRelease(qml_shmem->lock);
+	return entry != NULL;
+}
+
+/*
+ * When the scheduler shall look at everything because of a transaction that is not known:
+ * about a second after the last time.
+ */
+static TimestampTz
+time_for_unknown(void)
+{
+	QmlSlot *scheduler = qml_slots_find_scheduler(MyDatabaseId);
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz last;
+
+	/* A scheduler that starts looks at everything. */
+	if (scheduler == NULL)
+		return now;
+	last = (TimestampTz) pg_atomic_read_u64(&scheduler->unknown_prepared_at);
+	/* It is due already, because of another one. */
+	if (last > now && last <= now + USECS_PER_SEC)
+		return last;
+	if (last <= now && last > now - USECS_PER_SEC)
+		now = last + USECS_PER_SEC;
+	pg_atomic_write_u64(&scheduler->unknown_prepared_at, (uint64) now);
+	return now;
+}
+
+/*
+ * COMMIT PREPARED is a transaction of its own: what is noted here is told when that
+ * commits, which is after the prepared one.
+ */
+static void
+note_committed(uint32 name, bool extension_was_there)
+{
+	QmlPrepared prepared;
+	bool known = take_prepared(name, &prepared);
+
+	/* From 18 on the catalog's cache remembers that the extension was not there. */
+	AcceptInvalidationMessages();
+	if (!OidIsValid(get_extension_oid("qml", true)))
+		return;
+	if (prepared.call || !extension_was_there)
+		qml_wakeup_launcher();
+	qml_wakeup_anything_at(known ? GetCurrentTimestamp() : time_for_unknown());
+}
+
+static void
+note_rolled_back(uint32 name)
+{
+	QmlPrepared prepared;
+	bool known = take_prepared(name, &prepared);
+
+	if (!known)
+		qml_wakeup_anything_at(time_for_unknown());
+	else if (prepared.took)
+		qml_wakeup_anything_at(GetCurrentTimestamp());
+}
+
+static void
+process_utility(PlannedStmt *statement, const char *query, bool readonly,
+				ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
+				DestReceiver *dest, QueryCompletion *completion)
+{
+	/* All of it is asked before: a statement that ends a transaction may be freed by the end. */
+	TransactionStmt *transaction = IsA(statement->utilityStmt, TransactionStmt) ?
+									   (TransactionStmt *) statement->utilityStmt :
+									   NULL;
+	TransactionStmtKind kind = transaction ? transaction->kind : TRANS_STMT_BEGIN;
+	uint32 name = transaction && transaction->gid ?
+					  hash_bytes((const unsigned char *) transaction->gid,
+								 strlen(transaction->gid)) :
+					  0;
+	bool extension_was_there = kind == TRANS_STMT_COMMIT_PREPARED &&
+							   OidIsValid(get_extension_oid("qml", true));
+
+	if (kind == TRANS_STMT_PREPARE)
+	{
+		current_name = name;
+		has_current_name = true;
+	}
+	if (previous_utility)
+		previous_utility(statement, query, readonly, context, params, environment, dest,
+						 completion);
+	else
+		standard_ProcessUtility(statement, query, readonly, context, params, environment, dest,
+								completion);
+	/* The statement is done: a cancel that comes now must not make it look undone. */
+	HOLD_INTERRUPTS();
+	if (kind == TRANS_STMT_COMMIT_PREPARED)
+		note_committed(name, extension_was_there);
+	if (kind == TRANS_STMT_ROLLBACK_PREPARED)
+		note_rolled_back(name);
+	RESUME_INTERRUPTS();
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	bool launcher;
+	bool has_taken;
+
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	if (event == XACT_EVENT_PREPARE && has_current_name &&
+		qml_wakeup_is_pending(&launcher, &has_taken))
+		remember_prepared(launcher, has_taken);
+	has_current_name = false;
+}
+
+/*
+ * Called while the server loads its preloaded libraries, after qml_wakeup_init(): a
+ * callback that is registered later is called earlier, so that wakeup.c has not
+ * forgotten yet what the transaction noted.
+ */
+void
+qml_prepared_init(void)
+{
+	RegisterXactCallback(at_transaction_end, NULL);
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+}
