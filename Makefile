@@ -13,8 +13,8 @@ OBJS = $(SOURCES:.c=.o)
 EXTENSION = qml
 DATA = $(sort $(wildcard sql/qml--*.sql))
 
-REGRESS := $(patsubst sql/%.sql,%,$(sort $(filter-out sql/qml--%,$(wildcard sql/*.sql))))
-ISOLATION := $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
+REGRESS ?= $(patsubst sql/%.sql,%,$(sort $(filter-out sql/qml--%,$(wildcard sql/*.sql))))
+ISOLATION ?= $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test/isolation --load-extension=qml
 
 # Nothing is exported but what the loader and SQL look up by name.
@@ -34,7 +34,7 @@ override with_llvm := no
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 
-DRIVER_GOALS = check check-versions demo demo-stop bench lint fuzz format
+DRIVER_GOALS = check check-quick check-versions demo demo-stop bench lint fuzz format
 driver_goals := $(filter $(DRIVER_GOALS),$(MAKECMDGOALS))
 pgxs_goals := $(filter-out $(DRIVER_GOALS),$(or $(MAKECMDGOALS),all))
 
@@ -45,6 +45,9 @@ ifeq ($(pgxs_goals),)
 check:
 	test/setup.sh
 	test/run
+
+check-quick:
+	+test/run quick
 
 check-versions:
 	test/versions/run

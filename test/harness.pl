@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 #
-# Runs TAP tests one after the other, as prove does, and writes "PASSED FAILED"
-# in assertions to the file named first.  A .sql file is a pgTAP test and goes
+# Runs TAP tests, as many at a time as the second argument says, as prove does, and
+# writes "PASSED FAILED" in assertions to the file named first.  A .sql file is a pgTAP test and goes
 # through psql, which takes its connection from the environment.
 #
 # An assertion that was planned but did not run counts as failed, and so does a
@@ -12,8 +12,8 @@ use warnings;
 
 use TAP::Harness;
 
-my ($count_file, @tests) = @ARGV;
-die "usage: harness.pl COUNT_FILE TEST...\n" unless @tests;
+my ($count_file, $jobs, @tests) = @ARGV;
+die "usage: harness.pl COUNT_FILE JOBS TEST...\n" unless @tests;
 
 my @psql = qw(psql --no-psqlrc --no-align --tuples-only --quiet --set ON_ERROR_STOP=1
   --set VERBOSITY=verbose --file);
@@ -21,6 +21,7 @@ my @psql = qw(psql --no-psqlrc --no-align --tuples-only --quiet --set ON_ERROR_S
 my $harness = TAP::Harness->new(
 	{
 		timer => 1,
+		jobs => $jobs,
 		failures => 1,
 		# pgTAP tells in comments what it found instead.
 		comments => (grep { /\.sql$/ } @tests) ? 1 : 0,

@@ -53,16 +53,34 @@ make_work_dir()
 	as_test_user mktemp -d "$parent/qml.XXXXXX"
 }
 
-# Writes what building and testing needs of a checkout to stdout, as a tar archive.
+# Writes what building and testing needs of a checkout to stdout, as a tar archive;
+# more files can be named.  The times of the files are exact (tar's own format
+# would cut them to seconds), so that make can compare them with its objects.
 pack_checkout()
 {
 	local from=$1 item
 	local -a items=()
+	shift
 
-	for item in Makefile README.md qml.control META.json CHANGELOG.md sql src expected test; do
+	for item in Makefile README.md CONTRIBUTING.md SECURITY.md qml.control META.json CHANGELOG.md \
+		sql src expected test doc examples "$@"; do
 		[ ! -e "$from/$item" ] || items+=("$item")
 	done
-	tar -C "$from" --exclude='*.o' --exclude='*.d' --exclude='*.so' --exclude='.state' --exclude='test/client/build' -cf - "${items[@]}"
+	tar -C "$from" --format=posix --exclude='*.o' --exclude='*.d' --exclude='src/*.so' \
+		--exclude='.state' --exclude='test/client/build' --exclude='__pycache__' -cf - "${items[@]}"
+}
+
+# Makes the directory $1 equal to the tar archive on stdin: what the archive does
+# not hold goes, except what compilers made.
+unpack_exactly()
+{
+	local to=$1
+
+	mkdir -p "$to"
+	tar -C "$to" -xvf - | LC_ALL=C sort >"$to.list"
+	(cd "$to" && find . ! -type d ! -name '*.[od]' ! -name '*.so' -printf '%P\n') | LC_ALL=C sort |
+		LC_ALL=C comm -13 "$to.list" - | while read -r file; do rm "$to/$file"; done
+	rm "$to.list"
 }
 
 # The unprivileged user may not be able to read the checkout, and the checkout
@@ -73,6 +91,43 @@ copy_checkout()
 
 	as_test_user mkdir -p "$to"
 	pack_checkout "$from" | as_test_user tar -C "$to" -xf -
+}
+
+# Prints the directory that keeps builds of the checkout $1 and what else is costly
+# to make between runs; makes it where it is not there.  It belongs to the
+# unprivileged user, and there is one for each path of a checkout and each server.
+#
+#   QML_CACHE=directory   where to make it (default $XDG_CACHE_HOME or /var/tmp)
+cache_of()
+{
+	local user root tree server
+
+	user=$(test_user)
+	root=${QML_CACHE:-${XDG_CACHE_HOME:-/var/tmp}}
+	if ! as_test_user test -w "$root"; then
+		root=/var/tmp
+	fi
+	root=$root/qml-$user
+	server=$("${PG_CONFIG:-pg_config}" --version --bindir | cksum | cut -d' ' -f1)
+	tree=$root/$(basename "$1")-$(printf '%s' "$1" | cksum | cut -d' ' -f1)
+	as_test_user mkdir -p -m 700 "$root"
+	# Anybody can make a directory of this name in /var/tmp.
+	if [ "$(stat -c %U "$root")" != "$user" ]; then
+		die "\"$root\" belongs to somebody else"
+	fi
+	as_test_user mkdir -p "$tree/$server"
+	as_test_user touch "$tree/lock" "$tree"
+	echo "$tree/$server"
+}
+
+# Removes what the cache keeps of checkouts that were not tested for two weeks.
+prune_cache()
+{
+	local old
+
+	as_test_user find "$1" -mindepth 1 -maxdepth 1 -name '*-*' -mtime +14 | while read -r old; do
+		as_test_user flock -n "$old/lock" rm -rf "$old" || true
+	done
 }
 
 # Ends the servers whose data directory lies below $1, and no others.

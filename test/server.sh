@@ -5,10 +5,34 @@
 # port nor a password.  To be sourced after lib.sh; $WORK must be set.
 #
 # Each server leaves $WORK/data-NAME and $WORK/logs/server-NAME.log.
+#
+#   TEMPLATE=directory   keeps an initialized data directory for superuser postgres,
+#                        which servers begin with a copy of
 
 server_socket_dir()
 {
 	echo "$WORK/s"
+}
+
+# init_data DATA BINDIR SUPERUSER.  A template that is not complete never gets its
+# name.
+init_data()
+{
+	local data=$1 bindir=$2 superuser=$3
+	local new
+	local -a initdb=("$bindir/initdb" -U "$superuser" -A trust -E UTF8 --locale=C.UTF-8 -N)
+
+	if [ -z "${TEMPLATE:-}" ] || [ "$superuser" != postgres ]; then
+		"${initdb[@]}" -D "$data"
+		return
+	fi
+	if [ ! -d "$TEMPLATE" ]; then
+		new=$(mktemp -d "$TEMPLATE.XXXXXX") || return
+		"${initdb[@]}" -D "$new" || return
+		# Another server may have been faster.
+		mv -T "$new" "$TEMPLATE" 2>/dev/null || rm -rf "$new"
+	fi
+	cp -R "$TEMPLATE" "$data"
 }
 
 # server_create NAME BINDIR SUPERUSER; settings for all servers of the tests,
@@ -20,8 +44,7 @@ server_create()
 
 	mkdir -p "$WORK/logs" "$(server_socket_dir)"
 	chmod 700 "$(server_socket_dir)"
-	"$bindir/initdb" -D "$data" -U "$superuser" -A trust -E UTF8 --locale=C.UTF-8 -N \
-		>"$WORK/logs/initdb-$name.log" 2>&1 || {
+	init_data "$data" "$bindir" "$superuser" >"$WORK/logs/initdb-$name.log" 2>&1 || {
 		cat "$WORK/logs/initdb-$name.log" >&2
 		return 1
 	}

@@ -7,7 +7,8 @@
 #
 # For variant V below the directory W this leaves W/build-V (a copy of the
 # sources, with objects) and W/inst-V<prefix> (the installation: bin/, lib/ and
-# the real layout).  To be sourced after lib.sh.
+# the real layout).  What is there already is brought up to date.  To be sourced
+# after lib.sh.
 
 pg_dir()
 {
@@ -54,15 +55,21 @@ link_entries()
 	done
 }
 
+# A copy that was made from other files than those that are there now is made anew.
 copy_installation()
 {
 	local dest=$1 tree=$2
-	local bindir sharedir pkglibdir
+	local bindir sharedir pkglibdir state
 
 	bindir=$(pg_dir bindir)
 	sharedir=$(pg_dir sharedir)
 	pkglibdir=$(pg_dir pkglibdir)
+	state=$(ls -lL --time-style=full-iso "$bindir" "$pkglibdir" "$sharedir" "$sharedir/extension" | cksum)
+	if [ "$(cat "$dest/state" 2>/dev/null)" = "$state" ]; then
+		return
+	fi
 
+	rm -rf "$dest"
 	mkdir -p "$dest$bindir"
 	cp -R "$bindir/." "$dest$bindir/"
 	link_entries "$pkglibdir" "$dest$pkglibdir"
@@ -73,6 +80,7 @@ copy_installation()
 	# PostgreSQL::Test::Cluster expects bin and lib below its install_path.
 	[ -e "$tree/bin" ] || ln -s "$dest$bindir" "$tree/bin"
 	[ -e "$tree/lib" ] || ln -s "$dest$pkglibdir" "$tree/lib"
+	echo "$state" >"$dest/state"
 }
 
 # Sets the array make_args for a variant.
@@ -98,10 +106,22 @@ build_variant()
 	local -a make_args
 
 	variant_make_args "$variant"
-	mkdir -p "$build" || return
-	cp -R "$from/Makefile" "$from/qml.control" "$from/sql" "$from/src" "$build/" || return
-	find "$build/src" -name '*.o' -delete || return
+	tar -C "$from" --format=posix --exclude='*.[od]' -cf - Makefile qml.control sql src |
+		unpack_exactly "$build" || return
 	copy_installation "$dest" "$(tree_of "$work" "$variant")" || return
 	env -u MAKEFLAGS -u MAKELEVEL -u REGRESS make -C "$build" -s -j2 "${make_args[@]}" all || return
 	env -u MAKEFLAGS -u MAKELEVEL -u REGRESS make -C "$build" -s "${make_args[@]}" install "DESTDIR=$dest"
+}
+
+# As build_variant for the variant "release" that was built in place: SOURCES hold
+# the library.
+install_release()
+{
+	local from=$1 work=$2
+	local dest=$work/inst-release
+
+	copy_installation "$dest" "$(tree_of "$work" release)" || return
+	rm -f "$dest$(pg_dir pkglibdir)"/qml.so "$dest$(pg_dir sharedir)"/extension/qml{.control,--*} || return
+	cp "$from/qml.so" "$dest$(pg_dir pkglibdir)/" || return
+	cp "$from/qml.control" "$from"/sql/qml--*.sql "$dest$(pg_dir sharedir)/extension/"
 }
