@@ -1,6 +1,6 @@
 /*
  * compat.h
- *		Differences between PostgreSQL 14 and 18, in this file alone: the code
+ *		Differences between PostgreSQL 14 and 18, and in no other file: the code
  *		reads as for the newest server.
  */
 #ifndef QML_COMPAT_H
@@ -111,6 +111,39 @@ qml_type_by_name(const char *name)
 		return InvalidOid;
 #endif
 	return type;
+}
+
+/*
+ * Calls a type's input function; false if the text is no value of the type.  All other
+ * errors, such as a lack of memory, are raised.
+ */
+static inline bool
+qml_input_text(PGFunction input, char *string, Datum *value)
+{
+#if PG_VERSION_NUM < 160000
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool valid = true;
+
+	PG_TRY();
+	{
+		*value = DirectFunctionCall3(input, CStringGetDatum(string), ObjectIdGetDatum(InvalidOid),
+									 Int32GetDatum(-1));
+	}
+	PG_CATCH();
+	{
+		if (ERRCODE_TO_CATEGORY(geterrcode()) != ERRCODE_DATA_EXCEPTION)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		valid = false;
+	}
+	PG_END_TRY();
+	return valid;
+#else
+	ErrorSaveContext errors = {.type = T_ErrorSaveContext};
+
+	return DirectInputFunctionCallSafe(input, string, InvalidOid, -1, (Node *) &errors, value);
+#endif
 }
 
 /* Named wait events; before 17 all extensions share one. */

@@ -2,7 +2,8 @@
  * retry.c
  *		Backoff: how long to wait before a failed attempt is tried again.
  *
- * Pure: chance comes in as an argument, so that the bounds can be tested.
+ * Pure: it compiles without a server, and chance comes in as an argument, so that the
+ * bounds can be tested.
  *
  * With n the number of failed attempts that count, 1 after the first:
  *
@@ -14,11 +15,9 @@
  *
  * The cap comes last, so that jitter never exceeds it.
  */
-#include "postgres.h"
+#include "core/retry.h"
 
 #include <math.h>
-
-#include "core/retry.h"
 
 /* 1 s * 2^(n-1), at most 15 minutes, +-25 %. */
 const QmlRetryPolicy qml_retry_default = {
@@ -39,9 +38,6 @@ qml_retry_delay(const QmlRetryPolicy *policy, int failures, double chance)
 {
 	double delay = policy->delay;
 
-	Assert(failures >= 1);
-	Assert(policy->strategy != QML_RETRY_NONE);
-
 	if (policy->strategy == QML_RETRY_LINEAR)
 		delay += policy->increment * (failures - 1);
 	else if (policy->strategy == QML_RETRY_EXPONENTIAL)
@@ -53,5 +49,5 @@ qml_retry_delay(const QmlRetryPolicy *policy, int failures, double chance)
 	if (isnan(delay))
 		delay = 0.0;
 
-	return Min(delay, policy->max_delay);
+	return fmin(delay, policy->max_delay);
 }

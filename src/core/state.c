@@ -3,11 +3,9 @@
  *		The state machine of a job: the one place that knows which state may
  *		follow which.
  *
- * Pure: no server calls, no state of its own.  qml_can_transition() shows the
- * table to SQL, and the tests walk it.
+ * Pure: it compiles without a server and keeps nothing.  qml_can_transition() shows
+ * the table to SQL, and the tests walk it.
  */
-#include "postgres.h"
-
 #include "core/state.h"
 
 #define BIT(state) (1 << (state))

@@ -5,6 +5,8 @@
 #ifndef QML_STATE_H
 #define QML_STATE_H
 
+#include <stdbool.h>
+
 #include "qml.h"
 
 extern bool qml_state_allowed(QmlState from, QmlState to);

@@ -1,9 +1,16 @@
 /*
  * options.c
- *		Options in jsonb: a table of what there is, one reader a kind of value.
+ *		Options in jsonb, and all that is known about them.
  *
- * Whatever is not right is error QM005 that names the option and says what is
- * allowed.  Durations are intervals ("5 minutes") or numbers of seconds.
+ * There are four kinds of documents: the options of a queue, those of a handler, the
+ * retry policy in both, and the data of qml_set_state().  Each has a table of names and
+ * readers at the end of its section.  To add an option: a member of the structure in
+ * options.h, a reader, a line in the table, and the default.
+ *
+ * An unknown name and a value that is not allowed are error QM005, which names the
+ * option and says what is allowed.  No other error is caught here.  An option that is
+ * null counts as not given.  Durations are intervals ("5 minutes") or numbers of
+ * seconds.
  */
 #include "postgres.h"
 
@@ -16,9 +23,23 @@
 #include "utils/numeric.h"
 
 #include "common/args.h"
+#include "compat.h"
 #include "errcodes.h"
 #include "model/options.h"
-#include "qml.h"
+
+/* Reads one value into the structure that its table of options is for. */
+typedef struct Option
+{
+	const char *name;
+	void (*read)(const char *path, JsonbValue *value, void *into);
+} Option;
+
+#define MAX_USECS		((int64) (QML_MAX_SECONDS * USECS_PER_SEC))
+#define DELAY_ALLOWED	"an interval, or a number of seconds, from 0 to 3660 days"
+#define LEASE_ALLOWED	"an interval, or a number of seconds, longer than 0 and at most 3660 days"
+#define TIMEOUT_ALLOWED "an interval, or a number of seconds, from 1 ms to 24 days"
+
+/* ----- values ----- */
 
 static void
 bad_value(const char *path, const char *allowed)
@@ -43,41 +64,45 @@ read_number(const char *path, JsonbValue *value, double min, double max, const c
 	return number;
 }
 
-/*
- * Calls a type's input function; turns its error about the text into one about
- * the option.
- */
-static Datum
-parse_text(PGFunction input, const char *path, const char *text, const char *allowed)
+static int
+read_int(const char *path, JsonbValue *value, int min, int max, const char *allowed)
 {
-	MemoryContext context = CurrentMemoryContext;
-	volatile Datum value = (Datum) 0;
+	double number = read_number(path, value, min, max, allowed);
 
-	PG_TRY();
-	{
-		value = DirectFunctionCall3(input, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid),
-									Int32GetDatum(-1));
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-		/* Raises again: nothing goes on after a caught error. */
+	if (number != floor(number))
 		bad_value(path, allowed);
-	}
-	PG_END_TRY();
-	return value;
+	return (int) number;
 }
 
+static bool
+read_boolean(const char *path, JsonbValue *value)
+{
+	if (value->type != jbvBool)
+		bad_value(path, "true or false");
+	return value->val.boolean;
+}
+
+/* A string as a value of a type, by the type's input function. */
+static Datum
+read_typed(const char *path, JsonbValue *value, PGFunction input, const char *allowed)
+{
+	Datum typed;
+
+	Assert(value->type == jbvString);
+	if (!qml_input_text(input, pnstrdup(value->val.string.val, value->val.string.len), &typed))
+		bad_value(path, allowed);
+	return typed;
+}
+
+/* Microseconds. */
 static int64
 read_duration(const char *path, JsonbValue *value, int64 min, int64 max, const char *allowed)
 {
 	int64 usecs;
 
 	if (value->type == jbvString)
-		usecs = qml_interval_usecs(DatumGetIntervalP(
-			parse_text(interval_in, path, pnstrdup(value->val.string.val, value->val.string.len),
-					   allowed)));
+		usecs = qml_interval_usecs(
+			DatumGetIntervalP(read_typed(path, value, interval_in, allowed)));
 	else
 		usecs = (int64) (read_number(path, value, 0, QML_MAX_SECONDS, allowed) * USECS_PER_SEC);
 	if (usecs < min || usecs > max)
@@ -85,16 +110,103 @@ read_duration(const char *path, JsonbValue *value, int64 min, int64 max, const c
 	return usecs;
 }
 
-#define MAX_USECS		((int64) (QML_MAX_SECONDS * USECS_PER_SEC))
-#define DELAY_ALLOWED	"an interval, or a number of seconds, from 0 to 3660 days"
-#define LEASE_ALLOWED	"an interval, or a number of seconds, longer than 0 and at most 3660 days"
-#define TIMEOUT_ALLOWED "an interval, or a number of seconds, from 1 ms to 24 days"
-
 static double
 read_seconds(const char *path, JsonbValue *value)
 {
 	return read_duration(path, value, 0, MAX_USECS, DELAY_ALLOWED) / (double) USECS_PER_SEC;
 }
+
+/* A finite time, with a zone or in the session's. */
+static TimestampTz
+read_time(const char *path, JsonbValue *value)
+{
+	const char *allowed = "a finite timestamp with time zone";
+	TimestampTz time;
+
+	if (value->type != jbvString)
+		bad_value(path, allowed);
+	time = DatumGetTimestampTz(read_typed(path, value, timestamptz_in, allowed));
+	if (TIMESTAMP_NOT_FINITE(time))
+		bad_value(path, allowed);
+	return time;
+}
+
+/* A name, as the arguments of functions are: see common/args.c. */
+static char *
+read_name(const char *path, JsonbValue *value, int maxlen)
+{
+	char *name = NULL;
+
+	if (value->type == jbvString)
+		name = pnstrdup(value->val.string.val, value->val.string.len);
+	if (name == NULL || !qml_args_is_name(name, maxlen))
+		bad_value(path, psprintf("a string of 1 to %d characters, none of them a control character",
+								 maxlen));
+	return name;
+}
+
+/* A string of at most maxlen bytes. */
+static text *
+read_text(const char *path, JsonbValue *value, int maxlen)
+{
+	if (value->type != jbvString || value->val.string.len > maxlen)
+		bad_value(path, psprintf("a string of at most %d bytes", maxlen));
+	return cstring_to_text_with_len(value->val.string.val, value->val.string.len);
+}
+
+/* ----- documents ----- */
+
+static void
+unknown_option(const char *path, const Option *known)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (; known->name; known++)
+		appendStringInfo(&list, "%s%s", list.len ? ", " : "", known->name);
+	ereport(ERROR,
+			(errcode(ERRCODE_QML_INVALID_OPTION),
+			 errmsg("unrecognized option \"%s\"",
+					pnstrdup(path, pg_mbcliplen(path, strlen(path), QML_MAX_NAME))),
+			 errhint("Options are: %s.", list.data)));
+}
+
+/* Reads an object by a table; an option that is null says nothing. */
+static void
+read_object(const char *prefix, JsonbContainer *object, const Option *known, void *into)
+{
+	JsonbIterator *it = JsonbIteratorInit(object);
+	JsonbValue value;
+
+	(void) JsonbIteratorNext(&it, &value, true);
+	while (JsonbIteratorNext(&it, &value, true) == WJB_KEY)
+	{
+		char *key = pnstrdup(value.val.string.val, value.val.string.len);
+		char *path = psprintf("%s%s", prefix, key);
+		const Option *option = known;
+
+		while (option->name && strcmp(option->name, key) != 0)
+			option++;
+		if (option->name == NULL)
+			unknown_option(path, known);
+		(void) JsonbIteratorNext(&it, &value, true);
+		if (value.type != jbvNull)
+			option->read(path, &value, into);
+	}
+}
+
+/* Reads a whole document. */
+static void
+read_document(Jsonb *options, const Option *known, void *into)
+{
+	if (!JB_ROOT_IS_OBJECT(options))
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_OPTION),
+				 errmsg("options must be a JSON object")));
+	read_object("", &options->root, known, into);
+}
+
+/* ----- the retry policy ----- */
 
 static void
 read_strategy(const char *path, JsonbValue *value, void *into)
@@ -144,63 +256,25 @@ read_jitter(const char *path, JsonbValue *value, void *into)
 	((QmlRetryPolicy *) into)->jitter = read_number(path, value, 0, 1, "a number from 0 to 1");
 }
 
-static const QmlOption retry_options[] = {{"strategy", read_strategy},
-										  {"delay", read_delay},
-										  {"multiplier", read_multiplier},
-										  {"increment", read_increment},
-										  {"max_delay", read_max_delay},
-										  {"jitter", read_jitter},
-										  {NULL, NULL}};
+static const Option retry_options[] = {{"strategy", read_strategy},
+									   {"delay", read_delay},
+									   {"multiplier", read_multiplier},
+									   {"increment", read_increment},
+									   {"max_delay", read_max_delay},
+									   {"jitter", read_jitter},
+									   {NULL, NULL}};
 
 static void
-unknown_option(const char *path, const QmlOption *known)
+read_retry(const char *path, JsonbValue *value, void *into)
 {
-	StringInfoData list;
-
-	initStringInfo(&list);
-	for (; known->name; known++)
-		appendStringInfo(&list, "%s%s", list.len ? ", " : "", known->name);
-	ereport(ERROR,
-			(errcode(ERRCODE_QML_INVALID_OPTION),
-			 errmsg("unrecognized option \"%s\"",
-					pnstrdup(path, pg_mbcliplen(path, strlen(path), QML_MAX_NAME))),
-			 errhint("Options are: %s.", list.data)));
+	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
+		bad_value(path, "an object");
+	read_object("retry.", value->val.binary.data, retry_options,
+				&((QmlQueueOptions *) into)->retry);
+	((QmlQueueOptions *) into)->retries = true;
 }
 
-/* Reads an object by a table; an option that is null says nothing. */
-void
-qml_options_read_object(const char *prefix, JsonbContainer *object, const QmlOption *known,
-						void *into)
-{
-	JsonbIterator *it = JsonbIteratorInit(object);
-	JsonbValue value;
-
-	(void) JsonbIteratorNext(&it, &value, true);
-	while (JsonbIteratorNext(&it, &value, true) == WJB_KEY)
-	{
-		char *key = pnstrdup(value.val.string.val, value.val.string.len);
-		char *path = psprintf("%s%s", prefix, key);
-		const QmlOption *option = known;
-
-		while (option->name && strcmp(option->name, key) != 0)
-			option++;
-		if (option->name == NULL)
-			unknown_option(path, known);
-		(void) JsonbIteratorNext(&it, &value, true);
-		if (value.type != jbvNull)
-			option->read(path, &value, into);
-	}
-}
-
-static int
-read_int(const char *path, JsonbValue *value, int min, int max, const char *allowed)
-{
-	double number = read_number(path, value, min, max, allowed);
-
-	if (number != floor(number))
-		bad_value(path, allowed);
-	return (int) number;
-}
+/* ----- queues ----- */
 
 static void
 read_max_retries(const char *path, JsonbValue *value, void *into)
@@ -218,63 +292,10 @@ read_timeout(const char *path, JsonbValue *value, void *into)
 													1000);
 }
 
-/* Microseconds. */
-int64
-qml_options_lease(const char *path, JsonbValue *value)
-{
-	return read_duration(path, value, 1, MAX_USECS, LEASE_ALLOWED);
-}
-
-/* A finite time, with a zone or in the session's. */
-TimestampTz
-qml_options_time(const char *path, JsonbValue *value)
-{
-	const char *allowed = "a finite timestamp with time zone";
-	TimestampTz time;
-
-	if (value->type != jbvString)
-		bad_value(path, allowed);
-	time = DatumGetTimestampTz(parse_text(timestamptz_in, path,
-										  pnstrdup(value->val.string.val, value->val.string.len),
-										  allowed));
-	if (TIMESTAMP_NOT_FINITE(time))
-		bad_value(path, allowed);
-	return time;
-}
-
-static char *
-read_name(const char *path, JsonbValue *value, int maxlen)
-{
-	char *name = NULL;
-
-	if (value->type == jbvString)
-		name = pnstrdup(value->val.string.val, value->val.string.len);
-	if (name == NULL || !qml_args_is_name(name, maxlen))
-		bad_value(path, psprintf("a string of 1 to %d characters, none of them a control character",
-								 maxlen));
-	return name;
-}
-
-/* A name, as the arguments of functions are: see common/args.c. */
-text *
-qml_options_name(const char *path, JsonbValue *value)
-{
-	return cstring_to_text(read_name(path, value, QML_MAX_NAME));
-}
-
-/* A string of at most maxlen bytes. */
-text *
-qml_options_text(const char *path, JsonbValue *value, int maxlen)
-{
-	if (value->type != jbvString || value->val.string.len > maxlen)
-		bad_value(path, psprintf("a string of at most %d bytes", maxlen));
-	return cstring_to_text_with_len(value->val.string.val, value->val.string.len);
-}
-
 static void
 read_lease(const char *path, JsonbValue *value, void *into)
 {
-	((QmlQueueOptions *) into)->lease = qml_options_lease(path, value);
+	((QmlQueueOptions *) into)->lease = read_duration(path, value, 1, MAX_USECS, LEASE_ALLOWED);
 }
 
 static void
@@ -292,37 +313,19 @@ read_failed_ttl(const char *path, JsonbValue *value, void *into)
 }
 
 static void
-read_retry(const char *path, JsonbValue *value, void *into)
-{
-	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
-		bad_value(path, "an object");
-	qml_options_read_object("retry.", value->val.binary.data, retry_options,
-							&((QmlQueueOptions *) into)->retry);
-	((QmlQueueOptions *) into)->retries = true;
-}
-
-static bool
-read_boolean(const char *path, JsonbValue *value)
-{
-	if (value->type != jbvBool)
-		bad_value(path, "true or false");
-	return value->val.boolean;
-}
-
-static void
 read_notify(const char *path, JsonbValue *value, void *into)
 {
 	((QmlQueueOptions *) into)->notify = read_boolean(path, value);
 }
 
-static const QmlOption queue_options[] = {{"max_retries", read_max_retries},
-										  {"timeout", read_timeout},
-										  {"lease", read_lease},
-										  {"succeeded_ttl", read_succeeded_ttl},
-										  {"failed_ttl", read_failed_ttl},
-										  {"retry", read_retry},
-										  {"notify", read_notify},
-										  {NULL, NULL}};
+static const Option queue_options[] = {{"max_retries", read_max_retries},
+									   {"timeout", read_timeout},
+									   {"lease", read_lease},
+									   {"succeeded_ttl", read_succeeded_ttl},
+									   {"failed_ttl", read_failed_ttl},
+									   {"retry", read_retry},
+									   {"notify", read_notify},
+									   {NULL, NULL}};
 
 /* A queue that says nothing. */
 void
@@ -338,22 +341,14 @@ qml_options_default_queue(QmlQueueOptions *into)
 	into->retry = qml_retry_default;
 }
 
-static void
-read_options(Jsonb *options, const QmlOption *known, void *into)
-{
-	if (!JB_ROOT_IS_OBJECT(options))
-		ereport(ERROR,
-				(errcode(ERRCODE_QML_INVALID_OPTION),
-				 errmsg("options must be a JSON object")));
-	qml_options_read_object("", &options->root, known, into);
-}
-
 void
 qml_options_parse_queue(Jsonb *options, void *into)
 {
 	qml_options_default_queue(into);
-	read_options(options, queue_options, into);
+	read_document(options, queue_options, into);
 }
+
+/* ----- handlers ----- */
 
 static void
 read_queue(const char *path, JsonbValue *value, void *into)
@@ -403,23 +398,117 @@ read_middleware(const char *path, JsonbValue *value, void *into)
 }
 
 /* The members of QmlQueueOptions are the first of QmlHandlerOptions. */
-static const QmlOption handler_options[] = {{"max_retries", read_max_retries},
-											{"timeout", read_timeout},
-											{"retry", read_retry},
-											{"queue", read_queue},
-											{"run_as", read_run_as},
-											{"non_retryable", read_no_retry},
-											{"concurrency", read_concurrency},
-											{"middleware", read_middleware},
-											{NULL, NULL}};
+static const Option handler_options[] = {{"max_retries", read_max_retries},
+										 {"timeout", read_timeout},
+										 {"retry", read_retry},
+										 {"queue", read_queue},
+										 {"run_as", read_run_as},
+										 {"non_retryable", read_no_retry},
+										 {"concurrency", read_concurrency},
+										 {"middleware", read_middleware},
+										 {NULL, NULL}};
 
 void
 qml_options_parse_handler(Jsonb *options, void *into)
 {
 	memset(into, 0, sizeof(QmlHandlerOptions));
 	qml_options_default_queue(&((QmlHandlerOptions *) into)->common);
-	read_options(options, handler_options, into);
+	read_document(options, handler_options, into);
 }
+
+/* ----- the data of a state ----- */
+
+static void
+read_run_at(const char *path, JsonbValue *value, void *into)
+{
+	((QmlStateData *) into)->run_at = read_time(path, value);
+}
+
+static void
+read_claim_lease(const char *path, JsonbValue *value, void *into)
+{
+	((QmlStateData *) into)->lease = read_duration(path, value, 1, MAX_USECS, LEASE_ALLOWED);
+}
+
+static void
+read_worker(const char *path, JsonbValue *value, void *into)
+{
+	((QmlStateData *) into)->worker = CStringGetTextDatum(read_name(path, value, QML_MAX_NAME));
+}
+
+static void
+read_reason(const char *path, JsonbValue *value, void *into)
+{
+	((QmlStateData *) into)->reason = PointerGetDatum(read_text(path, value, QML_MAX_ERROR));
+}
+
+static void
+read_result(const char *path, JsonbValue *value, void *into)
+{
+	((QmlStateData *) into)->result = JsonbPGetDatum(JsonbValueToJsonb(value));
+}
+
+static void
+read_error(const char *path, JsonbValue *value, void *into)
+{
+	((QmlStateData *) into)->error = PointerGetDatum(read_text(path, value, QML_MAX_ERROR));
+}
+
+static void
+read_error_type(const char *path, JsonbValue *value, void *into)
+{
+	((QmlStateData *) into)->error_type = CStringGetTextDatum(read_name(path, value, QML_MAX_NAME));
+}
+
+static void
+read_stack_trace(const char *path, JsonbValue *value, void *into)
+{
+	((QmlStateData *) into)->stack_trace = PointerGetDatum(
+		read_text(path, value, QML_MAX_STACK_TRACE));
+}
+
+static const Option scheduled_data[] = {{"run_at", read_run_at},
+										{"reason", read_reason},
+										{NULL, NULL}};
+static const Option processing_data[] = {{"worker", read_worker},
+										 {"lease", read_claim_lease},
+										 {NULL, NULL}};
+static const Option retry_data[] = {{"run_at", read_run_at},
+									{"error", read_error},
+									{"error_type", read_error_type},
+									{"stack_trace", read_stack_trace},
+									{NULL, NULL}};
+static const Option failed_data[] = {{"error", read_error},
+									 {"error_type", read_error_type},
+									 {"stack_trace", read_stack_trace},
+									 {NULL, NULL}};
+static const Option succeeded_data[] = {{"result", read_result}, {NULL, NULL}};
+static const Option reason_data[] = {{"reason", read_reason}, {NULL, NULL}};
+
+/* What may be given with each state. */
+static const Option *const state_data[QML_STATES] = {
+	[QML_SCHEDULED] = scheduled_data,	[QML_ENQUEUED] = reason_data,
+	[QML_PROCESSING] = processing_data, [QML_AWAITING_RETRY] = retry_data,
+	[QML_SUCCEEDED] = succeeded_data,	[QML_FAILED] = failed_data,
+	[QML_DELETED] = reason_data,
+};
+
+/* What a caller gives with the state that a job shall have. */
+void
+qml_options_parse_state(QmlState state, Jsonb *data, QmlStateData *into)
+{
+	memset(into, 0, sizeof(*into));
+	into->run_at = QML_NO_TIME;
+	into->lease = -1;
+	read_document(data, state_data[state], into);
+	if (into->error == (Datum) 0 &&
+		(into->error_type != (Datum) 0 || into->stack_trace != (Datum) 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_OPTION),
+				 errmsg("options \"error_type\" and \"stack_trace\" require option \"error\"")));
+}
+
+/* ----- documents that are stored ----- */
 
 /*
  * Parses options that somebody may have written by hand.  False when they are

@@ -1,6 +1,6 @@
 /*
  * options.h
- *		Options given in jsonb: of queues, and by whoever else has some.
+ *		Options in jsonb: of queues, of handlers, and of a state that a job shall have.
  */
 #ifndef QML_OPTIONS_H
 #define QML_OPTIONS_H
@@ -10,6 +10,7 @@
 #include "utils/timestamp.h"
 
 #include "core/retry.h"
+#include "qml.h"
 
 /* What a queue says; -1 where it says nothing and the setting holds. */
 typedef struct QmlQueueOptions
@@ -35,25 +36,26 @@ typedef struct QmlHandlerOptions
 	bool bare;		 /* called without middleware */
 } QmlHandlerOptions;
 
-/* Reads one value into the structure that its table of options is for. */
-typedef struct QmlOption
+/* What qml_set_state() is given with a state.  Datums are 0 where nothing is given. */
+typedef struct QmlStateData
 {
-	const char *name;
-	void (*read)(const char *path, JsonbValue *value, void *into);
-} QmlOption;
+	TimestampTz run_at; /* QML_NO_TIME: not given */
+	int64 lease;		/* microseconds; -1: not given */
+	Datum worker;
+	Datum reason;
+	Datum result;
+	Datum error;
+	Datum error_type;
+	Datum stack_trace;
+} QmlStateData;
 
 /* Reads all options into the structure that they are for. */
 typedef void (*QmlOptionParser)(Jsonb *options, void *into);
 
-extern void qml_options_read_object(const char *prefix, JsonbContainer *object,
-									const QmlOption *known, void *into);
-extern int64 qml_options_lease(const char *path, JsonbValue *value);
-extern TimestampTz qml_options_time(const char *path, JsonbValue *value);
-extern text *qml_options_name(const char *path, JsonbValue *value);
-extern text *qml_options_text(const char *path, JsonbValue *value, int maxlen);
 extern void qml_options_default_queue(QmlQueueOptions *into);
 extern void qml_options_parse_queue(Jsonb *options, void *into);
 extern void qml_options_parse_handler(Jsonb *options, void *into);
+extern void qml_options_parse_state(QmlState state, Jsonb *data, QmlStateData *into);
 extern bool qml_options_parse_stored(QmlOptionParser parse, Jsonb *options, void *into,
 									 char **error);
 

@@ -14,7 +14,6 @@
 #include "common/args.h"
 #include "compat.h"
 #include "core/state.h"
-#include "errcodes.h"
 #include "jobs/control.h"
 #include "jobs/lookup.h"
 #include "model/acl.h"
@@ -105,100 +104,26 @@ qml_schedule(PG_FUNCTION_ARGS)
 										qml_args_text(fcinfo, 2, QML_MAX_ERROR)));
 }
 
-static void
-read_run_at(const char *path, JsonbValue *value, void *into)
-{
-	((QmlControl *) into)->run_at = qml_options_time(path, value);
-}
-
-static void
-read_lease(const char *path, JsonbValue *value, void *into)
-{
-	((QmlControl *) into)->lease = qml_options_lease(path, value);
-}
-
-static void
-read_worker(const char *path, JsonbValue *value, void *into)
-{
-	((QmlControl *) into)->worker = PointerGetDatum(qml_options_name(path, value));
-}
-
-static void
-read_reason(const char *path, JsonbValue *value, void *into)
-{
-	((QmlControl *) into)->reason = PointerGetDatum(qml_options_text(path, value, QML_MAX_ERROR));
-}
-
-static void
-read_result(const char *path, JsonbValue *value, void *into)
-{
-	((QmlControl *) into)->result = JsonbPGetDatum(JsonbValueToJsonb(value));
-}
-
-static void
-read_error(const char *path, JsonbValue *value, void *into)
-{
-	((QmlControl *) into)->error.error = PointerGetDatum(
-		qml_options_text(path, value, QML_MAX_ERROR));
-}
-
-static void
-read_error_type(const char *path, JsonbValue *value, void *into)
-{
-	((QmlControl *) into)->error.error_type = PointerGetDatum(qml_options_name(path, value));
-}
-
-static void
-read_stack_trace(const char *path, JsonbValue *value, void *into)
-{
-	((QmlControl *) into)->error.stack_trace = PointerGetDatum(
-		qml_options_text(path, value, QML_MAX_STACK_TRACE));
-}
-
-/* What each state takes; the error table serves both ends of a failed attempt. */
-static const QmlOption schedule_data[] = {{"run_at", read_run_at},
-										  {"reason", read_reason},
-										  {NULL, NULL}};
-static const QmlOption processing_data[] = {{"worker", read_worker},
-											{"lease", read_lease},
-											{NULL, NULL}};
-static const QmlOption retry_data[] = {{"run_at", read_run_at},
-									   {"error", read_error},
-									   {"error_type", read_error_type},
-									   {"stack_trace", read_stack_trace},
-									   {NULL, NULL}};
-static const QmlOption failed_data[] = {{"error", read_error},
-										{"error_type", read_error_type},
-										{"stack_trace", read_stack_trace},
-										{NULL, NULL}};
-static const QmlOption succeeded_data[] = {{"result", read_result}, {NULL, NULL}};
-static const QmlOption reason_data[] = {{"reason", read_reason}, {NULL, NULL}};
-
-static const QmlOption *const state_data[QML_STATES] = {
-	[QML_SCHEDULED] = schedule_data,	[QML_ENQUEUED] = reason_data,
-	[QML_PROCESSING] = processing_data, [QML_AWAITING_RETRY] = retry_data,
-	[QML_SUCCEEDED] = succeeded_data,	[QML_FAILED] = failed_data,
-	[QML_DELETED] = reason_data,
-};
-
 Datum
 qml_set_state(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t *id = qml_args_uuid(fcinfo, 0, "id");
-	QmlControl control = {.run_at = QML_NO_TIME, .lease = -1};
-	Datum data;
+	QmlControl control;
+	QmlStateData data;
 
 	qml_args_require(fcinfo, 1, "state");
 	qml_args_require(fcinfo, 2, "data");
 	control.to = qml_catalog_state(PG_GETARG_OID(1));
-	data = qml_args_object(fcinfo, 2, "data");
-	qml_options_read_object("", &DatumGetJsonbP(data)->root, state_data[control.to], &control);
-	if (control.error.error == (Datum) 0 &&
-		(control.error.error_type != (Datum) 0 || control.error.stack_trace != (Datum) 0))
-		ereport(ERROR,
-				(errcode(ERRCODE_QML_INVALID_OPTION),
-				 errmsg("options \"error_type\" and \"stack_trace\" require option \"error\"")));
-	if (control.worker == (Datum) 0)
-		control.worker = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	qml_options_parse_state(control.to, DatumGetJsonbP(qml_args_object(fcinfo, 2, "data")), &data);
+	control.run_at = data.run_at;
+	control.lease = data.lease;
+	control.worker = data.worker != (Datum) 0 ?
+						 data.worker :
+						 CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	control.reason = data.reason;
+	control.result = data.result;
+	control.error.error = data.error;
+	control.error.error_type = data.error_type;
+	control.error.stack_trace = data.stack_trace;
 	PG_RETURN_DATUM(qml_control_set_state(id, &control));
 }
