@@ -18,8 +18,8 @@
 #include "common/table.h"
 #include "jobs/history.h"
 #include "maintenance/cleanup.h"
+#include "maintenance/reclaim.h"
 #include "maintenance/server.h"
-#include "maintenance/sweep.h"
 #include "model/catalog.h"
 #include "schedule/tick.h"
 
@@ -116,7 +116,7 @@ qml_cleanup_adopt(void)
 	cat = qml_catalog();
 	if (cat->adopted)
 		return;
-	qml_sweep_requeue();
+	qml_reclaim_all();
 	qml_spi_begin(&spi, cat->owner);
 	(void) qml_spi_execute_latest("DELETE FROM qml.instance", 0, NULL, NULL, NULL, SPI_OK_DELETE);
 	(void) qml_spi_execute("INSERT INTO qml.instance (system_identifier, database) "

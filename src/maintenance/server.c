@@ -23,8 +23,8 @@
 #include "common/log.h"
 #include "common/spi.h"
 #include "common/subxact.h"
+#include "maintenance/reclaim.h"
 #include "maintenance/server.h"
-#include "maintenance/sweep.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "qml.h"
@@ -138,7 +138,7 @@ qml_server_deregister(const char *id)
 		return false;
 	require_control(owner);
 	(void) qml_catalog_to_work();
-	(void) qml_sweep_reclaim_server(id, INT_MAX);
+	(void) qml_reclaim_of_server(id, INT_MAX);
 	return run("DELETE FROM qml.registered_server s WHERE s.id = $1 AND $2 IS NOT NULL", id,
 			   SPI_OK_DELETE) > 0;
 }
@@ -147,7 +147,7 @@ qml_server_deregister(const char *id)
 static int
 give_up(const char *id, int max)
 {
-	int jobs = qml_sweep_reclaim_server(id, max);
+	int jobs = qml_reclaim_of_server(id, max);
 
 	if (jobs < max)
 		(void) run("UPDATE qml.registered_server s SET dead_at = $2 "

@@ -43,8 +43,9 @@
 #include "ipc/wakeup.h"
 #include "jobs/ack.h"
 #include "maintenance/cleanup.h"
+#include "maintenance/promote.h"
+#include "maintenance/reclaim.h"
 #include "maintenance/server.h"
-#include "maintenance/sweep.h"
 #include "model/catalog.h"
 #include "process/notify.h"
 #include "process/process.h"
@@ -171,8 +172,8 @@ promote(Step *step)
 	TimestampTz next;
 
 	/* A full batch: there may be more, after the other steps had their turn. */
-	if (qml_sweep_promote(batch, &next) < batch)
-		next = qml_sweep_next_due(next);
+	if (qml_promote_jobs(batch, &next) < batch)
+		next = qml_promote_next_due(next);
 	return next;
 }
 
@@ -183,7 +184,7 @@ reclaim(Step *step)
 	int batch = qml_hook_batch(RECLAIM_BATCH);
 	TimestampTz next;
 
-	if (qml_sweep_reclaim(batch, &next) == batch)
+	if (qml_reclaim_expired(batch, &next) == batch)
 		next = GetCurrentTimestamp();
 	/* It reads all jobs, so not too often. */
 	step->not_before = begun +
@@ -207,7 +208,7 @@ take_back(Step *step)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
 	batch = qml_hook_batch(count);
 	/* The others are over, or just being changed by somebody, who may leave them as they were. */
-	if (batch > 0 && qml_sweep_reclaim_ids(jobs, batch) < batch)
+	if (batch > 0 && qml_reclaim_of_sessions(jobs, batch) < batch)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp() + USECS_PER_SEC);
 	count -= batch;
 	memmove(jobs, jobs + batch, sizeof(pg_uuid_t) * count);

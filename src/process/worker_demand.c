@@ -18,7 +18,7 @@
 #include "common/table.h"
 #include "compat.h"
 #include "ipc/dispatch.h"
-#include "maintenance/sweep.h"
+#include "maintenance/reject.h"
 #include "model/catalog.h"
 #include "model/job.h"
 #include "process/worker_demand.h"
@@ -40,7 +40,7 @@ find_roles(void)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (qml_job_live_state(live.slot) == QML_ENQUEUED)
-			roles = list_append_unique_oid(roles, qml_sweep_role_of(live.slot));
+			roles = list_append_unique_oid(roles, qml_reject_role_of(live.slot));
 	}
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);
@@ -56,7 +56,7 @@ serve(QmlSlot *scheduler, Oid role)
 
 	if (qml_handler_role_usable(role, &problem))
 		qml_dispatch_find_worker(scheduler, role);
-	else if (qml_sweep_reject(role, &problem, batch) == batch)
+	else if (qml_reject_jobs(role, &problem, batch) == batch)
 		qml_dispatch_recheck_all();
 }
 

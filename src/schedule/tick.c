@@ -29,15 +29,14 @@
 #include "utils/fmgroids.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "common/fault.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "common/row_pass.h"
 #include "common/spi.h"
-#include "common/subxact.h"
 #include "common/table.h"
 #include "common/uuid.h"
 #include "compat.h"
@@ -102,10 +101,10 @@ typedef struct Poll
 {
 	int max;
 	TimestampTz now;
-	bool carefully; /* each schedule by itself */
+	QmlRowPass rows;
 	Tables tables;
 	Snapshot snapshot;
-	MemoryContext row_context;
+	int fired; /* ticks of the schedule that was fired last */
 	QmlTicks done;
 } Poll;
 
@@ -429,9 +428,12 @@ choose_jobs(Tables *tables, const char *id, Firing *plan)
 	return jobs;
 }
 
-/* Fires the schedule in recurring.slot, if nobody else is doing so. */
-static void
-fire(Poll *poll, Tables *tables, Snapshot snapshot)
+/*
+ * Fires the schedule in recurring.slot.  False, with nothing done, if somebody else is
+ * doing so.
+ */
+static bool
+fire_schedule(Poll *poll, Tables *tables, Snapshot snapshot)
 {
 	Schedule schedule;
 	Firing plan;
@@ -442,10 +444,10 @@ fire(Poll *poll, Tables *tables, Snapshot snapshot)
 	jobs = choose_jobs(tables, schedule.recurring.id, &plan);
 	/* Nothing here waits for others: later, if the queue is being made or dropped. */
 	if (plan.count > 0 && qml_enqueue_queue(schedule.recurring.queue, false) == NULL)
-		return;
+		return false;
 	QML_FAULT("recurring.before_advance");
 	if (!advance(tables, snapshot, &plan))
-		return;
+		return false;
 	if (plan.problem)
 		warn_of_problem(&schedule, &plan);
 	for (int i = 0; i < plan.count; i++)
@@ -454,8 +456,8 @@ fire(Poll *poll, Tables *tables, Snapshot snapshot)
 		qml_tick_enqueue(&schedule.recurring, plan.ticks[i], schedule.created_by, &jobs[i]);
 		QML_FAULT("recurring.after_insert");
 	}
-	poll->done.jobs += plan.count;
-	poll->done.schedules++;
+	poll->fired = plan.count;
+	return true;
 }
 
 static void
@@ -474,47 +476,42 @@ close_tables(Tables *tables)
 	qml_table_close(&tables->recurring);
 }
 
-typedef struct Single
+static bool
+fire_in_pass(void *arg)
 {
-	Poll *poll;
-	ItemPointerData tid;
-} Single;
+	Poll *poll = arg;
 
-/* Fires one schedule in a subtransaction, which needs tables of its own. */
-static void
-fire_single(void *arg)
+	return fire_schedule(poll, &poll->tables, poll->snapshot);
+}
+
+static bool
+fire_alone(void *arg, ItemPointer tid)
 {
-	Single *single = arg;
 	Snapshot snapshot = qml_table_snapshot();
 	Tables tables;
+	bool fired;
 
 	open_tables(&tables);
-	if (table_tuple_fetch_row_version(tables.recurring.rel, &single->tid, snapshot,
-									  tables.recurring.slot))
-		fire(single->poll, &tables, snapshot);
+	fired = table_tuple_fetch_row_version(tables.recurring.rel, tid, snapshot,
+										  tables.recurring.slot) &&
+			fire_schedule(arg, &tables, snapshot);
 	close_tables(&tables);
 	UnregisterSnapshot(snapshot);
+	return fired;
 }
 
 static void
-fire_carefully(Poll *poll)
+warn_of_failure(void *arg, TupleTableSlot *slot, const QmlFailure *failure)
 {
-	Single single = {.poll = poll, .tid = poll->tables.recurring.slot->tts_tid};
-	QmlTicks before = poll->done;
-	QmlFailure failure;
 	bool isnull;
 
-	if (qml_subxact_run(fire_single, &single, &failure))
-		return;
-	poll->done = before;
 	if (qml_log_is_due(QML_LOG_RECURRING))
 		ereport(WARNING,
-				(errcode(failure.sqlerrcode),
+				(errcode(failure->sqlerrcode),
 				 errmsg("recurring job \"%s\" cannot fire and is passed over",
-						TextDatumGetCString(slot_getattr(poll->tables.recurring.slot, RECURRING_ID,
-														 &isnull))),
-				 errdetail("SQLSTATE %s: %s.", unpack_sql_state(failure.sqlerrcode),
-						   failure.message)));
+						TextDatumGetCString(slot_getattr(slot, RECURRING_ID, &isnull))),
+				 errdetail("SQLSTATE %s: %s.", unpack_sql_state(failure->sqlerrcode),
+						   failure->message)));
 }
 
 /* Whether this transaction has done enough. */
@@ -526,7 +523,7 @@ is_full(const Poll *poll)
 
 /* Goes through the schedules that are due, the longest due first. */
 static void
-poll_due(void *arg)
+walk_due(void *arg)
 {
 	Poll *poll = arg;
 	Relation due;
@@ -544,15 +541,10 @@ poll_due(void *arg)
 	while (!is_full(poll) &&
 		   index_getnext_slot(scan, ForwardScanDirection, poll->tables.recurring.slot))
 	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(poll->row_context);
-
-		CHECK_FOR_INTERRUPTS();
-		if (poll->carefully)
-			fire_carefully(poll);
-		else
-			fire(poll, &poll->tables, poll->snapshot);
-		MemoryContextSwitchTo(oldcontext);
-		MemoryContextReset(poll->row_context);
+		if (!qml_row_pass_visit(&poll->rows, poll->tables.recurring.slot))
+			continue;
+		poll->done.schedules++;
+		poll->done.jobs += poll->fired;
 	}
 	index_endscan(scan);
 	index_close(due, NoLock);
@@ -564,19 +556,16 @@ poll_due(void *arg)
 void
 qml_tick_poll(int max, QmlTicks *ticks)
 {
-	Poll poll = {.max = max, .now = GetCurrentTimestamp()};
-	QmlFailure failure;
+	Poll poll = {.max = max,
+				 .now = GetCurrentTimestamp(),
+				 .rows = {.walk = walk_due,
+						  .change = fire_in_pass,
+						  .change_alone = fire_alone,
+						  .failed = warn_of_failure,
+						  .arg = &poll}};
 
 	(void) qml_catalog_to_work();
-	poll.row_context = AllocSetContextCreate(CurrentMemoryContext, "qml row",
-											 ALLOCSET_DEFAULT_SIZES);
-	if (!qml_subxact_run(poll_due, &poll, &failure))
-	{
-		/* Some schedule has something that cannot be worked with. */
-		MemoryContextReset(poll.row_context);
-		poll.carefully = true;
-		poll_due(&poll);
-	}
+	qml_row_pass_run(&poll.rows);
 	QML_FAULT_AT_COMMIT("recurring.before_commit");
 	poll.done.more = is_full(&poll);
 	poll.done.as_of = poll.now;

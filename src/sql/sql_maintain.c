@@ -20,8 +20,9 @@
 #include "jobs/history.h"
 #include "jobs/named_lock.h"
 #include "maintenance/cleanup.h"
+#include "maintenance/promote.h"
+#include "maintenance/reclaim.h"
 #include "maintenance/server.h"
-#include "maintenance/sweep.h"
 #include "model/acl.h"
 #include "qml.h"
 #include "schedule/tick.h"
@@ -45,7 +46,7 @@ qml_promote_due(PG_FUNCTION_ARGS)
 	TimestampTz as_of;
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
-	PG_RETURN_INT32(qml_sweep_promote(max, &as_of));
+	PG_RETURN_INT32(qml_promote_jobs(max, &as_of));
 }
 
 Datum
@@ -55,7 +56,7 @@ qml_reclaim(PG_FUNCTION_ARGS)
 	TimestampTz next;
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
-	PG_RETURN_INT32(qml_sweep_reclaim(max, &next) + qml_server_reclaim_dead(INT_MAX, &next));
+	PG_RETURN_INT32(qml_reclaim_expired(max, &next) + qml_server_reclaim_dead(INT_MAX, &next));
 }
 
 Datum
@@ -78,9 +79,9 @@ qml_maintain(PG_FUNCTION_ARGS)
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	qml_json_push_int(&state, "promoted", qml_sweep_promote(MAINTAIN_MAX, &next));
+	qml_json_push_int(&state, "promoted", qml_promote_jobs(MAINTAIN_MAX, &next));
 	qml_json_push_int(&state, "reclaimed",
-					  qml_sweep_reclaim(MAINTAIN_MAX, &next) +
+					  qml_reclaim_expired(MAINTAIN_MAX, &next) +
 						  qml_server_reclaim_dead(INT_MAX, &next));
 	qml_tick_poll(MAINTAIN_MAX, &ticks);
 	qml_json_push_int(&state, "recurring", ticks.jobs);

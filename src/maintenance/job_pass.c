@@ -1,0 +1,213 @@
+/*
+ * job_pass.c
+ *		Passes over unfinished jobs that change those that need it.
+ *
+ * Any number of callers may do this at once.  None waits for a row that somebody
+ * else is changing: it is left out, and found by the next call if it still needs
+ * anything.  So a pass takes part in no deadlock, whatever the order of its rows.
+ *
+ * A job that cannot be changed hides no other (common/row_pass.c); one warning
+ * tells how many there were, and why the first of them could not.  Hooks are called
+ * with their errors caught, for nobody asked for these changes.
+ *
+ * All of a pass is one transaction, the caller's.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "common/fault.h"
+#include "common/log.h"
+#include "compat.h"
+#include "maintenance/job_pass.h"
+#include "model/catalog.h"
+
+/* Changes the job in the slot of the writer's table. */
+static bool
+change_job(QmlJobPass *pass, QmlWriter *writer)
+{
+	QmlJob job;
+
+	qml_job_from_live(writer->live.slot, &job);
+	pass->change(pass, &job);
+	return qml_writer_put(writer, &job, false) == TM_Ok;
+}
+
+static bool
+change_in_pass(void *arg)
+{
+	QmlJobPass *pass = arg;
+
+	return change_job(pass, &pass->writer);
+}
+
+static bool
+change_alone(void *arg, ItemPointer tid)
+{
+	QmlWriter writer;
+	bool changed;
+
+	qml_writer_open(&writer, false, true);
+	changed = table_tuple_fetch_row_version(writer.live.rel, tid, qml_writer_snapshot(&writer),
+											writer.live.slot) &&
+			  change_job(arg, &writer);
+	qml_writer_close(&writer);
+	return changed;
+}
+
+static void
+note_failure(void *arg, TupleTableSlot *slot, const QmlFailure *failure)
+{
+	QmlJobPass *pass = arg;
+	MemoryContext oldcontext;
+	bool isnull;
+
+	if (pass->failures++ > 0)
+		return;
+	oldcontext = MemoryContextSwitchTo(pass->context);
+	pass->first_failure.sqlerrcode = failure->sqlerrcode;
+	pass->first_failure.message = pstrdup(failure->message);
+	pass->first_failed_id = qml_job_id_string(DatumGetUUIDP(slot_getattr(slot, LIVE_ID, &isnull)));
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static void
+start_walk(QmlJobPass *pass)
+{
+	pass->count = 0;
+	pass->next_lease = QML_NO_TIME;
+	qml_writer_open(&pass->writer, false, true);
+	/* The time is taken after the snapshot, and so after all that this shows. */
+	(void) qml_writer_snapshot(&pass->writer);
+	pass->now = GetCurrentTimestamp();
+}
+
+static void
+visit_job(QmlJobPass *pass)
+{
+	if (qml_row_pass_visit(&pass->rows, pass->writer.live.slot))
+		pass->count++;
+}
+
+static void
+run_pass(QmlJobPass *pass, void (*walk)(void *arg))
+{
+	pass->context = CurrentMemoryContext;
+	pass->failures = 0;
+	pass->rows = (QmlRowPass){.walk = walk,
+							  .change = change_in_pass,
+							  .change_alone = change_alone,
+							  .failed = note_failure,
+							  .arg = pass};
+	qml_row_pass_run(&pass->rows);
+	if (pass->failures > 0 && qml_log_is_due(QML_LOG_JOBS))
+		ereport(WARNING,
+				(errcode(pass->first_failure.sqlerrcode),
+				 errmsg_plural("%d job cannot be changed and is passed over",
+							   "%d jobs cannot be changed and are passed over", pass->failures,
+							   pass->failures),
+				 errdetail("Job %s: %s (SQLSTATE %s).", pass->first_failed_id,
+						   pass->first_failure.message,
+						   unpack_sql_state(pass->first_failure.sqlerrcode))));
+}
+
+static void
+walk_due(void *arg)
+{
+	QmlJobPass *pass = arg;
+	Relation due;
+	IndexScanDesc scan;
+	ScanKeyData key;
+
+	start_walk(pass);
+	due = index_open(qml_catalog()->live_due, RowExclusiveLock);
+	scan = qml_index_beginscan(pass->writer.live.rel, due, qml_writer_snapshot(&pass->writer), 1);
+	ScanKeyInit(&key, 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
+				TimestampTzGetDatum(pass->now));
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (pass->count < pass->max &&
+		   index_getnext_slot(scan, ForwardScanDirection, pass->writer.live.slot))
+	{
+		QML_FAULT("promote.after_select");
+		visit_job(pass);
+	}
+	index_endscan(scan);
+	index_close(due, NoLock);
+	qml_writer_close(&pass->writer);
+}
+
+/* Over up to max jobs whose run_at has come, the longest due first; wants is not asked. */
+void
+qml_job_pass_over_due(QmlJobPass *pass)
+{
+	run_pass(pass, walk_due);
+}
+
+static void
+walk_all(void *arg)
+{
+	QmlJobPass *pass = arg;
+	TableScanDesc scan;
+
+	start_walk(pass);
+	scan = table_beginscan(pass->writer.live.rel, qml_writer_snapshot(&pass->writer), 0, NULL);
+	while (pass->count < pass->max &&
+		   table_scan_getnextslot(scan, ForwardScanDirection, pass->writer.live.slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!pass->wants(pass, pass->writer.live.slot))
+			continue;
+		QML_FAULT("reclaim.after_select");
+		visit_job(pass);
+	}
+	table_endscan(scan);
+	qml_writer_close(&pass->writer);
+}
+
+/*
+ * Over all jobs, for up to max that are wanted.  Leases, for one, are in no index: a
+ * heartbeat would not be a HOT update then.
+ */
+void
+qml_job_pass_over_all(QmlJobPass *pass)
+{
+	run_pass(pass, walk_all);
+}
+
+static void
+walk_ids(void *arg)
+{
+	QmlJobPass *pass = arg;
+	Relation pkey;
+	IndexScanDesc scan;
+	ScanKeyData key;
+
+	start_walk(pass);
+	pkey = index_open(qml_catalog()->live_pkey, RowExclusiveLock);
+	scan = qml_index_beginscan(pass->writer.live.rel, pkey, qml_writer_snapshot(&pass->writer), 1);
+	for (int i = 0; i < pass->nids; i++)
+	{
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&pass->ids[i]));
+		index_rescan(scan, &key, 1, NULL, 0);
+		if (index_getnext_slot(scan, ForwardScanDirection, pass->writer.live.slot) &&
+			pass->wants(pass, pass->writer.live.slot))
+			visit_job(pass);
+	}
+	index_endscan(scan);
+	index_close(pkey, NoLock);
+	qml_writer_close(&pass->writer);
+}
+
+/* Over the jobs of these ids that are wanted; max is not looked at. */
+void
+qml_job_pass_by_id(QmlJobPass *pass, const pg_uuid_t *ids, int count)
+{
+	pass->ids = ids;
+	pass->nids = count;
+	run_pass(pass, walk_ids);
+}

@@ -1,0 +1,39 @@
+/*
+ * job_pass.h
+ *		Passes over unfinished jobs that change those that need it.
+ */
+#ifndef QML_JOB_PASS_H
+#define QML_JOB_PASS_H
+
+#include "common/row_pass.h"
+#include "jobs/transition.h"
+
+typedef struct QmlJobPass
+{
+	/* Given by the caller. */
+	bool (*wants)(struct QmlJobPass *pass, TupleTableSlot *slot); /* a row of qml.live */
+	void (*change)(struct QmlJobPass *pass, QmlJob *job);
+	const void *arg; /* of these two */
+	int max;		 /* jobs to change */
+
+	/* Results.  A pass may start anew: all are reset then. */
+	int count;				/* jobs changed */
+	TimestampTz now;		/* of the walk, not before anything that its snapshot shows */
+	TimestampTz next_lease; /* written by `wants`: the earliest one that is not over */
+
+	/* Used by job_pass.c alone. */
+	QmlRowPass rows;
+	QmlWriter writer;
+	const pg_uuid_t *ids; /* of qml_job_pass_by_id */
+	int nids;
+	MemoryContext context; /* of what the warning says */
+	int failures;
+	QmlFailure first_failure;
+	char *first_failed_id;
+} QmlJobPass;
+
+extern void qml_job_pass_over_due(QmlJobPass *pass);
+extern void qml_job_pass_over_all(QmlJobPass *pass);
+extern void qml_job_pass_by_id(QmlJobPass *pass, const pg_uuid_t *ids, int count);
+
+#endif
