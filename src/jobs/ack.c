@@ -17,6 +17,7 @@
 #include "errcodes.h"
 #include "jobs/ack.h"
 #include "jobs/transition.h"
+#include "jobs/writer.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/queue.h"
@@ -82,7 +83,7 @@ run_one(const pg_uuid_t *id, Pending *pending)
 	qml_acl_require_any(QML_CAN_WORK);
 	pending->strict = true;
 	qml_writer_open(&writer, false, false);
-	if (!qml_writer_run(&writer, id, acknowledge, pending))
+	if (!qml_writer_change(&writer, id, acknowledge, pending))
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_JOB_NOT_FOUND),
 				 errmsg("job %s does not exist", qml_job_id_string(id))));
@@ -138,7 +139,7 @@ qml_ack_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *accept
 	{
 		Pending pending = {.ack = &acks[order[i]], .apply = apply_succeed};
 
-		(void) qml_writer_run(&writer, &ids[order[i]], acknowledge, &pending);
+		(void) qml_writer_change(&writer, &ids[order[i]], acknowledge, &pending);
 		accepted[order[i]] = pending.accepted;
 		total += pending.accepted ? 1 : 0;
 	}
@@ -236,6 +237,6 @@ qml_ack_show_progress(const pg_uuid_t *id, QmlAck *ack)
 
 	qml_writer_open(&writer, false, false);
 	/* Nor is somebody else who has the row: the next one that it says is shown. */
-	(void) qml_writer_try(&writer, id, show_progress, ack);
+	(void) qml_writer_try_change(&writer, id, show_progress, ack);
 	qml_writer_close(&writer);
 }

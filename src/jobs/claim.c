@@ -33,6 +33,7 @@
 #include "ipc/session_claim.h"
 #include "jobs/claim.h"
 #include "jobs/transition.h"
+#include "jobs/writer.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/queue.h"

@@ -15,6 +15,7 @@
 #include "errcodes.h"
 #include "jobs/control.h"
 #include "jobs/transition.h"
+#include "jobs/writer.h"
 #include "model/acl.h"
 #include "model/queue.h"
 
@@ -51,7 +52,7 @@ run(const pg_uuid_t *id, QmlChange change, Request *request)
 
 	require_any_right(request->own);
 	qml_writer_open(&writer, false, false);
-	if (!qml_writer_run(&writer, id, change, request))
+	if (!qml_writer_change(&writer, id, change, request))
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_JOB_NOT_FOUND),
 				 errmsg("job %s does not exist", qml_job_id_string(id))));

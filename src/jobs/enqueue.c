@@ -2,9 +2,15 @@
  * enqueue.c
  *		Adding jobs, as part of the caller's transaction.
  *
- * Rows go below the executor into qml.live; no subtransaction, no NOTIFY, nothing
- * that could not be part of a prepared transaction.  A job exists if and only if
- * the transaction commits.
+ * A job exists if and only if that transaction commits; a crash before leaves no job.
+ * Rows go below the executor into qml.live; there is no subtransaction, no NOTIFY, and
+ * nothing else that could not be part of a prepared transaction.
+ *
+ * What the request leaves open is settled here, once for all jobs of a call: by the
+ * handler of the method, then by the queue, then by the settings.
+ *
+ * The queue is locked before qml.live, shared and to the end of the transaction, so that
+ * it is not dropped before its new jobs can be seen.
  */
 #include "postgres.h"
 
@@ -15,63 +21,89 @@
 #include "utils/snapmgr.h"
 
 #include "common/fault.h"
-#include "common/table.h"
 #include "common/uuid.h"
-#include "ipc/wakeup.h"
 #include "jobs/enqueue.h"
 #include "jobs/history.h"
+#include "jobs/writer.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/queue.h"
 #include "userfn/handler.h"
-#include "userfn/hook.h"
 #include "userfn/trace.h"
 
 /* Rows written together. */
 #define ROWS_AT_ONCE 256
 
 /*
- * The queue to add jobs to, made when it is missing, and locked against being
- * dropped.  NULL if it is being made or dropped by somebody who is not waited for.
+ * The queue to add jobs to, made when it is missing, and locked against being dropped.
+ * Unless wait: NULL if somebody else is making or dropping it.
  */
 const QmlQueue *
-qml_enqueue_queue(const char *name, bool wait)
+qml_enqueue_lock_queue(const char *name, bool wait)
 {
 	bool created;
 	const QmlQueue *queue = wait ? qml_queue_to_enqueue(name, &created) :
 								   qml_queue_try_to_enqueue(name, &created);
 
-	/* Before the first of its jobs is finished, so that no worker has to. */
+	/* The partitions of the history: now, so that no worker has to make the first. */
 	if (queue && created)
 		(void) qml_history_prepare();
 	return queue;
 }
 
 /*
- * Where jobs of the request go: a handler may say so for those that nobody sends
- * elsewhere.  What a schedule says was settled when it was made.
+ * Whether a schedule makes the job.  Nobody waits for an answer then, and what the
+ * request needs was checked before: the right of the schedule's owner by whoever fires
+ * it, the payload and the queue when the schedule was defined.
  */
+static bool
+is_by_schedule(const QmlEnqueue *request)
+{
+	return OidIsValid(request->created_by);
+}
+
+/* As it is by now, also within a transaction that began earlier. */
+static const QmlHandler *
+find_handler(const QmlEnqueue *request)
+{
+	AcceptInvalidationMessages();
+	return qml_handler_of(request->method);
+}
+
+/* A handler may have a queue of its own, for jobs that name no other. */
 static const char *
 choose_queue(const QmlEnqueue *request, const QmlHandler *handler)
 {
-	if (handler && handler->options.queue && !OidIsValid(request->created_by) &&
+	if (handler && handler->options.queue && !is_by_schedule(request) &&
 		strcmp(request->queue, QML_DEFAULT_QUEUE) == 0)
 		return handler->options.queue;
 	return request->queue;
 }
 
-/* The first that says something, or -1. */
+/* The first that is given: by the request, or by the handler; -1: neither. */
 static int
 first_given(int a, int b)
 {
 	return a >= 0 ? a : b;
 }
 
-/* The rest of what the request leaves open. */
+/* Fills in a job of the request, all but its id and payload; locks the queue. */
 static void
-choose_limits(const QmlEnqueue *request, const QmlHandler *handler, const QmlQueue *queue,
-			  QmlJob *job)
+prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 {
+	const char *name = choose_queue(request, handler);
+	const QmlQueue *queue;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!is_by_schedule(request))
+		qml_acl_require(QML_CAN_ENQUEUE, name);
+	queue = qml_enqueue_lock_queue(name, true);
+
+	memset(job, 0, sizeof(*job));
+	job->created_at = now;
+	job->queue_id = queue->id;
+	job->priority = request->priority;
+	job->state = request->run_at > now ? QML_SCHEDULED : QML_ENQUEUED;
 	job->max_retries = first_given(request->max_retries,
 								   handler ? handler->options.common.max_retries : -1);
 	if (job->max_retries < 0)
@@ -80,28 +112,7 @@ choose_limits(const QmlEnqueue *request, const QmlHandler *handler, const QmlQue
 								  handler ? handler->options.common.timeout_ms : -1);
 	if (job->timeout_ms < 0)
 		job->timeout_ms = qml_queue_timeout_ms(queue);
-}
-
-/* A job of the request, all but its id and payload. */
-static void
-prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
-{
-	const char *name = choose_queue(request, handler);
-	const QmlQueue *queue;
-	TimestampTz now = GetCurrentTimestamp();
-
-	/* A schedule's owner was asked for by whoever fires it. */
-	if (!OidIsValid(request->created_by))
-		qml_acl_require(QML_CAN_ENQUEUE, name);
-	queue = qml_enqueue_queue(name, true);
-
-	memset(job, 0, sizeof(*job));
-	job->created_at = now;
-	job->queue_id = queue->id;
-	job->priority = request->priority;
-	job->state = request->run_at > now ? QML_SCHEDULED : QML_ENQUEUED;
-	choose_limits(request, handler, queue, job);
-	job->created_by = OidIsValid(request->created_by) ? request->created_by : GetUserId();
+	job->created_by = is_by_schedule(request) ? request->created_by : GetUserId();
 	job->run_at = job->state == QML_SCHEDULED ? request->run_at : QML_NO_TIME;
 	job->started_at = QML_NO_TIME;
 	job->finished_at = QML_NO_TIME;
@@ -110,23 +121,19 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 	job->method = request->method;
 	job->job_type = request->job_type;
 	job->metadata = qml_trace_carry(request->metadata);
-	if (job->state == QML_SCHEDULED)
-		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
-	else
-		qml_wakeup_ready(queue->id, handler ? handler->run_as : InvalidOid, queue->options.notify);
 }
 
-/* What a schedule makes was checked with it; what changed since, the job will find. */
+/* What changed since a schedule was defined, its job will find out when it runs. */
 static void
 check_payload(const QmlEnqueue *request, const QmlHandler *handler, Datum payload)
 {
-	if (handler && !OidIsValid(request->created_by))
+	if (handler && !is_by_schedule(request))
 		qml_handler_check(handler, payload);
 }
 
 /*
- * qml.live's primary key sees to unfinished jobs; the id of one that is finished
- * and still to be seen must not come again either.
+ * The primary key of qml.live keeps ids of unfinished jobs unique.  The id of a finished
+ * job that has not expired must not be given again either.
  */
 static void
 check_own_id(const pg_uuid_t *id)
@@ -143,69 +150,38 @@ check_own_id(const pg_uuid_t *id)
 	UnregisterSnapshot(snapshot);
 }
 
-/* By a schedule: its owner was asked for by whoever fires it. */
-static bool
-is_unasked(const QmlEnqueue *request)
-{
-	return OidIsValid(request->created_by);
-}
-
-/* As it is by now, within a transaction too. */
-static const QmlHandler *
-find_handler(const QmlEnqueue *request)
-{
-	AcceptInvalidationMessages();
-	return qml_handler_of(request->method);
-}
-
-static void
-add_job(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, bool own_id)
+/*
+ * Adds one job.  own_id: the id is the caller's own, and may be there already; else
+ * qml_uuid_generate() made it.
+ */
+void
+qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, bool own_id)
 {
 	const QmlHandler *handler = find_handler(request);
-	QmlHookCalls transitions;
-	QmlTable live;
+	QmlWriter writer;
 	QmlJob job;
 
-	qml_hook_start(&transitions, is_unasked(request));
 	prepare_job(request, handler, &job);
 	check_payload(request, handler, payload);
 	job.id = *id;
 	job.payload = payload;
 
-	qml_table_open(&live, qml_catalog()->live, RowExclusiveLock);
-	qml_job_to_live(&job, live.row);
-	qml_table_insert(&live, live.row);
-	qml_hook_note(&transitions, &job, true);
+	qml_writer_open(&writer, false, is_by_schedule(request));
+	qml_writer_insert(&writer, &job, handler, true);
 	QML_FAULT("enqueue.after_insert");
-	/* After the insert: whoever finishes the same id meanwhile is seen then. */
+	/* After the insert, so that a job of this id that finishes meanwhile is seen. */
 	if (own_id)
 		check_own_id(id);
-	qml_table_close(&live);
-	qml_hook_run(&transitions);
+	qml_writer_close(&writer);
 	QML_FAULT_AT_COMMIT("enqueue.precommit");
 }
 
-/* Adds one job under an id that qml_uuid_generate made. */
-void
-qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id)
-{
-	add_job(request, payload, id, false);
-}
-
-/* Adds one job under the caller's own id. */
-void
-qml_enqueue_own(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id)
-{
-	add_job(request, payload, id, true);
-}
-
-/* Adds one job per payload; fills ids in the same order. */
+/* Adds one job per payload, with new ids; fills ids in the same order. */
 void
 qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, pg_uuid_t *ids)
 {
 	const QmlHandler *handler = find_handler(request);
-	QmlHookCalls transitions;
-	QmlTable live;
+	QmlWriter writer;
 	QmlJob *jobs;
 	TupleTableSlot **rows;
 	int nrows = Min(count, ROWS_AT_ONCE);
@@ -217,13 +193,12 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 	}
 	jobs = palloc(sizeof(QmlJob) * nrows);
 	rows = palloc(sizeof(TupleTableSlot *) * nrows);
-	qml_hook_start(&transitions, is_unasked(request));
 	prepare_job(request, handler, &jobs[0]);
-	qml_table_open(&live, qml_catalog()->live, RowExclusiveLock);
+	qml_writer_open(&writer, true, is_by_schedule(request));
 	for (int i = 0; i < nrows; i++)
 	{
 		jobs[i] = jobs[0];
-		rows[i] = MakeSingleTupleTableSlot(RelationGetDescr(live.rel), &TTSOpsVirtual);
+		rows[i] = MakeSingleTupleTableSlot(RelationGetDescr(writer.live.rel), &TTSOpsVirtual);
 	}
 
 	for (int done = 0; done < count;)
@@ -238,9 +213,7 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 			check_payload(request, handler, payloads[done + i]);
 			qml_job_to_live(&jobs[i], rows[i]);
 		}
-		qml_table_insert_many(&live, rows, n);
-		for (int i = 0; i < n; i++)
-			qml_hook_note(&transitions, &jobs[i], true);
+		qml_writer_insert_new(&writer, jobs, handler, rows, n);
 		QML_FAULT("enqueue.after_insert");
 		CHECK_FOR_INTERRUPTS();
 		done += n;
@@ -248,7 +221,6 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 
 	for (int i = 0; i < nrows; i++)
 		ExecDropSingleTupleTableSlot(rows[i]);
-	qml_table_close(&live);
-	qml_hook_run(&transitions);
+	qml_writer_close(&writer);
 	QML_FAULT_AT_COMMIT("enqueue.precommit");
 }

@@ -17,16 +17,16 @@ typedef struct QmlEnqueue
 	const char *queue;
 	int priority;
 	TimestampTz run_at; /* QML_NO_TIME: now */
-	int max_retries;	/* -1: as the queue says */
-	int timeout_ms;		/* -1: as the queue says */
+	int max_retries;	/* -1: as the handler or the queue says */
+	int timeout_ms;		/* -1: as the handler or the queue says */
 	Datum metadata;
 	Datum job_type;
-	Oid created_by; /* InvalidOid: the current user, who must be allowed to */
+	Oid created_by; /* a schedule's owner; InvalidOid: the current user, who needs the right */
 } QmlEnqueue;
 
-extern const QmlQueue *qml_enqueue_queue(const char *name, bool wait);
-extern void qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id);
-extern void qml_enqueue_own(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id);
+extern const QmlQueue *qml_enqueue_lock_queue(const char *name, bool wait);
+extern void qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id,
+							bool own_id);
 extern void qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count,
 							  pg_uuid_t *ids);
 

@@ -6,7 +6,7 @@
 #define QML_JOB_PASS_H
 
 #include "common/row_pass.h"
-#include "jobs/transition.h"
+#include "jobs/writer.h"
 
 typedef struct QmlJobPass
 {

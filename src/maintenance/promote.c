@@ -11,6 +11,7 @@
 
 #include "common/fault.h"
 #include "common/table.h"
+#include "jobs/transition.h"
 #include "maintenance/job_pass.h"
 #include "maintenance/promote.h"
 #include "model/catalog.h"

@@ -18,6 +18,7 @@
 
 #include "common/fault.h"
 #include "ipc/session_claim.h"
+#include "jobs/transition.h"
 #include "maintenance/job_pass.h"
 #include "maintenance/reclaim.h"
 #include "model/catalog.h"

@@ -12,6 +12,7 @@
 
 #include "utils/builtins.h"
 
+#include "jobs/transition.h"
 #include "maintenance/job_pass.h"
 #include "maintenance/reject.h"
 #include "model/catalog.h"

@@ -57,7 +57,7 @@
 #include "ipc/session_claim.h"
 #include "ipc/slots.h"
 #include "jobs/claim.h"
-#include "jobs/transition.h"
+#include "jobs/writer.h"
 #include "model/catalog.h"
 #include "model/queue.h"
 #include "process/attempt.h"
@@ -613,7 +613,7 @@ end_attempts(QmlWriter *writer, QmlAttempt *attempts, int count)
 		QmlFate fate = attempt->fate;
 
 		being_ended = attempt;
-		if (!qml_writer_run(writer, &attempt->job.id, qml_attempt_finish, attempt))
+		if (!qml_writer_change(writer, &attempt->job.id, qml_attempt_finish, attempt))
 			attempt->fate = QML_FATE_GONE;
 		if (attempt->fate == QML_FATE_GONE &&
 			(fate == QML_FATE_SUCCEEDED || fate == QML_FATE_LATER || fate == QML_FATE_DISCARDED))
@@ -1183,7 +1183,7 @@ is_held(QmlAttempt *attempt)
 	QmlWriter writer;
 
 	qml_writer_open(&writer, false, false);
-	if (!qml_writer_run(&writer, &attempt->job.id, qml_attempt_look, attempt))
+	if (!qml_writer_change(&writer, &attempt->job.id, qml_attempt_look, attempt))
 		attempt->fate = QML_FATE_GONE;
 	qml_writer_close(&writer);
 	return attempt->fate != QML_FATE_GONE;
@@ -1328,7 +1328,7 @@ release(int first, int end, bool all)
 		if (attempt->fate == QML_FATE_ALONE && !all)
 			continue;
 		attempt->fate = QML_FATE_RELEASED;
-		if (!qml_writer_try(&writer, &attempt->job.id, qml_attempt_finish, attempt))
+		if (!qml_writer_try_change(&writer, &attempt->job.id, qml_attempt_finish, attempt))
 			attempt->fate = QML_FATE_ALONE;
 	}
 	qml_writer_close(&writer);

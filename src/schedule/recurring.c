@@ -356,7 +356,7 @@ qml_recurring_put(const QmlRecurring *wanted)
 		if (!find(&args, false, &stored))
 		{
 			next = next_of(recurring, QML_NO_TIME);
-			(void) qml_enqueue_queue(recurring->queue, true);
+			(void) qml_enqueue_lock_queue(recurring->queue, true);
 			set_next(&args, next);
 			if (insert(&args))
 				return next;
@@ -368,7 +368,7 @@ qml_recurring_put(const QmlRecurring *wanted)
 			require_control(&stored);
 			next = stored.same_times && !stored.broken ? stored.next_run_at :
 														 next_of(recurring, stored.last_run_at);
-			(void) qml_enqueue_queue(recurring->queue, true);
+			(void) qml_enqueue_lock_queue(recurring->queue, true);
 			set_next(&args, next);
 			update(&args);
 			return next;

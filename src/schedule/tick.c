@@ -394,7 +394,7 @@ qml_tick_enqueue(const QmlRecurring *recurring, TimestampTz tick, Oid created_by
 		.created_by = created_by,
 	};
 
-	qml_enqueue_one(&request, recurring->payload, job);
+	qml_enqueue_one(&request, recurring->payload, job, false);
 }
 
 static void
@@ -443,7 +443,7 @@ fire_schedule(Poll *poll, Tables *tables, Snapshot snapshot)
 	make_plan(&schedule, poll->now, &plan);
 	jobs = choose_jobs(tables, schedule.recurring.id, &plan);
 	/* Nothing here waits for others: later, if the queue is being made or dropped. */
-	if (plan.count > 0 && qml_enqueue_queue(schedule.recurring.queue, false) == NULL)
+	if (plan.count > 0 && qml_enqueue_lock_queue(schedule.recurring.queue, false) == NULL)
 		return false;
 	QML_FAULT("recurring.before_advance");
 	if (!advance(tables, snapshot, &plan))

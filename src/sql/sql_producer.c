@@ -51,13 +51,13 @@ qml_enqueue(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(9))
 	{
 		id = PG_GETARG_UUID_P(9);
-		qml_enqueue_own(&request, payload, id);
+		qml_enqueue_one(&request, payload, id, true);
 	}
 	else
 	{
 		id = palloc(sizeof(pg_uuid_t));
 		qml_uuid_generate(id);
-		qml_enqueue_one(&request, payload, id);
+		qml_enqueue_one(&request, payload, id, false);
 	}
 	PG_RETURN_UUID_P(id);
 }

@@ -1,0 +1,385 @@
+/*
+ * writer.c
+ *		Writing changed jobs back into their tables.
+ *
+ * An unfinished job is a row of qml.live, a finished one a row of a partition of
+ * qml.history.  A writer inserts new jobs, updates the row of a changed one, or moves
+ * it between the two: a DELETE there and an INSERT here.  All of it is the caller's
+ * transaction, so a crash at any point leaves each job where it was.
+ *
+ * Rows are changed optimistically: found by a snapshot, and replaced only if nobody
+ * changed them since.
+ * - A caller that names a job waits for others that are changing it, and judges the
+ *   newest version (qml_writer_change).  In REPEATABLE READ and SERIALIZABLE a version
+ *   that the transaction's snapshot does not see is error 40001.
+ * - A caller that works through many jobs (claim, promotion, reclaim) does not wait:
+ *   it leaves a row alone that somebody else is changing, or has changed
+ *   (qml_writer_put with wait = false).  So it takes part in no deadlock.
+ *
+ * Locks are taken in this order: queue, qml.history and the partition, job row.  A
+ * partition is found or made before the job's row is deleted, because making one may
+ * wait.  Two cases go against the order, and both are rare: a call that finishes several
+ * jobs into partitions which do not exist, and a retry of a finished job whose queue
+ * was dropped.  A deadlock there is error 40P01.
+ *
+ * State hooks run, and the scheduler and workers are told at commit, whatever path
+ * made the change.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "core/state.h"
+#include "ipc/wakeup.h"
+#include "jobs/history.h"
+#include "jobs/writer.h"
+#include "model/catalog.h"
+#include "model/queue.h"
+
+/* Rows gathered for history before they are written. */
+#define MAX_PENDING 128
+
+/*
+ * Opens qml.live for writing.  catch_hook_errors: nobody asked for these changes, so the
+ * error of a state hook must not undo them.
+ */
+void
+qml_writer_open(QmlWriter *writer, bool batch, bool catch_hook_errors)
+{
+	Assert(IsTransactionState());
+	memset(writer, 0, sizeof(*writer));
+	qml_table_open(&writer->live, qml_catalog()->live, RowExclusiveLock);
+	writer->batch = batch;
+	qml_hook_start(&writer->transitions, catch_hook_errors);
+}
+
+/* The snapshot that jobs are looked for by; taken when first needed. */
+Snapshot
+qml_writer_snapshot(QmlWriter *writer)
+{
+	if (writer->snapshot == NULL)
+		writer->snapshot = qml_table_snapshot();
+	return writer->snapshot;
+}
+
+static void
+drop_snapshot(QmlWriter *writer)
+{
+	if (writer->by_id)
+		index_endscan(writer->by_id);
+	writer->by_id = NULL;
+	if (writer->snapshot)
+		UnregisterSnapshot(writer->snapshot);
+	writer->snapshot = NULL;
+}
+
+/* Writes the rows gathered for the open partition. */
+static void
+flush_pending(QmlWriter *writer)
+{
+	if (writer->npending == 1)
+		qml_table_insert(&writer->leaf, writer->pending[0]);
+	else if (writer->npending > 1)
+		qml_table_insert_many(&writer->leaf, writer->pending, writer->npending);
+	for (int i = 0; i < writer->npending; i++)
+		ExecClearTuple(writer->pending[i]);
+	writer->npending = 0;
+}
+
+static void
+close_leaf(QmlWriter *writer)
+{
+	if (!writer->leaf_open)
+		return;
+	flush_pending(writer);
+	for (int i = 0; i < writer->nslots; i++)
+		ExecDropSingleTupleTableSlot(writer->pending[i]);
+	writer->nslots = 0;
+	qml_table_close(&writer->leaf);
+	writer->leaf_open = false;
+}
+
+/*
+ * Ends the writer, and calls the state hooks: not before, because a hook may change
+ * jobs itself, and must meet neither an open scan nor rows that are still gathered.
+ */
+void
+qml_writer_close(QmlWriter *writer)
+{
+	close_leaf(writer);
+	drop_snapshot(writer);
+	if (writer->pkey)
+		index_close(writer->pkey, NoLock);
+	qml_table_close(&writer->live);
+	Assert(writer->npending == 0 && writer->nslots == 0);
+	qml_hook_run(&writer->transitions);
+}
+
+/* Opens the partition for rows that expire then, which is made if there is none. */
+static void
+open_leaf(QmlWriter *writer, TimestampTz expires_at)
+{
+	Oid leaf = qml_history_leaf_for(expires_at);
+	MemoryContext oldcontext;
+
+	if (writer->leaf_open && writer->leaf_oid == leaf)
+		return;
+	close_leaf(writer);
+	oldcontext = MemoryContextSwitchTo(writer->live.context);
+	/* Cannot be dropped before it is locked: it is not expired. */
+	qml_table_open(&writer->leaf, leaf, RowExclusiveLock);
+	writer->leaf_oid = leaf;
+	writer->leaf_open = true;
+	if (writer->pending == NULL)
+		writer->pending = palloc(sizeof(TupleTableSlot *) * MAX_PENDING);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Puts a finished job, whose row is gone from qml.live, into the open partition. */
+static void
+store_finished(QmlWriter *writer, const QmlJob *job)
+{
+	TupleTableSlot *row;
+
+	Assert(writer->leaf_open && writer->npending < MAX_PENDING);
+	if (writer->npending == writer->nslots)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(writer->live.context);
+		TupleDesc desc = RelationGetDescr(writer->leaf.rel);
+
+		writer->pending[writer->nslots++] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	row = writer->pending[writer->npending++];
+	qml_job_to_history(job, row);
+	if (writer->batch)
+		ExecMaterializeSlot(row); /* outlives the row it was read from */
+	if (!writer->batch || writer->npending == MAX_PENDING)
+		flush_pending(writer);
+}
+
+/* The job will be ready when the transaction commits, or is undone: `note` says which. */
+static void
+note_ready(const QmlJob *job, const QmlHandler *handler,
+		   void (*note)(int queue, Oid role, bool announce))
+{
+	const QmlQueue *queue = qml_queue_find(job->queue_id);
+
+	/* A queue that is missing is an error for callers that need it, not for this one. */
+	note(job->queue_id, handler ? handler->run_as : InvalidOid, queue && queue->options.notify);
+}
+
+/*
+ * A job was written into qml.live.  At commit workers are told that it is ready, and the
+ * scheduler when it is due.
+ */
+static void
+note_times(const QmlJob *job, const QmlHandler *handler)
+{
+	if (job->state == QML_ENQUEUED)
+		note_ready(job, handler, qml_wakeup_ready);
+	if (job->run_at != QML_NO_TIME)
+		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
+	if (job->lease_expires_at != QML_NO_TIME)
+		qml_wakeup_at(QML_WAKE_LEASE, job->lease_expires_at);
+}
+
+/*
+ * Inserts a job, for which there may be a handler: a new one, or one that comes back out
+ * of the history.
+ */
+void
+qml_writer_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler, bool is_new)
+{
+	Assert(!qml_state_is_final(job->state));
+	qml_job_to_live(job, writer->live.row);
+	qml_table_insert(&writer->live, writer->live.row);
+	qml_hook_note(&writer->transitions, job, is_new);
+	note_times(job, handler);
+}
+
+/*
+ * Inserts new jobs of one call, which differ in id and payload alone; rows holds them as
+ * rows of qml.live.
+ */
+void
+qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *handler,
+					  TupleTableSlot **rows, int count)
+{
+	Assert(count > 0);
+	qml_table_insert_many(&writer->live, rows, count);
+	for (int i = 0; i < count; i++)
+		qml_hook_note(&writer->transitions, &jobs[i], true);
+	note_times(&jobs[0], handler);
+}
+
+/*
+ * Writes a changed job back whose row live.slot holds.  TM_Ok, or what somebody else did
+ * to the row; nothing is changed then.
+ */
+TM_Result
+qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
+{
+	ItemPointer tid = &writer->live.slot->tts_tid;
+	Snapshot snapshot = qml_writer_snapshot(writer);
+	bool is_kept = job->expires_at > job->finished_at; /* a time to live of 0: it is not */
+	TM_Result result;
+
+	Assert(!TTS_EMPTY(writer->live.slot) && ItemPointerIsValid(tid));
+	/* Before it is touched: an error may come at any time after that. */
+	if (qml_job_live_state(writer->live.slot) == QML_ENQUEUED)
+		note_ready(job, qml_handler_of(job->method), qml_wakeup_taken);
+	if (!qml_state_is_final(job->state))
+	{
+		qml_job_to_live(job, writer->live.row);
+		result = qml_table_update(&writer->live, tid, writer->live.row, snapshot, wait);
+		if (result == TM_Ok)
+		{
+			qml_hook_note(&writer->transitions, job, false);
+			note_times(job, job->state == QML_ENQUEUED ? qml_handler_of(job->method) : NULL);
+		}
+		return result;
+	}
+	/* First the partition: making one may wait, and should not while it holds the job. */
+	if (is_kept)
+		open_leaf(writer, job->expires_at);
+	result = qml_table_delete(&writer->live, tid, snapshot, wait);
+	if (result != TM_Ok)
+		return result;
+	qml_wakeup_finished(&job->id);
+	qml_hook_note(&writer->transitions, job, false);
+	if (is_kept)
+		store_finished(writer, job);
+	return result;
+}
+
+static void
+raise_serialization_failure(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent update")));
+}
+
+/* A job that changed after the transaction's one snapshot cannot be judged by it. */
+static void
+check_unchanged(const QmlWriter *writer, QmlTable *table)
+{
+	if (IsolationUsesXactSnapshot() && !writer->latest &&
+		!table_tuple_satisfies_snapshot(table->rel, table->slot, GetTransactionSnapshot()))
+		raise_serialization_failure();
+}
+
+/* Finds an unfinished job; its row is in live.slot then. */
+static bool
+find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
+{
+	ScanKeyData key;
+
+	/* The newest version counts: whether a token is stale does not depend on snapshots. */
+	if (writer->snapshot == NULL)
+		writer->snapshot = qml_table_latest_snapshot();
+
+	if (writer->pkey == NULL)
+		writer->pkey = index_open(qml_catalog()->live_pkey, RowExclusiveLock);
+	if (writer->by_id == NULL)
+		writer->by_id = qml_index_beginscan(writer->live.rel, writer->pkey, writer->snapshot, 1);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	index_rescan(writer->by_id, &key, 1, NULL, 0);
+	if (!index_getnext_slot(writer->by_id, ForwardScanDirection, writer->live.slot))
+		return false;
+	check_unchanged(writer, &writer->live);
+	qml_job_from_live(writer->live.slot, job);
+	return true;
+}
+
+/*
+ * Writes back a job that was finished, whose row leaf->slot holds: in its partition if it
+ * still is finished, which is to say deleted, and into qml.live otherwise.
+ */
+static TM_Result
+put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
+{
+	ItemPointer tid = &leaf->slot->tts_tid;
+	TM_Result result;
+	bool created;
+
+	Assert(CheckRelationLockedByMe(leaf->rel, RowExclusiveLock, true));
+	if (qml_state_is_final(job->state))
+	{
+		qml_job_to_history(job, leaf->row);
+		result = qml_table_update(leaf, tid, leaf->row, writer->snapshot, true);
+		if (result == TM_Ok)
+			qml_hook_note(&writer->transitions, job, false);
+		return result;
+	}
+	/* Finished jobs do not keep their queue: it is made again if it was dropped. */
+	(void) qml_queue_to_enqueue(qml_queue_by_id(job->queue_id)->name, &created);
+	result = qml_table_delete(leaf, tid, writer->snapshot, true);
+	if (result == TM_Ok)
+		qml_writer_insert(writer, job, qml_handler_of(job->method), false);
+	return result;
+}
+
+/*
+ * Changes one job, wherever it is, and waits for others that are changing it.  False
+ * when there is no such job.
+ */
+bool
+qml_writer_change(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg)
+{
+	for (;;)
+	{
+		TM_Result result = TM_Ok;
+		QmlTable leaf;
+		QmlJob job;
+
+		if (find_live(writer, id, &job))
+		{
+			if (change(&job, arg))
+				result = qml_writer_put(writer, &job, true);
+		}
+		else if (qml_history_find(id, writer->snapshot, RowExclusiveLock, &leaf, &job))
+		{
+			check_unchanged(writer, &leaf);
+			if (change(&job, arg))
+				result = put_finished(writer, &leaf, &job);
+			qml_table_close(&leaf);
+		}
+		else
+			return false;
+		if (result == TM_Ok)
+			return true;
+
+		/*
+		 * Somebody else was faster, and has committed: look for the job again, with a new
+		 * snapshot.  A transaction that keeps its snapshot must not see what there is now.
+		 */
+		if (result != TM_SelfModified && IsolationUsesXactSnapshot() && !writer->latest)
+			raise_serialization_failure();
+		CHECK_FOR_INTERRUPTS();
+		if (writer->leaf_open)
+			flush_pending(writer);
+		drop_snapshot(writer);
+	}
+}
+
+/*
+ * The same for a job that is not finished, without waiting.  False also when somebody
+ * else is changing it.
+ */
+bool
+qml_writer_try_change(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg)
+{
+	QmlJob job;
+
+	return find_live(writer, id, &job) &&
+		   (!change(&job, arg) || qml_writer_put(writer, &job, false) == TM_Ok);
+}

@@ -1,0 +1,48 @@
+/*
+ * writer.h
+ *		Writing changed jobs back into their tables.
+ */
+#ifndef QML_WRITER_H
+#define QML_WRITER_H
+
+#include "access/genam.h"
+
+#include "common/table.h"
+#include "model/job.h"
+#include "userfn/handler.h"
+#include "userfn/hook.h"
+
+/* The changes of one call.  All of it belongs to the call; nothing is shared. */
+typedef struct QmlWriter
+{
+	QmlTable live;
+	Relation pkey;			  /* of live; NULL: not open yet */
+	IndexScanDesc by_id;	  /* over pkey; NULL: not begun yet */
+	Snapshot snapshot;		  /* what reads see; NULL: not taken yet */
+	bool batch;				  /* rows for the history are gathered and written together */
+	bool latest;			  /* judge the newest version of a job in any isolation level */
+	bool leaf_open;			  /* the partition that finished jobs go to: */
+	Oid leaf_oid;			  /* - which one */
+	QmlTable leaf;			  /* - open */
+	TupleTableSlot **pending; /* rows for leaf; the slots are used again */
+	int npending;			  /* of them hold a row */
+	int nslots;				  /* are made */
+	QmlHookCalls transitions; /* that hooks are told of when the writer is closed */
+} QmlWriter;
+
+/* Changes a job; false: leave it as it is.  Called again when somebody was faster. */
+typedef bool (*QmlChange)(QmlJob *job, void *arg);
+
+extern void qml_writer_open(QmlWriter *writer, bool batch, bool catch_hook_errors);
+extern void qml_writer_close(QmlWriter *writer);
+extern Snapshot qml_writer_snapshot(QmlWriter *writer);
+extern void qml_writer_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler,
+							  bool is_new);
+extern void qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *handler,
+								  TupleTableSlot **rows, int count);
+extern TM_Result qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait);
+extern bool qml_writer_change(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg);
+extern bool qml_writer_try_change(QmlWriter *writer, const pg_uuid_t *id, QmlChange change,
+								  void *arg);
+
+#endif
