@@ -2,21 +2,21 @@
  * claim.c
  *		Giving out jobs: ready ones become processing, each to one worker.
  *
- * No planner and no executor: the index live_ready is walked in the order in
- * which jobs are to be claimed, and each enqueued row is updated on the spot
- * without waiting.  A row that somebody else has is passed over.  So a claim
- * never sorts, never reads the backlog, never takes more than its batch and never
- * waits for a lock, whatever the statistics say.
+ * There is no planner and no executor.  The index live_ready is walked in the order in
+ * which jobs are to be claimed, and each enqueued row is updated on the spot without
+ * waiting; a row that another transaction is changing is skipped.  So a claim never
+ * sorts, never reads the backlog, never takes more than its batch, and never waits for
+ * a row lock, whatever the statistics say.
  *
  * The update changes no indexed column: the index covers enqueued and processing
  * rows alike, and a claim is a HOT update while its page has room.
  *
- * What was finished leaves index entries behind, to the next vacuum, and the jobs of
- * other roles stand before its own.  A worker in the background that claims again and
- * again would step over all of them each time: it goes on where it was, for
- * RESUME_TIME, and then looks from the beginning, for what came in before that place;
- * also before it says that there is nothing.  Where that takes long, it goes on for
- * longer, so that it spends its time on jobs.
+ * A background worker that claims again and again resumes where it stopped
+ * (jobs/claim_cursor.c), and wants to know whether it left jobs for other workers.
+ *
+ * A claim is the caller's transaction.  A crash before its commit leaves the jobs
+ * enqueued and gives no attempt number away; after it they are processing, until their
+ * lease or their session ends (maintenance/reclaim.c).
  */
 #include "postgres.h"
 
@@ -32,11 +32,15 @@
 #include "compat.h"
 #include "ipc/session_claim.h"
 #include "jobs/claim.h"
+#include "jobs/claim_cursor.h"
 #include "jobs/transition.h"
 #include "jobs/writer.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/queue.h"
+
+/* Jobs that are looked at behind a full batch, for one that another worker could have. */
+#define MAX_LOOKED 100
 
 /* One call. */
 typedef struct ClaimState
@@ -46,67 +50,19 @@ typedef struct ClaimState
 	Relation ready;
 	TimestampTz now;
 	int count;
-	bool full;	  /* takes no more */
-	QmlMore more; /* others */
-	int looked;	  /* at jobs, for that */
-	bool resumed; /* in the queues that have a place */
+	bool full;	   /* takes no more */
+	QmlMore more;  /* whether there are jobs for others */
+	int looked;	   /* how many were looked at for that */
+	bool resuming; /* queues that have a cursor are done */
 } ClaimState;
 
-/* Where a background worker was in a queue. */
-typedef struct Place
-{
-	int queue_id;
-	int priority;
-	pg_uuid_t id;
-} Place;
-
-#define MAX_PLACES 16
-
-/* Jobs that nobody can have now, behind a full batch, until others look for more. */
-#define MAX_LOOKED 100
-
-/* Milliseconds; and how many times as long as it took to look from the beginning. */
-#define RESUME_TIME		20
-#define MAX_RESUME_TIME 1000
-#define RESUME_FACTOR	5
-
-/* The queues in which the last claims from the beginning, and after, found jobs. */
-static Place places[MAX_PLACES];
-static int nplaces = 0;
-static instr_time looked_at; /* from the beginning */
-static double resume_time = RESUME_TIME;
-
-/* Where the last fetch from all queues ended, so that no queue starves. */
+/* Where the last claim from all queues ended, so that no queue starves. */
 static int last_queue_id = 0;
 
-static Place *
-find_place(int queue_id)
-{
-	for (int i = 0; i < nplaces; i++)
-	{
-		if (places[i].queue_id == queue_id)
-			return &places[i];
-	}
-	return NULL;
-}
-
-static void
-remember_place(const QmlJob *job)
-{
-	Place *place = find_place(job->queue_id);
-
-	if (place == NULL)
-	{
-		if (nplaces == MAX_PLACES)
-			return;
-		place = &places[nplaces++];
-		place->queue_id = job->queue_id;
-	}
-	place->priority = job->priority;
-	place->id = job->id;
-}
-
-/* Takes the job in live.slot, unless somebody else has it. */
+/*
+ * Claims the ready job in live.slot, unless the caller does not want it or another
+ * transaction has it.
+ */
 static void
 claim_row(ClaimState *state, const QmlQueue *queue)
 {
@@ -114,9 +70,10 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 	QmlChoice choice;
 	QmlJob job;
 
-	if (claim->look)
+	Assert(!state->full && state->count < claim->batch);
+	if (claim->peek)
 	{
-		/* Whoever has it may take it, or leave it as it is. */
+		/* Who has it may take it, or leave it as it is. */
 		state->full = !qml_table_in_hands(state->writer.live.slot);
 		state->more = state->full ? QML_MORE : QML_MAYBE_MORE;
 		return;
@@ -142,20 +99,23 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 	if (claim->lease == QML_NO_LEASE)
 		qml_session_claim_hold(&job.id);
 	if (claim->choose)
-		remember_place(&job);
+		qml_claim_cursor_advance(&job);
 	claim->take(&job, claim->arg);
 	state->count++;
 	state->full = state->count == claim->batch;
 }
 
-/* A worker in the background also wants to know whether there is more. */
+/*
+ * Whether the call is done.  A background worker whose batch is full goes on until it
+ * knows whether there is more.
+ */
 static bool
-is_over(const ClaimState *state)
+is_done(const ClaimState *state)
 {
 	return state->full && (state->more != QML_NO_MORE || state->claim->choose == NULL);
 }
 
-/* For a background worker whose batch is full: whether the job is one for another. */
+/* The batch of a background worker is full: whether another one could have this job. */
 static void
 look_for_more(ClaimState *state)
 {
@@ -168,7 +128,10 @@ look_for_more(ClaimState *state)
 		state->more = QML_MAYBE_MORE;
 }
 
-/* Takes ready jobs of one queue, by its key and more, until the batch is full. */
+/*
+ * Claims ready jobs of one queue until there are none or the call is done.  keys[0] is
+ * filled in here; the others say where in the queue to look.
+ */
 static void
 claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 {
@@ -178,7 +141,7 @@ claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
 	index_rescan(scan, keys, nkeys, NULL, 0);
-	while (!is_over(state) && index_getnext_slot(scan, ForwardScanDirection, slot))
+	while (!is_done(state) && index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (qml_job_live_state(slot) != QML_ENQUEUED)
@@ -191,7 +154,6 @@ claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 	index_endscan(scan);
 }
 
-/* Takes ready jobs of one queue until there are none or the batch is full. */
 static void
 claim_from_queue(ClaimState *state, const QmlQueue *queue)
 {
@@ -200,19 +162,18 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 	claim_by_keys(state, queue, keys, lengthof(keys));
 }
 
-/* The same behind a place: of its priority, and then of lower ones. */
+/* The same behind a cursor: the rest of its priority, then lower ones. */
 static void
-claim_behind(ClaimState *state, const QmlQueue *queue, const Place *place)
+claim_behind_cursor(ClaimState *state, const QmlQueue *queue, const QmlClaimCursor *cursor)
 {
-	Place from = *place; /* it moves on */
 	ScanKeyData keys[3];
 
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(from.priority));
-	ScanKeyInit(&keys[2], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&from.id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(cursor->priority));
+	ScanKeyInit(&keys[2], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&cursor->id));
 	claim_by_keys(state, queue, keys, 3);
-	if (is_over(state))
+	if (is_done(state))
 		return;
-	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(from.priority));
+	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(cursor->priority));
 	claim_by_keys(state, queue, keys, 2);
 }
 
@@ -238,26 +199,24 @@ next_queue_id(ClaimState *state, int after)
 	return id;
 }
 
-static bool
-may_work(const ClaimState *state, const QmlQueue *queue)
-{
-	return state->claim->choose || qml_acl_allow(QML_CAN_WORK, queue->name);
-}
-
+/* Claims from the queues that have jobs, with ids above `after`, up to `upto`. */
 static void
 claim_from_range(ClaimState *state, int after, int upto)
 {
 	int id = after;
 
-	while (!is_over(state) && (id = next_queue_id(state, id)) != 0 && id <= upto)
+	while (!is_done(state) && (id = next_queue_id(state, id)) != 0 && id <= upto)
 	{
 		const QmlQueue *queue = qml_queue_find(id);
 		int before = state->count;
 
 		/* The index also has entries of a new queue that is not committed. */
-		if (queue == NULL || queue->paused || !may_work(state, queue))
+		if (queue == NULL || queue->paused)
 			continue;
-		if (state->resumed && find_place(id))
+		/* Background workers ask for no rights. */
+		if (state->claim->choose == NULL && !qml_acl_allow(QML_CAN_WORK, queue->name))
+			continue;
+		if (state->resuming && qml_claim_cursor_has(id))
 			continue;
 		claim_from_queue(state, queue);
 		if (state->count > before)
@@ -265,7 +224,7 @@ claim_from_range(ClaimState *state, int after, int upto)
 	}
 }
 
-/* All queues that have jobs, beginning after the one that was served last. */
+/* Claims from all queues that have jobs, beginning after the one that was served last. */
 static void
 claim_from_all(ClaimState *state)
 {
@@ -276,80 +235,71 @@ claim_from_all(ClaimState *state)
 		claim_from_range(state, 0, start);
 }
 
-/* Claims from all; when that ended, and how many milliseconds it shall not be done again. */
-static double
-walk_all(ClaimState *state, instr_time *ended)
+/* The same for a background worker, which remembers how long it takes. */
+static void
+walk_all(ClaimState *state, QmlWalk walk)
 {
 	instr_time start;
-	double pause;
 
 	INSTR_TIME_SET_CURRENT(start);
 	claim_from_all(state);
-	pause = RESUME_FACTOR * qml_clock_ms_since(start);
-	INSTR_TIME_SET_CURRENT(*ended);
-	return Min(pause, MAX_RESUME_TIME);
+	qml_claim_cursor_walked(walk, qml_clock_ms_since(start));
 }
 
-static bool
-may_resume(const ClaimState *state)
-{
-	return state->claim->choose && nplaces > 0 && qml_clock_ms_since(looked_at) < resume_time;
-}
-
-/* Goes on in the queues that had jobs, beginning after the one that was served last. */
+/*
+ * Resumes in the queues that had jobs, beginning after the one that was served last.
+ * Then, if the batch is full and they have no more: looks whether other queues have,
+ * which nobody else may know of.  If such a look was made lately, there may be.
+ */
 static void
-claim_resumed(ClaimState *state)
+claim_resuming(ClaimState *state)
 {
+	QmlClaimCursor cursors[QML_MAX_CURSORS];
+	int count = qml_claim_cursor_list(cursors);
 	int first = 0;
 
-	for (int i = 0; i < nplaces; i++)
+	for (int i = 0; i < count; i++)
 	{
-		if (places[i].queue_id == last_queue_id)
+		if (cursors[i].queue_id == last_queue_id)
 			first = i + 1;
 	}
-	for (int i = 0; i < nplaces && !is_over(state); i++)
+	for (int i = 0; i < count && !is_done(state); i++)
 	{
-		const Place *place = &places[(first + i) % nplaces];
-		const QmlQueue *queue = qml_queue_find(place->queue_id);
+		const QmlClaimCursor *cursor = &cursors[(first + i) % count];
+		const QmlQueue *queue = qml_queue_find(cursor->queue_id);
 		int before = state->count;
 
 		if (queue == NULL || queue->paused)
 			continue;
-		claim_behind(state, queue, place);
+		claim_behind_cursor(state, queue, cursor);
 		if (state->count > before)
 			last_queue_id = queue->id;
 	}
-}
-
-static void
-claim_from_beginning(ClaimState *state)
-{
-	if (state->claim->choose == NULL)
-	{
-		claim_from_all(state);
+	if (!state->full || is_done(state))
 		return;
-	}
-	nplaces = 0;
-	resume_time = walk_all(state, &looked_at);
-	resume_time = Max(resume_time, RESUME_TIME);
-}
-
-/*
- * The batch is full, and the queues that had jobs have no more: whether others have,
- * which nobody else may know of.  Not always at once, as above; then there may be.
- */
-static void
-look_elsewhere(ClaimState *state)
-{
-	static instr_time walked_at;
-	static double walk_time = 0;
-
-	if (qml_clock_ms_since(walked_at) < walk_time)
+	if (qml_claim_cursor_is_recent(QML_WALK_TO_LOOK))
 		state->more = QML_MAYBE_MORE;
 	else
-		walk_time = walk_all(state, &walked_at);
+	{
+		state->resuming = true;
+		walk_all(state, QML_WALK_TO_LOOK);
+		state->resuming = false;
+	}
 }
 
+/* All queues, for a background worker. */
+static void
+claim_for_worker(ClaimState *state)
+{
+	if (qml_claim_cursor_is_recent(QML_WALK_TO_CLAIM))
+		claim_resuming(state);
+	if (state->count > 0)
+		return;
+	qml_claim_cursor_reset();
+	walk_all(state, QML_WALK_TO_CLAIM);
+}
+
+/* The queues in the order given; claims end with a full batch. */
 static void
 claim_from_list(ClaimState *state)
 {
@@ -362,28 +312,25 @@ claim_from_list(ClaimState *state)
 	}
 }
 
-static void
-check_rights(const QmlClaim *claim)
-{
-	if (claim->choose)
-		return;
-	if (claim->queues == NULL)
-		qml_acl_require_any(QML_CAN_WORK);
-	for (int i = 0; i < claim->nqueues; i++)
-		qml_acl_require(QML_CAN_WORK, claim->queues[i]);
-}
-
 /*
- * Claims up to claim->batch jobs; returns how many.  *more, of those who choose:
- * whether there are others, if the batch is full.
+ * Claims up to claim->batch jobs; returns how many.  *more, for a background worker and
+ * for one who only peeks: whether there are others.
  */
 int
 qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 {
 	ClaimState state = {.claim = claim};
 
+	Assert(claim->batch > 0);
+	Assert(claim->choose == NULL || (claim->wants && claim->queues == NULL));
 	(void) qml_catalog_to_work();
-	check_rights(claim);
+	if (claim->choose == NULL)
+	{
+		if (claim->queues == NULL)
+			qml_acl_require_any(QML_CAN_WORK);
+		for (int i = 0; i < claim->nqueues; i++)
+			qml_acl_require(QML_CAN_WORK, claim->queues[i]);
+	}
 	qml_writer_open(&state.writer, false, claim->choose != NULL);
 	/* After the snapshot is taken: no job begins before the time at which it was due. */
 	(void) qml_writer_snapshot(&state.writer);
@@ -392,17 +339,10 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 
 	if (claim->queues)
 		claim_from_list(&state);
+	else if (claim->choose)
+		claim_for_worker(&state);
 	else
-	{
-		state.resumed = may_resume(&state);
-		if (state.resumed)
-			claim_resumed(&state);
-		if (state.resumed && state.full && !is_over(&state))
-			look_elsewhere(&state);
-		state.resumed = false;
-		if (state.count == 0)
-			claim_from_beginning(&state);
-	}
+		claim_from_all(&state);
 
 	index_close(state.ready, NoLock);
 	qml_writer_close(&state.writer);

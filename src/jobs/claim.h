@@ -1,6 +1,6 @@
 /*
  * claim.h
- *		Giving out jobs.
+ *		Giving out jobs to workers.
  */
 #ifndef QML_CLAIM_H
 #define QML_CLAIM_H
@@ -35,15 +35,18 @@ typedef struct QmlClaim
 	int nqueues;
 	int batch;
 	int64 lease; /* microseconds, or one of the above */
-	bool look;	 /* only whether there is a job; nothing is claimed */
+	bool peek;	 /* only say whether there is a job; nothing is claimed */
 
-	/* Of background workers, which ask for no rights; NULL for all others. */
+	/*
+	 * Of background workers, which need no rights and claim from all queues; NULL for
+	 * all others.  wants: whether another worker could have a job that this one leaves.
+	 */
 	QmlChoice (*choose)(const QmlJob *job, void *arg);
-	/* The same for one that is not taken: whether another worker could have it. */
 	bool (*wants)(const QmlJob *job, void *arg);
-	/* Gets each job that is claimed; its values hold until it returns. */
+
+	/* Gets each job that is claimed; the job's values hold until it returns. */
 	void (*take)(const QmlJob *job, void *arg);
-	void *arg;
+	void *arg; /* of all three */
 } QmlClaim;
 
 extern int qml_claim_batch(const QmlClaim *claim, QmlMore *more);

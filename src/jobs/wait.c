@@ -94,7 +94,7 @@ leave(int code, Datum arg)
 static void
 look_for_ready(Wait *wait)
 {
-	QmlClaim claim = {.queues = wait->queues, .nqueues = wait->nqueues, .batch = 1, .look = true};
+	QmlClaim claim = {.queues = wait->queues, .nqueues = wait->nqueues, .batch = 1, .peek = true};
 	QmlMore more;
 
 	(void) qml_claim_batch(&claim, &more);

@@ -1,0 +1,102 @@
+/*
+ * claim_cursor.c
+ *		Where the last claims of a background worker stopped.
+ *
+ * Jobs that were finished leave index entries behind, up to the next vacuum, and jobs
+ * for other roles may stand before a worker's own.  A worker that claims again and
+ * again from the beginning would step over all of them each time.  So it resumes where
+ * its last claim stopped, for RESUME_TIME.  Then it walks from the beginning again, for
+ * jobs that came in before that place; it also does so before it says that there is
+ * nothing to do.  If such a walk takes long, the worker resumes for longer, so that it
+ * spends its time on jobs.
+ *
+ * All of it is private to the process and only a hint: to lose it costs one walk.
+ * A transaction that is undone leaves it too far ahead, until the next walk.
+ */
+#include "postgres.h"
+
+#include "common/clock.h"
+#include "jobs/claim_cursor.h"
+
+/* Milliseconds; and how many times as long as the walk took. */
+#define RESUME_TIME		20
+#define MAX_RESUME_TIME 1000
+#define RESUME_FACTOR	5
+
+static QmlClaimCursor cursors[QML_MAX_CURSORS];
+static int ncursors = 0;
+
+/* The last walk of each kind: when it ended, and how long it is not to be repeated. */
+static struct
+{
+	instr_time ended;
+	double pause; /* milliseconds */
+} walks[QML_WALKS];
+
+static QmlClaimCursor *
+find_cursor(int queue_id)
+{
+	for (int i = 0; i < ncursors; i++)
+	{
+		if (cursors[i].queue_id == queue_id)
+			return &cursors[i];
+	}
+	return NULL;
+}
+
+/* Whether claims resume in a queue. */
+bool
+qml_claim_cursor_has(int queue_id)
+{
+	return find_cursor(queue_id) != NULL;
+}
+
+/* Copies all cursors, because claiming moves them; returns how many there are. */
+int
+qml_claim_cursor_list(QmlClaimCursor *copy)
+{
+	memcpy(copy, cursors, sizeof(QmlClaimCursor) * ncursors);
+	return ncursors;
+}
+
+/* A job was claimed: the next claim from its queue resumes behind it. */
+void
+qml_claim_cursor_advance(const QmlJob *job)
+{
+	QmlClaimCursor *cursor = find_cursor(job->queue_id);
+
+	if (cursor == NULL)
+	{
+		/* The queue is walked from its beginning then. */
+		if (ncursors == QML_MAX_CURSORS)
+			return;
+		cursor = &cursors[ncursors++];
+		cursor->queue_id = job->queue_id;
+	}
+	cursor->priority = job->priority;
+	cursor->id = job->id;
+}
+
+/* A walk from the beginning is about to claim. */
+void
+qml_claim_cursor_reset(void)
+{
+	ncursors = 0;
+}
+
+/* A walk over all queues has just ended, after so many milliseconds. */
+void
+qml_claim_cursor_walked(QmlWalk walk, double ms)
+{
+	INSTR_TIME_SET_CURRENT(walks[walk].ended);
+	walks[walk].pause = Min(RESUME_FACTOR * ms, MAX_RESUME_TIME);
+	if (walk == QML_WALK_TO_CLAIM)
+		walks[walk].pause = Max(walks[walk].pause, RESUME_TIME);
+}
+
+/* Whether the last walk of this kind ended too lately to be repeated. */
+bool
+qml_claim_cursor_is_recent(QmlWalk walk)
+{
+	return qml_clock_ms_since(walks[walk].ended) < walks[walk].pause;
+}
