@@ -1,29 +1,40 @@
 /*
  * ack.h
- *		What a worker says about the jobs it holds.
+ *		Acknowledgements: what workers say about the jobs they hold.
  */
 #ifndef QML_ACK_H
 #define QML_ACK_H
 
 #include "model/job.h"
 
-/* An acknowledgement, under the token of the claim. */
+typedef enum QmlAckKind
+{
+	QML_ACK_SUCCEED = 0,
+	QML_ACK_FAIL,
+	QML_ACK_RELEASE,
+	QML_ACK_HEARTBEAT,
+	QML_ACK_PROGRESS
+} QmlAckKind;
+
+/* An acknowledgement of an attempt; the attempt is the token of the claim. */
 typedef struct QmlAck
 {
+	QmlAckKind kind;
 	int attempt;
-	Datum document; /* result or progress; 0: none */
-	int64 lease;	/* microseconds; -1: as the queue says */
-	QmlJobError error;
+	Datum document;	   /* result or progress; 0: none */
+	int64 lease;	   /* of a heartbeat, microseconds; -1: as the queue says */
+	QmlJobError error; /* of a failure, with the next two */
 	bool retry;
-	TimestampTz retry_at;
+	TimestampTz retry_at; /* QML_NO_TIME: by the backoff */
+
+	/* Results, written by ack.c. */
+	bool accepted;
+	QmlState state;				  /* that follows */
+	TimestampTz lease_expires_at; /* QML_NO_TIME: the claim is bound to its session */
 } QmlAck;
 
-extern void qml_ack_succeed(const pg_uuid_t *id, QmlAck *ack);
-extern int qml_ack_succeed_many(const pg_uuid_t *ids, QmlAck *acks, int count, bool *accepted);
-extern QmlState qml_ack_fail(const pg_uuid_t *id, QmlAck *ack);
-extern void qml_ack_release(const pg_uuid_t *id, QmlAck *ack);
-extern TimestampTz qml_ack_heartbeat(const pg_uuid_t *id, QmlAck *ack);
-extern void qml_ack_progress(const pg_uuid_t *id, QmlAck *ack);
+extern void qml_ack_one(const pg_uuid_t *id, QmlAck *ack);
+extern void qml_ack_many(const pg_uuid_t *ids, QmlAck *acks, int count);
 extern void qml_ack_show_progress(const pg_uuid_t *id, QmlAck *ack);
 
 #endif

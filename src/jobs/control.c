@@ -1,10 +1,13 @@
 /*
  * control.c
- *		Changing jobs by hand: delete, retry, schedule, any transition.
+ *		Changing jobs by hand: delete, retry, reschedule, any transition.
  *
- * Administrators of a queue may change its jobs; whoever may enqueue to it may
- * delete, retry and schedule his own.  These wait for whoever is changing the
- * job, and then judge what it has become.
+ * Administrators of a queue may change its jobs.  Roles that may enqueue to it may
+ * delete, retry and reschedule their own jobs.
+ *
+ * These functions wait for others that are changing the job, and then judge what it has
+ * become.  Asking for the state that a job is in already is no transition: they answer
+ * false.  All of it is the caller's transaction.
  */
 #include "postgres.h"
 
@@ -19,38 +22,33 @@
 #include "model/acl.h"
 #include "model/queue.h"
 
-typedef struct Request
+/* One call. */
+typedef struct ControlRequest
 {
 	const QmlControl *control;
-	bool own; /* one's own job will do */
+	bool own_suffices; /* a right to enqueue is enough for one's own job */
 	bool changed;
-	Datum row;
-} Request;
+	Datum row; /* the job afterwards */
+} ControlRequest;
 
 static void
-require_right(const QmlJob *job, bool own)
+check_right(const QmlJob *job, const ControlRequest *request)
 {
 	const char *queue = qml_queue_by_id(job->queue_id)->name;
 
-	if (own && qml_acl_own_job(queue, job->created_by))
-		return;
-	qml_acl_require(QML_CAN_ADMIN, queue);
+	if (!request->own_suffices || !qml_acl_own_job(queue, job->created_by))
+		qml_acl_require(QML_CAN_ADMIN, queue);
 }
 
+/* Changes a job, or raises QM001. */
 static void
-require_any_right(bool own)
-{
-	if (own && qml_acl_allow_any(QML_CAN_ENQUEUE))
-		return;
-	qml_acl_require_any(QML_CAN_ADMIN);
-}
-
-static void
-run(const pg_uuid_t *id, QmlChange change, Request *request)
+change_job(const pg_uuid_t *id, QmlChange change, ControlRequest *request)
 {
 	QmlWriter writer;
 
-	require_any_right(request->own);
+	/* Without any right there is no answer, not even whether the job exists. */
+	if (!request->own_suffices || !qml_acl_allow_any(QML_CAN_ENQUEUE))
+		qml_acl_require_any(QML_CAN_ADMIN);
 	qml_writer_open(&writer, false, false);
 	if (!qml_writer_change(&writer, id, change, request))
 		ereport(ERROR,
@@ -59,12 +57,13 @@ run(const pg_uuid_t *id, QmlChange change, Request *request)
 	qml_writer_close(&writer);
 }
 
+/* QmlChange. */
 static bool
 delete_job(QmlJob *job, void *arg)
 {
-	Request *request = arg;
+	ControlRequest *request = arg;
 
-	require_right(job, true);
+	check_right(job, request);
 	request->changed = job->state != QML_DELETED;
 	if (!request->changed)
 		return false;
@@ -78,19 +77,20 @@ bool
 qml_control_delete(const pg_uuid_t *id, Datum reason)
 {
 	QmlControl control = {.reason = reason};
-	Request request = {.control = &control, .own = true};
+	ControlRequest request = {.control = &control, .own_suffices = true};
 
-	run(id, delete_job, &request);
+	change_job(id, delete_job, &request);
 	return request.changed;
 }
 
+/* QmlChange. */
 static bool
 retry_job(QmlJob *job, void *arg)
 {
-	Request *request = arg;
+	ControlRequest *request = arg;
 
-	require_right(job, true);
-	/* Giving back a claim is for the worker or the lease, not for a retry. */
+	check_right(job, request);
+	/* The table allows it, but only the worker or the end of its lease gives a claim back. */
 	if (job->state == QML_PROCESSING)
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_INVALID_STATE_TRANSITION),
@@ -107,19 +107,20 @@ retry_job(QmlJob *job, void *arg)
 bool
 qml_control_retry(const pg_uuid_t *id)
 {
-	Request request = {.own = true};
+	ControlRequest request = {.own_suffices = true};
 
-	run(id, retry_job, &request);
+	change_job(id, retry_job, &request);
 	return request.changed;
 }
 
+/* QmlChange. */
 static bool
 schedule_job(QmlJob *job, void *arg)
 {
-	Request *request = arg;
+	ControlRequest *request = arg;
 	TimestampTz run_at = request->control->run_at;
 
-	require_right(job, true);
+	check_right(job, request);
 	/* Another time for a scheduled job is no transition. */
 	if (job->state != QML_SCHEDULED)
 		qml_transition_set(job, QML_SCHEDULED, GetCurrentTimestamp());
@@ -135,15 +136,27 @@ bool
 qml_control_schedule(const pg_uuid_t *id, TimestampTz run_at, Datum reason)
 {
 	QmlControl control = {.run_at = run_at, .reason = reason};
-	Request request = {.control = &control, .own = true};
+	ControlRequest request = {.control = &control, .own_suffices = true};
 
-	run(id, schedule_job, &request);
+	change_job(id, schedule_job, &request);
 	return request.changed;
 }
 
-static void
-fill_state(QmlJob *job, const QmlControl *control, TimestampTz now)
+/* QmlChange. */
+static bool
+set_job_state(QmlJob *job, void *arg)
 {
+	ControlRequest *request = arg;
+	const QmlControl *control = request->control;
+	TimestampTz now = GetCurrentTimestamp();
+
+	check_right(job, request);
+	/* An attempt that ends this way leaves its error like any other. */
+	if (control->error.error != (Datum) 0 && qml_state_allowed(job->state, control->to))
+		qml_job_add_error(job, &control->error, now);
+	qml_transition_set(job, control->to, now);
+
+	/* What the state needs besides, as far as the caller gave it. */
 	switch (control->to)
 	{
 		case QML_SCHEDULED:
@@ -164,31 +177,16 @@ fill_state(QmlJob *job, const QmlControl *control, TimestampTz now)
 	}
 	if (control->reason != (Datum) 0)
 		job->reason = control->reason;
-}
-
-static bool
-set_state(QmlJob *job, void *arg)
-{
-	Request *request = arg;
-	const QmlControl *control = request->control;
-	TimestampTz now = GetCurrentTimestamp();
-
-	require_right(job, false);
-	/* An attempt that ends this way leaves its error like any other. */
-	if (control->error.error != (Datum) 0 && qml_state_allowed(job->state, control->to))
-		qml_job_add_error(job, &control->error, now);
-	qml_transition_set(job, control->to, now);
-	fill_state(job, control, now);
 	request->row = qml_job_to_row(job, true);
 	return true;
 }
 
-/* Any transition that the table allows; returns the job as it is then. */
+/* Makes any transition that the table allows; returns the job as it is then. */
 Datum
 qml_control_set_state(const pg_uuid_t *id, const QmlControl *control)
 {
-	Request request = {.control = control};
+	ControlRequest request = {.control = control};
 
-	run(id, set_state, &request);
+	change_job(id, set_job_state, &request);
 	return request.row;
 }

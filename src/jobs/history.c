@@ -4,19 +4,23 @@
  *
  * A partition covers a day of expires_at, or thirty days where that lies more
  * than 45 days ahead; days begin at midnight UTC.  Neighbours never overlap: a
- * new partition is cut to the gap it is made for.  Maintenance makes partitions
- * ahead of need, and so does whoever creates or alters a queue; whoever finishes a
- * job and finds none makes it then, as the owner of the tables.
+ * new partition is cut to the gap it is made for.  Partitions are made ahead of need by
+ * maintenance and by functions that create or alter a queue.  A transaction that
+ * finishes a job and finds none makes it then, as the owner of the tables.
  *
- * Making one takes ShareUpdateExclusiveLock on qml.history, which stops neither
- * readers nor writers.  Dropping an expired one needs AccessExclusiveLock on both;
- * it is tried for a tenth of a second, never queued for, because everybody else
- * would queue up behind.
- * Rows past their expires_at are nobody's any more: readers pass over them and
- * nothing is moved out of them, so a partition that is expired as a whole can go.
+ * Locks: qml.history before the partition.  Making one takes ShareUpdateExclusiveLock on
+ * qml.history, which stops neither readers nor writers.  Dropping an expired one needs
+ * AccessExclusiveLock on both; it is tried for a tenth of a second, never queued for,
+ * because everybody else would queue up behind it.
  *
- * Each partition has its own index on id, not a part of one on qml.history:
- * pg_dump carries partitions as ordinary tables, and would carry that index too.
+ * Rows past their expires_at do not exist for qml: readers skip them and nothing is
+ * moved out of them, so a partition that is expired as a whole can be dropped.
+ *
+ * Each partition has its own index on id, not a part of one on qml.history: pg_dump
+ * writes partitions as ordinary tables, and would write that index too.
+ *
+ * Partitions are made and dropped in the caller's transaction.  A crash before its commit
+ * leaves all of them as they were, and the next call does it again.
  */
 #include "postgres.h"
 
@@ -64,7 +68,7 @@
 #define LOCK_TRIES	  20
 #define LOCK_PAUSE_MS 5
 
-/* A partition; lower and upper are those of the gap where leaf is InvalidOid. */
+/* A partition and its bounds; leaf is InvalidOid if there is none between the bounds. */
 typedef struct Leaf
 {
 	Oid leaf;
@@ -75,6 +79,7 @@ typedef struct Leaf
 /* The partition that was needed last; most jobs finish into the same one. */
 static Leaf last_leaf;
 
+/* Relcache callback. */
 static void
 forget_leaf(Datum arg, Oid relid)
 {
@@ -83,12 +88,14 @@ forget_leaf(Datum arg, Oid relid)
 		last_leaf.leaf = InvalidOid;
 }
 
+/* Called once a process, when the library is loaded. */
 void
 qml_history_init(void)
 {
 	CacheRegisterRelcacheCallback(forget_leaf, (Datum) 0);
 }
 
+/* The bound that is datum `offset`; before the first and after the last: infinity. */
 static TimestampTz
 bound_at(PartitionBoundInfo bounds, int offset)
 {
@@ -131,6 +138,7 @@ find_leaf(TimestampTz at)
 	}
 	/* Not held to the end, so that dropping an expired partition finds it free. */
 	table_close(history, AccessShareLock);
+	Assert(!OidIsValid(found.leaf) || (found.lower <= at && at < found.upper));
 	return found;
 }
 
@@ -174,6 +182,7 @@ check_not_in_use(void)
 	Relation history = table_open(qml_catalog()->history, NoLock);
 	bool in_use = history->rd_refcnt > 1;
 
+	Assert(CheckRelationLockedByMe(history, ShareUpdateExclusiveLock, true));
 	table_close(history, NoLock);
 	if (in_use)
 		ereport(ERROR,
@@ -184,18 +193,7 @@ check_not_in_use(void)
 				 errhint("Call qml_cleanup() before, which makes partitions ahead of need.")));
 }
 
-static void
-comment_on_leaf(const char *name, const char *from, const char *to)
-{
-	(void) qml_spi_execute(psprintf("COMMENT ON TABLE qml.%s IS 'finished jobs that expire from "
-									"%s to %s'",
-									name, from, to),
-						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	(void) qml_spi_execute(psprintf("COMMENT ON INDEX qml.%s_id IS 'finds a finished job by id'",
-									name),
-						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
-}
-
+/* The caller holds the lock on qml.history that keeps others from making one. */
 static void
 create_leaf(TimestampTz lower, TimestampTz upper)
 {
@@ -204,6 +202,7 @@ create_leaf(TimestampTz lower, TimestampTz upper)
 	char *name = choose_name(from);
 	QmlSpi spi;
 
+	Assert(lower < upper);
 	check_not_in_use();
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	/* Rows are added once and go with the partition: nothing to vacuum but for age. */
@@ -218,17 +217,23 @@ create_leaf(TimestampTz lower, TimestampTz upper)
 									"FOR VALUES FROM ('%s') TO ('%s')",
 									name, from, to),
 						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	comment_on_leaf(name, from, to);
+	(void) qml_spi_execute(psprintf("COMMENT ON TABLE qml.%s IS 'finished jobs that expire from "
+									"%s to %s'",
+									name, from, to),
+						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	(void) qml_spi_execute(psprintf("COMMENT ON INDEX qml.%s_id IS 'finds a finished job by id'",
+									name),
+						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
 	qml_spi_end(&spi);
 	CommandCounterIncrement();
 }
 
 /*
- * Makes the partition for a time unless it is there; true if it was made.  Waits
- * for others who are making one, or leaves it to them.
+ * Makes the partition for a time unless it is there; true if it was made.  If others are
+ * making one, waits for them or leaves it to them.
  */
 static bool
-ensure_leaf(TimestampTz at, bool wait)
+make_leaf(TimestampTz at, bool wait)
 {
 	Oid history = qml_catalog()->history;
 	int64 width = at - GetCurrentTimestamp() > FAR_DISTANCE ? FAR_WIDTH : NEAR_WIDTH;
@@ -249,7 +254,10 @@ ensure_leaf(TimestampTz at, bool wait)
 	return true;
 }
 
-/* The partition that takes rows which expire then; made when missing. */
+/*
+ * The partition that takes rows which expire then; made when missing.  A waiting lock on
+ * qml.history is taken only then.
+ */
 Oid
 qml_history_leaf_for(TimestampTz expires_at)
 {
@@ -260,7 +268,7 @@ qml_history_leaf_for(TimestampTz expires_at)
 
 		if (!OidIsValid(leaf.leaf))
 		{
-			(void) ensure_leaf(expires_at, true);
+			(void) make_leaf(expires_at, true);
 			leaf = find_leaf(expires_at);
 		}
 		last_leaf = leaf;
@@ -268,6 +276,7 @@ qml_history_leaf_for(TimestampTz expires_at)
 	return last_leaf.leaf;
 }
 
+/* The partition's index on id. */
 static Oid
 find_id_index(Relation leaf)
 {
@@ -292,8 +301,8 @@ find_id_index(Relation leaf)
 }
 
 /*
- * An id may be there more than once, but unexpired only once.  The lock on the
- * index is not kept: whoever drops the partition must not wait for it.
+ * An id may be there more than once, but unexpired only once.  The lock on the index is
+ * not kept: dropping the partition must not have to wait for it.
  */
 static bool
 find_in_leaf(QmlTable *leaf, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
@@ -354,36 +363,28 @@ qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode, QmlT
 	return false;
 }
 
-/*
- * What maintenance does to one partition.  One that cannot be made or dropped (a
- * view depends on it, an event trigger forbids it) must not stop the rest: that is
- * undone, and told in a warning.
- */
-typedef struct Step
+/* What maintenance does to one partition. */
+typedef struct PartitionWork
 {
-	bool (*run)(struct Step *step);
-	TimestampTz at; /* a time to make the partition for */
-	Oid leaf;		/* a partition to drop */
-	int64 rows;
+	TimestampTz at; /* a time to make one for */
+	Oid leaf;		/* the one to drop */
+	int64 rows;		/* of that */
 	bool done;
-} Step;
+} PartitionWork;
 
-static void
-do_step(void *arg)
-{
-	Step *step = arg;
-
-	step->done = step->run(step);
-}
-
+/*
+ * Makes or drops a partition in a subtransaction.  One that cannot be made or dropped (a
+ * view depends on it, an event trigger forbids it) must not stop the rest: that is
+ * undone, and reported in a warning.
+ */
 static bool
-run_step(Step *step)
+run_partition_work(void (*run)(void *arg), PartitionWork *work)
 {
 	QmlFailure failure;
 
-	step->done = false;
-	if (qml_subxact_run(do_step, step, &failure))
-		return step->done;
+	work->done = false;
+	if (qml_subxact_run(run, work, &failure))
+		return work->done;
 	ereport(WARNING,
 			(errcode(failure.sqlerrcode),
 			 errmsg("could not make or drop a partition of \"%s.history\"", QML_SCHEMA),
@@ -392,15 +393,17 @@ run_step(Step *step)
 	return false;
 }
 
-static bool
-make_step(Step *step)
+static void
+make_leaf_ahead(void *arg)
 {
-	return ensure_leaf(step->at, false);
+	PartitionWork *work = arg;
+
+	work->done = make_leaf(work->at, false);
 }
 
 /*
- * Makes the partitions that will be needed soon, as far as nobody else is making
- * any; returns how many.
+ * Makes the partitions that will be needed soon, as far as nobody else is making any;
+ * returns how many.
  */
 int
 qml_history_prepare(void)
@@ -417,16 +420,16 @@ qml_history_prepare(void)
 			continue;
 		for (int day = 0; day <= AHEAD_DAYS; day++)
 		{
-			Step step = {.run = make_step, .at = now + ttl + day * USECS_PER_DAY};
+			PartitionWork work = {.at = now + ttl + day * USECS_PER_DAY};
 
-			if (!OidIsValid(find_leaf(step.at).leaf) && run_step(&step))
+			if (!OidIsValid(find_leaf(work.at).leaf) && run_partition_work(make_leaf_ahead, &work))
 				made++;
 		}
 	}
 	return made;
 }
 
-/* Rows of a partition: counted, or estimated where that would take long. */
+/* The number of rows of a partition, estimated where counting would take long. */
 static int64
 count_rows(Oid leaf)
 {
@@ -479,39 +482,33 @@ lock_if_free(Oid relid)
 	return false;
 }
 
-static bool
-is_partition(Oid leaf)
-{
-	return get_rel_relispartition(leaf) &&
-		   get_partition_parent(leaf, true) == qml_catalog()->history;
-}
-
 /* Drops one partition if nobody is using it. */
-static bool
-drop_step(Step *step)
+static void
+drop_leaf(void *arg)
 {
+	PartitionWork *work = arg;
 	Oid history = qml_catalog()->history;
 	ObjectAddress object;
 
 	if (!lock_if_free(history))
-		return false;
-	if (!lock_if_free(step->leaf))
+		return;
+	if (!lock_if_free(work->leaf))
 	{
 		UnlockRelationOid(history, AccessExclusiveLock);
-		return false;
+		return;
 	}
-	/* The locks let news in: somebody else may have dropped or detached it. */
-	if (!is_partition(step->leaf))
+	/* The locks let invalidations in: somebody else may have dropped or detached it. */
+	if (!get_rel_relispartition(work->leaf) || get_partition_parent(work->leaf, true) != history)
 	{
-		UnlockRelationOid(step->leaf, AccessExclusiveLock);
+		UnlockRelationOid(work->leaf, AccessExclusiveLock);
 		UnlockRelationOid(history, AccessExclusiveLock);
-		return false;
+		return;
 	}
 
-	ObjectAddressSet(object, RelationRelationId, step->leaf);
+	ObjectAddressSet(object, RelationRelationId, work->leaf);
 	performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
 	CommandCounterIncrement();
-	return true;
+	work->done = true;
 }
 
 /* Partitions that ended before now, in the order of time. */
@@ -536,30 +533,29 @@ expired_leaves(void)
 }
 
 /*
- * Drops all partitions that are expired as a whole and not in use; returns the
- * number of their rows, and of the partitions.
+ * Drops all partitions that are expired as a whole and not in use; returns the number of
+ * their rows, and of the partitions.
  */
 int64
 qml_history_expire(int *partitions)
 {
 	List *leaves = expired_leaves();
 	int nleaves = list_length(leaves);
-	Step *steps = palloc(sizeof(Step) * Max(nleaves, 1));
+	PartitionWork *works = palloc0(sizeof(PartitionWork) * Max(nleaves, 1));
 	int64 rows = 0;
 
 	/* Counted before the first lock is taken, which stops everybody else. */
 	for (int i = 0; i < nleaves; i++)
 	{
-		Oid leaf = list_nth_oid(leaves, i);
-
-		steps[i] = (Step){.run = drop_step, .leaf = leaf, .rows = count_rows(leaf)};
+		works[i].leaf = list_nth_oid(leaves, i);
+		works[i].rows = count_rows(works[i].leaf);
 	}
 	*partitions = 0;
 	for (int i = 0; i < nleaves; i++)
 	{
-		if (!run_step(&steps[i]))
+		if (!run_partition_work(drop_leaf, &works[i]))
 			continue;
-		rows += steps[i].rows;
+		rows += works[i].rows;
 		(*partitions)++;
 		QML_FAULT("cleanup.mid_batch");
 	}
@@ -567,11 +563,11 @@ qml_history_expire(int *partitions)
 }
 
 /*
- * Takes back what others may do to partitions.  A restore makes them as ordinary
- * tables, to which the default privileges of the place apply.
+ * Revokes all privileges of other roles on partitions.  A restore makes them as ordinary
+ * tables, to which the default privileges of the new database apply.
  */
 void
-qml_history_close(void)
+qml_history_revoke(void)
 {
 	Oid *oids;
 	int nparts = list_leaves(&oids);

@@ -14,6 +14,6 @@ extern bool qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lo
 							 QmlTable *leaf, QmlJob *job);
 extern int qml_history_prepare(void);
 extern int64 qml_history_expire(int *partitions);
-extern void qml_history_close(void);
+extern void qml_history_revoke(void);
 
 #endif

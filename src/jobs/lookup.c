@@ -1,6 +1,9 @@
 /*
  * lookup.c
  *		Looking at jobs: one by its id, and how many there are.
+ *
+ * Nothing is changed, and no lock is taken but AccessShareLock.  Callers see jobs as
+ * their capabilities allow: not at all, an outline, or with payload, result and errors.
  */
 #include "postgres.h"
 
@@ -19,13 +22,14 @@
 #include "model/catalog.h"
 #include "model/queue.h"
 
-/* The job as the current user sees it; 0 when he does not. */
-static Datum
-show(const QmlJob *job)
-{
-	QmlAccess access = qml_acl_access(qml_queue_by_id(job->queue_id)->name, job->created_by);
+/* Most columns of a query below. */
+#define MAX_COLUMNS 3
 
-	return access == QML_ACCESS_NONE ? (Datum) 0 : qml_job_to_row(job, access == QML_ACCESS_FULL);
+/* How much of the job the current user may see. */
+static QmlAccess
+access_to(const QmlJob *job)
+{
+	return qml_acl_access(qml_queue_by_id(job->queue_id)->name, job->created_by);
 }
 
 static bool
@@ -46,11 +50,13 @@ find_live(QmlTable *live, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
 	return found;
 }
 
-/* Finds a job that the current user may see, and gives it to `use` while it is there. */
+/*
+ * Finds a job and calls `use`, for which its values are valid.  Both tables are searched
+ * with one snapshot: a job that is moving between them is seen in exactly one.
+ */
 static void
-find(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *arg)
+find_job(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *arg)
 {
-	/* One snapshot for both tables: a job on its way is in one of them. */
 	Snapshot snapshot;
 	QmlTable live;
 	QmlTable leaf;
@@ -72,7 +78,10 @@ find(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *arg)
 static void
 use_row(const QmlJob *job, void *arg)
 {
-	*(Datum *) arg = show(job);
+	QmlAccess access = access_to(job);
+
+	if (access != QML_ACCESS_NONE)
+		*(Datum *) arg = qml_job_to_row(job, access == QML_ACCESS_FULL);
 }
 
 /* A value of type qml.job; 0 when there is no such job, or not for this user. */
@@ -81,52 +90,52 @@ qml_lookup_job(const pg_uuid_t *id)
 {
 	Datum row = (Datum) 0;
 
-	find(id, use_row, &row);
+	find_job(id, use_row, &row);
 	return row;
 }
 
-typedef struct State
+typedef struct FoundState
 {
 	bool visible;
 	QmlState state;
-} State;
+} FoundState;
 
 static void
 use_state(const QmlJob *job, void *arg)
 {
-	State *state = arg;
+	FoundState *found = arg;
 
-	state->visible = qml_acl_access(qml_queue_by_id(job->queue_id)->name, job->created_by) !=
-					 QML_ACCESS_NONE;
-	state->state = job->state;
+	found->visible = access_to(job) != QML_ACCESS_NONE;
+	found->state = job->state;
 }
 
 /* False when there is no such job, or not for this user. */
 bool
 qml_lookup_state(const pg_uuid_t *id, QmlState *state)
 {
-	State found = {.visible = false};
+	FoundState found = {.visible = false};
 
-	find(id, use_state, &found);
+	find_job(id, use_state, &found);
 	*state = found.state;
 	return found.visible;
 }
 
+/* Runs a query as the owner of qml's tables, and puts its rows into the store. */
 static void
-read_into(Tuplestorestate *store, TupleDesc desc, const char *sql)
+store_query(Tuplestorestate *store, TupleDesc desc, const char *sql)
 {
 	QmlSpi spi;
-	int natts = desc->natts;
 	uint64 rows;
 
+	Assert(desc->natts <= MAX_COLUMNS);
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	rows = qml_spi_execute(sql, 0, NULL, NULL, NULL, SPI_OK_SELECT);
 	for (uint64 i = 0; i < rows; i++)
 	{
-		Datum values[4];
-		bool nulls[4];
+		Datum values[MAX_COLUMNS];
+		bool nulls[MAX_COLUMNS];
 
-		for (int a = 0; a < natts; a++)
+		for (int a = 0; a < desc->natts; a++)
 			values[a] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, a + 1,
 									  &nulls[a]);
 		tuplestore_putvalues(store, desc, values, nulls);
@@ -139,13 +148,13 @@ void
 qml_lookup_counts(Tuplestorestate *store, TupleDesc desc)
 {
 	qml_acl_require_any(QML_CAN_MONITOR);
-	read_into(store, desc,
-			  "SELECT s.state, COALESCE(c.count, 0) "
-			  "FROM pg_catalog.unnest(pg_catalog.enum_range(NULL::qml.job_state)) s (state) "
-			  "LEFT JOIN (SELECT j.state, pg_catalog.count(*) AS count FROM "
-			  "(SELECT l.state FROM qml.live l UNION ALL SELECT h.state FROM qml.history h "
-			  "WHERE h.expires_at > pg_catalog.statement_timestamp()) j "
-			  "GROUP BY j.state) c USING (state) ORDER BY s.state");
+	store_query(store, desc,
+				"SELECT s.state, COALESCE(c.count, 0) "
+				"FROM pg_catalog.unnest(pg_catalog.enum_range(NULL::qml.job_state)) s (state) "
+				"LEFT JOIN (SELECT j.state, pg_catalog.count(*) AS count FROM "
+				"(SELECT l.state FROM qml.live l UNION ALL SELECT h.state FROM qml.history h "
+				"WHERE h.expires_at > pg_catalog.statement_timestamp()) j "
+				"GROUP BY j.state) c USING (state) ORDER BY s.state");
 }
 
 /* queue, state, count: where there are jobs. */
@@ -153,12 +162,12 @@ void
 qml_lookup_queue_counts(Tuplestorestate *store, TupleDesc desc)
 {
 	qml_acl_require_any(QML_CAN_MONITOR);
-	read_into(store, desc,
-			  "SELECT q.name, c.state, c.count FROM (SELECT j.queue_id, j.state, "
-			  "pg_catalog.count(*) AS count FROM "
-			  "(SELECT l.queue_id, l.state FROM qml.live l UNION ALL "
-			  "SELECT h.queue_id, h.state FROM qml.history h "
-			  "WHERE h.expires_at > pg_catalog.statement_timestamp()) j "
-			  "GROUP BY j.queue_id, j.state) c JOIN qml.queue q ON q.id = c.queue_id "
-			  "ORDER BY q.name, c.state");
+	store_query(store, desc,
+				"SELECT q.name, c.state, c.count FROM (SELECT j.queue_id, j.state, "
+				"pg_catalog.count(*) AS count FROM "
+				"(SELECT l.queue_id, l.state FROM qml.live l UNION ALL "
+				"SELECT h.queue_id, h.state FROM qml.history h "
+				"WHERE h.expires_at > pg_catalog.statement_timestamp()) j "
+				"GROUP BY j.queue_id, j.state) c JOIN qml.queue q ON q.id = c.queue_id "
+				"ORDER BY q.name, c.state");
 }

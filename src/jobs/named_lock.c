@@ -3,12 +3,12 @@
  *		Named locks with an owner, an end and a fencing number.
  *
  * A lock is a row of qml.lock, so it commits and rolls back with the caller's
- * transaction.  Whoever decides about a lock first takes an object lock that
- * stands for its name, to the end of the transaction: what is decided, the time
- * it counts from and the number it draws then come after everything that was
- * decided before.  Fencing numbers come from a sequence: they only grow, for each
- * lock, also when it was released or expired in between.  Time is the server's
- * clock.
+ * transaction.  Each call first takes an object lock on the name, to the end of the
+ * transaction.  So what it decides, the time that counts for it and the number that it
+ * draws come after everything that was decided before.
+ *
+ * Fencing numbers come from one sequence: they only grow, for each lock, also when it
+ * was released or has expired in between.  Time is the server's clock.
  */
 #include "postgres.h"
 
@@ -23,19 +23,19 @@
 #include "jobs/named_lock.h"
 #include "model/catalog.h"
 
-/* Two names may share a number: they wait for one another, which does no harm. */
+/* Two names may have the same hash: they wait for one another, which does no harm. */
 static void
-become_decider(const char *resource)
+lock_name(const char *resource)
 {
-	uint32 number = hash_bytes((const unsigned char *) resource, strlen(resource));
+	uint32 hash = hash_bytes((const unsigned char *) resource, strlen(resource));
 
 	qml_table_require_write();
-	LockDatabaseObject(qml_catalog()->lock, number, 0, ExclusiveLock);
+	LockDatabaseObject(qml_catalog()->lock, hash, 0, ExclusiveLock);
 }
 
 /*
- * Takes the lock, takes it over when it has expired, or refreshes it for the
- * owner, who keeps his number.  False when somebody else holds it.
+ * Takes the lock, takes it over when it has expired, or extends it for its owner, who
+ * keeps the number.  False when another owner holds it.
  */
 bool
 qml_named_lock_take(const char *resource, const char *owner, int64 ttl, int64 *fence)
@@ -47,7 +47,7 @@ qml_named_lock_take(const char *resource, const char *owner, int64 ttl, int64 *f
 	bool taken;
 	bool isnull;
 
-	become_decider(resource);
+	lock_name(resource);
 	now = GetCurrentTimestamp();
 	values[2] = TimestampTzGetDatum(now);
 	values[3] = TimestampTzGetDatum(now + ttl);
@@ -73,7 +73,7 @@ qml_named_lock_take(const char *resource, const char *owner, int64 ttl, int64 *f
 	return taken;
 }
 
-/* False when the owner does not hold the lock, or no longer. */
+/* Releases the lock; false when the owner does not hold it, or no longer. */
 bool
 qml_named_lock_release(const char *resource, const char *owner)
 {
@@ -83,7 +83,7 @@ qml_named_lock_release(const char *resource, const char *owner)
 	bool held;
 	bool isnull;
 
-	become_decider(resource);
+	lock_name(resource);
 	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	held = qml_spi_execute_latest("DELETE FROM qml.lock l WHERE l.resource = $1 AND l.owner = $2 "

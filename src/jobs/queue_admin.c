@@ -2,9 +2,13 @@
  * queue_admin.c
  *		Managing queues: create, alter, drop, pause, resume.
  *
- * A dropped queue keeps its row, marked, because finished jobs name it.  Dropping
- * waits for transactions that are adding jobs to the queue, and makes new ones
- * wait, by the lock that model/queue.c describes.
+ * A dropped queue keeps its row, marked, because finished jobs name it.  Dropping takes
+ * the lock on the queue exclusively (see model/queue.c): it waits for transactions that
+ * are adding jobs, and new ones wait for it.  So no job appears after it has looked
+ * whether there are any.
+ *
+ * Changes are made to the newest version of the row in any isolation level, and reach
+ * other backends by the invalidation that a trigger registers.
  */
 #include "postgres.h"
 
@@ -34,9 +38,12 @@ raise_not_found(const char *name)
 			 errmsg("queue \"%s\" does not exist", name)));
 }
 
-/* Runs a statement about one queue as it is now, $1, with an optional $2; returns the rows. */
+/*
+ * Runs a statement about one queue as it is now: $1 is its name, $2 a value unless type
+ * is InvalidOid.  Returns the number of rows.
+ */
 static uint64
-run(const char *sql, const char *name, Oid type, Datum value, int expected)
+execute_for_queue(const char *sql, const char *name, Oid type, Datum value, int expected)
 {
 	Oid types[] = {TEXTOID, type};
 	Datum values[] = {CStringGetTextDatum(name), value};
@@ -49,8 +56,9 @@ run(const char *sql, const char *name, Oid type, Datum value, int expected)
 	return rows;
 }
 
+/* Raises QM005 where an option is unknown or has a bad value. */
 static void
-parse_options(const char *name, Jsonb *options)
+check_options(const char *name, Jsonb *options)
 {
 	QmlQueueOptions parsed;
 
@@ -63,12 +71,14 @@ parse_options(const char *name, Jsonb *options)
 						   QML_CHANNEL_PREFIX, NAMEDATALEN - 1)));
 }
 
+/* Makes a queue, or one anew that was dropped. */
 void
 qml_queue_admin_create(const char *name, Jsonb *options)
 {
-	parse_options(name, options);
+	check_options(name, options);
 	qml_queue_lock_name(name);
-	if (run("INSERT INTO qml.queue AS q (name, options) "
+	if (execute_for_queue(
+			"INSERT INTO qml.queue AS q (name, options) "
 			"VALUES ($1, pg_catalog.jsonb_strip_nulls($2)) "
 			"ON CONFLICT (name) DO UPDATE SET dropped = false, paused = false, "
 			"options = excluded.options, created_at = pg_catalog.now() WHERE q.dropped",
@@ -79,28 +89,33 @@ qml_queue_admin_create(const char *name, Jsonb *options)
 				 errhint("qml_alter_queue() changes its options.")));
 }
 
-/* Options given replace those there; one that is null goes back to the setting. */
+/* Options that are given replace those there; null goes back to the setting. */
 void
 qml_queue_admin_alter(const char *name, Jsonb *options)
 {
-	parse_options(name, options);
-	if (run("UPDATE qml.queue SET options = pg_catalog.jsonb_strip_nulls(options || $2) "
+	check_options(name, options);
+	if (execute_for_queue(
+			"UPDATE qml.queue SET options = pg_catalog.jsonb_strip_nulls(options || $2) "
 			"WHERE name = $1 AND NOT dropped",
 			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_UPDATE) == 0)
 		raise_not_found(name);
 }
 
+/* Pauses or resumes a queue; resuming wakes everybody who may have work again. */
 void
 qml_queue_admin_pause(const char *name, bool paused)
 {
-	if (run("UPDATE qml.queue SET paused = $2 WHERE name = $1 AND NOT dropped", name, BOOLOID,
-			BoolGetDatum(paused), SPI_OK_UPDATE) == 0)
+	if (execute_for_queue("UPDATE qml.queue SET paused = $2 WHERE name = $1 AND NOT dropped", name,
+						  BOOLOID, BoolGetDatum(paused), SPI_OK_UPDATE) == 0)
 		raise_not_found(name);
 	if (!paused)
 		qml_wakeup_anything();
 }
 
-/* Whether a queue has unfinished jobs; nobody can add any while it is locked. */
+/*
+ * Whether a queue has unfinished jobs.  The caller holds its lock exclusively, so that
+ * nobody can add any; the newest versions count, in any isolation level.
+ */
 static bool
 has_live_jobs(int queue_id)
 {
@@ -125,6 +140,7 @@ has_live_jobs(int queue_id)
 	return found;
 }
 
+/* Drops a queue without unfinished jobs. */
 void
 qml_queue_admin_drop(const char *name)
 {
@@ -139,8 +155,8 @@ qml_queue_admin_drop(const char *name)
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("queue \"%s\" has unfinished jobs", name),
 				 errhint("Let them finish, or delete them, and drop the queue then.")));
-	if (run("UPDATE qml.queue SET dropped = true, paused = false, options = '{}' "
-			"WHERE name = $1",
-			name, InvalidOid, (Datum) 0, SPI_OK_UPDATE) == 0)
+	if (execute_for_queue("UPDATE qml.queue SET dropped = true, paused = false, options = '{}' "
+						  "WHERE name = $1",
+						  name, InvalidOid, (Datum) 0, SPI_OK_UPDATE) == 0)
 		raise_not_found(name);
 }

@@ -2,11 +2,16 @@
  * wait.c
  *		Waiting for a ready job, or for the end of one.
  *
- * The session says in shared memory what it waits for, looks, and sleeps on its
- * latch until whoever commits it sets that (ipc/waiters.c), so that nothing is missed and
- * nothing is polled.  It looks in a transaction of its own and sleeps in one that has
- * no snapshot and no lock: that is why these are procedures, which are refused
- * within a transaction that they cannot end.
+ * The session writes into its entry in shared memory what it waits for, then looks, and
+ * sleeps on its latch until the transaction that brings it commits and sets the latch
+ * (ipc/waiters.c).  The entry comes before the look, so nothing is missed, and nothing is
+ * polled.
+ *
+ * Each look is a transaction of its own, and the sleep is in one that has no snapshot
+ * and no lock.  That is why these are procedures: a function cannot end its caller's
+ * transaction.  They are refused within a transaction that they cannot end.
+ *
+ * The entry is cleared in whatever way the call or the process ends.
  */
 #include "postgres.h"
 
@@ -29,7 +34,7 @@
 #include "model/job.h"
 #include "model/queue.h"
 
-/* Milliseconds.  Who only had a job locked tells nobody when he lets it go. */
+/* Milliseconds.  A transaction that only had a job locked wakes nobody when it ends. */
 #define LOOK_AGAIN 1000
 
 /* One call. */
@@ -41,7 +46,7 @@ typedef struct Wait
 	pg_uuid_t job;
 	int64 deadline; /* monotonic, milliseconds */
 	bool came;
-	bool doubtful; /* somebody has a ready job in his hands */
+	bool doubtful; /* there is a ready job, but another transaction has its row */
 	bool seen;	   /* the job was there */
 	QmlState state;
 } Wait;
@@ -63,13 +68,14 @@ qml_wait_check(FunctionCallInfo fcinfo, const char *procedure)
 				 errdetail("It ends its transaction, so that it holds nothing while it waits.")));
 }
 
+/* Fills this session's entry. */
 static void
-enter(const Wait *wait)
+publish_wait(const Wait *wait)
 {
 	int queues[QML_MAX_WAIT_QUEUES];
 	int nqueues = 0;
 
-	/* Of more queues, or of one that is not there yet, all are waited for. */
+	/* With too many queues, or one that is not there yet, all are waited for. */
 	for (int i = 0; i < wait->nqueues && wait->nqueues <= QML_MAX_WAIT_QUEUES; i++)
 	{
 		const QmlQueue *queue = qml_queue_by_name(wait->queues[i]);
@@ -84,9 +90,9 @@ enter(const Wait *wait)
 	qml_waiters_begin(wait->kind, queues, nqueues, &wait->job);
 }
 
-/* Runs in whatever way the call ends. */
+/* Clears this session's entry; also called when the process exits. */
 static void
-leave(int code, Datum arg)
+clear_wait(int code, Datum arg)
 {
 	qml_waiters_end();
 }
@@ -116,29 +122,20 @@ look_for_end(Wait *wait)
 	wait->seen = found;
 }
 
+/* Looks, each time in a transaction that ends with the look, and sleeps in between. */
 static void
-sleep_until_told(int64 milliseconds)
+look_and_sleep(Wait *wait)
 {
 	static uint32 wait_event = 0;
 
 	if (wait_event == 0)
 		wait_event = qml_wait_event("QmlWait");
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 (long) Min(milliseconds, INT_MAX), wait_event);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
-/* Looks, each time in a transaction that ends with it, and sleeps in between. */
-static void
-wait_for(Wait *wait)
-{
 	for (;;)
 	{
 		int64 left = wait->deadline - qml_clock_monotonic_ms();
 
-		leave(0, (Datum) 0);
-		enter(wait);
+		clear_wait(0, (Datum) 0);
+		publish_wait(wait);
 		if (wait->kind == QML_WAITS_READY)
 			look_for_ready(wait);
 		else
@@ -146,49 +143,54 @@ wait_for(Wait *wait)
 		SPI_commit();
 		if (wait->came || left <= 0)
 			return;
-		sleep_until_told(wait->doubtful ? Min(left, LOOK_AGAIN) : left);
+		if (wait->doubtful)
+			left = Min(left, LOOK_AGAIN);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 (long) Min(left, INT_MAX), wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 
 static void
-run(Wait *wait, int64 timeout)
+run_wait(Wait *wait, int64 timeout)
 {
 	wait->deadline = qml_clock_monotonic_ms() + (timeout + 999) / 1000;
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	PG_ENSURE_ERROR_CLEANUP(leave, (Datum) 0);
+	PG_ENSURE_ERROR_CLEANUP(clear_wait, (Datum) 0);
 	{
-		wait_for(wait);
+		look_and_sleep(wait);
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(leave, (Datum) 0);
-	leave(0, (Datum) 0);
+	PG_END_ENSURE_ERROR_CLEANUP(clear_wait, (Datum) 0);
+	clear_wait(0, (Datum) 0);
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "SPI_finish failed");
 }
 
 /*
- * Until a job of the queues (NULL: of all that the user may work) may be ready, or a
- * time, in microseconds, is over: false then.
+ * Waits until a job of the queues may be ready; NULL: of all that the user may work.
+ * False when the time, in microseconds, is over.
  */
 bool
 qml_wait_ready(char **queues, int nqueues, int64 timeout)
 {
 	Wait wait = {.kind = QML_WAITS_READY, .queues = queues, .nqueues = nqueues};
 
-	run(&wait, timeout);
+	run_wait(&wait, timeout);
 	return wait.came;
 }
 
 /*
- * Until a job is finished, or a time is over.  False when it is not there any more;
- * *state is what it is in otherwise.
+ * Waits until a job is finished or the time is over; *state is the state it is in then.
+ * False when the job is not there any more.
  */
 bool
 qml_wait_finished(const pg_uuid_t *id, int64 timeout, QmlState *state)
 {
 	Wait wait = {.kind = QML_WAITS_FINISHED, .job = *id};
 
-	run(&wait, timeout);
+	run_wait(&wait, timeout);
 	*state = wait.state;
 	return wait.seen;
 }

@@ -97,7 +97,7 @@ Datum
 qml_adopt(PG_FUNCTION_ARGS)
 {
 	qml_acl_require(QML_CAN_ADMIN, NULL);
-	qml_history_close();
+	qml_history_revoke();
 	qml_cleanup_adopt();
 	PG_RETURN_VOID();
 }

@@ -103,9 +103,10 @@ qml_fetch(PG_FUNCTION_ARGS)
 
 /* id and attempt, which all acknowledgements begin with. */
 static pg_uuid_t *
-read_token(FunctionCallInfo fcinfo, QmlAck *ack)
+read_token(FunctionCallInfo fcinfo, QmlAckKind kind, QmlAck *ack)
 {
 	memset(ack, 0, sizeof(*ack));
+	ack->kind = kind;
 	ack->retry_at = QML_NO_TIME;
 	ack->attempt = qml_args_int(fcinfo, 1, "attempt", INT_MIN, INT_MAX);
 	return qml_args_uuid(fcinfo, 0, "id");
@@ -115,21 +116,20 @@ Datum
 qml_heartbeat(PG_FUNCTION_ARGS)
 {
 	QmlAck ack;
-	pg_uuid_t *id = read_token(fcinfo, &ack);
-	TimestampTz end;
+	pg_uuid_t *id = read_token(fcinfo, QML_ACK_HEARTBEAT, &ack);
 
 	ack.lease = qml_args_duration(fcinfo, 2, "lease");
-	end = qml_ack_heartbeat(id, &ack);
-	if (end == QML_NO_TIME)
+	qml_ack_one(id, &ack);
+	if (ack.lease_expires_at == QML_NO_TIME)
 		PG_RETURN_NULL();
-	PG_RETURN_TIMESTAMPTZ(end);
+	PG_RETURN_TIMESTAMPTZ(ack.lease_expires_at);
 }
 
 Datum
 qml_progress(PG_FUNCTION_ARGS)
 {
 	QmlAck ack;
-	pg_uuid_t *id = read_token(fcinfo, &ack);
+	pg_uuid_t *id = read_token(fcinfo, QML_ACK_PROGRESS, &ack);
 
 	qml_args_require(fcinfo, 2, "progress");
 	ack.document = qml_args_document(fcinfo, 2, "progress");
@@ -137,7 +137,7 @@ qml_progress(PG_FUNCTION_ARGS)
 	if (qml_current_job_is(id, ack.attempt))
 		qml_current_job_set_progress(ack.document);
 	else
-		qml_ack_progress(id, &ack);
+		qml_ack_one(id, &ack);
 	PG_RETURN_VOID();
 }
 
@@ -145,10 +145,10 @@ Datum
 qml_succeed(PG_FUNCTION_ARGS)
 {
 	QmlAck ack;
-	pg_uuid_t *id = read_token(fcinfo, &ack);
+	pg_uuid_t *id = read_token(fcinfo, QML_ACK_SUCCEED, &ack);
 
 	ack.document = qml_args_document(fcinfo, 2, "result");
-	qml_ack_succeed(id, &ack);
+	qml_ack_one(id, &ack);
 	PG_RETURN_VOID();
 }
 
@@ -156,7 +156,7 @@ Datum
 qml_fail(PG_FUNCTION_ARGS)
 {
 	QmlAck ack;
-	pg_uuid_t *id = read_token(fcinfo, &ack);
+	pg_uuid_t *id = read_token(fcinfo, QML_ACK_FAIL, &ack);
 
 	qml_args_require(fcinfo, 2, "error");
 	ack.error.error = qml_args_text(fcinfo, 2, QML_MAX_ERROR);
@@ -166,16 +166,17 @@ qml_fail(PG_FUNCTION_ARGS)
 	qml_args_require(fcinfo, 5, "retry");
 	ack.retry = PG_GETARG_BOOL(5);
 	ack.retry_at = qml_args_time_or_null(fcinfo, 6, "retry_at");
-	PG_RETURN_OID(qml_catalog()->states[qml_ack_fail(id, &ack)]);
+	qml_ack_one(id, &ack);
+	PG_RETURN_OID(qml_catalog()->states[ack.state]);
 }
 
 Datum
 qml_release(PG_FUNCTION_ARGS)
 {
 	QmlAck ack;
-	pg_uuid_t *id = read_token(fcinfo, &ack);
+	pg_uuid_t *id = read_token(fcinfo, QML_ACK_RELEASE, &ack);
 
-	qml_ack_release(id, &ack);
+	qml_ack_one(id, &ack);
 	PG_RETURN_VOID();
 }
 
@@ -212,7 +213,6 @@ succeed_many(FunctionCallInfo fcinfo)
 	int other;
 	pg_uuid_t *ids;
 	QmlAck *acks;
-	bool *accepted;
 
 	qml_args_array(fcinfo, 0, "ids", UUIDOID, &id_values, &id_nulls, &count);
 	qml_args_array(fcinfo, 1, "attempts", INT4OID, &attempt_values, &attempt_nulls, &other);
@@ -225,12 +225,12 @@ succeed_many(FunctionCallInfo fcinfo)
 
 	ids = palloc(sizeof(pg_uuid_t) * Max(count, 1));
 	acks = palloc0(sizeof(QmlAck) * Max(count, 1));
-	accepted = palloc0(sizeof(bool) * Max(count, 1));
 	for (int i = 0; i < count; i++)
 	{
 		require_not_null("ids", id_nulls, i);
 		require_not_null("attempts", attempt_nulls, i);
 		ids[i] = *DatumGetUUIDP(id_values[i]);
+		acks[i].kind = QML_ACK_SUCCEED;
 		acks[i].attempt = DatumGetInt32(attempt_values[i]);
 		if (result_values && !result_nulls[i])
 		{
@@ -239,10 +239,10 @@ succeed_many(FunctionCallInfo fcinfo)
 		}
 	}
 	rows = qml_srf_alloc(count);
-	(void) qml_ack_succeed_many(ids, acks, count, accepted);
+	qml_ack_many(ids, acks, count);
 	for (int i = 0; i < count; i++)
 	{
-		if (accepted[i])
+		if (acks[i].accepted)
 			rows->values[rows->count++] = UUIDPGetDatum(&ids[i]);
 	}
 	return rows;
