@@ -1,28 +1,23 @@
 /*
  * cleanup.c
- *		What has to be done from time to time besides the jobs themselves: let
- *		history, locks, ticks and servers expire; and adopt a copy.
+ *		Removing what has expired: finished jobs, named locks, the record of ticks, dead
+ *		servers, and names of roles that were dropped.
  *
- * Any number of callers may do this at once; none waits for a row that somebody
- * else is changing.
+ * Any number of callers may do this at once.  Expired rows that another transaction is
+ * changing are left to the next call, and expired partitions that are in use are, too.
+ * All of it is the caller's transaction; a crash before its commit leaves everything as it
+ * was, and the next call does it again.
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
-#include "catalog/pg_type.h"
-#include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "utils/timestamp.h"
-
 #include "common/spi.h"
-#include "common/table.h"
 #include "jobs/history.h"
 #include "maintenance/cleanup.h"
-#include "maintenance/reclaim.h"
 #include "maintenance/server.h"
 #include "model/catalog.h"
 #include "schedule/tick.h"
 
+/* Returns how many. */
 static int64
 delete_expired_locks(const QmlCatalog *cat)
 {
@@ -30,7 +25,7 @@ delete_expired_locks(const QmlCatalog *cat)
 	uint64 deleted;
 
 	qml_spi_begin(&spi, cat->owner);
-	/* Passes over a lock that somebody is taking over just now. */
+	/* A lock that somebody is taking over just now is left alone. */
 	deleted = qml_spi_execute("DELETE FROM qml.lock WHERE resource IN "
 							  "(SELECT l.resource FROM qml.lock l "
 							  "WHERE l.expires_at <= pg_catalog.clock_timestamp() "
@@ -41,8 +36,8 @@ delete_expired_locks(const QmlCatalog *cat)
 }
 
 /*
- * Rows of roles that were dropped give nobody anything, but a dump would carry
- * them as numbers, which may be another role where it is restored.
+ * Rows that name a role which was dropped give nobody anything.  But a dump would
+ * contain the number of the role, and where it is restored that may be another role's.
  */
 static void
 forget_dropped_roles(const QmlCatalog *cat)
@@ -59,14 +54,14 @@ forget_dropped_roles(const QmlCatalog *cat)
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, cat->owner);
-	/* Looks first: a DELETE would tell all backends that rights changed. */
+	/* A look first: a DELETE would invalidate what all backends know of capabilities. */
 	if (qml_spi_execute("SELECT FROM qml.acl a WHERE NOT EXISTS "
 						"(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.grantee)",
 						0, NULL, NULL, NULL, SPI_OK_SELECT) > 0)
 		(void) qml_spi_execute("DELETE FROM qml.acl a WHERE NOT EXISTS "
 							   "(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.grantee)",
 							   0, NULL, NULL, NULL, SPI_OK_DELETE);
-	/* What was registered stays, for its jobs to fail with the reason. */
+	/* What is registered stays, so that its jobs fail and say why. */
 	for (int i = 0; i < (int) lengthof(roles); i++)
 	{
 		const char *condition = psprintf("t.%s <> 0 AND NOT EXISTS "
@@ -82,7 +77,7 @@ forget_dropped_roles(const QmlCatalog *cat)
 	qml_spi_end(&spi);
 }
 
-/* Lets what is expired go, and makes the partitions that come next. */
+/* Removes what has expired, and makes the partitions that are needed next. */
 void
 qml_cleanup_expired(QmlCleanup *done)
 {
@@ -94,33 +89,4 @@ qml_cleanup_expired(QmlCleanup *done)
 	qml_server_forget();
 	done->jobs = qml_history_expire(&done->partitions);
 	done->prepared = qml_history_prepare();
-}
-
-/*
- * Makes this database the home of its jobs.  Claims were made in the original:
- * those jobs are enqueued again, with their attempts counted.  Once: when somebody
- * else has adopted it, claims may have been made here.
- */
-void
-qml_cleanup_adopt(void)
-{
-	const QmlCatalog *cat = qml_catalog();
-	Oid types[] = {INT8OID, OIDOID};
-	Datum values[] = {Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
-	QmlSpi spi;
-
-	if (cat->adopted)
-		return;
-	qml_table_require_write();
-	LockRelationOid(cat->instance, ShareRowExclusiveLock);
-	cat = qml_catalog();
-	if (cat->adopted)
-		return;
-	qml_reclaim_all();
-	qml_spi_begin(&spi, cat->owner);
-	(void) qml_spi_execute_latest("DELETE FROM qml.instance", 0, NULL, NULL, NULL, SPI_OK_DELETE);
-	(void) qml_spi_execute("INSERT INTO qml.instance (system_identifier, database) "
-						   "VALUES ($1, $2)",
-						   2, types, values, NULL, SPI_OK_INSERT);
-	qml_spi_end(&spi);
 }

@@ -1,10 +1,11 @@
 /*
  * cleanup.h
- *		What has to be done from time to time.
+ *		Removing what has expired.
  */
 #ifndef QML_CLEANUP_H
 #define QML_CLEANUP_H
 
+/* What one call did. */
 typedef struct QmlCleanup
 {
 	int64 jobs;		/* expired, dropped with their partitions */
@@ -14,6 +15,5 @@ typedef struct QmlCleanup
 } QmlCleanup;
 
 extern void qml_cleanup_expired(QmlCleanup *done);
-extern void qml_cleanup_adopt(void);
 
 #endif

@@ -17,8 +17,8 @@
 #include "common/json.h"
 #include "compat.h"
 #include "ipc/wakeup.h"
-#include "jobs/history.h"
 #include "jobs/named_lock.h"
+#include "maintenance/adopt.h"
 #include "maintenance/cleanup.h"
 #include "maintenance/promote.h"
 #include "maintenance/reclaim.h"
@@ -97,8 +97,7 @@ Datum
 qml_adopt(PG_FUNCTION_ARGS)
 {
 	qml_acl_require(QML_CAN_ADMIN, NULL);
-	qml_history_revoke();
-	qml_cleanup_adopt();
+	qml_adopt_database();
 	PG_RETURN_VOID();
 }
 

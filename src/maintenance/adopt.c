@@ -1,0 +1,58 @@
+/*
+ * adopt.c
+ *		Adopting a copy of a database.
+ *
+ * qml.instance names the server and the database that the jobs belong to.  In a restored
+ * dump or a copy made by CREATE DATABASE ... TEMPLATE it names another place.  Nothing
+ * works there then, so that jobs do not run twice, until an administrator says that this
+ * is their new home.
+ *
+ * The lock on qml.instance makes a second adoption wait and then find the copy adopted:
+ * it must not reclaim jobs that were claimed since.  It is taken before any job row.
+ * All of it is the caller's transaction; a crash before its commit leaves a copy.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+
+#include "common/spi.h"
+#include "common/table.h"
+#include "jobs/history.h"
+#include "maintenance/adopt.h"
+#include "maintenance/reclaim.h"
+#include "model/catalog.h"
+
+/*
+ * Makes this database the home of its jobs.  Claims were made in the original: those jobs
+ * are enqueued again, with their attempts counted.
+ */
+void
+qml_adopt_database(void)
+{
+	const QmlCatalog *cat;
+	Oid types[] = {INT8OID, OIDOID};
+	Datum values[] = {Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
+	QmlSpi spi;
+
+	/* Also where it was done before: it does no harm, and closes what is open. */
+	qml_history_revoke();
+	cat = qml_catalog();
+	if (cat->adopted)
+		return;
+	qml_table_require_write();
+	LockRelationOid(cat->instance, ShareRowExclusiveLock);
+	/* Read again: somebody else may have adopted it while this waited. */
+	cat = qml_catalog();
+	if (cat->adopted)
+		return;
+	qml_reclaim_all();
+	qml_spi_begin(&spi, cat->owner);
+	(void) qml_spi_execute_latest("DELETE FROM qml.instance", 0, NULL, NULL, NULL, SPI_OK_DELETE);
+	(void) qml_spi_execute("INSERT INTO qml.instance (system_identifier, database) "
+						   "VALUES ($1, $2)",
+						   2, types, values, NULL, SPI_OK_INSERT);
+	qml_spi_end(&spi);
+}
