@@ -10,11 +10,16 @@
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "common/hashfn.h"
 #include "utils/inval.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "common/cache.h"
+
+/* Memory that is out of date, but may be in use until the transaction ends. */
+static List *retired_contexts = NIL;
 
 /* A relation changed; InvalidOid stands for all of them. */
 static void
@@ -26,9 +31,30 @@ relation_changed(Datum arg, Oid relid)
 		cache->valid = false;
 }
 
+/* Triggers and hooks can still run at the PRE events; at all others, nothing is in use. */
+static void
+delete_retired(XactEvent event, void *arg)
+{
+	ListCell *lc;
+
+	if (retired_contexts == NIL || event == XACT_EVENT_PRE_COMMIT ||
+		event == XACT_EVENT_PRE_PREPARE || event == XACT_EVENT_PARALLEL_PRE_COMMIT)
+		return;
+	foreach(lc, retired_contexts)
+		MemoryContextDelete(lfirst(lc));
+	list_free(retired_contexts);
+	retired_contexts = NIL;
+}
+
+/* Called when the library is loaded. */
 void
 qml_cache_init(QmlCache *cache)
 {
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(delete_retired, NULL);
+	registered = true;
 	CacheRegisterRelcacheCallback(relation_changed, PointerGetDatum(cache));
 }
 
@@ -81,6 +107,17 @@ qml_cache_refresh(QmlCache *cache, Oid relid)
 		}
 		PG_END_TRY();
 	}
+}
+
+/* Deletes the context when the transaction ends: until then, callers may point into it. */
+void
+qml_cache_retire(MemoryContext context)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+	Assert(IsTransactionState());
+	retired_contexts = lappend(retired_contexts, context);
+	MemoryContextSwitchTo(oldcontext);
 }
 
 /* For a hash table whose key is a pointer to a name: the name counts. */

@@ -20,6 +20,7 @@ typedef struct QmlCache
 extern void qml_cache_init(QmlCache *cache);
 extern void qml_cache_refresh(QmlCache *cache, Oid relid);
 extern void qml_cache_forget(QmlCache *cache);
+extern void qml_cache_retire(MemoryContext context);
 extern uint32 qml_cache_hash_name(const void *key, Size keysize);
 extern int qml_cache_match_names(const void *a, const void *b, Size keysize);
 

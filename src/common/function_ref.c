@@ -54,8 +54,9 @@ qml_function_ref_read(HeapTuple tuple, TupleDesc desc, int first, QmlFunctionNam
 	name->owner = DatumGetObjectId(heap_getattr(tuple, first + 3, desc, &isnull));
 }
 
-static Oid
-owner_of(Oid function)
+/* The role that owns a function that exists. */
+Oid
+qml_function_ref_owner(Oid function)
 {
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Oid owner;
@@ -82,7 +83,7 @@ qml_function_ref_values(Oid function, Datum *values)
 	values[0] = CStringGetTextDatum(get_namespace_name(get_func_namespace(function)));
 	values[1] = CStringGetTextDatum(get_func_name(function));
 	values[2] = PointerGetDatum(construct_array(names, ntypes, TEXTOID, -1, false, TYPALIGN_INT));
-	values[3] = ObjectIdGetDatum(owner_of(function));
+	values[3] = ObjectIdGetDatum(qml_function_ref_owner(function));
 }
 
 /* InvalidOid when there is none of the name. */

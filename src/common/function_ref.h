@@ -32,6 +32,7 @@ typedef struct QmlProblem
 extern void qml_function_ref_read(HeapTuple tuple, TupleDesc desc, int first,
 								  QmlFunctionName *name);
 extern void qml_function_ref_values(Oid function, Datum *values);
+extern Oid qml_function_ref_owner(Oid function);
 extern Oid qml_function_ref_find(const QmlFunctionName *name);
 extern char *qml_function_ref_show(const QmlFunctionName *name);
 extern bool qml_function_ref_trusted(const QmlFunctionName *name, Oid owner, Oid role);

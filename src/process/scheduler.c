@@ -54,6 +54,7 @@
 #include "schedule/tick.h"
 #include "userfn/current_job.h"
 #include "userfn/hook.h"
+#include "userfn/hook_failure.h"
 #include "userfn/hook_limit.h"
 
 extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
@@ -161,7 +162,7 @@ next_multiple(int64 last, int64 interval, int64 now)
 static TimestampTz
 switch_off_hooks(Step *step)
 {
-	qml_hook_switch_off_stuck();
+	qml_hook_failure_disable_stuck();
 	return QML_NO_TIME;
 }
 

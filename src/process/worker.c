@@ -35,7 +35,7 @@
 #include "process/process.h"
 #include "process/run.h"
 #include "process/slot.h"
-#include "userfn/hook.h"
+#include "userfn/hook_failure.h"
 #include "userfn/hook_limit.h"
 
 extern PGDLLEXPORT void qml_worker_main(Datum arg);
@@ -127,7 +127,7 @@ look_at_extension(void)
 {
 	qml_process_begin("looking for the extension");
 	qml_slot_check_extension();
-	qml_hook_switch_off_stuck();
+	qml_hook_failure_disable_stuck();
 	qml_process_commit();
 }
 

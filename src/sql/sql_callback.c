@@ -160,7 +160,7 @@ show_problem(FunctionCallInfo fcinfo, QmlCallbackKind kind)
 	const QmlCallback *callback = qml_callback_find(kind, text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	QmlProblem problem;
 
-	if (callback == NULL || qml_callback_usable(callback, &problem))
+	if (callback == NULL || OidIsValid(qml_callback_resolve(callback, &problem)))
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s: %s", problem.message, problem.detail)));
 }

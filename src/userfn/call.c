@@ -1,15 +1,18 @@
 /*
  * call.c
- *		Calling handlers.
+ *		Calls the handler of a job.
  *
- * A function is called as an expression, to_jsonb(f(...)), that is planned once for
- * the jobs of a transaction: SQL functions are inlined, defaults filled in, the
- * privilege EXECUTE checked, and there is no query around it.  A procedure is
- * called as CALL would, in a portal that outlives the transactions that it ends.
+ * A function is called as an expression, to_jsonb(f(...)).  It is planned once for the
+ * jobs of a transaction: the planner inlines SQL functions and fills in defaults, the
+ * executor checks the privilege EXECUTE, and no query surrounds it.  A procedure can
+ * end the transaction, so it is called as CALL would be: from a portal, whose memory
+ * survives COMMIT.
  *
- * What a handler returns becomes the result of its job, as to_jsonb() makes it;
- * void and NULL are none.  Whoever calls has a transaction, and undoes it after an
- * error.
+ * The return value, converted by to_jsonb(), is the result of the job; void and NULL
+ * mean no result.  Of a procedure, it is an object of its output arguments.
+ *
+ * The caller has started a transaction as the role of the handler, and aborts it, or
+ * the subtransaction, after an error.  A QmlCall is invalid after that.
  */
 #include "postgres.h"
 
@@ -48,9 +51,10 @@ struct QmlCall
 	ExprContext *econtext;
 };
 
-/* While arguments are made of a payload; stays so after an error in that. */
+/* True while a payload is converted; an error in the conversion leaves it true. */
 static bool binding = false;
 
+/* Parameters of an expression, one for each argument, without values. */
 static ParamListInfo
 make_params(const QmlSignature *signature)
 {
@@ -65,21 +69,7 @@ make_params(const QmlSignature *signature)
 	return params;
 }
 
-static Param *
-make_param(int number, Oid type)
-{
-	Param *param = makeNode(Param);
-
-	param->paramkind = PARAM_EXTERN;
-	param->paramid = number + 1;
-	param->paramtype = type;
-	param->paramtypmod = -1;
-	param->paramcollid = get_typcollation(type);
-	param->location = -1;
-	return param;
-}
-
-/* The arguments that are present; by name if some may be left to their defaults. */
+/* The arguments that are present: by name, so that any of them can be left out. */
 static List *
 make_args(const QmlSignature *signature, const bool *present)
 {
@@ -88,9 +78,15 @@ make_args(const QmlSignature *signature, const bool *present)
 	for (int i = 0; i < signature->nargs; i++)
 	{
 		const QmlArgument *arg = &signature->args[i];
-		Param *param = make_param(i, arg->type);
+		Param *param = makeNode(Param);
 		NamedArgExpr *named;
 
+		param->paramkind = PARAM_EXTERN;
+		param->paramid = i + 1;
+		param->paramtype = arg->type;
+		param->paramtypmod = -1;
+		param->paramcollid = get_typcollation(arg->type);
+		param->location = -1;
 		if (signature->takes != QML_TAKES_ARGS)
 			return list_make1(param);
 		if (!present[i])
@@ -113,31 +109,23 @@ make_call(const QmlSignature *signature, const bool *present)
 						COERCE_EXPLICIT_CALL);
 }
 
-static Expr *
-make_expression(const QmlSignature *signature, const bool *present)
-{
-	FuncExpr *call = make_call(signature, present);
-
-	if (signature->result == VOIDOID || signature->result == JSONBOID)
-		return (Expr *) call;
-	return (Expr *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(call), InvalidOid, InvalidOid,
-								 COERCE_EXPLICIT_CALL);
-}
-
-/* Plans the call for the arguments that are present. */
+/* Plans the call with the arguments that are present. */
 static void
-plan(QmlCall *call)
+plan_call(QmlCall *call)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
-	Expr *expression = expression_planner(make_expression(call->signature, call->present));
+	Expr *expression = (Expr *) make_call(call->signature, call->present);
 
-	call->state = ExecInitExprWithParams(expression, call->params);
+	if (call->signature->result != VOIDOID && call->signature->result != JSONBOID)
+		expression = (Expr *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(expression), InvalidOid,
+										   InvalidOid, COERCE_EXPLICIT_CALL);
+	call->state = ExecInitExprWithParams(expression_planner(expression), call->params);
 	MemoryContextSwitchTo(oldcontext);
 }
 
 /*
- * Makes a handler ready that can be called, and is a function; in the current
- * memory context, to the end of the transaction or the next error.
+ * Prepares a handler that can be called and is a function.  The result is allocated in
+ * the current memory context, and valid until the transaction ends or an error occurs.
  */
 QmlCall *
 qml_call_prepare(const QmlHandler *handler)
@@ -146,6 +134,7 @@ qml_call_prepare(const QmlHandler *handler)
 
 	call->handler = handler;
 	call->signature = qml_handler_signature(handler);
+	Assert(call->signature != NULL && !call->signature->procedure);
 	call->context = CurrentMemoryContext;
 	call->params = make_params(call->signature);
 	call->present = palloc0(sizeof(bool) * Max(call->signature->nargs, 1));
@@ -154,20 +143,24 @@ qml_call_prepare(const QmlHandler *handler)
 	return call;
 }
 
-/* Whether it calls what the handler is now. */
+/* Whether it still calls the handler, and the handler's function did not change. */
 bool
 qml_call_is_of(const QmlCall *call, const QmlHandler *handler)
 {
 	return call->handler == handler && call->signature == qml_handler_signature(handler);
 }
 
+/* Of a handler that can be called. */
 bool
 qml_call_is_procedure(const QmlHandler *handler)
 {
 	return qml_handler_signature(handler)->procedure;
 }
 
-/* Whether the last error was that a payload is not what the handler takes. */
+/*
+ * Whether the last error occurred while the payload was converted.  The handler itself
+ * can raise QM008, too, by enqueueing jobs: this tells the two apart.  Resets the answer.
+ */
 bool
 qml_call_was_binding(void)
 {
@@ -177,16 +170,16 @@ qml_call_was_binding(void)
 	return was;
 }
 
-/* Fills the parameters from the job; *changed: others are present than before. */
+/* Sets the parameters from the job; *changed: other arguments are present than before. */
 static void
-fill_params(const QmlSignature *signature, const QmlJob *job, ParamListInfo params, bool *present,
-			bool *changed)
+set_params(const QmlSignature *signature, const QmlJob *job, ParamListInfo params, bool *present,
+		   bool *changed)
 {
 	Datum values[FUNC_MAX_ARGS];
 	bool nulls[FUNC_MAX_ARGS] = {false};
 	bool given[FUNC_MAX_ARGS] = {true};
 
-	/* An error that was none of the payload may have left it. */
+	/* Nobody asked for it after the last error. */
 	binding = false;
 	if (signature->takes == QML_TAKES_PAYLOAD)
 		values[0] = job->payload;
@@ -207,6 +200,7 @@ fill_params(const QmlSignature *signature, const QmlJob *job, ParamListInfo para
 	}
 }
 
+/* Returns the result; raises 54000 if it is too large. */
 static Datum
 check_result(Datum result)
 {
@@ -215,10 +209,7 @@ check_result(Datum result)
 	return result;
 }
 
-/*
- * Calls the function for a job; returns its result, or 0, in the current memory
- * context.
- */
+/* Calls the function for a job; returns its result, or 0, in the current memory context. */
 Datum
 qml_call_function(QmlCall *call, const QmlJob *job)
 {
@@ -226,9 +217,10 @@ qml_call_function(QmlCall *call, const QmlJob *job)
 	bool changed;
 	bool isnull;
 
-	fill_params(call->signature, job, call->params, call->present, &changed);
+	Assert(IsTransactionState());
+	set_params(call->signature, job, call->params, call->present, &changed);
 	if (changed || call->state == NULL)
-		plan(call);
+		plan_call(call);
 	ResetExprContext(call->econtext);
 	result = ExecEvalExprSwitchContext(call->state, call->econtext, &isnull);
 	if (isnull || call->signature->result == VOIDOID)
@@ -238,7 +230,7 @@ qml_call_function(QmlCall *call, const QmlJob *job)
 
 /* ----- procedures ----- */
 
-/* Receives the one row of output arguments that a procedure may have. */
+/* Receives the row of output arguments, if a procedure has any. */
 typedef struct OutputReceiver
 {
 	DestReceiver pub;
@@ -247,12 +239,13 @@ typedef struct OutputReceiver
 } OutputReceiver;
 
 static void
-output_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
+ignore_startup(DestReceiver *self, int operation, TupleDesc typeinfo)
 {
 }
 
+/* Keeps the row as a jsonb object, in memory that survives the transaction. */
 static bool
-output_receive(TupleTableSlot *slot, DestReceiver *self)
+receive_output(TupleTableSlot *slot, DestReceiver *self)
 {
 	OutputReceiver *receiver = (OutputReceiver *) self;
 	MemoryContext oldcontext = MemoryContextSwitchTo(receiver->context);
@@ -264,10 +257,11 @@ output_receive(TupleTableSlot *slot, DestReceiver *self)
 }
 
 static void
-output_nothing(DestReceiver *self)
+ignore_event(DestReceiver *self)
 {
 }
 
+/* The statement that the parser would make, with defaults filled in. */
 static CallStmt *
 make_call_statement(const QmlSignature *signature, const bool *present)
 {
@@ -291,17 +285,22 @@ execute_call(const QmlHandler *handler, const QmlJob *job, bool atomic, DestRece
 	bool *present = palloc0(sizeof(bool) * Max(signature->nargs, 1));
 	bool changed;
 
-	fill_params(signature, job, params, present, &changed);
+	set_params(signature, job, params, present, &changed);
 	ExecuteCallStmt(make_call_statement(signature, present), params, atomic, receiver);
 }
 
-/* Within a portal, as pquery.c does; an error leaves the rest to the abort. */
+/*
+ * Does what pquery.c does for a CALL outside a transaction block.  The procedure can end
+ * transactions only if an active portal exists and holds its snapshot.  After an error the
+ * portal is marked as failed, and the abort of the transaction drops it.
+ */
 static void
 execute_call_in_portal(const QmlHandler *handler, const QmlJob *job, DestReceiver *receiver)
 {
 	Portal portal = CreatePortal("", true, true);
 	MemoryContext oldcontext = CurrentMemoryContext;
 
+	Assert(ActivePortal == NULL && !IsSubTransaction());
 	portal->visible = false;
 	portal->status = PORTAL_READY;
 	MarkPortalActive(portal);
@@ -323,7 +322,7 @@ execute_call_in_portal(const QmlHandler *handler, const QmlJob *job, DestReceive
 	PG_END_TRY();
 
 	MemoryContextSwitchTo(oldcontext);
-	/* The procedure may have ended the one that was there at first. */
+	/* After a COMMIT or ROLLBACK of the procedure, there may be no snapshot. */
 	if (ActiveSnapshotSet())
 		PopActiveSnapshot();
 	portal->portalSnapshot = NULL;
@@ -335,15 +334,18 @@ execute_call_in_portal(const QmlHandler *handler, const QmlJob *job, DestReceive
 
 /*
  * Calls the procedure for a job; returns an object of its output arguments, or 0.
- * Unless atomic it may end the transaction, and another one is current then; both
- * the current memory context and the job must live longer.
+ * Unless atomic, the procedure can end the transaction and another one is current
+ * afterwards: the current memory context and the job must outlive transactions.
  */
 Datum
 qml_call_procedure(const QmlHandler *handler, const QmlJob *job, bool atomic)
 {
-	OutputReceiver receiver = {.pub = {output_receive, output_startup, output_nothing,
-									   output_nothing, DestNone},
+	OutputReceiver receiver = {.pub = {receive_output, ignore_startup, ignore_event, ignore_event,
+									   DestNone},
 							   .context = CurrentMemoryContext};
+
+	Assert(qml_call_is_procedure(handler));
+	Assert(IsTransactionState());
 
 	if (atomic)
 		execute_call(handler, job, true, &receiver.pub);

@@ -1,6 +1,6 @@
 /*
  * call.h
- *		Calling handlers.
+ *		Calls the handler of a job.
  */
 #ifndef QML_CALL_H
 #define QML_CALL_H
@@ -8,7 +8,7 @@
 #include "model/job.h"
 #include "userfn/handler.h"
 
-/* A handler ready to be called, within one transaction. */
+/* A handler that is a function, prepared for the jobs of one transaction. */
 typedef struct QmlCall QmlCall;
 
 extern QmlCall *qml_call_prepare(const QmlHandler *handler);

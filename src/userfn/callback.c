@@ -1,61 +1,53 @@
 /*
  * callback.c
- *		Functions of users that qml calls besides handlers: state hooks and
- *		middleware, remembered by each backend.
+ *		State hooks and middleware: cached by each backend, and whether they can be
+ *		called.
  *
- * They are called in sessions of others: of clients, of the scheduler, of workers.
- * So each runs as the role that registered it, as a security-restricted operation
- * (it cannot become anybody else, make temporary objects, or leave triggers for the
- * end of the transaction, which would run as the session's user), with search_path
- * pinned, because the session's user has set it; and what it sets is undone.
+ * The two kinds have a table each.  A table is read again as a whole after each change
+ * (common/cache.c).  Callers may keep a QmlCallback until the transaction ends: the
+ * lists that are replaced are deleted then.
+ *
+ * The function of a callback is not cached.  It is looked up by its name, and its owner
+ * and privileges are checked, each time a transaction prepares to call it.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "common/cache.h"
-#include "common/spi.h"
 #include "compat.h"
 #include "core/state.h"
 #include "errcodes.h"
 #include "model/catalog.h"
 #include "userfn/callback.h"
-#include "userfn/sandbox.h"
 
-/* All that is remembered of a kind. */
-typedef struct Memory
+/* The callbacks of one kind. */
+typedef struct CallbackList
 {
 	QmlCache cache;
-	MemoryContext context;
-	List *callbacks; /* in the order in which they are called */
-} Memory;
+	MemoryContext context; /* holds the list and its members */
+	List *callbacks;	   /* in the order in which they are called */
+} CallbackList;
 
 static void start_hooks(void);
 static void start_middleware(void);
 static void add_hook(HeapTuple tuple, TupleDesc desc);
 static void add_middleware(HeapTuple tuple, TupleDesc desc);
 
-static Memory memories[QML_CALLBACK_KINDS] = {
+static CallbackList lists[QML_CALLBACK_KINDS] = {
 	[QML_HOOK] = {.cache = {.start = start_hooks, .add = add_hook}},
 	[QML_MIDDLEWARE] = {.cache = {.start = start_middleware, .add = add_middleware}},
 };
 
-/* What was remembered before, and may be in use to the end of the transaction. */
-static List *old_contexts = NIL;
-
+/* As messages call the kind. */
 const char *
 qml_callback_word(QmlCallbackKind kind)
 {
@@ -64,37 +56,33 @@ qml_callback_word(QmlCallbackKind kind)
 
 /* ----- the tables ----- */
 
+/* Begins an empty list; the old one stays valid until the transaction ends. */
 static void
-start(QmlCallbackKind kind)
+start_list(QmlCallbackKind kind)
 {
-	Memory *memory = &memories[kind];
+	CallbackList *list = &lists[kind];
 
-	if (memory->context)
-	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-
-		old_contexts = lappend(old_contexts, memory->context);
-		MemoryContextSwitchTo(oldcontext);
-	}
-	memory->context = AllocSetContextCreate(TopMemoryContext, "qml callbacks",
-											ALLOCSET_SMALL_SIZES);
-	memory->callbacks = NIL;
+	if (list->context)
+		qml_cache_retire(list->context);
+	list->context = AllocSetContextCreate(TopMemoryContext, "qml callbacks", ALLOCSET_SMALL_SIZES);
+	list->callbacks = NIL;
 }
 
 static void
 start_hooks(void)
 {
-	start(QML_HOOK);
+	start_list(QML_HOOK);
 }
 
 static void
 start_middleware(void)
 {
-	start(QML_MIDDLEWARE);
+	start_list(QML_MIDDLEWARE);
 }
 
+/* Middleware by position, then by name; hooks have no position. */
 static int
-compare(const ListCell *a, const ListCell *b)
+compare_order(const ListCell *a, const ListCell *b)
 {
 	const QmlCallback *first = lfirst(a);
 	const QmlCallback *second = lfirst(b);
@@ -104,9 +92,9 @@ compare(const ListCell *a, const ListCell *b)
 	return strcmp(first->name, second->name);
 }
 
-/* In the memory of its kind, with what both tables have. */
+/* Reads the columns that both tables have. */
 static QmlCallback *
-make_callback(QmlCallbackKind kind, HeapTuple tuple, TupleDesc desc)
+read_callback(QmlCallbackKind kind, HeapTuple tuple, TupleDesc desc)
 {
 	QmlCallback *callback = palloc0(sizeof(QmlCallback));
 	bool isnull;
@@ -121,12 +109,13 @@ make_callback(QmlCallbackKind kind, HeapTuple tuple, TupleDesc desc)
 static void
 add_callback(QmlCallback *callback)
 {
-	Memory *memory = &memories[callback->kind];
+	CallbackList *list = &lists[callback->kind];
 
-	memory->callbacks = lappend(memory->callbacks, callback);
-	list_sort(memory->callbacks, compare);
+	list->callbacks = lappend(list->callbacks, callback);
+	list_sort(list->callbacks, compare_order);
 }
 
+/* An array of qml.job_state as a set of bits. */
 static int
 read_states(Datum value)
 {
@@ -148,8 +137,8 @@ read_states(Datum value)
 static void
 add_hook(HeapTuple tuple, TupleDesc desc)
 {
-	MemoryContext oldcontext = MemoryContextSwitchTo(memories[QML_HOOK].context);
-	QmlCallback *hook = make_callback(QML_HOOK, tuple, desc);
+	MemoryContext oldcontext = MemoryContextSwitchTo(lists[QML_HOOK].context);
+	QmlCallback *hook = read_callback(QML_HOOK, tuple, desc);
 	Datum states;
 	bool isnull;
 
@@ -164,8 +153,8 @@ add_hook(HeapTuple tuple, TupleDesc desc)
 static void
 add_middleware(HeapTuple tuple, TupleDesc desc)
 {
-	MemoryContext oldcontext = MemoryContextSwitchTo(memories[QML_MIDDLEWARE].context);
-	QmlCallback *middleware = make_callback(QML_MIDDLEWARE, tuple, desc);
+	MemoryContext oldcontext = MemoryContextSwitchTo(lists[QML_MIDDLEWARE].context);
+	QmlCallback *middleware = read_callback(QML_MIDDLEWARE, tuple, desc);
 	bool isnull;
 
 	middleware->position = DatumGetInt32(heap_getattr(tuple, MIDDLEWARE_POSITION, desc, &isnull));
@@ -173,38 +162,24 @@ add_middleware(HeapTuple tuple, TupleDesc desc)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-static void
-at_end(XactEvent event, void *arg)
-{
-	ListCell *lc;
-
-	if (old_contexts == NIL || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
-		event == XACT_EVENT_PARALLEL_PRE_COMMIT)
-		return;
-	foreach(lc, old_contexts)
-		MemoryContextDelete(lfirst(lc));
-	list_free(old_contexts);
-	old_contexts = NIL;
-}
-
+/* Called when the library is loaded. */
 void
 qml_callback_init(void)
 {
 	for (int i = 0; i < QML_CALLBACK_KINDS; i++)
-		qml_cache_init(&memories[i].cache);
-	RegisterXactCallback(at_end, NULL);
+		qml_cache_init(&lists[i].cache);
 }
 
 /* All of a kind, in the order in which they are called. */
 List *
 qml_callback_all(QmlCallbackKind kind)
 {
-	qml_cache_refresh(&memories[kind].cache,
+	qml_cache_refresh(&lists[kind].cache,
 					  kind == QML_HOOK ? qml_catalog()->hook : qml_catalog()->middleware);
-	return memories[kind].callbacks;
+	return lists[kind].callbacks;
 }
 
-/* NULL when there is none of the name. */
+/* NULL when there is none of that name. */
 const QmlCallback *
 qml_callback_find(QmlCallbackKind kind, const char *name)
 {
@@ -222,12 +197,13 @@ qml_callback_find(QmlCallbackKind kind, const char *name)
 
 /* ----- whether one can be called ----- */
 
+/* Why a function of these arguments cannot be one of the kind; NULL: it can. */
 static char *
 refuse_arguments(QmlCallbackKind kind, const Form_pg_proc proc)
 {
 	const QmlCatalog *cat = qml_catalog();
-	const Oid types[QML_CALLBACK_ARGS] = {cat->job_type, cat->state_type, cat->state_type};
-	int count = kind == QML_HOOK ? QML_CALLBACK_ARGS : 1;
+	const Oid types[] = {cat->job_type, cat->state_type, cat->state_type};
+	int count = kind == QML_HOOK ? 3 : 1;
 	bool fits = proc->pronargs == count && !OidIsValid(proc->provariadic);
 
 	for (int i = 0; fits && i < count; i++)
@@ -238,6 +214,7 @@ refuse_arguments(QmlCallbackKind kind, const Form_pg_proc proc)
 							  "A middleware takes (qml.job).";
 }
 
+/* Why a function of this result cannot be one of the kind; NULL: it can. */
 static char *
 refuse_result(QmlCallbackKind kind, const Form_pg_proc proc)
 {
@@ -250,7 +227,7 @@ refuse_result(QmlCallbackKind kind, const Form_pg_proc proc)
 	return NULL;
 }
 
-/* Why a function cannot be one of a kind, a sentence; NULL: it can. */
+/* Why a function cannot be a hook, or a middleware, as a sentence; NULL: it can. */
 char *
 qml_callback_refuse(QmlCallbackKind kind, Oid function)
 {
@@ -271,25 +248,12 @@ qml_callback_refuse(QmlCallbackKind kind, Oid function)
 	return reason;
 }
 
-static Oid
-owner_of(Oid function)
-{
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	Oid owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", function);
-	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
-/* Why the function must not run as the role; NULL: it may. */
+/* Why the function must not run as the role of the callback; NULL: it may. */
 static char *
 refuse_role(const QmlCallback *callback, Oid function)
 {
 	char *role = GetUserNameFromId(callback->role, true);
-	Oid owner = owner_of(function);
+	Oid owner = qml_function_ref_owner(function);
 
 	if (role == NULL)
 		return "The role who registered it does not exist.";
@@ -302,8 +266,9 @@ refuse_role(const QmlCallback *callback, Oid function)
 	return NULL;
 }
 
-static Oid
-find_usable(const QmlCallback *callback, QmlProblem *problem)
+/* The function of a callback that can be called now; InvalidOid: *problem says why not. */
+Oid
+qml_callback_resolve(const QmlCallback *callback, QmlProblem *problem)
 {
 	Oid function = qml_function_ref_find(&callback->function);
 
@@ -317,115 +282,4 @@ find_usable(const QmlCallback *callback, QmlProblem *problem)
 								qml_function_ref_show(&callback->function),
 								qml_callback_word(callback->kind), callback->name);
 	return InvalidOid;
-}
-
-/* Whether it can be called; *problem tells why not. */
-bool
-qml_callback_usable(const QmlCallback *callback, QmlProblem *problem)
-{
-	return OidIsValid(find_usable(callback, problem));
-}
-
-/*
- * Makes it ready to be called in this transaction, or raises QM007; in the current
- * memory context.
- */
-void
-qml_callback_prepare(const QmlCallback *callback, QmlCallable *callable)
-{
-	QmlProblem problem;
-	Oid function = find_usable(callback, &problem);
-
-	if (!OidIsValid(function))
-		ereport(ERROR,
-				(errcode(problem.sqlerrcode), errmsg("%s", problem.message),
-				 errdetail("%s", problem.detail)));
-	callable->callback = callback;
-	fmgr_info(function, &callable->function);
-}
-
-/* ----- calling ----- */
-
-static void
-add_context(void *arg)
-{
-	const QmlCallback *callback = arg;
-
-	errcontext("qml %s \"%s\"", qml_callback_word(callback->kind), callback->name);
-}
-
-static Datum
-invoke(QmlCallable *callable, const NullableDatum *args, bool *isnull)
-{
-	LOCAL_FCINFO(fcinfo, QML_CALLBACK_ARGS);
-	int nargs = callable->function.fn_nargs;
-	Datum result;
-
-	InitFunctionCallInfoData(*fcinfo, &callable->function, nargs, InvalidOid, NULL, NULL);
-	for (int i = 0; i < nargs; i++)
-	{
-		fcinfo->args[i] = args[i];
-		if (args[i].isnull && callable->function.fn_strict)
-		{
-			*isnull = true;
-			return (Datum) 0;
-		}
-	}
-	result = FunctionCallInvoke(fcinfo);
-	*isnull = fcinfo->isnull;
-	return result;
-}
-
-/*
- * What reads with the rights of whoever opened it: cursors and large objects that are
- * open are none of its, and those that it leaves open are nobody's.
- */
-static Datum
-invoke_apart(QmlCallable *callable, const NullableDatum *args, bool *isnull)
-{
-	List *cursors = qml_sandbox_hide_portals();
-	bool forbidden = qml_sandbox_forbid_lobjects(true);
-	volatile Datum result = (Datum) 0;
-
-	PG_TRY();
-	{
-		result = invoke(callable, args, isnull);
-		qml_sandbox_close_other_portals();
-	}
-	PG_FINALLY();
-	{
-		(void) qml_sandbox_forbid_lobjects(forbidden);
-		qml_sandbox_show_portals(cursors);
-	}
-	PG_END_TRY();
-	return result;
-}
-
-/*
- * Calls it.  After an error the abort of the (sub)transaction restores the user and
- * the settings.
- */
-Datum
-qml_callback_call(QmlCallable *callable, const NullableDatum *args, bool *isnull)
-{
-	ErrorContextCallback context = {.previous = error_context_stack,
-									.callback = add_context,
-									.arg = unconstify(QmlCallback *, callable->callback)};
-	int guc_level = NewGUCNestLevel();
-	Oid user;
-	int security;
-	Datum result;
-
-	error_context_stack = &context;
-	qml_spi_pin();
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(callable->callback->role,
-						   security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	PushActiveSnapshot(GetTransactionSnapshot());
-	result = invoke_apart(callable, args, isnull);
-	PopActiveSnapshot();
-	SetUserIdAndSecContext(user, security);
-	AtEOXact_GUC(false, guc_level);
-	error_context_stack = context.previous;
-	return result;
 }

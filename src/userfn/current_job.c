@@ -1,14 +1,17 @@
 /*
  * current_job.c
- *		The job that is running in this background worker, and what it says.
+ *		The job that this background worker runs, and what its handler asks for.
  *
- * A handler may ask which job it runs, and say that it is to be run later, or never,
- * instead of having succeeded; what it did besides is committed all the same.  It has
- * not said so when what it did then is rolled back.
+ * A handler can look at its job, and ask for it to be run again later, or to be deleted,
+ * instead of being marked as succeeded.  The rest of its work is committed all the same.
+ * Such a wish is transactional: it is dropped when the (sub)transaction in which it was
+ * made is rolled back.  Wishes are kept as a stack, one for each level of
+ * subtransactions that made one, the innermost on top.
  *
- * Its progress is to be seen while it runs, before its transaction commits: it goes
- * into the worker's slot, and the scheduler writes it into the job.  The last one is
- * also kept for the end of the job.
+ * Progress is not transactional: it is to be seen while the job runs.  It goes into the
+ * worker's slot in shared memory, and the scheduler writes it into the row of the job.
+ * The latest one is also written at the end of the job.  A crash loses what the
+ * scheduler has not written yet.
  */
 #include "postgres.h"
 
@@ -22,89 +25,94 @@
 #include "ipc/slots.h"
 #include "userfn/current_job.h"
 
-/* The level of what is committed, whatever comes. */
+/* The level of a wish that is committed; a procedure can commit and go on. */
 #define COMMITTED 0
 
-/* What a job said, at which level of subtransactions, counted from 1. */
-typedef struct Said
+/* A wish, and the nesting level of the transaction that made it, counted from 1. */
+typedef struct Wish
 {
-	struct Said *before; /* at a lower level */
+	struct Wish *below; /* made at the same or a lower level */
 	int level;
 	QmlWish wish;
 	int64 delay;
 	Datum reason;
-} Said;
+} Wish;
 
-static QmlSlot *slot;
+static QmlSlot *slot; /* of this worker */
 static QmlCurrent current;
-static Said *said;					  /* last; NULL: nothing */
+static Wish *wishes;				  /* the top of the stack; NULL: none */
 static MemoryContext current_context; /* lives as long as the job */
 
-/* What was said at the level, or above, holds from now on at another; two may be the same. */
+/*
+ * Wishes of the level, or above it, now belong to another one.  It may have one of its
+ * own, which they hide and which is dropped together with them.
+ */
 static void
-move_down(int level, int to)
+move_wishes(int level, int to)
 {
-	for (Said *this = said; this && this->level >= level; this = this->before)
-		this->level = to;
+	for (Wish *wish = wishes; wish && wish->level >= level; wish = wish->below)
+		wish->level = to;
 }
 
 static void
-forget_from(int level)
+drop_wishes(int level)
 {
-	while (said && said->level >= level)
-		said = said->before;
+	while (wishes && wishes->level >= level)
+		wishes = wishes->below;
 }
 
 static void
-at_end(XactEvent event, void *arg)
+end_transaction(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT)
-		move_down(COMMITTED + 1, COMMITTED);
+		move_wishes(COMMITTED + 1, COMMITTED);
 	else if (event == XACT_EVENT_ABORT)
-		forget_from(COMMITTED + 1);
+		drop_wishes(COMMITTED + 1);
 }
 
 static void
-at_subtransaction_end(SubXactEvent event, SubTransactionId my_id, SubTransactionId parent_id,
-					  void *arg)
+end_subtransaction(SubXactEvent event, SubTransactionId my_id, SubTransactionId parent_id,
+				   void *arg)
 {
 	int level = GetCurrentTransactionNestLevel();
 
 	if (event == SUBXACT_EVENT_COMMIT_SUB)
-		move_down(level, level - 1);
+		move_wishes(level, level - 1);
 	else if (event == SUBXACT_EVENT_ABORT_SUB)
-		forget_from(level);
+		drop_wishes(level);
 }
 
+/* Called once by a background worker that has its slot. */
 void
 qml_current_job_init(QmlSlot *my_slot)
 {
+	Assert(slot == NULL && my_slot != NULL);
 	slot = my_slot;
-	RegisterXactCallback(at_end, NULL);
-	RegisterSubXactCallback(at_subtransaction_end, NULL);
+	RegisterXactCallback(end_transaction, NULL);
+	RegisterSubXactCallback(end_subtransaction, NULL);
 }
 
-/* A job begins; what it says is kept in the context. */
+/* A job begins; its wishes and progress are kept in the context. */
 void
 qml_current_job_begin(const QmlJob *job, MemoryContext context)
 {
 	memset(&current, 0, sizeof(current));
-	said = NULL;
+	wishes = NULL;
 	current.job = job;
 	current_context = context;
 }
 
-/* It has ended; what it said. */
+/* The job has ended; returns what its handler asked for, valid until the next job. */
 const QmlCurrent *
 qml_current_job_end(void)
 {
 	current.job = NULL;
-	if (said)
+	if (wishes)
 	{
-		current.wish = said->wish;
-		current.delay = said->delay;
-		current.reason = said->reason;
-		said = NULL;
+		current.wish = wishes->wish;
+		current.delay = wishes->delay;
+		current.reason = wishes->reason;
+		wishes = NULL;
 	}
 	return &current;
 }
@@ -115,6 +123,7 @@ qml_current_job_or_null(void)
 	return current.job;
 }
 
+/* The job that runs; raises 55000, in the name of the SQL function, if none does. */
 const QmlJob *
 qml_current_job_require(const char *function)
 {
@@ -126,7 +135,7 @@ qml_current_job_require(const char *function)
 }
 
 static Datum
-keep(Datum value)
+copy_for_job(Datum value)
 {
 	MemoryContext oldcontext;
 
@@ -138,39 +147,43 @@ keep(Datum value)
 	return value;
 }
 
+/* Pushes a wish of the current (sub)transaction, or replaces the one that it has made. */
 static void
-say(QmlWish wish, int64 delay, Datum reason)
+set_wish(QmlWish kind, int64 delay, Datum reason)
 {
 	int level = GetCurrentTransactionNestLevel();
-	Datum kept = keep(reason);
-	Said *this = said;
+	Datum kept = copy_for_job(reason);
+	Wish *wish = wishes;
 
-	if (this == NULL || this->level < level)
+	Assert(current.job != NULL);
+	Assert(wish == NULL || wish->level <= level);
+	if (wish == NULL || wish->level < level)
 	{
-		this = MemoryContextAlloc(current_context, sizeof(Said));
-		this->before = said;
-		this->level = level;
+		wish = MemoryContextAlloc(current_context, sizeof(Wish));
+		wish->below = wishes;
+		wish->level = level;
 	}
-	this->wish = wish;
-	this->delay = delay;
-	this->reason = kept;
-	said = this;
+	wish->wish = kind;
+	wish->delay = delay;
+	wish->reason = kept;
+	wishes = wish;
 }
 
-/* The job is to be run again after a delay; this attempt does not count. */
+/* The job shall run again after a delay; this attempt does not count. */
 void
 qml_current_job_later(int64 delay, Datum reason)
 {
-	say(QML_WISH_LATER, delay, reason);
+	set_wish(QML_WISH_LATER, delay, reason);
 }
 
-/* The job is to be deleted. */
+/* The job shall be deleted. */
 void
 qml_current_job_discard(Datum reason)
 {
-	say(QML_WISH_DISCARD, 0, reason);
+	set_wish(QML_WISH_DISCARD, 0, reason);
 }
 
+/* Whether the job that runs is this attempt. */
 bool
 qml_current_job_is(const pg_uuid_t *id, int attempt)
 {
@@ -178,7 +191,7 @@ qml_current_job_is(const pg_uuid_t *id, int attempt)
 		   current.job->attempt == attempt;
 }
 
-/* At once, for others to see. */
+/* Shows progress of the job that runs to others, at once; raises 54000 if it is too large. */
 void
 qml_current_job_set_progress(Datum progress)
 {
@@ -192,7 +205,8 @@ qml_current_job_set_progress(Datum progress)
 				 errmsg("argument \"%s\" is too large", "progress"),
 				 errdetail("A job that runs in the database can show at most %d bytes.",
 						   QML_MAX_SHOWN_PROGRESS)));
-	kept = keep(JsonbPGetDatum(document));
+	Assert(current.job != NULL);
+	kept = copy_for_job(JsonbPGetDatum(document));
 	if (current.progress != (Datum) 0)
 		pfree(DatumGetPointer(current.progress));
 	current.progress = kept;

@@ -1,6 +1,6 @@
 /*
  * current_job.h
- *		The job that is running in this background worker, and what it says.
+ *		The job that this background worker runs, and what its handler asks for.
  */
 #ifndef QML_CURRENT_JOB_H
 #define QML_CURRENT_JOB_H
@@ -8,7 +8,7 @@
 #include "ipc/shmem.h"
 #include "model/job.h"
 
-/* What a job wants to become instead of succeeded. */
+/* What a handler wants its job to become instead of succeeded. */
 typedef enum QmlWish
 {
 	QML_WISH_NONE = 0,
@@ -22,7 +22,7 @@ typedef struct QmlCurrent
 	QmlWish wish;
 	int64 delay; /* microseconds */
 	Datum reason;
-	Datum progress; /* said last; 0: none */
+	Datum progress; /* the latest; 0: none */
 } QmlCurrent;
 
 extern void qml_current_job_init(QmlSlot *slot);

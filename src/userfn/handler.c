@@ -1,9 +1,20 @@
 /*
  * handler.c
- *		Handlers: the functions that are registered for methods, remembered by each
- *		backend.
+ *		Handlers: the functions that run the jobs of a method, cached by each backend.
  *
- * The function is looked up anew whenever a function or a type changed.
+ * Two caches with different lifetimes.  The rows of the table are read again after
+ * each change of the table (common/cache.c).  What the row's function takes, its
+ * signature, is resolved when it is first needed, and again after any function,
+ * type, schema, role or membership changed: the same name can then stand for another
+ * function, or one with another owner.
+ *
+ * Callers may keep a QmlHandler, and its signature, until the transaction ends:
+ * what is replaced is deleted then.  An entry whose row did not change stays the
+ * same object, however often the table is read, so that callers can compare pointers.
+ *
+ * A function is never called on the strength of this cache alone.  Each use checks
+ * that the function still belongs to a trusted role and that the role of the handler
+ * may still run it (qml_handler_usable).
  */
 #include "postgres.h"
 
@@ -26,7 +37,7 @@
 #include "qml.h"
 #include "userfn/handler.h"
 
-/* No role has this OID, nor will one: the server gives what it creates higher ones. */
+/* No role has this OID, and none will: the server assigns higher ones. */
 #define NO_SUCH_ROLE ((Oid) 1)
 
 typedef struct HandlerByMethod
@@ -35,44 +46,38 @@ typedef struct HandlerByMethod
 	QmlHandler *handler;
 } HandlerByMethod;
 
-/* All that is remembered; what was before it is kept to the end of the transaction. */
-static List *old_contexts = NIL;
+/* NULL until the table is read for the first time. */
 static HTAB *handlers = NULL;
 
-/* How often something changed that decides whether a handler can be called. */
+/* Counts changes of objects that decide whether a handler can be called. */
 static uint64 object_changes = 0;
 
 static void
-forget_at_end(MemoryContext context)
+retire_handler(QmlHandler *handler)
 {
-	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-
-	old_contexts = lappend(old_contexts, context);
-	MemoryContextSwitchTo(oldcontext);
+	qml_cache_retire(handler->context);
+	if (handler->resolution)
+		qml_cache_retire(handler->resolution);
 }
 
+/*
+ * Marks every handler as gone until its row is read, and removes those that were
+ * gone already.
+ */
 static void
-create_hash(void)
+start_handlers(void)
 {
 	HASHCTL control = {.keysize = sizeof(const char *),
 					   .entrysize = sizeof(HandlerByMethod),
 					   .hash = qml_cache_hash_name,
 					   .match = qml_cache_match_names,
 					   .hcxt = TopMemoryContext};
-
-	handlers = hash_create("qml handlers", 64, &control,
-						   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-}
-
-/* Takes every handler for gone until its row is read; lets those go that were. */
-static void
-start_handlers(void)
-{
 	HASH_SEQ_STATUS status;
 	HandlerByMethod *entry;
 
 	if (handlers == NULL)
-		create_hash();
+		handlers = hash_create("qml handlers", 64, &control,
+							   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 	hash_seq_init(&status, handlers);
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{
@@ -81,15 +86,16 @@ start_handlers(void)
 		if (handler->gone)
 		{
 			(void) hash_search(handlers, &handler->method, HASH_REMOVE, NULL);
-			forget_at_end(handler->context);
-			if (handler->resolution)
-				forget_at_end(handler->resolution);
+			retire_handler(handler);
 		}
 		handler->gone = true;
 	}
 }
 
-/* Options that somebody wrote by hand may be wrong: the handler has none then. */
+/*
+ * Options can be invalid if the table was edited by hand.  The handler then has no
+ * options: one bad row must not disable the others.
+ */
 static void
 read_options(QmlHandler *handler, Datum options)
 {
@@ -106,8 +112,9 @@ read_options(QmlHandler *handler, Datum options)
 	qml_options_default_queue(&handler->options.common);
 }
 
+/* A handler, in a memory context of its own, from its row. */
 static QmlHandler *
-make_handler(HeapTuple tuple, TupleDesc desc)
+read_handler(HeapTuple tuple, TupleDesc desc)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "qml handler",
 												  ALLOCSET_SMALL_SIZES);
@@ -120,7 +127,7 @@ make_handler(HeapTuple tuple, TupleDesc desc)
 	handler->method = TextDatumGetCString(heap_getattr(tuple, HANDLER_METHOD, desc, &isnull));
 	qml_function_ref_read(tuple, desc, HANDLER_SCHEMA, &handler->function);
 	handler->run_as = DatumGetObjectId(heap_getattr(tuple, HANDLER_RUN_AS, desc, &isnull));
-	/* One that was dropped is forgotten; the handler has none, other than no handler. */
+	/* The role of a handler can be dropped: that is not the same as no handler. */
 	if (!OidIsValid(handler->run_as))
 		handler->run_as = NO_SUCH_ROLE;
 	handler->registered_by = DatumGetObjectId(
@@ -130,9 +137,9 @@ make_handler(HeapTuple tuple, TupleDesc desc)
 	return handler;
 }
 
-/* Whether two rows hold the same; none of the columns can be null. */
+/* None of the columns can be null, so equal bytes are equal values. */
 static bool
-same_row(HeapTuple a, HeapTuple b)
+is_same_row(HeapTuple a, HeapTuple b)
 {
 	uint8 offset = a->t_data->t_hoff;
 
@@ -140,7 +147,7 @@ same_row(HeapTuple a, HeapTuple b)
 		   memcmp((char *) a->t_data + offset, (char *) b->t_data + offset, a->t_len - offset) == 0;
 }
 
-/* One that is as it was stays, however often the table is read in a transaction. */
+/* Enters a row that was read.  A handler whose row did not change is kept. */
 static void
 add_handler(HeapTuple tuple, TupleDesc desc)
 {
@@ -149,18 +156,15 @@ add_handler(HeapTuple tuple, TupleDesc desc)
 	HandlerByMethod *entry = hash_search(handlers, &method, HASH_FIND, NULL);
 	QmlHandler *handler;
 
-	if (entry && same_row(entry->handler->row, tuple))
+	if (entry && is_same_row(entry->handler->row, tuple))
 	{
 		entry->handler->gone = false;
 		return;
 	}
-	handler = make_handler(tuple, desc);
+	handler = read_handler(tuple, desc);
 	if (entry)
-	{
-		forget_at_end(entry->handler->context);
-		if (entry->handler->resolution)
-			forget_at_end(entry->handler->resolution);
-	}
+		retire_handler(entry->handler);
+	/* Only now is the entry written, with a key that lives as long as the handler. */
 	entry = hash_search(handlers, &method, HASH_ENTER, NULL);
 	entry->method = handler->method;
 	entry->handler = handler;
@@ -172,36 +176,22 @@ static QmlCache handler_cache = {
 };
 
 static void
-objects_changed(Datum arg, int cacheid, uint32 hashvalue)
+count_object_change(Datum arg, int cacheid, uint32 hashvalue)
 {
 	object_changes++;
 }
 
-static void
-at_end(XactEvent event, void *arg)
-{
-	ListCell *lc;
-
-	if (old_contexts == NIL || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
-		event == XACT_EVENT_PARALLEL_PRE_COMMIT)
-		return;
-	foreach(lc, old_contexts)
-		MemoryContextDelete(lfirst(lc));
-	list_free(old_contexts);
-	old_contexts = NIL;
-}
-
+/* Called when the library is loaded. */
 void
 qml_handler_init(void)
 {
 	qml_cache_init(&handler_cache);
-	CacheRegisterSyscacheCallback(PROCOID, objects_changed, (Datum) 0);
-	CacheRegisterSyscacheCallback(TYPEOID, objects_changed, (Datum) 0);
-	CacheRegisterSyscacheCallback(NAMESPACEOID, objects_changed, (Datum) 0);
-	/* Who is a superuser, and who a member of whom. */
-	CacheRegisterSyscacheCallback(AUTHOID, objects_changed, (Datum) 0);
-	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, objects_changed, (Datum) 0);
-	RegisterXactCallback(at_end, NULL);
+	CacheRegisterSyscacheCallback(PROCOID, count_object_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, count_object_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, count_object_change, (Datum) 0);
+	/* Who is a superuser, and who is a member of which role. */
+	CacheRegisterSyscacheCallback(AUTHOID, count_object_change, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, count_object_change, (Datum) 0);
 }
 
 /* The handler of a method; NULL when there is none. */
@@ -210,12 +200,13 @@ qml_handler_find(const char *method)
 {
 	HandlerByMethod *entry;
 
+	Assert(IsTransactionState());
 	qml_cache_refresh(&handler_cache, qml_catalog()->handler);
 	entry = hash_search(handlers, &method, HASH_FIND, NULL);
 	return entry && !entry->handler->gone ? entry->handler : NULL;
 }
 
-/* The same by the method of a job, a text. */
+/* The same for the method of a job, a text. */
 const QmlHandler *
 qml_handler_of(Datum method)
 {
@@ -225,7 +216,7 @@ qml_handler_of(Datum method)
 	return qml_handler_find(name);
 }
 
-/* Why the function's owner makes that it cannot be called; NULL: nothing. */
+/* Why the function cannot be called because of who owns it; NULL: it can. */
 static char *
 refuse_owner(const QmlHandler *handler, Oid owner)
 {
@@ -236,15 +227,20 @@ refuse_owner(const QmlHandler *handler, Oid owner)
 	return NULL;
 }
 
+/*
+ * Looks the function up by its name.  Reading the catalogs can itself receive
+ * invalidations; the count is therefore taken first, so that a change in between
+ * makes the next use resolve again.
+ */
 static void
-resolve(QmlHandler *handler)
+resolve_function(QmlHandler *handler)
 {
 	MemoryContext oldcontext;
 	uint64 changes = object_changes;
 	QmlSignature *signature;
 
 	if (handler->resolution)
-		forget_at_end(handler->resolution);
+		qml_cache_retire(handler->resolution);
 	handler->resolution = AllocSetContextCreate(TopMemoryContext, "qml handler's function",
 												ALLOCSET_SMALL_SIZES);
 	handler->signature = NULL;
@@ -258,19 +254,22 @@ resolve(QmlHandler *handler)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-/* What the handler takes; NULL when it cannot be called, and handler->reason why. */
+/* What the handler takes; NULL when it cannot be called: handler->reason says why. */
 const QmlSignature *
 qml_handler_signature(const QmlHandler *handler)
 {
-	/* One that is gone has its end with the transaction, and what it has now, too. */
+	/*
+	 * The memory of a handler that is gone is already on its way out, together with
+	 * this resolution: nobody would delete a new one.
+	 */
 	if (handler->resolution == NULL || (handler->resolved_at != object_changes && !handler->gone))
-		resolve(unconstify(QmlHandler *, handler));
+		resolve_function(unconstify(QmlHandler *, handler));
 	return handler->signature;
 }
 
 /*
- * Raises QM008 if a payload is not what the handler takes.  One that cannot be
- * called now may be mended before the job runs.
+ * Raises QM008 if a payload is not what the handler takes.  A handler that cannot be
+ * called now accepts everything: it can be fixed before the job runs.
  */
 void
 qml_handler_check(const QmlHandler *handler, Datum payload)
@@ -282,7 +281,7 @@ qml_handler_check(const QmlHandler *handler, Datum payload)
 }
 
 static bool
-may_log_in(Oid role)
+role_may_log_in(Oid role)
 {
 	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
 	bool allowed = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
@@ -292,7 +291,10 @@ may_log_in(Oid role)
 	return allowed;
 }
 
-/* Whether a background worker can be the role; *problem tells why not. */
+/*
+ * Whether a background worker can connect as the role, by the rules that hold for
+ * every client; *problem says why not.
+ */
 bool
 qml_handler_role_usable(Oid role, QmlProblem *problem)
 {
@@ -305,7 +307,7 @@ qml_handler_role_usable(Oid role, QmlProblem *problem)
 		problem->message = "the role of the handler does not exist";
 		return false;
 	}
-	if (!may_log_in(role))
+	if (!role_may_log_in(role))
 	{
 		problem->sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
 		problem->message = psprintf("the role \"%s\" of the handler is not permitted to log in",
@@ -323,7 +325,7 @@ qml_handler_role_usable(Oid role, QmlProblem *problem)
 	return true;
 }
 
-/* Whether who registered the handler could still do so: memberships end. */
+/* Whether the role that registered the handler could do so now: memberships end. */
 static bool
 may_run_as(const QmlHandler *handler, QmlProblem *problem)
 {
@@ -339,6 +341,7 @@ may_run_as(const QmlHandler *handler, QmlProblem *problem)
 	return false;
 }
 
+/* Whether the role of the handler has the privilege EXECUTE. */
 static bool
 may_execute(const QmlHandler *handler, const QmlSignature *signature, QmlProblem *problem)
 {
@@ -352,7 +355,7 @@ may_execute(const QmlHandler *handler, const QmlSignature *signature, QmlProblem
 	return false;
 }
 
-/* Whether jobs of the handler can run; *problem tells why not. */
+/* Whether jobs of the handler can run now; *problem says why not. */
 bool
 qml_handler_usable(const QmlHandler *handler, QmlProblem *problem)
 {
@@ -368,7 +371,7 @@ qml_handler_usable(const QmlHandler *handler, QmlProblem *problem)
 	return false;
 }
 
-/* Whether an error of this type ends a job, whatever retries it has left. */
+/* Whether an error of this type, or SQLSTATE, fails a job even if it has retries left. */
 bool
 qml_handler_never_retries(const QmlHandler *handler, const char *error_type)
 {

@@ -1,6 +1,6 @@
 /*
  * handler.h
- *		Handlers: the functions that are registered for methods.
+ *		Handlers: the functions that run the jobs of a method.
  */
 #ifndef QML_HANDLER_H
 #define QML_HANDLER_H
@@ -9,7 +9,7 @@
 #include "model/options.h"
 #include "userfn/signature.h"
 
-/* A row of qml.handler.  Pointers to it hold to the end of the transaction. */
+/* A row of the table of handlers.  Pointers to it are valid until the transaction ends. */
 typedef struct QmlHandler
 {
 	char *method;
@@ -17,13 +17,13 @@ typedef struct QmlHandler
 	Oid run_as;
 	Oid registered_by;
 	QmlHandlerOptions options;
-	const QmlSignature *signature; /* once resolved; NULL: see reason */
-	char *reason;				   /* why it cannot be called, a sentence */
-	MemoryContext resolution;	   /* of both; NULL: not resolved yet */
-	uint64 resolved_at;			   /* how many changes of objects there had been */
-	MemoryContext context;		   /* of the rest */
+	const QmlSignature *signature; /* once resolved; NULL: it cannot be called */
+	char *reason;				   /* why not, a sentence */
+	MemoryContext resolution;	   /* holds both; NULL: not resolved yet */
+	uint64 resolved_at;			   /* value of object_changes at that time */
+	MemoryContext context;		   /* holds the rest */
 	HeapTuple row;				   /* as it was read */
-	bool gone;					   /* not in the table any more, or changed */
+	bool gone;					   /* no longer in the table, or replaced */
 } QmlHandler;
 
 extern void qml_handler_init(void);

@@ -1,40 +1,39 @@
 /*
  * hook.c
- *		State hooks: functions of users that are told of each transition.
+ *		State hooks: functions of users that run on every transition of a job.
  *
- * Transitions are noted while rows are written, and told of when they are, in the
- * order in which they happened; for each of them the hooks that want to know of its
- * new state, in the order of their names.  All in the transaction that made them.
+ * Transitions are noted while rows are written.  The hooks are called when all rows of
+ * the operation are written and its scans are closed, because a hook may change jobs
+ * itself; but before the operation returns, because its error must be the error of the
+ * call.  They are called in the order of the transitions, for each of them in the order
+ * of the hooks' names, and all in the transaction that made the transitions.
  *
- * The error of a hook is that of the call that made the transition, and undoes it.
- * Where nobody asked for the transition - jobs that are promoted, taken back,
- * fired, claimed by a worker in the background - it must not stand in the way: each
- * call is a subtransaction there, a hook that fails MAX_ERRORS times in a row is
- * switched off, and in background processes its time is limited (userfn/hook_limit.c).
+ * The error of a hook is the error of the call that made the transition, and undoes it.
+ * Where nobody asked for the transition (jobs that are promoted, reclaimed, fired by a
+ * schedule, or claimed by a background worker), a hook must not stop the work.  There the
+ * calls are guarded: each is a subtransaction, a hook that fails too many times in a row
+ * is disabled (userfn/hook_failure.c), and in background processes its time is limited
+ * (userfn/hook_limit.c).
+ *
+ * Hooks run in the caller's session with the rights of the role that registered them
+ * (userfn/callback_call.c).  They hold the locks of the transitions while they run: the
+ * rows of the jobs, and the locks on their queues.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
-#include "utils/builtins.h"
 
 #include "common/clock.h"
-#include "common/log.h"
-#include "common/spi.h"
-#include "common/subxact.h"
-#include "ipc/stuck_hooks.h"
-#include "ipc/wakeup.h"
 #include "model/catalog.h"
-#include "userfn/callback.h"
+#include "userfn/callback_call.h"
 #include "userfn/hook.h"
+#include "userfn/hook_failure.h"
 #include "userfn/hook_limit.h"
 
-#define MAX_ERRORS 5
-
-/* Of a transaction whose hooks are called carefully; below PGPROC_MAX_CACHED_SUBXIDS. */
+/* Of a transaction with guarded calls; below PGPROC_MAX_CACHED_SUBXIDS. */
 #define MAX_SUBTRANSACTIONS 60
 
-/* Hooks whose work calls hooks, one within the other. */
+/* Hooks that run within each other, because what they do makes transitions. */
 #define MAX_DEPTH 16
 
 /* One transition. */
@@ -46,36 +45,40 @@ typedef struct Transition
 	bool is_new; /* there is no `from` */
 } Transition;
 
-/* A hook while the transitions of a call are told. */
-typedef struct Hook
+/* A hook while the transitions of an operation are reported to it. */
+typedef struct ActiveHook
 {
-	const QmlCallback *callback;
+	QmlHookResult result;
 	bool prepared;
 	QmlCallable callable;
-	int errors;		/* in a row */
-	bool succeeded; /* so that those from before do not count */
-	bool failed;
-	QmlFailure failure; /* the last one */
-} Hook;
+} ActiveHook;
 
+/* One call of a hook, as an argument of functions that run it. */
+typedef struct HookCall
+{
+	ActiveHook *hook;
+	const Transition *transition;
+} HookCall;
+
+/* Hooks that are running now, one within the other. */
 static int depth = 0;
 
-/* Notes go into the current memory context. */
+/* Begins an operation; its transitions are kept in the current memory context. */
 void
-qml_hook_start(QmlHookCalls *calls, bool carefully)
+qml_hook_start(QmlHookCalls *calls, bool guarded)
 {
 	calls->list = NIL;
 	calls->context = CurrentMemoryContext;
-	calls->carefully = carefully;
+	calls->guarded = guarded;
 }
 
 static bool
-wants(const QmlCallback *hook, QmlState state)
+wants_state(const QmlCallback *hook, QmlState state)
 {
 	return !hook->broken && (hook->states & (1 << state)) != 0;
 }
 
-/* Whether a hook is called when jobs come into the state. */
+/* Whether any hook is called for transitions to the state. */
 bool
 qml_hook_wanted(QmlState state)
 {
@@ -83,19 +86,23 @@ qml_hook_wanted(QmlState state)
 
 	foreach(lc, qml_callback_all(QML_HOOK))
 	{
-		if (wants(lfirst(lc), state))
+		if (wants_state(lfirst(lc), state))
 			return true;
 	}
 	return false;
 }
 
-/* The job has another state than the one it was read with, or is new. */
+/*
+ * Notes a transition if any hook is called for it: the job is new, or its state is not
+ * the one that it was read with.
+ */
 void
 qml_hook_note(QmlHookCalls *calls, const QmlJob *job, bool is_new)
 {
 	MemoryContext oldcontext;
 	Transition *transition;
 
+	Assert(calls->context != NULL);
 	if (!is_new && job->state == job->was)
 		return;
 	if (!qml_hook_wanted(job->state))
@@ -110,11 +117,14 @@ qml_hook_note(QmlHookCalls *calls, const QmlJob *job, bool is_new)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-/* ----- calling ----- */
+/* ----- one call ----- */
 
 static void
-call(Hook *hook, const Transition *transition)
+call_hook(void *arg)
 {
+	HookCall *call = arg;
+	ActiveHook *hook = call->hook;
+	const Transition *transition = call->transition;
 	const Oid *labels = qml_catalog()->states;
 	NullableDatum args[QML_CALLBACK_ARGS] = {
 		{.value = transition->job},
@@ -124,64 +134,51 @@ call(Hook *hook, const Transition *transition)
 	bool isnull;
 
 	if (!hook->prepared)
-		qml_callback_prepare(hook->callback, &hook->callable);
+		qml_callback_call_prepare(hook->result.hook, &hook->callable);
 	hook->prepared = true;
-	(void) qml_callback_call(&hook->callable, args, &isnull);
+	(void) qml_callback_call_run(&hook->callable, args, &isnull);
 }
 
-typedef struct Call
-{
-	Hook *hook;
-	const Transition *transition;
-} Call;
-
+/*
+ * A hook that makes transitions has hooks called for those, too, itself included: up to
+ * MAX_DEPTH, as this would not end otherwise.
+ */
 static void
-call_limited(void *arg)
+call_nested(void *arg)
 {
-	Call *this = arg;
+	HookCall *call = arg;
 
-	call(this->hook, this->transition);
-}
-
-/* Hooks whose work makes transitions are called for those, too, but not for ever. */
-static void
-call_deeper(Hook *hook, const Transition *transition)
-{
 	if (depth >= MAX_DEPTH)
 		ereport(ERROR,
 				(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),
 				 errmsg("hooks call each other more than %d deep", MAX_DEPTH),
 				 errdetail("What hook \"%s\" does makes transitions that it is called for.",
-						   hook->callback->name),
+						   call->hook->result.hook->name),
 				 errhint("Register it for fewer states.")));
 	depth++;
 	PG_TRY();
 	{
-		/* One limit is for all that happens below. */
+		/* The limit of the outermost hook holds for all that happens in it. */
 		if (qml_hook_limit_is_on() && depth == 1)
-			qml_hook_limit_run(hook->callback, call_limited,
-							   &(Call){.hook = hook, .transition = transition});
+			qml_hook_limit_run(call->hook->result.hook, call_hook, call);
 		else
-			call(hook, transition);
+			call_hook(call);
 	}
 	PG_FINALLY();
 	{
+		Assert(depth > 0);
 		depth--;
 	}
 	PG_END_TRY();
 }
 
-static void
-call_in_subtransaction(void *arg)
-{
-	Call *this = arg;
-
-	call_deeper(this->hook, this->transition);
-}
-
-/* An error that is not the hook's, but its caller's. */
+/*
+ * Whether an error is not the hook's fault but the caller's, and must end its
+ * transaction.  In a background process only a cancel can be: all other errors count, or
+ * a hook that raises "serialization failure" could stop the scheduler for ever.
+ */
 static bool
-is_callers(int sqlerrcode)
+is_callers_error(int sqlerrcode)
 {
 	if (qml_hook_limit_is_on())
 		return !qml_hook_limit_is_own(sqlerrcode);
@@ -189,121 +186,57 @@ is_callers(int sqlerrcode)
 		   ERRCODE_TO_CATEGORY(sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK;
 }
 
+/* Calls a hook so that its error leaves no trace but the count. */
 static void
-call_carefully(Hook *hook, const Transition *transition)
+call_guarded(HookCall *call)
 {
-	Call this = {.hook = hook, .transition = transition};
+	QmlHookResult *result = &call->hook->result;
 
-	if (hook->errors >= MAX_ERRORS)
+	if (result->errors >= QML_HOOK_MAX_ERRORS)
 		return;
-	if (qml_subxact_try(call_in_subtransaction, &this, is_callers, &hook->failure))
+	if (qml_subxact_try(call_nested, call, is_callers_error, &result->failure))
 	{
-		hook->errors = 0;
-		hook->succeeded = true;
+		result->errors = 0;
+		result->succeeded = true;
 		return;
 	}
-	/* What was made ready in the subtransaction is gone with it. */
-	hook->prepared = false;
-	hook->failed = true;
-	hook->errors++;
+	/* What was prepared in the subtransaction is gone with it. */
+	call->hook->prepared = false;
+	result->failed = true;
+	result->errors++;
 }
 
-/* ----- hooks that fail ----- */
+/* ----- the calls of an operation ----- */
 
+/* Calls all hooks that want the transition. */
 static void
-tell(const Hook *hook, bool broken)
+report_transition(ActiveHook *hooks, int count, const QmlHookCalls *calls,
+				  const Transition *transition)
 {
-	if (broken)
-		ereport(WARNING,
-				(errcode(hook->failure.sqlerrcode),
-				 errmsg("hook \"%s\" failed %d times in a row and is switched off",
-						hook->callback->name, MAX_ERRORS),
-				 errdetail("%s (SQLSTATE %s)", hook->failure.message,
-						   unpack_sql_state(hook->failure.sqlerrcode)),
-				 errhint("Mend it, and register it again by qml_add_hook().")));
-	else if (hook->failed && qml_log_is_due(QML_LOG_HOOKS))
-		ereport(WARNING,
-				(errcode(hook->failure.sqlerrcode),
-				 errmsg("hook \"%s\" failed, and is passed over", hook->callback->name),
-				 errdetail("%s (SQLSTATE %s)", hook->failure.message,
-						   unpack_sql_state(hook->failure.sqlerrcode))));
-}
-
-/*
- * Writes down how it went, unless somebody else is at it, whom nobody waits for, or
- * has switched it off meanwhile.  Whether it was written.
- */
-static bool
-write_errors(const Hook *hook)
-{
-	Oid types[] = {TEXTOID, INT4OID, TEXTOID, BOOLOID, INT4OID};
-	Datum values[lengthof(types)];
-	bool nulls[lengthof(types)] = {false};
-	QmlSpi spi;
-	bool written;
-	bool broken = false;
-	bool isnull;
-
-	values[0] = CStringGetTextDatum(hook->callback->name);
-	values[1] = Int32GetDatum(hook->succeeded ? hook->errors :
-												hook->errors - hook->callback->errors);
-	nulls[2] = !hook->failed;
-	if (hook->failed)
-		values[2] = CStringGetTextDatum(hook->failure.message);
-	values[3] = BoolGetDatum(hook->succeeded);
-	values[4] = Int32GetDatum(MAX_ERRORS);
-	qml_spi_begin(&spi, qml_catalog()->owner);
-	written =
-		qml_spi_execute("UPDATE qml.hook AS h "
-						"SET errors = LEAST($2 + CASE WHEN $4 THEN 0 ELSE h.errors END, $5), "
-						"broken = $2 + CASE WHEN $4 THEN 0 ELSE h.errors END >= $5, "
-						"last_error = coalesce($3, h.last_error), "
-						"last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
-						"ELSE pg_catalog.clock_timestamp() END "
-						"WHERE NOT h.broken AND h.name = "
-						"(SELECT s.name FROM qml.hook s WHERE s.name = $1 FOR UPDATE SKIP LOCKED) "
-						"RETURNING h.broken",
-						lengthof(types), types, values, nulls, SPI_OK_UPDATE_RETURNING) > 0;
-	if (written)
-		broken = DatumGetBool(
-			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	qml_spi_end(&spi);
-	if (written)
-		tell(hook, broken);
-	return written;
-}
-
-/* ----- all of a call ----- */
-
-static void
-tell_hook(Hook *hook, const QmlHookCalls *calls, const Transition *transition)
-{
-	if (!wants(hook->callback, transition->to))
-		return;
-	if (calls->carefully)
-		call_carefully(hook, transition);
-	else
-		call_deeper(hook, transition);
-}
-
-static void
-tell_hooks(Hook *hooks, int count, const QmlHookCalls *calls, const Transition *transition)
-{
-	/* Of those that are called within others the time is counted by the outermost. */
-	bool counted = qml_hook_limit_is_on() && depth == 0;
+	/* The time of nested hooks is part of the time of the outermost one. */
+	bool timed = qml_hook_limit_is_on() && depth == 0;
 	instr_time start;
 
-	if (counted && calls->carefully)
+	if (timed && calls->guarded)
 		qml_hook_limit_check();
 	INSTR_TIME_SET_CURRENT(start);
 	for (int i = 0; i < count; i++)
-		tell_hook(&hooks[i], calls, transition);
-	if (counted)
+	{
+		HookCall call = {.hook = &hooks[i], .transition = transition};
+
+		if (!wants_state(hooks[i].result.hook, transition->to))
+			continue;
+		if (calls->guarded)
+			call_guarded(&call);
+		else
+			call_nested(&call);
+	}
+	if (timed)
 		qml_hook_limit_note_transition(qml_clock_ms_since(start));
 }
 
 static int
-count_listeners(void)
+count_active_hooks(void)
 {
 	ListCell *lc;
 	int count = 0;
@@ -317,94 +250,62 @@ count_listeners(void)
 }
 
 /*
- * Tells the hooks of the transitions that were noted.  Whatever the caller has open
- * on qml's tables must be closed: hooks may change jobs, too.
+ * Calls the hooks for the transitions that were noted.  The caller must have closed its
+ * scans of qml's tables and flushed its inserts: hooks can change jobs.
  */
 void
 qml_hook_run(QmlHookCalls *calls)
 {
 	List *transitions = calls->list;
 	List *callbacks;
-	Hook *hooks;
+	ActiveHook *hooks;
 	int count;
 	ListCell *lc;
 
+	Assert(IsTransactionState());
 	if (transitions == NIL)
 	{
-		if (qml_hook_limit_is_on() && count_listeners() == 0)
+		if (qml_hook_limit_is_on() && count_active_hooks() == 0)
 			qml_hook_limit_forget();
 		return;
 	}
 	calls->list = NIL;
-	/* They see the jobs as they are now. */
+	/* Hooks see the jobs as they are now. */
 	CommandCounterIncrement();
 	callbacks = qml_callback_all(QML_HOOK);
 	count = list_length(callbacks);
-	hooks = palloc0(sizeof(Hook) * Max(count, 1));
+	hooks = palloc0(sizeof(ActiveHook) * Max(count, 1));
 	for (int i = 0; i < count; i++)
 	{
-		hooks[i].callback = list_nth(callbacks, i);
-		hooks[i].errors = hooks[i].callback->errors;
+		hooks[i].result.hook = list_nth(callbacks, i);
+		hooks[i].result.errors = hooks[i].result.hook->errors;
 	}
 	foreach(lc, transitions)
-		tell_hooks(hooks, count, calls, lfirst(lc));
+		report_transition(hooks, count, calls, lfirst(lc));
 	for (int i = 0; i < count; i++)
 	{
-		if (calls->carefully && (hooks[i].failed || hooks[i].errors != hooks[i].callback->errors))
-			(void) write_errors(&hooks[i]);
-	}
-}
+		const QmlHookResult *result = &hooks[i].result;
 
-/* Switches off those that could not be stopped, and took a process with them. */
-void
-qml_hook_switch_off_stuck(void)
-{
-	uint32 stuck[QML_MAX_STUCK];
-	bool left[QML_MAX_STUCK] = {false}; /* for the next time */
-	int count = qml_stuck_hooks_list(stuck);
-	ListCell *lc;
-
-	if (count == 0)
-		return;
-	foreach(lc, qml_callback_all(QML_HOOK))
-	{
-		Hook hook = {.callback = lfirst(lc),
-					 .failed = true,
-					 .succeeded = true, /* whatever was before */
-					 .errors = MAX_ERRORS,
-					 .failure = {.sqlerrcode = ERRCODE_QUERY_CANCELED,
-								 .message = "it went on although it was canceled"}};
-
-		for (int i = 0; i < count; i++)
-		{
-			if (qml_hook_limit_hash(hook.callback) == stuck[i] && !hook.callback->broken)
-				left[i] = !write_errors(&hook) || left[i];
-		}
-	}
-	for (int i = 0; i < count; i++)
-	{
-		if (left[i])
-			qml_wakeup_at(QML_WAKE_HOOK, GetCurrentTimestamp() + USECS_PER_SEC);
-		else
-			qml_stuck_hooks_remove(stuck[i]);
+		if (calls->guarded && (result->failed || result->errors != result->hook->errors))
+			(void) qml_hook_failure_record(result);
 	}
 }
 
 /*
- * Of so many transitions, how many may be in one transaction.  Each call of a hook is a
- * subtransaction, and a snapshot remembers so many of them only.
+ * How many of `most` transitions should share a transaction.  Each call of a hook is a
+ * subtransaction, and a snapshot holds only so many of them without a lookup on disk.
  */
 int
 qml_hook_batch(int most)
 {
-	int listeners = count_listeners();
+	int active = count_active_hooks();
 
-	if (listeners > 0)
-		most = Min(most, Max(MAX_SUBTRANSACTIONS / listeners, 1));
+	if (active > 0)
+		most = Min(most, Max(MAX_SUBTRANSACTIONS / active, 1));
 	return qml_hook_limit_batch(most);
 }
 
-/* Whether this is called by a hook, or by what that calls. */
+/* Whether the caller is a hook, or runs within one. */
 bool
 qml_hook_is_running(void)
 {

@@ -1,14 +1,16 @@
 /*
  * hook_limit.c
- *		How long hooks may hold up a background process, which nobody watches and
- *		which has no statement_timeout.
+ *		Limits the time that hooks take in a background process, which nobody watches
+ *		and which has no statement_timeout.
  *
- *	 - One call may take TIME_LIMIT, and is canceled then.
- *	 - One that goes on, because it catches that, is canceled again, and after
- *	   GRACE more times its process ends.  The hook is remembered in shared memory,
- *	   so that it is switched off by the next process.
- *	 - All calls of a transaction may take BUDGET.  When that is used up the
- *	   transaction is undone, and does less the next time (qml_hook_limit_batch).
+ *	 - One call may take TIME_LIMIT.  Then it is canceled, and the cancel is reported
+ *	   as an error of the hook.
+ *	 - A call that catches the cancel and goes on is canceled again every CANCEL_AGAIN.
+ *	   After MAX_CANCELS the process ends.  The hook is remembered in shared memory
+ *	   (ipc/stuck_hooks.c), so that the next process disables it (userfn/hook_failure.c).
+ *	 - All calls of a transaction may take BUDGET.  When that is used up, the
+ *	   transaction is undone, and later ones make fewer transitions
+ *	   (qml_hook_limit_batch).
  */
 #include "postgres.h"
 
@@ -23,74 +25,79 @@
 #include "userfn/hook_limit.h"
 
 /* Milliseconds. */
-#define TIME_LIMIT 2000
-#define AGAIN	   500
-#define BUDGET	   20000
-#define BATCH_TIME 1000 /* far below, since it is only a guess */
+#define TIME_LIMIT	 2000
+#define CANCEL_AGAIN 500
+#define BUDGET		 20000
+#define BATCH_TIME	 1000 /* far below BUDGET, because it is used with an estimate */
 
-#define GRACE 5
+#define MAX_CANCELS 5
 
-/* More than anything does at once. */
+/* More transitions than any transaction makes. */
 #define MAX_ROOM 1000000
 
+/* Set once, by qml_hook_limit_init(). */
 static bool limited = false;
 static bool (*caller_stops)(void) = NULL;
 static bool (*caller_is_late)(void);
 static TimeoutId timer;
+
 static const QmlCallback *running = NULL;
-static volatile sig_atomic_t canceled = 0; /* how often, since it runs */
+static volatile sig_atomic_t cancels = 0; /* of the running hook; by the signal handler */
 
 /* Of the transaction that began at `since`. */
 static TimestampTz since = 0;
-static double spent; /* milliseconds */
-static int told;	 /* transitions */
+static double spent;	/* milliseconds */
+static int transitions; /* that these were spent for */
 
-static double average = 0; /* milliseconds of a transition, lately */
+/* Milliseconds that hooks took for a transition, in the latest transaction. */
+static double average = 0;
 
+/* Signal handler.  The process acts on the flags at its next CHECK_FOR_INTERRUPTS(). */
 static void
-on_timer(void)
+handle_timeout(void)
 {
 	InterruptPending = true;
-	if (++canceled > GRACE)
+	if (++cancels > MAX_CANCELS)
 		ProcDiePending = true;
 	else
 		QueryCancelPending = true;
-	enable_timeout_after(timer, AGAIN);
 }
 
 /* ----- hooks that cannot be stopped ----- */
 
+/* Shared memory has a hash of the name: a collision disables one hook too many. */
 uint32
 qml_hook_limit_hash(const QmlCallback *hook)
 {
 	return hash_bytes((const unsigned char *) hook->name, strlen(hook->name));
 }
 
-/* On exit: whether it is because of a hook. */
+/* At exit: if the process ends because of a hook, its successor must know which one. */
 static void
-remember_stuck(int code, Datum arg)
+record_stuck_hook(int code, Datum arg)
 {
-	if (running == NULL || canceled <= GRACE)
+	if (running == NULL || cancels <= MAX_CANCELS)
 		return;
 	ereport(LOG,
 			(errmsg("hook \"%s\" goes on although it was canceled %d times: its process ends",
-					running->name, GRACE)));
+					running->name, MAX_CANCELS)));
 	qml_stuck_hooks_add(qml_hook_limit_hash(running));
 	qml_due_now(QML_WAKE_HOOK);
 }
 
 /*
- * In a background process that is connected.  stops, or NULL: whether what calls hooks
- * was told to stop by a cancel of its own.  is_late: whether its transaction has used up
- * its time.
+ * Sets the limits for this background process, which is connected to its database.
+ * stops, or NULL, says whether the caller of hooks has been canceled itself; is_late,
+ * whether its transaction has used up its time.
  */
 void
 qml_hook_limit_init(bool (*stops)(void), bool (*is_late)(void))
 {
 	caller_stops = stops;
 	caller_is_late = is_late;
-	timer = RegisterTimeout(USER_TIMEOUT, on_timer);
-	before_shmem_exit(remember_stuck, (Datum) 0);
+	Assert(!limited);
+	timer = RegisterTimeout(USER_TIMEOUT, handle_timeout);
+	before_shmem_exit(record_stuck_hook, (Datum) 0);
 	limited = true;
 }
 
@@ -108,15 +115,18 @@ caller_is_stopped(void)
 	return caller_stops && caller_stops();
 }
 
-/* Whether the limit had passed; what was meant for the hook must not hit what comes next. */
+/*
+ * Ends the limit after a call; returns whether the hook was canceled.  A cancel that was
+ * meant for the hook must not hit what comes next, but one of the caller must.
+ */
 static bool
-stop(void)
+stop_timer(void)
 {
 	disable_timeout(timer, false);
-	/* It is known whose process ends, though the hook has come back meanwhile. */
-	if (canceled <= GRACE)
+	/* If the process is about to end, keep the name of the hook that is to blame. */
+	if (cancels <= MAX_CANCELS)
 		running = NULL;
-	if (canceled == 0)
+	if (cancels == 0)
 		return false;
 	QueryCancelPending = false;
 	if (caller_is_stopped())
@@ -125,7 +135,7 @@ stop(void)
 }
 
 static void
-raise_late(const QmlCallback *hook)
+raise_too_slow(const QmlCallback *hook)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -133,32 +143,34 @@ raise_late(const QmlCallback *hook)
 			 errdetail("In a background process no hook may take longer.")));
 }
 
-/* Does work that calls a hook, and whatever that calls, with the limit. */
+/* Does the work, a call of the hook with all that happens in it, within the limit. */
 void
 qml_hook_limit_run(const QmlCallback *hook, void (*work)(void *arg), void *arg)
 {
-	/* If the one before takes the process with it, it is not because of this one. */
+	/* If an earlier hook ends the process, this one must not be blamed. */
 	CHECK_FOR_INTERRUPTS();
-	canceled = 0;
+	Assert(limited && running == NULL);
+	cancels = 0;
 	running = hook;
-	enable_timeout_after(timer, TIME_LIMIT);
+	enable_timeout_every(timer, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), TIME_LIMIT),
+						 CANCEL_AGAIN);
 	PG_TRY();
 	{
 		work(arg);
 	}
 	PG_CATCH();
 	{
-		if (!stop() || geterrcode() != ERRCODE_QUERY_CANCELED || caller_is_stopped())
+		if (!stop_timer() || geterrcode() != ERRCODE_QUERY_CANCELED || caller_is_stopped())
 			PG_RE_THROW();
 		FlushErrorState();
-		raise_late(hook);
+		raise_too_slow(hook);
 	}
 	PG_END_TRY();
-	if (stop())
-		raise_late(hook);
+	if (stop_timer())
+		raise_too_slow(hook);
 }
 
-/* Whether an error of the call may be the hook's, and is not its caller's. */
+/* Whether an error of a call counts as the hook's: all do, but a cancel of the caller. */
 bool
 qml_hook_limit_is_own(int sqlerrcode)
 {
@@ -167,49 +179,51 @@ qml_hook_limit_is_own(int sqlerrcode)
 
 /* ----- all calls of a transaction ----- */
 
+/* Starts counting anew if the transaction is another one. */
 static void
-begin_transaction(void)
+start_transaction(void)
 {
 	TimestampTz now = GetCurrentTransactionStartTimestamp();
 
+	Assert(IsTransactionState());
 	if (now == since)
 		return;
 	since = now;
 	spent = 0;
-	told = 0;
+	transitions = 0;
 }
 
-/* All hooks are told of a transition, which took so long. */
+/* Counts the time that all hooks took for one transition. */
 void
 qml_hook_limit_note_transition(double milliseconds)
 {
-	begin_transaction();
+	start_transaction();
 	spent += milliseconds;
-	told++;
-	average = spent / told;
+	transitions++;
+	average = spent / transitions;
 }
 
-/* Raises an error if a transaction's hooks took too long for any more transitions. */
+/* Raises an error if the hooks of this transaction have used up their time. */
 void
 qml_hook_limit_check(void)
 {
-	begin_transaction();
-	if (told == 0 || spent < BUDGET)
+	start_transaction();
+	if (transitions == 0 || spent < BUDGET)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("hooks took %.0f ms for %d transitions of a transaction", spent, told),
+			 errmsg("hooks took %.0f ms for %d transitions of a transaction", spent, transitions),
 			 errdetail("It is undone, and done in smaller parts.")));
 }
 
-/* There are no hooks any more: nothing takes long. */
+/* There are no hooks any more: transitions cost nothing. */
 void
 qml_hook_limit_forget(void)
 {
 	average = 0;
 }
 
-/* How many transitions hooks can be told of in this time, as it was lately; 1 at least. */
+/* How many transitions fit into the time, by the latest average; 1 at least. */
 int
 qml_hook_limit_room(int milliseconds)
 {
@@ -218,7 +232,7 @@ qml_hook_limit_room(int milliseconds)
 	return Max((int) (milliseconds / average), 1);
 }
 
-/* Of so many transitions, how many may be in one transaction. */
+/* How many of `most` transitions should share a transaction. */
 int
 qml_hook_limit_batch(int most)
 {

@@ -1,6 +1,6 @@
 /*
  * hook_limit.h
- *		How long hooks may hold up a background process.
+ *		Limits the time that hooks take in a background process.
  */
 #ifndef QML_HOOK_LIMIT_H
 #define QML_HOOK_LIMIT_H

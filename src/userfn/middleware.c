@@ -1,17 +1,20 @@
 /*
  * middleware.c
- *		Middleware: functions of users around the handlers of jobs.
+ *		Middleware: functions of users that wrap the handlers of jobs.
  *
- * The first one is called in place of the handler, and calls qml_next() to run the
- * rest: the next one, or the handler at the end.  What it returns is the result of
- * the rest.  It may leave the rest out, or run it again after an error that it
- * caught.  All of it is part of the job: its transaction, its timeout, its error.
+ * All middleware of a job forms a chain that ends with the handler.  The first one is
+ * called in place of the handler.  It calls qml_next() to run the rest of the chain and
+ * get its result.  It may skip the rest, or run it again after it caught an error.
+ * Everything in the chain is part of the job: its transaction, its timeout, its error.
  *
- * A middleware runs as the role that registered it (userfn/callback.c), and the handler
- * inside of it as its own role again, unrestricted, with the search_path that it
- * would have without: what may be a weapon against the other one is not handed on.
- * Its open cursors are out of the handler's reach.
- * Other settings are handed on: so a middleware can tell a handler something.
+ * A middleware runs as the role that registered it, in a security-restricted operation
+ * (userfn/callback_call.c).  The handler within is called as if there were no middleware:
+ * as its own role, unrestricted, with its own search_path, and without access to the open
+ * cursors of others, because each of these could be used against it.  Other settings are
+ * passed on, so that a middleware can hand values to a handler.
+ *
+ * The state is that of one job, on the stack of qml_middleware_run(); an error anywhere
+ * leaves the chain as it was before the call that failed.
  */
 #include "postgres.h"
 
@@ -22,36 +25,42 @@
 #include "utils/portal.h"
 
 #include "common/args.h"
-#include "userfn/callback.h"
+#include "userfn/callback_call.h"
 #include "userfn/hook.h"
 #include "userfn/middleware.h"
 #include "userfn/sandbox.h"
 
-/* The middlewares around the job that runs. */
+/* The middleware of the job that runs. */
 typedef struct Chain
 {
-	MemoryContext context; /* of results */
+	MemoryContext context; /* holds results */
 	QmlCallable *callables;
 	int count;
-	int next; /* that qml_next() calls; count: the handler */
+	int next; /* index of what qml_next() calls; count: the handler */
 	Datum job;
 	Datum (*handler)(void *arg);
 	void *arg;
-	Oid user; /* the handler's */
+
+	/* What holds for the handler. */
+	Oid user;
 	int security;
 	char *search_path;
 } Chain;
 
+/* NULL: no job runs in a chain. */
 static Chain *chain = NULL;
 
-/* Whether there is any. */
+/* Whether any middleware is registered. */
 bool
 qml_middleware_wanted(void)
 {
 	return qml_callback_all(QML_MIDDLEWARE) != NIL;
 }
 
-/* As if there were no middleware. */
+/*
+ * Calls the handler as if there were no middleware.  After an error, the abort of the
+ * (sub)transaction restores the user and the settings.
+ */
 static Datum
 call_handler(void)
 {
@@ -69,7 +78,7 @@ call_handler(void)
 	PG_TRY();
 	{
 		result = chain->handler(chain->arg);
-		/* What it left open is nobody else's. */
+		/* Cursors and large objects that it left open must not be used by others. */
 		PortalHashTableDeleteAll();
 		AtEOXact_LargeObject(true);
 	}
@@ -88,18 +97,21 @@ static Datum
 call_middleware(int number)
 {
 	NullableDatum job = {.value = chain->job};
-	/* Anew each time: what a call remembers does not outlive a subtransaction that fails. */
+	/*
+	 * Looked up for each call: what a function keeps in fn_extra can belong to a
+	 * subtransaction that the middleware around it has rolled back.
+	 */
 	QmlCallable callable = {.callback = chain->callables[number].callback};
 	bool isnull;
 	Datum result;
 
 	fmgr_info(chain->callables[number].function.fn_oid, &callable.function);
-	result = qml_callback_call(&callable, &job, &isnull);
+	result = qml_callback_call_run(&callable, &job, &isnull);
 
 	return isnull ? (Datum) 0 : result;
 }
 
-/* Runs the rest of the chain; its result, or 0. */
+/* Runs the chain from `next` on; returns its result, or 0. */
 static Datum
 run_rest(void)
 {
@@ -107,6 +119,7 @@ run_rest(void)
 	MemoryContext oldcontext = MemoryContextSwitchTo(chain->context);
 	volatile Datum result = (Datum) 0;
 
+	Assert(number >= 0 && number <= chain->count);
 	PG_TRY();
 	{
 		chain->next = number + 1;
@@ -125,8 +138,8 @@ run_rest(void)
 }
 
 /*
- * Runs the handler of a job within all middlewares; returns what the first of them
- * does, a jsonb, or 0; in the current memory context.  Raises 54000 if that is too large.
+ * Runs the handler of a job within all middleware.  Returns what the outermost one
+ * returns, a jsonb in the current memory context, or 0.  Raises 54000 if it is too large.
  */
 Datum
 qml_middleware_run(const QmlJob *job, Datum (*handler)(void *arg), void *arg)
@@ -139,9 +152,10 @@ qml_middleware_run(const QmlJob *job, Datum (*handler)(void *arg), void *arg)
 				  .search_path = pstrdup(GetConfigOption("search_path", false, false))};
 	volatile Datum result = (Datum) 0;
 
+	Assert(chain == NULL);
 	this.callables = palloc0(sizeof(QmlCallable) * this.count);
 	for (int i = 0; i < this.count; i++)
-		qml_callback_prepare(list_nth(callbacks, i), &this.callables[i]);
+		qml_callback_call_prepare(list_nth(callbacks, i), &this.callables[i]);
 	this.job = qml_job_to_row(job, true);
 	GetUserIdAndSecContext(&this.user, &this.security);
 	chain = &this;
@@ -159,11 +173,11 @@ qml_middleware_run(const QmlJob *job, Datum (*handler)(void *arg), void *arg)
 	return result;
 }
 
-/* qml_next(): its result, or 0. */
+/* Runs the rest of the chain for the middleware that asks; returns its result, or 0. */
 Datum
 qml_middleware_next(void)
 {
-	/* The handler itself is not a middleware, nor is a hook of what one does. */
+	/* Neither the handler, nor a hook that runs because of a middleware, may ask. */
 	if (chain == NULL || chain->next == 0 || chain->next > chain->count || qml_hook_is_running())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

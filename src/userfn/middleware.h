@@ -1,6 +1,6 @@
 /*
  * middleware.h
- *		Middleware: functions of users around the handlers of jobs.
+ *		Middleware: functions of users that wrap the handlers of jobs.
  */
 #ifndef QML_MIDDLEWARE_H
 #define QML_MIDDLEWARE_H

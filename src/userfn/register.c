@@ -212,7 +212,7 @@ check_callback(QmlCallbackKind kind, const char *name)
 
 	CommandCounterIncrement();
 	callback = qml_callback_find(kind, name);
-	if (!qml_callback_usable(callback, &problem))
+	if (!OidIsValid(qml_callback_resolve(callback, &problem)))
 		raise_problem(&problem);
 }
 

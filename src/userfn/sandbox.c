@@ -1,21 +1,25 @@
 /*
  * sandbox.c
- *		What functions of users must not share with others of their transaction:
- *		cursors, and large objects by descriptor.
+ *		Keeps cursors and large objects apart between functions of different roles.
  *
- * A cursor reads with the rights of the role that opened it, whoever fetches, and is
- * found by its name alone.  One that counts as active can neither be fetched from
- * nor be closed, not even by CLOSE ALL.
+ * Hooks, middleware and handlers of different roles run in one transaction.  Two things
+ * of a transaction work with the rights of the role that opened them, no matter who uses
+ * them: cursors, which are found by name, and descriptors of large objects, which are
+ * found by number (0, 1, 2).
  *
- * The server has no list of portals for others, but each has a memory context below
- * one of that name, whose identifier is the portal's name (CreatePortal).  To ask
- * pg_cursors for each call of a hook would cost more than most hooks.
+ * Cursors are hidden by marking their portals as active: such a portal can neither be
+ * fetched from nor closed, not even by CLOSE ALL.  The server has no function that lists
+ * portals, but each has a memory context below TopPortalContext whose identifier is the
+ * portal's name (CreatePortal).  A query of pg_cursors for each call of a hook would cost
+ * more than most hooks.
  *
- * A descriptor of a large object belongs to the transaction, reads and writes with the
- * rights of the role that opened it, whoever uses it, and is found by its number alone:
- * 0, 1, 2.  So hooks and middleware, which run in the transactions of others, cannot use
- * any.  What opens and closes a large object in one call, such as lo_get(), needs none.
- * A function is looked at when an expression that calls it is made ready.
+ * Descriptors cannot be hidden.  So hooks and middleware may not call the functions that
+ * take one.  Functions that open and close a large object in one call, such as lo_get(),
+ * are allowed.  The check is made by object_access_hook, when an expression that calls
+ * the function is initialized.
+ *
+ * Each of these is undone by the function that did it, in a PG_FINALLY: nothing here
+ * outlives the (sub)transaction.
  */
 #include "postgres.h"
 
@@ -29,16 +33,17 @@
 
 #include "userfn/sandbox.h"
 
+/* Names that portalmem.c gives; the second one is the identifier of the unnamed portal. */
 #define TOP_CONTEXT "TopPortalContext"
 #define UNNAMED		"<unnamed>"
 
 static object_access_hook_type previous_access = NULL;
 static bool forbidden = false;
-static bool was_ready = false; /* an expression may be that was made ready while it was not */
+static bool used_allowed = false; /* an expression was initialized while they were allowed */
 
 /* ----- cursors ----- */
 
-/* The parent of the contexts of all portals, which is there as long as the session. */
+/* The parent of the contexts of all portals; it exists as long as the session. */
 static MemoryContext
 find_top_context(void)
 {
@@ -56,32 +61,32 @@ find_top_context(void)
 	return NULL;
 }
 
-/* The portal of a context; NULL when it is of something else. */
+/* The portal that a context belongs to; NULL when there is none. */
 static Portal
-portal_of(MemoryContext context)
+find_portal(MemoryContext context)
 {
 	Portal portal;
 
 	if (context->ident == NULL)
 		return NULL;
 	portal = GetPortalByName(context->ident);
-	/* Somebody may have given one the name that stands for none. */
+	/* A cursor can have this very name, and then it is found instead of the unnamed one. */
 	if (!(PortalIsValid(portal) && portal->portalContext == context) &&
 		strcmp(context->ident, UNNAMED) == 0)
 		portal = GetPortalByName("");
 	return PortalIsValid(portal) && portal->portalContext == context ? portal : NULL;
 }
 
-/* All cursors that could be fetched from, in the current memory context. */
+/* All cursors that can be fetched from, in the current memory context. */
 static List *
-find_ready(void)
+list_ready_portals(void)
 {
 	List *ready = NIL;
 
 	for (MemoryContext context = find_top_context()->firstchild; context;
 		 context = context->nextchild)
 	{
-		Portal portal = portal_of(context);
+		Portal portal = find_portal(context);
 
 		if (PortalIsValid(portal) && portal->status == PORTAL_READY)
 			ready = lappend(ready, portal);
@@ -90,13 +95,13 @@ find_ready(void)
 }
 
 /*
- * Hides all cursors that could be fetched from; qml_sandbox_show_portals() must follow before
- * the subtransaction ends.
+ * Hides all cursors that can be fetched from, and returns them.
+ * qml_sandbox_show_portals() must follow before the (sub)transaction ends.
  */
 List *
 qml_sandbox_hide_portals(void)
 {
-	List *ready = find_ready();
+	List *ready = list_ready_portals();
 	ListCell *lc;
 
 	foreach(lc, ready)
@@ -109,17 +114,17 @@ qml_sandbox_hide_portals(void)
 	return ready;
 }
 
-/* Closes what was opened since the others were hidden. */
+/* Closes the cursors that were opened since the others were hidden. */
 void
 qml_sandbox_close_other_portals(void)
 {
 	ListCell *lc;
 
-	foreach(lc, find_ready())
+	foreach(lc, list_ready_portals())
 		PortalDrop(lfirst(lc), false);
 }
 
-/* They cannot have been closed meanwhile. */
+/* Shows the cursors again.  As active ones, they cannot have been closed. */
 void
 qml_sandbox_show_portals(List *hidden)
 {
@@ -129,6 +134,7 @@ qml_sandbox_show_portals(List *hidden)
 	{
 		Portal portal = lfirst(lc);
 
+		Assert(portal->status == PORTAL_ACTIVE);
 		portal->status = PORTAL_READY;
 		portal->visible = true;
 	}
@@ -157,8 +163,9 @@ takes_descriptor(Oid function)
 	}
 }
 
+/* object_access_hook: raises an error where a descriptor would be used and must not be. */
 static void
-look_at_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, void *arg)
+check_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, void *arg)
 {
 	if (previous_access)
 		previous_access(access, classid, objectid, subid, arg);
@@ -166,7 +173,7 @@ look_at_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, vo
 		!takes_descriptor(objectid))
 		return;
 	if (!forbidden)
-		was_ready = true;
+		used_allowed = true;
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -175,25 +182,29 @@ look_at_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, vo
 				 errhint("Use lo_get() and lo_put().")));
 }
 
-/* From now on, or no longer; returns what it was. */
+/* Forbids descriptors of large objects, or allows them; returns what held before. */
 bool
 qml_sandbox_forbid_lobjects(bool forbid)
 {
 	bool was = forbidden;
 
 	forbidden = forbid;
-	/* PL/pgSQL keeps those to the end of the transaction, as long as their plans hold. */
-	if (forbid && was_ready)
+	/*
+	 * PL/pgSQL keeps initialized expressions until the transaction ends, and would run
+	 * them without a check; not if their plans are invalid.
+	 */
+	if (forbid && used_allowed)
 	{
-		was_ready = false;
+		used_allowed = false;
 		ResetPlanCache();
 	}
 	return was;
 }
 
+/* Called when the library is loaded. */
 void
 qml_sandbox_init(void)
 {
 	previous_access = object_access_hook;
-	object_access_hook = look_at_access;
+	object_access_hook = check_access;
 }

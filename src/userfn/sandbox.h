@@ -1,6 +1,6 @@
 /*
  * sandbox.h
- *		What functions of users must not share with others of their transaction.
+ *		Keeps cursors and large objects apart between functions of different roles.
  */
 #ifndef QML_SANDBOX_H
 #define QML_SANDBOX_H

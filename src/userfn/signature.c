@@ -1,18 +1,24 @@
 /*
  * signature.c
- *		What a handler takes, and how a payload becomes its arguments.
+ *		What a handler takes, and how a payload is converted to its arguments.
  *
- * There are three kinds of handlers: of the payload (one argument of type jsonb,
- * whatever its name), of the job (one of type qml.job), and typed ones, whose
- * arguments are filled by the keys of the payload, an object, by name.  Values
- * are converted as jsonb_populate_record() does.  A key without an argument, an
- * argument without a key or a default, a value that does not convert, and null
- * for a function that is not called on null input are error QM008.
+ * There are three kinds of handlers:
  *
- * A payload that is enqueued is checked as the role that enqueues it.  So that this
- * runs nobody's code but the server's, only values of built-in types and of
- * enumerations are converted then; the others are when the job runs, as the role
- * of the handler.
+ *	 - of the payload: one argument of type jsonb, with any name;
+ *	 - of the job: one argument of type qml.job;
+ *	 - typed: each argument gets its value from the key of the payload, which must be
+ *	   an object, that has its name.
+ *
+ * The values of a typed handler are converted as jsonb_populate_record() converts
+ * them.  The payload does not fit, and error QM008 is raised, if it has a key that is
+ * no argument, lacks a key of an argument without a default, has a value that cannot
+ * be converted, or null where the function is strict.
+ *
+ * A payload is checked twice.  qml_signature_check() runs while the job is enqueued,
+ * with the rights of the role that enqueues it.  It must not run code of other users
+ * (the check of a domain, the input function of a type), and so converts only values
+ * of built-in types and enums.  qml_signature_bind() converts all of them when the
+ * job runs, as the role of the handler.
  */
 #include "postgres.h"
 
@@ -35,7 +41,7 @@
 #include "qml.h"
 #include "userfn/signature.h"
 
-/* Why a function of this kind and result cannot be a handler; NULL: it can. */
+/* Why a function cannot be a handler, apart from its arguments; NULL: it can. */
 static char *
 refuse_function(Form_pg_proc proc)
 {
@@ -59,6 +65,7 @@ refuse_function(Form_pg_proc proc)
 	return NULL;
 }
 
+/* Why a typed handler cannot have the argument; NULL: it can. */
 static char *
 refuse_argument(int number, const char *name, Oid type)
 {
@@ -71,9 +78,12 @@ refuse_argument(int number, const char *name, Oid type)
 	return NULL;
 }
 
-/* Whether a value is made by functions of the server alone, which ask nobody's. */
+/*
+ * Whether a value of the type is made by functions of the server alone.  Domains and
+ * composite types, also built-in ones, can lead to checks and types of other users.
+ */
 static bool
-is_plain(Oid type)
+is_builtin(Oid type)
 {
 	Oid element = get_element_type(type);
 
@@ -84,8 +94,9 @@ is_plain(Oid type)
 }
 
 /*
- * jsonb_populate_record() learns from its first argument's type that the row tells
- * which record it is.
+ * Prepares a call of jsonb_populate_record(row, payload) where the row has one column
+ * of the argument's name and type.  The function looks at the declared type of its
+ * first argument: with RECORD, it takes the row's own type.
  */
 static void
 prepare_conversion(QmlArgument *arg)
@@ -106,7 +117,7 @@ prepare_conversion(QmlArgument *arg)
 					   &arg->convert);
 }
 
-/* The arguments that the caller gives, and all parameters. */
+/* Reads all parameters, and those among them that a call gives a value for. */
 static void
 read_arguments(HeapTuple tuple, QmlSignature *signature)
 {
@@ -139,8 +150,9 @@ read_arguments(HeapTuple tuple, QmlSignature *signature)
 	}
 }
 
+/* Decides which kind of handler it is; returns why it is none, or NULL. */
 static char *
-decide_takes(QmlSignature *signature, Oid job_type)
+choose_kind(QmlSignature *signature, Oid job_type)
 {
 	signature->takes = QML_TAKES_ARGS;
 	if (signature->nargs == 1 && signature->args[0].type == JSONBOID)
@@ -156,15 +168,15 @@ decide_takes(QmlSignature *signature, Oid job_type)
 
 		if (reason)
 			return reason;
-		arg->plain = is_plain(arg->type);
+		arg->builtin = is_builtin(arg->type);
 		prepare_conversion(arg);
 	}
 	return NULL;
 }
 
 /*
- * What a function takes, in the current memory context.  NULL, and *reason, a
- * sentence, when it is not there or cannot be a handler.
+ * The signature of a function, in the current memory context.  NULL if it does not
+ * exist or cannot be a handler; *reason is a sentence that says why.
  */
 QmlSignature *
 qml_signature_load(Oid function, Oid job_type, char **reason)
@@ -190,7 +202,7 @@ qml_signature_load(Oid function, Oid job_type, char **reason)
 		read_arguments(tuple, signature);
 	ReleaseSysCache(tuple);
 	if (*reason == NULL)
-		*reason = decide_takes(signature, job_type);
+		*reason = choose_kind(signature, job_type);
 	return *reason ? NULL : signature;
 }
 
@@ -213,14 +225,14 @@ find_argument(const QmlSignature *signature, const char *name, int length)
 	return NULL;
 }
 
-/* As much of what the caller wrote as a message may show. */
+/* As much of the caller's text as a message may show. */
 static char *
-shown(const char *text, int length)
+clip_text(const char *text, int length)
 {
 	return pnstrdup(text, pg_mbcliplen(text, length, QML_MAX_NAME));
 }
 
-/* Every key must be an argument. */
+/* Raises QM008 unless the payload is an object whose keys are all arguments. */
 static void
 check_keys(const QmlSignature *signature, Jsonb *payload)
 {
@@ -242,7 +254,7 @@ check_keys(const QmlSignature *signature, Jsonb *payload)
 			ereport(ERROR,
 					(errcode(ERRCODE_QML_PAYLOAD_MISMATCH),
 					 errmsg("the payload has an unknown key \"%s\"",
-							shown(value.val.string.val, value.val.string.len)),
+							clip_text(value.val.string.val, value.val.string.len)),
 					 errdetail("There is no such argument of %s.", function_name(signature))));
 	}
 }
@@ -255,37 +267,38 @@ raise_mismatch(const QmlSignature *signature, const QmlArgument *arg, const char
 			 errmsg("the value of key \"%s\" of the payload is not of type %s", arg->name,
 					format_type_be(arg->type)),
 			 errdetail("An argument of %s: %s.", function_name(signature),
-					   shown(detail, strlen(detail)))));
+					   clip_text(detail, strlen(detail)))));
 }
 
 /*
- * Errors about the value, as opposed to those of the machine.  Types of the server
- * whose values are names or have a syntax complain of these.
+ * Whether an error is about the value, and not about resources, locks or a cancel.
+ * Built-in types whose values are names, or have a syntax of their own, raise errors
+ * of other classes as well (regclass, tsquery).
  */
 static bool
 is_about_value(const QmlArgument *arg, int sqlerrcode)
 {
 	int category = ERRCODE_TO_CATEGORY(sqlerrcode);
 
-	if (arg->plain && (sqlerrcode == ERRCODE_UNDEFINED_SCHEMA ||
-					   (category == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION &&
-						sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)))
+	if (arg->builtin && (sqlerrcode == ERRCODE_UNDEFINED_SCHEMA ||
+						 (category == ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION &&
+						  sqlerrcode != ERRCODE_INSUFFICIENT_PRIVILEGE)))
 		return true;
 	return category == ERRCODE_DATA_EXCEPTION ||
 		   category == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION ||
 		   sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 }
 
-/* Converts the value of a key; turns an error about it into one that names the key. */
+/* Converts the value of a key; an error about the value is raised as QM008 instead. */
 static Datum
-convert(const QmlSignature *signature, QmlArgument *arg, Datum payload, bool *isnull)
+convert_value(const QmlSignature *signature, QmlArgument *arg, Datum payload, bool *isnull)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile Datum row = (Datum) 0;
 	HeapTupleData tuple;
 
-	/* What is remembered of a row type does not outlive its change. */
-	if (!arg->plain)
+	/* jsonb_populate_record() remembers row types, and does not notice that they change. */
+	if (!arg->builtin)
 	{
 		arg->convert.fn_extra = NULL;
 		arg->convert.fn_mcxt = CurrentMemoryContext;
@@ -303,7 +316,7 @@ convert(const QmlSignature *signature, QmlArgument *arg, Datum payload, bool *is
 		if (!is_about_value(arg, error->sqlerrcode))
 			PG_RE_THROW();
 		FlushErrorState();
-		/* Raises again: nothing goes on after a caught error. */
+		/* Always raises: after a caught error, the transaction must not go on. */
 		raise_mismatch(signature, arg, error->message);
 	}
 	PG_END_TRY();
@@ -313,18 +326,16 @@ convert(const QmlSignature *signature, QmlArgument *arg, Datum payload, bool *is
 	return heap_getattr(&tuple, 1, arg->desc, isnull);
 }
 
-static JsonbValue *
-find_value(Jsonb *payload, const QmlArgument *arg, JsonbValue *value)
-{
-	return getKeyJsonValueFromContainer(&payload->root, arg->name, strlen(arg->name), value);
-}
-
-/* Whether the payload has the key; QM008 if it must have, or if null cannot be. */
+/*
+ * Whether the payload has the key of an argument.  Raises QM008 if it has not and
+ * must, or if its value must not be null.
+ */
 static bool
-check_argument(const QmlSignature *signature, Jsonb *payload, const QmlArgument *arg, bool *isnull)
+find_value(const QmlSignature *signature, Jsonb *payload, const QmlArgument *arg, bool *isnull)
 {
 	JsonbValue value;
-	bool found = find_value(payload, arg, &value) != NULL;
+	bool found = getKeyJsonValueFromContainer(&payload->root, arg->name, strlen(arg->name),
+											  &value) != NULL;
 
 	if (!found && !arg->optional)
 		ereport(ERROR,
@@ -339,7 +350,7 @@ check_argument(const QmlSignature *signature, Jsonb *payload, const QmlArgument 
 	return found;
 }
 
-/* Raises QM008 if the payload does not fit, as far as that can be told by anybody. */
+/* Raises QM008 if the payload does not fit, without running code of other users. */
 void
 qml_signature_check(const QmlSignature *signature, Datum payload)
 {
@@ -354,14 +365,14 @@ qml_signature_check(const QmlSignature *signature, Datum payload)
 		QmlArgument *arg = &signature->args[i];
 		bool isnull;
 
-		if (check_argument(signature, document, arg, &isnull) && !isnull && arg->plain)
-			(void) convert(signature, arg, JsonbPGetDatum(document), &isnull);
+		if (find_value(signature, document, arg, &isnull) && !isnull && arg->builtin)
+			(void) convert_value(signature, arg, JsonbPGetDatum(document), &isnull);
 	}
 }
 
 /*
- * The arguments that the payload stands for; those that are not present have a
- * default.  Raises QM008 if the payload does not fit.
+ * Converts the payload to the arguments of a typed handler; those that are not present
+ * get their default.  Raises QM008 if the payload does not fit.
  */
 void
 qml_signature_bind(const QmlSignature *signature, Datum payload, Datum *values, bool *nulls,
@@ -369,15 +380,17 @@ qml_signature_bind(const QmlSignature *signature, Datum payload, Datum *values, 
 {
 	Jsonb *document = DatumGetJsonbP(payload);
 
+	Assert(signature->takes == QML_TAKES_ARGS);
+	Assert(signature->nargs <= FUNC_MAX_ARGS);
 	check_keys(signature, document);
 	for (int i = 0; i < signature->nargs; i++)
 	{
 		QmlArgument *arg = &signature->args[i];
 
 		values[i] = (Datum) 0;
-		present[i] = check_argument(signature, document, arg, &nulls[i]);
-		/* A domain may not allow null. */
-		if (present[i] && (!nulls[i] || !arg->plain))
-			values[i] = convert(signature, arg, JsonbPGetDatum(document), &nulls[i]);
+		present[i] = find_value(signature, document, arg, &nulls[i]);
+		/* A null is converted, too, as a domain can refuse it. */
+		if (present[i] && (!nulls[i] || !arg->builtin))
+			values[i] = convert_value(signature, arg, JsonbPGetDatum(document), &nulls[i]);
 	}
 }

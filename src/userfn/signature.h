@@ -1,6 +1,6 @@
 /*
  * signature.h
- *		What a handler takes, and how a payload becomes its arguments.
+ *		What a handler takes, and how a payload is converted to its arguments.
  */
 #ifndef QML_SIGNATURE_H
 #define QML_SIGNATURE_H
@@ -16,13 +16,13 @@ typedef enum QmlTakes
 	QML_TAKES_ARGS	   /* named arguments, one for each key of the payload */
 } QmlTakes;
 
-/* An argument that a key of the payload fills. */
+/* An argument that gets its value from a key of the payload. */
 typedef struct QmlArgument
 {
 	char *name;
 	Oid type;
 	bool optional; /* has a default */
-	bool plain;	   /* to convert to its type runs no code but the server's own */
+	bool builtin;  /* conversion to its type runs only the server's own code */
 	Datum row;	   /* a row of this one column, null */
 	TupleDesc desc;
 	FmgrInfo convert;
@@ -32,7 +32,7 @@ typedef struct QmlArgument
 typedef struct QmlParameter
 {
 	char *name;	 /* NULL: none */
-	bool output; /* OUT: what it is given is ignored */
+	bool output; /* OUT: its value in the call is ignored */
 } QmlParameter;
 
 typedef struct QmlSignature

@@ -2,9 +2,13 @@
  * trace.c
  *		The W3C trace context of the job that runs.
  *
- * A job carries the traceparent of whoever enqueued it in its metadata.  A traced
- * attempt is a span of that trace, or of one that has the id of the job; jobs that it
- * enqueues carry its own traceparent, unless they are given another.
+ * The metadata of a job can contain the traceparent of the client that enqueued it.  An
+ * attempt that runs in the middleware qml_tracing is a span of that trace, or else of a
+ * trace whose id is the id of the job.  Jobs that it enqueues get the attempt's own
+ * traceparent into their metadata, unless these already contain one.
+ *
+ * The trace is kept until qml_trace_take(), because it is logged after the commit, when
+ * the outcome of the attempt is known.
  *
  * The format is that of https://www.w3.org/TR/trace-context/, section 3.2.
  */
@@ -20,15 +24,15 @@
 
 #define MEMBER "traceparent"
 
-/* Where its parts begin, and their lengths. */
+/* Offsets of the parts of a traceparent, and their lengths. */
 #define TRACE_ID	   3
 #define TRACE_ID_BYTES 16
 #define SPAN_ID		   36
 #define SPAN_ID_BYTES  8
 #define FLAGS		   53
 
-static QmlTrace trace;
-static bool running = false;
+static QmlTrace trace;		 /* of the attempt that runs, or ran last */
+static bool running = false; /* jobs that are enqueued now are children of it */
 
 static bool
 is_hex(const char *text, int length, bool may_be_zero)
@@ -44,7 +48,7 @@ is_hex(const char *text, int length, bool may_be_zero)
 	return may_be_zero || !zero;
 }
 
-/* Later versions may have more, after a hyphen; "ff" is none. */
+/* Version ff is invalid; versions above 00 may have more fields after a hyphen. */
 static bool
 is_traceparent(const char *text, int length)
 {
@@ -57,9 +61,9 @@ is_traceparent(const char *text, int length)
 			(strncmp(text, "00", 2) != 0 && text[QML_TRACEPARENT_LENGTH] == '-'));
 }
 
-/* The member of an object; false when there is none. */
+/* Whether the metadata, a jsonb or 0, has a traceparent; *value is valid or not. */
 static bool
-find_member(Datum metadata, JsonbValue *value)
+find_traceparent(Datum metadata, JsonbValue *value)
 {
 	Jsonb *document;
 
@@ -70,8 +74,9 @@ find_member(Datum metadata, JsonbValue *value)
 		   getKeyJsonValueFromContainer(&document->root, MEMBER, strlen(MEMBER), value) != NULL;
 }
 
+/* A random span id for this attempt. */
 static void
-write_span_id(void)
+generate_span_id(void)
 {
 	uint8 random[SPAN_ID_BYTES];
 
@@ -79,13 +84,13 @@ write_span_id(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate random values")));
-	/* All zeros would be none. */
+	/* All zeros would be invalid. */
 	random[0] |= 1;
 	(void) hex_encode((const char *) random, sizeof(random), trace.traceparent + SPAN_ID);
 }
 
 static void
-begin(const pg_uuid_t *job, Datum queue, Datum metadata)
+begin_trace(const pg_uuid_t *job, Datum queue, Datum metadata)
 {
 	JsonbValue value;
 
@@ -93,7 +98,7 @@ begin(const pg_uuid_t *job, Datum queue, Datum metadata)
 	text_to_cstring_buffer(DatumGetTextPP(queue), trace.queue, sizeof(trace.queue));
 	trace.traced = true;
 	strcpy(trace.traceparent, "00-00000000000000000000000000000000-0000000000000000-01");
-	if (find_member(metadata, &value) && value.type == jbvString &&
+	if (find_traceparent(metadata, &value) && value.type == jbvString &&
 		is_traceparent(value.val.string.val, value.val.string.len))
 	{
 		memcpy(trace.parent, value.val.string.val, QML_TRACEPARENT_LENGTH);
@@ -102,20 +107,17 @@ begin(const pg_uuid_t *job, Datum queue, Datum metadata)
 	}
 	else
 		(void) hex_encode((const char *) job->data, TRACE_ID_BYTES, trace.traceparent + TRACE_ID);
-	write_span_id();
+	generate_span_id();
 }
 
-/*
- * Does the work of a job, of this queue (text) and metadata (jsonb, or 0), and traces
- * it.
- */
+/* Does the work of a job with this queue, a text, and metadata, a jsonb or 0, and traces it. */
 Datum
 qml_trace_run(const pg_uuid_t *job, Datum queue, Datum metadata, Datum (*work)(void))
 {
 	instr_time start;
 	volatile Datum result = (Datum) 0;
 
-	begin(job, queue, metadata);
+	begin_trace(job, queue, metadata);
 	running = true;
 	INSTR_TIME_SET_CURRENT(start);
 	PG_TRY();
@@ -131,7 +133,7 @@ qml_trace_run(const pg_uuid_t *job, Datum queue, Datum metadata, Datum (*work)(v
 	return result;
 }
 
-/* The trace of the attempt that ran last, which is forgotten here. */
+/* Returns the trace of the attempt that ran last, and clears it. */
 QmlTrace
 qml_trace_take(void)
 {
@@ -141,7 +143,7 @@ qml_trace_take(void)
 	return taken;
 }
 
-/* The metadata of a job that is enqueued now: with the traceparent, if there is one. */
+/* The metadata for a job that is enqueued now, with a traceparent if an attempt is traced. */
 Datum
 qml_trace_carry(Datum metadata)
 {
@@ -149,14 +151,14 @@ qml_trace_carry(Datum metadata)
 	JsonbValue value;
 	Datum member;
 
-	if (!running || find_member(metadata, &value))
+	if (!running || find_traceparent(metadata, &value))
 		return metadata;
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	qml_json_push_text(&state, MEMBER, CStringGetTextDatum(trace.traceparent));
 	member = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 	if (metadata == (Datum) 0)
 		return member;
-	/* Of two objects; what is no object stays as it is. */
+	/* Metadata that is not an object stays as it is. */
 	if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(metadata)))
 		return metadata;
 	return DirectFunctionCall2(jsonb_concat, metadata, member);

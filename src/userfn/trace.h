@@ -19,7 +19,7 @@ typedef struct QmlTrace
 	double milliseconds;
 	char queue[QML_MAX_QUEUE_NAME * MAX_MULTIBYTE_CHAR_LEN + 1];
 	char traceparent[QML_TRACEPARENT_LENGTH + 1]; /* of this attempt */
-	char parent[QML_TRACEPARENT_LENGTH + 1];	  /* of who enqueued it; "": none */
+	char parent[QML_TRACEPARENT_LENGTH + 1];	  /* from the metadata; "": none */
 } QmlTrace;
 
 extern Datum qml_trace_run(const pg_uuid_t *job, Datum queue, Datum metadata, Datum (*work)(void));

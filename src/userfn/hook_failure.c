@@ -1,0 +1,127 @@
+/*
+ * hook_failure.c
+ *		Counts the errors of state hooks, and disables those that keep failing.
+ *
+ * Errors are counted in the table of hooks, in the transaction of the transitions that
+ * the hook was called for: if it is rolled back, they are not counted.  Nobody waits for
+ * a count.  A row that another transaction holds is skipped, and the errors of this
+ * operation are lost; the next ones count.
+ *
+ * A hook that ignored a cancel and took its process with it could not be counted there.
+ * It is remembered in shared memory (userfn/hook_limit.c), and the next process of the
+ * database disables it before it calls any hook.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+
+#include "common/log.h"
+#include "common/spi.h"
+#include "ipc/stuck_hooks.h"
+#include "ipc/wakeup.h"
+#include "model/catalog.h"
+#include "userfn/hook_failure.h"
+#include "userfn/hook_limit.h"
+
+/* Failures that do not disable the hook are logged once a minute only. */
+static void
+log_failure(const QmlHookResult *result, bool disabled)
+{
+	if (disabled)
+		ereport(WARNING,
+				(errcode(result->failure.sqlerrcode),
+				 errmsg("hook \"%s\" failed %d times in a row and is switched off",
+						result->hook->name, QML_HOOK_MAX_ERRORS),
+				 errdetail("%s (SQLSTATE %s)", result->failure.message,
+						   unpack_sql_state(result->failure.sqlerrcode)),
+				 errhint("Mend it, and register it again by qml_add_hook().")));
+	else if (result->failed && qml_log_is_due(QML_LOG_HOOKS))
+		ereport(WARNING,
+				(errcode(result->failure.sqlerrcode),
+				 errmsg("hook \"%s\" failed, and is passed over", result->hook->name),
+				 errdetail("%s (SQLSTATE %s)", result->failure.message,
+						   unpack_sql_state(result->failure.sqlerrcode))));
+}
+
+/*
+ * Writes the result into the table and disables the hook if it has failed too often.
+ * False if nothing was written: the row is locked, or the hook is disabled already.
+ */
+bool
+qml_hook_failure_record(const QmlHookResult *result)
+{
+	Oid types[] = {TEXTOID, INT4OID, TEXTOID, BOOLOID, INT4OID};
+	Datum values[lengthof(types)];
+	bool nulls[lengthof(types)] = {false};
+	QmlSpi spi;
+	bool written;
+	bool disabled = false;
+	bool isnull;
+
+	Assert(IsTransactionState());
+	/* After a success, the errors since then are all; otherwise they are added. */
+	values[0] = CStringGetTextDatum(result->hook->name);
+	values[1] = Int32GetDatum(result->succeeded ? result->errors :
+												  result->errors - result->hook->errors);
+	nulls[2] = !result->failed;
+	if (result->failed)
+		values[2] = CStringGetTextDatum(result->failure.message);
+	values[3] = BoolGetDatum(result->succeeded);
+	values[4] = Int32GetDatum(QML_HOOK_MAX_ERRORS);
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	written =
+		qml_spi_execute("UPDATE qml.hook AS h "
+						"SET errors = LEAST($2 + CASE WHEN $4 THEN 0 ELSE h.errors END, $5), "
+						"broken = $2 + CASE WHEN $4 THEN 0 ELSE h.errors END >= $5, "
+						"last_error = coalesce($3, h.last_error), "
+						"last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
+						"ELSE pg_catalog.clock_timestamp() END "
+						"WHERE NOT h.broken AND h.name = "
+						"(SELECT s.name FROM qml.hook s WHERE s.name = $1 FOR UPDATE SKIP LOCKED) "
+						"RETURNING h.broken",
+						lengthof(types), types, values, nulls, SPI_OK_UPDATE_RETURNING) > 0;
+	if (written)
+		disabled = DatumGetBool(
+			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	qml_spi_end(&spi);
+	if (written)
+		log_failure(result, disabled);
+	return written;
+}
+
+/* Disables the hooks of this database that ignored a cancel and ended their process. */
+void
+qml_hook_failure_disable_stuck(void)
+{
+	uint32 stuck[QML_MAX_STUCK];
+	bool left[QML_MAX_STUCK] = {false}; /* to be tried again */
+	int count = qml_stuck_hooks_list(stuck);
+	ListCell *lc;
+
+	if (count == 0)
+		return;
+	foreach(lc, qml_callback_all(QML_HOOK))
+	{
+		QmlHookResult result = {.hook = lfirst(lc),
+								.failed = true,
+								.succeeded = true, /* whatever was counted before */
+								.errors = QML_HOOK_MAX_ERRORS,
+								.failure = {.sqlerrcode = ERRCODE_QUERY_CANCELED,
+											.message = "it went on although it was canceled"}};
+
+		for (int i = 0; i < count; i++)
+		{
+			if (qml_hook_limit_hash(result.hook) == stuck[i] && !result.hook->broken)
+				left[i] = !qml_hook_failure_record(&result) || left[i];
+		}
+	}
+	for (int i = 0; i < count; i++)
+	{
+		if (left[i])
+			qml_wakeup_at(QML_WAKE_HOOK, GetCurrentTimestamp() + USECS_PER_SEC);
+		else
+			qml_stuck_hooks_remove(stuck[i]);
+	}
+}
