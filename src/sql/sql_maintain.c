@@ -1,8 +1,7 @@
 /*
  * sql_maintain.c
- *		SQL functions of maintenance and named locks: qml_promote_due,
- *		qml_reclaim, qml_cleanup, qml_maintain, qml_adopt, qml_try_lock,
- *		qml_unlock; and the trigger qml.invalidate.
+ *		SQL functions of maintenance: qml_promote_due, qml_reclaim, qml_cleanup,
+ *		qml_maintain, qml_adopt; and the trigger qml.invalidate.
  */
 #include "postgres.h"
 
@@ -17,7 +16,6 @@
 #include "common/json.h"
 #include "compat.h"
 #include "ipc/wakeup.h"
-#include "jobs/named_lock.h"
 #include "maintenance/adopt.h"
 #include "maintenance/cleanup.h"
 #include "maintenance/promote.h"
@@ -32,8 +30,6 @@ QML_FUNCTION(qml_reclaim);
 QML_FUNCTION(qml_cleanup);
 QML_FUNCTION(qml_maintain);
 QML_FUNCTION(qml_adopt);
-QML_FUNCTION(qml_try_lock);
-QML_FUNCTION(qml_unlock);
 QML_FUNCTION(qml_invalidate);
 
 /* Jobs that one call of qml_maintain promotes or takes back, perhaps once a minute. */
@@ -99,32 +95,6 @@ qml_adopt(PG_FUNCTION_ARGS)
 	qml_acl_require(QML_CAN_ADMIN, NULL);
 	qml_adopt_database();
 	PG_RETURN_VOID();
-}
-
-Datum
-qml_try_lock(PG_FUNCTION_ARGS)
-{
-	char *resource = qml_args_name(fcinfo, 0, "resource", QML_MAX_NAME);
-	char *owner = qml_args_name(fcinfo, 1, "owner", QML_MAX_NAME);
-	int64 ttl;
-	int64 fence;
-
-	qml_args_require(fcinfo, 2, "ttl");
-	ttl = qml_args_duration(fcinfo, 2, "ttl");
-	qml_acl_require_any(QML_CAN_WORK);
-	if (!qml_named_lock_take(resource, owner, ttl, &fence))
-		PG_RETURN_NULL();
-	PG_RETURN_INT64(fence);
-}
-
-Datum
-qml_unlock(PG_FUNCTION_ARGS)
-{
-	char *resource = qml_args_name(fcinfo, 0, "resource", QML_MAX_NAME);
-	char *owner = qml_args_name(fcinfo, 1, "owner", QML_MAX_NAME);
-
-	qml_acl_require_any(QML_CAN_WORK);
-	PG_RETURN_BOOL(qml_named_lock_release(resource, owner));
 }
 
 /* All backends forget what they remember of the table, when this commits. */

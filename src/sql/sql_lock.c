@@ -1,0 +1,42 @@
+/*
+ * sql_lock.c
+ *		SQL functions of named locks: qml_try_lock, qml_unlock.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "common/args.h"
+#include "compat.h"
+#include "jobs/named_lock.h"
+#include "model/acl.h"
+#include "qml.h"
+
+QML_FUNCTION(qml_try_lock);
+QML_FUNCTION(qml_unlock);
+
+Datum
+qml_try_lock(PG_FUNCTION_ARGS)
+{
+	char *resource = qml_args_name(fcinfo, 0, "resource", QML_MAX_NAME);
+	char *owner = qml_args_name(fcinfo, 1, "owner", QML_MAX_NAME);
+	int64 ttl;
+	int64 fence;
+
+	qml_args_require(fcinfo, 2, "ttl");
+	ttl = qml_args_duration(fcinfo, 2, "ttl");
+	qml_acl_require_any(QML_CAN_WORK);
+	if (!qml_named_lock_take(resource, owner, ttl, &fence))
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(fence);
+}
+
+Datum
+qml_unlock(PG_FUNCTION_ARGS)
+{
+	char *resource = qml_args_name(fcinfo, 0, "resource", QML_MAX_NAME);
+	char *owner = qml_args_name(fcinfo, 1, "owner", QML_MAX_NAME);
+
+	qml_acl_require_any(QML_CAN_WORK);
+	PG_RETURN_BOOL(qml_named_lock_release(resource, owner));
+}
