@@ -53,11 +53,11 @@ check-versions:
 	test/versions/run
 
 demo:
-	test/setup.sh
-	test/demo/run
+	@test/setup.sh demo
+	@test/demo/run
 
 demo-stop:
-	test/demo/stop
+	@test/demo/stop
 
 bench:
 	test/setup.sh

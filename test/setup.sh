@@ -1,10 +1,13 @@
 #!/bin/bash
 #
 # Brings in what building and testing qml needs.  Root gets the missing Debian
-# packages installed; anybody else is told which are missing.  With "lint" as
-# its argument also what only the lint needs; with "versions" only what
-# test/versions/run needs.  With "absent" it prints the names of the packages that
-# apt does not know, and installs nothing.
+# packages installed; anybody else is told which are missing.  With "demo" as its
+# argument only what building qml and running a server needs; with "lint" also what
+# only the lint needs; with "versions" only what test/versions/run needs.  With
+# "absent" it prints the names of the packages that apt does not know, and installs
+# nothing.
+#
+# What apt says is shown only if it fails.
 #
 #   QML_PG_MAJOR=version              of PostgreSQL (default 15, that of Debian 12)
 #   QML_WITHOUT_PACKAGES="name ..."   packages to do without
@@ -16,8 +19,8 @@
 set -euo pipefail
 
 server=postgresql-${QML_PG_MAJOR:-15}
-packages=(gcc make libpq-dev "$server" "postgresql-server-dev-${QML_PG_MAJOR:-15}" "$server-cron"
-	"$server-pgtap" libipc-run-perl tini pgbouncer libfaketime)
+packages=(gcc libc6-dev make "$server" "postgresql-server-dev-${QML_PG_MAJOR:-15}")
+test_packages=(libpq-dev "$server-cron" "$server-pgtap" libipc-run-perl tini pgbouncer libfaketime)
 lint_packages=(clang-format binutils python3-pglast clang libclang-rt-14-dev)
 versions_packages=(debootstrap)
 
@@ -43,22 +46,33 @@ prevent_cluster()
 	fi
 }
 
+# Runs a command, and shows what it said if it fails.
+run_quietly()
+{
+	local log rc=0
+
+	log=$(mktemp "${TMPDIR:-/tmp}/qml-setup.XXXXXX")
+	"$@" >"$log" 2>&1 || rc=$?
+	[ "$rc" -eq 0 ] || cat "$log" >&2
+	rm -f "$log"
+	return "$rc"
+}
+
 install_missing()
 {
 	local package
 
 	export DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1
+	echo "== setup: apt-get install $* (takes a minute or two)"
 	for package in "$@"; do
 		if ! is_known "$package"; then
-			echo '== setup: apt-get update'
-			apt-get update -q
+			run_quietly apt-get update -q
 			break
 		fi
 	done
 	prevent_cluster
-	echo "== setup: apt-get install $*"
 	# A changed createcluster.conf is ours: keep it without asking.
-	apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@"
+	run_quietly apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@"
 }
 
 # Prints the packages that cannot be had; what apt says goes to stderr.
@@ -81,11 +95,18 @@ main()
 	local -a missing=()
 
 	case ${1:-} in
-		lint) packages+=("${lint_packages[@]}") ;;
+		demo) ;;
+		lint) packages+=("${test_packages[@]}" "${lint_packages[@]}") ;;
 		versions) packages=("${versions_packages[@]}") ;;
 		absent)
+			packages+=("${test_packages[@]}")
 			print_absent
 			return
+			;;
+		'') packages+=("${test_packages[@]}") ;;
+		*)
+			echo "setup.sh: unknown argument \"$1\"" >&2
+			return 2
 			;;
 	esac
 	if ! command -v dpkg-query >/dev/null; then
