@@ -27,8 +27,8 @@ BEGIN
 END $$;
 CREATE FUNCTION t.reset() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	TRUNCATE qml.live, qml.lock, qml.acl, qml.recurring, qml.occurrence, qml.registered_server, qml.handler, qml.hook, qml.middleware;
-	DELETE FROM qml.queue;
+	TRUNCATE qml.live, qml.lock_data, qml.acl_data, qml.recurring_data, qml.occurrence_data, qml.server_data, qml.handler_data, qml.hook_data, qml.middleware_data;
+	DELETE FROM qml.queue_data;
 	PERFORM t.drop_leaves();
 END $$;
 
@@ -65,11 +65,11 @@ END $$;
 CREATE FUNCTION t.everything() RETURNS text LANGUAGE sql AS $$
 	SELECT md5(string_agg(x, '' ORDER BY x)) FROM (
 		SELECT l::text FROM qml.live l UNION ALL SELECT h::text FROM qml.history h
-		UNION ALL SELECT q::text FROM qml.queue q UNION ALL SELECT k::text FROM qml.lock k
-		UNION ALL SELECT a::text FROM qml.acl a
-		UNION ALL SELECT r::text FROM qml.recurring r UNION ALL SELECT o::text FROM qml.occurrence o
-		UNION ALL SELECT s::text FROM qml.registered_server s UNION ALL SELECT h::text FROM qml.handler h
-		UNION ALL SELECT h::text FROM qml.hook h UNION ALL SELECT m::text FROM qml.middleware m
+		UNION ALL SELECT q::text FROM qml.queue_data q UNION ALL SELECT k::text FROM qml.lock_data k
+		UNION ALL SELECT a::text FROM qml.acl_data a
+		UNION ALL SELECT r::text FROM qml.recurring_data r UNION ALL SELECT o::text FROM qml.occurrence_data o
+		UNION ALL SELECT s::text FROM qml.server_data s UNION ALL SELECT h::text FROM qml.handler_data h
+		UNION ALL SELECT h::text FROM qml.hook_data h UNION ALL SELECT m::text FROM qml.middleware_data m
 		UNION ALL SELECT i.inhrelid::text FROM pg_inherits i
 		WHERE i.inhparent = 'qml.history'::regclass) s (x)
 $$;

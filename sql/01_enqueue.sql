@@ -87,7 +87,7 @@ SELECT count(*) FROM qml_enqueue_many('m', '[5:6]={"1","2"}'::jsonb[], 'bounds')
 
 -- Queues came by themselves; an empty batch made none
 SELECT CASE WHEN length(name) < 50 THEN name ELSE left(name, 1) || '...' END AS name, paused, options
-FROM qml.queue_info ORDER BY name COLLATE "C";
+FROM qml.queue ORDER BY name COLLATE "C";
 SELECT * FROM qml_counts();
 SELECT queue, state, count FROM qml_queue_counts() WHERE length(queue) < 50
 ORDER BY queue COLLATE "C", state;

@@ -85,7 +85,7 @@ SELECT t.make(t.id(n::int), s) IS NULL AS no_claim
 FROM unnest(enum_range(NULL::qml.job_state)::text[]) WITH ORDINALITY u (s, n) WHERE s <> 'enqueued';
 SELECT count(*) FROM qml_fetch(batch => 10);
 -- What is due becomes ready by promotion alone
-SELECT qml_schedule(t.id(1), now() - interval '1 h');
+SELECT qml_reschedule(t.id(1), now() - interval '1 h');
 SELECT count(*) FROM qml_fetch(batch => 10);
 SELECT qml_promote_due();
 SELECT t.n(id) FROM qml_fetch(batch => 10);

@@ -58,7 +58,7 @@ CREATE TEMP TABLE act (n int, what text, sql text);
 INSERT INTO act VALUES
 	(1, 'delete', 'SELECT qml_delete(%L)'),
 	(2, 'retry', 'SELECT qml_retry(%L)'),
-	(3, 'schedule', 'SELECT qml_schedule(%L, now() + interval ''2 h'')'),
+	(3, 'schedule', 'SELECT qml_reschedule(%L, now() + interval ''2 h'')'),
 	(4, 'fetch', 'SELECT count(*) FROM qml_fetch(batch => 9) WHERE id = %L'),
 	(5, 'heartbeat', 'SELECT qml_heartbeat(%L, 1) IS NOT NULL'),
 	(6, 'progress', 'SELECT qml_progress(%L, 1, ''1'')'),

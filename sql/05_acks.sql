@@ -42,7 +42,7 @@ FROM (VALUES (1, 'heartbeat', 'SELECT qml_heartbeat(%L, %s)'), (2, 'progress', '
 	(5, 'release', 'SELECT qml_release(%L, %s)'),
 	(6, 'succeed_many', 'SELECT qml_succeed_many(ARRAY[%L]::uuid[], ARRAY[%s])'),
 	(7, 'delete', 'SELECT qml_delete(%L)'), (8, 'retry', 'SELECT qml_retry(%L)'),
-	(9, 'schedule', 'SELECT qml_schedule(%L, now())'), (10, 'set_state', 'SELECT qml_set_state(%L, ''deleted'')'),
+	(9, 'schedule', 'SELECT qml_reschedule(%L, now())'), (10, 'set_state', 'SELECT qml_set_state(%L, ''deleted'')'),
 	(11, 'job', 'SELECT qml_job(%L)')) f (n, what, sql)
 ORDER BY f.n;
 SELECT t.try('SELECT qml_succeed(t.id(99), 1)');

@@ -171,7 +171,7 @@ SELECT state, count(*) FROM qml.job GROUP BY state;
 SELECT t.reset();
 SELECT qml_enqueue('m', id => t.id(n), run_at => now() + interval '1 h') IS NOT NULL FROM generate_series(1, 6) n;
 SELECT qml_promote_due();
-SELECT qml_schedule(t.id(n), now() - n * interval '1 min') FROM generate_series(1, 5) n;
+SELECT qml_reschedule(t.id(n), now() - n * interval '1 min') FROM generate_series(1, 5) n;
 SELECT qml_promote_due(2), qml_promote_due(2);
 SELECT string_agg(t.n(id)::text, ' ' ORDER BY id), state FROM qml.job GROUP BY state ORDER BY state;
 SELECT qml_promote_due();

@@ -36,13 +36,13 @@ SELECT t.n(id) FROM qml_fetch(batch => 10);
 -- Schedule
 SELECT t.reset();
 SELECT t.make(t.id(1), 'scheduled');
-SELECT qml_schedule(t.id(1), '2100-01-01 00:00 UTC', 'later');
-SELECT qml_schedule(t.id(1), '2100-01-01 00:00 UTC');
+SELECT qml_reschedule(t.id(1), '2100-01-01 00:00 UTC', 'later');
+SELECT qml_reschedule(t.id(1), '2100-01-01 00:00 UTC');
 SELECT state, run_at AT TIME ZONE 'UTC' AS run_at, reason FROM qml_job(t.id(1));
-SELECT qml_schedule(t.id(1), '2100-01-02 00:00 UTC');
+SELECT qml_reschedule(t.id(1), '2100-01-02 00:00 UTC');
 SELECT state, run_at AT TIME ZONE 'UTC' AS run_at, reason FROM qml_job(t.id(1));
 SELECT t.make(t.id(2), 'enqueued');
-SELECT qml_schedule(t.id(2), '2000-01-01 00:00 UTC', 'so that it is due');
+SELECT qml_reschedule(t.id(2), '2000-01-01 00:00 UTC', 'so that it is due');
 SELECT state, run_at AT TIME ZONE 'UTC' AS run_at, reason FROM qml_job(t.id(2));
 SELECT qml_promote_due();
 SELECT state, run_at, reason FROM qml_job(t.id(2));

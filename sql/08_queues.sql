@@ -8,7 +8,7 @@ SELECT qml_create_queue('plain');
 SELECT qml_create_queue('full', '{"max_retries": 3, "timeout": "90 s", "lease": 45.5, "succeeded_ttl": "2 days",
 	"failed_ttl": "1 month", "retry": {"strategy": "linear", "delay": 5, "increment": "10 s", "multiplier": 3,
 	"max_delay": "1 h", "jitter": 0.1}}');
-SELECT name, paused, options FROM qml.queue_info ORDER BY name;
+SELECT name, paused, options FROM qml.queue ORDER BY name;
 SELECT t.try($$SELECT qml_create_queue('plain')$$);
 SELECT t.try($$SELECT qml_create_queue('plain', '{"max_retries": 1}')$$);
 -- ... one that came by enqueueing exists as well
@@ -37,27 +37,27 @@ RESET ALL;
 
 -- Alter: what is given replaces, null returns to the setting
 SELECT qml_alter_queue('full', '{"max_retries": 4, "lease": null}');
-SELECT options FROM qml.queue_info WHERE name = 'full';
+SELECT options FROM qml.queue WHERE name = 'full';
 SELECT qml_alter_queue('full', '{}');
 SELECT qml_alter_queue('full', '{"max_retries": null, "timeout": null, "succeeded_ttl": null, "failed_ttl": null, "retry": null}');
-SELECT options FROM qml.queue_info WHERE name = 'full';
+SELECT options FROM qml.queue WHERE name = 'full';
 SELECT qml_enqueue('m', queue => 'full', id => t.id(8)) IS NOT NULL;
 SELECT max_retries, timeout FROM qml_job(t.id(8));
 SELECT qml_alter_queue('full', '{"retry": {"strategy": "fixed"}}');
 SELECT qml_alter_queue('full', '{"retry": {"delay": 3}}');
-SELECT options FROM qml.queue_info WHERE name = 'full';
+SELECT options FROM qml.queue WHERE name = 'full';
 
 -- Pause and resume: as often as one likes
 SELECT qml_pause_queue('plain'), qml_pause_queue('plain');
-SELECT name, paused FROM qml.queue_info WHERE name = 'plain';
+SELECT name, paused FROM qml.queue WHERE name = 'plain';
 SELECT qml_resume_queue('plain'), qml_resume_queue('plain');
-SELECT name, paused FROM qml.queue_info WHERE name = 'plain';
+SELECT name, paused FROM qml.queue WHERE name = 'plain';
 
 -- Drop: refused while there are unfinished jobs, in whatever state
 SELECT t.reset();
 SELECT s AS state, t.make(t.id(n::int), s, 'q' || s) IS NOT NULL AS claimed, t.try(format('SELECT qml_drop_queue(%L)', 'q' || s))
 FROM unnest(enum_range(NULL::qml.job_state)::text[]) WITH ORDINALITY u (s, n) ORDER BY n;
-SELECT name FROM qml.queue_info ORDER BY name;
+SELECT name FROM qml.queue ORDER BY name;
 -- Finished jobs are still there, under its name, and count
 SELECT queue, state FROM qml.job WHERE queue IN ('qsucceeded', 'qfailed', 'qdeleted') ORDER BY id;
 SELECT queue, state, count FROM qml_queue_counts() ORDER BY 1;
@@ -68,17 +68,17 @@ SELECT t.code('SELECT qml_alter_queue(''qfailed'', ''{}'')'), t.code('SELECT qml
 	t.code('SELECT qml_resume_queue(''qfailed'')'), t.code('SELECT qml_drop_queue(''qfailed'')');
 -- Until somebody enqueues to it, retries a job of it, or creates it
 SELECT qml_retry(t.id(6));
-SELECT name, paused, options FROM qml.queue_info WHERE name = 'qfailed';
+SELECT name, paused, options FROM qml.queue WHERE name = 'qfailed';
 SELECT t.n(id) FROM qml_fetch(queues => '{qfailed}');
 SELECT qml_create_queue('qsucceeded', '{"max_retries": 2}');
 SELECT qml_enqueue('m', queue => 'qdeleted') IS NOT NULL;
-SELECT name, paused, options FROM qml.queue_info ORDER BY name;
+SELECT name, paused, options FROM qml.queue ORDER BY name;
 -- A queue made anew has nothing of the old one
 SELECT t.reset();
 SELECT qml_create_queue('again', '{"max_retries": 1}'), qml_pause_queue('again'), qml_drop_queue('again');
-SELECT count(*) FROM qml.queue_info;
+SELECT count(*) FROM qml.queue;
 SELECT qml_enqueue('m', queue => 'again', id => t.id(1)) IS NOT NULL;
-SELECT name, paused, options FROM qml.queue_info;
+SELECT name, paused, options FROM qml.queue;
 SELECT max_retries FROM qml_job(t.id(1));
 
 -- Queues that are not there
@@ -140,16 +140,16 @@ RESET ROLE;
 DROP ROLE regress_qml_user;
 -- Options that were written by hand and are wrong: the settings hold, and a warning tells
 SELECT qml_create_queue('odd', '{"max_retries": 1}');
-UPDATE qml.queue SET options = '{"max_retries": 1, "zz": 1}' WHERE name = 'odd';
+UPDATE qml.queue_data SET options = '{"max_retries": 1, "zz": 1}' WHERE name = 'odd';
 SELECT qml_enqueue('m', queue => 'odd') IS NOT NULL AS enqueued;
 SELECT max_retries FROM qml_fetch('w', '{odd}');
-UPDATE qml.queue SET options = '{"max_retries": 2}' WHERE name = 'odd';
+UPDATE qml.queue_data SET options = '{"max_retries": 2}' WHERE name = 'odd';
 SELECT qml_enqueue('m', queue => 'odd') IS NOT NULL AS enqueued;
 SELECT max_retries FROM qml_fetch('w', '{odd}');
 -- A queue that was rolled back is none; its name comes back with another id
 BEGIN;
 SELECT qml_enqueue('m', queue => 'never') IS NOT NULL AS enqueued;
-SELECT name FROM qml.queue_info WHERE name = 'never';
+SELECT name FROM qml.queue WHERE name = 'never';
 ROLLBACK;
 SELECT t.code($$SELECT qml_pause_queue('never')$$);
 SELECT count(*) FROM qml_fetch('w', '{never}');

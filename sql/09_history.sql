@@ -80,7 +80,7 @@ SELECT n, qml_job(t.id(n)) IS NULL AS gone FROM generate_series(1, 3) n;
 SELECT sum(count) FROM qml_counts();
 SELECT * FROM qml_queue_counts();
 SELECT f, t.code(format(f, 't.id(2)'))
-FROM unnest('{SELECT qml_retry(%s),SELECT qml_delete(%s),"SELECT qml_schedule(%s, now())","SELECT qml_set_state(%s, ''enqueued'')",
+FROM unnest('{SELECT qml_retry(%s),SELECT qml_delete(%s),"SELECT qml_reschedule(%s, now())","SELECT qml_set_state(%s, ''enqueued'')",
 	"SELECT qml_succeed(%s, 1)","SELECT count(*) FROM qml_succeed_many(ARRAY[%s], ARRAY[1])"}'::text[]) f;
 -- Its id is free
 SELECT qml_enqueue('second', queue => 'other', id => t.id(2)) = t.id(2) AS made;
@@ -129,7 +129,7 @@ SELECT qml_try_lock('r1', 'o', '1 us') > 0 AND qml_try_lock('r2', 'o', '1 us') >
 SELECT qml_maintain();
 SELECT qml_maintain();
 SELECT string_agg(t.n(id)::text || ' ' || state, ', ' ORDER BY id) FROM qml.job;
-SELECT resource FROM qml.lock;
+SELECT resource FROM qml.lock_data;
 -- A session that knew the partition makes do without it
 SELECT t.reset();
 SELECT t.make(t.id(1), 'succeeded');

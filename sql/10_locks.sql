@@ -7,28 +7,28 @@ SELECT qml_try_lock('printer', 'a', '1 h') AS f1 \gset
 SELECT :f1 > 0 AS positive;
 -- Another owner gets nothing, and changes nothing
 SELECT qml_try_lock('printer', 'b', '1 h') IS NULL AS refused;
-SELECT resource, owner, fence = :f1 AS same_fence, expires_at - acquired_at AS ttl FROM qml.lock_info;
+SELECT resource, owner, fence = :f1 AS same_fence, expires_at - acquired_at AS ttl FROM qml.lock;
 -- The owner refreshes it, for longer or for less, under the same number
 SELECT qml_try_lock('printer', 'a', '2 h') = :f1 AS refreshed;
-SELECT owner, fence = :f1 AS same_fence, expires_at - now() BETWEEN interval '119 min' AND interval '121 min' AS two_hours FROM qml.lock_info;
+SELECT owner, fence = :f1 AS same_fence, expires_at - now() BETWEEN interval '119 min' AND interval '121 min' AS two_hours FROM qml.lock;
 SELECT qml_try_lock('printer', 'a', '10 min') = :f1 AS refreshed;
-SELECT owner, fence = :f1 AS same_fence, expires_at - now() BETWEEN interval '9 min' AND interval '11 min' AS ten_minutes FROM qml.lock_info;
+SELECT owner, fence = :f1 AS same_fence, expires_at - now() BETWEEN interval '9 min' AND interval '11 min' AS ten_minutes FROM qml.lock;
 -- Other locks are other locks
 SELECT qml_try_lock('scanner', 'b', '1 h') > :f1 AS greater;
 SELECT qml_try_lock('Printer', 'b', '1 h') > :f1 AS greater;
-SELECT resource, owner FROM qml.lock_info ORDER BY resource COLLATE "C";
+SELECT resource, owner FROM qml.lock ORDER BY resource COLLATE "C";
 
 -- Only the owner releases, once
 SELECT qml_unlock('printer', 'b');
 SELECT qml_unlock('nosuch', 'a');
 SELECT qml_unlock('printer', 'a');
 SELECT qml_unlock('printer', 'a');
-SELECT resource FROM qml.lock_info ORDER BY resource COLLATE "C";
+SELECT resource FROM qml.lock ORDER BY resource COLLATE "C";
 -- Then it is anybody's, under a greater number
 SELECT qml_try_lock('printer', 'b', '1 us') AS f2 \gset
 SELECT :f2 > :f1 AS greater;
 -- Expired: not shown, not to be released, to be taken over
-SELECT count(*) FROM qml.lock_info WHERE resource = 'printer';
+SELECT count(*) FROM qml.lock WHERE resource = 'printer';
 SELECT qml_unlock('printer', 'b');
 SELECT qml_try_lock('printer', 'b', '1 us') AS f2 \gset
 SELECT qml_try_lock('printer', 'c', '1 us') AS f3 \gset
@@ -36,13 +36,13 @@ SELECT :f3 > :f2 AS greater;
 -- The owner that let it expire gets a new number as well: somebody may have had it in between
 SELECT qml_try_lock('printer', 'c', '1 h') AS f4 \gset
 SELECT :f4 > :f3 AS greater;
-SELECT owner, acquired_at > now() - interval '1 min' AS of_now FROM qml.lock_info WHERE resource = 'printer';
+SELECT owner, acquired_at > now() - interval '1 min' AS of_now FROM qml.lock WHERE resource = 'printer';
 SELECT qml_try_lock('printer', 'a', '1 h') IS NULL AS refused;
 -- Also after its row was cleaned away
 SELECT qml_try_lock('printer', 'c', '1 us') = :f4 AS last_refresh;
-SELECT count(*) FROM qml.lock;
+SELECT count(*) FROM qml.lock_data;
 SELECT qml_cleanup();
-SELECT count(*) FROM qml.lock;
+SELECT count(*) FROM qml.lock_data;
 SELECT qml_try_lock('printer', 'a', '1 h') > :f4 AS greater;
 
 -- They are part of the transaction
@@ -50,7 +50,7 @@ BEGIN;
 SELECT qml_try_lock('tx', 'a', '1 h') AS f5 \gset
 SELECT qml_unlock('scanner', 'b');
 ROLLBACK;
-SELECT resource, owner FROM qml.lock_info ORDER BY resource COLLATE "C";
+SELECT resource, owner FROM qml.lock ORDER BY resource COLLATE "C";
 SELECT qml_try_lock('tx', 'b', '1 h') > :f5 AS greater;
 -- A long series
 SELECT bool_and(fence > before OR before IS NULL) AS growing, count(*)

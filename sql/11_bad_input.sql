@@ -23,7 +23,7 @@ SELECT sql, t.try(sql) FROM unnest(ARRAY[
 	'SELECT qml_succeed_many(ARRAY[t.id(2), NULL], ARRAY[1, 1])', 'SELECT qml_succeed_many(ARRAY[t.id(2)], ARRAY[NULL::int])',
 	'SELECT qml_fail(NULL, 1, ''e'')', 'SELECT qml_fail(t.id(2), NULL, ''e'')', 'SELECT qml_fail(t.id(2), 1, NULL)', 'SELECT qml_fail(t.id(2), 1, ''e'', retry => NULL)',
 	'SELECT qml_release(NULL, 1)', 'SELECT qml_release(t.id(2), NULL)',
-	'SELECT qml_job(NULL)', 'SELECT qml_delete(NULL)', 'SELECT qml_retry(NULL)', 'SELECT qml_schedule(NULL, now())', 'SELECT qml_schedule(t.id(1), NULL)',
+	'SELECT qml_job(NULL)', 'SELECT qml_delete(NULL)', 'SELECT qml_retry(NULL)', 'SELECT qml_reschedule(NULL, now())', 'SELECT qml_reschedule(t.id(1), NULL)',
 	'SELECT qml_set_state(NULL, ''deleted'')', 'SELECT qml_set_state(t.id(1), NULL)', 'SELECT qml_set_state(t.id(1), ''deleted'', NULL)',
 	'SELECT qml_create_queue(NULL)', 'SELECT qml_create_queue(''n'', NULL)', 'SELECT qml_alter_queue(NULL, ''{}'')', 'SELECT qml_alter_queue(''q'', NULL)',
 	'SELECT qml_drop_queue(NULL)', 'SELECT qml_pause_queue(NULL)', 'SELECT qml_resume_queue(NULL)',
@@ -73,7 +73,7 @@ SELECT sql, t.try(sql) FROM unnest(ARRAY[
 SELECT sql, t.try(sql) FROM unnest(ARRAY[
 	'SELECT qml_enqueue(''m'', run_at => ''infinity'')', 'SELECT qml_enqueue(''m'', run_at => ''-infinity'')', 'SELECT qml_enqueue_many(''m'', ''{1}'', run_at => ''infinity'')',
 	'SELECT qml_fail(t.id(2), 1, ''e'', retry_at => ''infinity'')', 'SELECT qml_fail(t.id(2), 1, ''e'', retry_at => ''-infinity'')',
-	'SELECT qml_schedule(t.id(1), ''infinity'')', 'SELECT qml_schedule(t.id(1), ''-infinity'')', 'SELECT qml_schedule(t.id(1), ''294277-01-01'')'
+	'SELECT qml_reschedule(t.id(1), ''infinity'')', 'SELECT qml_reschedule(t.id(1), ''-infinity'')', 'SELECT qml_reschedule(t.id(1), ''294277-01-01'')'
 ]) WITH ORDINALITY s (sql, n) ORDER BY n;
 
 -- Arrays
@@ -94,14 +94,14 @@ SELECT what, t.try(format(sql, 'to_jsonb(repeat(''x'', 10485760))')) FROM (VALUE
 	(8, 'data', 'SELECT qml_set_state(t.id(1), ''deleted'', jsonb_build_object(''reason'', %s))')) v (n, what, sql) ORDER BY n;
 SELECT what, t.try(format(sql, 'jsonb_build_object(repeat(''x'', 10485760), 1)')) FROM (VALUES
 	(1, 'options', 'SELECT qml_create_queue(''n'', %s)'), (2, 'options to alter', 'SELECT qml_alter_queue(''q'', %s)'),
-	(3, 'options of a handler', 'SELECT qml_register(''m'', ''t.reset'', %s)'), (4, 'data', 'SELECT qml_set_state(t.id(1), ''deleted'', %s)')) v (n, what, sql) ORDER BY n;
+	(3, 'options of a handler', 'SELECT qml_register_handler(''m'', ''t.reset'', %s)'), (4, 'data', 'SELECT qml_set_state(t.id(1), ''deleted'', %s)')) v (n, what, sql) ORDER BY n;
 -- What is too long for a message is cut
 SELECT what, t.try(format(sql, 'jsonb_build_object(repeat(''ü'', 100000), 1)')) FROM (VALUES
 	(1, 'option', 'SELECT qml_create_queue(''n'', %s)'), (2, 'option of retry', 'SELECT qml_alter_queue(''q'', jsonb_build_object(''retry'', %s))'),
-	(3, 'option of a handler', 'SELECT qml_register(''m'', ''t.reset'', %s)'), (4, 'data', 'SELECT qml_set_state(t.id(1), ''deleted'', %s)')) v (n, what, sql) ORDER BY n;
+	(3, 'option of a handler', 'SELECT qml_register_handler(''m'', ''t.reset'', %s)'), (4, 'data', 'SELECT qml_set_state(t.id(1), ''deleted'', %s)')) v (n, what, sql) ORDER BY n;
 SELECT what, t.try(format(sql, repeat('x', 10485760))) FROM (VALUES
-	(1, 'handler', 'SELECT qml_register(''m'', %L::text)'), (2, 'hook', 'SELECT qml_add_hook(''h'', %L::text)'),
-	(3, 'middleware', 'SELECT qml_add_middleware(''h'', %L::text)')) v (n, what, sql) ORDER BY n;
+	(1, 'handler', 'SELECT qml_register_handler(''m'', %L::text)'), (2, 'hook', 'SELECT qml_register_hook(''h'', %L::text)'),
+	(3, 'middleware', 'SELECT qml_register_middleware(''h'', %L::text)')) v (n, what, sql) ORDER BY n;
 -- One byte decides; the setting moves the limit
 SELECT t.code('SELECT qml_enqueue(''m'', to_jsonb(repeat(''x'', 1048576)))');
 SELECT pg_column_size(to_jsonb(repeat('x', 1048576 - 8))) - 4 AS size;
@@ -135,10 +135,10 @@ SELECT t.everything() = :'before' AS unchanged;
 \pset format aligned
 \pset tuples_only off
 SELECT * FROM qml_queue_counts();
-SELECT name, paused, options FROM qml.queue_info ORDER BY name;
+SELECT name, paused, options FROM qml.queue ORDER BY name;
 
 -- Long texts that are not names are cut
-SELECT qml_schedule(t.id(1), now() + interval '1 h', repeat('ü', 5000));
+SELECT qml_reschedule(t.id(1), now() + interval '1 h', repeat('ü', 5000));
 SELECT octet_length(reason) FROM qml_job(t.id(1));
 SELECT qml_delete(t.id(1), 'x' || repeat('ü', 5000));
 SELECT octet_length(reason), right(reason, 1) FROM qml_job(t.id(1));

@@ -26,7 +26,7 @@ BEGIN
 	RETURN NEXT 'release ' || (qml_job(t.id(4))).state;
 	RETURN NEXT 'delete ' || qml_delete(t.id(4)) || ' ' || qml_delete(t.id(1)) || ' ' || qml_delete(t.id(1));
 	RETURN NEXT 'retry ' || qml_retry(t.id(2)) || ' ' || qml_retry(t.id(3)) || ' ' || qml_retry(t.id(3));
-	RETURN NEXT 'schedule ' || qml_schedule(t.id(3), now() - interval '1 h');
+	RETURN NEXT 'schedule ' || qml_reschedule(t.id(3), now() - interval '1 h');
 	RETURN NEXT 'promote ' || qml_promote_due();
 	RETURN NEXT 'fetch ' || string_agg(t.n(id)::text || '/' || attempt, ' ') FROM qml_fetch('w', '{a}', 9, '1 us');
 	RETURN NEXT 'reclaim ' || qml_reclaim();
@@ -103,7 +103,7 @@ SELECT qml_drop_queue('new');
 SELECT count(*) FROM qml_fetch('w', '{new}');
 ROLLBACK;
 SELECT qml_succeed(t.id(2), 1);
-SELECT name FROM qml.queue_info;
+SELECT name FROM qml.queue;
 
 -- Savepoints: what is rolled back to is as it was then
 SELECT t.reset();
@@ -135,7 +135,7 @@ SELECT qml_delete(t.id(2));
 RELEASE e;
 COMMIT;
 SELECT t.n(id), state FROM qml.job ORDER BY id;
-SELECT name FROM qml.queue_info;
+SELECT name FROM qml.queue;
 -- An error in between undoes its statement alone
 BEGIN;
 SELECT t.make(t.id(4), 'processing');
@@ -245,7 +245,7 @@ SELECT qml_can_transition('failed', 'enqueued');
 SELECT sql, t.code(sql) FROM unnest('{SELECT qml_enqueue(''m''),"SELECT qml_enqueue_many(''m'', ''{1}'')",SELECT qml_fetch(),
 	"SELECT qml_heartbeat(t.id(2), 1)","SELECT qml_progress(t.id(2), 1, ''1'')","SELECT qml_succeed(t.id(2), 1)",
 	"SELECT qml_succeed_many(ARRAY[t.id(2)], ''{1}'')","SELECT qml_fail(t.id(2), 1, ''e'')","SELECT qml_release(t.id(2), 1)",
-	SELECT qml_delete(t.id(1)),SELECT qml_delete(t.id(3)),SELECT qml_retry(t.id(3)),"SELECT qml_schedule(t.id(1), now())","SELECT qml_set_state(t.id(1), ''deleted'')",
+	SELECT qml_delete(t.id(1)),SELECT qml_delete(t.id(3)),SELECT qml_retry(t.id(3)),"SELECT qml_reschedule(t.id(1), now())","SELECT qml_set_state(t.id(1), ''deleted'')",
 	SELECT qml_create_queue(''n''),"SELECT qml_alter_queue(''p'', ''{}'')",SELECT qml_drop_queue(''f''),SELECT qml_pause_queue(''p''),SELECT qml_resume_queue(''p''),
 	SELECT qml_promote_due(),SELECT qml_reclaim(),SELECT qml_cleanup(),SELECT qml_maintain(),"SELECT qml_try_lock(''r'', ''o'', ''1 s'')","SELECT qml_unlock(''r'', ''o'')",
 	"SELECT qml_grant(''postgres'', ''work'')","SELECT qml_revoke(''postgres'', ''work'')"}'::text[]) WITH ORDINALITY s (sql, n) ORDER BY n;
@@ -263,8 +263,8 @@ SELECT count(*) FROM qml_enqueue_many('m', array_fill('1'::jsonb, ARRAY[100]), '
 SELECT count(*) FROM qml_fetch('w', '{x}', 200);
 SELECT count(qml_succeed(id, 1)) FROM qml.job WHERE queue = 'x' AND state = 'processing' AND id < t.id(200);
 SELECT count(qml_fail(id, 1, 'e')) FROM qml.job WHERE queue = 'x' AND state = 'processing';
-SELECT count(*), bool_and(l.xmin = pg_current_xact_id()::xid) AS own FROM qml.live l JOIN qml.queue q ON q.id = queue_id WHERE q.name = 'x';
-SELECT count(*), bool_and(h.xmin = pg_current_xact_id()::xid) AS own FROM qml.history h JOIN qml.queue q ON q.id = queue_id WHERE q.name = 'x';
+SELECT count(*), bool_and(l.xmin = pg_current_xact_id()::xid) AS own FROM qml.live l JOIN qml.queue_data q ON q.id = queue_id WHERE q.name = 'x';
+SELECT count(*), bool_and(h.xmin = pg_current_xact_id()::xid) AS own FROM qml.history h JOIN qml.queue_data q ON q.id = queue_id WHERE q.name = 'x';
 COMMIT;
 CHECKPOINT;
 SELECT next_multixact_id = :'multi' AS none FROM pg_control_checkpoint();

@@ -70,6 +70,6 @@ SELECT qml_delete(t.id(1), 'причина');
 SELECT queue, method, job_type, reason FROM qml_job(t.id(1));
 SELECT queue, state, count FROM qml_queue_counts();
 SELECT qml_try_lock('замок', 'владелец', '1 h') > 0 AS taken;
-SELECT resource, owner FROM qml.lock_info;
+SELECT resource, owner FROM qml.lock;
 SELECT t.try('SELECT qml_pause_queue(''нет такой'')');
 SELECT t.reset();

@@ -37,7 +37,7 @@ SELECT t.code('SELECT qml_enqueue(''m'')');
 -- Created again in the same session, it is empty and works
 CREATE EXTENSION qml;
 SELECT * FROM qml_queue_counts();
-SELECT count(*) FROM qml.queue_info;
+SELECT count(*) FROM qml.queue;
 SELECT t.make(t.id(1), 'succeeded'), t.make(t.id(2), 'failed'), t.make(t.id(3), 'processing');
 SELECT qml_retry(t.id(2));
 SELECT t.n(id), queue, state, attempt FROM qml.job ORDER BY id;

@@ -12,7 +12,7 @@ CREATE FUNCTION t.year(back int DEFAULT 0) RETURNS timestamptz LANGUAGE sql STAB
 AS $$ SELECT date_trunc('year', now()) - back * interval '1 year' $$;
 -- Sets a schedule back, as if nobody had polled since.
 CREATE FUNCTION t.missed(schedule text, since timestamptz) RETURNS void LANGUAGE sql
-AS $$ UPDATE qml.recurring SET next_run_at = since WHERE id = schedule $$;
+AS $$ UPDATE qml.recurring_data SET next_run_at = since WHERE id = schedule $$;
 -- What a schedule made: ticks of its jobs in their order, years before this one.
 CREATE FUNCTION t.fired(schedule text) RETURNS text LANGUAGE sql
 AS $$ SELECT string_agg(COALESCE((extract(year FROM now()) - extract(year FROM tick))::text, 'off'), ' ' ORDER BY id)
@@ -20,13 +20,13 @@ AS $$ SELECT string_agg(COALESCE((extract(year FROM now()) - extract(year FROM t
 		WHERE metadata #>> '{recurring,id}' = schedule) j $$;
 -- Where its row is stored: another place after any change.
 CREATE FUNCTION t.place(schedule text) RETURNS text LANGUAGE sql
-AS $$ SELECT concat_ws(' ', xmin, ctid) FROM qml.recurring WHERE id = schedule $$;
+AS $$ SELECT concat_ws(' ', xmin, ctid) FROM qml.recurring_data WHERE id = schedule $$;
 -- Each job has one recorded tick and each tick one job, but for those off schedule.
 CREATE FUNCTION t.one_job_a_tick() RETURNS boolean LANGUAGE sql
 AS $$ SELECT NOT EXISTS (
 	SELECT FROM (SELECT id, metadata #>> '{recurring,id}' AS recurring, (metadata #>> '{recurring,tick}')::timestamptz AS tick
 		FROM qml.job WHERE metadata #> '{recurring,tick}' IS NOT NULL) j
-	FULL JOIN qml.occurrence o ON o.job = j.id AND o.recurring = j.recurring AND o.occurrence = j.tick
+	FULL JOIN qml.occurrence_data o ON o.job = j.id AND o.recurring = j.recurring AND o.occurrence = j.tick
 	WHERE j.id IS NULL OR o.job IS NULL) $$;
 
 -------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ SELECT sql, t.try(sql) FROM unnest(ARRAY[
 	'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', NULL)', 'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', queue => NULL)',
 	'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', timezone => NULL)', 'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', priority => NULL)',
 	'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', misfire => NULL)',
-	'SELECT qml_remove_recurring(NULL)', 'SELECT qml_enable_recurring(NULL, true)', 'SELECT qml_enable_recurring(''r'', NULL)', 'SELECT qml_run_recurring(NULL)',
+	'SELECT qml_remove_recurring(NULL)', 'SELECT qml_remove_recurring(''r'', NULL)', 'SELECT qml_pause_recurring(NULL)', 'SELECT qml_resume_recurring(NULL)', 'SELECT qml_run_recurring(NULL)',
 	'SELECT qml_poll_recurring(NULL)', 'SELECT qml_cron_next(NULL)', 'SELECT qml_cron_next(''@daily'', NULL)', 'SELECT qml_cron_next(''@daily'', now(), NULL)', 'SELECT qml_cron_next(''@daily'', now(), ''UTC'', NULL)'
 ]) WITH ORDINALITY s (sql, n) ORDER BY n;
 SELECT left(sql, 80), t.try(sql) FROM unnest(ARRAY[
@@ -111,15 +111,15 @@ SELECT left(sql, 80), t.try(sql) FROM unnest(ARRAY[
 	'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', misfire => ''Skip'')', 'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', misfire => '''')', 'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', misfire => ''fire_twice'')',
 	'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', metadata => ''[]'')', 'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', metadata => ''null'')',
 	'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', to_jsonb(repeat(''x'', 1048576)))', 'SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', metadata => jsonb_build_object(''x'', repeat(''x'', 1048576)))',
-	'SELECT qml_remove_recurring('''')', 'SELECT qml_enable_recurring(repeat(''x'', 256), true)', 'SELECT qml_run_recurring('''')', 'SELECT qml_run_recurring(''no such'')',
+	'SELECT qml_remove_recurring('''')', 'SELECT qml_remove_recurring(''no such'')', 'SELECT qml_resume_recurring(repeat(''x'', 256))', 'SELECT qml_run_recurring('''')', 'SELECT qml_run_recurring(''no such'')',
 	'SELECT qml_poll_recurring(0)', 'SELECT qml_poll_recurring(-1)', 'SELECT qml_cron_next(''@daily'', n => 0)', 'SELECT qml_cron_next(''@daily'', n => 10001)',
 	'SELECT qml_cron_next(''@daily'', ''infinity'')', 'SELECT qml_cron_next(''@daily'', ''-infinity'')', 'SELECT qml_pg_cron_schedule()', 'SELECT qml_pg_cron_unschedule()'
 ]) WITH ORDINALITY s (sql, n) ORDER BY n;
 \pset format aligned
 \pset tuples_only off
-SELECT qml_remove_recurring('no such'), qml_enable_recurring('no such', true);
-SELECT count(*) FROM qml.recurring;
-SELECT count(*) FROM qml.queue;
+SELECT qml_remove_recurring('no such', missing_ok => true), qml_pause_recurring('no such'), qml_resume_recurring('no such');
+SELECT count(*) FROM qml.recurring_data;
+SELECT count(*) FROM qml.queue_data;
 
 -------------------------------------------------------------------------------
 -- Defining
@@ -127,21 +127,21 @@ SELECT count(*) FROM qml.queue;
 
 SELECT qml_schedule_recurring('report', '@yearly', 'make_report', '{"a": 1}', 'q', 'Europe/Berlin', 7, 3, '90 s', 'skip', '{"m": 1}')
 	= (t.year() + interval '1 year') AT TIME ZONE 'UTC' AT TIME ZONE 'Europe/Berlin' AS next_year;
-SELECT id, cron, timezone, method, payload, queue, priority, max_retries, timeout, misfire, metadata, enabled, last_run_at, last_job, error, created_by FROM qml.recurring_job;
-SELECT created_at = updated_at AS new, now() - created_at < interval '1 min' AS of_now FROM qml.recurring_job;
+SELECT id, cron, timezone, method, payload, queue, priority, max_retries, timeout, misfire, metadata, enabled, last_run_at, last_job, error, created_by FROM qml.recurring;
+SELECT created_at = updated_at AS new, now() - created_at < interval '1 min' AS of_now FROM qml.recurring;
 -- The queue is made with the schedule
-SELECT count(*) FROM qml.queue;
+SELECT count(*) FROM qml.queue_data;
 -- All that can be left out
 SELECT qml_schedule_recurring('plain', '@yearly', 'm') = t.year() + interval '1 year' AS next_year;
-SELECT cron, timezone, method, payload, queue, priority, max_retries, timeout, misfire, metadata, enabled FROM qml.recurring_job WHERE id = 'plain';
+SELECT cron, timezone, method, payload, queue, priority, max_retries, timeout, misfire, metadata, enabled FROM qml.recurring WHERE id = 'plain';
 -- Ids differ in case and blanks
 SELECT qml_schedule_recurring('Plain', '@yearly', 'm') IS NOT NULL, qml_schedule_recurring('plain ', '@yearly', 'm') IS NOT NULL, qml_schedule_recurring(repeat('ü', 255), '@yearly', repeat('ü', 255), queue => repeat('ü', 128)) IS NOT NULL;
-SELECT count(*) FROM qml.recurring_job;
-SELECT qml_remove_recurring('Plain'), qml_remove_recurring('plain '), qml_remove_recurring(repeat('ü', 255)), qml_remove_recurring(repeat('ü', 255));
+SELECT count(*) FROM qml.recurring;
+SELECT qml_remove_recurring('Plain', true), qml_remove_recurring('plain ', true), qml_remove_recurring(repeat('ü', 255)), qml_remove_recurring(repeat('ü', 255), true);
 
 -- The same again changes nothing, whatever has become of it meanwhile
-SELECT qml_enable_recurring('report', false), t.missed('report', t.year(-3)), t.missed('plain', t.year(2));
-UPDATE qml.recurring SET last_run_at = t.year(7), last_job = t.id(7) WHERE id = 'plain';
+SELECT qml_pause_recurring('report'), t.missed('report', t.year(-3)), t.missed('plain', t.year(2));
+UPDATE qml.recurring_data SET last_run_at = t.year(7), last_job = t.id(7) WHERE id = 'plain';
 SELECT t.everything() AS before, t.place('report') AS report, t.place('plain') AS plain \gset
 SELECT qml_schedule_recurring('report', '@yearly', 'make_report', '{"a":1}', 'q', 'Europe/Berlin', 7, 3, '1 min 30 s', 'skip', '{"m":1}') = t.year(-3) AS kept;
 SELECT qml_schedule_recurring('plain', '@yearly', 'm') = t.year(2) AS kept;
@@ -155,13 +155,13 @@ COMMIT;
 -- Anything but the times changed: the next tick stays, also one that is due
 CREATE FUNCTION t.put(changes text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-	old qml.recurring;
-	new qml.recurring;
+	old qml.recurring_data;
+	new qml.recurring_data;
 BEGIN
-	UPDATE qml.recurring SET next_run_at = t.year(2), enabled = false, updated_at = created_at WHERE id = 'plain';
-	SELECT * INTO old FROM qml.recurring WHERE id = 'plain';
+	UPDATE qml.recurring_data SET next_run_at = t.year(2), enabled = false, updated_at = created_at WHERE id = 'plain';
+	SELECT * INTO old FROM qml.recurring_data WHERE id = 'plain';
 	EXECUTE format('SELECT qml_schedule_recurring(''plain'', %s)', changes);
-	SELECT * INTO new FROM qml.recurring WHERE id = 'plain';
+	SELECT * INTO new FROM qml.recurring_data WHERE id = 'plain';
 	RETURN concat_ws(', ', CASE WHEN new = old THEN 'unchanged' END, CASE WHEN new.next_run_at = old.next_run_at THEN 'next kept' ELSE 'next anew' END,
 		CASE WHEN new.enabled THEN 'enabled' END, CASE WHEN new.last_run_at = old.last_run_at AND new.last_job = old.last_job THEN 'last kept' END,
 		CASE WHEN new.updated_at > old.updated_at THEN 'updated' END, CASE WHEN new.created_at = old.created_at THEN 'created kept' END);
@@ -170,7 +170,7 @@ SELECT changes, t.put(changes) FROM unnest(ARRAY['''@yearly'', ''m''', '''@yearl
 	'''@yearly'', ''m2'', max_retries => 0', '''@yearly'', ''m2'', max_retries => 1', '''@yearly'', ''m2'', timeout => ''1 s''', '''@yearly'', ''m2'', misfire => ''fire_all''', '''@yearly'', ''m2'', metadata => ''{}''', '''@yearly'', ''m2''',
 	'''@monthly'', ''m2''', '''@yearly'', ''m2'', timezone => ''Asia/Tokyo''', '''0 0 0 1 1 *'', ''m2'', timezone => ''Asia/Tokyo''', '''@yearly'', ''m''', '''@yearly'', ''m''']) WITH ORDINALITY c (changes, n) ORDER BY n;
 -- New times never give a tick again that there was already, even if the clock was set back
-UPDATE qml.recurring SET last_run_at = t.year(-5) WHERE id = 'plain';
+UPDATE qml.recurring_data SET last_run_at = t.year(-5) WHERE id = 'plain';
 SELECT qml_schedule_recurring('plain', '@monthly', 'm') = t.year(-5) + interval '1 month' AS after_the_last;
 -- What is refused changes nothing
 SELECT t.everything() AS before \gset
@@ -179,25 +179,35 @@ SELECT t.everything() = :'before' AS unchanged;
 
 -- Enabling: ticks that passed meanwhile were not missed
 SELECT qml_schedule_recurring('plain', '@yearly', 'm', misfire => 'fire_all') IS NOT NULL;
-UPDATE qml.recurring SET last_run_at = t.year(9), next_run_at = t.year(8), enabled = false WHERE id = 'plain';
+UPDATE qml.recurring_data SET last_run_at = t.year(9), next_run_at = t.year(8), enabled = false WHERE id = 'plain';
 SELECT qml_poll_recurring() AS none;
 SELECT t.place('plain') AS plain \gset
-SELECT qml_enable_recurring('plain', false), t.place('plain') = :'plain' AS not_written;
-SELECT qml_enable_recurring('plain', true);
-SELECT enabled, next_run_at = t.year(-1) AS next_year, updated_at > created_at AS updated FROM qml.recurring_job WHERE id = 'plain';
+SELECT qml_pause_recurring('plain'), t.place('plain') = :'plain' AS not_written;
+SELECT qml_resume_recurring('plain');
+SELECT enabled, next_run_at = t.year(-1) AS next_year, updated_at > created_at AS updated FROM qml.recurring WHERE id = 'plain';
 SELECT t.place('plain') AS plain \gset
-SELECT qml_enable_recurring('plain', true), t.place('plain') = :'plain' AS not_written;
+SELECT qml_resume_recurring('plain'), t.place('plain') = :'plain' AS not_written;
+
+-- The reason of a pause: kept until it is resumed, or paused again with another one.
+SELECT qml_pause_recurring('plain', 'moving house');
+SELECT enabled, pause_reason FROM qml.recurring WHERE id = 'plain';
+SELECT t.place('plain') AS plain \gset
+SELECT qml_pause_recurring('plain'), t.place('plain') = :'plain' AS not_written;
+SELECT qml_pause_recurring('plain', reason => 'on holiday');
+SELECT enabled, pause_reason FROM qml.recurring WHERE id = 'plain';
+SELECT qml_resume_recurring('plain');
+SELECT enabled, pause_reason, next_run_at = t.year(-1) AS next_year FROM qml.recurring WHERE id = 'plain';
 SELECT qml_poll_recurring() AS none;
 
 -- Off its schedule: a job now, no tick
-SELECT enabled FROM qml.recurring_job WHERE id = 'report';
+SELECT enabled FROM qml.recurring WHERE id = 'report';
 SELECT qml_run_recurring('report') AS job1 \gset
 SELECT qml_run_recurring('report') AS job2 \gset
 SELECT :'job1' <> :'job2' AS two, id = :'job1' AS first, queue, method, payload, state, priority, max_retries, timeout, metadata, created_by FROM qml.job ORDER BY id;
-SELECT enabled, last_run_at, last_job, error, next_run_at = t.year(-3) AS next_kept FROM qml.recurring_job WHERE id = 'report';
-SELECT count(*) FROM qml.occurrence;
-SELECT qml_remove_recurring('report'), qml_remove_recurring('report');
-SELECT t.code('SELECT qml_run_recurring(''report'')'), t.code('SELECT qml_enable_recurring(''report'', true)');
+SELECT enabled, last_run_at, last_job, error, next_run_at = t.year(-3) AS next_kept FROM qml.recurring WHERE id = 'report';
+SELECT count(*) FROM qml.occurrence_data;
+SELECT qml_remove_recurring('report'), qml_remove_recurring('report', true);
+SELECT t.code('SELECT qml_run_recurring(''report'')'), t.code('SELECT qml_resume_recurring(''report'')');
 -- Its jobs stay
 SELECT count(*) FROM qml.job;
 
@@ -213,12 +223,12 @@ SELECT t.missed('a', t.year());
 SELECT qml_poll_recurring() AS one, qml_poll_recurring() AS no_more;
 SELECT queue, method, payload, state, priority, max_retries, timeout, attempt, run_at, job_type, server, metadata #- '{recurring,tick}' AS metadata,
 	(metadata #>> '{recurring,tick}')::timestamptz = t.year() AS tick, metadata #>> '{recurring,tick}' ~ '^\d{4}-01-01T00:00:00\+00:00$' AS iso, created_by FROM qml.job;
-SELECT r.last_run_at = t.year() AS last_run, r.last_job = j.id AS last_job, r.next_run_at = t.year(-1) AS next, r.error, r.updated_at = r.created_at AS not_redefined FROM qml.recurring_job r, qml.job j;
-SELECT o.occurrence = t.year() AS tick, o.recurring, o.job = j.id AS job FROM qml.occurrence o, qml.job j;
+SELECT r.last_run_at = t.year() AS last_run, r.last_job = j.id AS last_job, r.next_run_at = t.year(-1) AS next, r.error, r.updated_at = r.created_at AS not_redefined FROM qml.recurring r, qml.job j;
+SELECT o.occurrence = t.year() AS tick, o.recurring, o.job = j.id AS job FROM qml.occurrence_data o, qml.job j;
 -- Set back, the tick does not fire again; the schedule goes on
 SELECT t.missed('a', t.year());
 SELECT qml_poll_recurring() AS none;
-SELECT next_run_at = t.year(-1) AS next, last_run_at = t.year() AS last_run, last_job = (SELECT id FROM qml.job) AS last_job, error FROM qml.recurring_job;
+SELECT next_run_at = t.year(-1) AS next, last_run_at = t.year() AS last_run, last_job = (SELECT id FROM qml.job) AS last_job, error FROM qml.recurring;
 -- Removed and made again, neither
 SELECT qml_remove_recurring('a'), qml_schedule_recurring('a', '@yearly', 'm') IS NOT NULL;
 SELECT t.missed('a', t.year());
@@ -238,14 +248,14 @@ SELECT count(qml_schedule_recurring('s' || n, '@yearly', 'm', misfire => 'fire_a
 SELECT qml_poll_recurring(2) AS eleven;
 SELECT string_agg(DISTINCT metadata #>> '{recurring,id}', ' ' ORDER BY metadata #>> '{recurring,id}') FROM qml.job;
 SELECT qml_poll_recurring(1) AS four, qml_poll_recurring() AS five, qml_poll_recurring() AS none;
-SELECT id, t.fired(id) FROM qml.recurring ORDER BY id;
+SELECT id, t.fired(id) FROM qml.recurring_data ORDER BY id;
 SELECT t.one_job_a_tick();
 
 -- Missed ticks: one job, none, or one each
 SELECT t.reset();
 SELECT qml_schedule_recurring(misfire, '@yearly', 'm', misfire => misfire) IS NOT NULL, t.missed(misfire, t.year(5)) FROM unnest('{fire_once,skip,fire_all}'::text[]) misfire;
 SELECT qml_poll_recurring() AS seven;
-SELECT id, t.fired(id), extract(year FROM now()) - extract(year FROM last_run_at) AS last, next_run_at = t.year(-1) AS next, (last_job IS NULL) = (last_run_at IS NULL) AS told, error FROM qml.recurring_job ORDER BY id;
+SELECT id, t.fired(id), extract(year FROM now()) - extract(year FROM last_run_at) AS last, next_run_at = t.year(-1) AS next, (last_job IS NULL) = (last_run_at IS NULL) AS told, error FROM qml.recurring ORDER BY id;
 SELECT t.one_job_a_tick();
 -- Late by no more than the time to the next tick, nor than 70 seconds, is not missed
 SELECT t.reset();
@@ -255,23 +265,23 @@ AS $$ SELECT string_agg(DISTINCT extract(second FROM t)::int::text, ',') || ' ' 
 BEGIN;
 SELECT qml_schedule_recurring(misfire, t.cron_of(t.ago(45)), 'm', misfire => misfire) > now() AS later, t.missed(misfire, t.ago(45)) FROM unnest('{fire_once,skip,fire_all}'::text[]) misfire;
 SELECT qml_poll_recurring() AS each;
-SELECT id, last_run_at = t.ago(45) AS fired FROM qml.recurring ORDER BY id;
+SELECT id, last_run_at = t.ago(45) AS fired FROM qml.recurring_data ORDER BY id;
 COMMIT;
 -- Later than the next tick it is: of the ticks 45, 35 and 25 seconds ago
 SELECT t.reset();
 BEGIN;
 SELECT qml_schedule_recurring(misfire, t.cron_of(t.ago(45), t.ago(35), t.ago(25)), 'm', misfire => misfire) > now() AS later, t.missed(misfire, t.ago(45)) FROM unnest('{fire_once,skip,fire_all}'::text[]) misfire;
 SELECT qml_poll_recurring() >= 4 AS four;
-SELECT id, t.ago(45) = ANY (ticks) AS first, t.ago(35) = ANY (ticks) AND t.ago(25) = ANY (ticks) AS others FROM qml.recurring,
-	LATERAL (SELECT array_agg((metadata #>> '{recurring,tick}')::timestamptz) AS ticks FROM qml.job WHERE metadata #>> '{recurring,id}' = recurring.id) j ORDER BY id;
+SELECT id, t.ago(45) = ANY (ticks) AS first, t.ago(35) = ANY (ticks) AND t.ago(25) = ANY (ticks) AS others FROM qml.recurring_data,
+	LATERAL (SELECT array_agg((metadata #>> '{recurring,tick}')::timestamptz) AS ticks FROM qml.job WHERE metadata #>> '{recurring,id}' = recurring_data.id) j ORDER BY id;
 COMMIT;
 -- Later than that they are missed, those of a moment ago as well
 SELECT t.reset();
 BEGIN;
 SELECT qml_schedule_recurring(misfire, t.cron_of(t.ago(80), t.ago(10)), 'm', misfire => misfire) > now() AS later, t.missed(misfire, t.ago(80)) FROM unnest('{fire_once,skip,fire_all}'::text[]) misfire;
 SELECT qml_poll_recurring() >= 3 AS some;
-SELECT id, (SELECT (metadata #>> '{recurring,tick}')::timestamptz = t.ago(80) FROM qml.job WHERE metadata #>> '{recurring,id}' = recurring.id ORDER BY qml.job.id LIMIT 1) AS first,
-	(SELECT count(*) FROM qml.job WHERE metadata #>> '{recurring,id}' = recurring.id) AS jobs FROM qml.recurring WHERE id <> 'fire_all' ORDER BY id;
+SELECT id, (SELECT (metadata #>> '{recurring,tick}')::timestamptz = t.ago(80) FROM qml.job WHERE metadata #>> '{recurring,id}' = recurring_data.id ORDER BY qml.job.id LIMIT 1) AS first,
+	(SELECT count(*) FROM qml.job WHERE metadata #>> '{recurring,id}' = recurring_data.id) AS jobs FROM qml.recurring_data WHERE id <> 'fire_all' ORDER BY id;
 COMMIT;
 -- All of them are 1,000 at most, the first ones, and the schedule goes on from now
 SELECT t.reset();
@@ -279,19 +289,19 @@ SELECT qml_schedule_recurring('often', '* * * * * *', 'm', misfire => 'fire_all'
 SELECT qml_poll_recurring() AS thousand;
 SELECT count(DISTINCT tick), min(tick) = t.year(1) AS first, max(tick) = t.year(1) + interval '999 s' AS last
 FROM (SELECT (metadata #>> '{recurring,tick}')::timestamptz AS tick FROM qml.job) j;
-SELECT next_run_at > now() - interval '1 min' AS goes_on, last_run_at = t.year(1) + interval '999 s' AS last FROM qml.recurring;
+SELECT next_run_at > now() - interval '1 min' AS goes_on, last_run_at = t.year(1) + interval '999 s' AS last FROM qml.recurring_data;
 SELECT t.one_job_a_tick();
 
 -- A schedule that ends
 SELECT t.reset();
 SELECT qml_schedule_recurring('last', '0 0 0 1 1 * ' || extract(year FROM now()) + 1, 'm') = t.year(-1) AS next;
-UPDATE qml.recurring SET cron = '0 0 0 1 1 * ' || extract(year FROM now()), next_run_at = t.year();
+UPDATE qml.recurring_data SET cron = '0 0 0 1 1 * ' || extract(year FROM now()), next_run_at = t.year();
 SELECT qml_poll_recurring() AS one, t.fired('last');
-SELECT enabled, next_run_at, last_run_at = t.year() AS last, error FROM qml.recurring_job;
+SELECT enabled, next_run_at, last_run_at = t.year() AS last, error FROM qml.recurring;
 SELECT qml_poll_recurring() AS none;
 -- An application may go on to ask for it; a change that cannot fire is none
-SELECT qml_schedule_recurring('last', cron, method) IS NULL AS ended, t.code(format('SELECT qml_schedule_recurring(''last'', %L, ''other'')', '0' || cron)) FROM qml.recurring;
-SELECT qml_enable_recurring('last', false), t.code('SELECT qml_enable_recurring(''last'', true)'), qml_run_recurring('last') IS NOT NULL AS by_hand;
+SELECT qml_schedule_recurring('last', cron, method) IS NULL AS ended, t.code(format('SELECT qml_schedule_recurring(''last'', %L, ''other'')', '0' || cron)) FROM qml.recurring_data;
+SELECT qml_pause_recurring('last'), t.code('SELECT qml_resume_recurring(''last'')'), qml_run_recurring('last') IS NOT NULL AS by_hand;
 -- With other years it goes on
 SELECT qml_schedule_recurring('last', '@yearly', 'm') = t.year(-1) AS next;
 
@@ -315,9 +325,9 @@ SET ROLE regress_qml_member;
 SELECT qml_schedule_recurring('member', '@yearly', 'm', queue => 'q') IS NOT NULL;
 RESET ROLE;
 SELECT qml_schedule_recurring('cron', '@yearly', 'm') IS NOT NULL, qml_schedule_recurring('zone', '@yearly', 'm') IS NOT NULL;
-UPDATE qml.recurring SET cron = '@fortnightly' WHERE id = 'cron';
-UPDATE qml.recurring SET timezone = 'Atlantis/Capital' WHERE id = 'zone';
-SELECT t.missed(id, t.year(2) + CASE WHEN id = 'good' THEN interval '1 h' ELSE '0' END) FROM qml.recurring;
+UPDATE qml.recurring_data SET cron = '@fortnightly' WHERE id = 'cron';
+UPDATE qml.recurring_data SET timezone = 'Atlantis/Capital' WHERE id = 'zone';
+SELECT t.missed(id, t.year(2) + CASE WHEN id = 'good' THEN interval '1 h' ELSE '0' END) FROM qml.recurring_data;
 DROP OWNED BY regress_qml_gone;
 DROP ROLE regress_qml_gone;
 SELECT qml_revoke('regress_qml_group', 'enqueue', 'q');
@@ -327,46 +337,46 @@ SET timezone = 'UTC';
 SET datestyle = 'ISO';
 \set VERBOSITY default
 SELECT qml_poll_recurring() AS two;
-SELECT id, error, t.fired(id), last_run_at IS NOT NULL AS ran, next_run_at - t.year(-1) AS next FROM qml.recurring ORDER BY id;
+SELECT id, error, t.fired(id), last_run_at IS NOT NULL AS ran, next_run_at - t.year(-1) AS next FROM qml.recurring_data ORDER BY id;
 SELECT metadata #>> '{recurring,id}' AS id, created_by FROM qml.job ORDER BY 1;
-SELECT count(*) FROM qml.occurrence;
+SELECT count(*) FROM qml.occurrence_data;
 -- The next poll has nothing to say
 SELECT qml_poll_recurring() AS none;
 -- Allowed again it fires at its next tick, and has no error any more
 SELECT qml_grant('regress_qml_group', 'enqueue', 'q'), t.missed('member', t.year(1));
 SELECT qml_poll_recurring() AS one;
-SELECT error, t.fired(id) FROM qml.recurring WHERE id = 'member';
+SELECT error, t.fired(id) FROM qml.recurring_data WHERE id = 'member';
 -- The very right counts that it needs: of its owner, not of whoever polls, for its queue
 SELECT qml_revoke('regress_qml_owner', 'enqueue', 'q'), qml_grant('regress_qml_owner', 'work', 'q'), qml_grant('regress_qml_owner', 'enqueue', 'q2'), t.missed('owner', t.year(1));
 SELECT qml_poll_recurring() AS none;
-SELECT error, next_run_at = t.year(-1) AS next FROM qml.recurring WHERE id = 'owner';
+SELECT error, next_run_at = t.year(-1) AS next FROM qml.recurring_data WHERE id = 'owner';
 SELECT qml_grant('regress_qml_owner', 'admin', 'q'), t.missed('owner', t.year(1));
 SELECT qml_poll_recurring() AS one;
-SELECT error, t.fired(id) FROM qml.recurring WHERE id = 'owner';
+SELECT error, t.fired(id) FROM qml.recurring_data WHERE id = 'owner';
 -- A schedule without a next tick, for it cannot be read, is mended by putting it anew: the same or another one
 SELECT qml_schedule_recurring('cron', '@yearly', 'm') = t.year(-1) AS next, qml_schedule_recurring('zone', '@yearly', 'm') = t.year(-1) AS next;
-SELECT id, error, next_run_at = t.year(-1) AS next FROM qml.recurring WHERE id IN ('cron', 'zone') ORDER BY id;
-UPDATE qml.recurring SET error = 'e', next_run_at = NULL WHERE id = 'cron';
+SELECT id, error, next_run_at = t.year(-1) AS next FROM qml.recurring_data WHERE id IN ('cron', 'zone') ORDER BY id;
+UPDATE qml.recurring_data SET error = 'e', next_run_at = NULL WHERE id = 'cron';
 SELECT qml_schedule_recurring('cron', '@yearly', 'm') = t.year(-1) AS next;
-UPDATE qml.recurring SET error = 'e' WHERE id = 'cron';
-SELECT qml_enable_recurring('cron', false), qml_enable_recurring('cron', true);
-SELECT error FROM qml.recurring WHERE id = 'cron';
+UPDATE qml.recurring_data SET error = 'e' WHERE id = 'cron';
+SELECT qml_pause_recurring('cron'), qml_resume_recurring('cron');
+SELECT error FROM qml.recurring_data WHERE id = 'cron';
 
 -- Something that no check foresees: told once, passed over, and nothing of it left; with the others nothing is wrong
 SELECT t.reset();
 SELECT count(qml_schedule_recurring('s' || n, '@yearly', 'm')) FROM generate_series(1, 5) n;
-UPDATE qml.recurring SET metadata = '[1]' WHERE id IN ('s1', 's3');
-SELECT t.missed(id, t.year(9)) FROM qml.recurring WHERE id IN ('s1', 's3');
-SELECT t.missed(id, t.year()) FROM qml.recurring WHERE id IN ('s2', 's4', 's5');
+UPDATE qml.recurring_data SET metadata = '[1]' WHERE id IN ('s1', 's3');
+SELECT t.missed(id, t.year(9)) FROM qml.recurring_data WHERE id IN ('s1', 's3');
+SELECT t.missed(id, t.year()) FROM qml.recurring_data WHERE id IN ('s2', 's4', 's5');
 \c
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
 \set VERBOSITY default
 SELECT qml_poll_recurring(2) AS two;
 SELECT qml_poll_recurring(2) AS one;
-SELECT id, t.fired(id), next_run_at = t.year(9) AS still_due FROM qml.recurring ORDER BY id;
+SELECT id, t.fired(id), next_run_at = t.year(9) AS still_due FROM qml.recurring_data ORDER BY id;
 SELECT t.one_job_a_tick();
-UPDATE qml.recurring SET metadata = '{}';
+UPDATE qml.recurring_data SET metadata = '{}';
 SELECT qml_poll_recurring() AS two;
 SELECT t.one_job_a_tick();
 
@@ -382,16 +392,16 @@ SELECT qml_schedule_recurring('b', '@yearly', 'm') IS NOT NULL, qml_schedule_rec
 SELECT t.missed('b', t.year());
 SELECT qml_poll_recurring() AS one, qml_run_recurring('b') IS NOT NULL AS off_schedule;
 SAVEPOINT s;
-SELECT qml_remove_recurring('a'), qml_enable_recurring('b', false);
+SELECT qml_remove_recurring('a'), qml_pause_recurring('b');
 ROLLBACK TO s;
-SELECT id, enabled, t.fired(id) FROM qml.recurring ORDER BY id;
+SELECT id, enabled, t.fired(id) FROM qml.recurring_data ORDER BY id;
 ROLLBACK;
 SELECT t.everything() = :'before' AS unchanged;
 -- At the stricter levels
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT t.missed('a', t.year());
 SELECT qml_poll_recurring() AS one, qml_poll_recurring() AS none;
-SELECT qml_schedule_recurring('b', '@yearly', 'm') IS NOT NULL, qml_schedule_recurring('b', '@yearly', 'm2') IS NOT NULL, qml_enable_recurring('b', false), qml_remove_recurring('b');
+SELECT qml_schedule_recurring('b', '@yearly', 'm') IS NOT NULL, qml_schedule_recurring('b', '@yearly', 'm2') IS NOT NULL, qml_pause_recurring('b'), qml_remove_recurring('b');
 COMMIT;
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 SELECT t.missed('a', t.year(1));
@@ -402,11 +412,11 @@ SELECT t.fired('a'), t.one_job_a_tick();
 SELECT t.missed('a', t.year(2));
 SELECT t.everything() AS before \gset
 BEGIN READ ONLY;
-SELECT id FROM qml.recurring_job;
+SELECT id FROM qml.recurring;
 SELECT qml_cron_next('@yearly') = t.year(-1) AS next;
 SELECT qml_schedule_recurring('a', '@yearly', 'm') = t.year(2) AS as_it_is;
 SELECT sql, t.code(sql) FROM unnest('{"SELECT qml_schedule_recurring(''a'', ''@daily'', ''m'')","SELECT qml_schedule_recurring(''n'', ''@daily'', ''m'')",SELECT qml_remove_recurring(''a''),
-	"SELECT qml_enable_recurring(''a'', false)",SELECT qml_run_recurring(''a''),SELECT qml_poll_recurring()}'::text[]) WITH ORDINALITY s (sql, n) ORDER BY n;
+	"SELECT qml_pause_recurring(''a'')",SELECT qml_run_recurring(''a''),SELECT qml_poll_recurring()}'::text[]) WITH ORDINALITY s (sql, n) ORDER BY n;
 COMMIT;
 SELECT t.everything() = :'before' AS unchanged;
 -- Prepared
@@ -419,13 +429,13 @@ SELECT qml_poll_recurring() AS none, t.fired('a'), t.one_job_a_tick();
 -- Maintenance fires, and forgets ticks after a day
 SELECT t.missed('a', t.year(3));
 SELECT qml_maintain() ->> 'recurring' AS recurring;
-SELECT t.fired('a'), (SELECT count(*) FROM qml.occurrence WHERE occurrence >= now() - interval '1 day') = (SELECT count(*) FROM qml.occurrence) AS forgotten;
-INSERT INTO qml.occurrence VALUES (now() - interval '23 h', 'x', t.id(1)), (now() - interval '25 h', 'x', t.id(2));
+SELECT t.fired('a'), (SELECT count(*) FROM qml.occurrence_data WHERE occurrence >= now() - interval '1 day') = (SELECT count(*) FROM qml.occurrence_data) AS forgotten;
+INSERT INTO qml.occurrence_data VALUES (now() - interval '23 h', 'x', t.id(1)), (now() - interval '25 h', 'x', t.id(2));
 SELECT qml_cleanup() AS counts_no_ticks;
-SELECT t.n(job) FROM qml.occurrence WHERE recurring = 'x';
+SELECT t.n(job) FROM qml.occurrence_data WHERE recurring = 'x';
 -- A copy fires nothing before it is adopted; schedules can be put nevertheless
 SELECT t.missed('a', t.year(4));
-UPDATE qml.instance SET system_identifier = 1;
+UPDATE qml.instance_data SET system_identifier = 1;
 SELECT t.code('SELECT qml_poll_recurring()'), t.code('SELECT qml_maintain()'), qml_schedule_recurring('b', '@yearly', 'm') IS NOT NULL;
 SELECT qml_adopt();
 SELECT qml_poll_recurring() AS one, t.fired('a');
@@ -435,14 +445,14 @@ CREATE ROLE regress_qml_monitor;
 SELECT qml_schedule_recurring('c', '@yearly', 'm', '{"secret": 1}', 'seen', metadata => '{"secret": 1}') IS NOT NULL, qml_schedule_recurring('d', '@yearly', 'm', '{"secret": 1}', 'unseen', metadata => '{"secret": 1}') IS NOT NULL;
 SELECT qml_grant('regress_qml_monitor', 'monitor', 'seen');
 SET ROLE regress_qml_monitor;
-SELECT id, cron, method, payload, queue, metadata, created_by FROM qml.recurring_job WHERE id IN ('c', 'd') ORDER BY id;
+SELECT id, cron, method, payload, queue, metadata, created_by FROM qml.recurring WHERE id IN ('c', 'd') ORDER BY id;
 RESET ROLE;
 
 -- In another time zone, written in another style, the same is meant
 SET timezone = 'Pacific/Auckland';
 SET datestyle = 'SQL, DMY';
 SELECT qml_schedule_recurring('zone', '0 12 1 1 *', 'm', timezone => 'Asia/Kolkata') AT TIME ZONE 'Asia/Kolkata' = (date_trunc('year', now() AT TIME ZONE 'Asia/Kolkata') + interval '1 year 12 h') AS noon;
-UPDATE qml.recurring SET next_run_at = '2020-01-01 12:00 Asia/Kolkata' WHERE id = 'zone';
+UPDATE qml.recurring_data SET next_run_at = '2020-01-01 12:00 Asia/Kolkata' WHERE id = 'zone';
 SELECT qml_poll_recurring() AS one;
 SELECT metadata #>> '{recurring,tick}' AS tick FROM qml.job WHERE metadata #>> '{recurring,id}' = 'zone';
 

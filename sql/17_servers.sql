@@ -8,7 +8,7 @@ SET datestyle = 'ISO';
 
 -- A server, as if it had been silent for so long
 CREATE FUNCTION t.silent(server text, since interval) RETURNS void LANGUAGE sql
-AS $$ UPDATE qml.registered_server SET heartbeat_at = clock_timestamp() - since WHERE id = server $$;
+AS $$ UPDATE qml.server_data SET heartbeat_at = clock_timestamp() - since WHERE id = server $$;
 -- Jobs with what their attempts came to
 CREATE FUNCTION t.jobs() RETURNS TABLE (n int, queue text, state qml.job_state, attempt int, server text, worker text, error text, types text, ready boolean) LANGUAGE sql
 AS $$ SELECT t.n(id), queue, state, attempt, regexp_replace(server, ':.*', ''), regexp_replace(worker, ':\w*', ''), error,
@@ -22,9 +22,9 @@ SELECT qml_register_server('alpha', 4, '{a,b}') AS alpha2 \gset
 SELECT qml_register_server(repeat('ü', 128), 100000, '{c}') AS long \gset
 SELECT :'alpha' ~ '^alpha:[0-9a-f]{12}$' AS id_of_name, :'alpha' <> :'alpha2' AS another, length(:'long');
 SELECT left(name, 5) AS name, kind, workers, queues, registered_by, started_at = heartbeat_at AS new, now() - started_at < interval '1 min' AS of_now, alive FROM qml.server ORDER BY workers;
-SELECT qml_deregister_server(:'long'), qml_deregister_server(:'long');
+SELECT qml_unregister_server(:'long'), qml_unregister_server(:'long');
 -- Queues need not exist
-SELECT count(*) FROM qml.queue;
+SELECT count(*) FROM qml.queue_data;
 
 -- A heartbeat
 SELECT t.silent(:'alpha', '59 s'), t.silent(:'alpha2', '61 s');
@@ -104,8 +104,8 @@ SELECT alive FROM qml.server WHERE id = :'future';
 SELECT qml_reclaim(), qml_heartbeat_server(:'future');
 SELECT heartbeat_at < now() + interval '1 min' AS of_now FROM qml.server WHERE id = :'future';
 -- The dead can be seen for a day
-UPDATE qml.registered_server SET dead_at = now() - interval '23 h' WHERE id = :'a';
-UPDATE qml.registered_server SET dead_at = now() - interval '25 h' WHERE id = :'c';
+UPDATE qml.server_data SET dead_at = now() - interval '23 h' WHERE id = :'a';
+UPDATE qml.server_data SET dead_at = now() - interval '25 h' WHERE id = :'c';
 SELECT qml_cleanup() AS counts_no_servers;
 SELECT name, alive FROM qml.server ORDER BY name, started_at;
 -- One without jobs leaves no less
@@ -117,13 +117,13 @@ SELECT qml_register_server('a') AS a \gset
 SELECT count(qml_enqueue('m', id => t.id(n), queue => 'q', max_retries => n)) FROM generate_series(0, 2) n;
 SELECT count(*) FROM qml_fetch(:'a' || '/w', batch => 3);
 SELECT qml_succeed(t.id(2), 1);
-SELECT qml_deregister_server(:'a'), qml_deregister_server(:'a'), qml_heartbeat_server(:'a');
+SELECT qml_unregister_server(:'a'), qml_unregister_server(:'a'), qml_heartbeat_server(:'a');
 SELECT * FROM t.jobs();
 SELECT count(*) FROM qml.server;
 -- Also one that is dead
 SELECT qml_register_server('a') AS a \gset
 SELECT qml_reclaim_server(:'a');
-SELECT qml_deregister_server(:'a');
+SELECT qml_unregister_server(:'a');
 SELECT count(*) FROM qml.server;
 
 -- Whose server it is
@@ -137,7 +137,7 @@ SELECT qml_heartbeat_server(:'s');
 SELECT name, registered_by, alive FROM qml.server;
 SET ROLE regress_qml_b;
 SELECT qml_heartbeat_server(:'s');
-SELECT qml_deregister_server(:'s');
+SELECT qml_unregister_server(:'s');
 SELECT qml_reclaim_server(:'s');
 SELECT qml_reclaim_server('other');
 RESET ROLE;
@@ -154,7 +154,7 @@ DROP ROLE regress_qml_a;
 SELECT name, registered_by ~ '^unknown' AS unknown, alive FROM qml.server;
 SELECT t.silent(:'s', '2 min');
 SELECT qml_reclaim();
-SELECT qml_heartbeat_server(:'s'), qml_deregister_server(:'s');
+SELECT qml_heartbeat_server(:'s'), qml_unregister_server(:'s');
 DROP OWNED BY regress_qml_b;
 DROP ROLE regress_qml_b;
 
@@ -169,7 +169,7 @@ SELECT left(sql, 80), t.try(sql) FROM unnest(ARRAY[
 	'SELECT qml_register_server(''s'', 0)', 'SELECT qml_register_server(''s'', -1)', 'SELECT qml_register_server(''s'', 100001)',
 	'SELECT qml_register_server(''s'', 1, ''{}'')', 'SELECT qml_register_server(''s'', 1, ''{{q},{r}}'')', 'SELECT qml_register_server(''s'', 1, ARRAY[''''])', 'SELECT qml_register_server(''s'', 1, ARRAY[repeat(''q'', 129)])', E'SELECT qml_register_server(''s'', 1, ARRAY[''a\nb''])',
 	'SELECT qml_heartbeat_server(NULL)', 'SELECT qml_heartbeat_server('''')', 'SELECT qml_heartbeat_server(repeat(''x'', 256))', E'SELECT qml_heartbeat_server(''a\nb'')',
-	'SELECT qml_deregister_server(NULL)', 'SELECT qml_deregister_server('''')', 'SELECT qml_deregister_server(repeat(''x'', 256))',
+	'SELECT qml_unregister_server(NULL)', 'SELECT qml_unregister_server('''')', 'SELECT qml_unregister_server(repeat(''x'', 256))',
 	'SELECT qml_reclaim_server(NULL)', 'SELECT qml_reclaim_server('''')', 'SELECT qml_reclaim_server(repeat(''x'', 256))'
 ]) WITH ORDINALITY s (sql, n) ORDER BY n;
 \pset format aligned
@@ -177,10 +177,10 @@ SELECT left(sql, 80), t.try(sql) FROM unnest(ARRAY[
 -- Read-only transactions, and a copy
 BEGIN READ ONLY;
 SELECT count(*) FROM qml.server;
-SELECT t.code('SELECT qml_register_server(''s'')'), t.code(format('SELECT qml_heartbeat_server(%L)', :'s')), t.code(format('SELECT qml_deregister_server(%L)', :'s')), t.code(format('SELECT qml_reclaim_server(%L)', :'s'));
+SELECT t.code('SELECT qml_register_server(''s'')'), t.code(format('SELECT qml_heartbeat_server(%L)', :'s')), t.code(format('SELECT qml_unregister_server(%L)', :'s')), t.code(format('SELECT qml_reclaim_server(%L)', :'s'));
 COMMIT;
 SELECT t.everything() = :'before' AS unchanged;
-UPDATE qml.instance SET system_identifier = 1;
+UPDATE qml.instance_data SET system_identifier = 1;
 SELECT t.code(format('SELECT qml_reclaim_server(%L)', :'s')), t.code(format('SELECT qml_heartbeat_server(%L)', :'s'));
 SELECT qml_adopt();
 -- What is asked of the view's functions

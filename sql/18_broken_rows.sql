@@ -31,7 +31,7 @@ SELECT * FROM t.show() ORDER BY n;
 SELECT qml_promote_due(1), qml_promote_due(5), qml_promote_due(5);
 SELECT * FROM t.show() ORDER BY n;
 -- In a transaction that goes on, and one that is rolled back
-SELECT qml_schedule(t.id(9), now() - interval '1 min');
+SELECT qml_reschedule(t.id(9), now() - interval '1 min');
 BEGIN;
 SELECT qml_promote_due();
 SELECT n, state FROM t.show() WHERE n = 9;
@@ -77,7 +77,7 @@ UPDATE qml.live SET progress = '1' WHERE id > t.id(2);
 \set VERBOSITY default
 SELECT qml_reclaim_server(:'s');
 SELECT * FROM t.show();
-SELECT qml_deregister_server(:'s');
+SELECT qml_unregister_server(:'s');
 
 -------------------------------------------------------------------------------
 -- All of it in one
@@ -91,7 +91,7 @@ SELECT qml_schedule_recurring('bad', '@yearly', 'm') IS NOT NULL, qml_schedule_r
 UPDATE qml.live SET queue_id = 0 WHERE id = t.id(1);
 UPDATE qml.live SET run_at = now() - interval '1 h' WHERE id >= t.id(3);
 UPDATE qml.live SET state = 'succeeded' WHERE id = t.id(3);
-UPDATE qml.recurring SET next_run_at = date_trunc('year', now()), metadata = CASE id WHEN 'bad' THEN '[]' END::jsonb;
+UPDATE qml.recurring_data SET next_run_at = date_trunc('year', now()), metadata = CASE id WHEN 'bad' THEN '[]' END::jsonb;
 SELECT qml_try_lock('l', 'o', '1 us') IS NOT NULL;
 \c
 \set VERBOSITY default

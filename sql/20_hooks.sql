@@ -28,21 +28,22 @@ AS $$ WITH d AS (DELETE FROM k.told RETURNING *) SELECT d.hook, d.method, d.old,
 -- Registration
 -------------------------------------------------------------------------------
 
-SELECT qml_add_hook('a', 'k.tell');
-SELECT qml_add_hook('b', 'k.tell(qml.job, qml.job_state, qml.job_state)'::regprocedure, '{failed,deleted}');
-SELECT name, function, states, run_as = current_user AS run_as, errors, broken, last_error, last_error_at, problem FROM qml.hook_info ORDER BY name;
-SELECT now() - registered_at BETWEEN '0' AND '1 min' AS now FROM qml.hook_info;
-SELECT qml_add_hook('b', 'k.tell', '{scheduled}');
-SELECT name, states FROM qml.hook_info ORDER BY name;
-SELECT qml_remove_hook('b'), qml_remove_hook('b');
+SELECT qml_register_hook('a', 'k.tell');
+SELECT qml_register_hook('b', 'k.tell(qml.job, qml.job_state, qml.job_state)'::regprocedure, '{failed,deleted}');
+SELECT name, function, states, run_as = current_user AS run_as, errors, broken, last_error, last_error_at, problem FROM qml.hook ORDER BY name;
+SELECT now() - registered_at BETWEEN '0' AND '1 min' AS now FROM qml.hook;
+SELECT qml_register_hook('b', 'k.tell', '{scheduled}');
+SELECT name, states FROM qml.hook ORDER BY name;
+SELECT qml_unregister_hook('b'), qml_unregister_hook('b', missing_ok => true);
+SELECT qml_unregister_hook('b');
 
 CREATE FUNCTION k.mw(job qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT qml_next()';
-SELECT qml_add_middleware('outer', 'k.mw', -1);
-SELECT qml_add_middleware('tracing', 'qml_tracing');
-SELECT name, function, "position", run_as = current_user AS run_as, problem FROM qml.middleware_info ORDER BY "position", name;
-SELECT qml_add_middleware('outer', 'k.mw'::regproc::regprocedure, 7);
-SELECT name, "position" FROM qml.middleware_info ORDER BY "position", name;
-SELECT qml_remove_middleware('outer'), qml_remove_middleware('outer'), qml_remove_middleware('tracing');
+SELECT qml_register_middleware('outer', 'k.mw', -1);
+SELECT qml_register_middleware('tracing', 'qml_tracing');
+SELECT name, function, "position", run_as = current_user AS run_as, problem FROM qml.middleware ORDER BY "position", name;
+SELECT qml_register_middleware('outer', 'k.mw'::regproc::regprocedure, 7);
+SELECT name, "position" FROM qml.middleware ORDER BY "position", name;
+SELECT qml_unregister_middleware('outer'), qml_unregister_middleware('outer', missing_ok => true), qml_unregister_middleware('tracing');
 
 -- Functions that cannot be one.
 CREATE FUNCTION k.two(job qml.job, old qml.job_state) RETURNS void LANGUAGE sql AS '';
@@ -55,30 +56,37 @@ CREATE FUNCTION k.mw_text(job qml.job) RETURNS text LANGUAGE sql AS $$ SELECT 'x
 CREATE FUNCTION k.mw_set(job qml.job) RETURNS SETOF jsonb LANGUAGE sql AS $$ SELECT '1'::jsonb $$;
 CREATE FUNCTION k.mw_payload(payload jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1';
 CREATE AGGREGATE k.aggregate(jsonb) (SFUNC = jsonb_concat, STYPE = jsonb);
-SELECT f, t.try(format('SELECT qml_add_hook(%L, %L)', 'x', 'k.' || f))
+SELECT f, t.try(format('SELECT qml_register_hook(%L, %L)', 'x', 'k.' || f))
 FROM unnest(ARRAY['two', 'texts', 'many', 'variadic', 'polymorphic', 'procedure', 'aggregate', 'missing']) WITH ORDINALITY f (f, n) ORDER BY n;
-SELECT f, t.try(format('SELECT qml_add_middleware(%L, %L)', 'x', 'k.' || f))
+SELECT f, t.try(format('SELECT qml_register_middleware(%L, %L)', 'x', 'k.' || f))
 FROM unnest(ARRAY['tell', 'mw_text', 'mw_set', 'mw_payload', 'missing']) WITH ORDINALITY f (f, n) ORDER BY n;
-SELECT qml_add_hook('x', 'k.procedure(qml.job, qml.job_state, qml.job_state)');
+SELECT qml_register_hook('x', 'k.procedure(qml.job, qml.job_state, qml.job_state)');
 
 -- Bad arguments.
-SELECT qml_add_hook(NULL, 'k.tell');
-SELECT qml_add_hook('', 'k.tell');
-SELECT qml_add_hook(repeat('x', 256), 'k.tell');
-SELECT qml_add_hook(E'a\nb', 'k.tell');
-SELECT qml_add_hook('x', NULL::text);
-SELECT qml_add_hook('x', NULL::regprocedure);
-SELECT qml_add_hook('x', 4294967295::oid::regprocedure);
-SELECT qml_add_hook('x', 'k.tell', '{}');
-SELECT qml_add_hook('x', 'k.tell', '{failed,NULL}');
-SELECT qml_add_hook('x', 'k.tell', '{lost}');
-SELECT qml_remove_hook(NULL);
-SELECT qml_add_middleware(NULL, 'k.mw');
-SELECT qml_add_middleware('x', NULL::text);
-SELECT qml_add_middleware('x', 'k.mw', NULL);
-SELECT qml_remove_middleware('');
-SELECT count(*) FROM qml.hook WHERE name <> 'a';
-SELECT count(*) FROM qml.middleware;
+SELECT qml_register_hook(NULL, 'k.tell');
+SELECT qml_register_hook('', 'k.tell');
+SELECT qml_register_hook(repeat('x', 256), 'k.tell');
+SELECT qml_register_hook(E'a\nb', 'k.tell');
+SELECT qml_register_hook('x', NULL::text);
+SELECT qml_register_hook('x', NULL::regprocedure);
+SELECT qml_register_hook('x', 4294967295::oid::regprocedure);
+SELECT qml_register_hook('x', 'k.tell', '{}');
+SELECT qml_register_hook('x', 'k.tell', '{failed,NULL}');
+SELECT qml_register_hook('x', 'k.tell', '{lost}');
+SELECT qml_register_hook('x', 'k.tell', NULL, NULL);
+SELECT qml_register_hook('x', 'k.tell', options => '[]');
+SELECT qml_register_hook('x', 'k.tell', options => '{"after": true}');
+SELECT qml_unregister_hook(NULL);
+SELECT qml_unregister_hook('b', NULL);
+SELECT qml_register_middleware(NULL, 'k.mw');
+SELECT qml_register_middleware('x', NULL::text);
+SELECT qml_register_middleware('x', 'k.mw', NULL);
+SELECT qml_register_middleware('x', 'k.mw', 1, NULL);
+SELECT qml_register_middleware('x', 'k.mw', options => '{"after": true}');
+SELECT qml_unregister_middleware('x');
+SELECT qml_unregister_middleware('');
+SELECT count(*) FROM qml.hook_data WHERE name <> 'a';
+SELECT count(*) FROM qml.middleware_data;
 -- Outside of a job.
 SELECT qml_next();
 SELECT qml_tracing(NULL);
@@ -139,16 +147,16 @@ CREATE FUNCTION k.second(job qml.job, old qml.job_state, new qml.job_state) RETU
 AS $$ INSERT INTO k.told (hook, method, old, new) VALUES ('second', job.method, old, new) RETURNING 1 $$;
 CREATE FUNCTION k.strict(job qml.job, old qml.job_state, new qml.job_state) RETURNS void STRICT LANGUAGE sql
 AS $$ INSERT INTO k.told (hook, method, old, new) VALUES ('strict', job.method, old, new) $$;
-SELECT qml_add_hook('c', 'k.second', '{enqueued,deleted}');
-SELECT qml_add_hook('B', 'k.strict');
+SELECT qml_register_hook('c', 'k.second', '{enqueued,deleted}');
+SELECT qml_register_hook('B', 'k.strict');
 SELECT qml_delete(qml_enqueue('order', '{}'));
 SELECT hook, old, new FROM k.take();
-SELECT qml_remove_hook('B'), qml_remove_hook('c');
+SELECT qml_unregister_hook('B'), qml_unregister_hook('c');
 
 -- The job is as it is stored.
 CREATE FUNCTION k.look(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql
 AS $$ INSERT INTO k.told (hook, detail) SELECT 'look', new || ': ' || (j = job) FROM qml.job j WHERE j.id = job.id $$;
-SELECT qml_add_hook('a', 'k.look');
+SELECT qml_register_hook('a', 'k.look');
 SELECT qml_enqueue('look', '{"a": [1, 2]}', metadata => '{"m": 1}', queue => 'looks', job_type => 'Look') IS NOT NULL;
 SELECT qml_succeed(id, attempt, '{"ok": true}') FROM qml_fetch('w', '{looks}');
 SELECT detail FROM k.take();
@@ -157,75 +165,75 @@ SELECT detail FROM k.take();
 -- Errors
 -------------------------------------------------------------------------------
 
-SELECT qml_remove_hook('a');
+SELECT qml_unregister_hook('a');
 SELECT qml_enqueue('send', '{}', id => '00000000-0000-4000-8000-000000000002') AS id \gset
-SELECT qml_add_hook('f', 'k.fail', '{processing,failed,awaiting_retry,deleted,scheduled}');
+SELECT qml_register_hook('f', 'k.fail', '{processing,failed,awaiting_retry,deleted,scheduled}');
 -- The call fails, and nothing has changed.
 SELECT * FROM qml_fetch('w');
 SELECT qml_delete(:'id');
-SELECT qml_schedule(:'id', now() + '1 h');
+SELECT qml_reschedule(:'id', now() + '1 h');
 SELECT qml_enqueue('later', '{}', run_at => now() + '1 h');
 SELECT qml_enqueue_many('later', '{"{}","{}"}', run_at => now() + '1 h');
 SELECT method, state, attempt FROM qml.job WHERE state NOT IN ('succeeded', 'deleted');
-SELECT errors, broken FROM qml.hook_info;
+SELECT errors, broken FROM qml.hook;
 SELECT qml_enqueue('fine', '{}') IS NOT NULL;
 SELECT t.code(format('SELECT qml_delete(%L)', :'id'));
 -- Where nobody asked for the transition it goes on, and the hook is switched off.
-SELECT qml_remove_hook('f');
+SELECT qml_unregister_hook('f');
 SELECT count(*) FROM qml_enqueue_many('due', array_fill('{}'::jsonb, ARRAY[3]), run_at => now() + '1 h');
 UPDATE qml.live SET run_at = now() - interval '1 s' WHERE state = 'scheduled';
-SELECT qml_add_hook('e', 'k.tell', '{enqueued}');
-SELECT qml_add_hook('f', 'k.fail', '{enqueued}');
+SELECT qml_register_hook('e', 'k.tell', '{enqueued}');
+SELECT qml_register_hook('f', 'k.fail', '{enqueued}');
 SELECT qml_promote_due();
 SELECT hook, old, new FROM k.take();
-SELECT name, errors, broken, last_error, now() - last_error_at BETWEEN '0' AND '1 min' AS now FROM qml.hook_info ORDER BY name;
+SELECT name, errors, broken, last_error, now() - last_error_at BETWEEN '0' AND '1 min' AS now FROM qml.hook ORDER BY name;
 SELECT qml_enqueue('no', '{}');
 SELECT count(*) FROM qml_fetch('w', batch => 10, lease => '1 ms');
 SELECT pg_sleep(0.01);
 SELECT qml_reclaim();
-SELECT name, errors, broken, last_error FROM qml.hook_info ORDER BY name;
+SELECT name, errors, broken, last_error FROM qml.hook ORDER BY name;
 SELECT count(*) FROM k.take();
 -- Now that it is switched off, it stands in nobody's way.
 SELECT qml_enqueue('yes', '{}') IS NOT NULL;
 -- Mended and registered again.
 CREATE OR REPLACE FUNCTION k.fail(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql
 AS $$ BEGIN IF job.method = 'bad' THEN RAISE EXCEPTION 'bad'; END IF; END $$;
-SELECT qml_add_hook('f', 'k.fail', '{enqueued}');
-SELECT name, errors, broken, last_error, last_error_at FROM qml.hook_info ORDER BY name;
+SELECT qml_register_hook('f', 'k.fail', '{enqueued}');
+SELECT name, errors, broken, last_error, last_error_at FROM qml.hook ORDER BY name;
 -- Errors count in a row.
-SELECT qml_remove_hook('e');
-SELECT qml_remove_hook('f');
+SELECT qml_unregister_hook('e');
+SELECT qml_unregister_hook('f');
 TRUNCATE qml.live;
 SELECT qml_enqueue(m, '{}', run_at => now() + '1 h') IS NOT NULL FROM unnest('{bad,bad,bad,bad}'::text[]) m;
 UPDATE qml.live SET run_at = now() - interval '1 s';
-SELECT qml_add_hook('f', 'k.fail', '{enqueued}');
+SELECT qml_register_hook('f', 'k.fail', '{enqueued}');
 SELECT qml_promote_due();
-SELECT errors, broken FROM qml.hook_info;
+SELECT errors, broken FROM qml.hook;
 SELECT qml_enqueue('good', '{}') IS NOT NULL;
 UPDATE qml.live SET state = 'scheduled', run_at = now() - interval '1 s' WHERE method = 'good';
 SELECT qml_promote_due();
-SELECT errors, broken FROM qml.hook_info;
+SELECT errors, broken FROM qml.hook;
 -- Its function is gone, or another's.
 ALTER FUNCTION k.fail(qml.job, qml.job_state, qml.job_state) OWNER TO regress_qml_other;
-SELECT problem FROM qml.hook_info;
+SELECT problem FROM qml.hook;
 SELECT qml_enqueue('x', '{}');
 DROP FUNCTION k.fail(qml.job, qml.job_state, qml.job_state);
-SELECT problem FROM qml.hook_info;
+SELECT problem FROM qml.hook;
 SELECT qml_enqueue('x', '{}');
-SELECT qml_remove_hook('f');
+SELECT qml_unregister_hook('f');
 
 -- A hook that makes the transition that it is called for.
 CREATE FUNCTION k.again(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql
 AS $$ BEGIN PERFORM public.qml_enqueue('again', '{}'); END $$;
-SELECT qml_add_hook('again', 'k.again', '{enqueued}');
+SELECT qml_register_hook('again', 'k.again', '{enqueued}');
 \set VERBOSITY terse
 SELECT qml_enqueue('first', '{}');
 \set VERBOSITY default
 -- One that goes on for some time is fine.
-SELECT qml_add_hook('again', 'k.again', '{deleted}');
+SELECT qml_register_hook('again', 'k.again', '{deleted}');
 SELECT qml_delete(qml_enqueue('first', '{}'));
 SELECT count(*) FROM qml.job WHERE method = 'again';
-SELECT qml_remove_hook('again');
+SELECT qml_unregister_hook('again');
 
 -------------------------------------------------------------------------------
 -- Rights: a hook is its registrant, and nobody else
@@ -235,12 +243,12 @@ SELECT qml_grant('regress_qml_admin', 'admin');
 SELECT qml_grant('regress_qml_app', 'enqueue', 'default');
 GRANT CREATE ON SCHEMA k TO regress_qml_admin, regress_qml_app;
 SET SESSION AUTHORIZATION regress_qml_app;
-SELECT qml_add_hook('x', 'k.tell');
-SELECT qml_remove_hook('x');
-SELECT qml_add_middleware('x', 'k.mw');
+SELECT qml_register_hook('x', 'k.tell');
+SELECT qml_unregister_hook('x');
+SELECT qml_register_middleware('x', 'k.mw');
 SELECT qml_next();
-SELECT * FROM qml.hook_info;
 SELECT * FROM qml.hook;
+SELECT * FROM qml.hook_data;
 RESET SESSION AUTHORIZATION;
 
 -- Who it is, and what it may.
@@ -255,7 +263,7 @@ AS $$
 DECLARE
 	attempts text[] := ARRAY['SET ROLE regress_qml_app', 'RESET ROLE', 'SET SESSION AUTHORIZATION regress_qml_app', 'RESET SESSION AUTHORIZATION',
 		'SET LOCAL session_authorization = regress_qml_app', 'CREATE TEMP TABLE x (a int)', 'INSERT INTO k.traps VALUES (1)', 'LISTEN x',
-		'DECLARE c CURSOR WITH HOLD FOR SELECT 1', 'PREPARE p AS SELECT 1', 'TABLE qml.hook', 'CREATE ROLE regress_qml_evil'];
+		'DECLARE c CURSOR WITH HOLD FOR SELECT 1', 'PREPARE p AS SELECT 1', 'TABLE qml.hook_data', 'CREATE ROLE regress_qml_evil'];
 	s text;
 BEGIN
 	INSERT INTO k.mine VALUES (current_user, session_user, current_setting('search_path'));
@@ -269,10 +277,10 @@ BEGIN
 	END LOOP;
 	PERFORM set_config('k.left', 'behind', false), set_config('search_path', 'k', false);
 END $$;
-SELECT qml_add_hook('who', 'k.who', '{enqueued}');
+SELECT qml_register_hook('who', 'k.who', '{enqueued}');
 -- As a superuser it must not run what another one can replace.
 RESET SESSION AUTHORIZATION;
-SELECT qml_add_hook('evil', 'k.who');
+SELECT qml_register_hook('evil', 'k.who');
 -- The client's search_path is no way to the hook's rights, nor are its settings the client's.
 SET SESSION AUTHORIZATION regress_qml_app;
 SET search_path = k, public;
@@ -290,49 +298,49 @@ RESET SESSION AUTHORIZATION;
 -- Triggers that wait for the end of the transaction would run as the client.
 SET SESSION AUTHORIZATION regress_qml_admin;
 CREATE FUNCTION k.trap(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS 'INSERT INTO k.traps VALUES (1)';
-SELECT qml_add_hook('who', 'k.trap', '{enqueued}');
+SELECT qml_register_hook('who', 'k.trap', '{enqueued}');
 RESET SESSION AUTHORIZATION;
 SELECT qml_enqueue('send', '{}');
 SELECT * FROM k.take();
 -- A function of others that it may no longer execute, and one whose role is gone.
 REVOKE EXECUTE ON FUNCTION k.tell(qml.job, qml.job_state, qml.job_state) FROM PUBLIC;
 SET SESSION AUTHORIZATION regress_qml_admin;
-SELECT qml_add_hook('who', 'k.tell', '{enqueued}');
+SELECT qml_register_hook('who', 'k.tell', '{enqueued}');
 RESET SESSION AUTHORIZATION;
 GRANT EXECUTE ON FUNCTION k.tell(qml.job, qml.job_state, qml.job_state) TO PUBLIC;
 SET SESSION AUTHORIZATION regress_qml_admin;
-SELECT qml_add_hook('who', 'k.tell', '{enqueued}');
+SELECT qml_register_hook('who', 'k.tell', '{enqueued}');
 RESET SESSION AUTHORIZATION;
 REVOKE EXECUTE ON FUNCTION k.tell(qml.job, qml.job_state, qml.job_state) FROM PUBLIC;
 SELECT qml_enqueue('send', '{}');
 GRANT EXECUTE ON FUNCTION k.tell(qml.job, qml.job_state, qml.job_state) TO PUBLIC;
 SELECT qml_enqueue('send', '{}') IS NOT NULL;
 SELECT method, old, new FROM k.take();
-SELECT qml_remove_hook('who');
+SELECT qml_unregister_hook('who');
 
 -------------------------------------------------------------------------------
 -- The option notify
 -------------------------------------------------------------------------------
 
 SELECT qml_create_queue('told', '{"notify": true}');
-SELECT options FROM qml.queue_info WHERE name = 'told';
+SELECT options FROM qml.queue WHERE name = 'told';
 SELECT qml_create_queue('x', '{"notify": 1}');
 SELECT qml_create_queue(repeat('x', 60), '{"notify": true}');
 SELECT qml_create_queue(repeat('x', 59), '{"notify": true}');
 SELECT qml_alter_queue(repeat('x', 60), '{"notify": true}');
-SELECT qml_register('x', 'k.mw', '{"middleware": 1}');
-SELECT qml_register('x', 'k.mw', '{"middleware": false}');
-SELECT options FROM qml.handler_info;
+SELECT qml_register_handler('x', 'k.mw', '{"middleware": 1}');
+SELECT qml_register_handler('x', 'k.mw', '{"middleware": false}');
+SELECT options FROM qml.handler;
 
 -- Kept, the number of a role that is gone would be written into a dump
-SELECT qml_add_hook('gone', 'k.tell', '{failed}'), qml_add_middleware('gone', 'k.mw');
-UPDATE qml.hook SET owner = 4294967295::oid::regrole, run_as = 4294967295::oid::regrole WHERE name = 'gone';
-UPDATE qml.middleware SET owner = 4294967295::oid::regrole, run_as = 4294967295::oid::regrole WHERE name = 'gone';
-SELECT problem FROM qml.hook_info WHERE name = 'gone' UNION ALL SELECT problem FROM qml.middleware_info WHERE name = 'gone';
+SELECT qml_register_hook('gone', 'k.tell', '{failed}'), qml_register_middleware('gone', 'k.mw');
+UPDATE qml.hook_data SET owner = 4294967295::oid::regrole, run_as = 4294967295::oid::regrole WHERE name = 'gone';
+UPDATE qml.middleware_data SET owner = 4294967295::oid::regrole, run_as = 4294967295::oid::regrole WHERE name = 'gone';
+SELECT problem FROM qml.hook WHERE name = 'gone' UNION ALL SELECT problem FROM qml.middleware WHERE name = 'gone';
 SELECT qml_cleanup() >= 0 AS cleaned;
-SELECT owner::oid, run_as::oid FROM qml.hook WHERE name = 'gone' UNION ALL SELECT owner::oid, run_as::oid FROM qml.middleware WHERE name = 'gone';
-SELECT problem FROM qml.hook_info WHERE name = 'gone' UNION ALL SELECT problem FROM qml.middleware_info WHERE name = 'gone';
-SELECT qml_remove_hook('gone'), qml_remove_middleware('gone');
+SELECT owner::oid, run_as::oid FROM qml.hook_data WHERE name = 'gone' UNION ALL SELECT owner::oid, run_as::oid FROM qml.middleware_data WHERE name = 'gone';
+SELECT problem FROM qml.hook WHERE name = 'gone' UNION ALL SELECT problem FROM qml.middleware WHERE name = 'gone';
+SELECT qml_unregister_hook('gone'), qml_unregister_middleware('gone');
 
 SELECT t.reset();
 SET client_min_messages = warning;

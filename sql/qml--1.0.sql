@@ -24,7 +24,7 @@ COMMENT ON TYPE qml.job_state IS 'state of a job; qml_can_transition() tells whi
 -- their number when it first looks.
 -------------------------------------------------------------------------------
 
-CREATE TABLE qml.queue (
+CREATE TABLE qml.queue_data (
 	id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	name text NOT NULL UNIQUE,
 	paused boolean NOT NULL DEFAULT false,
@@ -32,16 +32,16 @@ CREATE TABLE qml.queue (
 	options jsonb NOT NULL DEFAULT '{}',
 	created_at timestamptz NOT NULL DEFAULT now()
 );
-REVOKE ALL ON TABLE qml.queue FROM PUBLIC;
-REVOKE ALL ON SEQUENCE qml.queue_id_seq FROM PUBLIC;
-COMMENT ON TABLE qml.queue IS 'queues and their options; a dropped queue keeps its row, because finished jobs still name it';
-COMMENT ON SEQUENCE qml.queue_id_seq IS 'ids of queues';
-COMMENT ON COLUMN qml.queue.id IS 'what jobs refer to';
-COMMENT ON COLUMN qml.queue.name IS 'the name that callers use';
-COMMENT ON COLUMN qml.queue.paused IS 'a paused queue accepts jobs and gives none';
-COMMENT ON COLUMN qml.queue.dropped IS 'dropped; enqueueing or creating it again revives the row with default options';
-COMMENT ON COLUMN qml.queue.options IS 'options as given to qml_create_queue and qml_alter_queue, validated';
-COMMENT ON COLUMN qml.queue.created_at IS 'when the queue was created, or revived';
+REVOKE ALL ON TABLE qml.queue_data FROM PUBLIC;
+REVOKE ALL ON SEQUENCE qml.queue_data_id_seq FROM PUBLIC;
+COMMENT ON TABLE qml.queue_data IS 'queues and their options; a dropped queue keeps its row, because finished jobs still name it';
+COMMENT ON SEQUENCE qml.queue_data_id_seq IS 'ids of queues';
+COMMENT ON COLUMN qml.queue_data.id IS 'what jobs refer to';
+COMMENT ON COLUMN qml.queue_data.name IS 'the name that callers use';
+COMMENT ON COLUMN qml.queue_data.paused IS 'a paused queue accepts jobs and gives none';
+COMMENT ON COLUMN qml.queue_data.dropped IS 'dropped; enqueueing or creating it again revives the row with default options';
+COMMENT ON COLUMN qml.queue_data.options IS 'options as given to qml_create_queue and qml_alter_queue, validated';
+COMMENT ON COLUMN qml.queue_data.created_at IS 'when the queue was created, or revived';
 
 -- Fixed-width columns first, those that a claim changes among them; the payload
 -- last, so that the WAL record of a claim repeats neither.  Pages are filled to
@@ -84,7 +84,7 @@ COMMENT ON INDEX qml.live_ready IS 'enqueued and processing jobs in the order in
 COMMENT ON INDEX qml.live_due IS 'scheduled and awaiting_retry jobs in the order in which they become due';
 COMMENT ON COLUMN qml.live.id IS 'job id, a version 7 uuid unless the caller brought its own';
 COMMENT ON COLUMN qml.live.created_at IS 'when the job was enqueued';
-COMMENT ON COLUMN qml.live.queue_id IS 'qml.queue.id; no foreign key, which would lock the parent row for every job';
+COMMENT ON COLUMN qml.live.queue_id IS 'qml.queue_data.id; no foreign key, which would lock the parent row for every job';
 COMMENT ON COLUMN qml.live.priority IS 'higher is claimed first';
 COMMENT ON COLUMN qml.live.state IS 'scheduled, enqueued, processing or awaiting_retry';
 COMMENT ON COLUMN qml.live.attempt IS 'attempts begun; the fencing token of the current claim, only ever grows';
@@ -102,7 +102,7 @@ COMMENT ON COLUMN qml.live.job_type IS 'free classification by the caller';
 COMMENT ON COLUMN qml.live.metadata IS 'an object that the caller attached';
 COMMENT ON COLUMN qml.live.progress IS 'what qml_progress said last';
 COMMENT ON COLUMN qml.live.errors IS 'one object per failed attempt';
-COMMENT ON COLUMN qml.live.reason IS 'the reason given to qml_schedule';
+COMMENT ON COLUMN qml.live.reason IS 'the reason given to qml_reschedule';
 COMMENT ON COLUMN qml.live.payload IS 'arguments of the method';
 
 CREATE TABLE qml.history (
@@ -134,7 +134,7 @@ REVOKE ALL ON TABLE qml.history FROM PUBLIC;
 COMMENT ON TABLE qml.history IS 'finished jobs, one partition per day (or month, when far ahead) of expiry; src/history.c makes and drops the partitions';
 COMMENT ON COLUMN qml.history.id IS 'job id; unique among unexpired and unfinished jobs';
 COMMENT ON COLUMN qml.history.created_at IS 'when the job was enqueued';
-COMMENT ON COLUMN qml.history.queue_id IS 'qml.queue.id';
+COMMENT ON COLUMN qml.history.queue_id IS 'qml.queue_data.id';
 COMMENT ON COLUMN qml.history.priority IS 'higher is claimed first';
 COMMENT ON COLUMN qml.history.state IS 'succeeded, failed or deleted';
 COMMENT ON COLUMN qml.history.attempt IS 'attempts begun';
@@ -152,24 +152,24 @@ COMMENT ON COLUMN qml.history.job_type IS 'free classification by the caller';
 COMMENT ON COLUMN qml.history.metadata IS 'an object that the caller attached';
 COMMENT ON COLUMN qml.history.progress IS 'what qml_progress said last';
 COMMENT ON COLUMN qml.history.errors IS 'one object per failed attempt';
-COMMENT ON COLUMN qml.history.reason IS 'the reason given to qml_delete or qml_schedule';
+COMMENT ON COLUMN qml.history.reason IS 'the reason given to qml_delete or qml_reschedule';
 COMMENT ON COLUMN qml.history.payload IS 'arguments of the method';
 COMMENT ON COLUMN qml.history.result IS 'what the worker gave to qml_succeed';
 
-CREATE TABLE qml.lock (
+CREATE TABLE qml.lock_data (
 	resource text NOT NULL PRIMARY KEY,
 	owner text NOT NULL,
 	fence bigint NOT NULL,
 	acquired_at timestamptz NOT NULL,
 	expires_at timestamptz NOT NULL
 );
-REVOKE ALL ON TABLE qml.lock FROM PUBLIC;
-COMMENT ON TABLE qml.lock IS 'named locks with an owner, an end and a fencing number';
-COMMENT ON COLUMN qml.lock.resource IS 'name of the lock';
-COMMENT ON COLUMN qml.lock.owner IS 'who holds it';
-COMMENT ON COLUMN qml.lock.fence IS 'fencing number of this holding, from qml.lock_fence';
-COMMENT ON COLUMN qml.lock.acquired_at IS 'when this holding began';
-COMMENT ON COLUMN qml.lock.expires_at IS 'when anybody else may take it over';
+REVOKE ALL ON TABLE qml.lock_data FROM PUBLIC;
+COMMENT ON TABLE qml.lock_data IS 'named locks with an owner, an end and a fencing number';
+COMMENT ON COLUMN qml.lock_data.resource IS 'name of the lock';
+COMMENT ON COLUMN qml.lock_data.owner IS 'who holds it';
+COMMENT ON COLUMN qml.lock_data.fence IS 'fencing number of this holding, from qml.lock_fence';
+COMMENT ON COLUMN qml.lock_data.acquired_at IS 'when this holding began';
+COMMENT ON COLUMN qml.lock_data.expires_at IS 'when anybody else may take it over';
 
 -- One sequence for all locks: a lock that was released and made anew must not
 -- start again below the numbers it gave out before.
@@ -177,7 +177,7 @@ CREATE SEQUENCE qml.lock_fence;
 REVOKE ALL ON SEQUENCE qml.lock_fence FROM PUBLIC;
 COMMENT ON SEQUENCE qml.lock_fence IS 'fencing numbers of named locks';
 
-CREATE TABLE qml.recurring (
+CREATE TABLE qml.recurring_data (
 	id text NOT NULL PRIMARY KEY,
 	created_at timestamptz NOT NULL,
 	updated_at timestamptz NOT NULL,
@@ -196,48 +196,50 @@ CREATE TABLE qml.recurring (
 	method text NOT NULL,
 	metadata jsonb,
 	error text,
+	pause_reason text,
 	payload jsonb NOT NULL
 ) WITH (fillfactor = 70,
 	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-REVOKE ALL ON TABLE qml.recurring FROM PUBLIC;
-CREATE INDEX recurring_due ON qml.recurring (next_run_at) WHERE enabled AND next_run_at IS NOT NULL;
-COMMENT ON TABLE qml.recurring IS 'recurring jobs; read it through the view qml.recurring_job';
+REVOKE ALL ON TABLE qml.recurring_data FROM PUBLIC;
+CREATE INDEX recurring_due ON qml.recurring_data (next_run_at) WHERE enabled AND next_run_at IS NOT NULL;
+COMMENT ON TABLE qml.recurring_data IS 'recurring jobs; read it through the view qml.recurring';
 COMMENT ON INDEX qml.recurring_due IS 'schedules in the order in which they fire';
-COMMENT ON COLUMN qml.recurring.id IS 'name of the schedule';
-COMMENT ON COLUMN qml.recurring.created_at IS 'when it was made';
-COMMENT ON COLUMN qml.recurring.updated_at IS 'when its definition changed last';
-COMMENT ON COLUMN qml.recurring.created_by IS 'the role that defined it, by oid; its jobs are enqueued as this role';
-COMMENT ON COLUMN qml.recurring.enabled IS 'whether it fires';
-COMMENT ON COLUMN qml.recurring.next_run_at IS 'the next tick; NULL: never again';
-COMMENT ON COLUMN qml.recurring.last_run_at IS 'the last tick that made a job';
-COMMENT ON COLUMN qml.recurring.last_job IS 'the job of that tick';
-COMMENT ON COLUMN qml.recurring.priority IS 'of its jobs';
-COMMENT ON COLUMN qml.recurring.max_retries IS 'of its jobs; NULL: as the queue says';
-COMMENT ON COLUMN qml.recurring.timeout_ms IS 'of its jobs, milliseconds; NULL: as the queue says';
-COMMENT ON COLUMN qml.recurring.misfire IS 'what becomes of missed ticks: fire_once, skip or fire_all';
-COMMENT ON COLUMN qml.recurring.cron IS 'cron expression';
-COMMENT ON COLUMN qml.recurring.timezone IS 'time zone of the expression, by its full name';
-COMMENT ON COLUMN qml.recurring.queue IS 'name of the queue of its jobs';
-COMMENT ON COLUMN qml.recurring.method IS 'of its jobs';
-COMMENT ON COLUMN qml.recurring.metadata IS 'of its jobs, which get a member "recurring" besides';
-COMMENT ON COLUMN qml.recurring.error IS 'why the last tick made no job; NULL: it did';
-COMMENT ON COLUMN qml.recurring.payload IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring_data.id IS 'name of the schedule';
+COMMENT ON COLUMN qml.recurring_data.created_at IS 'when it was made';
+COMMENT ON COLUMN qml.recurring_data.updated_at IS 'when its definition changed last';
+COMMENT ON COLUMN qml.recurring_data.created_by IS 'the role that defined it, by oid; its jobs are enqueued as this role';
+COMMENT ON COLUMN qml.recurring_data.enabled IS 'whether it fires';
+COMMENT ON COLUMN qml.recurring_data.next_run_at IS 'the next tick; NULL: never again';
+COMMENT ON COLUMN qml.recurring_data.last_run_at IS 'the last tick that made a job';
+COMMENT ON COLUMN qml.recurring_data.last_job IS 'the job of that tick';
+COMMENT ON COLUMN qml.recurring_data.priority IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring_data.max_retries IS 'of its jobs; NULL: as the queue says';
+COMMENT ON COLUMN qml.recurring_data.timeout_ms IS 'of its jobs, milliseconds; NULL: as the queue says';
+COMMENT ON COLUMN qml.recurring_data.misfire IS 'what becomes of missed ticks: fire_once, skip or fire_all';
+COMMENT ON COLUMN qml.recurring_data.cron IS 'cron expression';
+COMMENT ON COLUMN qml.recurring_data.timezone IS 'time zone of the expression, by its full name';
+COMMENT ON COLUMN qml.recurring_data.queue IS 'name of the queue of its jobs';
+COMMENT ON COLUMN qml.recurring_data.method IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring_data.metadata IS 'of its jobs, which get a member "recurring" besides';
+COMMENT ON COLUMN qml.recurring_data.error IS 'why the last tick made no job; NULL: it did';
+COMMENT ON COLUMN qml.recurring_data.pause_reason IS 'the reason given to qml_pause_recurring; NULL: none, or it is not paused';
+COMMENT ON COLUMN qml.recurring_data.payload IS 'of its jobs';
 
 -- Ticks that have fired, so that none does twice; kept for a day.
-CREATE TABLE qml.occurrence (
+CREATE TABLE qml.occurrence_data (
 	occurrence timestamptz NOT NULL,
 	recurring text NOT NULL,
 	job uuid NOT NULL,
 	PRIMARY KEY (occurrence, recurring)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-REVOKE ALL ON TABLE qml.occurrence FROM PUBLIC;
-COMMENT ON TABLE qml.occurrence IS 'ticks of recurring jobs that have fired in the last day';
-COMMENT ON COLUMN qml.occurrence.occurrence IS 'the instant of the tick';
-COMMENT ON COLUMN qml.occurrence.recurring IS 'qml.recurring.id';
-COMMENT ON COLUMN qml.occurrence.job IS 'the job that it made';
+REVOKE ALL ON TABLE qml.occurrence_data FROM PUBLIC;
+COMMENT ON TABLE qml.occurrence_data IS 'ticks of recurring jobs that have fired in the last day';
+COMMENT ON COLUMN qml.occurrence_data.occurrence IS 'the instant of the tick';
+COMMENT ON COLUMN qml.occurrence_data.recurring IS 'qml.recurring_data.id';
+COMMENT ON COLUMN qml.occurrence_data.job IS 'the job that it made';
 
 -- Heartbeats are HOT updates.  Not dumped: a copy has servers of its own.
-CREATE TABLE qml.registered_server (
+CREATE TABLE qml.server_data (
 	id text NOT NULL PRIMARY KEY,
 	name text NOT NULL,
 	workers int NOT NULL,
@@ -248,20 +250,20 @@ CREATE TABLE qml.registered_server (
 	dead_at timestamptz
 ) WITH (fillfactor = 50,
 	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-REVOKE ALL ON TABLE qml.registered_server FROM PUBLIC;
-COMMENT ON TABLE qml.registered_server IS 'servers outside the database; read it through the view qml.server';
-COMMENT ON COLUMN qml.registered_server.id IS 'id of this registration; workers fetch as <id>/<name>';
-COMMENT ON COLUMN qml.registered_server.name IS 'name that the server gave';
-COMMENT ON COLUMN qml.registered_server.workers IS 'number of its workers';
-COMMENT ON COLUMN qml.registered_server.queues IS 'queues that it works; NULL: all';
-COMMENT ON COLUMN qml.registered_server.registered_by IS 'the role that registered it, by oid';
-COMMENT ON COLUMN qml.registered_server.registered_at IS 'when it registered';
-COMMENT ON COLUMN qml.registered_server.heartbeat_at IS 'when it was heard of last';
-COMMENT ON COLUMN qml.registered_server.dead_at IS 'when it was given up and its jobs were taken back';
+REVOKE ALL ON TABLE qml.server_data FROM PUBLIC;
+COMMENT ON TABLE qml.server_data IS 'servers outside the database; read it through the view qml.server';
+COMMENT ON COLUMN qml.server_data.id IS 'id of this registration; workers fetch as <id>/<name>';
+COMMENT ON COLUMN qml.server_data.name IS 'name that the server gave';
+COMMENT ON COLUMN qml.server_data.workers IS 'number of its workers';
+COMMENT ON COLUMN qml.server_data.queues IS 'queues that it works; NULL: all';
+COMMENT ON COLUMN qml.server_data.registered_by IS 'the role that registered it, by oid';
+COMMENT ON COLUMN qml.server_data.registered_at IS 'when it registered';
+COMMENT ON COLUMN qml.server_data.heartbeat_at IS 'when it was heard of last';
+COMMENT ON COLUMN qml.server_data.dead_at IS 'when it was given up and its jobs were taken back';
 
 -- Functions by name: an oid would not survive a dump, and a column of type
 -- regprocedure would stop pg_upgrade.
-CREATE TABLE qml.handler (
+CREATE TABLE qml.handler_data (
 	method text NOT NULL PRIMARY KEY,
 	schema text NOT NULL,
 	name text NOT NULL,
@@ -272,20 +274,20 @@ CREATE TABLE qml.handler (
 	registered_at timestamptz NOT NULL,
 	options jsonb NOT NULL
 );
-REVOKE ALL ON TABLE qml.handler FROM PUBLIC;
-COMMENT ON TABLE qml.handler IS 'functions that run jobs in the database; read it through the view qml.handler_info';
-COMMENT ON COLUMN qml.handler.method IS 'method of the jobs';
-COMMENT ON COLUMN qml.handler.schema IS 'schema of the function';
-COMMENT ON COLUMN qml.handler.name IS 'name of the function';
-COMMENT ON COLUMN qml.handler.argument_types IS 'types of its arguments';
-COMMENT ON COLUMN qml.handler.owner IS 'whose function it was when it was registered, by oid';
-COMMENT ON COLUMN qml.handler.run_as IS 'the role that jobs run as, by oid';
-COMMENT ON COLUMN qml.handler.registered_by IS 'the role that registered it, by oid';
-COMMENT ON COLUMN qml.handler.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.handler.options IS 'options as given to qml_register, validated';
+REVOKE ALL ON TABLE qml.handler_data FROM PUBLIC;
+COMMENT ON TABLE qml.handler_data IS 'functions that run jobs in the database; read it through the view qml.handler';
+COMMENT ON COLUMN qml.handler_data.method IS 'method of the jobs';
+COMMENT ON COLUMN qml.handler_data.schema IS 'schema of the function';
+COMMENT ON COLUMN qml.handler_data.name IS 'name of the function';
+COMMENT ON COLUMN qml.handler_data.argument_types IS 'types of its arguments';
+COMMENT ON COLUMN qml.handler_data.owner IS 'whose function it was when it was registered, by oid';
+COMMENT ON COLUMN qml.handler_data.run_as IS 'the role that jobs run as, by oid';
+COMMENT ON COLUMN qml.handler_data.registered_by IS 'the role that registered it, by oid';
+COMMENT ON COLUMN qml.handler_data.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.handler_data.options IS 'options as given to qml_register_handler, validated';
 
 -- State hooks and middleware: functions by name, as handlers are.
-CREATE TABLE qml.hook (
+CREATE TABLE qml.hook_data (
 	name text NOT NULL PRIMARY KEY,
 	schema text NOT NULL,
 	function text NOT NULL,
@@ -299,22 +301,22 @@ CREATE TABLE qml.hook (
 	last_error text,
 	last_error_at timestamptz
 );
-REVOKE ALL ON TABLE qml.hook FROM PUBLIC;
-COMMENT ON TABLE qml.hook IS 'functions that are told of transitions; read it through the view qml.hook_info';
-COMMENT ON COLUMN qml.hook.name IS 'name of the hook; hooks are called in the order of their names';
-COMMENT ON COLUMN qml.hook.schema IS 'schema of the function';
-COMMENT ON COLUMN qml.hook.function IS 'name of the function';
-COMMENT ON COLUMN qml.hook.argument_types IS 'types of its arguments';
-COMMENT ON COLUMN qml.hook.owner IS 'whose function it was when it was registered, by oid';
-COMMENT ON COLUMN qml.hook.run_as IS 'the role that registered it, and that it runs as, by oid';
-COMMENT ON COLUMN qml.hook.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.hook.states IS 'new states that it is called for; NULL: all';
-COMMENT ON COLUMN qml.hook.errors IS 'how often in a row it failed where nobody asked for the transition';
-COMMENT ON COLUMN qml.hook.broken IS 'whether it was switched off because of that';
-COMMENT ON COLUMN qml.hook.last_error IS 'the last of those errors';
-COMMENT ON COLUMN qml.hook.last_error_at IS 'when that was';
+REVOKE ALL ON TABLE qml.hook_data FROM PUBLIC;
+COMMENT ON TABLE qml.hook_data IS 'functions that are told of transitions; read it through the view qml.hook';
+COMMENT ON COLUMN qml.hook_data.name IS 'name of the hook; hooks are called in the order of their names';
+COMMENT ON COLUMN qml.hook_data.schema IS 'schema of the function';
+COMMENT ON COLUMN qml.hook_data.function IS 'name of the function';
+COMMENT ON COLUMN qml.hook_data.argument_types IS 'types of its arguments';
+COMMENT ON COLUMN qml.hook_data.owner IS 'whose function it was when it was registered, by oid';
+COMMENT ON COLUMN qml.hook_data.run_as IS 'the role that registered it, and that it runs as, by oid';
+COMMENT ON COLUMN qml.hook_data.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.hook_data.states IS 'new states that it is called for; NULL: all';
+COMMENT ON COLUMN qml.hook_data.errors IS 'how often in a row it failed where nobody asked for the transition';
+COMMENT ON COLUMN qml.hook_data.broken IS 'whether it was switched off because of that';
+COMMENT ON COLUMN qml.hook_data.last_error IS 'the last of those errors';
+COMMENT ON COLUMN qml.hook_data.last_error_at IS 'when that was';
 
-CREATE TABLE qml.middleware (
+CREATE TABLE qml.middleware_data (
 	name text NOT NULL PRIMARY KEY,
 	schema text NOT NULL,
 	function text NOT NULL,
@@ -324,62 +326,62 @@ CREATE TABLE qml.middleware (
 	registered_at timestamptz NOT NULL,
 	"position" int NOT NULL
 );
-REVOKE ALL ON TABLE qml.middleware FROM PUBLIC;
-COMMENT ON TABLE qml.middleware IS 'functions around handlers; read it through the view qml.middleware_info';
-COMMENT ON COLUMN qml.middleware.name IS 'name of the middleware';
-COMMENT ON COLUMN qml.middleware.schema IS 'schema of the function';
-COMMENT ON COLUMN qml.middleware.function IS 'name of the function';
-COMMENT ON COLUMN qml.middleware.argument_types IS 'types of its arguments';
-COMMENT ON COLUMN qml.middleware.owner IS 'whose function it was when it was registered, by oid';
-COMMENT ON COLUMN qml.middleware.run_as IS 'the role that registered it, and that it runs as, by oid';
-COMMENT ON COLUMN qml.middleware.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.middleware."position" IS 'lower positions are further out; of equal ones the names decide';
+REVOKE ALL ON TABLE qml.middleware_data FROM PUBLIC;
+COMMENT ON TABLE qml.middleware_data IS 'functions around handlers; read it through the view qml.middleware';
+COMMENT ON COLUMN qml.middleware_data.name IS 'name of the middleware';
+COMMENT ON COLUMN qml.middleware_data.schema IS 'schema of the function';
+COMMENT ON COLUMN qml.middleware_data.function IS 'name of the function';
+COMMENT ON COLUMN qml.middleware_data.argument_types IS 'types of its arguments';
+COMMENT ON COLUMN qml.middleware_data.owner IS 'whose function it was when it was registered, by oid';
+COMMENT ON COLUMN qml.middleware_data.run_as IS 'the role that registered it, and that it runs as, by oid';
+COMMENT ON COLUMN qml.middleware_data.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.middleware_data."position" IS 'lower positions are further out; of equal ones the names decide';
 
-CREATE TABLE qml.acl (
+CREATE TABLE qml.acl_data (
 	grantee regrole NOT NULL,
 	capability text NOT NULL CHECK (capability IN ('enqueue', 'work', 'monitor', 'admin', 'usage')),
 	queue text,
 	grantor regrole NOT NULL,
 	granted_at timestamptz NOT NULL DEFAULT now()
 );
-REVOKE ALL ON TABLE qml.acl FROM PUBLIC;
+REVOKE ALL ON TABLE qml.acl_data FROM PUBLIC;
 -- Two indexes, because UNIQUE NULLS NOT DISTINCT is not there before 15.
-CREATE UNIQUE INDEX acl_queue ON qml.acl (grantee, capability, queue) WHERE queue IS NOT NULL;
-CREATE UNIQUE INDEX acl_all ON qml.acl (grantee, capability) WHERE queue IS NULL;
-COMMENT ON TABLE qml.acl IS 'who may do what to which queue; written by qml_grant and qml_revoke';
+CREATE UNIQUE INDEX acl_queue ON qml.acl_data (grantee, capability, queue) WHERE queue IS NOT NULL;
+CREATE UNIQUE INDEX acl_all ON qml.acl_data (grantee, capability) WHERE queue IS NULL;
+COMMENT ON TABLE qml.acl_data IS 'who may do what to which queue; written by qml_grant and qml_revoke';
 COMMENT ON INDEX qml.acl_queue IS 'one row per grantee, capability and queue';
 COMMENT ON INDEX qml.acl_all IS 'one row per grantee and capability for all queues';
-COMMENT ON COLUMN qml.acl.grantee IS 'role, by oid';
-COMMENT ON COLUMN qml.acl.capability IS 'enqueue, work, monitor or admin; or usage: no capability, but USAGE on the schema of the functions, which the role did not have and loses with its last capability or handler';
-COMMENT ON COLUMN qml.acl.queue IS 'name of the queue, which need not exist yet; NULL: all queues';
-COMMENT ON COLUMN qml.acl.grantor IS 'role that granted it';
-COMMENT ON COLUMN qml.acl.granted_at IS 'when it was granted';
+COMMENT ON COLUMN qml.acl_data.grantee IS 'role, by oid';
+COMMENT ON COLUMN qml.acl_data.capability IS 'enqueue, work, monitor or admin; or usage: no capability, but USAGE on the schema of the functions, which the role did not have and loses with its last capability or handler';
+COMMENT ON COLUMN qml.acl_data.queue IS 'name of the queue, which need not exist yet; NULL: all queues';
+COMMENT ON COLUMN qml.acl_data.grantor IS 'role that granted it';
+COMMENT ON COLUMN qml.acl_data.granted_at IS 'when it was granted';
 
-CREATE TABLE qml.instance (
+CREATE TABLE qml.instance_data (
 	system_identifier bigint NOT NULL,
 	database oid NOT NULL,
 	adopted_at timestamptz NOT NULL DEFAULT now()
 );
-REVOKE ALL ON TABLE qml.instance FROM PUBLIC;
-COMMENT ON TABLE qml.instance IS 'the server and database that these jobs belong to; a row that names another one means that this is a copy, which stays idle until qml_adopt()';
-COMMENT ON COLUMN qml.instance.system_identifier IS 'of pg_control_system()';
-COMMENT ON COLUMN qml.instance.database IS 'oid of the database';
-COMMENT ON COLUMN qml.instance.adopted_at IS 'when the extension was created or the copy adopted';
+REVOKE ALL ON TABLE qml.instance_data FROM PUBLIC;
+COMMENT ON TABLE qml.instance_data IS 'the server and database that these jobs belong to; a row that names another one means that this is a copy, which stays idle until qml_adopt()';
+COMMENT ON COLUMN qml.instance_data.system_identifier IS 'of pg_control_system()';
+COMMENT ON COLUMN qml.instance_data.database IS 'oid of the database';
+COMMENT ON COLUMN qml.instance_data.adopted_at IS 'when the extension was created or the copy adopted';
 
 -- A dump that left out jobs would lose them; history partitions are ordinary
 -- tables to pg_dump and need no mark.
-SELECT pg_catalog.pg_extension_config_dump('qml.queue', '');
-SELECT pg_catalog.pg_extension_config_dump('qml.queue_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.queue_data', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.queue_data_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.live', '');
-SELECT pg_catalog.pg_extension_config_dump('qml.recurring', '');
-SELECT pg_catalog.pg_extension_config_dump('qml.occurrence', '');
-SELECT pg_catalog.pg_extension_config_dump('qml.handler', '');
-SELECT pg_catalog.pg_extension_config_dump('qml.hook', '');
-SELECT pg_catalog.pg_extension_config_dump('qml.middleware', '');
-SELECT pg_catalog.pg_extension_config_dump('qml.lock', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.recurring_data', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_data', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.handler_data', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.hook_data', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.middleware_data', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.lock_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.lock_fence', '');
-SELECT pg_catalog.pg_extension_config_dump('qml.acl', '');
-SELECT pg_catalog.pg_extension_config_dump('qml.instance', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.acl_data', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.instance_data', '');
 
 -- Backends keep queues, handlers, rights and the instance in memory.  The trigger tells
 -- them of any change, by qml's functions, by hand, by a restore or by replication.
@@ -388,57 +390,57 @@ CREATE FUNCTION qml.invalidate() RETURNS trigger
 REVOKE ALL ON FUNCTION qml.invalidate() FROM PUBLIC;
 COMMENT ON FUNCTION qml.invalidate() IS 'trigger: tells all backends that the table changed';
 
-CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.queue
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.queue_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
-CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.queue
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.queue_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
-ALTER TABLE qml.queue ENABLE ALWAYS TRIGGER invalidate;
-ALTER TABLE qml.queue ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.queue IS 'tells all backends that queues changed';
-COMMENT ON TRIGGER invalidate_all ON qml.queue IS 'tells all backends that queues changed';
-CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.handler
+ALTER TABLE qml.queue_data ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.queue_data ENABLE ALWAYS TRIGGER invalidate_all;
+COMMENT ON TRIGGER invalidate ON qml.queue_data IS 'tells all backends that queues changed';
+COMMENT ON TRIGGER invalidate_all ON qml.queue_data IS 'tells all backends that queues changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.handler_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
-CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.handler
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.handler_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
-ALTER TABLE qml.handler ENABLE ALWAYS TRIGGER invalidate;
-ALTER TABLE qml.handler ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.handler IS 'tells all backends that handlers changed';
-COMMENT ON TRIGGER invalidate_all ON qml.handler IS 'tells all backends that handlers changed';
-CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.hook
+ALTER TABLE qml.handler_data ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.handler_data ENABLE ALWAYS TRIGGER invalidate_all;
+COMMENT ON TRIGGER invalidate ON qml.handler_data IS 'tells all backends that handlers changed';
+COMMENT ON TRIGGER invalidate_all ON qml.handler_data IS 'tells all backends that handlers changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.hook_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
-CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.hook
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.hook_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
-ALTER TABLE qml.hook ENABLE ALWAYS TRIGGER invalidate;
-ALTER TABLE qml.hook ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.hook IS 'tells all backends that hooks changed';
-COMMENT ON TRIGGER invalidate_all ON qml.hook IS 'tells all backends that hooks changed';
-CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.middleware
+ALTER TABLE qml.hook_data ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.hook_data ENABLE ALWAYS TRIGGER invalidate_all;
+COMMENT ON TRIGGER invalidate ON qml.hook_data IS 'tells all backends that hooks changed';
+COMMENT ON TRIGGER invalidate_all ON qml.hook_data IS 'tells all backends that hooks changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.middleware_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
-CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.middleware
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.middleware_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
-ALTER TABLE qml.middleware ENABLE ALWAYS TRIGGER invalidate;
-ALTER TABLE qml.middleware ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.middleware IS 'tells all backends that middleware changed';
-COMMENT ON TRIGGER invalidate_all ON qml.middleware IS 'tells all backends that middleware changed';
-CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.acl
+ALTER TABLE qml.middleware_data ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.middleware_data ENABLE ALWAYS TRIGGER invalidate_all;
+COMMENT ON TRIGGER invalidate ON qml.middleware_data IS 'tells all backends that middleware changed';
+COMMENT ON TRIGGER invalidate_all ON qml.middleware_data IS 'tells all backends that middleware changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.acl_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
-CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.acl
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.acl_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
-ALTER TABLE qml.acl ENABLE ALWAYS TRIGGER invalidate;
-ALTER TABLE qml.acl ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.acl IS 'tells all backends that rights changed';
-COMMENT ON TRIGGER invalidate_all ON qml.acl IS 'tells all backends that rights changed';
-CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.instance
+ALTER TABLE qml.acl_data ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.acl_data ENABLE ALWAYS TRIGGER invalidate_all;
+COMMENT ON TRIGGER invalidate ON qml.acl_data IS 'tells all backends that rights changed';
+COMMENT ON TRIGGER invalidate_all ON qml.acl_data IS 'tells all backends that rights changed';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.instance_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
-CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.instance
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.instance_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
-ALTER TABLE qml.instance ENABLE ALWAYS TRIGGER invalidate;
-ALTER TABLE qml.instance ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.instance IS 'tells all backends that the instance changed';
-COMMENT ON TRIGGER invalidate_all ON qml.instance IS 'tells all backends that the instance changed';
+ALTER TABLE qml.instance_data ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.instance_data ENABLE ALWAYS TRIGGER invalidate_all;
+COMMENT ON TRIGGER invalidate ON qml.instance_data IS 'tells all backends that the instance changed';
+COMMENT ON TRIGGER invalidate_all ON qml.instance_data IS 'tells all backends that the instance changed';
 
 -- After the triggers: the background processes learn of the extension by this row.
-INSERT INTO qml.instance (system_identifier, database)
+INSERT INTO qml.instance_data (system_identifier, database)
 	SELECT s.system_identifier, d.oid
 	FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
 	WHERE d.datname = pg_catalog.current_database();
@@ -521,7 +523,7 @@ SELECT l.id,
 	l.reason,
 	pg_catalog.pg_get_userbyid(l.created_by) AS created_by
 FROM qml.live l
-JOIN qml.queue q ON q.id = l.queue_id
+JOIN qml.queue_data q ON q.id = l.queue_id
 WHERE qml.job_access(l.queue_id, l.created_by) > 0
 UNION ALL
 SELECT h.id,
@@ -550,7 +552,7 @@ SELECT h.id,
 	h.reason,
 	pg_catalog.pg_get_userbyid(h.created_by)
 FROM qml.history h
-JOIN qml.queue q ON q.id = h.queue_id
+JOIN qml.queue_data q ON q.id = h.queue_id
 WHERE h.expires_at > pg_catalog.statement_timestamp()
 	AND qml.job_access(h.queue_id, h.created_by) > 0;
 REVOKE ALL ON TABLE qml.job FROM PUBLIC;
@@ -578,71 +580,72 @@ COMMENT ON COLUMN qml.job.error IS 'error of the last failed attempt';
 COMMENT ON COLUMN qml.job.errors IS 'one object per failed attempt: attempt, at, error, error_type, stack_trace, worker';
 COMMENT ON COLUMN qml.job.metadata IS 'an object that the caller attached';
 COMMENT ON COLUMN qml.job.job_type IS 'free classification by the caller';
-COMMENT ON COLUMN qml.job.reason IS 'the reason given to qml_delete or qml_schedule';
+COMMENT ON COLUMN qml.job.reason IS 'the reason given to qml_delete or qml_reschedule';
 COMMENT ON COLUMN qml.job.created_by IS 'the role that enqueued the job';
 
-CREATE VIEW qml.queue_info WITH (security_barrier = true) AS
+CREATE VIEW qml.queue WITH (security_barrier = true) AS
 SELECT q.name, q.paused, q.options, q.created_at
-FROM qml.queue q
+FROM qml.queue_data q
 WHERE NOT q.dropped AND qml.queue_access(q.name);
-REVOKE ALL ON TABLE qml.queue_info FROM PUBLIC;
-COMMENT ON VIEW qml.queue_info IS 'queues that the current role has a capability on';
-COMMENT ON COLUMN qml.queue_info.name IS 'name of the queue';
-COMMENT ON COLUMN qml.queue_info.paused IS 'a paused queue accepts jobs and gives none';
-COMMENT ON COLUMN qml.queue_info.options IS 'options set on the queue; what is not set follows the settings';
-COMMENT ON COLUMN qml.queue_info.created_at IS 'when the queue was created';
+REVOKE ALL ON TABLE qml.queue FROM PUBLIC;
+COMMENT ON VIEW qml.queue IS 'queues that the current role has a capability on';
+COMMENT ON COLUMN qml.queue.name IS 'name of the queue';
+COMMENT ON COLUMN qml.queue.paused IS 'a paused queue accepts jobs and gives none';
+COMMENT ON COLUMN qml.queue.options IS 'options set on the queue; what is not set follows the settings';
+COMMENT ON COLUMN qml.queue.created_at IS 'when the queue was created';
 
-CREATE VIEW qml.lock_info WITH (security_barrier = true) AS
+CREATE VIEW qml.lock WITH (security_barrier = true) AS
 SELECT l.resource, l.owner, l.fence, l.acquired_at, l.expires_at
-FROM qml.lock l
+FROM qml.lock_data l
 WHERE l.expires_at > pg_catalog.statement_timestamp();
-REVOKE ALL ON TABLE qml.lock_info FROM PUBLIC;
-COMMENT ON VIEW qml.lock_info IS 'named locks that are held';
-COMMENT ON COLUMN qml.lock_info.resource IS 'name of the lock';
-COMMENT ON COLUMN qml.lock_info.owner IS 'who holds it';
-COMMENT ON COLUMN qml.lock_info.fence IS 'fencing number of this holding';
-COMMENT ON COLUMN qml.lock_info.acquired_at IS 'when this holding began';
-COMMENT ON COLUMN qml.lock_info.expires_at IS 'when anybody else may take it over';
+REVOKE ALL ON TABLE qml.lock FROM PUBLIC;
+COMMENT ON VIEW qml.lock IS 'named locks that are held';
+COMMENT ON COLUMN qml.lock.resource IS 'name of the lock';
+COMMENT ON COLUMN qml.lock.owner IS 'who holds it';
+COMMENT ON COLUMN qml.lock.fence IS 'fencing number of this holding';
+COMMENT ON COLUMN qml.lock.acquired_at IS 'when this holding began';
+COMMENT ON COLUMN qml.lock.expires_at IS 'when anybody else may take it over';
 
-CREATE VIEW qml.recurring_job WITH (security_barrier = true) AS
+CREATE VIEW qml.recurring WITH (security_barrier = true) AS
 SELECT r.id, r.cron, r.timezone, r.method,
 	CASE WHEN qml.recurring_access(r.queue, r.created_by) > 1 THEN r.payload END AS payload,
 	r.queue, r.priority, r.max_retries,
 	r.timeout_ms * interval '1 millisecond' AS timeout,
 	r.misfire,
 	CASE WHEN qml.recurring_access(r.queue, r.created_by) > 1 THEN r.metadata END AS metadata,
-	r.enabled, r.next_run_at, r.last_run_at, r.last_job, r.error,
+	r.enabled, r.pause_reason, r.next_run_at, r.last_run_at, r.last_job, r.error,
 	pg_catalog.pg_get_userbyid(r.created_by) AS created_by, r.created_at, r.updated_at
-FROM qml.recurring r
+FROM qml.recurring_data r
 WHERE qml.recurring_access(r.queue, r.created_by) > 0;
-REVOKE ALL ON TABLE qml.recurring_job FROM PUBLIC;
-COMMENT ON VIEW qml.recurring_job IS 'recurring jobs that the current role may see; payload and metadata are NULL where it may only monitor';
-COMMENT ON COLUMN qml.recurring_job.id IS 'name of the schedule';
-COMMENT ON COLUMN qml.recurring_job.cron IS 'cron expression';
-COMMENT ON COLUMN qml.recurring_job.timezone IS 'time zone of the expression';
-COMMENT ON COLUMN qml.recurring_job.method IS 'of its jobs';
-COMMENT ON COLUMN qml.recurring_job.payload IS 'of its jobs';
-COMMENT ON COLUMN qml.recurring_job.queue IS 'of its jobs';
-COMMENT ON COLUMN qml.recurring_job.priority IS 'of its jobs';
-COMMENT ON COLUMN qml.recurring_job.max_retries IS 'of its jobs; NULL: as the queue says';
-COMMENT ON COLUMN qml.recurring_job.timeout IS 'of its jobs; NULL: as the queue says';
-COMMENT ON COLUMN qml.recurring_job.misfire IS 'what becomes of missed ticks: fire_once, skip or fire_all';
-COMMENT ON COLUMN qml.recurring_job.metadata IS 'of its jobs, which get a member "recurring" besides';
-COMMENT ON COLUMN qml.recurring_job.enabled IS 'whether it fires';
-COMMENT ON COLUMN qml.recurring_job.next_run_at IS 'the next tick; NULL: never again';
-COMMENT ON COLUMN qml.recurring_job.last_run_at IS 'the last tick that made a job';
-COMMENT ON COLUMN qml.recurring_job.last_job IS 'the job of that tick';
-COMMENT ON COLUMN qml.recurring_job.error IS 'why the last tick made no job';
-COMMENT ON COLUMN qml.recurring_job.created_by IS 'the role that defined it, as which its jobs are enqueued';
-COMMENT ON COLUMN qml.recurring_job.created_at IS 'when it was made';
-COMMENT ON COLUMN qml.recurring_job.updated_at IS 'when its definition changed last';
+REVOKE ALL ON TABLE qml.recurring FROM PUBLIC;
+COMMENT ON VIEW qml.recurring IS 'recurring jobs that the current role may see; payload and metadata are NULL where it may only monitor';
+COMMENT ON COLUMN qml.recurring.id IS 'name of the schedule';
+COMMENT ON COLUMN qml.recurring.cron IS 'cron expression';
+COMMENT ON COLUMN qml.recurring.timezone IS 'time zone of the expression';
+COMMENT ON COLUMN qml.recurring.method IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring.payload IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring.queue IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring.priority IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring.max_retries IS 'of its jobs; NULL: as the queue says';
+COMMENT ON COLUMN qml.recurring.timeout IS 'of its jobs; NULL: as the queue says';
+COMMENT ON COLUMN qml.recurring.misfire IS 'what becomes of missed ticks: fire_once, skip or fire_all';
+COMMENT ON COLUMN qml.recurring.metadata IS 'of its jobs, which get a member "recurring" besides';
+COMMENT ON COLUMN qml.recurring.enabled IS 'whether it fires; false while it is paused';
+COMMENT ON COLUMN qml.recurring.pause_reason IS 'the reason given to qml_pause_recurring';
+COMMENT ON COLUMN qml.recurring.next_run_at IS 'the next tick; NULL: never again';
+COMMENT ON COLUMN qml.recurring.last_run_at IS 'the last tick that made a job';
+COMMENT ON COLUMN qml.recurring.last_job IS 'the job of that tick';
+COMMENT ON COLUMN qml.recurring.error IS 'why the last tick made no job';
+COMMENT ON COLUMN qml.recurring.created_by IS 'the role that defined it, as which its jobs are enqueued';
+COMMENT ON COLUMN qml.recurring.created_at IS 'when it was made';
+COMMENT ON COLUMN qml.recurring.updated_at IS 'when its definition changed last';
 
 CREATE VIEW qml.server WITH (security_barrier = true) AS
 SELECT s.id, s.name, 'client' AS kind, s.workers, s.queues,
 	pg_catalog.pg_get_userbyid(s.registered_by) AS registered_by,
 	s.registered_at AS started_at, s.heartbeat_at, qml.is_alive(s.heartbeat_at, s.dead_at) AS alive,
 	NULL::name AS run_as
-FROM qml.registered_server s
+FROM qml.server_data s
 UNION ALL
 SELECT b.id, b.name, b.kind, NULL::int, NULL::text[], NULL::name, b.started_at,
 	b.heartbeat_at, qml.is_alive(b.heartbeat_at, NULL), pg_catalog.pg_get_userbyid(b.run_as)
@@ -660,69 +663,69 @@ COMMENT ON COLUMN qml.server.heartbeat_at IS 'when it was heard of last';
 COMMENT ON COLUMN qml.server.alive IS 'whether it was heard of within qml.dead_server_timeout and was not given up';
 COMMENT ON COLUMN qml.server.run_as IS 'the role of a background process: of a worker that of the handlers whose jobs it runs; NULL for clients';
 
-CREATE VIEW qml.handler_info WITH (security_barrier = true) AS
+CREATE VIEW qml.handler WITH (security_barrier = true) AS
 SELECT h.method,
-	pg_catalog.format('%I.%I(%s)', h.schema, h.name, pg_catalog.array_to_string(h.argument_types, ', ')) AS handler,
+	pg_catalog.format('%I.%I(%s)', h.schema, h.name, pg_catalog.array_to_string(h.argument_types, ', ')) AS function,
 	pg_catalog.pg_get_userbyid(h.run_as) AS run_as, h.options,
 	pg_catalog.pg_get_userbyid(h.registered_by) AS registered_by, h.registered_at,
 	qml.handler_problem(h.method) AS problem
-FROM qml.handler h;
-REVOKE ALL ON TABLE qml.handler_info FROM PUBLIC;
-COMMENT ON VIEW qml.handler_info IS 'functions that run jobs in the database';
-COMMENT ON COLUMN qml.handler_info.method IS 'method of the jobs';
-COMMENT ON COLUMN qml.handler_info.handler IS 'the function or procedure';
-COMMENT ON COLUMN qml.handler_info.run_as IS 'the role that jobs run as';
-COMMENT ON COLUMN qml.handler_info.options IS 'options given to qml_register';
-COMMENT ON COLUMN qml.handler_info.registered_by IS 'the role that registered it';
-COMMENT ON COLUMN qml.handler_info.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.handler_info.problem IS 'why its jobs cannot run; NULL: they can';
+FROM qml.handler_data h;
+REVOKE ALL ON TABLE qml.handler FROM PUBLIC;
+COMMENT ON VIEW qml.handler IS 'functions that run jobs in the database';
+COMMENT ON COLUMN qml.handler.method IS 'method of the jobs';
+COMMENT ON COLUMN qml.handler.function IS 'the function or procedure';
+COMMENT ON COLUMN qml.handler.run_as IS 'the role that jobs run as';
+COMMENT ON COLUMN qml.handler.options IS 'options given to qml_register_handler';
+COMMENT ON COLUMN qml.handler.registered_by IS 'the role that registered it';
+COMMENT ON COLUMN qml.handler.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.handler.problem IS 'why its jobs cannot run; NULL: they can';
 
-CREATE VIEW qml.hook_info WITH (security_barrier = true) AS
+CREATE VIEW qml.hook WITH (security_barrier = true) AS
 SELECT x.name,
 	pg_catalog.format('%I.%I(%s)', x.schema, x.function, pg_catalog.array_to_string(x.argument_types, ', ')) AS function,
 	x.states, pg_catalog.pg_get_userbyid(x.run_as) AS run_as, x.registered_at,
 	x.errors, x.broken, x.last_error, x.last_error_at, qml.hook_problem(x.name) AS problem
-FROM qml.hook x;
-REVOKE ALL ON TABLE qml.hook_info FROM PUBLIC;
-COMMENT ON VIEW qml.hook_info IS 'functions that are told of transitions';
-COMMENT ON COLUMN qml.hook_info.name IS 'name of the hook';
-COMMENT ON COLUMN qml.hook_info.function IS 'the function';
-COMMENT ON COLUMN qml.hook_info.states IS 'new states that it is called for; NULL: all';
-COMMENT ON COLUMN qml.hook_info.run_as IS 'the role that registered it, and that it runs as';
-COMMENT ON COLUMN qml.hook_info.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.hook_info.errors IS 'how often in a row it failed where nobody asked for the transition';
-COMMENT ON COLUMN qml.hook_info.broken IS 'whether it was switched off because of that';
-COMMENT ON COLUMN qml.hook_info.last_error IS 'the last of those errors';
-COMMENT ON COLUMN qml.hook_info.last_error_at IS 'when that was';
-COMMENT ON COLUMN qml.hook_info.problem IS 'why it cannot be called; NULL: it can';
+FROM qml.hook_data x;
+REVOKE ALL ON TABLE qml.hook FROM PUBLIC;
+COMMENT ON VIEW qml.hook IS 'functions that are told of transitions';
+COMMENT ON COLUMN qml.hook.name IS 'name of the hook';
+COMMENT ON COLUMN qml.hook.function IS 'the function';
+COMMENT ON COLUMN qml.hook.states IS 'new states that it is called for; NULL: all';
+COMMENT ON COLUMN qml.hook.run_as IS 'the role that registered it, and that it runs as';
+COMMENT ON COLUMN qml.hook.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.hook.errors IS 'how often in a row it failed where nobody asked for the transition';
+COMMENT ON COLUMN qml.hook.broken IS 'whether it was switched off because of that';
+COMMENT ON COLUMN qml.hook.last_error IS 'the last of those errors';
+COMMENT ON COLUMN qml.hook.last_error_at IS 'when that was';
+COMMENT ON COLUMN qml.hook.problem IS 'why it cannot be called; NULL: it can';
 
-CREATE VIEW qml.middleware_info WITH (security_barrier = true) AS
+CREATE VIEW qml.middleware WITH (security_barrier = true) AS
 SELECT x.name,
 	pg_catalog.format('%I.%I(%s)', x.schema, x.function, pg_catalog.array_to_string(x.argument_types, ', ')) AS function,
 	x."position", pg_catalog.pg_get_userbyid(x.run_as) AS run_as, x.registered_at,
 	qml.middleware_problem(x.name) AS problem
-FROM qml.middleware x;
-REVOKE ALL ON TABLE qml.middleware_info FROM PUBLIC;
-COMMENT ON VIEW qml.middleware_info IS 'functions around handlers';
-COMMENT ON COLUMN qml.middleware_info.name IS 'name of the middleware';
-COMMENT ON COLUMN qml.middleware_info.function IS 'the function';
-COMMENT ON COLUMN qml.middleware_info."position" IS 'lower positions are further out';
-COMMENT ON COLUMN qml.middleware_info.run_as IS 'the role that registered it, and that it runs as';
-COMMENT ON COLUMN qml.middleware_info.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.middleware_info.problem IS 'why it cannot be called; NULL: it can';
+FROM qml.middleware_data x;
+REVOKE ALL ON TABLE qml.middleware FROM PUBLIC;
+COMMENT ON VIEW qml.middleware IS 'functions around handlers';
+COMMENT ON COLUMN qml.middleware.name IS 'name of the middleware';
+COMMENT ON COLUMN qml.middleware.function IS 'the function';
+COMMENT ON COLUMN qml.middleware."position" IS 'lower positions are further out';
+COMMENT ON COLUMN qml.middleware.run_as IS 'the role that registered it, and that it runs as';
+COMMENT ON COLUMN qml.middleware.registered_at IS 'when it was registered';
+COMMENT ON COLUMN qml.middleware.problem IS 'why it cannot be called; NULL: it can';
 
-CREATE VIEW qml.acl_info WITH (security_barrier = true) AS
+CREATE VIEW qml.acl WITH (security_barrier = true) AS
 SELECT pg_catalog.pg_get_userbyid(a.grantee) AS grantee, a.capability, a.queue,
 	pg_catalog.pg_get_userbyid(a.grantor) AS grantor, a.granted_at
-FROM qml.acl a
+FROM qml.acl_data a
 WHERE a.capability <> 'usage' AND (qml.is_admin() OR pg_catalog.pg_has_role(a.grantee, 'USAGE'));
-REVOKE ALL ON TABLE qml.acl_info FROM PUBLIC;
-COMMENT ON VIEW qml.acl_info IS 'capabilities: all for an administrator, one''s own otherwise';
-COMMENT ON COLUMN qml.acl_info.grantee IS 'role that has the capability';
-COMMENT ON COLUMN qml.acl_info.capability IS 'enqueue, work, monitor or admin';
-COMMENT ON COLUMN qml.acl_info.queue IS 'name of the queue; NULL: all queues';
-COMMENT ON COLUMN qml.acl_info.grantor IS 'role that granted it';
-COMMENT ON COLUMN qml.acl_info.granted_at IS 'when it was granted';
+REVOKE ALL ON TABLE qml.acl FROM PUBLIC;
+COMMENT ON VIEW qml.acl IS 'capabilities: all for an administrator, one''s own otherwise';
+COMMENT ON COLUMN qml.acl.grantee IS 'role that has the capability';
+COMMENT ON COLUMN qml.acl.capability IS 'enqueue, work, monitor or admin';
+COMMENT ON COLUMN qml.acl.queue IS 'name of the queue; NULL: all queues';
+COMMENT ON COLUMN qml.acl.grantor IS 'role that granted it';
+COMMENT ON COLUMN qml.acl.granted_at IS 'when it was granted';
 
 -------------------------------------------------------------------------------
 -- Producers
@@ -827,10 +830,10 @@ CREATE FUNCTION @extschema@.qml_retry(id uuid) RETURNS boolean
 REVOKE ALL ON FUNCTION @extschema@.qml_retry(uuid) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_retry(uuid) IS 'enqueue a failed, scheduled or awaiting_retry job now; false when it is enqueued already';
 
-CREATE FUNCTION @extschema@.qml_schedule(id uuid, run_at timestamptz, reason text DEFAULT NULL) RETURNS boolean
-	AS 'MODULE_PATHNAME', 'qml_schedule' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_schedule(uuid, timestamptz, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_schedule(uuid, timestamptz, text) IS 'put an enqueued or scheduled job off until run_at; false when that is its time already';
+CREATE FUNCTION @extschema@.qml_reschedule(id uuid, run_at timestamptz, reason text DEFAULT NULL) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_reschedule' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_reschedule(uuid, timestamptz, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_reschedule(uuid, timestamptz, text) IS 'put an enqueued or scheduled job off until run_at; false when that is its time already';
 
 CREATE FUNCTION @extschema@.qml_set_state(id uuid, state qml.job_state, data jsonb DEFAULT '{}') RETURNS qml.job
 	AS 'MODULE_PATHNAME', 'qml_set_state' LANGUAGE C;
@@ -908,15 +911,20 @@ REVOKE ALL ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, json
 COMMENT ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, jsonb, text, text, int, int, interval, text, jsonb) IS
 	'make a recurring job, or make the one of that id be as given; returns when it fires next, NULL when one that was there never does again; one that is as given already is not changed';
 
-CREATE FUNCTION @extschema@.qml_remove_recurring(id text) RETURNS boolean
+CREATE FUNCTION @extschema@.qml_remove_recurring(id text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_remove_recurring' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_remove_recurring(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_remove_recurring(text) IS 'remove a recurring job; false when there is none of that id';
+REVOKE ALL ON FUNCTION @extschema@.qml_remove_recurring(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_remove_recurring(text, boolean) IS 'remove a recurring job; when there is none of that id, an error, or false with missing_ok';
 
-CREATE FUNCTION @extschema@.qml_enable_recurring(id text, enabled boolean) RETURNS boolean
-	AS 'MODULE_PATHNAME', 'qml_enable_recurring' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_enable_recurring(text, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_enable_recurring(text, boolean) IS 'let a recurring job fire or not; false when there is none of that id';
+CREATE FUNCTION @extschema@.qml_pause_recurring(id text, reason text DEFAULT NULL) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_pause_recurring' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_pause_recurring(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_pause_recurring(text, text) IS 'stop a recurring job from firing; false when there is none of that id';
+
+CREATE FUNCTION @extschema@.qml_resume_recurring(id text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_resume_recurring' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_resume_recurring(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_resume_recurring(text) IS 'let a paused recurring job fire again, from its next tick on; false when there is none of that id';
 
 CREATE FUNCTION @extschema@.qml_run_recurring(id text) RETURNS uuid
 	AS 'MODULE_PATHNAME', 'qml_run_recurring' LANGUAGE C;
@@ -959,10 +967,10 @@ CREATE FUNCTION @extschema@.qml_heartbeat_server(id text) RETURNS boolean
 REVOKE ALL ON FUNCTION @extschema@.qml_heartbeat_server(text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_heartbeat_server(text) IS 'say that a server is alive; false when it is unknown or was given up and must register again';
 
-CREATE FUNCTION @extschema@.qml_deregister_server(id text) RETURNS boolean
-	AS 'MODULE_PATHNAME', 'qml_deregister_server' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_deregister_server(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_deregister_server(text) IS 'a server leaves; jobs that its workers hold are taken back; false when it is unknown';
+CREATE FUNCTION @extschema@.qml_unregister_server(id text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_unregister_server' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_unregister_server(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_unregister_server(text) IS 'a server leaves; jobs that its workers hold are taken back; false when it is unknown';
 
 CREATE FUNCTION @extschema@.qml_reclaim_server(id text) RETURNS int
 	AS 'MODULE_PATHNAME', 'qml_reclaim_server' LANGUAGE C;
@@ -973,21 +981,21 @@ COMMENT ON FUNCTION @extschema@.qml_reclaim_server(text) IS 'give a server up an
 -- Handlers
 -------------------------------------------------------------------------------
 
-CREATE FUNCTION @extschema@.qml_register(method text, handler regprocedure, options jsonb DEFAULT '{}') RETURNS void
-	AS 'MODULE_PATHNAME', 'qml_register' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_register(text, regprocedure, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_register(text, regprocedure, jsonb) IS 'let a function or procedure run the jobs of a method, instead of one that did before';
+CREATE FUNCTION @extschema@.qml_register_handler(method text, function regprocedure, options jsonb DEFAULT '{}') RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_register_handler' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_register_handler(text, regprocedure, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_register_handler(text, regprocedure, jsonb) IS 'let a function or procedure run the jobs of a method, instead of one that did before';
 
 -- So that a literal may also be the bare name of a function that is not overloaded.
-CREATE FUNCTION @extschema@.qml_register(method text, handler text, options jsonb DEFAULT '{}') RETURNS void
-	AS 'MODULE_PATHNAME', 'qml_register_name' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_register(text, text, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_register(text, text, jsonb) IS 'the same, for a function given by its name, with or without its argument types';
+CREATE FUNCTION @extschema@.qml_register_handler(method text, function text, options jsonb DEFAULT '{}') RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_register_handler_name' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_register_handler(text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_register_handler(text, text, jsonb) IS 'the same, for a function given by its name, with or without its argument types';
 
-CREATE FUNCTION @extschema@.qml_unregister(method text) RETURNS boolean
-	AS 'MODULE_PATHNAME', 'qml_unregister' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_unregister(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_unregister(text) IS 'leave the jobs of a method to workers outside; false when it has no handler';
+CREATE FUNCTION @extschema@.qml_unregister_handler(method text, missing_ok boolean DEFAULT false) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_unregister_handler' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_unregister_handler(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_unregister_handler(text, boolean) IS 'leave the jobs of a method to workers outside; when it has no handler, an error, or false with missing_ok';
 
 -------------------------------------------------------------------------------
 -- Waiting.  Procedures, because they end their transaction before they wait.
@@ -1005,36 +1013,40 @@ CREATE PROCEDURE @extschema@.qml_wait_for(id uuid, timeout interval DEFAULT '30 
 REVOKE ALL ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) FROM PUBLIC;
 COMMENT ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) IS 'sleep until the job is finished or the timeout is over; its state then, NULL when it is finished and not kept';
 
--- State hooks and middleware, each in two forms, as qml_register().
-CREATE FUNCTION @extschema@.qml_add_hook(name text, fn regprocedure, states qml.job_state[] DEFAULT NULL) RETURNS void
-	AS 'MODULE_PATHNAME', 'qml_add_hook' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_add_hook(text, regprocedure, qml.job_state[]) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_add_hook(text, regprocedure, qml.job_state[]) IS 'call a function after each transition to these states, as the current role, instead of one of the same name that was before';
+-- State hooks and middleware, each in two forms, as qml_register_handler().
+CREATE FUNCTION @extschema@.qml_register_hook(name text, function regprocedure, states qml.job_state[] DEFAULT NULL,
+	options jsonb DEFAULT '{}') RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_register_hook' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_register_hook(text, regprocedure, qml.job_state[], jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_register_hook(text, regprocedure, qml.job_state[], jsonb) IS 'call a function after each transition to these states, as the current role, instead of one of the same name that was before';
 
-CREATE FUNCTION @extschema@.qml_add_hook(name text, fn text, states qml.job_state[] DEFAULT NULL) RETURNS void
-	AS 'MODULE_PATHNAME', 'qml_add_hook_name' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_add_hook(text, text, qml.job_state[]) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_add_hook(text, text, qml.job_state[]) IS 'the same, for a function given by its name, with or without its argument types';
+CREATE FUNCTION @extschema@.qml_register_hook(name text, function text, states qml.job_state[] DEFAULT NULL,
+	options jsonb DEFAULT '{}') RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_register_hook_name' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_register_hook(text, text, qml.job_state[], jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_register_hook(text, text, qml.job_state[], jsonb) IS 'the same, for a function given by its name, with or without its argument types';
 
-CREATE FUNCTION @extschema@.qml_remove_hook(name text) RETURNS boolean
-	AS 'MODULE_PATHNAME', 'qml_remove_hook' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_remove_hook(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_remove_hook(text) IS 'forget a hook; false when there is none of the name';
+CREATE FUNCTION @extschema@.qml_unregister_hook(name text, missing_ok boolean DEFAULT false) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_unregister_hook' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_unregister_hook(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_unregister_hook(text, boolean) IS 'remove a hook; when there is none of that name, an error, or false with missing_ok';
 
-CREATE FUNCTION @extschema@.qml_add_middleware(name text, fn regprocedure, "position" int DEFAULT 0) RETURNS void
-	AS 'MODULE_PATHNAME', 'qml_add_middleware' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_add_middleware(text, regprocedure, int) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_add_middleware(text, regprocedure, int) IS 'call a function around each job that runs in the database, as the current role, instead of one of the same name that was before';
+CREATE FUNCTION @extschema@.qml_register_middleware(name text, function regprocedure, "position" int DEFAULT 0,
+	options jsonb DEFAULT '{}') RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_register_middleware' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_register_middleware(text, regprocedure, int, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_register_middleware(text, regprocedure, int, jsonb) IS 'call a function around each job that runs in the database, as the current role, instead of one of the same name that was before';
 
-CREATE FUNCTION @extschema@.qml_add_middleware(name text, fn text, "position" int DEFAULT 0) RETURNS void
-	AS 'MODULE_PATHNAME', 'qml_add_middleware_name' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_add_middleware(text, text, int) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_add_middleware(text, text, int) IS 'the same, for a function given by its name, with or without its argument types';
+CREATE FUNCTION @extschema@.qml_register_middleware(name text, function text, "position" int DEFAULT 0,
+	options jsonb DEFAULT '{}') RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_register_middleware_name' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_register_middleware(text, text, int, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_register_middleware(text, text, int, jsonb) IS 'the same, for a function given by its name, with or without its argument types';
 
-CREATE FUNCTION @extschema@.qml_remove_middleware(name text) RETURNS boolean
-	AS 'MODULE_PATHNAME', 'qml_remove_middleware' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_remove_middleware(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_remove_middleware(text) IS 'forget a middleware; false when there is none of the name';
+CREATE FUNCTION @extschema@.qml_unregister_middleware(name text, missing_ok boolean DEFAULT false) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_unregister_middleware' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_unregister_middleware(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_unregister_middleware(text, boolean) IS 'remove a middleware; when there is none of that name, an error, or false with missing_ok';
 
 CREATE FUNCTION @extschema@.qml_next() RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'qml_next' LANGUAGE C;
@@ -1046,7 +1058,7 @@ CREATE FUNCTION @extschema@.qml_tracing(job qml.job) RETURNS jsonb
 REVOKE ALL ON FUNCTION @extschema@.qml_tracing(qml.job) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_tracing(qml.job) IS 'a middleware: log each job with its duration and W3C traceparent, and hand the latter on to jobs that it enqueues';
 
--- Inside a job that runs in the database.  qml_register() lets the role of the
+-- Inside a job that runs in the database.  qml_register_handler() lets the role of the
 -- handler call these.
 
 CREATE FUNCTION @extschema@.qml_current_job() RETURNS qml.job

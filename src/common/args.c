@@ -108,6 +108,13 @@ qml_args_int(FunctionCallInfo fcinfo, int arg, const char *name, int min, int ma
 	return value;
 }
 
+bool
+qml_args_flag(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	qml_args_require(fcinfo, arg, name);
+	return PG_GETARG_BOOL(arg);
+}
+
 pg_uuid_t *
 qml_args_uuid(FunctionCallInfo fcinfo, int arg, const char *name)
 {

@@ -20,6 +20,7 @@ extern char *qml_args_name_or_null(FunctionCallInfo fcinfo, int arg, const char 
 extern bool qml_args_is_name(const char *value, int maxlen);
 extern void qml_args_check_name(const char *value, const char *name, int maxlen);
 extern int qml_args_int(FunctionCallInfo fcinfo, int arg, const char *name, int min, int max);
+extern bool qml_args_flag(FunctionCallInfo fcinfo, int arg, const char *name);
 extern pg_uuid_t *qml_args_uuid(FunctionCallInfo fcinfo, int arg, const char *name);
 extern TimestampTz qml_args_time_or_null(FunctionCallInfo fcinfo, int arg, const char *name);
 extern int64 qml_args_duration(FunctionCallInfo fcinfo, int arg, const char *name);

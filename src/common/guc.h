@@ -12,7 +12,7 @@ extern int qml_succeeded_ttl;	 /* seconds */
 extern int qml_failed_ttl;		 /* seconds */
 extern int qml_max_payload_size; /* kilobytes */
 
-/* Of the background processes; qml_enable_recurring is a function. */
+/* Of the background processes. */
 extern bool qml_enabled;
 extern bool qml_scheduler_enabled;
 extern bool qml_recurring_enabled;

@@ -168,6 +168,6 @@ qml_lookup_queue_counts(Tuplestorestate *store, TupleDesc desc)
 				"(SELECT l.queue_id, l.state FROM qml.live l UNION ALL "
 				"SELECT h.queue_id, h.state FROM qml.history h "
 				"WHERE h.expires_at > pg_catalog.statement_timestamp()) j "
-				"GROUP BY j.queue_id, j.state) c JOIN qml.queue q ON q.id = c.queue_id "
+				"GROUP BY j.queue_id, j.state) c JOIN qml.queue_data q ON q.id = c.queue_id "
 				"ORDER BY q.name, c.state");
 }

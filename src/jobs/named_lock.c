@@ -2,7 +2,7 @@
  * named_lock.c
  *		Named locks with an owner, an end and a fencing number.
  *
- * A lock is a row of qml.lock, so it commits and rolls back with the caller's
+ * A lock is a row of qml.lock_data, so it commits and rolls back with the caller's
  * transaction.  Each call first takes an object lock on the name, to the end of the
  * transaction.  So what it decides, the time that counts for it and the number that it
  * draws come after everything that was decided before.
@@ -53,7 +53,7 @@ qml_named_lock_take(const char *resource, const char *owner, int64 ttl, int64 *f
 	values[3] = TimestampTzGetDatum(now + ttl);
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	taken = qml_spi_execute("INSERT INTO qml.lock AS l "
+	taken = qml_spi_execute("INSERT INTO qml.lock_data AS l "
 							"(resource, owner, fence, acquired_at, expires_at) "
 							"VALUES ($1, $2, pg_catalog.nextval('qml.lock_fence'), $3, $4) "
 							"ON CONFLICT (resource) DO UPDATE SET "
@@ -86,10 +86,11 @@ qml_named_lock_release(const char *resource, const char *owner)
 	lock_name(resource);
 	values[2] = TimestampTzGetDatum(GetCurrentTimestamp());
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	held = qml_spi_execute_latest("DELETE FROM qml.lock l WHERE l.resource = $1 AND l.owner = $2 "
-								  "RETURNING l.expires_at > $3",
-								  3, types, values, NULL, SPI_OK_DELETE_RETURNING) > 0 &&
-		   DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	held =
+		qml_spi_execute_latest("DELETE FROM qml.lock_data l WHERE l.resource = $1 AND l.owner = $2 "
+							   "RETURNING l.expires_at > $3",
+							   3, types, values, NULL, SPI_OK_DELETE_RETURNING) > 0 &&
+		DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	qml_spi_end(&spi);
 	return held;
 }

@@ -78,7 +78,7 @@ qml_queue_admin_create(const char *name, Jsonb *options)
 	check_options(name, options);
 	qml_queue_lock_name(name);
 	if (execute_for_queue(
-			"INSERT INTO qml.queue AS q (name, options) "
+			"INSERT INTO qml.queue_data AS q (name, options) "
 			"VALUES ($1, pg_catalog.jsonb_strip_nulls($2)) "
 			"ON CONFLICT (name) DO UPDATE SET dropped = false, paused = false, "
 			"options = excluded.options, created_at = pg_catalog.now() WHERE q.dropped",
@@ -95,7 +95,7 @@ qml_queue_admin_alter(const char *name, Jsonb *options)
 {
 	check_options(name, options);
 	if (execute_for_queue(
-			"UPDATE qml.queue SET options = pg_catalog.jsonb_strip_nulls(options || $2) "
+			"UPDATE qml.queue_data SET options = pg_catalog.jsonb_strip_nulls(options || $2) "
 			"WHERE name = $1 AND NOT dropped",
 			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_UPDATE) == 0)
 		raise_not_found(name);
@@ -105,8 +105,8 @@ qml_queue_admin_alter(const char *name, Jsonb *options)
 void
 qml_queue_admin_pause(const char *name, bool paused)
 {
-	if (execute_for_queue("UPDATE qml.queue SET paused = $2 WHERE name = $1 AND NOT dropped", name,
-						  BOOLOID, BoolGetDatum(paused), SPI_OK_UPDATE) == 0)
+	if (execute_for_queue("UPDATE qml.queue_data SET paused = $2 WHERE name = $1 AND NOT dropped",
+						  name, BOOLOID, BoolGetDatum(paused), SPI_OK_UPDATE) == 0)
 		raise_not_found(name);
 	if (!paused)
 		qml_wakeup_anything();
@@ -155,8 +155,9 @@ qml_queue_admin_drop(const char *name)
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("queue \"%s\" has unfinished jobs", name),
 				 errhint("Let them finish, or delete them, and drop the queue then.")));
-	if (execute_for_queue("UPDATE qml.queue SET dropped = true, paused = false, options = '{}' "
-						  "WHERE name = $1",
-						  name, InvalidOid, (Datum) 0, SPI_OK_UPDATE) == 0)
+	if (execute_for_queue(
+			"UPDATE qml.queue_data SET dropped = true, paused = false, options = '{}' "
+			"WHERE name = $1",
+			name, InvalidOid, (Datum) 0, SPI_OK_UPDATE) == 0)
 		raise_not_found(name);
 }

@@ -2,12 +2,12 @@
  * adopt.c
  *		Adopting a copy of a database.
  *
- * qml.instance names the server and the database that the jobs belong to.  In a restored
+ * qml.instance_data names the server and the database that the jobs belong to.  In a restored
  * dump or a copy made by CREATE DATABASE ... TEMPLATE it names another place.  Nothing
  * works there then, so that jobs do not run twice, until an administrator says that this
  * is their new home.
  *
- * The lock on qml.instance makes a second adoption wait and then find the copy adopted:
+ * The lock on qml.instance_data makes a second adoption wait and then find the copy adopted:
  * it must not reclaim jobs that were claimed since.  It is taken before any job row.
  * All of it is the caller's transaction; a crash before its commit leaves a copy.
  */
@@ -50,8 +50,9 @@ qml_adopt_database(void)
 		return;
 	qml_reclaim_all();
 	qml_spi_begin(&spi, cat->owner);
-	(void) qml_spi_execute_latest("DELETE FROM qml.instance", 0, NULL, NULL, NULL, SPI_OK_DELETE);
-	(void) qml_spi_execute("INSERT INTO qml.instance (system_identifier, database) "
+	(void) qml_spi_execute_latest("DELETE FROM qml.instance_data", 0, NULL, NULL, NULL,
+								  SPI_OK_DELETE);
+	(void) qml_spi_execute("INSERT INTO qml.instance_data (system_identifier, database) "
 						   "VALUES ($1, $2)",
 						   2, types, values, NULL, SPI_OK_INSERT);
 	qml_spi_end(&spi);

@@ -26,8 +26,8 @@ delete_expired_locks(const QmlCatalog *cat)
 
 	qml_spi_begin(&spi, cat->owner);
 	/* A lock that somebody is taking over just now is left alone. */
-	deleted = qml_spi_execute("DELETE FROM qml.lock WHERE resource IN "
-							  "(SELECT l.resource FROM qml.lock l "
+	deleted = qml_spi_execute("DELETE FROM qml.lock_data WHERE resource IN "
+							  "(SELECT l.resource FROM qml.lock_data l "
 							  "WHERE l.expires_at <= pg_catalog.clock_timestamp() "
 							  "FOR UPDATE SKIP LOCKED)",
 							  0, NULL, NULL, NULL, SPI_OK_DELETE);
@@ -55,10 +55,10 @@ forget_dropped_roles(const QmlCatalog *cat)
 
 	qml_spi_begin(&spi, cat->owner);
 	/* A look first: a DELETE would invalidate what all backends know of capabilities. */
-	if (qml_spi_execute("SELECT FROM qml.acl a WHERE NOT EXISTS "
+	if (qml_spi_execute("SELECT FROM qml.acl_data a WHERE NOT EXISTS "
 						"(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.grantee)",
 						0, NULL, NULL, NULL, SPI_OK_SELECT) > 0)
-		(void) qml_spi_execute("DELETE FROM qml.acl a WHERE NOT EXISTS "
+		(void) qml_spi_execute("DELETE FROM qml.acl_data a WHERE NOT EXISTS "
 							   "(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.grantee)",
 							   0, NULL, NULL, NULL, SPI_OK_DELETE);
 	/* What is registered stays, so that its jobs fail and say why. */
@@ -68,10 +68,11 @@ forget_dropped_roles(const QmlCatalog *cat)
 										 "(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.%s)",
 										 roles[i].column, roles[i].column);
 
-		if (qml_spi_execute(psprintf("SELECT FROM qml.%s t WHERE %s", roles[i].table, condition), 0,
-							NULL, NULL, NULL, SPI_OK_SELECT) > 0)
-			(void) qml_spi_execute(psprintf("UPDATE qml.%s t SET %s = 0 WHERE %s", roles[i].table,
-											roles[i].column, condition),
+		if (qml_spi_execute(psprintf("SELECT FROM qml.%s_data t WHERE %s", roles[i].table,
+									 condition),
+							0, NULL, NULL, NULL, SPI_OK_SELECT) > 0)
+			(void) qml_spi_execute(psprintf("UPDATE qml.%s_data t SET %s = 0 WHERE %s",
+											roles[i].table, roles[i].column, condition),
 								   0, NULL, NULL, NULL, SPI_OK_UPDATE);
 	}
 	qml_spi_end(&spi);

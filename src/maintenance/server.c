@@ -59,7 +59,7 @@ qml_server_register(const char *name, int workers, Datum queues)
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("INSERT INTO qml.registered_server (id, name, workers, queues, "
+	(void) qml_spi_execute("INSERT INTO qml.server_data (id, name, workers, queues, "
 						   "registered_by, registered_at, heartbeat_at) "
 						   "VALUES ($1, $2, $3, $4, $5, $6, $6)",
 						   6, types, values, nulls, SPI_OK_INSERT);
@@ -82,7 +82,7 @@ run(const char *sql, const char *id, int expected)
 	return rows;
 }
 
-#define FIND_OWNER "SELECT s.registered_by::oid FROM qml.registered_server s WHERE s.id = $1"
+#define FIND_OWNER "SELECT s.registered_by::oid FROM qml.server_data s WHERE s.id = $1"
 
 /*
  * Who registered a server, InvalidOid when there is none; locked if it is to be
@@ -123,7 +123,7 @@ qml_server_heartbeat(const char *id)
 	if (!OidIsValid(owner))
 		return false;
 	require_control(owner);
-	return run("UPDATE qml.registered_server s SET heartbeat_at = $2 "
+	return run("UPDATE qml.server_data s SET heartbeat_at = $2 "
 			   "WHERE s.id = $1 AND s.dead_at IS NULL",
 			   id, SPI_OK_UPDATE) > 0;
 }
@@ -139,7 +139,7 @@ qml_server_deregister(const char *id)
 	require_control(owner);
 	(void) qml_catalog_to_work();
 	(void) qml_reclaim_of_server(id, INT_MAX);
-	return run("DELETE FROM qml.registered_server s WHERE s.id = $1 AND $2 IS NOT NULL", id,
+	return run("DELETE FROM qml.server_data s WHERE s.id = $1 AND $2 IS NOT NULL", id,
 			   SPI_OK_DELETE) > 0;
 }
 
@@ -150,7 +150,7 @@ give_up(const char *id, int max)
 	int jobs = qml_reclaim_of_server(id, max);
 
 	if (jobs < max)
-		(void) run("UPDATE qml.registered_server s SET dead_at = $2 "
+		(void) run("UPDATE qml.server_data s SET dead_at = $2 "
 				   "WHERE s.id = $1 AND s.dead_at IS NULL",
 				   id, SPI_OK_UPDATE);
 	return jobs;
@@ -181,7 +181,7 @@ find_silent(TimestampTz since)
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("SELECT s.id FROM qml.registered_server s "
+	(void) qml_spi_execute("SELECT s.id FROM qml.server_data s "
 						   "WHERE s.dead_at IS NULL AND s.heartbeat_at < $1 "
 						   "ORDER BY s.id LIMIT 10 FOR UPDATE SKIP LOCKED",
 						   1, &type, &value, NULL, SPI_OK_SELECT);
@@ -199,7 +199,7 @@ oldest_heartbeat(void)
 	Datum value;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("SELECT pg_catalog.min(s.heartbeat_at) FROM qml.registered_server s "
+	(void) qml_spi_execute("SELECT pg_catalog.min(s.heartbeat_at) FROM qml.server_data s "
 						   "WHERE s.dead_at IS NULL",
 						   0, NULL, NULL, NULL, SPI_OK_SELECT);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
@@ -243,7 +243,7 @@ qml_server_forget(void)
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("DELETE FROM qml.registered_server s "
+	(void) qml_spi_execute("DELETE FROM qml.server_data s "
 						   "WHERE s.dead_at < pg_catalog.clock_timestamp() - interval '1 day'",
 						   0, NULL, NULL, NULL, SPI_OK_DELETE);
 	qml_spi_end(&spi);

@@ -64,7 +64,7 @@ parse_capability(const char *name)
 		if (strcmp(name, qml_capability_names[i]) == 0)
 			return (QmlCapability) i;
 	}
-	elog(ERROR, "unexpected capability \"%s\" in table \"%s.acl\"", name, QML_SCHEMA);
+	elog(ERROR, "unexpected capability \"%s\" in table \"%s.acl_data\"", name, QML_SCHEMA);
 }
 
 /* NULL for a row that is no capability. */

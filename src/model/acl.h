@@ -15,7 +15,7 @@ typedef enum QmlCapability
 
 #define QML_CAPABILITIES 4
 
-/* Stands in qml.acl as well, and is no capability: see model/grant.c. */
+/* Stands in qml.acl_data as well, and is no capability: see model/grant.c. */
 #define QML_ACL_USAGE "usage"
 
 /* How much of a job somebody sees. */

@@ -55,7 +55,7 @@ enum
 	HISTORY_NATTS = HISTORY_RESULT
 };
 
-/* Columns of qml.recurring and qml.occurrence. */
+/* Columns of qml.recurring_data and qml.occurrence_data. */
 enum
 {
 	RECURRING_ID = 1,
@@ -76,6 +76,7 @@ enum
 	RECURRING_METHOD,
 	RECURRING_METADATA,
 	RECURRING_ERROR,
+	RECURRING_PAUSE_REASON,
 	RECURRING_PAYLOAD,
 	RECURRING_NATTS = RECURRING_PAYLOAD
 };
@@ -88,7 +89,7 @@ enum
 	OCCURRENCE_NATTS = OCCURRENCE_JOB
 };
 
-/* Columns of qml.handler. */
+/* Columns of qml.handler_data. */
 enum
 {
 	HANDLER_METHOD = 1,
@@ -103,7 +104,7 @@ enum
 	HANDLER_NATTS = HANDLER_OPTIONS
 };
 
-/* Columns of qml.hook and qml.middleware; the first seven are the same in both. */
+/* Columns of qml.hook_data and qml.middleware_data; the first seven are the same in both. */
 enum
 {
 	CALLBACK_NAME = 1,

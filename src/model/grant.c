@@ -2,7 +2,7 @@
  * grant.c
  *		Giving capabilities to roles and taking them back.
  *
- * A capability has two halves.  The row in qml.acl says for which queues; the C
+ * A capability has two halves.  The row in qml.acl_data says for which queues; the C
  * code asks for it in every function.  The privileges of PostgreSQL on the
  * functions and views that belong to the capability open the door to them; they
  * are granted with the first row of a kind and revoked with the last.  Neither
@@ -74,7 +74,7 @@ static const struct
 	{"qml_queue_counts", MONITOR | ADMIN},
 	{"qml_delete", ENQUEUE | ADMIN},
 	{"qml_retry", ENQUEUE | ADMIN},
-	{"qml_schedule", ENQUEUE | ADMIN},
+	{"qml_reschedule", ENQUEUE | ADMIN},
 	{"qml_set_state", ADMIN},
 	{"qml_create_queue", ADMIN},
 	{"qml_alter_queue", ADMIN},
@@ -88,7 +88,8 @@ static const struct
 	{"qml_adopt", ADMIN},
 	{"qml_schedule_recurring", ENQUEUE | ADMIN},
 	{"qml_remove_recurring", ENQUEUE | ADMIN},
-	{"qml_enable_recurring", ENQUEUE | ADMIN},
+	{"qml_pause_recurring", ENQUEUE | ADMIN},
+	{"qml_resume_recurring", ENQUEUE | ADMIN},
 	{"qml_run_recurring", ENQUEUE | ADMIN},
 	{"qml_cron_next", ANY},
 	{"qml_poll_recurring", ADMIN},
@@ -96,14 +97,14 @@ static const struct
 	{"qml_pg_cron_unschedule", ADMIN},
 	{"qml_register_server", WORK | ADMIN},
 	{"qml_heartbeat_server", WORK | ADMIN},
-	{"qml_deregister_server", WORK | ADMIN},
+	{"qml_unregister_server", WORK | ADMIN},
 	{"qml_reclaim_server", WORK | ADMIN},
-	{"qml_register", ADMIN},
-	{"qml_unregister", ADMIN},
-	{"qml_add_hook", ADMIN},
-	{"qml_remove_hook", ADMIN},
-	{"qml_add_middleware", ADMIN},
-	{"qml_remove_middleware", ADMIN},
+	{"qml_register_handler", ADMIN},
+	{"qml_unregister_handler", ADMIN},
+	{"qml_register_hook", ADMIN},
+	{"qml_unregister_hook", ADMIN},
+	{"qml_register_middleware", ADMIN},
+	{"qml_unregister_middleware", ADMIN},
 	{"qml_next", ADMIN},
 	{"qml_tracing", ADMIN},
 	{"qml_wait", WORK | ADMIN},
@@ -131,14 +132,14 @@ static const struct
 	int capabilities;
 } views[] = {
 	{"job", ANY},
-	{"queue_info", ANY},
-	{"acl_info", ANY},
-	{"lock_info", WORK | MONITOR | ADMIN},
-	{"recurring_job", ANY},
+	{"queue", ANY},
+	{"acl", ANY},
+	{"lock", WORK | MONITOR | ADMIN},
+	{"recurring", ANY},
 	{"server", WORK | MONITOR | ADMIN},
-	{"handler_info", WORK | MONITOR | ADMIN},
-	{"hook_info", WORK | MONITOR | ADMIN},
-	{"middleware_info", WORK | MONITOR | ADMIN},
+	{"handler", WORK | MONITOR | ADMIN},
+	{"hook", WORK | MONITOR | ADMIN},
+	{"middleware", WORK | MONITOR | ADMIN},
 };
 
 static int
@@ -212,8 +213,8 @@ held_capabilities(Oid grantee)
 	uint64 rows;
 	int held = 0;
 
-	rows = qml_spi_execute_latest("SELECT DISTINCT capability FROM qml.acl WHERE grantee = $1", 1,
-								  &type, &value, NULL, SPI_OK_SELECT);
+	rows = qml_spi_execute_latest("SELECT DISTINCT capability FROM qml.acl_data WHERE grantee = $1",
+								  1, &type, &value, NULL, SPI_OK_SELECT);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		char *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
@@ -224,8 +225,8 @@ held_capabilities(Oid grantee)
 				held |= 1 << c;
 		}
 	}
-	if (qml_spi_execute_latest("SELECT FROM qml.handler h WHERE h.run_as = $1 LIMIT 1", 1, &type,
-							   &value, NULL, SPI_OK_SELECT) > 0)
+	if (qml_spi_execute_latest("SELECT FROM qml.handler_data h WHERE h.run_as = $1 LIMIT 1", 1,
+							   &type, &value, NULL, SPI_OK_SELECT) > 0)
 		held |= RUN;
 	return held;
 }
@@ -254,7 +255,7 @@ open_function_schema(Oid grantee)
 	run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s",
 						 quote_identifier(get_namespace_name(schema)),
 						 quote_identifier(GetUserNameFromId(grantee, false))));
-	(void) change_usage("INSERT INTO qml.acl (grantee, capability, grantor) "
+	(void) change_usage("INSERT INTO qml.acl_data (grantee, capability, grantor) "
 						"VALUES ($1, '" QML_ACL_USAGE "', $2) ON CONFLICT DO NOTHING",
 						grantee, SPI_OK_INSERT);
 }
@@ -264,7 +265,7 @@ close_function_schema(Oid grantee)
 {
 	Oid schema = qml_catalog()->function_schema;
 
-	if (change_usage("DELETE FROM qml.acl WHERE grantee = $1 "
+	if (change_usage("DELETE FROM qml.acl_data WHERE grantee = $1 "
 					 "AND capability = '" QML_ACL_USAGE "' AND $2 IS NOT NULL",
 					 grantee, SPI_OK_DELETE) > 0)
 		run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
@@ -329,7 +330,7 @@ qml_grant_give(Oid grantee, QmlCapability capability, const char *queue)
 
 	become_only_granter();
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	change_row("INSERT INTO qml.acl (grantee, capability, queue, grantor) "
+	change_row("INSERT INTO qml.acl_data (grantee, capability, queue, grantor) "
 			   "VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
 			   grantee, capability, queue, grantor, SPI_OK_INSERT);
 	if (grantee != qml_catalog()->owner)
@@ -377,7 +378,7 @@ qml_grant_take(Oid grantee, QmlCapability capability, const char *queue)
 
 	become_only_granter();
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	change_row("DELETE FROM qml.acl WHERE grantee = $1 AND capability = $2 "
+	change_row("DELETE FROM qml.acl_data WHERE grantee = $1 AND capability = $2 "
 			   "AND (queue = $3 OR $3 IS NULL) AND $4 IS NOT NULL",
 			   grantee, capability, queue, grantor, SPI_OK_DELETE);
 	adjust_doors(grantee);
@@ -396,7 +397,7 @@ qml_grant_forget_queue(const char *queue)
 
 	become_only_granter();
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute_latest("DELETE FROM qml.acl WHERE queue = $1 RETURNING grantee", 1,
+	rows = qml_spi_execute_latest("DELETE FROM qml.acl_data WHERE queue = $1 RETURNING grantee", 1,
 								  &type, &value, NULL, SPI_OK_DELETE_RETURNING);
 	grantees = SPI_tuptable;
 	for (uint64 i = 0; i < rows; i++)

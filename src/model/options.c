@@ -168,7 +168,8 @@ unknown_option(const char *path, const Option *known)
 			(errcode(ERRCODE_QML_INVALID_OPTION),
 			 errmsg("unrecognized option \"%s\"",
 					pnstrdup(path, pg_mbcliplen(path, strlen(path), QML_MAX_NAME))),
-			 errhint("Options are: %s.", list.data)));
+			 list.len ? errhint("Options are: %s.", list.data) :
+						errhint("There are no options here.")));
 }
 
 /* Reads an object by a table; an option that is null says nothing. */
@@ -506,6 +507,15 @@ qml_options_parse_state(QmlState state, Jsonb *data, QmlStateData *into)
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_INVALID_OPTION),
 				 errmsg("options \"error_type\" and \"stack_trace\" require option \"error\"")));
+}
+
+/* Hooks and middleware have no options: any member is an error. */
+void
+qml_options_parse_callback(Jsonb *options)
+{
+	static const Option none[] = {{NULL, NULL}};
+
+	read_document(options, none, NULL);
 }
 
 /* ----- documents that are stored ----- */

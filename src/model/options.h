@@ -54,6 +54,7 @@ typedef void (*QmlOptionParser)(Jsonb *options, void *into);
 
 extern void qml_options_default_queue(QmlQueueOptions *into);
 extern void qml_options_parse_queue(Jsonb *options, void *into);
+extern void qml_options_parse_callback(Jsonb *options);
 extern void qml_options_parse_handler(Jsonb *options, void *into);
 extern void qml_options_parse_state(QmlState state, Jsonb *data, QmlStateData *into);
 extern bool qml_options_parse_stored(QmlOptionParser parse, Jsonb *options, void *into,

@@ -3,7 +3,7 @@
  *		Queues: their names, options and state, remembered by each backend.
  *
  * Locks: whoever adds a job to a queue holds AccessShareLock on the queue, as an
- * object of qml.queue, to the end of its transaction; whoever drops it takes
+ * object of qml.queue_data, to the end of its transaction; whoever drops it takes
  * AccessExclusiveLock first.  There is no foreign key, which would lock the
  * queue's row for each job (and make multixacts).  This lock comes before those
  * of job rows.
@@ -184,7 +184,7 @@ qml_queue_by_id(int id)
 	if (queue == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("queue %d of a job is missing in table \"%s.queue\"", id, QML_SCHEMA)));
+				 errmsg("queue %d of a job is missing in table \"%s.queue_data\"", id, QML_SCHEMA)));
 	return queue;
 }
 
@@ -219,7 +219,7 @@ create_queue(const char *name)
 	Datum value = CStringGetTextDatum(name);
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("INSERT INTO qml.queue AS q (name) VALUES ($1) "
+	(void) qml_spi_execute("INSERT INTO qml.queue_data AS q (name) VALUES ($1) "
 						   "ON CONFLICT (name) DO UPDATE SET dropped = false, paused = false, "
 						   "options = '{}', created_at = pg_catalog.now() WHERE q.dropped",
 						   1, &type, &value, NULL, SPI_OK_INSERT);

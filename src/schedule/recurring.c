@@ -2,7 +2,7 @@
  * recurring.c
  *		Recurring jobs: defining them.
  *
- * Rows of qml.recurring are written here by SQL, and by schedule/tick.c when they fire.
+ * Rows of qml.recurring_data are written here by SQL, and by schedule/tick.c when they fire.
  * Whoever changes one locks it first, by FOR UPDATE, and then judges what the
  * current user may do to what is there; pollers pass over it meanwhile.
  *
@@ -112,12 +112,13 @@ enum
 	ARG_METADATA,
 	ARG_USER,
 	ARG_NEXT,
+	ARG_REASON,
 	ARGS
 };
 
-static const Oid arg_types[ARGS] = {TEXTOID,  TEXTOID, TEXTOID,		  TEXTOID, JSONBOID,
-									TEXTOID,  INT4OID, INT4OID,		  INT4OID, TEXTOID,
-									JSONBOID, OIDOID,  TIMESTAMPTZOID};
+static const Oid arg_types[ARGS] = {TEXTOID,  TEXTOID, TEXTOID,		   TEXTOID, JSONBOID,
+									TEXTOID,  INT4OID, INT4OID,		   INT4OID, TEXTOID,
+									JSONBOID, OIDOID,  TIMESTAMPTZOID, TEXTOID};
 
 typedef struct Args
 {
@@ -145,6 +146,7 @@ fill_args(const QmlRecurring *recurring, Args *args)
 	args->nulls[ARG_METADATA] = recurring->metadata == (Datum) 0;
 	args->values[ARG_USER] = ObjectIdGetDatum(GetUserId());
 	args->nulls[ARG_NEXT] = true;
+	args->nulls[ARG_REASON] = true;
 }
 
 /* Runs a statement that changes rows; returns how many. */
@@ -244,7 +246,7 @@ read_stored(Stored *stored)
 	"(r.cron, r.timezone, r.method, r.payload, r.queue, r.priority, r.misfire) = "               \
 	"($2, $3, $4, $5, $6, $7, $10) AND r.max_retries IS NOT DISTINCT FROM $8 "                   \
 	"AND r.timeout_ms IS NOT DISTINCT FROM $9 AND r.metadata IS NOT DISTINCT FROM $11 "          \
-	"FROM qml.recurring r WHERE r.id = $1"
+	"FROM qml.recurring_data r WHERE r.id = $1"
 
 /* Finds a schedule, and locks it if it is to be changed. */
 static bool
@@ -288,7 +290,7 @@ require_control(const Stored *stored)
 static bool
 insert(const Args *args)
 {
-	return run("INSERT INTO qml.recurring (id, created_at, updated_at, created_by, enabled, "
+	return run("INSERT INTO qml.recurring_data (id, created_at, updated_at, created_by, enabled, "
 			   "next_run_at, priority, max_retries, timeout_ms, misfire, cron, timezone, queue, "
 			   "method, metadata, payload) "
 			   "SELECT $1, t.now, t.now, $12, true, $13, $7, $8, $9, $10, $2, $3, $6, $4, $11, $5 "
@@ -300,7 +302,7 @@ insert(const Args *args)
 static void
 update(const Args *args)
 {
-	(void) run("UPDATE qml.recurring SET updated_at = pg_catalog.clock_timestamp(), "
+	(void) run("UPDATE qml.recurring_data SET updated_at = pg_catalog.clock_timestamp(), "
 			   "created_by = $12, next_run_at = $13, priority = $7, max_retries = $8, "
 			   "timeout_ms = $9, misfire = $10, cron = $2, timezone = $3, queue = $6, "
 			   "method = $4, metadata = $11, error = NULL, payload = $5 WHERE id = $1",
@@ -376,25 +378,37 @@ qml_recurring_put(const QmlRecurring *wanted)
 	}
 }
 
-/* False when there is none of that id. */
+static void
+raise_missing(const char *id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_QML_JOB_NOT_FOUND),
+			 errmsg("recurring job \"%s\" does not exist", id)));
+}
+
+/* Returns false when there is none of that id and missing_ok; raises QM001 without it. */
 bool
-qml_recurring_remove(const char *id)
+qml_recurring_remove(const char *id, bool missing_ok)
 {
 	Stored stored;
 	Args args;
 
 	if (!find_by_id(id, true, &stored, &args))
+	{
+		if (!missing_ok)
+			raise_missing(id);
 		return false;
+	}
 	require_control(&stored);
-	return run("DELETE FROM qml.recurring WHERE id = $1", &args, SPI_OK_DELETE) > 0;
+	return run("DELETE FROM qml.recurring_data WHERE id = $1", &args, SPI_OK_DELETE) > 0;
 }
 
 /*
- * Lets a schedule fire or not; false when there is none of that id.  Ticks that
- * passed while it was disabled were not missed.
+ * Stops a schedule from firing; false when there is none of that id.  A paused one gets
+ * another reason, if there is one; reason: a text, or 0 for none.
  */
 bool
-qml_recurring_enable(const char *id, bool enabled)
+qml_recurring_pause(const char *id, Datum reason)
 {
 	Stored stored;
 	Args args;
@@ -402,15 +416,34 @@ qml_recurring_enable(const char *id, bool enabled)
 	if (!find_by_id(id, true, &stored, &args))
 		return false;
 	require_control(&stored);
-	if (stored.enabled == enabled)
+	if (!stored.enabled && reason == (Datum) 0)
 		return true;
-	if (!enabled)
-		return run("UPDATE qml.recurring SET enabled = false, "
-				   "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
-				   &args, SPI_OK_UPDATE) > 0;
-	set_next(&args, next_of(&stored.recurring, stored.last_run_at));
-	return run("UPDATE qml.recurring SET enabled = true, next_run_at = $13, error = NULL, "
+	args.values[ARG_REASON] = reason;
+	args.nulls[ARG_REASON] = reason == (Datum) 0;
+	return run("UPDATE qml.recurring_data SET enabled = false, pause_reason = $14, "
 			   "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
+			   &args, SPI_OK_UPDATE) > 0;
+}
+
+/*
+ * Lets a schedule fire again; false when there is none of that id.  Ticks that passed
+ * while it was paused were not missed.
+ */
+bool
+qml_recurring_resume(const char *id)
+{
+	Stored stored;
+	Args args;
+
+	if (!find_by_id(id, true, &stored, &args))
+		return false;
+	require_control(&stored);
+	if (stored.enabled)
+		return true;
+	set_next(&args, next_of(&stored.recurring, stored.last_run_at));
+	return run("UPDATE qml.recurring_data SET enabled = true, pause_reason = NULL, "
+			   "next_run_at = $13, error = NULL, updated_at = pg_catalog.clock_timestamp() "
+			   "WHERE id = $1",
 			   &args, SPI_OK_UPDATE) > 0;
 }
 
@@ -422,9 +455,7 @@ qml_recurring_run(const char *id, pg_uuid_t *job)
 	Args args;
 
 	if (!find_by_id(id, false, &stored, &args))
-		ereport(ERROR,
-				(errcode(ERRCODE_QML_JOB_NOT_FOUND),
-				 errmsg("recurring job \"%s\" does not exist", id)));
+		raise_missing(id);
 	require_control(&stored);
 	qml_uuid_generate(job);
 	qml_tick_enqueue(&stored.recurring, QML_NO_TIME, InvalidOid, job);

@@ -13,8 +13,9 @@ extern void qml_recurring_parse(const char *expression, QmlCron *cron);
 extern void qml_recurring_zone(const char *name, QmlZone *zone);
 
 extern TimestampTz qml_recurring_put(const QmlRecurring *recurring);
-extern bool qml_recurring_remove(const char *id);
-extern bool qml_recurring_enable(const char *id, bool enabled);
+extern bool qml_recurring_remove(const char *id, bool missing_ok);
+extern bool qml_recurring_pause(const char *id, Datum reason);
+extern bool qml_recurring_resume(const char *id);
 extern void qml_recurring_run(const char *id, pg_uuid_t *job);
 
 #endif

@@ -69,7 +69,7 @@ typedef enum Misfire
 
 static const char *const misfire_names[] = {"fire_once", "skip", "fire_all"};
 
-/* A row of qml.recurring. */
+/* A row of qml.recurring_data. */
 typedef struct Schedule
 {
 	QmlRecurring recurring;
@@ -641,8 +641,8 @@ qml_tick_forget(void)
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("DELETE FROM qml.occurrence o WHERE (o.occurrence, o.recurring) IN "
-						   "(SELECT p.occurrence, p.recurring FROM qml.occurrence p "
+	(void) qml_spi_execute("DELETE FROM qml.occurrence_data o WHERE (o.occurrence, o.recurring) IN "
+						   "(SELECT p.occurrence, p.recurring FROM qml.occurrence_data p "
 						   "WHERE p.occurrence < $1 LIMIT " MAX_FORGET " FOR UPDATE SKIP LOCKED)",
 						   1, &type, &before, NULL, SPI_OK_DELETE);
 	qml_spi_end(&spi);

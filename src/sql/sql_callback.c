@@ -1,7 +1,7 @@
 /*
  * sql_callback.c
- *		SQL functions of state hooks and middleware: qml_add_hook, qml_add_middleware
- *		(two forms each), qml_remove_hook, qml_remove_middleware, qml_next,
+ *		SQL functions of state hooks and middleware: qml_register_hook, qml_register_middleware
+ *		(two forms each), qml_unregister_hook, qml_unregister_middleware, qml_next,
  *		qml_tracing; and those of the views.
  */
 #include "postgres.h"
@@ -17,15 +17,15 @@
 #include "qml.h"
 #include "userfn/callback.h"
 #include "userfn/middleware.h"
-#include "userfn/register.h"
+#include "userfn/registry.h"
 #include "userfn/trace.h"
 
-QML_FUNCTION(qml_add_hook);
-QML_FUNCTION(qml_add_hook_name);
-QML_FUNCTION(qml_remove_hook);
-QML_FUNCTION(qml_add_middleware);
-QML_FUNCTION(qml_add_middleware_name);
-QML_FUNCTION(qml_remove_middleware);
+QML_FUNCTION(qml_register_hook);
+QML_FUNCTION(qml_register_hook_name);
+QML_FUNCTION(qml_unregister_hook);
+QML_FUNCTION(qml_register_middleware);
+QML_FUNCTION(qml_register_middleware_name);
+QML_FUNCTION(qml_unregister_middleware);
 QML_FUNCTION(qml_next);
 QML_FUNCTION(qml_tracing);
 QML_FUNCTION(qml_hook_problem);
@@ -35,7 +35,7 @@ QML_FUNCTION(qml_middleware_problem);
 static Oid
 read_function(FunctionCallInfo fcinfo, bool by_name)
 {
-	qml_args_require(fcinfo, 1, "fn");
+	qml_args_require(fcinfo, 1, "function");
 	return by_name ? qml_args_function(fcinfo, 1) : PG_GETARG_OID(1);
 }
 
@@ -57,7 +57,8 @@ add_hook(FunctionCallInfo fcinfo, bool by_name)
 					 errhint("NULL stands for all states.")));
 		states = PointerGetDatum(array);
 	}
-	qml_register_hook(name, read_function(fcinfo, by_name), states);
+	qml_registry_add_hook(name, read_function(fcinfo, by_name), states,
+						  qml_args_options(fcinfo, 3, "options"));
 	PG_RETURN_VOID();
 }
 
@@ -68,7 +69,8 @@ add_middleware(FunctionCallInfo fcinfo, bool by_name)
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
 	qml_args_require(fcinfo, 2, "position");
-	qml_register_middleware(name, read_function(fcinfo, by_name), PG_GETARG_INT32(2));
+	qml_registry_add_middleware(name, read_function(fcinfo, by_name), PG_GETARG_INT32(2),
+								qml_args_options(fcinfo, 3, "options"));
 	PG_RETURN_VOID();
 }
 
@@ -78,41 +80,42 @@ remove_callback(FunctionCallInfo fcinfo, QmlCallbackKind kind)
 	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
-	PG_RETURN_BOOL(qml_register_remove_callback(kind, name));
+	PG_RETURN_BOOL(
+		qml_registry_remove_callback(kind, name, qml_args_flag(fcinfo, 1, "missing_ok")));
 }
 
 Datum
-qml_add_hook(PG_FUNCTION_ARGS)
+qml_register_hook(PG_FUNCTION_ARGS)
 {
 	return add_hook(fcinfo, false);
 }
 
 Datum
-qml_add_hook_name(PG_FUNCTION_ARGS)
+qml_register_hook_name(PG_FUNCTION_ARGS)
 {
 	return add_hook(fcinfo, true);
 }
 
 Datum
-qml_remove_hook(PG_FUNCTION_ARGS)
+qml_unregister_hook(PG_FUNCTION_ARGS)
 {
 	return remove_callback(fcinfo, QML_HOOK);
 }
 
 Datum
-qml_add_middleware(PG_FUNCTION_ARGS)
+qml_register_middleware(PG_FUNCTION_ARGS)
 {
 	return add_middleware(fcinfo, false);
 }
 
 Datum
-qml_add_middleware_name(PG_FUNCTION_ARGS)
+qml_register_middleware_name(PG_FUNCTION_ARGS)
 {
 	return add_middleware(fcinfo, true);
 }
 
 Datum
-qml_remove_middleware(PG_FUNCTION_ARGS)
+qml_unregister_middleware(PG_FUNCTION_ARGS)
 {
 	return remove_callback(fcinfo, QML_MIDDLEWARE);
 }

@@ -1,7 +1,7 @@
 /*
  * sql_control.c
  *		SQL functions that look at jobs and change them by hand: qml_job,
- *		qml_counts, qml_queue_counts, qml_delete, qml_retry, qml_schedule,
+ *		qml_counts, qml_queue_counts, qml_delete, qml_retry, qml_reschedule,
  *		qml_set_state, qml_can_transition; and qml.job_access for the view.
  */
 #include "postgres.h"
@@ -28,7 +28,7 @@ QML_FUNCTION(qml_queue_counts);
 QML_FUNCTION(qml_job_access);
 QML_FUNCTION(qml_delete);
 QML_FUNCTION(qml_retry);
-QML_FUNCTION(qml_schedule);
+QML_FUNCTION(qml_reschedule);
 QML_FUNCTION(qml_set_state);
 
 Datum
@@ -95,7 +95,7 @@ qml_retry(PG_FUNCTION_ARGS)
 }
 
 Datum
-qml_schedule(PG_FUNCTION_ARGS)
+qml_reschedule(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t *id = qml_args_uuid(fcinfo, 0, "id");
 

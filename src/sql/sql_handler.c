@@ -1,6 +1,6 @@
 /*
  * sql_handler.c
- *		SQL functions of handlers: qml_register (two forms), qml_unregister; and
+ *		SQL functions of handlers: qml_register_handler (two forms), qml_unregister_handler; and
  *		qml.handler_problem for the view.
  */
 #include "postgres.h"
@@ -13,11 +13,11 @@
 #include "model/acl.h"
 #include "qml.h"
 #include "userfn/handler.h"
-#include "userfn/register.h"
+#include "userfn/registry.h"
 
-QML_FUNCTION(qml_register);
-QML_FUNCTION(qml_register_name);
-QML_FUNCTION(qml_unregister);
+QML_FUNCTION(qml_register_handler);
+QML_FUNCTION(qml_register_handler_name);
+QML_FUNCTION(qml_unregister_handler);
 QML_FUNCTION(qml_handler_problem);
 
 /* The arguments of both forms; function is how the second one is read. */
@@ -28,9 +28,9 @@ register_handler(FunctionCallInfo fcinfo, Oid (*function)(FunctionCallInfo fcinf
 	Jsonb *options;
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
-	qml_args_require(fcinfo, 1, "handler");
+	qml_args_require(fcinfo, 1, "function");
 	options = qml_args_options(fcinfo, 2, "options");
-	qml_register_handler(method, function(fcinfo), options);
+	qml_registry_add_handler(method, function(fcinfo), options);
 	PG_RETURN_VOID();
 }
 
@@ -47,24 +47,24 @@ read_function_name(FunctionCallInfo fcinfo)
 }
 
 Datum
-qml_register(PG_FUNCTION_ARGS)
+qml_register_handler(PG_FUNCTION_ARGS)
 {
 	return register_handler(fcinfo, read_oid);
 }
 
 Datum
-qml_register_name(PG_FUNCTION_ARGS)
+qml_register_handler_name(PG_FUNCTION_ARGS)
 {
 	return register_handler(fcinfo, read_function_name);
 }
 
 Datum
-qml_unregister(PG_FUNCTION_ARGS)
+qml_unregister_handler(PG_FUNCTION_ARGS)
 {
 	char *method = qml_args_name(fcinfo, 0, "method", QML_MAX_NAME);
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
-	PG_RETURN_BOOL(qml_register_remove(method));
+	PG_RETURN_BOOL(qml_registry_remove_handler(method, qml_args_flag(fcinfo, 1, "missing_ok")));
 }
 
 /* Why jobs of a method cannot run; NULL when they can. */

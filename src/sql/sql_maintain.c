@@ -110,7 +110,7 @@ qml_invalidate(PG_FUNCTION_ARGS)
 	rel = ((TriggerData *) fcinfo->context)->tg_relation;
 	CacheInvalidateRelcache(rel);
 	/* The extension was created, or a copy adopted: there is work to do. */
-	if (strcmp(RelationGetRelationName(rel), "instance") == 0)
+	if (strcmp(RelationGetRelationName(rel), "instance_data") == 0)
 		qml_wakeup_launcher();
 	PG_RETURN_POINTER(NULL);
 }

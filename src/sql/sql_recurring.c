@@ -1,7 +1,7 @@
 /*
  * sql_recurring.c
  *		SQL functions of recurring jobs: qml_schedule_recurring,
- *		qml_remove_recurring, qml_enable_recurring, qml_run_recurring,
+ *		qml_remove_recurring, qml_pause_recurring, qml_resume_recurring, qml_run_recurring,
  *		qml_poll_recurring, qml_cron_next, qml_pg_cron_schedule,
  *		qml_pg_cron_unschedule; and qml.recurring_access for the view.
  */
@@ -21,7 +21,8 @@
 
 QML_FUNCTION(qml_schedule_recurring);
 QML_FUNCTION(qml_remove_recurring);
-QML_FUNCTION(qml_enable_recurring);
+QML_FUNCTION(qml_pause_recurring);
+QML_FUNCTION(qml_resume_recurring);
 QML_FUNCTION(qml_run_recurring);
 QML_FUNCTION(qml_poll_recurring);
 QML_FUNCTION(qml_cron_next);
@@ -89,16 +90,23 @@ read_id(FunctionCallInfo fcinfo)
 Datum
 qml_remove_recurring(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(qml_recurring_remove(read_id(fcinfo)));
+	char *id = read_id(fcinfo);
+
+	PG_RETURN_BOOL(qml_recurring_remove(id, qml_args_flag(fcinfo, 1, "missing_ok")));
 }
 
 Datum
-qml_enable_recurring(PG_FUNCTION_ARGS)
+qml_pause_recurring(PG_FUNCTION_ARGS)
 {
 	char *id = read_id(fcinfo);
 
-	qml_args_require(fcinfo, 1, "enabled");
-	PG_RETURN_BOOL(qml_recurring_enable(id, PG_GETARG_BOOL(1)));
+	PG_RETURN_BOOL(qml_recurring_pause(id, qml_args_text(fcinfo, 1, QML_MAX_ERROR)));
+}
+
+Datum
+qml_resume_recurring(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(qml_recurring_resume(read_id(fcinfo)));
 }
 
 Datum

@@ -1,7 +1,7 @@
 /*
  * sql_server.c
  *		SQL functions of servers: qml_register_server, qml_heartbeat_server,
- *		qml_deregister_server, qml_reclaim_server; and qml.background_servers and
+ *		qml_unregister_server, qml_reclaim_server; and qml.background_servers and
  *		qml.is_alive for the view.
  */
 #include "postgres.h"
@@ -22,7 +22,7 @@
 
 QML_FUNCTION(qml_register_server);
 QML_FUNCTION(qml_heartbeat_server);
-QML_FUNCTION(qml_deregister_server);
+QML_FUNCTION(qml_unregister_server);
 QML_FUNCTION(qml_reclaim_server);
 QML_FUNCTION(qml_background_servers);
 QML_FUNCTION(qml_is_alive);
@@ -64,7 +64,7 @@ qml_heartbeat_server(PG_FUNCTION_ARGS)
 }
 
 Datum
-qml_deregister_server(PG_FUNCTION_ARGS)
+qml_unregister_server(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(qml_server_deregister(read_id(fcinfo)));
 }

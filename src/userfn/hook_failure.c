@@ -36,7 +36,7 @@ log_failure(const QmlHookResult *result, bool disabled)
 						result->hook->name, QML_HOOK_MAX_ERRORS),
 				 errdetail("%s (SQLSTATE %s)", result->failure.message,
 						   unpack_sql_state(result->failure.sqlerrcode)),
-				 errhint("Mend it, and register it again by qml_add_hook().")));
+				 errhint("Mend it, and register it again by qml_register_hook().")));
 	else if (result->failed && qml_log_is_due(QML_LOG_HOOKS))
 		ereport(WARNING,
 				(errcode(result->failure.sqlerrcode),
@@ -71,17 +71,17 @@ qml_hook_failure_record(const QmlHookResult *result)
 	values[3] = BoolGetDatum(result->succeeded);
 	values[4] = Int32GetDatum(QML_HOOK_MAX_ERRORS);
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	written =
-		qml_spi_execute("UPDATE qml.hook AS h "
-						"SET errors = LEAST($2 + CASE WHEN $4 THEN 0 ELSE h.errors END, $5), "
-						"broken = $2 + CASE WHEN $4 THEN 0 ELSE h.errors END >= $5, "
-						"last_error = coalesce($3, h.last_error), "
-						"last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
-						"ELSE pg_catalog.clock_timestamp() END "
-						"WHERE NOT h.broken AND h.name = "
-						"(SELECT s.name FROM qml.hook s WHERE s.name = $1 FOR UPDATE SKIP LOCKED) "
-						"RETURNING h.broken",
-						lengthof(types), types, values, nulls, SPI_OK_UPDATE_RETURNING) > 0;
+	written = qml_spi_execute(
+				  "UPDATE qml.hook_data AS h "
+				  "SET errors = LEAST($2 + CASE WHEN $4 THEN 0 ELSE h.errors END, $5), "
+				  "broken = $2 + CASE WHEN $4 THEN 0 ELSE h.errors END >= $5, "
+				  "last_error = coalesce($3, h.last_error), "
+				  "last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
+				  "ELSE pg_catalog.clock_timestamp() END "
+				  "WHERE NOT h.broken AND h.name = "
+				  "(SELECT s.name FROM qml.hook_data s WHERE s.name = $1 FOR UPDATE SKIP LOCKED) "
+				  "RETURNING h.broken",
+				  lengthof(types), types, values, nulls, SPI_OK_UPDATE_RETURNING) > 0;
 	if (written)
 		disabled = DatumGetBool(
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));

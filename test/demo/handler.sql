@@ -11,4 +11,4 @@ BEGIN
 		RAISE EXCEPTION 'the card was declined';    -- undoes the INSERT, too
 	END IF;
 END $$;
-SELECT qml_register('bill_order', 'bill_order', '{"queue": "billing", "max_retries": 1}');
+SELECT qml_register_handler('bill_order', 'bill_order', '{"queue": "billing", "max_retries": 1}');

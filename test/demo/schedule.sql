@@ -4,5 +4,5 @@
 
 CREATE FUNCTION report_sales() RETURNS void LANGUAGE sql
 	AS $$ INSERT INTO report SELECT now(), count(*), sum(amount) FROM invoice $$;
-SELECT qml_register('report_sales', 'report_sales', '{"queue": "reports"}');
+SELECT qml_register_handler('report_sales', 'report_sales', '{"queue": "reports"}');
 SELECT qml_schedule_recurring('sales report', '*/2 * * * * *', 'report_sales', misfire => 'fire_all');

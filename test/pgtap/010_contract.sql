@@ -60,7 +60,7 @@ INSERT INTO expected_function VALUES
 ('public', 'qml_queue_counts', '', 'TABLE(queue text, state qml.job_state, count bigint)', 'v'),
 ('public', 'qml_delete', 'id uuid, reason text DEFAULT NULL::text', 'boolean', 'v'),
 ('public', 'qml_retry', 'id uuid', 'boolean', 'v'),
-('public', 'qml_schedule', 'id uuid, run_at timestamp with time zone, reason text DEFAULT NULL::text', 'boolean', 'v'),
+('public', 'qml_reschedule', 'id uuid, run_at timestamp with time zone, reason text DEFAULT NULL::text', 'boolean', 'v'),
 ('public', 'qml_set_state', 'id uuid, state qml.job_state, data jsonb DEFAULT ''{}''::jsonb', 'qml.job', 'v'),
 -- queues
 ('public', 'qml_create_queue', 'name text, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
@@ -76,8 +76,9 @@ INSERT INTO expected_function VALUES
 ('public', 'qml_adopt', '', 'void', 'v'),
 -- recurring jobs
 ('public', 'qml_schedule_recurring', 'id text, cron text, method text, payload jsonb DEFAULT ''{}''::jsonb, queue text DEFAULT ''default''::text, timezone text DEFAULT ''UTC''::text, priority integer DEFAULT 0, max_retries integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, misfire text DEFAULT ''fire_once''::text, metadata jsonb DEFAULT NULL::jsonb', 'timestamp with time zone', 'v'),
-('public', 'qml_remove_recurring', 'id text', 'boolean', 'v'),
-('public', 'qml_enable_recurring', 'id text, enabled boolean', 'boolean', 'v'),
+('public', 'qml_remove_recurring', 'id text, missing_ok boolean DEFAULT false', 'boolean', 'v'),
+('public', 'qml_pause_recurring', 'id text, reason text DEFAULT NULL::text', 'boolean', 'v'),
+('public', 'qml_resume_recurring', 'id text', 'boolean', 'v'),
 ('public', 'qml_run_recurring', 'id text', 'uuid', 'v'),
 ('public', 'qml_cron_next', 'cron text, after timestamp with time zone DEFAULT now(), timezone text DEFAULT ''UTC''::text, n integer DEFAULT 1', 'SETOF timestamp with time zone', 's'),
 ('public', 'qml_poll_recurring', 'max integer DEFAULT 256', 'integer', 'v'),
@@ -86,19 +87,19 @@ INSERT INTO expected_function VALUES
 -- servers
 ('public', 'qml_register_server', 'name text, workers integer DEFAULT 1, queues text[] DEFAULT NULL::text[]', 'text', 'v'),
 ('public', 'qml_heartbeat_server', 'id text', 'boolean', 'v'),
-('public', 'qml_deregister_server', 'id text', 'boolean', 'v'),
+('public', 'qml_unregister_server', 'id text', 'boolean', 'v'),
 ('public', 'qml_reclaim_server', 'id text', 'integer', 'v'),
 -- handlers
-('public', 'qml_register', 'method text, handler regprocedure, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
-('public', 'qml_register', 'method text, handler text, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
-('public', 'qml_unregister', 'method text', 'boolean', 'v'),
+('public', 'qml_register_handler', 'method text, function regprocedure, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
+('public', 'qml_register_handler', 'method text, function text, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
+('public', 'qml_unregister_handler', 'method text, missing_ok boolean DEFAULT false', 'boolean', 'v'),
 -- hooks and middleware
-('public', 'qml_add_hook', 'name text, fn regprocedure, states qml.job_state[] DEFAULT NULL::qml.job_state[]', 'void', 'v'),
-('public', 'qml_add_hook', 'name text, fn text, states qml.job_state[] DEFAULT NULL::qml.job_state[]', 'void', 'v'),
-('public', 'qml_remove_hook', 'name text', 'boolean', 'v'),
-('public', 'qml_add_middleware', 'name text, fn regprocedure, "position" integer DEFAULT 0', 'void', 'v'),
-('public', 'qml_add_middleware', 'name text, fn text, "position" integer DEFAULT 0', 'void', 'v'),
-('public', 'qml_remove_middleware', 'name text', 'boolean', 'v'),
+('public', 'qml_register_hook', 'name text, function regprocedure, states qml.job_state[] DEFAULT NULL::qml.job_state[], options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
+('public', 'qml_register_hook', 'name text, function text, states qml.job_state[] DEFAULT NULL::qml.job_state[], options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
+('public', 'qml_unregister_hook', 'name text, missing_ok boolean DEFAULT false', 'boolean', 'v'),
+('public', 'qml_register_middleware', 'name text, function regprocedure, "position" integer DEFAULT 0, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
+('public', 'qml_register_middleware', 'name text, function text, "position" integer DEFAULT 0, options jsonb DEFAULT ''{}''::jsonb', 'void', 'v'),
+('public', 'qml_unregister_middleware', 'name text, missing_ok boolean DEFAULT false', 'boolean', 'v'),
 ('public', 'qml_next', '', 'jsonb', 'v'),
 ('public', 'qml_tracing', 'job qml.job', 'jsonb', 'v'),
 -- waiting; the procedures' INOUT arguments show in their results
@@ -147,13 +148,13 @@ SELECT is(a.volatility, e.volatility, format('volatility of %I.%I(%s)', e.schema
 
 SELECT set_eq(
 	$$SELECT proname FROM member_function GROUP BY nspname, proname HAVING count(*) > 1$$,
-	ARRAY['qml_register', 'qml_progress', 'qml_add_hook', 'qml_add_middleware'],
+	ARRAY['qml_register_handler', 'qml_progress', 'qml_register_hook', 'qml_register_middleware'],
 	'no other function is overloaded');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
 	  WHERE p.prolang <> (SELECT oid FROM pg_language WHERE lanname = 'c') OR p.probin <> '$libdir/qml'
 		OR p.prosrc <> CASE WHEN p.nspname = 'qml' THEN 'qml_' || p.proname
-			WHEN p.proname IN ('qml_register', 'qml_add_hook', 'qml_add_middleware') AND p.proargtypes[1] = 'text'::regtype
+			WHEN p.proname IN ('qml_register_handler', 'qml_register_hook', 'qml_register_middleware') AND p.proargtypes[1] = 'text'::regtype
 				THEN p.proname || '_name'
 			WHEN p.proname = 'qml_progress' AND p.pronargs = 1 THEN 'qml_show_progress'
 			ELSE p.proname END$$,
@@ -187,27 +188,27 @@ SELECT enum_has_labels('qml', 'job_state',
 CREATE TEMP TABLE expected_relation (kind "char", name name, columns text);
 INSERT INTO expected_relation VALUES
 ('v', 'job', 'id uuid, queue text, method text, payload jsonb, state qml.job_state, priority integer, attempt integer, max_retries integer, run_at timestamp with time zone, created_at timestamp with time zone, started_at timestamp with time zone, finished_at timestamp with time zone, expires_at timestamp with time zone, lease_expires_at timestamp with time zone, worker text, server text, timeout interval, result jsonb, progress jsonb, error text, errors jsonb, metadata jsonb, job_type text, reason text, created_by name'),
-('v', 'queue_info', 'name text, paused boolean, options jsonb, created_at timestamp with time zone'),
-('v', 'lock_info', 'resource text, owner text, fence bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone'),
-('v', 'recurring_job', 'id text, cron text, timezone text, method text, payload jsonb, queue text, priority integer, max_retries integer, timeout interval, misfire text, metadata jsonb, enabled boolean, next_run_at timestamp with time zone, last_run_at timestamp with time zone, last_job uuid, error text, created_by name, created_at timestamp with time zone, updated_at timestamp with time zone'),
+('v', 'queue', 'name text, paused boolean, options jsonb, created_at timestamp with time zone'),
+('v', 'lock', 'resource text, owner text, fence bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone'),
+('v', 'recurring', 'id text, cron text, timezone text, method text, payload jsonb, queue text, priority integer, max_retries integer, timeout interval, misfire text, metadata jsonb, enabled boolean, pause_reason text, next_run_at timestamp with time zone, last_run_at timestamp with time zone, last_job uuid, error text, created_by name, created_at timestamp with time zone, updated_at timestamp with time zone'),
 ('v', 'server', 'id text, name text, kind text, workers integer, queues text[], registered_by name, started_at timestamp with time zone, heartbeat_at timestamp with time zone, alive boolean, run_as name'),
-('v', 'handler_info', 'method text, handler text, run_as name, options jsonb, registered_by name, registered_at timestamp with time zone, problem text'),
-('v', 'hook_info', 'name text, function text, states qml.job_state[], run_as name, registered_at timestamp with time zone, errors integer, broken boolean, last_error text, last_error_at timestamp with time zone, problem text'),
-('v', 'middleware_info', 'name text, function text, position integer, run_as name, registered_at timestamp with time zone, problem text'),
-('v', 'acl_info', 'grantee name, capability text, queue text, grantor name, granted_at timestamp with time zone'),
-('r', 'queue', 'id integer!, name text!, paused boolean!, dropped boolean!, options jsonb!, created_at timestamp with time zone!'),
+('v', 'handler', 'method text, function text, run_as name, options jsonb, registered_by name, registered_at timestamp with time zone, problem text'),
+('v', 'hook', 'name text, function text, states qml.job_state[], run_as name, registered_at timestamp with time zone, errors integer, broken boolean, last_error text, last_error_at timestamp with time zone, problem text'),
+('v', 'middleware', 'name text, function text, position integer, run_as name, registered_at timestamp with time zone, problem text'),
+('v', 'acl', 'grantee name, capability text, queue text, grantor name, granted_at timestamp with time zone'),
+('r', 'queue_data', 'id integer!, name text!, paused boolean!, dropped boolean!, options jsonb!, created_at timestamp with time zone!'),
 ('r', 'live', 'id uuid!, created_at timestamp with time zone!, queue_id integer!, priority integer!, state qml.job_state!, attempt integer!, uncounted integer!, max_retries integer!, timeout_ms integer!, created_by regrole!, run_at timestamp with time zone, started_at timestamp with time zone, lease_expires_at timestamp with time zone, worker text, server text, method text!, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb!'),
 ('p', 'history', 'id uuid!, created_at timestamp with time zone!, queue_id integer!, priority integer!, state qml.job_state!, attempt integer!, uncounted integer!, max_retries integer!, timeout_ms integer!, created_by regrole!, finished_at timestamp with time zone!, expires_at timestamp with time zone!, started_at timestamp with time zone, worker text, server text, method text!, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb!, result jsonb'),
-('r', 'lock', 'resource text!, owner text!, fence bigint!, acquired_at timestamp with time zone!, expires_at timestamp with time zone!'),
-('r', 'recurring', 'id text!, created_at timestamp with time zone!, updated_at timestamp with time zone!, created_by regrole!, enabled boolean!, next_run_at timestamp with time zone, last_run_at timestamp with time zone, last_job uuid, priority integer!, max_retries integer, timeout_ms integer, misfire text!, cron text!, timezone text!, queue text!, method text!, metadata jsonb, error text, payload jsonb!'),
-('r', 'occurrence', 'occurrence timestamp with time zone!, recurring text!, job uuid!'),
-('r', 'registered_server', 'id text!, name text!, workers integer!, queues text[], registered_by regrole!, registered_at timestamp with time zone!, heartbeat_at timestamp with time zone!, dead_at timestamp with time zone'),
-('r', 'handler', 'method text!, schema text!, name text!, argument_types text[]!, owner regrole!, run_as regrole!, registered_by regrole!, registered_at timestamp with time zone!, options jsonb!'),
-('r', 'hook', 'name text!, schema text!, function text!, argument_types text[]!, owner regrole!, run_as regrole!, registered_at timestamp with time zone!, states qml.job_state[], errors integer!, broken boolean!, last_error text, last_error_at timestamp with time zone'),
-('r', 'middleware', 'name text!, schema text!, function text!, argument_types text[]!, owner regrole!, run_as regrole!, registered_at timestamp with time zone!, position integer!'),
-('r', 'acl', 'grantee regrole!, capability text!, queue text, grantor regrole!, granted_at timestamp with time zone!'),
-('r', 'instance', 'system_identifier bigint!, database oid!, adopted_at timestamp with time zone!'),
-('S', 'queue_id_seq', NULL),
+('r', 'lock_data', 'resource text!, owner text!, fence bigint!, acquired_at timestamp with time zone!, expires_at timestamp with time zone!'),
+('r', 'recurring_data', 'id text!, created_at timestamp with time zone!, updated_at timestamp with time zone!, created_by regrole!, enabled boolean!, next_run_at timestamp with time zone, last_run_at timestamp with time zone, last_job uuid, priority integer!, max_retries integer, timeout_ms integer, misfire text!, cron text!, timezone text!, queue text!, method text!, metadata jsonb, error text, pause_reason text, payload jsonb!'),
+('r', 'occurrence_data', 'occurrence timestamp with time zone!, recurring text!, job uuid!'),
+('r', 'server_data', 'id text!, name text!, workers integer!, queues text[], registered_by regrole!, registered_at timestamp with time zone!, heartbeat_at timestamp with time zone!, dead_at timestamp with time zone'),
+('r', 'handler_data', 'method text!, schema text!, name text!, argument_types text[]!, owner regrole!, run_as regrole!, registered_by regrole!, registered_at timestamp with time zone!, options jsonb!'),
+('r', 'hook_data', 'name text!, schema text!, function text!, argument_types text[]!, owner regrole!, run_as regrole!, registered_at timestamp with time zone!, states qml.job_state[], errors integer!, broken boolean!, last_error text, last_error_at timestamp with time zone'),
+('r', 'middleware_data', 'name text!, schema text!, function text!, argument_types text[]!, owner regrole!, run_as regrole!, registered_at timestamp with time zone!, position integer!'),
+('r', 'acl_data', 'grantee regrole!, capability text!, queue text, grantor regrole!, granted_at timestamp with time zone!'),
+('r', 'instance_data', 'system_identifier bigint!, database oid!, adopted_at timestamp with time zone!'),
+('S', 'queue_data_id_seq', NULL),
 ('S', 'lock_fence', NULL);
 
 SELECT set_eq($$SELECT relkind, relname FROM member_relation WHERE relnamespace = 'qml'::regnamespace$$,
@@ -234,21 +235,21 @@ SELECT is_empty($$SELECT relname FROM member_relation WHERE relkind = 'v' AND re
 SELECT set_eq(
 	'SELECT definition FROM member_index',
 	ARRAY[
-		'CREATE UNIQUE INDEX queue_pkey ON qml.queue USING btree (id)',
-		'CREATE UNIQUE INDEX queue_name_key ON qml.queue USING btree (name)',
+		'CREATE UNIQUE INDEX queue_data_pkey ON qml.queue_data USING btree (id)',
+		'CREATE UNIQUE INDEX queue_data_name_key ON qml.queue_data USING btree (name)',
 		'CREATE UNIQUE INDEX live_pkey ON qml.live USING btree (id)',
 		'CREATE INDEX live_ready ON qml.live USING btree (queue_id, priority DESC, id) WHERE (run_at IS NULL)',
 		'CREATE INDEX live_due ON qml.live USING btree (run_at) WHERE (run_at IS NOT NULL)',
-		'CREATE UNIQUE INDEX recurring_pkey ON qml.recurring USING btree (id)',
-		'CREATE INDEX recurring_due ON qml.recurring USING btree (next_run_at) WHERE (enabled AND (next_run_at IS NOT NULL))',
-		'CREATE UNIQUE INDEX occurrence_pkey ON qml.occurrence USING btree (occurrence, recurring)',
-		'CREATE UNIQUE INDEX registered_server_pkey ON qml.registered_server USING btree (id)',
-		'CREATE UNIQUE INDEX handler_pkey ON qml.handler USING btree (method)',
-		'CREATE UNIQUE INDEX hook_pkey ON qml.hook USING btree (name)',
-		'CREATE UNIQUE INDEX middleware_pkey ON qml.middleware USING btree (name)',
-		'CREATE UNIQUE INDEX lock_pkey ON qml.lock USING btree (resource)',
-		'CREATE UNIQUE INDEX acl_queue ON qml.acl USING btree (grantee, capability, queue) WHERE (queue IS NOT NULL)',
-		'CREATE UNIQUE INDEX acl_all ON qml.acl USING btree (grantee, capability) WHERE (queue IS NULL)'],
+		'CREATE UNIQUE INDEX recurring_data_pkey ON qml.recurring_data USING btree (id)',
+		'CREATE INDEX recurring_due ON qml.recurring_data USING btree (next_run_at) WHERE (enabled AND (next_run_at IS NOT NULL))',
+		'CREATE UNIQUE INDEX occurrence_data_pkey ON qml.occurrence_data USING btree (occurrence, recurring)',
+		'CREATE UNIQUE INDEX server_data_pkey ON qml.server_data USING btree (id)',
+		'CREATE UNIQUE INDEX handler_data_pkey ON qml.handler_data USING btree (method)',
+		'CREATE UNIQUE INDEX hook_data_pkey ON qml.hook_data USING btree (name)',
+		'CREATE UNIQUE INDEX middleware_data_pkey ON qml.middleware_data USING btree (name)',
+		'CREATE UNIQUE INDEX lock_data_pkey ON qml.lock_data USING btree (resource)',
+		'CREATE UNIQUE INDEX acl_queue ON qml.acl_data USING btree (grantee, capability, queue) WHERE (queue IS NOT NULL)',
+		'CREATE UNIQUE INDEX acl_all ON qml.acl_data USING btree (grantee, capability) WHERE (queue IS NULL)'],
 	'indexes');
 
 -- A name that the script left unqualified would show here as what it caught.
@@ -301,7 +302,7 @@ SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'the extension has a com
 -- Servers register with a database, and with no copy of it.
 SELECT set_eq(
 	$$SELECT unnest(extconfig)::regclass::text FROM pg_extension WHERE extname = 'qml'$$,
-	$$SELECT oid::regclass::text FROM member_relation WHERE relkind IN ('r', 'S') AND relname <> 'registered_server'$$,
+	$$SELECT oid::regclass::text FROM member_relation WHERE relkind IN ('r', 'S') AND relname <> 'server_data'$$,
 	'the dump takes the rows of every table but that of servers, and the value of every sequence');
 SELECT is_empty(
 	$$SELECT c FROM pg_extension, unnest(extcondition) c WHERE extname = 'qml' AND c <> ''$$,

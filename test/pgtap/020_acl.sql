@@ -103,7 +103,7 @@ INSERT INTO expected_execute VALUES
 	('qml_queue_counts',       false, false, true,  true),
 	('qml_delete',             true,  false, false, true),
 	('qml_retry',              true,  false, false, true),
-	('qml_schedule',           true,  false, false, true),
+	('qml_reschedule',           true,  false, false, true),
 	('qml_set_state',          false, false, false, true),
 	('qml_create_queue',       false, false, false, true),
 	('qml_alter_queue',        false, false, false, true),
@@ -117,7 +117,8 @@ INSERT INTO expected_execute VALUES
 	('qml_adopt',              false, false, false, true),
 	('qml_schedule_recurring', true,  false, false, true),
 	('qml_remove_recurring',   true,  false, false, true),
-	('qml_enable_recurring',   true,  false, false, true),
+	('qml_pause_recurring',    true,  false, false, true),
+	('qml_resume_recurring',   true,  false, false, true),
 	('qml_run_recurring',      true,  false, false, true),
 	('qml_cron_next',          true,  true,  true,  true),
 	('qml_poll_recurring',     false, false, false, true),
@@ -125,14 +126,14 @@ INSERT INTO expected_execute VALUES
 	('qml_pg_cron_unschedule', false, false, false, true),
 	('qml_register_server',    false, true,  false, true),
 	('qml_heartbeat_server',   false, true,  false, true),
-	('qml_deregister_server',  false, true,  false, true),
+	('qml_unregister_server',  false, true,  false, true),
 	('qml_reclaim_server',     false, true,  false, true),
-	('qml_register',           false, false, false, true),
-	('qml_unregister',         false, false, false, true),
-	('qml_add_hook',           false, false, false, true),
-	('qml_remove_hook',        false, false, false, true),
-	('qml_add_middleware',     false, false, false, true),
-	('qml_remove_middleware',  false, false, false, true),
+	('qml_register_handler',           false, false, false, true),
+	('qml_unregister_handler',         false, false, false, true),
+	('qml_register_hook',           false, false, false, true),
+	('qml_unregister_hook',        false, false, false, true),
+	('qml_register_middleware',     false, false, false, true),
+	('qml_unregister_middleware',  false, false, false, true),
 	('qml_next',               false, false, false, true),
 	('qml_tracing',            false, false, false, true),
 	('qml_wait',               false, true,  false, true),
@@ -158,27 +159,27 @@ CREATE TEMP TABLE expected_select (name name, enqueue boolean, work boolean, mon
 INSERT INTO expected_select VALUES
 --                        enqueue work   monitor admin
 	('job',               true,  true,  true,  true),
-	('queue_info',        true,  true,  true,  true),
-	('acl_info',          true,  true,  true,  true),
-	('lock_info',         false, true,  true,  true),
-	('recurring_job',     true,  true,  true,  true),
+	('queue',             true,  true,  true,  true),
+	('acl',               true,  true,  true,  true),
+	('lock',              false, true,  true,  true),
+	('recurring',         true,  true,  true,  true),
 	('server',            false, true,  true,  true),
-	('handler_info',      false, true,  true,  true),
-	('hook_info',         false, true,  true,  true),
-	('middleware_info',   false, true,  true,  true),
-	('queue',             false, false, false, false),
+	('handler',           false, true,  true,  true),
+	('hook',              false, true,  true,  true),
+	('middleware',        false, true,  true,  true),
+	('queue_data',        false, false, false, false),
 	('live',              false, false, false, false),
 	('history',           false, false, false, false),
-	('lock',              false, false, false, false),
-	('recurring',         false, false, false, false),
-	('occurrence',        false, false, false, false),
-	('registered_server', false, false, false, false),
-	('handler',           false, false, false, false),
-	('hook',              false, false, false, false),
-	('middleware',        false, false, false, false),
-	('acl',               false, false, false, false),
-	('instance',          false, false, false, false),
-	('queue_id_seq',      false, false, false, false),
+	('lock_data',         false, false, false, false),
+	('recurring_data',    false, false, false, false),
+	('occurrence_data',   false, false, false, false),
+	('server_data',       false, false, false, false),
+	('handler_data',      false, false, false, false),
+	('hook_data',         false, false, false, false),
+	('middleware_data',   false, false, false, false),
+	('acl_data',          false, false, false, false),
+	('instance_data',     false, false, false, false),
+	('queue_data_id_seq', false, false, false, false),
 	('lock_fence',        false, false, false, false);
 
 SELECT set_eq(
@@ -285,7 +286,7 @@ CREATE TEMP TABLE runs (what text);
 INSERT INTO runs VALUES ('EXECUTE function qml_progress(jsonb)'), ('EXECUTE function qml_progress(uuid,integer,jsonb)'),
 	('EXECUTE function qml_current_job()'), ('EXECUTE function qml_retry_later(interval,text)'), ('EXECUTE function qml_discard(text)'),
 	('USAGE schema qml'), ('USAGE type qml.job_state');
-DO $$ BEGIN PERFORM qml_register('h1', 'public.t_handler', '{"run_as": "t_run"}'), qml_register('h2', 'public.t_handler', '{"run_as": "t_run"}'); END $$;
+DO $$ BEGIN PERFORM qml_register_handler('h1', 'public.t_handler', '{"run_as": "t_run"}'), qml_register_handler('h2', 'public.t_handler', '{"run_as": "t_run"}'); END $$;
 SELECT set_eq('TABLE opened', $$SELECT 't_run'::text, what FROM runs$$, 'a handler opens to its role what its jobs may call, and no more');
 SELECT pg_temp.ends('t_run', 'SELECT qml_current_job() IS NULL', '=true', 'outside of a job there is none');
 SELECT pg_temp.ends('t_run', call, '55000', 'nor has it anything to say there: ' || call)
@@ -294,10 +295,10 @@ SELECT pg_temp.ends('t_run', call, '55000', 'nor has it anything to say there: '
 SELECT pg_temp.ends('t_run', $$SELECT qml_progress('00000000-0000-7000-8000-000000000001', 1, '1')$$, '42501', 'the form for workers needs the capability');
 SELECT pg_temp.ends('t_run', call, '42501', 'refused: ' || call)
 	FROM unnest(ARRAY[$$SELECT qml_enqueue('h1')$$, 'SELECT qml_fetch()', $$SELECT qml_job('00000000-0000-7000-8000-000000000001')$$,
-		'TABLE qml.handler_info', 'TABLE qml.job', $$SELECT qml_unregister('h1')$$, $$SELECT qml_register('h1', 'public.t_handler')$$]) call;
-DO $$ BEGIN PERFORM qml_unregister('h1'); END $$;
+		'TABLE qml.handler', 'TABLE qml.job', $$SELECT qml_unregister_handler('h1')$$, $$SELECT qml_register_handler('h1', 'public.t_handler')$$]) call;
+DO $$ BEGIN PERFORM qml_unregister_handler('h1'); END $$;
 SELECT set_eq('TABLE opened', $$SELECT 't_run'::text, what FROM runs$$, 'which stays while it has another one');
-DO $$ BEGIN PERFORM qml_register('h2', 'public.t_handler', '{"run_as": "t_run2"}'); END $$;
+DO $$ BEGIN PERFORM qml_register_handler('h2', 'public.t_handler', '{"run_as": "t_run2"}'); END $$;
 SELECT set_eq('TABLE opened', $$SELECT 't_run2'::text, what FROM runs$$, 'goes over with it to another role');
 DO $$ BEGIN PERFORM qml_grant('t_run2', 'work', 'q'); END $$;
 SELECT is_empty(
@@ -305,19 +306,19 @@ SELECT is_empty(
 	  JOIN expected_execute e ON e.name = p.proname
 	  WHERE has_function_privilege('t_run2', p.oid, 'EXECUTE') <> (e.work OR e.name IN ('qml_current_job', 'qml_retry_later', 'qml_discard'))$$,
 	'a capability is opened besides');
-DO $$ BEGIN PERFORM qml_unregister('h2'); END $$;
+DO $$ BEGIN PERFORM qml_unregister_handler('h2'); END $$;
 SELECT is_empty(
 	$$SELECT p.proname FROM object o JOIN pg_proc p ON o.classid = 'pg_proc'::regclass AND p.oid = o.objid
 	  JOIN expected_execute e ON e.name = p.proname
 	  WHERE has_function_privilege('t_run2', p.oid, 'EXECUTE') <> e.work$$,
 	'and stays when the last handler goes');
-DO $$ BEGIN PERFORM qml_register('h3', 'public.t_handler', '{"run_as": "t_run2"}'), qml_revoke('t_run2', 'work'); END $$;
+DO $$ BEGIN PERFORM qml_register_handler('h3', 'public.t_handler', '{"run_as": "t_run2"}'), qml_revoke('t_run2', 'work'); END $$;
 SELECT set_eq('TABLE opened', $$SELECT 't_run2'::text, what FROM runs$$, 'a handler keeps its part when the last capability goes');
-DO $$ BEGIN PERFORM qml_unregister('h3'); END $$;
+DO $$ BEGIN PERFORM qml_unregister_handler('h3'); END $$;
 SELECT is_empty('TABLE foreign_privilege', 'after the last handler no privilege is left');
 SELECT lives_ok('DROP ROLE t_run, t_run2', 'and the roles can be dropped');
 -- The owner's own privileges are not touched.
-DO $$ BEGIN PERFORM qml_register('h', 'public.t_handler'), qml_unregister('h'); END $$;
+DO $$ BEGIN PERFORM qml_register_handler('h', 'public.t_handler'), qml_unregister_handler('h'); END $$;
 SELECT is_empty($$SELECT object FROM object EXCEPT SELECT object FROM privilege WHERE grantee = owner$$, 'nor is anything taken from the owner');
 
 -------------------------------------------------------------------------------
@@ -356,7 +357,7 @@ SELECT is_empty($$SELECT p.privtype FROM pg_init_privs p JOIN object o ON o.clas
 	CROSS JOIN LATERAL aclexplode(p.initprivs) a WHERE a.grantee::regrole::text LIKE '%t_reader%'$$,
 	'nor does a dump take such a privilege for granted');
 DO $$ BEGIN PERFORM qml_grant('t_reader', 'enqueue', 'q'); END $$;
-SELECT throws_ok($$SET LOCAL ROLE t_reader; INSERT INTO qml.acl SELECT 't_reader', 'admin', NULL, 't_reader', now()$$,
+SELECT throws_ok($$SET LOCAL ROLE t_reader; INSERT INTO qml.acl_data SELECT 't_reader', 'admin', NULL, 't_reader', now()$$,
 	'42501', NULL, 'what is granted by function does not open the tables');
 RESET ROLE;
 SELECT is_empty($$SELECT * FROM foreign_privilege f WHERE f.object !~ '^(function|type|schema|view) '$$,

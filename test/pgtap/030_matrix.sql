@@ -47,8 +47,8 @@ BEGIN
 	END LOOP;
 	GRANT t_owner TO t_deputy;
 	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA qml TO t_doors;
-	GRANT SELECT ON qml.job, qml.queue_info, qml.lock_info, qml.acl_info, qml.recurring_job, qml.server, qml.handler_info,
-		qml.hook_info, qml.middleware_info TO t_doors;
+	GRANT SELECT ON qml.job, qml.queue, qml.lock, qml.acl, qml.recurring, qml.server, qml.handler,
+		qml.hook, qml.middleware TO t_doors;
 	GRANT USAGE ON SCHEMA qml TO t_doors;
 	FOR a IN SELECT p.oid::regprocedure AS f FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass
 		JOIN pg_extension e ON e.oid = d.refobjid AND d.deptype = 'e' AND e.extname = 'qml' LOOP
@@ -96,7 +96,7 @@ CREATE TEMP TABLE schedule AS
 CREATE TEMP TABLE server AS SELECT DISTINCT role, NULL::text AS id FROM job;
 
 -- What a reader saw of a schedule.
-CREATE FUNCTION probe.sight(r qml.recurring_job) RETURNS text LANGUAGE sql AS $$
+CREATE FUNCTION probe.sight(r qml.recurring) RETURNS text LANGUAGE sql AS $$
 	SELECT CASE num_nonnulls(r.payload, r.metadata)
 		WHEN 0 THEN 'outline'
 		WHEN 2 THEN 'full'
@@ -140,7 +140,7 @@ END $$;
 DO $$
 BEGIN
 	-- Everybody could enqueue and work once; most cannot any more.
-	INSERT INTO qml.acl (grantee, capability, grantor)
+	INSERT INTO qml.acl_data (grantee, capability, grantor)
 		SELECT role::regrole, capability, 't_owner' FROM (SELECT DISTINCT role FROM job) j, unnest(ARRAY['enqueue', 'work']) capability;
 	GRANT USAGE ON SCHEMA qml TO PUBLIC;
 	GRANT EXECUTE ON FUNCTION qml_enqueue, qml_schedule_recurring, qml_register_server TO PUBLIC;
@@ -149,16 +149,16 @@ BEGIN
 	UPDATE server SET id = pg_temp.register(role);
 	REVOKE EXECUTE ON FUNCTION qml_enqueue, qml_schedule_recurring, qml_register_server FROM PUBLIC;
 	REVOKE USAGE ON SCHEMA qml FROM PUBLIC;
-	DELETE FROM qml.acl;
+	DELETE FROM qml.acl_data;
 	PERFORM qml_grant(role::regrole, capability, CASE WHEN scope = 'own' THEN 'own' END)
 		FROM actor WHERE capability IN ('enqueue', 'work', 'monitor', 'admin');
 	-- A locked resource and an empty queue for each side.
 	PERFORM qml_try_lock('resource', 'somebody', '1 hour');
-	PERFORM qml_register('registered', 'probe.work', '{"run_as": "t_runner"}');
-	PERFORM qml_add_hook('registered', 'probe.tell', '{processing}'), qml_add_middleware('registered', 'probe.wrap');
-	INSERT INTO qml.queue (name) VALUES ('own-empty'), ('foreign-empty');
-	INSERT INTO qml.acl (grantee, capability, queue, grantor)
-		SELECT grantee, capability, 'own-empty', grantor FROM qml.acl WHERE queue = 'own';
+	PERFORM qml_register_handler('registered', 'probe.work', '{"run_as": "t_runner"}');
+	PERFORM qml_register_hook('registered', 'probe.tell', '{processing}'), qml_register_middleware('registered', 'probe.wrap');
+	INSERT INTO qml.queue_data (name) VALUES ('own-empty'), ('foreign-empty');
+	INSERT INTO qml.acl_data (grantee, capability, queue, grantor)
+		SELECT grantee, capability, 'own-empty', grantor FROM qml.acl_data WHERE queue = 'own';
 END $$;
 
 -------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_retry', 'SELECT qml_retry($scheduled)',
 	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
-('qml_schedule', $$SELECT qml_schedule($enqueued, now() + interval '1 hour')$$,
+('qml_reschedule', $$SELECT qml_reschedule($enqueued, now() + interval '1 hour')$$,
 	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_set_state', $$SELECT qml_set_state($enqueued, 'failed')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
@@ -286,9 +286,9 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'mine everywhere', 'refused', 'refused', 'everywhere', 'allowed'),
 ('qml_remove_recurring', 'SELECT qml_remove_recurring($recurring)',
 	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
-('qml_enable_recurring', 'SELECT qml_enable_recurring($recurring, false)',
+('qml_pause_recurring', 'SELECT qml_pause_recurring($recurring)',
 	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
-('qml_enable_recurring', 'SELECT qml_enable_recurring($recurring, true)',
+('qml_resume_recurring', 'SELECT qml_resume_recurring($recurring)',
 	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_run_recurring', 'SELECT qml_run_recurring($recurring)',
 	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
@@ -306,54 +306,54 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'refused', 'allowed', 'refused', 'allowed', 'allowed'),
 ('qml_heartbeat_server', 'SELECT qml_heartbeat_server($server)',
 	'refused', 'refused', 'refused', 'mine', 'refused', 'mine/everywhere', 'allowed'),
-('qml_deregister_server', 'SELECT qml_deregister_server($server)',
+('qml_unregister_server', 'SELECT qml_unregister_server($server)',
 	'refused', 'refused', 'refused', 'mine', 'refused', 'mine/everywhere', 'allowed'),
 ('qml_reclaim_server', 'SELECT qml_reclaim_server($server)',
 	'refused', 'refused', 'refused', 'mine', 'refused', 'mine/everywhere', 'allowed'),
 ('qml_heartbeat_server', $$SELECT qml_heartbeat_server('unknown')$$,
 	'refused', 'refused', 'refused', '=false|false', 'refused', '=false|false', '=|false'),
-('qml_deregister_server', $$SELECT qml_deregister_server('unknown')$$,
+('qml_unregister_server', $$SELECT qml_unregister_server('unknown')$$,
 	'refused', 'refused', 'refused', '=false|false', 'refused', '=false|false', '=|false'),
 ('qml_reclaim_server', $$SELECT qml_reclaim_server('unknown')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 -- handlers; who may register one that runs as another is for 19_handlers
-('qml_register', $$SELECT qml_register('registered', 'probe.work'::regproc::oid::regprocedure, '{"run_as": "t_guise"}')$$,
+('qml_register_handler', $$SELECT qml_register_handler('registered', 'probe.work'::regproc::oid::regprocedure, '{"run_as": "t_guise"}')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
-('qml_register', $$SELECT qml_register('new', 'probe.work', '{"run_as": "t_guise"}')$$,
+('qml_register_handler', $$SELECT qml_register_handler('new', 'probe.work', '{"run_as": "t_guise"}')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
-('qml_unregister', $$SELECT qml_unregister('registered')$$,
+('qml_unregister_handler', $$SELECT qml_unregister_handler('registered')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|true', '=|true'),
-('qml_unregister', $$SELECT qml_unregister('nonesuch')$$,
+('qml_unregister_handler', $$SELECT qml_unregister_handler('nonesuch', true)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|false', '=|false'),
-('handler_info', $$SELECT string_agg(method || ' ' || coalesce(problem, ''), '') FROM qml.handler_info$$,
+('handler', $$SELECT string_agg(method || ' ' || coalesce(problem, ''), '') FROM qml.handler$$,
 	'refused', '=registered |', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
 ('handler_problem', $$SELECT qml.handler_problem('registered') IS NULL$$,
 	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
 -- hooks and middleware; what a function must be like is for 20_hooks
-('qml_add_hook', $$SELECT qml_add_hook('new', 'probe.tell', '{failed}')$$,
+('qml_register_hook', $$SELECT qml_register_hook('new', 'probe.tell', '{failed}')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
-('qml_add_hook', $$SELECT qml_add_hook('registered', 'probe.tell'::regproc::oid::regprocedure)$$,
+('qml_register_hook', $$SELECT qml_register_hook('registered', 'probe.tell'::regproc::oid::regprocedure)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
-('qml_remove_hook', $$SELECT qml_remove_hook('registered')$$,
+('qml_unregister_hook', $$SELECT qml_unregister_hook('registered')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|true', '=|true'),
-('qml_remove_hook', $$SELECT qml_remove_hook('nonesuch')$$,
+('qml_unregister_hook', $$SELECT qml_unregister_hook('nonesuch', true)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|false', '=|false'),
-('qml_add_middleware', $$SELECT qml_add_middleware('new', 'probe.wrap')$$,
+('qml_register_middleware', $$SELECT qml_register_middleware('new', 'probe.wrap')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
-('qml_add_middleware', $$SELECT qml_add_middleware('registered', 'probe.wrap'::regproc::oid::regprocedure, 7)$$,
+('qml_register_middleware', $$SELECT qml_register_middleware('registered', 'probe.wrap'::regproc::oid::regprocedure, 7)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
-('qml_remove_middleware', $$SELECT qml_remove_middleware('registered')$$,
+('qml_unregister_middleware', $$SELECT qml_unregister_middleware('registered')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|true', '=|true'),
-('qml_remove_middleware', $$SELECT qml_remove_middleware('nonesuch')$$,
+('qml_unregister_middleware', $$SELECT qml_unregister_middleware('nonesuch', true)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|false', '=|false'),
 -- outside of a job there is nothing to go on with, which is told to whoever is let in
 ('qml_next', 'SELECT qml_next()',
 	'refused', '=55000|', 'refused', 'refused', 'refused', '=55000|55000', '=|55000'),
 ('qml_tracing', 'SELECT qml_tracing(NULL)',
 	'refused', '=22004|', 'refused', 'refused', 'refused', '=22004|22004', '=|22004'),
-('hook_info', $$SELECT string_agg(name || ' ' || coalesce(problem, ''), '') FROM qml.hook_info$$,
+('hook', $$SELECT string_agg(name || ' ' || coalesce(problem, ''), '') FROM qml.hook$$,
 	'refused', '=registered |', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
-('middleware_info', $$SELECT string_agg(name || ' ' || coalesce(problem, ''), '') FROM qml.middleware_info$$,
+('middleware', $$SELECT string_agg(name || ' ' || coalesce(problem, ''), '') FROM qml.middleware$$,
 	'refused', '=registered |', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
 ('hook_problem', $$SELECT qml.hook_problem('registered') IS NULL$$,
 	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
@@ -413,15 +413,15 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
 ('queue_access', 'SELECT qml.queue_access($queue)',
 	'refused', '=false|', '=held', '=held', '=true|true', '=true|true', '=|true'),
-('queue_info', $$SELECT coalesce(string_agg(name, ' ' ORDER BY name), '') FROM qml.queue_info WHERE name NOT LIKE '%-empty'$$,
+('queue', $$SELECT coalesce(string_agg(name, ' ' ORDER BY name), '') FROM qml.queue WHERE name NOT LIKE '%-empty'$$,
 	'refused', '=', '=own|bystander foreign own', '=own|bystander foreign own',
 	'=bystander foreign own|bystander foreign own', '=bystander foreign own|bystander foreign own',
 	'=|bystander foreign own'),
-('lock_info', 'SELECT count(*) FROM qml.lock_info',
+('lock', 'SELECT count(*) FROM qml.lock',
 	'refused', 'allowed', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
-('recurring_job', 'SELECT probe.sight(r) FROM qml.recurring_job r WHERE id = $recurring',
+('recurring', 'SELECT probe.sight(r) FROM qml.recurring r WHERE id = $recurring',
 	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
-('recurring_job', $$SELECT coalesce(string_agg(DISTINCT queue, ' ' ORDER BY queue), '') FROM qml.recurring_job$$,
+('recurring', $$SELECT coalesce(string_agg(DISTINCT queue, ' ' ORDER BY queue), '') FROM qml.recurring$$,
 	'refused', '=', '=own|foreign own', '=own|foreign own', '=foreign own|foreign own', '=foreign own|foreign own', '=|foreign own'),
 ('recurring_access', $$SELECT qml.recurring_access($queue, 't_other') > 1$$,
 	'refused', '=false|', '=false|false', '=held', '=held', '=held', '=|true'),
@@ -435,7 +435,7 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
 ('is_admin', 'SELECT qml.is_admin()',
 	'refused', '=false|', '=false|false', '=false|false', '=false|false', '=false|true', '=|true'),
-('acl_info', $$SELECT bool_and(pg_has_role(grantee, 'usage')) || ' ' || (count(*) > 0) FROM qml.acl_info$$,
+('acl', $$SELECT bool_and(pg_has_role(grantee, 'usage')) || ' ' || (count(*) > 0) FROM qml.acl$$,
 	'refused', 'nothing', '=true true|true true', '=true true|true true', '=true true|true true', '=true true|false true', 'allowed'),
 -- only triggers call it, and calling it so is an error for whoever is let in
 ('invalidate', 'SELECT qml.invalidate()',
@@ -485,8 +485,8 @@ BEGIN
 END $$;
 
 -- "own-new" is held like "own".
-INSERT INTO qml.acl (grantee, capability, queue, grantor)
-	SELECT grantee, capability, 'own-new', grantor FROM qml.acl WHERE queue = 'own';
+INSERT INTO qml.acl_data (grantee, capability, queue, grantor)
+	SELECT grantee, capability, 'own-new', grantor FROM qml.acl_data WHERE queue = 'own';
 
 CREATE TEMP TABLE cell AS
 	SELECT e.n, e.object, e.call, a.role, a.capability, a.scope, q.queue, w.whose,
@@ -546,7 +546,7 @@ SELECT is_empty($$SELECT role, call FROM cell WHERE filled ~ '\$[a-z]'$$, 'every
 -- A tick is enqueued as the owner of its schedule, while he may do so
 -------------------------------------------------------------------------------
 
-UPDATE qml.recurring SET next_run_at = date_trunc('second', now());
+UPDATE qml.recurring_data SET next_run_at = date_trunc('second', now());
 SET LOCAL client_min_messages = error;
 SELECT lives_ok('SELECT qml_poll_recurring()', 'all schedules are due');
 SET LOCAL client_min_messages = warning;
@@ -555,7 +555,7 @@ SELECT is(
 	CASE WHEN a.capability = 'owner' OR (a.capability IN ('enqueue', 'admin') AND (a.scope = 'all' OR s.queue = 'own'))
 		THEN concat_ws(' ', 't t', s.role, s.queue) ELSE 'f f' END,
 	format('%s: a tick of his schedule for queue %s', s.role, s.queue))
-	FROM schedule s JOIN qml.recurring r ON r.id = s.id LEFT JOIN qml.job j ON j.id = r.last_job
+	FROM schedule s JOIN qml.recurring_data r ON r.id = s.id LEFT JOIN qml.job j ON j.id = r.last_job
 	LEFT JOIN actor a ON a.role = s.role ORDER BY s.role, s.queue;
 
 -------------------------------------------------------------------------------
@@ -571,7 +571,7 @@ BEGIN
 	RETURN true;
 END $$;
 CREATE OPERATOR probe.<~~ (LEFTARG = text, RIGHTARG = text, FUNCTION = probe.leak);
-INSERT INTO qml.lock (resource, owner, fence, acquired_at, expires_at)
+INSERT INTO qml.lock_data (resource, owner, fence, acquired_at, expires_at)
 	VALUES ('expired', 'somebody', 0, now() - interval '2 hours', now() - interval '1 hour');
 
 CREATE FUNCTION pg_temp.spy(role name) RETURNS void LANGUAGE plpgsql AS $$
@@ -579,13 +579,13 @@ BEGIN
 	EXECUTE format('SET LOCAL ROLE %I', role);
 	PERFORM FROM qml.job j WHERE probe.leak('job', j.id || ' ' || coalesce(j.payload::text, ''));
 	PERFORM FROM qml.job j WHERE 'job' OPERATOR(probe.<~~) (j.id || ' ' || coalesce(j.error, ''));
-	PERFORM FROM qml.job j JOIN qml.queue_info q ON q.name = j.queue AND probe.leak('job', j.id || ' ' || coalesce(j.metadata::text, ''));
-	PERFORM FROM qml.recurring_job r WHERE probe.leak('recurring_job', r.id || ': ' || coalesce(r.payload::text, ''));
-	PERFORM FROM qml.recurring_job r WHERE 'recurring_job' OPERATOR(probe.<~~) (r.id || ': ' || coalesce(r.metadata::text, ''));
-	PERFORM FROM qml.queue_info WHERE probe.leak('queue_info', name);
-	PERFORM FROM qml.acl_info WHERE probe.leak('acl_info', grantee::text);
+	PERFORM FROM qml.job j JOIN qml.queue q ON q.name = j.queue AND probe.leak('job', j.id || ' ' || coalesce(j.metadata::text, ''));
+	PERFORM FROM qml.recurring r WHERE probe.leak('recurring', r.id || ': ' || coalesce(r.payload::text, ''));
+	PERFORM FROM qml.recurring r WHERE 'recurring' OPERATOR(probe.<~~) (r.id || ': ' || coalesce(r.metadata::text, ''));
+	PERFORM FROM qml.queue WHERE probe.leak('queue', name);
+	PERFORM FROM qml.acl WHERE probe.leak('acl', grantee::text);
 	IF role NOT LIKE '%enqueue%' THEN
-		PERFORM FROM qml.lock_info WHERE probe.leak('lock_info', resource);
+		PERFORM FROM qml.lock WHERE probe.leak('lock', resource);
 	END IF;
 	RESET ROLE;
 END $$;
@@ -596,25 +596,25 @@ CREATE TEMP VIEW spied AS
 	FROM probe.leak l JOIN actor a ON a.role = l.reader
 	LEFT JOIN (
 		SELECT 'job' AS view, id::text, role, queue FROM job
-		UNION ALL SELECT 'job', last_job::text, s.role, s.queue FROM schedule s JOIN qml.recurring USING (id)
-		UNION ALL SELECT 'recurring_job', id || ':', role, queue FROM schedule) j
+		UNION ALL SELECT 'job', last_job::text, s.role, s.queue FROM schedule s JOIN qml.recurring_data USING (id)
+		UNION ALL SELECT 'recurring', id || ':', role, queue FROM schedule) j
 		ON j.view = l.view AND l.saw LIKE j.id || ' %';
 
 SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'enqueue' AND view = %L AND contents$$, view), 'the spy sees what it may in ' || view)
-	FROM unnest(ARRAY['job', 'recurring_job']) view;
+	FROM unnest(ARRAY['job', 'recurring']) view;
 SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'monitor' AND view = %L AND queue = 'foreign'$$, view), 'outlines too')
-	FROM unnest(ARRAY['job', 'recurring_job']) view;
-SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors' AND view <> 'lock_info'$$, 'without a capability it is shown nothing');
-SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view IN ('job', 'recurring_job') AND (mine AND queue = 'own') IS NOT TRUE$$,
+	FROM unnest(ARRAY['job', 'recurring']) view;
+SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors' AND view <> 'lock'$$, 'without a capability it is shown nothing');
+SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view IN ('job', 'recurring') AND (mine AND queue = 'own') IS NOT TRUE$$,
 	'who enqueues is not shown the jobs and schedules of others');
-SELECT is_empty($$SELECT * FROM spied WHERE capability = 'work' AND view IN ('job', 'recurring_job') AND queue IS DISTINCT FROM 'own'$$,
+SELECT is_empty($$SELECT * FROM spied WHERE capability = 'work' AND view IN ('job', 'recurring') AND queue IS DISTINCT FROM 'own'$$,
 	'a worker is not shown jobs and schedules of other queues');
-SELECT is_empty($$SELECT * FROM spied WHERE view IN ('job', 'recurring_job') AND queue IS DISTINCT FROM 'own' AND contents$$,
+SELECT is_empty($$SELECT * FROM spied WHERE view IN ('job', 'recurring') AND queue IS DISTINCT FROM 'own' AND contents$$,
 	'nobody is shown contents of a foreign queue');
-SELECT is_empty($$SELECT * FROM spied WHERE capability IN ('enqueue', 'work') AND view = 'queue_info' AND saw NOT LIKE 'own%'$$,
+SELECT is_empty($$SELECT * FROM spied WHERE capability IN ('enqueue', 'work') AND view = 'queue' AND saw NOT LIKE 'own%'$$,
 	'foreign queues stay hidden');
-SELECT is_empty($$SELECT * FROM spied WHERE view = 'acl_info' AND saw <> reader$$, 'capabilities of others stay hidden');
-SELECT is_empty($$SELECT * FROM spied WHERE view = 'lock_info' AND saw = 'expired'$$, 'an expired lock stays hidden');
+SELECT is_empty($$SELECT * FROM spied WHERE view = 'acl' AND saw <> reader$$, 'capabilities of others stay hidden');
+SELECT is_empty($$SELECT * FROM spied WHERE view = 'lock' AND saw = 'expired'$$, 'an expired lock stays hidden');
 
 SELECT * FROM finish();
 ROLLBACK;

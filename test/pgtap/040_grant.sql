@@ -7,7 +7,7 @@ CREATE ROLE t_a;
 CREATE ROLE t_b;
 
 CREATE TEMP VIEW row_of AS
-	SELECT grantee::regrole::text AS grantee, capability, queue, grantor::regrole::text AS grantor FROM qml.acl;
+	SELECT grantee::regrole::text AS grantee, capability, queue, grantor::regrole::text AS grantor FROM qml.acl_data;
 
 -------------------------------------------------------------------------------
 -- Arguments
@@ -44,8 +44,8 @@ SELECT set_eq('TABLE row_of', format($$VALUES ('t_a', 'work', 'q', %1$L), ('t_a'
 	'and makes one row');
 SELECT lives_ok($$SELECT qml_grant('t_a', 'work'), qml_grant('t_a', 'work', NULL)$$, 'for all queues as well');
 SELECT is((SELECT count(*)::int FROM row_of), 3, 'which is a row of its own');
-SELECT is((SELECT count(*)::int FROM qml.acl_info WHERE grantee = 't_a' AND grantor = current_user AND granted_at = now()), 3,
-	'qml.acl_info shows them');
+SELECT is((SELECT count(*)::int FROM qml.acl WHERE grantee = 't_a' AND grantor = current_user AND granted_at = now()), 3,
+	'qml.acl shows them');
 SELECT lives_ok($$SELECT qml_revoke('t_a', 'work', 'q'), qml_revoke('t_a', 'work', 'q')$$, 'taking twice is no error');
 SELECT pg_temp.ends('t_a', $$SELECT count(*) FROM qml_fetch(queues => '{q}')$$, '=0', 'all queues still include the one taken');
 SELECT lives_ok($$SELECT qml_revoke('t_b', 'admin'), qml_revoke('t_a', 'enqueue', 'nowhere')$$, 'nor what was never given');
@@ -95,24 +95,24 @@ SELECT ok(NOT pg_temp.may('t_a'), 'after the revoke: no');
 DO $$
 BEGIN
 	PERFORM qml_grant('t_a', 'enqueue', 'q');
-	DELETE FROM qml.acl;
+	DELETE FROM qml.acl_data;
 END $$;
 SELECT ok(NOT pg_temp.may('t_a'), 'with the row gone the open door is not enough');
-INSERT INTO qml.acl (grantee, capability, queue, grantor) VALUES ('t_a', 'enqueue', 'q', current_user::regrole);
+INSERT INTO qml.acl_data (grantee, capability, queue, grantor) VALUES ('t_a', 'enqueue', 'q', current_user::regrole);
 SELECT ok(pg_temp.may('t_a'), 'with the row back it is');
-TRUNCATE qml.acl;
+TRUNCATE qml.acl_data;
 SELECT ok(NOT pg_temp.may('t_a'), 'TRUNCATE is noticed too');
-INSERT INTO qml.acl (grantee, capability, queue, grantor) VALUES ('t_a', 'enqueue', 'q', current_user::regrole);
+INSERT INTO qml.acl_data (grantee, capability, queue, grantor) VALUES ('t_a', 'enqueue', 'q', current_user::regrole);
 SELECT ok(pg_temp.may('t_a'), 'with the row back again');
 SET LOCAL session_replication_role = replica;
-DELETE FROM qml.acl;
+DELETE FROM qml.acl_data;
 SET LOCAL session_replication_role = origin;
 SELECT ok(NOT pg_temp.may('t_a'), 'a change by a replication role, which skips ordinary triggers, is noticed as well');
-INSERT INTO qml.acl (grantee, capability, queue, grantor) VALUES ('t_b', 'enqueue', 'q', current_user::regrole);
+INSERT INTO qml.acl_data (grantee, capability, queue, grantor) VALUES ('t_b', 'enqueue', 'q', current_user::regrole);
 SELECT ok(NOT pg_temp.may('t_b'), 'a row without the door is not enough');
 DO $$ BEGIN PERFORM qml_grant('t_b', 'enqueue', 'q'); END $$;
 SELECT ok(pg_temp.may('t_b'), 'granting again opens it');
-DELETE FROM qml.acl;
+DELETE FROM qml.acl_data;
 
 -- What a session asks must not change what it is answered afterwards.
 DO $$ BEGIN PERFORM qml_grant('t_a', 'work', 'q'); END $$;
@@ -150,15 +150,15 @@ BEGIN
 	EXECUTE format('CREATE ROLE %I', role);
 	PERFORM qml_grant(quote_ident(role)::regrole, 'enqueue', queue);
 	good := pg_temp.may(role, queue) AND NOT pg_temp.may(role, 'other')
-		AND EXISTS (SELECT FROM qml.acl_info a WHERE a.grantee = role AND a.queue = round_trip.queue);
+		AND EXISTS (SELECT FROM qml.acl a WHERE a.grantee = role AND a.queue = round_trip.queue);
 	PERFORM qml_revoke(quote_ident(role)::regrole, 'enqueue', queue);
 	good := good AND NOT pg_temp.may(role, queue);
 	-- A handler that runs as the role brings privileges, too.
 	EXECUTE format('ALTER ROLE %I LOGIN', role);
-	PERFORM qml_register('m', 'public.t_work', jsonb_build_object('run_as', role));
-	good := good AND EXISTS (SELECT FROM qml.handler_info h WHERE h.method = 'm' AND h.run_as = role AND h.problem IS NULL)
+	PERFORM qml_register_handler('m', 'public.t_work', jsonb_build_object('run_as', role));
+	good := good AND EXISTS (SELECT FROM qml.handler h WHERE h.method = 'm' AND h.run_as = role AND h.problem IS NULL)
 		AND has_function_privilege(role, 'qml_discard(text)', 'EXECUTE')
-		AND qml_unregister('m')
+		AND qml_unregister_handler('m')
 		AND NOT has_function_privilege(role, 'qml_discard(text)', 'EXECUTE');
 	EXECUTE format('DROP ROLE %I', role);
 	RETURN good;
@@ -179,7 +179,7 @@ DO $$ BEGIN PERFORM qml_grant('t_group', 'enqueue', 'q'); END $$;
 SELECT ok(pg_temp.may('t_member'), 'a member has what its group has');
 SELECT ok(pg_temp.may('t_grandchild'), 'through two memberships too');
 SELECT ok(NOT pg_temp.may('t_later'), 'a member that does not inherit has not');
-SELECT pg_temp.ends('t_member', 'SELECT string_agg(grantee::text, '','') FROM qml.acl_info', '=t_group',
+SELECT pg_temp.ends('t_member', 'SELECT string_agg(grantee::text, '','') FROM qml.acl', '=t_group',
 	'a member sees the capabilities of its group');
 
 SET LOCAL SESSION AUTHORIZATION t_later;
@@ -231,10 +231,10 @@ DECLARE
 	answer text;
 BEGIN
 	BEGIN
-		UPDATE qml.recurring SET next_run_at = date_trunc('second', now());
+		UPDATE qml.recurring_data SET next_run_at = date_trunc('second', now());
 		SET LOCAL client_min_messages = error;
 		PERFORM qml_poll_recurring();
-		SELECT coalesce(error, (qml_job(last_job)).created_by) INTO answer FROM qml.recurring WHERE id = 'r';
+		SELECT coalesce(error, (qml_job(last_job)).created_by) INTO answer FROM qml.recurring_data WHERE id = 'r';
 		RAISE EXCEPTION USING errcode = 'T0000';
 	EXCEPTION WHEN SQLSTATE 'T0000' THEN
 		NULL;
@@ -253,7 +253,7 @@ SELECT 't_z'::regrole::oid AS dangling \gset
 DROP OWNED BY t_z;
 SELECT ok(NOT pg_temp.may('t_z'), 'DROP OWNED closes the doors');
 DROP ROLE t_z;
-SELECT isnt_empty($$SELECT FROM qml.acl WHERE grantee = $$ || :dangling, 'a dropped role may leave rows behind');
+SELECT isnt_empty($$SELECT FROM qml.acl_data WHERE grantee = $$ || :dangling, 'a dropped role may leave rows behind');
 SELECT alike(pg_temp.ticks(), '%may not enqueue to queue "q"%', 'its schedules cannot fire');
 CREATE ROLE t_z;
 SELECT ok(NOT pg_temp.may('t_z'), 'a new role of that name inherits nothing');
@@ -262,15 +262,15 @@ DO $$ BEGIN PERFORM qml_grant('t_z', 'enqueue', 'q'), qml_grant('t_b', 'monitor'
 SELECT pg_temp.ends('t_z', $$SELECT qml_delete('00000000-0000-7000-8000-0000000000ab')$$, '42501', 'nor the old one''s jobs');
 SELECT pg_temp.ends('t_b', $$SELECT (qml_job('00000000-0000-7000-8000-0000000000ab')).state$$, '=enqueued', 'the jobs are still there');
 SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml_fetch(queues => ''{q}'', batch => 10)', '=2', 'and are worked');
-SELECT pg_temp.ends('t_a', 'SELECT count(*) >= 5 FROM qml.acl_info', '=true', 'qml.acl_info works with a dangling row');
+SELECT pg_temp.ends('t_a', 'SELECT count(*) >= 5 FROM qml.acl', '=true', 'qml.acl works with a dangling row');
 SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml.job WHERE queue = ''q''', '=2', 'so does qml.job');
-SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml.recurring_job', '=1', 'so does qml.recurring_job');
+SELECT pg_temp.ends('t_a', 'SELECT count(*) FROM qml.recurring', '=1', 'so does qml.recurring');
 SELECT pg_temp.ends('t_z', $$SELECT qml_remove_recurring('r')$$, '42501', 'the new role does not own the old one''s schedule');
 SELECT pg_temp.ends(NULL, 'SELECT qml_maintain() IS NOT NULL', '=true', 'so does maintenance');
 SELECT pg_temp.ends(NULL, 'SELECT qml_drop_queue(''q2'')', '00000', 'and dropping a queue that it was granted');
 -- Kept, the number would be written into a dump, and there it may be another role's.
 SELECT lives_ok('SELECT qml_cleanup()', 'maintenance');
-SELECT is_empty($$SELECT * FROM qml.acl WHERE grantee = $$ || :dangling, 'takes the rows of dropped roles away');
+SELECT is_empty($$SELECT * FROM qml.acl_data WHERE grantee = $$ || :dangling, 'takes the rows of dropped roles away');
 
 -------------------------------------------------------------------------------
 -- EXECUTE given by hand
@@ -296,22 +296,22 @@ SELECT pg_temp.ends('t_hand', call, '42501', 'EXECUTE without a capability: ' ||
 		$$SELECT qml_create_queue('x')$$,
 		$$SELECT qml_try_lock('r', 'o', '1 s')$$,
 		$$SELECT qml_schedule_recurring('r', '@daily', 'm')$$,
-		$$SELECT qml_remove_recurring('unknown')$$,
-		$$SELECT qml_enable_recurring('unknown', true)$$,
+		$$SELECT qml_remove_recurring('unknown', true)$$,
+		$$SELECT qml_resume_recurring('unknown')$$,
 		$$SELECT qml_run_recurring('unknown')$$,
 		'SELECT qml_poll_recurring()',
 		'SELECT qml_pg_cron_schedule()',
 		'SELECT qml_pg_cron_unschedule()',
 		$$SELECT qml_register_server('s')$$,
 		$$SELECT qml_heartbeat_server('s')$$,
-		$$SELECT qml_deregister_server('s')$$,
+		$$SELECT qml_unregister_server('s')$$,
 		$$SELECT qml_reclaim_server('s')$$,
-		$$SELECT qml_register('m', 'public.t_work')$$,
-		$$SELECT qml_unregister('m')$$,
-		$$SELECT qml_add_hook('h', 'public.t_tell')$$,
-		$$SELECT qml_remove_hook('unknown')$$,
-		$$SELECT qml_add_middleware('m', 'public.t_wrap')$$,
-		$$SELECT qml_remove_middleware('unknown')$$,
+		$$SELECT qml_register_handler('m', 'public.t_work')$$,
+		$$SELECT qml_unregister_handler('m')$$,
+		$$SELECT qml_register_hook('h', 'public.t_tell')$$,
+		$$SELECT qml_unregister_hook('unknown', true)$$,
+		$$SELECT qml_register_middleware('m', 'public.t_wrap')$$,
+		$$SELECT qml_unregister_middleware('unknown', true)$$,
 		$$SELECT qml_grant('t_hand', 'admin')$$]) call;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, qml FROM t_hand;
 
@@ -337,23 +337,23 @@ SELECT lives_ok('DROP ROLE t_elsewhere', 'and the role can be dropped');
 -- USAGE that was given by hand is not qml's to take, be it used by a capability or a handler.
 CREATE ROLE t_usage LOGIN;
 GRANT USAGE ON SCHEMA "the jobs" TO t_usage;
-SELECT "the jobs".qml_grant('t_usage', 'work'), "the jobs".qml_register('m', 'public.t_work', '{"run_as": "t_usage"}') \g /dev/null
-SELECT "the jobs".qml_revoke('t_usage', 'work'), "the jobs".qml_unregister('m') \g /dev/null
+SELECT "the jobs".qml_grant('t_usage', 'work'), "the jobs".qml_register_handler('m', 'public.t_work', '{"run_as": "t_usage"}') \g /dev/null
+SELECT "the jobs".qml_revoke('t_usage', 'work'), "the jobs".qml_unregister_handler('m') \g /dev/null
 SELECT ok(has_schema_privilege('t_usage', 'the jobs', 'USAGE'), 'USAGE by hand stays when all capabilities and handlers go');
 SELECT ok(NOT has_schema_privilege('t_usage', 'qml', 'USAGE'), 'and nothing else');
 REVOKE USAGE ON SCHEMA "the jobs" FROM t_usage;
 -- USAGE by qml lasts as long as there is a capability or a handler.
-SELECT "the jobs".qml_register('m', 'public.t_work', '{"run_as": "t_usage"}') \g /dev/null
+SELECT "the jobs".qml_register_handler('m', 'public.t_work', '{"run_as": "t_usage"}') \g /dev/null
 SELECT ok(has_schema_privilege('t_usage', 'the jobs', 'USAGE'), 'a handler opens the schema');
 SELECT "the jobs".qml_grant('t_usage', 'work', 'q'), "the jobs".qml_grant('t_usage', 'work', 'r') \g /dev/null
-SELECT set_eq($$SELECT capability, queue FROM qml.acl_info WHERE grantee = 't_usage'$$, $$VALUES ('work', 'q'), ('work', 'r')$$,
+SELECT set_eq($$SELECT capability, queue FROM qml.acl WHERE grantee = 't_usage'$$, $$VALUES ('work', 'q'), ('work', 'r')$$,
 	'the view shows capabilities alone');
 SELECT pg_temp.ends('t_usage', $$SELECT "the jobs".qml_unlock('r', 'o')$$, '=false', 'which count as ever');
-SELECT "the jobs".qml_unregister('m'), "the jobs".qml_revoke('t_usage', 'work', 'q') \g /dev/null
+SELECT "the jobs".qml_unregister_handler('m'), "the jobs".qml_revoke('t_usage', 'work', 'q') \g /dev/null
 SELECT ok(has_schema_privilege('t_usage', 'the jobs', 'USAGE'), 'it stays open for what is left');
 SELECT "the jobs".qml_revoke('t_usage', 'work', 'r') \g /dev/null
 SELECT ok(NOT has_schema_privilege('t_usage', 'the jobs', 'USAGE'), 'and is closed with the last');
-SELECT is_empty('TABLE qml.acl', 'nothing is remembered then');
+SELECT is_empty('TABLE qml.acl_data', 'nothing is remembered then');
 SELECT lives_ok('DROP ROLE t_usage', 'and the role can be dropped, too');
 
 SELECT * FROM finish();

@@ -20,7 +20,7 @@ DECLARE
 	r regrole;
 BEGIN
 	FOR r IN SELECT oid FROM pg_roles WHERE rolname IN ('t_s_group', 't_s_worker') LOOP
-		DELETE FROM qml.acl WHERE grantee = r;
+		DELETE FROM qml.acl_data WHERE grantee = r;
 		EXECUTE format('DROP OWNED BY %s', r);
 		EXECUTE format('DROP ROLE %s', r);
 	END LOOP;
@@ -91,7 +91,7 @@ ALTER ROLE t_s_worker INHERIT;
 
 -- By hand, as a restore or an administrator in need would.
 SELECT is(pg_temp.fetches(), '0', 'allowed through the group');
-DELETE FROM qml.acl WHERE grantee = 't_s_group'::regrole;
+DELETE FROM qml.acl_data WHERE grantee = 't_s_group'::regrole;
 SELECT is(pg_temp.fetches(), '42501', 'a row deleted by hand is missed at once');
 
 -- Dropping the queue takes its capabilities along.

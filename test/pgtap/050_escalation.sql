@@ -133,19 +133,19 @@ DO $$ BEGIN PERFORM qml_grant('t_evil', 'admin'); END $$;
 SET LOCAL ROLE t_evil;
 CREATE FUNCTION evil.tell(qml.job, qml.job_state, qml.job_state) RETURNS void LANGUAGE sql AS 'SELECT canary.sing()';
 CREATE FUNCTION evil.wrap(qml.job) RETURNS pg_catalog.jsonb LANGUAGE sql AS 'SELECT canary.sing(); SELECT public.qml_next()';
-SELECT qml_add_hook('evil', 'evil.tell'), qml_add_middleware('evil', 'evil.wrap') \g /dev/null
+SELECT qml_register_hook('evil', 'evil.tell'), qml_register_middleware('evil', 'evil.wrap') \g /dev/null
 RESET ROLE;
 -- Something for cleanup to drop, a tick to fire, and servers to beat and to give up.
-INSERT INTO qml.occurrence VALUES ('2001-01-01', 'old', gen_random_uuid());
-INSERT INTO qml.registered_server (id, name, workers, registered_by, registered_at, heartbeat_at, dead_at) VALUES
+INSERT INTO qml.occurrence_data VALUES ('2001-01-01', 'old', gen_random_uuid());
+INSERT INTO qml.server_data (id, name, workers, registered_by, registered_at, heartbeat_at, dead_at) VALUES
 	('evil:1', 'evil', 1, 't_evil', now(), now(), NULL),
 	('old:1', 'old', 1, 't_evil', '2001-01-01', '2001-01-01', '2001-01-02'),
 	('silent:1', 'silent', 1, 't_evil', '2001-01-01', '2001-01-01', NULL);
 SELECT qml_schedule_recurring('due', '0 * * * * *', 'm', queue => 'a6') \g /dev/null
-UPDATE qml.recurring SET next_run_at = date_trunc('minute', now());
+UPDATE qml.recurring_data SET next_run_at = date_trunc('minute', now());
 CREATE TABLE qml.history_old PARTITION OF qml.history FOR VALUES FROM ('2001-01-01') TO ('2001-02-01');
 CREATE INDEX ON qml.history_old (id);
-INSERT INTO qml.lock VALUES ('old', 'o', 0, '2001-01-01', '2001-01-02');
+INSERT INTO qml.lock_data VALUES ('old', 'o', 0, '2001-01-01', '2001-01-02');
 
 CREATE TEMP TABLE attack (n int GENERATED ALWAYS AS IDENTITY, call text, owner_only boolean DEFAULT false,
 	evil_only boolean DEFAULT false);
@@ -161,7 +161,7 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_heartbeat('00000000-0000-7000-8000-0000000000e1', 1)$$),
 	($$SELECT public.qml_progress('00000000-0000-7000-8000-0000000000e1', 1, '1')$$),
 	($$SELECT public.qml_release('00000000-0000-7000-8000-0000000000e1', 1)$$),
-	($$SELECT public.qml_schedule('00000000-0000-7000-8000-0000000000e1', '2999-01-01')$$),
+	($$SELECT public.qml_reschedule('00000000-0000-7000-8000-0000000000e1', '2999-01-01')$$),
 	($$SELECT public.qml_retry('00000000-0000-7000-8000-0000000000e1')$$),
 	($$SELECT public.qml_fetch('w', '{a1}')$$),
 	($$SELECT public.qml_fail('00000000-0000-7000-8000-0000000000e1', 2, 'e', retry => false)$$),
@@ -185,8 +185,8 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_schedule_recurring('r', '@daily', 'm', queue => 'a4', misfire => 'fire_all')$$),
 	($$SELECT public.qml_schedule_recurring('r', '@daily', 'm', queue => 'a4', misfire => 'fire_all')$$),
 	($$SELECT public.qml_schedule_recurring('r', '@hourly', 'm', '1', queue => 'a5', metadata => '{"a": 1}')$$),
-	($$SELECT public.qml_enable_recurring('r', false)$$),
-	($$SELECT public.qml_enable_recurring('r', true)$$),
+	($$SELECT public.qml_pause_recurring('r')$$),
+	($$SELECT public.qml_resume_recurring('r')$$),
 	($$SELECT public.qml_run_recurring('r')$$),
 	($$SELECT public.qml_cron_next('@daily')$$),
 	($$SELECT public.qml_poll_recurring()$$),
@@ -195,12 +195,12 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_heartbeat_server('evil:1')$$),
 	($$SELECT public.qml_reclaim_server('evil:1')$$),
 	($$SELECT public.qml_heartbeat_server('evil:1')$$),
-	($$SELECT public.qml_deregister_server('evil:1')$$),
-	($$TABLE qml.recurring_job$$),
+	($$SELECT public.qml_unregister_server('evil:1')$$),
+	($$TABLE qml.recurring$$),
 	($$TABLE qml.server$$),
-	($$SELECT public.qml_register('h1', 'evil.work(pg_catalog.jsonb)'::pg_catalog.regprocedure, '{"run_as": "t_evil"}')$$),
-	($$SELECT public.qml_register('h2', 'evil.typed', '{"run_as": "t_evil", "queue": "a7", "max_retries": 1}')$$),
-	($$SELECT public.qml_register('h2', 'evil.typed', '{"run_as": "t_evil", "queue": "a8"}')$$),
+	($$SELECT public.qml_register_handler('h1', 'evil.work(pg_catalog.jsonb)'::pg_catalog.regprocedure, '{"run_as": "t_evil"}')$$),
+	($$SELECT public.qml_register_handler('h2', 'evil.typed', '{"run_as": "t_evil", "queue": "a7", "max_retries": 1}')$$),
+	($$SELECT public.qml_register_handler('h2', 'evil.typed', '{"run_as": "t_evil", "queue": "a8"}')$$),
 	($$SELECT public.qml_enqueue('h1', '{"a": 1}')$$),
 	($$SELECT public.qml_enqueue('h2', '{"a": 1, "d": "x", "p": {"x": "y"}, "l": ["z"], "s": "[1,2]"}')$$),
 	($$SELECT public.qml_enqueue_many('h2', ARRAY['{"a": 1, "d": "x", "p": {"x": "y"}, "l": ["z"], "s": "[1,2]", "e": "x"}']::pg_catalog.jsonb[])$$),
@@ -208,18 +208,18 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_run_recurring('rh')$$),
 	($$SELECT public.qml_remove_recurring('rh')$$),
 	($$SELECT public.qml_fail(id, attempt, 'e', 'E') FROM public.qml_fetch('w', '{default,a8}', 10)$$),
-	($$TABLE qml.handler_info$$),
-	($$TABLE qml.hook_info$$),
-	($$TABLE qml.middleware_info$$),
-	($$SELECT public.qml_remove_hook('evil')$$),
-	($$SELECT public.qml_remove_middleware('evil')$$),
-	($$SELECT public.qml_unregister('h1')$$),
-	($$SELECT public.qml_unregister('h2')$$),
+	($$TABLE qml.handler$$),
+	($$TABLE qml.hook$$),
+	($$TABLE qml.middleware$$),
+	($$SELECT public.qml_unregister_hook('evil')$$),
+	($$SELECT public.qml_unregister_middleware('evil')$$),
+	($$SELECT public.qml_unregister_handler('h1')$$),
+	($$SELECT public.qml_unregister_handler('h2')$$),
 	($$SELECT public.qml_drop_queue('a1')$$),
 	($$TABLE qml.job$$),
-	($$TABLE qml.queue_info$$),
-	($$TABLE qml.lock_info$$),
-	($$TABLE qml.acl_info$$);
+	($$TABLE qml.queue$$),
+	($$TABLE qml.lock$$),
+	($$TABLE qml.acl$$);
 INSERT INTO attack (call, owner_only) VALUES
 	($$SELECT public.qml_grant('t_weak', 'work', 'a2')$$, true),
 	($$SELECT public.qml_grant('t_weak', 'enqueue')$$, true),
@@ -228,10 +228,10 @@ INSERT INTO attack (call, owner_only) VALUES
 
 -- A superuser may not: the function is another's.
 INSERT INTO attack (call, evil_only) VALUES
-	($$SELECT public.qml_add_hook('k', 'evil.tell')$$, true),
-	($$SELECT public.qml_add_hook('k', 'evil.tell(qml.job, qml.job_state, qml.job_state)'::pg_catalog.regprocedure, '{enqueued,processing,failed}')$$, true),
-	($$SELECT public.qml_add_middleware('k', 'evil.wrap')$$, true),
-	($$SELECT public.qml_add_middleware('k', 'evil.wrap(qml.job)'::pg_catalog.regprocedure, 3)$$, true),
+	($$SELECT public.qml_register_hook('k', 'evil.tell')$$, true),
+	($$SELECT public.qml_register_hook('k', 'evil.tell(qml.job, qml.job_state, qml.job_state)'::pg_catalog.regprocedure, '{enqueued,processing,failed}')$$, true),
+	($$SELECT public.qml_register_middleware('k', 'evil.wrap')$$, true),
+	($$SELECT public.qml_register_middleware('k', 'evil.wrap(qml.job)'::pg_catalog.regprocedure, 3)$$, true),
 	($$SELECT public.qml_enqueue('m', queue => 'a2')$$, true);
 
 -- One after the other in the hostile surroundings; says what went wrong.
@@ -275,13 +275,13 @@ SELECT is(problem, NULL, format('%s, search_path %s: %s', a.role, a.path, call))
 	CROSS JOIN LATERAL pg_temp.assault(a.role, a.path);
 SELECT is(pg_temp.hits(), 0::bigint, 'the canary never sang');
 SELECT cmp_ok((SELECT last_value FROM canary.calls), '>', 50::bigint, 'though the attacker''s hook was called');
-SELECT qml_remove_hook('evil'), qml_remove_middleware('evil') \g /dev/null
-SELECT is_empty('TABLE evil.queue', 'nothing went into tables of the same name');
-SELECT is_empty('TABLE evil.acl', 'nor rights');
-SELECT is_empty('TABLE pg_temp.lock', 'nor locks into temporary ones');
-SELECT is_empty('TABLE evil.recurring', 'nor schedules');
-SELECT is_empty('TABLE pg_temp.occurrence', 'nor ticks');
-SELECT is_empty('TABLE pg_temp.registered_server', 'nor servers');
+SELECT qml_unregister_hook('evil'), qml_unregister_middleware('evil') \g /dev/null
+SELECT is_empty('TABLE evil.queue_data', 'nothing went into tables of the same name');
+SELECT is_empty('TABLE evil.acl_data', 'nor rights');
+SELECT is_empty('TABLE pg_temp.lock_data', 'nor locks into temporary ones');
+SELECT is_empty('TABLE evil.recurring_data', 'nor schedules');
+SELECT is_empty('TABLE pg_temp.occurrence_data', 'nor ticks');
+SELECT is_empty('TABLE pg_temp.server_data', 'nor servers');
 SELECT is_empty('TABLE evil.handler', 'nor handlers');
 SELECT is_empty('TABLE evil.hook', 'nor hooks');
 SELECT is_empty('TABLE pg_temp.middleware', 'nor middleware');
@@ -361,27 +361,27 @@ BEGIN
 			AND qml_unlock(name, name)
 			AND qml_schedule_recurring(name, '@daily', name, queue => name) > now();
 		good := good AND (qml_job(qml_run_recurring(name))).metadata -> 'recurring' ->> 'id' = name
-			AND (SELECT count(*) FROM qml.recurring_job r WHERE r.id = name AND r.queue = name AND r.method = name) = 1
-			AND qml_enable_recurring(name, false)
+			AND (SELECT count(*) FROM qml.recurring r WHERE r.id = name AND r.queue = name AND r.method = name) = 1
+			AND qml_pause_recurring(name)
 			AND qml_remove_recurring(name);
-		PERFORM qml_register(name, 'evil.work', jsonb_build_object('run_as', 't_evil', 'queue', name, 'non_retryable', jsonb_build_array(name)));
-		good := good AND (SELECT count(*) FROM qml.handler_info h WHERE h.method = name AND h.problem IS NULL) = 1
+		PERFORM qml_register_handler(name, 'evil.work', jsonb_build_object('run_as', 't_evil', 'queue', name, 'non_retryable', jsonb_build_array(name)));
+		good := good AND (SELECT count(*) FROM qml.handler h WHERE h.method = name AND h.problem IS NULL) = 1
 			AND (qml_job(qml_enqueue(name))).queue = name
 			AND (SELECT qml_fail(id, attempt, 'e', name) FROM qml_fetch('w', ARRAY[name], 1)) = 'failed'
-			AND qml_unregister(name);
-		PERFORM qml_add_hook(name, 'public.t_tell'), qml_add_middleware(name, 'public.t_wrap');
-		good := good AND (SELECT count(*) FROM qml.hook_info x WHERE x.name = name_survives.name AND x.problem IS NULL) = 1
-			AND (SELECT count(*) FROM qml.middleware_info x WHERE x.name = name_survives.name AND x.problem IS NULL) = 1
+			AND qml_unregister_handler(name);
+		PERFORM qml_register_hook(name, 'public.t_tell'), qml_register_middleware(name, 'public.t_wrap');
+		good := good AND (SELECT count(*) FROM qml.hook x WHERE x.name = name_survives.name AND x.problem IS NULL) = 1
+			AND (SELECT count(*) FROM qml.middleware x WHERE x.name = name_survives.name AND x.problem IS NULL) = 1
 			AND qml_delete(qml_enqueue(name))
-			AND qml_remove_hook(name)
-			AND qml_remove_middleware(name);
+			AND qml_unregister_hook(name)
+			AND qml_unregister_middleware(name);
 		server := qml_register_server(replace(name, '/', ''), queues => ARRAY[name]);
 		SELECT * INTO fetched FROM qml_fetch(server || '/' || left(name, 100), ARRAY[name]);
 		good := good AND fetched.server = server AND fetched.worker = server || '/' || left(name, 100)
 			AND (SELECT count(*) FROM qml.server s WHERE s.id = server AND s.name = replace(name_survives.name, '/', '') AND s.queues = ARRAY[name_survives.name]) = 1
 			AND qml_heartbeat_server(server)
 			AND qml_reclaim_server(server) = 1
-			AND qml_deregister_server(server);
+			AND qml_unregister_server(server);
 		PERFORM qml_delete(fetched.id);
 		PERFORM qml_drop_queue(name);
 		RAISE EXCEPTION USING errcode = 'T0000';
@@ -411,29 +411,30 @@ SELECT pg_temp.ends(NULL, format(c.call, quote_literal(n.name)), '22023', 'refus
 		('SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', timezone => %s)'),
 		('SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', misfire => %s)'),
 		('SELECT qml_remove_recurring(%s)'),
-		('SELECT qml_enable_recurring(%s, true)'),
+		('SELECT qml_pause_recurring(%s)'),
+		('SELECT qml_resume_recurring(%s)'),
 		('SELECT qml_run_recurring(%s)'),
-		('SELECT qml_register(%s, ''evil.work'')'),
-		('SELECT qml_register(%s, 0::oid::regprocedure)'),
-		('SELECT qml_unregister(%s)'),
-		('SELECT qml_add_hook(%s, ''evil.tell'')'),
-		('SELECT qml_add_hook(%s, 0::oid::regprocedure)'),
-		('SELECT qml_remove_hook(%s)'),
-		('SELECT qml_add_middleware(%s, ''evil.wrap'')'),
-		('SELECT qml_add_middleware(%s, 0::oid::regprocedure)'),
-		('SELECT qml_remove_middleware(%s)'),
+		('SELECT qml_register_handler(%s, ''evil.work'')'),
+		('SELECT qml_register_handler(%s, 0::oid::regprocedure)'),
+		('SELECT qml_unregister_handler(%s)'),
+		('SELECT qml_register_hook(%s, ''evil.tell'')'),
+		('SELECT qml_register_hook(%s, 0::oid::regprocedure)'),
+		('SELECT qml_unregister_hook(%s)'),
+		('SELECT qml_register_middleware(%s, ''evil.wrap'')'),
+		('SELECT qml_register_middleware(%s, 0::oid::regprocedure)'),
+		('SELECT qml_unregister_middleware(%s)'),
 		('SELECT qml_register_server(%s)'),
 		('SELECT qml_register_server(''s'', 1, ARRAY[%s])'),
 		('SELECT qml_heartbeat_server(%s)'),
-		('SELECT qml_deregister_server(%s)'),
+		('SELECT qml_unregister_server(%s)'),
 		('SELECT qml_reclaim_server(%s)'),
 		('SELECT qml_grant(''t_weak'', ''work'', %s)')) c (call);
 -- The same names on the way through an object of options.
 SELECT pg_temp.ends(NULL, format($$SELECT qml_set_state(qml_enqueue('m'), %L, jsonb_build_object(%L, E'a\nb'))$$, state, key),
 	'QM005', format('refused: a control character in %s of qml_set_state', key))
 	FROM (VALUES ('processing', 'worker'), ('failed', 'error_type')) v (state, key);
-SELECT pg_temp.ends(NULL, format($$SELECT qml_register('m', 'evil.work', jsonb_build_object(%L, %s))$$, key, value),
-	'QM005', format('refused: a control character in %s of qml_register', key))
+SELECT pg_temp.ends(NULL, format($$SELECT qml_register_handler('m', 'evil.work', jsonb_build_object(%L, %s))$$, key, value),
+	'QM005', format('refused: a control character in %s of qml_register_handler', key))
 	FROM (VALUES ('queue', $$E'a\nb'$$), ('run_as', $$E'a\nb'$$), ('non_retryable', $$jsonb_build_array(E'a\nb')$$)) v (key, value);
 
 -------------------------------------------------------------------------------
@@ -486,12 +487,12 @@ CREATE FUNCTION public.break() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	RAISE EXCEPTION 'broken as %', current_user USING errcode = 'T0002';
 END $$;
-CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.lock EXECUTE FUNCTION public.break();
-CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.queue EXECUTE FUNCTION public.break();
-CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.acl EXECUTE FUNCTION public.break();
-CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.handler EXECUTE FUNCTION public.break();
-CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.hook EXECUTE FUNCTION public.break();
-CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.middleware EXECUTE FUNCTION public.break();
+CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.lock_data EXECUTE FUNCTION public.break();
+CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.queue_data EXECUTE FUNCTION public.break();
+CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.acl_data EXECUTE FUNCTION public.break();
+CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.handler_data EXECUTE FUNCTION public.break();
+CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.hook_data EXECUTE FUNCTION public.break();
+CREATE TRIGGER break BEFORE INSERT OR UPDATE OR DELETE ON qml.middleware_data EXECUTE FUNCTION public.break();
 
 CREATE FUNCTION pg_temp.identity_after(role name, call text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -521,31 +522,31 @@ SELECT is(pg_temp.identity_after(v.role, v.call), v.raised || ', t, evil, public
 		('t_evil', $$SELECT public.qml_enqueue('m', queue => 'never seen')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_pause_queue('lent')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_cleanup()$$, 'T0002'),
-		('t_evil', $$SELECT public.qml_register('h', 'evil.work')$$, 'T0002'),
-		('t_evil', $$SELECT public.qml_unregister('h')$$, 'T0002'),
-		('t_evil', $$SELECT public.qml_add_hook('h', 'evil.tell')$$, 'T0002'),
-		('t_evil', $$SELECT public.qml_remove_middleware('h')$$, 'T0002'),
+		('t_evil', $$SELECT public.qml_register_handler('h', 'evil.work')$$, 'T0002'),
+		('t_evil', $$SELECT public.qml_unregister_handler('h')$$, 'T0002'),
+		('t_evil', $$SELECT public.qml_register_hook('h', 'evil.tell')$$, 'T0002'),
+		('t_evil', $$SELECT public.qml_unregister_middleware('h')$$, 'T0002'),
 		(current_user::text, $$SELECT public.qml_grant('t_weak', 'work')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_counts()$$, 'no error')) v (role, call, raised);
-DROP TRIGGER break ON qml.lock;
-DROP TRIGGER break ON qml.queue;
-DROP TRIGGER break ON qml.acl;
-DROP TRIGGER break ON qml.handler;
-DROP TRIGGER break ON qml.hook;
-DROP TRIGGER break ON qml.middleware;
+DROP TRIGGER break ON qml.lock_data;
+DROP TRIGGER break ON qml.queue_data;
+DROP TRIGGER break ON qml.acl_data;
+DROP TRIGGER break ON qml.handler_data;
+DROP TRIGGER break ON qml.hook_data;
+DROP TRIGGER break ON qml.middleware_data;
 SELECT is(pg_temp.identity_after(v.role, v.call), 'no error, t, evil, public', 'unchanged after ' || v.call)
 	FROM (VALUES
 		('t_evil', $$SELECT public.qml_try_lock('r', 'o', '1 min')$$),
 		('t_evil', $$SELECT public.qml_enqueue('m', queue => 'never seen')$$),
 		('t_evil', $$SELECT public.qml_pause_queue('lent')$$),
 		('t_evil', $$SELECT public.qml_cleanup()$$),
-		('t_evil', $$SELECT public.qml_register('h', 'evil.work')$$),
-		('t_evil', $$SELECT public.qml_unregister('h')$$),
-		('t_evil', $$SELECT public.qml_add_hook('h', 'evil.tell')$$),
-		('t_evil', $$SELECT public.qml_add_middleware('h', 'evil.wrap')$$),
+		('t_evil', $$SELECT public.qml_register_handler('h', 'evil.work')$$),
+		('t_evil', $$SELECT public.qml_unregister_handler('h')$$),
+		('t_evil', $$SELECT public.qml_register_hook('h', 'evil.tell')$$),
+		('t_evil', $$SELECT public.qml_register_middleware('h', 'evil.wrap')$$),
 		('t_evil', $$SELECT public.qml_enqueue('m', queue => 'hooked')$$),
-		('t_evil', $$SELECT public.qml_remove_hook('h')$$),
-		('t_evil', $$SELECT public.qml_remove_middleware('h')$$),
+		('t_evil', $$SELECT public.qml_unregister_hook('h')$$),
+		('t_evil', $$SELECT public.qml_unregister_middleware('h')$$),
 		(current_user::text, $$SELECT public.qml_grant('t_weak', 'work')$$)) v (role, call);
 
 -- Making a partition is DDL by the owner of the tables, and event triggers, which
@@ -602,8 +603,8 @@ SELECT set_eq('SELECT cu, restricted FROM canary.ddl', format($$VALUES (%L::name
 DROP VIEW evil.jobs;
 DROP FUNCTION public.lend_enqueue, public.lend_fetch;
 DROP EXTENSION qml CASCADE;
-DROP TABLE pg_temp.queue, pg_temp.live, pg_temp.history, pg_temp.lock, pg_temp.acl, pg_temp.instance, pg_temp.recurring,
-	pg_temp.occurrence, pg_temp.registered_server;
+DROP TABLE pg_temp.queue_data, pg_temp.live, pg_temp.history, pg_temp.lock_data, pg_temp.acl_data, pg_temp.instance_data, pg_temp.recurring_data,
+	pg_temp.occurrence_data, pg_temp.server_data;
 SELECT is(to_regnamespace('qml')::text, NULL, 'DROP EXTENSION takes the schema along, partitions too');
 
 CREATE SCHEMA qml AUTHORIZATION t_evil;

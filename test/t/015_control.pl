@@ -55,7 +55,7 @@ BEGIN
 			WHEN 'late fail' THEN
 				PERFORM qml_fail(job, (SELECT coalesce(max(attempt), 0) FROM claimed c WHERE c.id = job), 'late');
 			WHEN 'retry' THEN PERFORM qml_retry(job);
-			WHEN 'schedule' THEN PERFORM qml_schedule(job, now() + random() * interval '20 ms');
+			WHEN 'schedule' THEN PERFORM qml_reschedule(job, now() + random() * interval '20 ms');
 			WHEN 'delete' THEN PERFORM qml_delete(job, 'chosen');
 			WHEN 'set failed' THEN PERFORM qml_set_state(job, 'failed');
 			WHEN 'set enqueued' THEN PERFORM qml_set_state(job, 'enqueued');

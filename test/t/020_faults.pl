@@ -151,9 +151,9 @@ BEGIN;
 SELECT qml_create_queue('a') \g /dev/null
 SELECT qml_schedule_recurring('s' || n, '0 * * * * *', 'tick', '{"batch": "ticks"}', 'a',
 	misfire => 'fire_all') FROM generate_series(1, 5) n \g /dev/null
-UPDATE qml.recurring SET next_run_at = date_trunc('minute', now()) - interval '20 min';
+UPDATE qml.recurring_data SET next_run_at = date_trunc('minute', now()) - interval '20 min';
 COMMIT;
-SELECT min(next_run_at) FROM qml.recurring;
+SELECT min(next_run_at) FROM qml.recurring_data;
 SQL
 	my $other = new_session($node);
 	$other->query_safe('BEGIN');
@@ -169,21 +169,21 @@ SQL
 
 	is(query($node, <<"SQL"), 0, "$fault: each tick is recorded once and has its job");
 SELECT count(*)
-FROM (SELECT r.id, t.tick FROM qml.recurring r,
+FROM (SELECT r.id, t.tick FROM qml.recurring_data r,
 		generate_series('$start'::timestamptz, r.last_run_at, interval '1 min') t (tick)) s
-FULL JOIN qml.occurrence o ON o.recurring = s.id AND o.occurrence = s.tick
+FULL JOIN qml.occurrence_data o ON o.recurring = s.id AND o.occurrence = s.tick
 FULL JOIN (SELECT id, metadata #>> '{recurring,id}' AS recurring,
 		(metadata #>> '{recurring,tick}')::timestamptz AS tick FROM qml.job) j
 	ON j.id = o.job AND j.recurring = o.recurring AND j.tick = o.occurrence
 WHERE s.id IS NULL OR o.job IS NULL OR j.id IS NULL
 SQL
 	is( query($node, <<'SQL'), 5, "$fault: all schedules go on");
-SELECT count(*) FROM qml.recurring r JOIN qml.occurrence o ON o.job = r.last_job
+SELECT count(*) FROM qml.recurring_data r JOIN qml.occurrence_data o ON o.job = r.last_job
 WHERE r.last_run_at = o.occurrence AND r.next_run_at = o.occurrence + interval '1 min'
 	AND r.error IS NULL
 SQL
 	my $ticks = query($node, <<"SQL");
-SELECT sum(extract(epoch FROM last_run_at - '$start'::timestamptz) / 60 + 1)::int FROM qml.recurring
+SELECT sum(extract(epoch FROM last_run_at - '$start'::timestamptz) / 60 + 1)::int FROM qml.recurring_data
 SQL
 	cmp_ok($ticks, '>=', 5 * 21, "$fault: all ticks that were due");
 	write_event($logs, 'enqueued', '-', undef, undef, "op=enqueue_many batch=ticks count=$ticks");

@@ -69,7 +69,7 @@ sub is_done
 SELECT (SELECT count(*) = $JOBS FROM qml.job WHERE method = 'delayed' AND state = 'enqueued')
 	AND (SELECT count(*) = $JOBS FROM qml.job WHERE method = 'lost' AND state = 'enqueued'
 		AND attempt = 1)
-	AND (SELECT max(occurrence) > to_timestamp($since) + interval '2 s' FROM qml.occurrence)
+	AND (SELECT max(occurrence) > to_timestamp($since) + interval '2 s' FROM qml.occurrence_data)
 SQL
 	return ($out // '') eq 't';
 }
@@ -95,7 +95,7 @@ sub sweep
 	wait_for(
 		"$fault: the server to answer",
 		sub {
-			my $out = try_query($node, 'SELECT count(*) FROM qml.recurring');
+			my $out = try_query($node, 'SELECT count(*) FROM qml.recurring_data');
 			return defined $out && ($out == 1 || eval { start_work(); 1 });
 		});
 	wait_for("$fault: all to be done", sub { is_done($reached) });

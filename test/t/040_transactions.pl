@@ -61,7 +61,7 @@ my %VERB = (
 	release => [ 'processing', "SELECT qml_release('ID', 1)", 'enqueued' ],
 	delete => [ 'enqueued', "SELECT qml_delete('ID')", 'deleted' ],
 	schedule =>
-	  [ 'enqueued', "SELECT qml_schedule('ID', now() + interval '1 h')", 'scheduled' ],
+	  [ 'enqueued', "SELECT qml_reschedule('ID', now() + interval '1 h')", 'scheduled' ],
 );
 
 # Brings a job into the state in which the verb applies.
@@ -127,7 +127,7 @@ my $scheduled = enqueue(queue => 'held', run_at => "now() + interval '300 ms'");
 ask($node, "SELECT id FROM qml_fetch('w', ARRAY['held'], 2, '200 ms')");
 prepare('succeeding', "SELECT qml_succeed('$succeeding', 1)");
 prepare('releasing', "SELECT qml_release('$releasing', 1)");
-prepare('scheduling', "SELECT qml_schedule('$scheduled', now() + interval '1 h')");
+prepare('scheduling', "SELECT qml_reschedule('$scheduled', now() + interval '1 h')");
 my $ready = enqueue(queue => 'held');
 my $other = enqueue(queue => 'held');
 prepare('fetching', "SELECT id FROM qml_fetch('w', ARRAY['held'], 1, '200 ms')");
@@ -185,7 +185,7 @@ my %level_sql = (
 	progress => "SELECT qml_progress('ID', 1, '{}')",
 	delete => "SELECT qml_delete('ID')",
 	retry => "SELECT qml_retry('ID')",
-	schedule => "SELECT qml_schedule('ID', now() + interval '1 h')",
+	schedule => "SELECT qml_reschedule('ID', now() + interval '1 h')",
 	enqueue => "SELECT qml_enqueue('t', queue => 'QUEUE')",
 	reclaim => "SELECT qml_reclaim()",
 	promote => "SELECT qml_promote_due()",
@@ -241,7 +241,7 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 		  : $needs_claim ? "SELECT qml_progress('$id', 1, '{\"n\": 1}')"
 		  : $verb eq 'enqueue' ? "SELECT qml_enqueue('t', queue => '$queue')"
 		  : $verb eq 'fetch' ? "SELECT qml_fetch('w2', ARRAY['$queue'])"
-		  : "SELECT qml_schedule('$id', now() + interval '2 h')";
+		  : "SELECT qml_reschedule('$id', now() + interval '2 h')";
 		like(sqlstate_at($level, $sql, $meanwhile),
 			qr/^(00000|40001)$/, "$level: $verb, after a change by another");
 		is(ask($node, "SELECT count(*) FROM qml.job WHERE id = '$id'"),

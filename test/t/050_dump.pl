@@ -11,7 +11,7 @@ use QmlBackground;
 use QmlTest;
 use Test::More;
 
-my @TABLES = qw(live history queue handler hook middleware acl lock);
+my @TABLES = qw(live history queue_data handler_data hook_data middleware_data acl_data lock_data);
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
 my $node = new_node('dump', bare => 1);
@@ -38,17 +38,17 @@ CREATE TYPE zoo.mood AS ENUM ('sad', 'happy');
 CREATE FUNCTION zoo.feed(animal text, mood zoo.mood DEFAULT 'sad') RETURNS void LANGUAGE sql AS '';
 CREATE PROCEDURE zoo.close(jsonb) LANGUAGE sql AS '';
 GRANT USAGE ON SCHEMA zoo TO runner;
-SELECT qml_register('feed', 'zoo.feed', '{"run_as": "runner", "queue": "short", "max_retries": 9}');
-SELECT qml_register('close', 'zoo.close');
+SELECT qml_register_handler('feed', 'zoo.feed', '{"run_as": "runner", "queue": "short", "max_retries": 9}');
+SELECT qml_register_handler('close', 'zoo.close');
 CREATE TABLE zoo.diary (job uuid, state qml.job_state);
 CREATE FUNCTION zoo.note(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS 'INSERT INTO zoo.diary VALUES (job.id, new)';
 CREATE FUNCTION zoo.sulk(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no$$; END';
 CREATE FUNCTION zoo.guard(job qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT public.qml_next()';
-SELECT qml_add_hook('diary', 'zoo.note', '{enqueued,deleted}');
-SELECT qml_add_hook('sulk', 'zoo.sulk');
-UPDATE qml.hook SET errors = 5, broken = true, last_error = 'no', last_error_at = now() WHERE name = 'sulk';
-SELECT qml_add_middleware('tracing', 'qml_tracing', -1);
-SELECT qml_add_middleware('guard', 'zoo.guard', 7);
+SELECT qml_register_hook('diary', 'zoo.note', '{enqueued,deleted}');
+SELECT qml_register_hook('sulk', 'zoo.sulk');
+UPDATE qml.hook_data SET errors = 5, broken = true, last_error = 'no', last_error_at = now() WHERE name = 'sulk';
+SELECT qml_register_middleware('tracing', 'qml_tracing', -1);
+SELECT qml_register_middleware('guard', 'zoo.guard', 7);
 SELECT qml_try_lock('report', 'w1', '1 h');
 SELECT qml_try_lock('other', 'w1', '1 h');
 SELECT qml_unlock('other', 'w1');
@@ -149,15 +149,15 @@ sub check_copy
 	is($untouched{live}, $original{live}, "$name: nothing was worked");
 
 	# hooks and middleware can be called if their functions are there; what was switched off stays so
-	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY name) FROM qml.hook_info WHERE problem IS NOT NULL", $dbname),
+	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY name) FROM qml.hook WHERE problem IS NOT NULL", $dbname),
 		$arg{fresh_rights} ? 'diary sulk' : '', "$name: those whose functions are missing say so");
-	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY name) FROM qml.hook_info WHERE broken", $dbname),
+	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY name) FROM qml.hook WHERE broken", $dbname),
 		'sulk', "$name: one that was switched off is that");
-	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY position) FROM qml.middleware_info WHERE problem IS NULL", $dbname),
+	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY position) FROM qml.middleware WHERE problem IS NULL", $dbname),
 		$arg{fresh_rights} ? 'tracing' : 'tracing guard', "$name: and middleware");
 	if ($arg{fresh_rights})
 	{
-		ask($server, "SELECT qml_remove_hook('diary')", $dbname);
+		ask($server, "SELECT qml_unregister_hook('diary')", $dbname);
 	}
 	else
 	{
@@ -176,13 +176,13 @@ sub check_copy
 	is(ask($server, "SELECT count(*) FROM qml_fetch('w2', '{mail}', 3)", $dbname),
 		3, "$name: it works after adoption");
 	is(ask($server, "SELECT qml_maintain() IS NOT NULL", $dbname), 't', "$name: maintenance, too");
-	is(ask($server, 'SELECT count(*) FROM qml.instance', $dbname),
+	is(ask($server, 'SELECT count(*) FROM qml.instance_data', $dbname),
 		1, "$name: it belongs to one place");
 
 	# what a handler calls comes with the dump, or from elsewhere
-	is(ask($server, "SELECT count(problem) FROM qml.handler_info", $dbname),
+	is(ask($server, "SELECT count(problem) FROM qml.handler", $dbname),
 		$arg{fresh_rights} ? 2 : 0, "$name: handlers can be called if their functions are there");
-	is(ask($server, "SELECT run_as FROM qml.handler_info WHERE method = 'feed'", $dbname),
+	is(ask($server, "SELECT run_as FROM qml.handler WHERE method = 'feed'", $dbname),
 		'runner', "$name: it runs as the same role");
 	if (!$arg{fresh_rights})
 	{
@@ -194,12 +194,12 @@ sub check_copy
 
 	# sequences go on where they were
 	is(ask($server, <<'SQL', $dbname), 't', "$name: ids of queues and fences go on");
-WITH was AS (SELECT max(id) AS id FROM qml.queue),
+WITH was AS (SELECT max(id) AS id FROM qml.queue_data),
 made AS (SELECT qml_create_queue('fresh ' || was.id) FROM was)
 SELECT (SELECT count(*) FROM made) = 1
-	AND qml_try_lock('new', 'w', '1 s') > (SELECT max(fence) FROM qml.lock WHERE resource = 'report')
+	AND qml_try_lock('new', 'w', '1 s') > (SELECT max(fence) FROM qml.lock_data WHERE resource = 'report')
 SQL
-	is(ask($server, "SELECT count(*), count(DISTINCT id) FROM qml.queue", $dbname),
+	is(ask($server, "SELECT count(*), count(DISTINCT id) FROM qml.queue_data", $dbname),
 		'4|4', "$name: a new queue has an id of its own");
 	is(ask($server, "SELECT has_function_privilege('bob', 'qml_maintain()', 'EXECUTE')", $dbname),
 		't', "$name: a right given by hand is kept") unless $arg{fresh_rights};

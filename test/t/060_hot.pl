@@ -166,7 +166,7 @@ is(xids_used_by("SELECT * FROM qml_fetch('w', '{x}', 1000)"),
 	1, 'so does fetching them');
 is( xids_used_by(
 		"SELECT qml_succeed_many(array_agg(id), array_agg(attempt)) FROM qml.live WHERE worker = 'w'"
-		  . " AND queue_id = (SELECT id FROM qml.queue WHERE name = 'x')"),
+		  . " AND queue_id = (SELECT id FROM qml.queue_data WHERE name = 'x')"),
 	1, 'so does finishing them');
 is(xids_used_by("SELECT * FROM qml_fetch('w', '{x}', 1000)"),
 	0, 'fetching from an empty queue uses none');

@@ -84,7 +84,7 @@ SELECT qml_fail(id, attempt, 'x', retry => false) FROM qml_fetch('w', '{gone}');
 SELECT qml_delete(id) FROM qml.job WHERE queue = 'gone';
 SQL
 is(query($node, "SELECT count(*) FROM qml.job WHERE queue = 'gone'"), 0, 'a TTL of 0 keeps nothing');
-is( query($node, "SELECT count(*) FROM qml.history h, qml.queue q WHERE q.id = h.queue_id AND q.name = 'gone'"),
+is( query($node, "SELECT count(*) FROM qml.history h, qml.queue_data q WHERE q.id = h.queue_id AND q.name = 'gone'"),
 	0, 'not even a row');
 
 # Unseen as soon as the time is over, though the partition is still there.
@@ -95,14 +95,14 @@ SELECT qml_succeed(id, attempt) FROM qml_fetch('w', '{brief}');
 SELECT qml_fail(id, attempt, 'x', retry => false) FROM qml_fetch('w', '{brief}');
 SQL
 ok( $node->poll_query_until('postgres', <<'SQL'),
-SELECT bool_and(expires_at <= clock_timestamp()) FROM qml.history h, qml.queue q
+SELECT bool_and(expires_at <= clock_timestamp()) FROM qml.history h, qml.queue_data q
 WHERE q.id = h.queue_id AND q.name = 'brief'
 SQL
 	'a brief time is over');
 is(query($node, "SELECT count(*) FROM qml.job WHERE queue = 'brief'"), 0, 'the jobs are unseen at once');
 is(query($node, "SELECT count(*) FROM qml_queue_counts() WHERE queue = 'brief'"), 0, 'and not counted');
 fails_with($node, 'QM001', <<'SQL', 'a failed job cannot be retried after its time');
-SELECT qml_retry(h.id) FROM qml.history h, qml.queue q
+SELECT qml_retry(h.id) FROM qml.history h, qml.queue_data q
 WHERE q.id = h.queue_id AND q.name = 'brief' AND h.state = 'failed'
 SQL
 

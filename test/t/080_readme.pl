@@ -231,7 +231,7 @@ same(
 	'options of retry');
 same(
 	[ first_cells(rows_under('Option of a handler', undef, @items)) ],
-	[ hint_of(q{SELECT qml_register('m', 'now', '{"nonesuch": 1}')}) ],
+	[ hint_of(q{SELECT qml_register_handler('m', 'now', '{"nonesuch": 1}')}) ],
 	'options of a handler');
 my $no_job = '00000000-0000-0000-0000-000000000000';
 foreach my $row (rows_under('State', undef, @items))

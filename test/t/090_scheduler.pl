@@ -148,7 +148,7 @@ WITH j AS MATERIALIZED (
 	SELECT qml_enqueue('moved', run_at => soon(3600)) AS id, soon(0.3) AS t),
 i AS (INSERT INTO due SELECT id, t FROM j)
 SELECT id FROM j;
-SELECT qml_schedule(id, due) FROM due
+SELECT qml_reschedule(id, due) FROM due
 SQL
 on_time('a retry', <<'SQL');
 SELECT qml_enqueue('retried', queue => 'retry');
@@ -214,9 +214,9 @@ SQL
 tick_on_time('one that is enabled again', <<'SQL');
 BEGIN;
 SELECT qml_schedule_recurring('r', '* * * * * *', 'tick');
-SELECT qml_enable_recurring('r', false);
+SELECT qml_pause_recurring('r');
 COMMIT;
-SELECT qml_enable_recurring('r', true)
+SELECT qml_resume_recurring('r')
 SQL
 
 # ---- leases
@@ -269,7 +269,7 @@ SQL
 # ---- an idle database
 
 set_config($node, map { $_ => undef } keys %HOURLY);
-query($node, 'TRUNCATE qml.live, qml.recurring');
+query($node, 'TRUNCATE qml.live, qml.recurring_data');
 query($node, "SELECT qml_enqueue('in an hour', run_at => soon(3600))");
 query($node, "SELECT qml_schedule_recurring('yearly', '\@yearly', 'tick')");
 is(process($node, 'scheduler', 'postgres'), $scheduler, 'all that is done by one process');
@@ -432,8 +432,8 @@ SQL
 		sub { $node->safe_psql($dbname, <<"SQL", @own) eq 't' });
 SELECT (SELECT count(*) = 1 FROM qml.job WHERE method = 'delayed' AND state = 'enqueued')
 	AND (SELECT count(*) = 1 FROM qml.job WHERE method = 'lost' AND state = 'enqueued')
-	AND (SELECT count(*) > 1 FROM qml.occurrence WHERE occurrence > '$was')
-	AND (SELECT count(*) = 0 FROM qml.lock)
+	AND (SELECT count(*) > 1 FROM qml.occurrence_data WHERE occurrence > '$was')
+	AND (SELECT count(*) = 0 FROM qml.lock_data)
 SQL
 	is($node->safe_psql($dbname, 'SELECT count(*) FROM evil.caught', @own),
 		0, "$name: all work goes on, and calls nothing of others");

@@ -236,14 +236,14 @@ is(starts('closed', $offset), $closed, 'the closed database is left alone');
 my $begun = time;
 $offset = -s $node->logfile;
 query($node, 'CREATE DATABASE foreign_schema');
-query($node, 'CREATE SCHEMA qml; CREATE TABLE qml.live (id int); CREATE TABLE qml.instance (id int)',
+query($node, 'CREATE SCHEMA qml; CREATE TABLE qml.live (id int); CREATE TABLE qml.instance_data (id int)',
 	'foreign_schema');
 query($node, 'CREATE ROLE nologin');
 give_extension($node, 'd3', 'nologin');
 query($node, 'CREATE ROLE stranger LOGIN; REVOKE CONNECT ON DATABASE d6 FROM PUBLIC');
 give_extension($node, 'd6', 'stranger');
 query($node, q{CREATE DATABASE half_dropped ALLOW_CONNECTIONS false; UPDATE pg_database SET datconnlimit = -2, datallowconn = true WHERE datname = 'half_dropped'});
-query($node, 'ALTER EXTENSION qml DROP TABLE qml.occurrence; DROP TABLE qml.occurrence CASCADE', 'd4');
+query($node, 'ALTER EXTENSION qml DROP TABLE qml.occurrence_data; DROP TABLE qml.occurrence_data CASCADE', 'd4');
 # Who is at work meets it in d4, who looks anew in d5.
 query($node, <<'SQL', 'd5');
 ALTER TABLE qml.live ADD COLUMN extra int;
@@ -254,7 +254,7 @@ SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'qml scheduler' A
 SQL
 wait_for('the failures to be told',
 	sub {
-		log_count($node, 'relation "qml.occurrence" of extension "qml" is missing', $offset) > 0
+		log_count($node, 'relation "qml.occurrence_data" of extension "qml" is missing', $offset) > 0
 		  && log_count($node, 'table "qml.live" has 23 columns, but the library expects 22', $offset) > 0
 		  && log_count($node, 'role "nologin", which owns the tables', $offset) > 0
 		  && log_count($node, 'role "stranger", which owns the tables', $offset) > 0;
@@ -271,7 +271,7 @@ until (time - $trouble > 12)
 	sleep 2;
 }
 foreach my $message (
-	'relation "qml.occurrence" of extension "qml" is missing',
+	'relation "qml.occurrence_data" of extension "qml" is missing',
 	'table "qml.live" has 23 columns, but the library expects 22',
 	'role "nologin" is not permitted to log in',
 	'role "nologin", which owns the tables of extension "qml", may not log in',

@@ -48,9 +48,9 @@ is(query($standby, "SELECT count FROM qml_counts() WHERE state = 'scheduled'"), 
 is(query($standby, "SELECT count(*) FROM qml.job WHERE method = 'plain'"), 5, 'qml.job');
 is( query($standby, "SELECT (qml_job(id)).method FROM claim"), 'lost', 'qml_job');
 is(query($standby, q{SELECT sum(count) FROM qml_queue_counts() WHERE queue = 'q'}), 5, 'qml_queue_counts');
-is(query($standby, 'SELECT id FROM qml.recurring_job'), 'r', 'qml.recurring_job');
+is(query($standby, 'SELECT id FROM qml.recurring'), 'r', 'qml.recurring');
 is( query($standby, q{SELECT name FROM qml.server}), 'srv', 'qml.server');
-is(query($standby, 'SELECT count(*) FROM qml.queue_info'), 3, 'qml.queue_info');
+is(query($standby, 'SELECT count(*) FROM qml.queue'), 3, 'qml.queue');
 is( query($standby, q{SELECT qml_cron_next('0 0 1 1 *', '2024-06-01 00:00+00') = '2025-01-01 00:00+00'}),
 	't', 'qml_cron_next');
 is(query($standby, q{SELECT qml_can_transition('enqueued', 'processing')}), 't', 'qml_can_transition');
@@ -71,7 +71,7 @@ foreach my $call (
 	qq{qml_release('$id', 1)},
 	qq{qml_delete('$id')},
 	qq{qml_retry('$id')},
-	qq{qml_schedule('$id', now())},
+	qq{qml_reschedule('$id', now())},
 	qq{qml_set_state('$id', 'deleted')},
 	q{qml_create_queue('new')},
 	q{qml_alter_queue('q', '{}')},
@@ -80,7 +80,7 @@ foreach my $call (
 	q{qml_resume_queue('q')},
 	q{qml_schedule_recurring('s', '@daily', 'm')},
 	q{qml_remove_recurring('r')},
-	q{qml_enable_recurring('r', false)},
+	q{qml_pause_recurring('r')},
 	q{qml_run_recurring('r')},
 	q{qml_promote_due()},
 	q{qml_reclaim()},
@@ -89,7 +89,7 @@ foreach my $call (
 	q{qml_maintain()},
 	q{qml_register_server('s')},
 	qq{qml_heartbeat_server('$server')},
-	qq{qml_deregister_server('$server')},
+	qq{qml_unregister_server('$server')},
 	qq{qml_reclaim_server('$server')},
 	q{qml_try_lock('l', 'o', '1 s')},
 	q{qml_unlock('l', 'o')},
@@ -117,7 +117,7 @@ ok( $standby->poll_query_until('postgres', <<'SQL'), 'delayed jobs and lost ones
 SELECT count(*) = 6 FROM qml.live WHERE method IN ('delayed', 'lost') AND state = 'enqueued'
 SQL
 my $now = query($standby, 'SELECT clock_timestamp()');
-ok( $standby->poll_query_until('postgres', "SELECT max(occurrence) > '$now' FROM qml.occurrence"),
+ok( $standby->poll_query_until('postgres', "SELECT max(occurrence) > '$now' FROM qml.occurrence_data"),
 	'ticks go on');
 is(wrong_ticks($standby), '0', 'each tick made one job, before and after');
 fails_with($standby, 'QM003', 'SELECT qml_succeed(id, attempt) FROM claim', 'who held a lease has lost it');

@@ -87,7 +87,7 @@ add_good('behind broken jobs');
 query($node, <<"SQL");
 SELECT qml_enqueue('unreadable', queue => 'options');
 SELECT count(*) FROM qml_fetch('w', '{options}', 1, '1 ms');
-UPDATE qml.queue SET options = '{"retry": "$SECRET", "lease": []}' WHERE name = 'options';
+UPDATE qml.queue_data SET options = '{"retry": "$SECRET", "lease": []}' WHERE name = 'options';
 SQL
 add_good('beside a queue with broken options');
 
@@ -107,7 +107,7 @@ SQL
 query($node, join '', map { <<"SQL" } sort keys %schedule);
 BEGIN;
 SELECT qml_schedule_recurring('$_', '\@daily', 'broken', jsonb_build_object('key', '$SECRET'));
-UPDATE qml.recurring SET $schedule{$_}, next_run_at = clock_timestamp() WHERE id = '$_';
+UPDATE qml.recurring_data SET $schedule{$_}, next_run_at = clock_timestamp() WHERE id = '$_';
 COMMIT;
 SQL
 
@@ -116,17 +116,17 @@ sub ticks_go_on
 	my ($name) = @_;
 	my $now = query($node, 'SELECT clock_timestamp()');
 	ok( $node->poll_query_until('postgres', <<"SQL"), "$name: good schedules fire");
-SELECT count(DISTINCT recurring) = 2 FROM qml.occurrence
+SELECT count(DISTINCT recurring) = 2 FROM qml.occurrence_data
 WHERE occurrence > '$now' AND recurring IN ('good', 'better')
 SQL
 	return;
 }
 
 ticks_go_on('beside broken schedules');
-query($node, "UPDATE qml.recurring SET next_run_at = now() - interval '1 hour' WHERE id NOT IN ('good', 'better')");
+query($node, "UPDATE qml.recurring_data SET next_run_at = now() - interval '1 hour' WHERE id NOT IN ('good', 'better')");
 ticks_go_on('behind broken schedules');
 add_good('beside broken schedules');
-my $problems = query($node, 'SELECT id, error FROM qml.recurring_job WHERE error IS NOT NULL ORDER BY id');
+my $problems = query($node, 'SELECT id, error FROM qml.recurring WHERE error IS NOT NULL ORDER BY id');
 like($problems, qr/^\Q$_\E\|/m, "$_ that cannot be used is told in the view")
   foreach 'a cron expression', 'a zone', 'an owner who is gone';
 
@@ -174,7 +174,7 @@ SQL
 # In one transaction: the scheduler looks, too.
 is(query($node, <<'SQL'), '0|1', 'callers pass over the others, too');
 BEGIN;
-UPDATE qml.live SET queue_id = (SELECT id FROM qml.queue WHERE name = 'broken')
+UPDATE qml.live SET queue_id = (SELECT id FROM qml.queue_data WHERE name = 'broken')
 WHERE id = (SELECT id FROM qml.live WHERE method = 'a missing queue' LIMIT 1);
 SELECT qml_promote_due(), qml_reclaim();
 COMMIT;

@@ -193,9 +193,9 @@ wait_for_progress(200_000);
 wait_for(
 	'the schedules to be up to date',
 	sub {
-		(try_query($node, 'SELECT bool_and(next_run_at > clock_timestamp()) FROM qml.recurring') // '') eq 't';
+		(try_query($node, 'SELECT bool_and(next_run_at > clock_timestamp()) FROM qml.recurring_data') // '') eq 't';
 	});
-query($node, 'SELECT count(qml_enable_recurring(id, false)) FROM qml.recurring');
+query($node, 'SELECT count(qml_pause_recurring(id)) FROM qml.recurring_data');
 append_to_file($stop_producers, '');
 finish_clients('the producers end', @producers);
 wait_for('nothing to be live',
@@ -211,14 +211,14 @@ SQL
 # What was recorded, by schedule: seconds and jobs.
 my (%ticks, %jobs_of_ticks);
 foreach my $row (
-	split /\n/, query($node, 'SELECT recurring, extract(epoch FROM occurrence), job FROM qml.occurrence'))
+	split /\n/, query($node, 'SELECT recurring, extract(epoch FROM occurrence), job FROM qml.occurrence_data'))
 {
 	my ($id, $tick, $job) = split /\|/, $row;
 	push @{ $ticks{$id} }, $tick + 0;
 	$jobs_of_ticks{$job} = "$id $tick";
 }
 my %ends = map { split /\|/ } split /\n/,
-  query($node, 'SELECT id, extract(epoch FROM next_run_at)::bigint FROM qml.recurring');
+  query($node, 'SELECT id, extract(epoch FROM next_run_at)::bigint FROM qml.recurring_data');
 
 foreach my $n (0 .. $#SCHEDULES)
 {
@@ -238,12 +238,12 @@ foreach my $n (0 .. $#SCHEDULES)
 cmp_ok(scalar @{ $ticks{s0} // [] }, '>=', $KILLS, 'there were ticks all the time');
 
 is(query($node, <<'SQL'), 0, 'jobs say of which tick they are, and each has one');
-SELECT count(*) FROM qml.occurrence o FULL JOIN
+SELECT count(*) FROM qml.occurrence_data o FULL JOIN
 	(SELECT id, metadata->'recurring' AS r FROM qml.job WHERE metadata ? 'recurring') j
 	ON o.job = j.id AND o.recurring = r->>'id' AND o.occurrence = (r->>'tick')::timestamptz
 WHERE o.job IS NULL OR j.id IS NULL
 SQL
-is(scalar keys %jobs_of_ticks, query($node, 'SELECT count(*) FROM qml.occurrence'),
+is(scalar keys %jobs_of_ticks, query($node, 'SELECT count(*) FROM qml.occurrence_data'),
 	'no job is of two ticks');
 
 is($early, 0, 'no delayed job was seen ready before its time');

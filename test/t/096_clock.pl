@@ -79,7 +79,7 @@ sub pass_through
 			"$text of $name",
 			sub {
 				query($node, $time % 600 == 0 ? <<"FIRED" : <<"PASSED") eq 't';
-SELECT count(*) = 1 FROM qml.occurrence
+SELECT count(*) = 1 FROM qml.occurrence_data
 WHERE recurring = '$name tens' AND occurrence = '$text'
 FIRED
 SELECT clock_timestamp() > timestamptz '$text' + interval '10 ms'
@@ -107,15 +107,15 @@ sub cross
 	pass_through($name, $from, $to);
 	is_deeply([ ticks_of($node, "$name $_") ], $expected{$_}, "$name, $CRON{$_}: $_")
 	  foreach sort keys %CRON;
-	is( query($node, "SELECT next_run_at FROM qml.recurring WHERE id = '$name fixed'"),
+	is( query($node, "SELECT next_run_at FROM qml.recurring_data WHERE id = '$name fixed'"),
 		$next, "$name: the fixed time comes the next day");
 	is( query($node, <<"SQL"), 0, "$name: jobs and ticks agree");
-SELECT count(*) FROM qml.occurrence o FULL JOIN
+SELECT count(*) FROM qml.occurrence_data o FULL JOIN
 	(SELECT id, metadata->'recurring' AS r FROM qml.job) j
 	ON o.job = j.id AND o.recurring = r->>'id' AND o.occurrence = (r->>'tick')::timestamptz
 WHERE (o.job IS NULL OR j.id IS NULL) AND coalesce(recurring, r->>'id') LIKE '$name %'
 SQL
-	query($node, 'SELECT count(qml_remove_recurring(id)) FROM qml.recurring');
+	query($node, 'SELECT count(qml_remove_recurring(id)) FROM qml.recurring_data');
 	return;
 }
 
@@ -160,7 +160,7 @@ schedule($node, $_, '*/10 * * * *', misfire => $_) foreach @POLICIES;
 sub pointers
 {
 	return map { split /\|/ } split /\n/, query($node, <<'SQL');
-SELECT id, extract(epoch FROM next_run_at)::bigint FROM qml.recurring
+SELECT id, extract(epoch FROM next_run_at)::bigint FROM qml.recurring_data
 WHERE id IN ('fire_once', 'skip', 'fire_all')
 SQL
 }

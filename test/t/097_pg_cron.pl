@@ -104,7 +104,7 @@ sub work_done
 SELECT concat_ws(' ',
 	(SELECT state FROM qml.job WHERE id = '$work{due}'),
 	(SELECT state || attempt::text FROM qml.job WHERE id = '$work{lost}'),
-	(SELECT count(*) FROM qml.lock WHERE resource = '$work{lock}'),
+	(SELECT count(*) FROM qml.lock_data WHERE resource = '$work{lock}'),
 	to_regclass('qml.$work{leaf}') IS NULL)
 SQL
 }
@@ -118,13 +118,13 @@ sub wrong_ticks
 	my ($like) = @_;
 	return query($node, <<"SQL");
 SELECT recurring, count(*), min(occurrence), max(occurrence), next_run_at
-FROM qml.occurrence JOIN qml.recurring r ON r.id = recurring
+FROM qml.occurrence_data JOIN qml.recurring_data r ON r.id = recurring
 WHERE recurring LIKE '$like'
 GROUP BY recurring, next_run_at
 HAVING count(*) <> extract(epoch FROM next_run_at - min(occurrence))
 UNION ALL
 SELECT coalesce(recurring, r->>'id'), 0, occurrence, (r->>'tick')::timestamptz, NULL
-FROM qml.occurrence o FULL JOIN
+FROM qml.occurrence_data o FULL JOIN
 	(SELECT id, metadata->'recurring' AS r FROM qml.job WHERE metadata ? 'recurring') j
 	ON o.job = j.id AND o.recurring = r->>'id' AND o.occurrence = (r->>'tick')::timestamptz
 WHERE (o.job IS NULL OR j.id IS NULL) AND coalesce(recurring, r->>'id') LIKE '$like'
@@ -134,7 +134,7 @@ SQL
 sub count_ticks
 {
 	my ($like) = @_;
-	return query($node, "SELECT count(*) FROM qml.occurrence WHERE recurring LIKE '$like'");
+	return query($node, "SELECT count(*) FROM qml.occurrence_data WHERE recurring LIKE '$like'");
 }
 
 #
@@ -206,7 +206,7 @@ is(runs_since($end), join(', ', ('keeper failed') x 3), 'they may do what the ro
 query($node, "SELECT qml_grant('keeper', 'admin')");
 is(query_as('keeper', 'SELECT qml_pg_cron_unschedule()'), 3, 'the role takes its jobs off');
 is(query_as('keeper', 'SELECT qml_pg_cron_unschedule()'), 0, 'once');
-query($node, 'SELECT count(qml_remove_recurring(id)) FROM qml.recurring');
+query($node, 'SELECT count(qml_remove_recurring(id)) FROM qml.recurring_data');
 
 #
 # qml is preloaded, and leaves the work to pg_cron.
@@ -276,10 +276,10 @@ $node->pgbench(
 	});
 like(runs_since($end), qr/^(\w+ succeeded(, )?){3}$/, 'pg_cron polls');
 ok( $node->poll_query_until('postgres',
-		"SELECT bool_and(next_run_at > clock_timestamp() AND last_run_at > to_timestamp($end)) FROM qml.recurring WHERE id LIKE 'c%'"),
+		"SELECT bool_and(next_run_at > clock_timestamp() AND last_run_at > to_timestamp($end)) FROM qml.recurring_data WHERE id LIKE 'c%'"),
 	'the schedules are up to date');
 cmp_ok(query($node, 'SELECT coalesce(sum(jobs), 0) FROM polled'), '>', 0, 'clients fired some of them');
-query($node, "SELECT count(qml_enable_recurring(id, false)) FROM qml.recurring");
+query($node, "SELECT count(qml_pause_recurring(id)) FROM qml.recurring_data");
 cmp_ok(count_ticks('c%'), '>=', 8 * 3, 'there were ' . count_ticks('c%') . ' ticks');
 is(wrong_ticks('c%'), '', 'each tick once, by whomever');
 

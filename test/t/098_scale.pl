@@ -25,7 +25,7 @@ CONF
 # Straight into the table, for speed; spread over the ten days from tomorrow on.
 query($node, <<"SQL");
 SELECT qml_create_queue('q');
-INSERT INTO qml.recurring (id, created_at, updated_at, created_by, enabled, next_run_at, priority,
+INSERT INTO qml.recurring_data (id, created_at, updated_at, created_by, enabled, next_run_at, priority,
 	misfire, cron, timezone, queue, method, payload)
 SELECT 's' || n, now(), now(), current_user::regrole, true, t, 0,
 	'fire_once', to_char(t, 'SS MI HH24 DD MM "*"'), 'UTC', 'q', 'm', '{}'
@@ -37,10 +37,10 @@ FROM generate_series(1, $JOBS / 1000) n,
 	LATERAL qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[1000]), 'q',
 		run_at => now() + interval '1 day' + n * interval '1 hour');
 SQL
-is(query($node, 'SELECT count(*) FROM qml.recurring'), $SCHEDULES, "there are $SCHEDULES schedules");
+is(query($node, 'SELECT count(*) FROM qml.recurring_data'), $SCHEDULES, "there are $SCHEDULES schedules");
 is(query($node, 'SELECT count(*) FROM qml.live'), $JOBS, "and $JOBS delayed jobs");
 
-my $pages = query($node, "SELECT pg_relation_size('qml.recurring') / 8192");
+my $pages = query($node, "SELECT pg_relation_size('qml.recurring_data') / 8192");
 
 # A new scheduler looks at the expressions once.
 my $old = query($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'qml scheduler'");
@@ -50,7 +50,7 @@ SELECT count(*) = 1 FROM pg_stat_activity
 WHERE backend_type = 'qml scheduler' AND pid <> $old AND wait_event_type = 'Extension'
 SQL
 is(query($node, <<'SQL'), 0, 'nothing was changed by that');
-SELECT count(*) FROM qml.recurring WHERE next_run_at < now() + interval '23 hours'
+SELECT count(*) FROM qml.recurring_data WHERE next_run_at < now() + interval '23 hours'
 SQL
 
 # What the scheduler reads while nothing is due, by its name.  It reports after
@@ -59,10 +59,10 @@ sub reading
 {
 	return map { split /\|/ } split /\n/, query($node, <<'SQL');
 SELECT relname || ' scans', coalesce(seq_scan, 0) FROM pg_stat_user_tables
-WHERE schemaname = 'qml' AND relname IN ('recurring', 'live')
+WHERE schemaname = 'qml' AND relname IN ('recurring_data', 'live')
 UNION ALL
 SELECT relname || ' blocks', heap_blks_read + heap_blks_hit + coalesce(idx_blks_read + idx_blks_hit, 0)
-FROM pg_statio_user_tables WHERE schemaname = 'qml' AND relname IN ('recurring', 'live')
+FROM pg_statio_user_tables WHERE schemaname = 'qml' AND relname IN ('recurring_data', 'live')
 UNION ALL
 SELECT indexrelname || ' looks', idx_scan FROM pg_stat_user_indexes
 WHERE schemaname = 'qml' AND indexrelname IN ('recurring_due', 'live_due')
@@ -86,8 +86,8 @@ sub idle
 	my %read = map { $_ => $after{$_} - $before{$_} } keys %after;
 
 	note(join ', ', map { "$_: $read{$_}" } sort keys %read);
-	is($read{'recurring scans'}, 0, "$when: schedules that are not due are not scanned");
-	cmp_ok($read{'recurring blocks'} / $read{'recurring_due looks'},
+	is($read{'recurring_data scans'}, 0, "$when: schedules that are not due are not scanned");
+	cmp_ok($read{'recurring_data blocks'} / $read{'recurring_due looks'},
 		'<=', $blocks, "$when: a look at them reads few of their $pages pages");
 	cmp_ok($read{'live scans'}, '<=', 2, "$when: delayed jobs are not scanned");
 	cmp_ok($read{'live blocks'} / $read{'live_due looks'}, '<=', 10, "$when: nor read otherwise")
@@ -110,24 +110,24 @@ foreach my $round (1 .. $ROUNDS)
 	# Nobody tells the scheduler of this; it looks every second.
 	my $tick = query($node, <<"SQL");
 WITH t AS (SELECT date_trunc('second', clock_timestamp()) + interval '3 s' AS t),
-moved AS (UPDATE qml.recurring SET next_run_at = t,
+moved AS (UPDATE qml.recurring_data SET next_run_at = t,
 	cron = to_char(t, 'SS MI HH24 DD MM "*"') FROM t
 	WHERE id IN (SELECT 's' || n * 100 - $round FROM generate_series(1, $DUE) n) RETURNING 1)
 SELECT t FROM t, (SELECT count(*) FROM moved) m
 SQL
 	ok($node->poll_query_until('postgres', <<"SQL"), "round $round: $DUE schedules are fired");
-SELECT count(*) = $DUE FROM qml.occurrence WHERE occurrence = '$tick'
+SELECT count(*) = $DUE FROM qml.occurrence_data WHERE occurrence = '$tick'
 SQL
 	my ($lag, $jobs) = split /\|/, query($node, <<"SQL");
 SELECT round(extract(epoch FROM max(l.created_at) - '$tick'), 3), count(DISTINCT l.metadata)
-FROM qml.occurrence o JOIN qml.live l ON l.id = o.job WHERE o.occurrence = '$tick'
+FROM qml.occurrence_data o JOIN qml.live l ON l.id = o.job WHERE o.occurrence = '$tick'
 SQL
 	is($jobs, $DUE, "round $round: each once");
 	push @lags, $lag;
 }
 cmp_ok(median(@lags), '<', $SECONDS,
 	"the last one comes within $SECONDS s of its time (" . join(', ', @lags) . ' s)');
-is(query($node, 'SELECT count(*) FROM qml.occurrence'), $DUE * $ROUNDS, 'no other one is fired');
+is(query($node, 'SELECT count(*) FROM qml.occurrence_data'), $DUE * $ROUNDS, 'no other one is fired');
 
 # The entries of ticks that have passed are in the index until it is vacuumed.
 idle('after that', 100);

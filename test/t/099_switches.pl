@@ -43,8 +43,8 @@ nothing_is_lost($node, 'after a pause');
 my %work = (
 	'qml.enable_scheduler' => q{SELECT count(*) = 2 FROM qml.live
 		WHERE method IN ('a delayed job', 'a lost job') AND state = 'enqueued'},
-	'qml.enable_recurring' => q{SELECT max(occurrence) > (SELECT now FROM began) FROM qml.occurrence},
-	'qml.enable_cleanup' => 'SELECT count(*) = 0 FROM qml.lock');
+	'qml.enable_recurring' => q{SELECT max(occurrence) > (SELECT now FROM began) FROM qml.occurrence_data},
+	'qml.enable_cleanup' => 'SELECT count(*) = 0 FROM qml.lock_data');
 
 set_config($node, 'qml.cleanup_interval' => '1s');
 query($node, 'CREATE TABLE began (now timestamptz)');

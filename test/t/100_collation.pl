@@ -20,15 +20,15 @@ query($node, 'CREATE EXTENSION qml', 'icu');
 # Ticks that fired are found in the record, whose index has the order of the collation.
 my $names = q{unnest(ARRAY['a', 'B', 'c', 'D', 'e', 'F', '_x', '-y', 'Zeta', 'alpha', 'Ünal', 'öl', 'ol'])};
 query($node, "SELECT count(qml_schedule_recurring(n, '* * * * * *', 'm')) FROM $names n", 'icu');
-my $all_fire = 'SELECT bool_and(last_run_at IS NOT NULL AND next_run_at > clock_timestamp()) FROM qml.recurring';
+my $all_fire = 'SELECT bool_and(last_run_at IS NOT NULL AND next_run_at > clock_timestamp()) FROM qml.recurring_data';
 ok($node->poll_query_until('icu', $all_fire), 'all schedules fire');
 query($node, "SELECT pg_sleep(2)", 'icu');
-query($node, "UPDATE qml.recurring SET next_run_at = next_run_at - interval '3 s', last_run_at = NULL", 'icu');
+query($node, "UPDATE qml.recurring_data SET next_run_at = next_run_at - interval '3 s', last_run_at = NULL", 'icu');
 ok($node->poll_query_until('icu', $all_fire), 'and go on after they were set back');
-is(query($node, 'SELECT count(*) FROM qml.recurring WHERE error IS NOT NULL', 'icu'),
+is(query($node, 'SELECT count(*) FROM qml.recurring_data WHERE error IS NOT NULL', 'icu'),
 	'0', 'without an error');
 is(query($node, <<'SQL', 'icu'), '0', 'no tick fired twice');
-SELECT count(*) - count(DISTINCT (recurring, occurrence)) FROM qml.occurrence
+SELECT count(*) - count(DISTINCT (recurring, occurrence)) FROM qml.occurrence_data
 SQL
 
 is(query($node, <<"SQL", 'icu'), '13|13|13', 'queues, locks and servers are found');

@@ -220,7 +220,7 @@ query($node, 'CREATE FUNCTION gone(payload jsonb) RETURNS int LANGUAGE sql AS $$
 is(run($node, 'gone'), 'succeeded|1', 'one that is there again');
 query($node, "SELECT qml_pause_queue('default')");
 my $waiting = enqueue($node, 'gone');
-query($node, "SELECT qml_unregister('gone'); SELECT qml_resume_queue('default')");
+query($node, "SELECT qml_unregister_handler('gone'); SELECT qml_resume_queue('default')");
 is(run($node, 'note'), 'succeeded|1', 'after a handler was unregistered others run');
 is(outcome($node, $waiting), 'enqueued|0', 'its jobs wait for other workers');
 query($node, "SELECT qml_delete('$waiting')");
@@ -246,7 +246,7 @@ foreach my $role (qw(ann bob))
 SET ROLE $role;
 CREATE FUNCTION who_$role(payload jsonb) RETURNS text LANGUAGE sql AS
 	\$\$ INSERT INTO ledger (what) VALUES ('who'); SELECT session_user || ' ' || current_user \$\$;
-SELECT qml_register('who_$role', 'who_$role');
+SELECT qml_register_handler('who_$role', 'who_$role');
 SQL
 }
 query($node, 'TRUNCATE ledger');
@@ -355,7 +355,7 @@ foreach my $state ('with a worker', 'without')
 query($node, <<'SQL');
 CREATE ROLE gus LOGIN;
 CREATE FUNCTION for_gus(payload jsonb) RETURNS void LANGUAGE sql AS $$ SELECT $$;
-SELECT qml_register('for_gus', 'for_gus', '{"run_as": "gus"}');
+SELECT qml_register_handler('for_gus', 'for_gus', '{"run_as": "gus"}');
 SQL
 is(run($node, 'for_gus'), 'succeeded|1', 'run_as another role');
 query($node, 'DROP OWNED BY gus; DROP ROLE gus');
@@ -364,9 +364,9 @@ foreach my $then ('', ', and cleaned up')
 	query($node, 'SELECT * FROM qml_cleanup()') if $then;
 	like(run($node, 'for_gus', '{}', 'max_retries => 0'), qr/^failed\|\d\|42704\|.*does not exist/, "a role that was dropped$then");
 }
-is(ask($node, q{SELECT run_as::oid FROM qml.handler WHERE method = 'for_gus'}), 0, 'of which nothing is left');
+is(ask($node, q{SELECT run_as::oid FROM qml.handler_data WHERE method = 'for_gus'}), 0, 'of which nothing is left');
 is(run($node, 'note'), 'succeeded|1', 'others are undisturbed');
-query($node, "SELECT qml_unregister('for_gus')");
+query($node, "SELECT qml_unregister_handler('for_gus')");
 
 # ---- groups
 
@@ -609,7 +609,7 @@ SQL
 	like(outcome_of($node, $stubborn), qr/^failed\|1\|timeout\|/, 'one that traps it ends with its process');
 	cmp_ok(time - $start, '<=', 12, sprintf 'after a grace time (%.1f s)', time - $start);
 	is(run($node, 'note'), 'succeeded|1', 'others go on');
-	query($node, q{SELECT qml_register('stubborn', 'stubborn', '{"non_retryable": ["timeout"]}')});
+	query($node, q{SELECT qml_register_handler('stubborn', 'stubborn', '{"non_retryable": ["timeout"]}')});
 	like(run($node, 'stubborn', '{}', q{timeout => '300 ms'}), qr/^failed\|1\|timeout\|/, 'which is never retried, if that is wished');
 	like(run($node, 'trapper', '{}', q{timeout => '300 ms', max_retries => 0}), qr/^failed\|1\|timeout\|/, 'one that traps it, and returns, has not succeeded');
 	is(ask($node, "SELECT count(*) FROM ledger WHERE what LIKE 'trapper%'"), 0, 'nothing of it is left');

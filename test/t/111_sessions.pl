@@ -387,10 +387,10 @@ sub memory
 sub run_many
 {
 	my ($method, $count) = @_;
-	ask($node, q{SELECT qml_add_middleware('tracing', 'qml_tracing')}) if $method eq 'traced';
+	ask($node, q{SELECT qml_register_middleware('tracing', 'qml_tracing')}) if $method eq 'traced';
 	ask($node, "SELECT count(qml_enqueue('$method', max_retries => 0)) FROM generate_series(1, $count)");
 	settle($node, $method);
-	ask($node, q{SELECT qml_remove_middleware('tracing')}) if $method eq 'traced';
+	ask($node, q{SELECT qml_unregister_middleware('tracing')}) if $method eq 'traced';
 	return;
 }
 

@@ -290,7 +290,7 @@ effects_once('crashes');
 
 # ---- the database
 
-query($node, 'CREATE FUNCTION nap(seconds float8) RETURNS void LANGUAGE sql AS $$ SELECT pg_sleep(seconds) $$; SELECT qml_register($$nap$$, $$nap$$)', 'guest');
+query($node, 'CREATE FUNCTION nap(seconds float8) RETURNS void LANGUAGE sql AS $$ SELECT pg_sleep(seconds) $$; SELECT qml_register_handler($$nap$$, $$nap$$)', 'guest');
 {
 	my $id = query($node, q{SELECT qml_enqueue('nap', '{"seconds": 0}')}, 'guest');
 	wait_for('the job', sub { query($node, "SELECT state FROM qml_job('$id')", 'guest') eq 'succeeded' });

@@ -49,7 +49,7 @@ CREATE $kind LANGUAGE plpgsql AS \$body\$
 BEGIN
 $body
 END \$body\$;
-SELECT qml_register('$method', '$method');
+SELECT qml_register_handler('$method', '$method');
 SQL
 	my $id = enqueue($node, $method, '{}', 'max_retries => 0', 'target');
 	outcome_of($node, $id, 'target');
@@ -97,12 +97,12 @@ try('an error after COMMIT', "COMMIT; $grab RAISE EXCEPTION 'x';", procedure => 
 
 # What is qml's own: rows that say what runs as whom, and what could hang on its tables.
 foreach my $statement (
-	q{UPDATE qml.handler SET run_as = 10},
-	q{INSERT INTO qml.acl SELECT * FROM qml.acl},
-	q{UPDATE qml.queue SET name = 'x'},
+	q{UPDATE qml.handler_data SET run_as = 10},
+	q{INSERT INTO qml.acl_data SELECT * FROM qml.acl_data},
+	q{UPDATE qml.queue_data SET name = 'x'},
 	q{UPDATE qml.live SET payload = '{}'},
-	q{COPY qml.recurring TO '/tmp/x'},
-	q{SELECT * FROM qml.hook FOR UPDATE},
+	q{COPY qml.recurring_data TO '/tmp/x'},
+	q{SELECT * FROM qml.hook_data FOR UPDATE},
 	q{CREATE TRIGGER t BEFORE UPDATE ON qml.live FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()},
 	q{CREATE RULE r AS ON UPDATE TO qml.live DO ALSO SELECT 1},
 	q{CREATE INDEX ON qml.live ((length(method)))},
@@ -139,7 +139,7 @@ in_target(<<'SQL');
 SET ROLE mallory;
 CREATE FUNCTION definer(payload jsonb) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS
 $$ BEGIN INSERT INTO canary (how) VALUES ('definer'); END $$;
-SELECT qml_register('definer', 'definer');
+SELECT qml_register_handler('definer', 'definer');
 SQL
 like(run($node, 'definer', '{}', 'max_retries => 0', 'target'), qr/^succeeded/, 'a security definer handler');
 no_canary('a security definer handler');
@@ -148,7 +148,7 @@ no_canary('a security definer handler');
 # even with pg_signal_backend.
 in_target(<<'SQL');
 CREATE FUNCTION boss_waits(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(600)';
-SELECT qml_register('boss_waits', 'boss_waits');
+SELECT qml_register_handler('boss_waits', 'boss_waits');
 SQL
 {
 	my $boss = enqueue($node, 'boss_waits', '{}', q{max_retries => 0, timeout => '1 hour'}, 'target');
@@ -196,17 +196,17 @@ sub refused
 	fails_with($node, $sqlstate // '42501', $sql, "$name is refused", dbname => 'target');
 	return;
 }
-refused('run_as a superuser', q{SET ROLE mallory; SELECT qml_register('x', 'definer', '{"run_as": "postgres"}')});
-refused('run_as another', q{SET ROLE mallory; SELECT qml_register('x', 'definer', '{"run_as": "victim"}')});
-refused('a superuser for a function of others', q{SELECT qml_register('x', 'definer')});
-refused('registering without the right', q{SET ROLE victim; SELECT qml_register('x', 'definer')});
+refused('run_as a superuser', q{SET ROLE mallory; SELECT qml_register_handler('x', 'definer', '{"run_as": "postgres"}')});
+refused('run_as another', q{SET ROLE mallory; SELECT qml_register_handler('x', 'definer', '{"run_as": "victim"}')});
+refused('a superuser for a function of others', q{SELECT qml_register_handler('x', 'definer')});
+refused('registering without the right', q{SET ROLE victim; SELECT qml_register_handler('x', 'definer')});
 
 # A function that changes hands after it was registered.
 in_target(<<'SQL');
 CREATE SCHEMA shared;
 GRANT ALL ON SCHEMA shared TO PUBLIC;
 CREATE FUNCTION shared.job(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
-SELECT qml_register('shared', 'shared.job');
+SELECT qml_register_handler('shared', 'shared.job');
 SQL
 is(run($node, 'shared', '{}', undef, 'target'), 'succeeded|1', 'a superuser\'s own function');
 in_target(<<'SQL');
@@ -227,7 +227,7 @@ query($node, 'GRANT victim TO mallory');
 in_target(<<'SQL');
 SET ROLE mallory;
 CREATE FUNCTION member(payload jsonb) RETURNS void LANGUAGE sql AS $$ INSERT INTO canary (how) VALUES ('member') $$;
-SELECT qml_register('member', 'member', '{"run_as": "victim"}');
+SELECT qml_register_handler('member', 'member', '{"run_as": "victim"}');
 SQL
 is(run($node, 'member', '{}', undef, 'target'), 'succeeded|1', 'run_as of a member');
 in_target(q{DELETE FROM canary WHERE how = 'member'});
@@ -240,7 +240,7 @@ is(in_target(q{SELECT count(*) FROM canary WHERE how = 'member'}), 0, 'and has n
 query($node, 'CREATE ROLE was LOGIN');
 in_target(<<'SQL');
 CREATE FUNCTION who(payload jsonb) RETURNS text LANGUAGE sql AS 'SELECT session_user || $$ $$ || current_user';
-SELECT qml_register('who', 'who', '{"run_as": "was"}');
+SELECT qml_register_handler('who', 'who', '{"run_as": "was"}');
 SQL
 {
 	query($node, 'ALTER ROLE was RENAME TO is_now');
@@ -262,7 +262,7 @@ CREATE POLICY own ON guarded USING (owner = current_user);
 GRANT SELECT ON guarded TO PUBLIC;
 CREATE FUNCTION guarded_rows() RETURNS text LANGUAGE sql STABLE AS 'SELECT string_agg(DISTINCT owner::text, $$ $$) || count(*) FROM public.guarded';
 CREATE FUNCTION sees(payload jsonb) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN public.guarded_rows(); END $$;
-SELECT qml_register('sees_mallory', 'sees', '{"run_as": "mallory"}'), qml_register('sees_victim', 'sees', '{"run_as": "victim"}');
+SELECT qml_register_handler('sees_mallory', 'sees', '{"run_as": "mallory"}'), qml_register_handler('sees_victim', 'sees', '{"run_as": "victim"}');
 SQL
 foreach my $role (qw(mallory victim) x 3)
 {
@@ -281,7 +281,7 @@ CREATE DOMAIN trap AS text CHECK (peek(VALUE));
 CREATE TYPE trap_row AS (a trap);
 CREATE FUNCTION takes_trap(a trap DEFAULT '', b trap[] DEFAULT '{}', c trap_row DEFAULT NULL, d text DEFAULT peek_default())
 	RETURNS text LANGUAGE sql AS 'SELECT a::text';
-SELECT qml_register('takes_trap', 'takes_trap');
+SELECT qml_register_handler('takes_trap', 'takes_trap');
 SQL
 my $trap = in_target(q{SELECT qml_enqueue('takes_trap', '{"a": "x", "b": ["y"], "c": {"a": "z"}}')});
 in_target(q{SELECT qml_enqueue_many('takes_trap', ARRAY['{}', '{"a": "x"}']::jsonb[])});
@@ -289,7 +289,7 @@ in_target(q{SELECT qml_schedule_recurring('trap', '@yearly', 'takes_trap', '{"a"
 is(outcome_of($node, $trap, 'target'), 'succeeded|1', 'a handler with hostile types runs');
 no_canary('types of arguments');
 cmp_ok(in_target(q{SELECT count(*) FROM canary WHERE how IN ('check', 'default')}), '>', 0, 'and its checks run as the handler');
-in_target('SELECT * FROM qml.handler_info; SELECT * FROM qml.job');
+in_target('SELECT * FROM qml.handler; SELECT * FROM qml.job');
 no_canary('looking at it');
 
 # A result is converted as the handler: by a cast of its own, which to_jsonb uses.
@@ -303,16 +303,16 @@ BEGIN
 END $$;
 CREATE CAST (casts AS json) WITH FUNCTION casts_to_json(casts);
 CREATE FUNCTION returns_cast(payload jsonb) RETURNS casts LANGUAGE sql AS $$ SELECT 'x'::casts $$;
-SELECT qml_register('returns_cast', 'returns_cast');
+SELECT qml_register_handler('returns_cast', 'returns_cast');
 CREATE PROCEDURE returns_cast_p(payload jsonb, OUT x casts) LANGUAGE plpgsql AS $$ BEGIN x := 'x'; COMMIT; END $$;
-SELECT qml_register('returns_cast_p', 'returns_cast_p');
+SELECT qml_register_handler('returns_cast_p', 'returns_cast_p');
 SQL
 is(run($node, $_, '{}', 'max_retries => 0', 'target'), 'succeeded|1', "a result with a cast of its own: $_") foreach qw(returns_cast returns_cast_p);
 no_canary('casts of results');
 is(in_target(q{SELECT count(*) FROM canary WHERE how = 'cast'}), 2, 'the casts were called');
 
 # A payload is data, whatever it looks like.
-in_target('SET ROLE mallory; CREATE FUNCTION echo(a text) RETURNS text LANGUAGE sql AS $$ SELECT a $$; SELECT qml_register($$echo$$, $$echo$$)');
+in_target('SET ROLE mallory; CREATE FUNCTION echo(a text) RETURNS text LANGUAGE sql AS $$ SELECT a $$; SELECT qml_register_handler($$echo$$, $$echo$$)');
 foreach my $text (q{'; DROP TABLE public.secret; --}, q{$$; ROLLBACK; RESET ROLE; --}, q{"; SELECT 1}, '%s%n%1$s', '{"a": 1}', '\\\\x41')
 {
 	my $payload = JSON::PP->new->encode({ a => $text });
@@ -325,14 +325,14 @@ foreach my $text (q{'; DROP TABLE public.secret; --}, q{$$; ROLLBACK; RESET ROLE
 
 in_target(<<'SQL');
 CREATE PROCEDURE boss_job(payload jsonb) LANGUAGE plpgsql AS $$ BEGIN SET SESSION AUTHORIZATION mallory; COMMIT; END $$;
-SELECT qml_register('boss_job', 'boss_job');
+SELECT qml_register_handler('boss_job', 'boss_job');
 CREATE PROCEDURE boss_fails(payload jsonb) LANGUAGE plpgsql AS $$ BEGIN SET SESSION AUTHORIZATION mallory; COMMIT; RAISE EXCEPTION 'x'; END $$;
-SELECT qml_register('boss_fails', 'boss_fails');
+SELECT qml_register_handler('boss_fails', 'boss_fails');
 CREATE FUNCTION boss_sees(payload jsonb) RETURNS text LANGUAGE sql AS 'SELECT session_user || $$ $$ || current_user';
-SELECT qml_register('boss_sees', 'boss_sees');
+SELECT qml_register_handler('boss_sees', 'boss_sees');
 SET ROLE mallory;
 CREATE PROCEDURE resets(payload jsonb) LANGUAGE plpgsql AS $$ BEGIN RESET SESSION AUTHORIZATION; INSERT INTO canary (how) VALUES ('resets'); END $$;
-SELECT qml_register('resets', 'resets');
+SELECT qml_register_handler('resets', 'resets');
 SQL
 set_config($node, 'qml.workers' => 1);
 foreach my $method (qw(boss_job boss_fails))
@@ -420,7 +420,7 @@ is(in_target(q{SELECT count(*) FROM canary WHERE how = 'shadow'}), 0, 'nobody lo
 SET ROLE "$quoted";
 CREATE TYPE "$quoted"."$quoted" AS ENUM ('x');
 CREATE FUNCTION "$quoted"."$quoted"("$quoted" "$quoted"."$quoted") RETURNS text LANGUAGE sql AS 'SELECT current_user::text';
-SELECT qml_register('$literal', format('%I.%I', '$literal', '$literal'));
+SELECT qml_register_handler('$literal', format('%I.%I', '$literal', '$literal'));
 SQL
 	my $id = in_target("SELECT qml_enqueue('$literal', jsonb_build_object('$literal', 'x'))");
 	is(outcome_of($node, $id, 'target'), 'succeeded|1', 'names with all that may be in names');

@@ -191,8 +191,8 @@ foreach my $function (sort keys %OWN)
 body('drops_itself', q{DROP FUNCTION public.drops_itself(qml.job);});
 poison('DROP FUNCTION of its own', 'drops_itself', '{}', qr/^succeeded\|1/);
 poison('the next job of it', 'drops_itself', '{}', qr/^failed\|1\|QM007\|/);
-body('unregisters', q{PERFORM qml_unregister('unregisters');});
-poison('qml_unregister of its own', 'unregisters', '{}', qr/^succeeded\|1/);
+body('unregisters', q{PERFORM qml_unregister_handler('unregisters');});
+poison('qml_unregister_handler of its own', 'unregisters', '{}', qr/^succeeded\|1/);
 body('replaces_itself', q{EXECUTE $x$ CREATE OR REPLACE FUNCTION public.replaces_itself(job qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT to_jsonb(7)' $x$;});
 poison('a function that replaces itself', 'replaces_itself', '{}', qr/^succeeded\|1/);
 {
@@ -406,9 +406,9 @@ CREATE FUNCTION bytes(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	RAISE EXCEPTION '%', convert_from('\xe4fffec328'::bytea, 'SQL_ASCII') || repeat(convert_from('\xe4'::bytea, 'SQL_ASCII'), 10000);
 END $$;
-SELECT qml_register('bytes', 'bytes');
+SELECT qml_register_handler('bytes', 'bytes');
 CREATE FUNCTION good(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
-SELECT qml_register('good', 'good');
+SELECT qml_register_handler('good', 'good');
 SQL
 {
 	my $id = query($node, q{SELECT qml_enqueue('bytes', max_retries => 0)}, 'ascii');

@@ -40,7 +40,7 @@ sub hook
 	query($node, <<"SQL");
 CREATE OR REPLACE FUNCTION hook_$name(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql
 AS \$body\$ BEGIN $body END \$body\$;
-SELECT qml_add_hook('$name', 'hook_$name', '$states');
+SELECT qml_register_hook('$name', 'hook_$name', '$states');
 SQL
 	return;
 }
@@ -48,7 +48,7 @@ SQL
 sub remove_hook
 {
 	my ($name) = @_;
-	query($node, "SELECT qml_remove_hook('$name')");
+	query($node, "SELECT qml_unregister_hook('$name')");
 	return;
 }
 
@@ -82,7 +82,7 @@ BEGIN
 	IF (job).attempt = 1 THEN PERFORM qml_retry_later('10 ms'); END IF;
 END $$
 SQL
-query($node, "SELECT qml_add_hook('tell', 'tell')");
+query($node, "SELECT qml_register_hook('tell', 'tell')");
 
 my $id = enqueue($node, 'note');
 outcome_of($node, $id);
@@ -136,15 +136,15 @@ query($node, "SELECT qml_delete('$id')");
 is(trail($id) =~ s/.*, //r, 'processing>deleted by client', 'a claimed job is deleted');
 
 query($node, q{SELECT qml_schedule_recurring('tick', '* * * * * *', 'tick', queue => 'outside')});
-wait_for('a tick', sub { ask($node, 'SELECT count(*) FROM qml.occurrence') > 0 });
+wait_for('a tick', sub { ask($node, 'SELECT count(*) FROM qml.occurrence_data') > 0 });
 query($node, q{SELECT qml_remove_recurring('tick')});
-$id = ask($node, 'SELECT job FROM qml.occurrence ORDER BY occurrence LIMIT 1');
+$id = ask($node, 'SELECT job FROM qml.occurrence_data ORDER BY occurrence LIMIT 1');
 trail_is($id, 'a tick', 'new>enqueued by qml scheduler');
 
 query($node, <<'SQL');
 CREATE ROLE gus LOGIN;
 CREATE FUNCTION for_gus(payload jsonb) RETURNS void LANGUAGE sql AS '';
-SELECT qml_register('for_gus', 'for_gus', '{"run_as": "gus"}');
+SELECT qml_register_handler('for_gus', 'for_gus', '{"run_as": "gus"}');
 ALTER ROLE gus NOLOGIN;
 SQL
 $id = enqueue($node, 'for_gus', '{}', 'max_retries => 0');
@@ -160,7 +160,7 @@ is(ask($node, 'SELECT count(*) FROM ledger l JOIN qml.job j ON j.id = l.job WHER
 $id = enqueue($node, 'note', '{"judge": 1}', q{max_retries => 2, queue => 'fast'});
 is(outcome_of($node, $id), 'failed|3|HK001|not so', 'it is retried like any other');
 like(ask($node, "SELECT errors -> -1 ->> 'stack_trace' FROM qml_job('$id')"), qr/CONTEXT: .*\nqml hook "judge"$/, 'the stack trace names the hook');
-is(ask($node, 'SELECT errors, broken FROM qml.hook_info'), '0|f', 'a hook that is asked is not switched off');
+is(ask($node, 'SELECT errors, broken FROM qml.hook'), '0|f', 'a hook that is asked is not switched off');
 
 # In a group: many have been short.
 query($node, q{SELECT count(*) FROM qml_enqueue_many('note', array_fill('{}'::jsonb, ARRAY[200]))});
@@ -187,8 +187,8 @@ sub broken_is
 	$offset = -s $node->logfile;
 	hook('broken', $states, "IF public.process() LIKE 'qml %' THEN $body END IF;");
 	$go->($name);
-	wait_for('the hook to be switched off', sub { ask($node, q{SELECT broken FROM qml.hook_info WHERE name = 'broken'}) eq 't' });
-	is(ask($node, 'SELECT errors, last_error, problem IS NULL FROM qml.hook_info'), "5|$error|t",
+	wait_for('the hook to be switched off', sub { ask($node, q{SELECT broken FROM qml.hook WHERE name = 'broken'}) eq 't' });
+	is(ask($node, 'SELECT errors, last_error, problem IS NULL FROM qml.hook'), "5|$error|t",
 		"$name: it is switched off after five errors, and the last one shown");
 	is(log_count($node, 'hook "broken" failed 5 times in a row and is switched off', $offset), 1, "$name: with a WARNING, once");
 	remove_hook('broken');
@@ -236,8 +236,8 @@ sub ticks
 	query($node, q{SELECT qml_schedule_recurring('s' || i, '* * * * * *', 'outside', queue => 'outside') FROM generate_series(1, 7) i});
 	wait_for("$name: all schedules to fire", sub { ask($node, q{SELECT count(DISTINCT metadata #>> '{recurring,id}') FROM qml.live WHERE method = 'outside'}) == 7 });
 	pass("$name: all schedules fire");
-	is(query($node, 'SELECT count(*) FROM qml.recurring_job WHERE error IS NOT NULL'), 0, "$name: without an error");
-	query($node, 'SELECT qml_remove_recurring(id) FROM qml.recurring_job; DELETE FROM qml.live');
+	is(query($node, 'SELECT count(*) FROM qml.recurring WHERE error IS NOT NULL'), 0, "$name: without an error");
+	query($node, 'SELECT qml_remove_recurring(id) FROM qml.recurring; DELETE FROM qml.live');
 	return;
 }
 
@@ -287,7 +287,7 @@ query($node, <<'SQL');
 SELECT qml_enqueue('outside', jsonb_build_object('n', i), 'outside', 0, clock_timestamp() + i * interval '10 ms') FROM generate_series(1, 7) i
 SQL
 all_enqueued('errors now and then', 7);
-is(ask($node, 'SELECT errors, broken, last_error FROM qml.hook_info'), '4|f|no', 'errors that are not in a row are counted anew');
+is(ask($node, 'SELECT errors, broken, last_error FROM qml.hook'), '4|f|no', 'errors that are not in a row are counted anew');
 remove_hook('often');
 
 # ---- a hook that takes its time
@@ -322,7 +322,7 @@ sub stuck_is
 	$offset = -s $node->logfile;
 	hook('stuck', $states, $forever);
 	$go->($name);
-	is(ask($node, 'SELECT errors, broken, last_error FROM qml.hook_info'), '5|t|it went on although it was canceled', "$name: it is switched off");
+	is(ask($node, 'SELECT errors, broken, last_error FROM qml.hook'), '5|t|it went on although it was canceled', "$name: it is switched off");
 	# Two workers may have met it at the same time.
 	my $ends = log_count($node, 'hook "stuck" goes on although it was canceled 5 times: its process ends', $offset);
 	ok($ends >= 1 && $ends <= 2, "$name: its process ends, once ($ends)");
@@ -340,13 +340,13 @@ stuck_is('one in a worker', '{processing}', jobs('note', 'succeeded|1'));
 	my $ends = sub { log_count($node, 'hook "stuck" goes on although', $offset) };
 	$offset = -s $node->logfile;
 	hook('stuck', '{enqueued}', $forever);
-	$owner->query_safe(q{BEGIN; SELECT FROM qml.hook WHERE name = 'stuck' FOR UPDATE});
+	$owner->query_safe(q{BEGIN; SELECT FROM qml.hook_data WHERE name = 'stuck' FOR UPDATE});
 	query($node, q{SELECT qml_enqueue('outside', queue => 'outside', run_at => clock_timestamp() + interval '0.1 s')});
 	wait_for('it to take a process with it', sub { $ends->() > 0 });
 	$owner->query_safe('COMMIT');
 	$owner->quit;
-	wait_for('it to be switched off', sub { ask($node, 'SELECT broken FROM qml.hook_info') eq 't' });
-	is(ask($node, 'SELECT last_error FROM qml.hook_info'), 'it went on although it was canceled', 'one whose row was locked is not forgotten');
+	wait_for('it to be switched off', sub { ask($node, 'SELECT broken FROM qml.hook') eq 't' });
+	is(ask($node, 'SELECT last_error FROM qml.hook'), 'it went on although it was canceled', 'one whose row was locked is not forgotten');
 	wait_for('the job to be promoted', sub { ask($node, q{SELECT count(*) FROM qml.live WHERE state = 'scheduled'}) == 0 });
 	remove_hook('stuck');
 	query($node, 'DELETE FROM qml.live');
@@ -361,7 +361,7 @@ SQL
 wait_for('the slow hook to see all of twelve', sub { ask($node, q{SELECT count(*) FROM qml.live WHERE method = 'outside' AND state = 'enqueued'}) == 12 });
 is(log_count($node, 'ms for 11 transitions of a transaction', $offset), 1, 'slow hooks: all of them in one transaction is too much');
 is(ask($node, q{SELECT count(DISTINCT xmin::text) FROM qml.live WHERE method = 'outside'}), 12, 'they are told in smaller parts');
-is(ask($node, 'SELECT errors, broken FROM qml.hook_info'), '0|f', 'and not taken for broken');
+is(ask($node, 'SELECT errors, broken FROM qml.hook'), '0|f', 'and not taken for broken');
 remove_hook('slow');
 query($node, 'DELETE FROM qml.live');
 
@@ -383,15 +383,15 @@ remove_hook('close');
 
 hook('gone', '{enqueued}', 'NULL;');
 query($node, 'DROP FUNCTION hook_gone(qml.job, qml.job_state, qml.job_state)');
-query($node, q{UPDATE qml.hook SET states = '{processing}'});
+query($node, q{UPDATE qml.hook_data SET states = '{processing}'});
 set_config($node, 'qml.workers' => 1);
 wait_for('one worker at most', sub { worker_pids($node) <= 1 });
 wait_for('the hook whose function is gone to be switched off', sub {
 	jobs('note', 'succeeded|1')->('a hook whose function is gone');
-	return ask($node, 'SELECT broken FROM qml.hook_info') eq 't';
+	return ask($node, 'SELECT broken FROM qml.hook') eq 't';
 });
 set_config($node, 'qml.workers' => 2);
-like(ask($node, 'SELECT errors, broken, last_error FROM qml.hook_info'), qr/^5\|t\|.*hook_gone.*cannot be called$/, 'it is switched off as well');
+like(ask($node, 'SELECT errors, broken, last_error FROM qml.hook'), qr/^5\|t\|.*hook_gone.*cannot be called$/, 'it is switched off as well');
 remove_hook('gone');
 
 # ---- nothing of a hook stays in a process that has no end
@@ -432,7 +432,7 @@ DECLARE
 	tries text[] := ARRAY['RESET ROLE', 'SET ROLE none', 'SET ROLE postgres', 'SET ROLE victim', 'SET SESSION AUTHORIZATION postgres',
 		'RESET SESSION AUTHORIZATION', 'SET LOCAL session_authorization = victim', 'CREATE TEMP TABLE pg_proc (a int)',
 		'INSERT INTO public.bomb VALUES (1)', 'LISTEN x', 'DECLARE c CURSOR WITH HOLD FOR SELECT 1', 'INSERT INTO public.secret VALUES (1)',
-		'ALTER ROLE mallory SUPERUSER', 'DELETE FROM qml.live', 'UPDATE qml.hook SET run_as = 10::oid::regrole', 'SET session_replication_role = replica',
+		'ALTER ROLE mallory SUPERUSER', 'DELETE FROM qml.live', 'UPDATE qml.hook_data SET run_as = 10::oid::regrole', 'SET session_replication_role = replica',
 		'COPY public.canary (how) FROM PROGRAM ''echo program''', 'SELECT public.qml_grant(''mallory'', ''work'')'];
 	s text;
 BEGIN
@@ -448,7 +448,7 @@ BEGIN
 	END LOOP;
 	PERFORM set_config('search_path', 'public', false), set_config('mallory.was', 'here', false), set_config('work_mem', '64', false);
 END $$;
-SELECT qml_add_hook('attack', 'attack');
+SELECT qml_register_hook('attack', 'attack');
 RESET ROLE;
 SQL
 query($node, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'qml worker'});
@@ -464,7 +464,7 @@ is(ask($node, q{SELECT string_agg(DISTINCT process, ' ' ORDER BY process) FROM a
 is(ask($node, q{SELECT string_agg(DISTINCT what || ': ' || code, ', ') FROM attempts WHERE code <> '42501'}), '', 'and refused');
 is(ask($node, q{SELECT count(DISTINCT what) FROM attempts}), 18, 'everything');
 is(ask($node, q{SELECT string_agg(DISTINCT concat_ws(' ', how, who), ', ') FROM canary}), 'hook mallory', 'nothing ran as anybody else');
-is(ask($node, q{SELECT concat_ws(' ', (SELECT count(*) FROM secret), (SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'), (SELECT run_as FROM qml.hook_info))}),
+is(ask($node, q{SELECT concat_ws(' ', (SELECT count(*) FROM secret), (SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'), (SELECT run_as FROM qml.hook))}),
 	'0 f mallory', 'and nothing was changed that is not his');
 is(run($node, 'looks', '{}'), 'succeeded|1', 'the worker goes on');
 remove_hook('attack');
@@ -472,8 +472,8 @@ remove_hook('attack');
 # Who a scheduler is to a hook of the owner of a function that changed hands.
 query($node, <<'SQL');
 CREATE FUNCTION mine(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS $$ INSERT INTO public.canary (how) VALUES ('mine') $$;
-SELECT qml_add_hook('mine', 'mine', '{enqueued}');
-UPDATE qml.hook SET states = '{processing}';
+SELECT qml_register_hook('mine', 'mine', '{enqueued}');
+UPDATE qml.hook_data SET states = '{processing}';
 ALTER FUNCTION mine(qml.job, qml.job_state, qml.job_state) OWNER TO mallory;
 SQL
 is(run($node, 'note'), 'succeeded|1', 'a hook whose function changed hands');

@@ -43,14 +43,14 @@ sub middleware
 CREATE OR REPLACE FUNCTION mw_$name(job qml.job) RETURNS jsonb LANGUAGE plpgsql AS \$body\$
 DECLARE r jsonb;
 BEGIN $body END \$body\$;
-SELECT qml_add_middleware('$name', 'mw_$name', $position);
+SELECT qml_register_middleware('$name', 'mw_$name', $position);
 SQL
 	return;
 }
 
 sub remove_middleware
 {
-	query($node, "SELECT qml_remove_middleware('$_')") foreach @_;
+	query($node, "SELECT qml_unregister_middleware('$_')") foreach @_;
 	return;
 }
 
@@ -167,7 +167,7 @@ like(ask($node, q{SELECT errors -> -1 ->> 'stack_trace' FROM qml.job WHERE attem
 query($node, 'DROP FUNCTION mw_raises(qml.job)');
 like(course(), qr/^failed\|1\|QM007\|function public.mw_raises\(qml.job\) of middleware "raises" cannot be called; ; $/,
 	'one whose function is gone: the job does not run without it');
-like(ask($node, 'SELECT problem FROM qml.middleware_info'), qr/does not exist/, 'which is shown');
+like(ask($node, 'SELECT problem FROM qml.middleware'), qr/does not exist/, 'which is shown');
 remove_middleware('raises');
 is(course(), 'succeeded|1; work; {"work": 1}', 'until it is removed');
 
@@ -185,11 +185,11 @@ remove_middleware('twice');
 query($node, <<'SQL');
 CREATE FUNCTION nosy(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN IF job.method = 'other' THEN PERFORM public.qml_next(); END IF; END $$;
-SELECT qml_add_hook('nosy', 'nosy', '{enqueued}');
+SELECT qml_register_hook('nosy', 'nosy', '{enqueued}');
 SQL
 middleware('enqueues', q{PERFORM public.qml_enqueue('other'); RETURN public.qml_next();});
 like(course(), qr/^failed\|1\|55000\|qml_next\(\) can only be called by a middleware, while a job runs; ; $/, 'a hook within a middleware cannot run the handler');
-query($node, q{SELECT qml_remove_hook('nosy')});
+query($node, q{SELECT qml_unregister_hook('nosy')});
 remove_middleware('enqueues');
 
 # ---- time
@@ -227,7 +227,7 @@ middleware('counts', 'r := public.qml_next(); RETURN r || jsonb_build_object(\'c
 	is(outcome_of($node, $id), 'succeeded|1', 'a procedure within middleware');
 	is(ask($node, "SELECT result FROM qml_job('$id')"), '{"n": 7, "counted": true}', 'its output arguments are the result');
 	like(run($node, 'commits', '{"commit": 1}', 'max_retries => 0'), qr/^failed\|1\|2D000\|invalid transaction termination/, 'cannot commit');
-	query($node, q{SELECT qml_register('commits', 'commits', '{"middleware": false}')});
+	query($node, q{SELECT qml_register_handler('commits', 'commits', '{"middleware": false}')});
 	$id = enqueue($node, 'commits', '{"commit": 1}');
 	is(outcome_of($node, $id), 'succeeded|1', 'without middleware it can');
 	is(ask($node, "SELECT result FROM qml_job('$id')"), '{"n": 7}', 'and has none');
@@ -314,7 +314,7 @@ BEGIN
 		(SELECT count(*) > 100 FROM pg_class) || ' ' || (now() IS NOT NULL) || ' ' || ('a'::text = 'b'::text) || ' ' || lower('X'));
 	RETURN r;
 END $$;
-SELECT qml_add_middleware('guards', 'guards');
+SELECT qml_register_middleware('guards', 'guards');
 RESET ROLE;
 
 CREATE SCHEMA evil AUTHORIZATION mallory;
@@ -381,7 +381,7 @@ is(ask($node, q{SELECT count(*) FROM canary WHERE how = 'evil'}), 1, 'which fire
 mallory('prepared statements', q{EXECUTE 'PREPARE p AS SELECT evil.sing()';});
 mallory('an error that is caught', q{BEGIN PERFORM 1 / 0; EXCEPTION WHEN division_by_zero THEN x := current_user; END;});
 mallory('qml_next', 'PERFORM public.qml_next();', qr/^failed\|1\|55000/);
-query($node, q{SELECT qml_remove_middleware('guards')});
+query($node, q{SELECT qml_unregister_middleware('guards')});
 
 # What a middleware may do is what a hook may.
 query($node, <<'SQL');
@@ -407,7 +407,7 @@ BEGIN
 	PERFORM set_config('search_path', 'evil, pg_catalog', false);
 	RETURN public.qml_next();
 END $$;
-SELECT qml_add_middleware('attacks', 'attacks');
+SELECT qml_register_middleware('attacks', 'attacks');
 SQL
 query($node, 'TRUNCATE canary');
 is(course(), 'succeeded|1; work; {"work": 1}', 'a middleware of mallory around a superuser\'s handler');
@@ -432,7 +432,7 @@ END $$
 SQL
 handler($node, 'child', q{CREATE FUNCTION child(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT'});
 handler($node, 'bare', q{CREATE FUNCTION bare(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT'}, options => '{"middleware": false}');
-query($node, q{SELECT qml_add_middleware('tracing', 'qml_tracing')});
+query($node, q{SELECT qml_register_middleware('tracing', 'qml_tracing')});
 my $log_start = -s $node->logfile;
 
 # What the log says of a job: [line, traceparent, of], one for each attempt.

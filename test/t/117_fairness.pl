@@ -31,7 +31,7 @@ my $began = time;
 my $HANDLER = <<'SQL';
 CREATE FUNCTION work(payload jsonb) RETURNS void LANGUAGE sql
 AS $$ INSERT INTO ledger DEFAULT VALUES; SELECT pg_sleep(0.02) $$;
-SELECT qml_register('work', 'work');
+SELECT qml_register_handler('work', 'work');
 SQL
 sub create
 {
@@ -189,7 +189,7 @@ query($node, <<"SQL", 'db2') foreach @ROLES;
 CREATE ROLE $_ LOGIN;
 CREATE FUNCTION work_$_(payload jsonb) RETURNS void LANGUAGE sql
 AS \$\$ INSERT INTO ledger DEFAULT VALUES; SELECT pg_sleep(0.02) \$\$;
-SELECT qml_register('work_$_', 'work_$_', '{"run_as": "$_"}');
+SELECT qml_register_handler('work_$_', 'work_$_', '{"run_as": "$_"}');
 SQL
 
 sub backlog

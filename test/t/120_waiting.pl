@@ -442,7 +442,7 @@ SQL
 	take_all();
 	$again = enqueue($node, 'outside', '{}', "queue => 'a', run_at => now() + interval '1 d'");
 	begin_wait($waiter, "qml_wait('{a}', '1 h')");
-	ask($node, "SELECT qml_schedule('$again', now())");
+	ask($node, "SELECT qml_reschedule('$again', now())");
 	is(end_of($waiter), 't', 'a delayed job that is made due wakes it');
 	take_all();
 
@@ -649,7 +649,7 @@ foreach my $end ('ROLLBACK', 'exit', 'pg_terminate_backend')
 	my $seconds = seconds_until('all jobs to be ready', sub { ask($node, "SELECT sum(count) FROM qml_queue_counts() WHERE queue = '$queue' AND state = 'enqueued'") eq '1000' });
 	# What nobody is told of is looked for after a minute.
 	cmp_ok($seconds, '<=', 10, sprintf 'a session that held a thousand jobs: all are ready (%.2f s)', $seconds);
-	is(ask($node, "SELECT DISTINCT attempt FROM qml.live l JOIN qml.queue q ON q.id = queue_id WHERE q.name = '$queue'"), '1', 'after one attempt');
+	is(ask($node, "SELECT DISTINCT attempt FROM qml.live l JOIN qml.queue_data q ON q.id = queue_id WHERE q.name = '$queue'"), '1', 'after one attempt');
 }
 
 # Beaten for: it stays bound, however long the lease that was asked for.

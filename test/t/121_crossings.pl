@@ -97,7 +97,7 @@ foreach my $case (
 	[ 'deeper', 30, qr/WARNING:  hook "deep" failed.*\n.*more than 16 deep/ ])
 {
 	my ($function, $jobs, $expected) = @$case;
-	query($node, "SET ROLE adm; SELECT qml_add_hook('deep', '$function', '{enqueued}')");
+	query($node, "SET ROLE adm; SELECT qml_register_hook('deep', '$function', '{enqueued}')");
 	my $pid = ask($node, 'SELECT pg_backend_pid()');
 	query($node, "SELECT qml_enqueue('m', queue => 'outside', run_at => clock_timestamp() + '0.1 s') FROM generate_series(1, $jobs)");
 	wait_for('the jobs to be due', sub { ask($node, 'SELECT bool_and(run_at < clock_timestamp()) FROM qml.live') eq 't' });
@@ -106,7 +106,7 @@ foreach my $case (
 	is(ask($node, 'SELECT pg_backend_pid()'), $pid, 'and the server goes on');
 	query($node, 'DELETE FROM qml.live');
 }
-query($node, q{SELECT qml_remove_hook('deep')});
+query($node, q{SELECT qml_unregister_hook('deep')});
 set_config($node, 'qml.enable_scheduler' => 'on');
 
 # ---- a hook does not read what the client has open
@@ -127,7 +127,7 @@ BEGIN
 		END;
 	END LOOP;
 END $$;
-SELECT qml_add_hook('steals', 'steals');
+SELECT qml_register_hook('steals', 'steals');
 SQL
 is(query($node, <<'SQL'), "secret", 'a hook leaves an open cursor as it is');
 \o /dev/null
@@ -141,14 +141,14 @@ COMMIT;
 SQL
 query($node, q{DO $$ DECLARE w text; BEGIN FOR w IN SELECT word FROM secret LOOP PERFORM qml_enqueue('m', queue => 'outside'); END LOOP; END $$});
 is(ask($node, q{SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM stolen}), '34000 55000', 'and cannot read it');
-query($node, q{SELECT qml_remove_hook('steals'); DELETE FROM qml.live});
+query($node, q{SELECT qml_unregister_hook('steals'); DELETE FROM qml.live});
 
 # Nor what another hook has open, or has left open; nor can the client.
 query($node, <<'SQL');
 CREATE FUNCTION leaves_open(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE c refcursor := 'left';
 BEGIN OPEN c FOR SELECT word FROM public.secret; END $$;
-SELECT qml_add_hook('first', 'leaves_open');
+SELECT qml_register_hook('first', 'leaves_open');
 TRUNCATE stolen;
 SET ROLE adm;
 CREATE FUNCTION tries() RETURNS void LANGUAGE plpgsql AS $$
@@ -161,12 +161,12 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 CREATE FUNCTION takes(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN PERFORM public.tries(); END $$;
-SELECT qml_add_hook('second', 'takes');
+SELECT qml_register_hook('second', 'takes');
 SQL
 fails_with($node, '34000', q{BEGIN; SELECT qml_enqueue('m', queue => 'outside'); FETCH ALL FROM "left"}, 'what a hook leaves open is not the client\'s');
 query($node, q{SELECT qml_enqueue('m', queue => 'outside')});
 is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$) FROM stolen'), '34000', 'nor another hook\'s');
-query($node, q{SELECT qml_remove_hook('first'), qml_remove_hook('second'); DELETE FROM qml.live; TRUNCATE stolen});
+query($node, q{SELECT qml_unregister_hook('first'), qml_unregister_hook('second'); DELETE FROM qml.live; TRUNCATE stolen});
 
 # Between middlewares: an outer one that is in the middle of its cursor, and an inner one
 # that leaves one open.
@@ -181,20 +181,20 @@ SET ROLE adm;
 CREATE FUNCTION before_and_after(job qml.job) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE r jsonb;
 BEGIN PERFORM public.tries(); r := public.qml_next(); PERFORM public.tries(); RETURN r; END $$;
-SELECT qml_add_middleware('tries', 'before_and_after', 5);
+SELECT qml_register_middleware('tries', 'before_and_after', 5);
 SQL
 handler($node, 'nothing', 'CREATE FUNCTION nothing(payload jsonb) RETURNS int LANGUAGE sql AS $$ SELECT 1 $$');
-query($node, q{SELECT qml_add_middleware('opens', 'has_open', 1)});
+query($node, q{SELECT qml_register_middleware('opens', 'has_open', 1)});
 {
 	my $id = enqueue($node, 'nothing');
 	is(outcome_of($node, $id), 'succeeded|1', 'a middleware with an open cursor around another one');
 	is(ask($node, "SELECT result FROM qml_job('$id')"), '{"word": "secret"}', 'has it still');
 }
 is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$) FROM stolen'), '55000', 'which cannot read it');
-query($node, q{TRUNCATE stolen; SELECT qml_remove_middleware('opens'), qml_add_middleware('leaves', 'left_open', 9)});
+query($node, q{TRUNCATE stolen; SELECT qml_unregister_middleware('opens'), qml_register_middleware('leaves', 'left_open', 9)});
 is(run($node, 'nothing'), 'succeeded|1', 'a middleware that leaves a cursor open within another one');
 is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$) FROM stolen'), '34000', 'which cannot read it');
-query($node, q{TRUNCATE stolen; SELECT qml_remove_middleware('leaves'), qml_remove_middleware('tries')});
+query($node, q{TRUNCATE stolen; SELECT qml_unregister_middleware('leaves'), qml_unregister_middleware('tries')});
 
 # ---- large objects, neither
 
@@ -207,7 +207,7 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
 	INSERT INTO public.stolen VALUES (SQLSTATE);
 END $$;
-SELECT qml_add_hook('reads', 'reads');
+SELECT qml_register_hook('reads', 'reads');
 SQL
 is(query($node, <<'SQL'), 'cret', 'a hook leaves a large object as it is');
 \o /dev/null
@@ -237,7 +237,7 @@ SELECT qml_enqueue('m', queue => 'outside');
 COMMIT;
 SQL
 is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$) FROM stolen'), '42501', 'nor by a function that the client has used');
-query($node, q{SELECT qml_remove_hook('reads'); DELETE FROM qml.live});
+query($node, q{SELECT qml_unregister_hook('reads'); DELETE FROM qml.live});
 
 # ---- a hook decides nothing for the job whose handler called it
 
@@ -264,11 +264,11 @@ BEGIN
 		END;
 	END LOOP;
 END $$;
-SELECT qml_add_hook('decides', 'decides');
+SELECT qml_register_hook('decides', 'decides');
 SQL
 is(run($node, 'enqueues', '{}', 'max_retries => 0'), 'succeeded|1', 'a job whose hook would discard it');
 is(ask($node, 'SELECT string_agg(DISTINCT what, $$ $$ ORDER BY what) FROM stolen'), '55000 no job', 'it is none of the hook\'s');
-query($node, q{SELECT qml_remove_hook('decides'); DELETE FROM qml.live});
+query($node, q{SELECT qml_unregister_hook('decides'); DELETE FROM qml.live});
 
 # ---- what is deferred to the end of a job is part of it
 
@@ -319,7 +319,7 @@ CREATE FUNCTION inner_sql(job qml.job) RETURNS jsonb LANGUAGE sql AS $$
 	INSERT INTO public.ledger (what) VALUES ('inner');
 	SELECT public.qml_next();
 $$;
-SELECT qml_add_middleware('again', 'again', 1), qml_add_middleware('inner', 'inner_sql', 2);
+SELECT qml_register_middleware('again', 'again', 1), qml_register_middleware('inner', 'inner_sql', 2);
 SQL
 query($node, 'TRUNCATE ledger');
 foreach my $round (1 .. 30)
@@ -328,7 +328,7 @@ foreach my $round (1 .. 30)
 }
 is(ask($node, q{SELECT string_agg(what || ' ' || n, ', ' ORDER BY what) FROM (SELECT what, count(*) AS n FROM ledger GROUP BY 1) l}),
 	'inner 60, one 60, two 60', 'and has its effects twice');
-query($node, q{SELECT qml_remove_middleware('again'), qml_remove_middleware('inner')});
+query($node, q{SELECT qml_unregister_middleware('again'), qml_unregister_middleware('inner')});
 
 # ---- what a procedure committed is not left to the next job
 
@@ -478,7 +478,7 @@ foreach my $case (
 	my $id = enqueue($node, 'says', '{}', 'max_retries => 0');
 	wait_for('it to run', sub { ask($node, "SELECT state FROM qml.job WHERE id = '$id'") !~ /^(enqueued|processing)$/ });
 	is(ask($node, "SELECT concat_ws(' ', state, reason) FROM qml_job('$id')"), $expected, "$kind $body");
-	query($node, "SELECT qml_unregister('says'); DROP $kind says(jsonb)");
+	query($node, "SELECT qml_unregister_handler('says'); DROP $kind says(jsonb)");
 }
 
 run_log_clean($node, 'no process crashed');

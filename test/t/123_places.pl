@@ -48,7 +48,7 @@ BEGIN
 	END LOOP;
 END $$
 SQL
-query($node, q{SELECT qml_register('of_ann', 'holds', '{"run_as": "ann"}'), qml_register('of_bob', 'holds', '{"run_as": "bob"}')});
+query($node, q{SELECT qml_register_handler('of_ann', 'holds', '{"run_as": "ann"}'), qml_register_handler('of_bob', 'holds', '{"run_as": "bob"}')});
 
 # The end of a job, if it comes soon.
 sub ends_soon
@@ -309,14 +309,14 @@ SQL
 	wait_for('the job to stay', sub { worker_pids($node, "wait_event = 'PgSleep'") == 1 });
 	my $session = new_session($node);
 	$session->query_safe(q{BEGIN; SELECT qml_delete((SELECT id FROM qml.live WHERE method = 'stays' AND state = 'processing' ORDER BY id LIMIT 1))});
-	query($node, q{SELECT qml_add_hook('hears', 'hears', '{deleted}')});
+	query($node, q{SELECT qml_register_hook('hears', 'hears', '{deleted}')});
 	wait_for('the others to be done', sub { query($node, q{SELECT count(*) FROM qml.live WHERE method = 'stays'}) <= 1 });
 	$session->query_safe('ROLLBACK');
 	$session->quit;
 	settle($node, 'stays');
 	is(query($node, q{SELECT count(*) FROM qml.history WHERE method = 'stays' AND state = 'succeeded'}), 340, 'all succeed');
 	is(log_count($node, 'terminated by signal'), 0, 'and no process crashed');
-	query($node, q{SELECT qml_remove_hook('hears')});
+	query($node, q{SELECT qml_unregister_hook('hears')});
 }
 
 # ---- nor does one hold up the scheduler, by a job that shows how far it is

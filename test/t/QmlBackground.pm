@@ -155,9 +155,9 @@ sub wrong_ticks
 	my ($node) = @_;
 	return query($node, <<'SQL');
 SELECT count(*) FROM generate_series(
-	(SELECT min(occurrence) FROM qml.occurrence), (SELECT max(occurrence) FROM qml.occurrence),
+	(SELECT min(occurrence) FROM qml.occurrence_data), (SELECT max(occurrence) FROM qml.occurrence_data),
 	interval '1 s') AS s (tick)
-FULL JOIN qml.occurrence o ON o.occurrence = s.tick
+FULL JOIN qml.occurrence_data o ON o.occurrence = s.tick
 FULL JOIN (SELECT * FROM qml.live WHERE method = 'tick') j ON j.id = o.job
 WHERE s.tick IS NULL OR o.job IS NULL OR j.id IS NULL
 	OR (j.metadata #>> '{recurring,tick}')::timestamptz <> o.occurrence
@@ -174,7 +174,7 @@ sub nothing_is_lost
 	ok( $node->poll_query_until('postgres', <<"SQL"), "$name: jobs and ticks go on");
 SELECT (SELECT count(*) = 0 FROM promised p LEFT JOIN qml.live l USING (id)
 		WHERE l.state IS DISTINCT FROM 'enqueued')
-	AND (SELECT max(occurrence) > '$now' FROM qml.occurrence)
+	AND (SELECT max(occurrence) > '$now' FROM qml.occurrence_data)
 SQL
 	is( query($node, 'SELECT count(*) FROM promised'),
 		$promised{ $node->name } // 0,

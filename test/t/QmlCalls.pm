@@ -25,10 +25,10 @@ my $LOCK = "SELECT qml_try_lock('NAME', 'w', '1 h') IS NOT NULL";
 my $EXPIRED = "SELECT qml_try_lock('NAME', 'w', '1 us') IS NOT NULL";
 my $GRANT = "SELECT qml_grant('calls_role', 'work', 'NAME')";
 my $SERVER = "SELECT qml_register_server('NAME') IS NOT NULL";
-my $RENAME = "UPDATE qml.registered_server SET id = 'NAME:1', heartbeat_at = now() - interval '50 s' WHERE name = 'NAME'";
-my $HANDLER = "SELECT qml_register('NAME', 'calls_handler')";
-my $HOOK = "SELECT qml_add_hook('NAME', 'calls_hook', '{failed}')";
-my $MIDDLEWARE = "SELECT qml_add_middleware('NAME', 'calls_middleware')";
+my $RENAME = "UPDATE qml.server_data SET id = 'NAME:1', heartbeat_at = now() - interval '50 s' WHERE name = 'NAME'";
+my $HANDLER = "SELECT qml_register_handler('NAME', 'calls_handler')";
+my $HOOK = "SELECT qml_register_hook('NAME', 'calls_hook', '{failed}')";
+my $MIDDLEWARE = "SELECT qml_register_middleware('NAME', 'calls_middleware')";
 
 my @HELD = ($ENQUEUE, $CLAIM);
 
@@ -102,9 +102,9 @@ my %CALLS = (
 		sql => "SELECT qml_retry('ID')",
 		done => is_in('enqueued')
 	},
-	qml_schedule => {
+	qml_reschedule => {
 		before => [$ENQUEUE],
-		sql => "SELECT qml_schedule('ID', now() + interval '1 h')",
+		sql => "SELECT qml_reschedule('ID', now() + interval '1 h')",
 		done => is_in('scheduled')
 	},
 	qml_set_state => {
@@ -114,26 +114,26 @@ my %CALLS = (
 	},
 
 	# queues
-	qml_create_queue => { sql => $CREATE, done => rows("queue_info WHERE name = 'NAME'", 1) },
+	qml_create_queue => { sql => $CREATE, done => rows("queue WHERE name = 'NAME'", 1) },
 	qml_alter_queue => {
 		before => [$CREATE],
 		sql => q(SELECT qml_alter_queue('NAME', '{"max_retries": 1}')),
-		done => q(SELECT options = '{"max_retries": 1}' FROM qml.queue_info WHERE name = 'NAME')
+		done => q(SELECT options = '{"max_retries": 1}' FROM qml.queue WHERE name = 'NAME')
 	},
 	qml_drop_queue => {
 		before => [$CREATE],
 		sql => "SELECT qml_drop_queue('NAME')",
-		done => rows("queue_info WHERE name = 'NAME'", 0)
+		done => rows("queue WHERE name = 'NAME'", 0)
 	},
 	qml_pause_queue => {
 		before => [$CREATE],
 		sql => "SELECT qml_pause_queue('NAME')",
-		done => "SELECT paused FROM qml.queue_info WHERE name = 'NAME'"
+		done => "SELECT paused FROM qml.queue WHERE name = 'NAME'"
 	},
 	qml_resume_queue => {
 		before => [ $CREATE, "SELECT qml_pause_queue('NAME')" ],
 		sql => "SELECT qml_resume_queue('NAME')",
-		done => "SELECT NOT paused FROM qml.queue_info WHERE name = 'NAME'"
+		done => "SELECT NOT paused FROM qml.queue WHERE name = 'NAME'"
 	},
 
 	# maintenance
@@ -155,38 +155,43 @@ my %CALLS = (
 	qml_cleanup => {
 		before => [$EXPIRED],
 		sql => 'SELECT qml_cleanup() > 0',
-		done => rows("lock WHERE resource = 'NAME'", 0),
+		done => rows("lock_data WHERE resource = 'NAME'", 0),
 		unasked => 1
 	},
 	qml_maintain => {
 		before => [$EXPIRED],
 		sql => 'SELECT qml_maintain() IS NOT NULL',
-		done => rows("lock WHERE resource = 'NAME'", 0),
+		done => rows("lock_data WHERE resource = 'NAME'", 0),
 		unasked => 1
 	},
 	qml_adopt => {
-		before => ['UPDATE qml.instance SET database = 1'],
+		before => ['UPDATE qml.instance_data SET database = 1'],
 		sql => 'SELECT qml_adopt()',
-		done => 'SELECT bool_and(database <> 1) FROM qml.instance',
+		done => 'SELECT bool_and(database <> 1) FROM qml.instance_data',
 		after => 'SELECT qml_adopt()'
 	},
 
 	# recurring jobs
-	qml_schedule_recurring => { sql => $RECUR, done => rows("recurring_job WHERE id = 'NAME'", 1) },
+	qml_schedule_recurring => { sql => $RECUR, done => rows("recurring WHERE id = 'NAME'", 1) },
 	'qml_schedule_recurring, another' => {
 		before => [$RECUR],
 		sql => "SELECT qml_schedule_recurring('NAME', '0 0 0 1 2 *', 't') > now()",
-		done => "SELECT cron = '0 0 0 1 2 *' FROM qml.recurring_job WHERE id = 'NAME'"
+		done => "SELECT cron = '0 0 0 1 2 *' FROM qml.recurring WHERE id = 'NAME'"
 	},
 	qml_remove_recurring => {
 		before => [$RECUR],
 		sql => "SELECT qml_remove_recurring('NAME')",
-		done => rows("recurring_job WHERE id = 'NAME'", 0)
+		done => rows("recurring WHERE id = 'NAME'", 0)
 	},
-	qml_enable_recurring => {
+	qml_pause_recurring => {
 		before => [$RECUR],
-		sql => "SELECT qml_enable_recurring('NAME', false)",
-		done => "SELECT NOT enabled FROM qml.recurring_job WHERE id = 'NAME'"
+		sql => "SELECT qml_pause_recurring('NAME', 'holidays')",
+		done => "SELECT NOT enabled AND pause_reason = 'holidays' FROM qml.recurring WHERE id = 'NAME'"
+	},
+	qml_resume_recurring => {
+		before => [ $RECUR, "SELECT qml_pause_recurring('NAME')" ],
+		sql => "SELECT qml_resume_recurring('NAME')",
+		done => "SELECT enabled FROM qml.recurring WHERE id = 'NAME'"
 	},
 	qml_run_recurring => {
 		before => [$RECUR],
@@ -196,7 +201,7 @@ my %CALLS = (
 	qml_cron_next => { sql => q(SELECT count(*) FROM qml_cron_next('@hourly')) },
 	qml_poll_recurring => {
 		before => [
-			$RECUR, "UPDATE qml.recurring SET next_run_at = now() - interval '1 s' WHERE id = 'NAME'"
+			$RECUR, "UPDATE qml.recurring_data SET next_run_at = now() - interval '1 s' WHERE id = 'NAME'"
 		],
 		sql => 'SELECT qml_poll_recurring()',
 		done => rows("job WHERE queue = 'NAME'", 1),
@@ -208,67 +213,67 @@ my %CALLS = (
 
 	# servers
 	qml_register_server =>
-	  { sql => $SERVER, done => rows("registered_server WHERE name = 'NAME'", 1) },
+	  { sql => $SERVER, done => rows("server_data WHERE name = 'NAME'", 1) },
 	qml_heartbeat_server => {
 		before => [ $SERVER, $RENAME ],
 		sql => "SELECT qml_heartbeat_server('NAME:1')",
 		done => rows(
-			"registered_server WHERE name = 'NAME' AND heartbeat_at > now() - interval '25 s'", 1)
+			"server_data WHERE name = 'NAME' AND heartbeat_at > now() - interval '25 s'", 1)
 	},
-	qml_deregister_server => {
+	qml_unregister_server => {
 		before => [ $SERVER, $RENAME ],
-		sql => "SELECT qml_deregister_server('NAME:1')",
-		done => rows("registered_server WHERE name = 'NAME'", 0)
+		sql => "SELECT qml_unregister_server('NAME:1')",
+		done => rows("server_data WHERE name = 'NAME'", 0)
 	},
 	qml_reclaim_server => {
 		before => [ $SERVER, $RENAME ],
 		sql => "SELECT qml_reclaim_server('NAME:1')",
-		done => rows("registered_server WHERE name = 'NAME' AND dead_at IS NOT NULL", 1)
+		done => rows("server_data WHERE name = 'NAME' AND dead_at IS NOT NULL", 1)
 	},
 
 	# handlers, hooks, middleware
-	'qml_register(text,text,jsonb)' =>
-	  { sql => $HANDLER, done => rows("handler_info WHERE method = 'NAME'", 1) },
-	'qml_register(text,regprocedure,jsonb)' => {
-		sql => "SELECT qml_register('NAME', 'calls_handler(jsonb)'::regprocedure)",
-		done => rows("handler_info WHERE method = 'NAME'", 1)
+	'qml_register_handler(text,text,jsonb)' =>
+	  { sql => $HANDLER, done => rows("handler WHERE method = 'NAME'", 1) },
+	'qml_register_handler(text,regprocedure,jsonb)' => {
+		sql => "SELECT qml_register_handler('NAME', 'calls_handler(jsonb)'::regprocedure)",
+		done => rows("handler WHERE method = 'NAME'", 1)
 	},
-	'qml_register(text,text,jsonb), another' => {
+	'qml_register_handler(text,text,jsonb), another' => {
 		before => [$HANDLER],
-		sql => q(SELECT qml_register('NAME', 'calls_handler', '{"run_as": "calls_role"}')),
-		done => rows("handler_info WHERE method = 'NAME' AND run_as = 'calls_role'", 1)
+		sql => q(SELECT qml_register_handler('NAME', 'calls_handler', '{"run_as": "calls_role"}')),
+		done => rows("handler WHERE method = 'NAME' AND run_as = 'calls_role'", 1)
 	},
-	qml_unregister => {
+	qml_unregister_handler => {
 		before => [$HANDLER],
-		sql => "SELECT qml_unregister('NAME')",
-		done => rows("handler_info WHERE method = 'NAME'", 0)
+		sql => "SELECT qml_unregister_handler('NAME')",
+		done => rows("handler WHERE method = 'NAME'", 0)
 	},
-	'qml_add_hook(text,text,qml.job_state[])' => {
+	'qml_register_hook(text,text,qml.job_state[],jsonb)' => {
 		sql => $HOOK,
-		done => rows("hook_info WHERE name = 'NAME'", 1),
-		after => "SELECT qml_remove_hook('NAME')"
+		done => rows("hook WHERE name = 'NAME'", 1),
+		after => "SELECT qml_unregister_hook('NAME', true)"
 	},
-	'qml_add_hook(text,regprocedure,qml.job_state[])' => {
-		sql => "SELECT qml_add_hook('NAME', 'calls_hook(qml.job,qml.job_state,qml.job_state)'::regprocedure)",
-		done => rows("hook_info WHERE name = 'NAME'", 1),
-		after => "SELECT qml_remove_hook('NAME')"
+	'qml_register_hook(text,regprocedure,qml.job_state[],jsonb)' => {
+		sql => "SELECT qml_register_hook('NAME', 'calls_hook(qml.job,qml.job_state,qml.job_state)'::regprocedure)",
+		done => rows("hook WHERE name = 'NAME'", 1),
+		after => "SELECT qml_unregister_hook('NAME', true)"
 	},
-	qml_remove_hook => {
+	qml_unregister_hook => {
 		before => [$HOOK],
-		sql => "SELECT qml_remove_hook('NAME')",
-		done => rows("hook_info WHERE name = 'NAME'", 0),
-		after => "SELECT qml_remove_hook('NAME')"
+		sql => "SELECT qml_unregister_hook('NAME')",
+		done => rows("hook WHERE name = 'NAME'", 0),
+		after => "SELECT qml_unregister_hook('NAME', true)"
 	},
-	'qml_add_middleware(text,text,integer)' =>
-	  { sql => $MIDDLEWARE, done => rows("middleware_info WHERE name = 'NAME'", 1) },
-	'qml_add_middleware(text,regprocedure,integer)' => {
-		sql => "SELECT qml_add_middleware('NAME', 'calls_middleware(qml.job)'::regprocedure)",
-		done => rows("middleware_info WHERE name = 'NAME'", 1)
+	'qml_register_middleware(text,text,integer,jsonb)' =>
+	  { sql => $MIDDLEWARE, done => rows("middleware WHERE name = 'NAME'", 1) },
+	'qml_register_middleware(text,regprocedure,integer,jsonb)' => {
+		sql => "SELECT qml_register_middleware('NAME', 'calls_middleware(qml.job)'::regprocedure)",
+		done => rows("middleware WHERE name = 'NAME'", 1)
 	},
-	qml_remove_middleware => {
+	qml_unregister_middleware => {
 		before => [$MIDDLEWARE],
-		sql => "SELECT qml_remove_middleware('NAME')",
-		done => rows("middleware_info WHERE name = 'NAME'", 0)
+		sql => "SELECT qml_unregister_middleware('NAME')",
+		done => rows("middleware WHERE name = 'NAME'", 0)
 	},
 
 	# inside of jobs only
@@ -283,33 +288,33 @@ my %CALLS = (
 	qml_discard => { sql => 'SELECT qml_discard()', code => '55000' },
 
 	# locks
-	qml_try_lock => { sql => $LOCK, done => rows("lock_info WHERE resource = 'NAME'", 1) },
+	qml_try_lock => { sql => $LOCK, done => rows("lock WHERE resource = 'NAME'", 1) },
 	'qml_try_lock, again' => {
 		before => [$LOCK],
 		sql => "SELECT qml_try_lock('NAME', 'w', '3 h') IS NOT NULL",
-		done => "SELECT expires_at > now() + interval '2 h' FROM qml.lock_info WHERE resource = 'NAME'"
+		done => "SELECT expires_at > now() + interval '2 h' FROM qml.lock WHERE resource = 'NAME'"
 	},
 	qml_unlock => {
 		before => [$LOCK],
 		sql => "SELECT qml_unlock('NAME', 'w')",
-		done => rows("lock_info WHERE resource = 'NAME'", 0)
+		done => rows("lock WHERE resource = 'NAME'", 0)
 	},
 
 	# rights
-	qml_grant => { sql => $GRANT, done => rows("acl_info WHERE queue = 'NAME'", 1) },
+	qml_grant => { sql => $GRANT, done => rows("acl WHERE queue = 'NAME'", 1) },
 	qml_revoke => {
 		before => [$GRANT],
 		sql => "SELECT qml_revoke('calls_role', 'work', 'NAME')",
-		done => rows("acl_info WHERE queue = 'NAME'", 0)
+		done => rows("acl WHERE queue = 'NAME'", 0)
 	},
 	'qml_drop_queue, with its rights' => {
 		before => [ $CREATE, $GRANT ],
 		sql => "SELECT qml_drop_queue('NAME')",
-		done => rows("acl_info WHERE queue = 'NAME'", 0)
+		done => rows("acl WHERE queue = 'NAME'", 0)
 	},
 
 	map { ("qml.$_" => { sql => "SELECT count(*) FROM qml.$_" }) }
-	  qw(job queue_info lock_info recurring_job server handler_info hook_info middleware_info acl_info)
+	  qw(job queue lock recurring server handler hook middleware acl)
 );
 
 # What they need in a database.

@@ -27,7 +27,7 @@ sub handler
 	my $options = $opt{options} // '{}';
 	my $role = defined $opt{role} ? "SET ROLE $opt{role};" : '';
 
-	query($node, "$role $definition; SELECT qml_register('$method', '$method', '$options')",
+	query($node, "$role $definition; SELECT qml_register_handler('$method', '$method', '$options')",
 		$opt{dbname});
 	return;
 }

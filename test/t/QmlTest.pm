@@ -104,7 +104,7 @@ sub expired_leaf
 	my $leaf = 'history_p' . query($node, "SELECT to_char($day, 'YYYYMMDD')");
 
 	query($node, "SELECT qml_create_queue('old')")
-	  if query($node, "SELECT NOT EXISTS (SELECT FROM qml.queue WHERE name = 'old')") eq 't';
+	  if query($node, "SELECT NOT EXISTS (SELECT FROM qml.queue_data WHERE name = 'old')") eq 't';
 	query($node, <<"SQL");
 BEGIN;
 CREATE TABLE qml.$leaf (LIKE qml.history INCLUDING COMMENTS);
@@ -112,7 +112,7 @@ INSERT INTO qml.$leaf (id, created_at, queue_id, priority, state, attempt, uncou
 	max_retries, timeout_ms, created_by, finished_at, expires_at, method, payload)
 SELECT gen_random_uuid(), t, q.id, 0, 'succeeded', 1, 0, 5, 1000,
 	current_user::regrole, t, t + interval '1 second', 'old', '{}'
-FROM qml.queue q, generate_series(1, $jobs), (SELECT ($day)::timestamp AT TIME ZONE 'UTC' AS t) d
+FROM qml.queue_data q, generate_series(1, $jobs), (SELECT ($day)::timestamp AT TIME ZONE 'UTC' AS t) d
 WHERE q.name = 'old';
 CREATE INDEX ${leaf}_id ON qml.$leaf (id);
 SELECT format('ALTER TABLE qml.history ATTACH PARTITION qml.$leaf FOR VALUES FROM (%L) TO (%L)',

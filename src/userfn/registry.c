@@ -1,5 +1,5 @@
 /*
- * register.c
+ * registry.c
  *		Registering handlers, state hooks and middleware.
  *
  * All that can be found wrong with a function is found when it is registered: the
@@ -24,9 +24,10 @@
 #include "ipc/wakeup.h"
 #include "model/catalog.h"
 #include "model/grant.h"
+#include "model/options.h"
 #include "userfn/callback.h"
 #include "userfn/handler.h"
-#include "userfn/register.h"
+#include "userfn/registry.h"
 
 /* The role that jobs run as: one that the current user could become. */
 static Oid
@@ -101,15 +102,16 @@ write_handler(const char *method, const QmlSignature *signature, Oid role, Jsonb
 	values[2 + QML_FUNCTION_COLUMNS] = ObjectIdGetDatum(GetUserId());
 	values[3 + QML_FUNCTION_COLUMNS] = JsonbPGetDatum(options);
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("INSERT INTO qml.handler AS h (method, schema, name, argument_types, "
-						   "owner, run_as, registered_by, registered_at, options) "
-						   "VALUES ($1, $2, $3, $4, $5, $6, $7, pg_catalog.now(), $8) "
-						   "ON CONFLICT (method) DO UPDATE SET schema = excluded.schema, "
-						   "name = excluded.name, argument_types = excluded.argument_types, "
-						   "owner = excluded.owner, run_as = excluded.run_as, "
-						   "registered_by = excluded.registered_by, "
-						   "registered_at = excluded.registered_at, options = excluded.options",
-						   8, types, values, NULL, SPI_OK_INSERT);
+	(void)
+		qml_spi_execute("INSERT INTO qml.handler_data AS h (method, schema, name, argument_types, "
+						"owner, run_as, registered_by, registered_at, options) "
+						"VALUES ($1, $2, $3, $4, $5, $6, $7, pg_catalog.now(), $8) "
+						"ON CONFLICT (method) DO UPDATE SET schema = excluded.schema, "
+						"name = excluded.name, argument_types = excluded.argument_types, "
+						"owner = excluded.owner, run_as = excluded.run_as, "
+						"registered_by = excluded.registered_by, "
+						"registered_at = excluded.registered_at, options = excluded.options",
+						8, types, values, NULL, SPI_OK_INSERT);
 	qml_spi_end(&spi);
 }
 
@@ -123,7 +125,7 @@ raise_problem(const QmlProblem *problem)
 
 /* Registers a function as the handler of a method, instead of one that was before. */
 void
-qml_register_handler(const char *method, Oid function, Jsonb *options)
+qml_registry_add_handler(const char *method, Oid function, Jsonb *options)
 {
 	QmlHandlerOptions parsed;
 	const QmlSignature *signature;
@@ -152,9 +154,9 @@ qml_register_handler(const char *method, Oid function, Jsonb *options)
 		qml_grant_follow_handlers(old_role);
 }
 
-/* False when the method has no handler. */
+/* Returns false when the method has no handler and missing_ok; raises QM007 without it. */
 bool
-qml_register_remove(const char *method)
+qml_registry_remove_handler(const char *method, bool missing_ok)
 {
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(method);
@@ -165,13 +167,17 @@ qml_register_remove(const char *method)
 
 	become_only_registrar(method);
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	found =
-		qml_spi_execute_latest("DELETE FROM qml.handler h WHERE h.method = $1 RETURNING h.run_as",
-							   1, &type, &value, NULL, SPI_OK_DELETE_RETURNING) > 0;
+	found = qml_spi_execute_latest(
+				"DELETE FROM qml.handler_data h WHERE h.method = $1 RETURNING h.run_as", 1, &type,
+				&value, NULL, SPI_OK_DELETE_RETURNING) > 0;
 	if (found)
 		role = DatumGetObjectId(
 			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	qml_spi_end(&spi);
+	if (!found && !missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_HANDLER_NOT_FOUND),
+				 errmsg("method \"%s\" has no handler", method)));
 	if (OidIsValid(role))
 		qml_grant_follow_handlers(role);
 	return found;
@@ -228,19 +234,20 @@ check_callback(QmlCallbackKind kind, const char *name)
  * of qml.job_state, or 0 for all.
  */
 void
-qml_register_hook(const char *name, Oid function, Datum states)
+qml_registry_add_hook(const char *name, Oid function, Datum states, Jsonb *options)
 {
 	Oid types[] = {CALLBACK_TYPES, get_array_type(qml_catalog()->state_type)};
 	Datum values[lengthof(types)];
 	bool nulls[lengthof(types)] = {false};
 	QmlSpi spi;
 
+	qml_options_parse_callback(options);
 	require_callback(QML_HOOK, function);
 	callback_values(name, function, values);
 	values[CALLBACK_RUN_AS] = states;
 	nulls[CALLBACK_RUN_AS] = states == (Datum) 0;
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("INSERT INTO qml.hook AS h (" CALLBACK_COLUMNS ", states) "
+	(void) qml_spi_execute("INSERT INTO qml.hook_data AS h (" CALLBACK_COLUMNS ", states) "
 						   "VALUES ($1, $2, $3, $4, $5, $6, pg_catalog.now(), $7) "
 						   "ON CONFLICT (name) DO UPDATE SET " CALLBACK_UPDATES
 						   ", states = excluded.states, errors = 0, broken = false, "
@@ -252,17 +259,18 @@ qml_register_hook(const char *name, Oid function, Datum states)
 
 /* The same for a middleware; lower positions are further out. */
 void
-qml_register_middleware(const char *name, Oid function, int position)
+qml_registry_add_middleware(const char *name, Oid function, int position, Jsonb *options)
 {
 	Oid types[] = {CALLBACK_TYPES, INT4OID};
 	Datum values[lengthof(types)];
 	QmlSpi spi;
 
+	qml_options_parse_callback(options);
 	require_callback(QML_MIDDLEWARE, function);
 	callback_values(name, function, values);
 	values[CALLBACK_RUN_AS] = Int32GetDatum(position);
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("INSERT INTO qml.middleware AS m (" CALLBACK_COLUMNS ", position) "
+	(void) qml_spi_execute("INSERT INTO qml.middleware_data AS m (" CALLBACK_COLUMNS ", position) "
 						   "VALUES ($1, $2, $3, $4, $5, $6, pg_catalog.now(), $7) "
 						   "ON CONFLICT (name) DO UPDATE SET " CALLBACK_UPDATES
 						   ", position = excluded.position",
@@ -271,9 +279,9 @@ qml_register_middleware(const char *name, Oid function, int position)
 	check_callback(QML_MIDDLEWARE, name);
 }
 
-/* False when there is none of the name. */
+/* Returns false when there is none of that name and missing_ok; raises 42704 without it. */
 bool
-qml_register_remove_callback(QmlCallbackKind kind, const char *name)
+qml_registry_remove_callback(QmlCallbackKind kind, const char *name, bool missing_ok)
 {
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(name);
@@ -282,9 +290,13 @@ qml_register_remove_callback(QmlCallbackKind kind, const char *name)
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	found = qml_spi_execute_latest(kind == QML_HOOK ?
-									   "DELETE FROM qml.hook h WHERE h.name = $1" :
-									   "DELETE FROM qml.middleware m WHERE m.name = $1",
+									   "DELETE FROM qml.hook_data h WHERE h.name = $1" :
+									   "DELETE FROM qml.middleware_data m WHERE m.name = $1",
 								   1, &type, &value, NULL, SPI_OK_DELETE) > 0;
 	qml_spi_end(&spi);
+	if (!found && !missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("%s \"%s\" does not exist", qml_callback_word(kind), name)));
 	return found;
 }
