@@ -20,7 +20,7 @@ COMMENT ON TYPE qml.job_state IS 'state of a job; qml_can_transition() tells whi
 
 -------------------------------------------------------------------------------
 -- Storage.  Rows are written by the C code alone (table access method, not SQL):
--- src/catalog.h repeats the order of the columns, and src/catalog.c checks
+-- src/model/catalog.h repeats the order of the columns, and src/model/catalog.c checks
 -- their number when it first looks.
 -------------------------------------------------------------------------------
 
@@ -46,7 +46,7 @@ COMMENT ON COLUMN qml.queue_data.created_at IS 'when the queue was created, or r
 -- Fixed-width columns first, those that a claim changes among them; the payload
 -- last, so that the WAL record of a claim repeats neither.  Pages are filled to
 -- less than half, so that every job of a page can be claimed by a HOT update (see
--- doc/design.md for the measurements).
+-- doc/internals/storage.md for the measurements).
 CREATE TABLE qml.live (
 	id uuid NOT NULL PRIMARY KEY,
 	created_at timestamptz NOT NULL,
@@ -131,7 +131,7 @@ CREATE TABLE qml.history (
 	result jsonb
 ) PARTITION BY RANGE (expires_at);
 REVOKE ALL ON TABLE qml.history FROM PUBLIC;
-COMMENT ON TABLE qml.history IS 'finished jobs, one partition per day (or month, when far ahead) of expiry; src/history.c makes and drops the partitions';
+COMMENT ON TABLE qml.history IS 'finished jobs, one partition per day (or month, when far ahead) of expiry; src/jobs/history.c makes and drops the partitions';
 COMMENT ON COLUMN qml.history.id IS 'job id; unique among unexpired and unfinished jobs';
 COMMENT ON COLUMN qml.history.created_at IS 'when the job was enqueued';
 COMMENT ON COLUMN qml.history.queue_id IS 'qml.queue_data.id';
