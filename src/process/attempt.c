@@ -1,6 +1,13 @@
 /*
  * attempt.c
- *		What becomes of an attempt: how it fails, and what is written into its job.
+ *		An attempt of a job: how it ends, and what of that is written into the job.
+ *
+ * attempt.state is decided in memory first: by the handler's return, by an error
+ * (qml_attempt_judge), or by what keeps the job from being run.  qml_attempt_finish()
+ * then writes it into the job's row, if the row still belongs to the attempt: it is
+ * processing, with the same attempt number, which is the fencing token of a claim.
+ * Nothing here takes a lock or begins a transaction; a crash loses the decision, and
+ * the job is reclaimed.
  */
 #include "postgres.h"
 
@@ -14,52 +21,46 @@
 #include "process/attempt.h"
 #include "userfn/call.h"
 
-/* Whether the job is still the attempt's own; it is gone if not. */
-static bool
-holds(QmlAttempt *attempt, const QmlJob *job)
-{
-	if (job->state == QML_PROCESSING && job->attempt == attempt->job.attempt)
-		return true;
-	attempt->fate = QML_FATE_GONE;
-	return false;
-}
-
-/* A QmlChange that changes nothing: only finds out whether the attempt is gone. */
+/* A QmlChange that changes nothing: whether the job's row still belongs to the attempt. */
 bool
-qml_attempt_look(QmlJob *job, void *arg)
+qml_attempt_check_held(QmlJob *job, void *arg)
 {
-	(void) holds(arg, job);
+	QmlAttempt *attempt = arg;
+
+	if (job->state != QML_PROCESSING || job->attempt != attempt->job.attempt)
+		attempt->state = QML_ATTEMPT_LOST;
 	return false;
 }
 
-/* A QmlChange: ends the attempt in its job, unless it is gone. */
+/* A QmlChange: ends the attempt in its job's row, unless the attempt is lost. */
 bool
 qml_attempt_finish(QmlJob *job, void *arg)
 {
 	QmlAttempt *attempt = arg;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!holds(attempt, job))
+	(void) qml_attempt_check_held(job, attempt);
+	if (attempt->state == QML_ATTEMPT_LOST)
 		return false;
 	if (attempt->progress != (Datum) 0)
 		job->progress = attempt->progress;
-	switch (attempt->fate)
+	switch (attempt->state)
 	{
-		case QML_FATE_SUCCEEDED:
+		case QML_ATTEMPT_SUCCEEDED:
 			qml_transition_set(job, QML_SUCCEEDED, now);
 			job->result = attempt->result;
 			break;
-		case QML_FATE_LATER:
+		case QML_ATTEMPT_RETRY_LATER:
 			qml_transition_set(job, QML_AWAITING_RETRY, now);
 			job->run_at = now + attempt->delay;
 			job->reason = attempt->reason;
 			job->uncounted++;
 			break;
-		case QML_FATE_DISCARDED:
+		case QML_ATTEMPT_DISCARDED:
 			qml_transition_set(job, QML_DELETED, now);
 			job->reason = attempt->reason;
 			break;
-		case QML_FATE_FAILED:
+		case QML_ATTEMPT_FAILED:
 			qml_transition_fail(job, &attempt->error, attempt->retry, attempt->retry_at, now);
 			break;
 		default:
@@ -71,6 +72,7 @@ qml_attempt_finish(QmlJob *job, void *arg)
 	return true;
 }
 
+/* A text datum of at most so many bytes, cut between two characters. */
 static Datum
 cut_text(const char *text, int maxbytes)
 {
@@ -78,29 +80,14 @@ cut_text(const char *text, int maxbytes)
 		cstring_to_text_with_len(text, pg_mbcliplen(text, strlen(text), maxbytes)));
 }
 
-static Datum
-stack_trace_of(const ErrorData *error)
-{
-	StringInfoData buffer;
-
-	initStringInfo(&buffer);
-	if (error->detail)
-		appendStringInfo(&buffer, "DETAIL: %s\n", error->detail);
-	if (error->hint)
-		appendStringInfo(&buffer, "HINT: %s\n", error->hint);
-	if (error->context)
-		appendStringInfo(&buffer, "CONTEXT: %s\n", error->context);
-	return buffer.len > 0 ? cut_text(buffer.data, QML_MAX_STACK_TRACE) : (Datum) 0;
-}
-
-/* It failed; type: as in the job's errors. */
+/* The attempt has failed.  type: as it stands in the job's errors. */
 void
 qml_attempt_fail(QmlAttempt *attempt, const char *message, const char *type, Datum stack_trace,
 				 bool retry)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(attempt->context);
 
-	attempt->fate = QML_FATE_FAILED;
+	attempt->state = QML_ATTEMPT_FAILED;
 	attempt->retry = retry;
 	attempt->retry_at = QML_NO_TIME;
 	attempt->error.error = cut_text(message, QML_MAX_ERROR);
@@ -109,43 +96,59 @@ qml_attempt_fail(QmlAttempt *attempt, const char *message, const char *type, Dat
 	MemoryContextSwitchTo(oldcontext);
 }
 
+/* The attempt has failed with an error of the handler: keeps what the server says of it. */
 static void
-fail_with(QmlAttempt *attempt, const ErrorData *error)
+fail_with_error(QmlAttempt *attempt, const ErrorData *error)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(attempt->context);
-	Datum stack_trace = stack_trace_of(error);
+	StringInfoData buffer;
+	Datum stack_trace = (Datum) 0;
+	bool retry;
 
+	initStringInfo(&buffer);
+	if (error->detail)
+		appendStringInfo(&buffer, "DETAIL: %s\n", error->detail);
+	if (error->hint)
+		appendStringInfo(&buffer, "HINT: %s\n", error->hint);
+	if (error->context)
+		appendStringInfo(&buffer, "CONTEXT: %s\n", error->context);
+	if (buffer.len > 0)
+		stack_trace = cut_text(buffer.data, QML_MAX_STACK_TRACE);
 	MemoryContextSwitchTo(oldcontext);
-	/* A payload that does not fit will not fit the next time; that of another job may. */
+	/*
+	 * A payload that does not fit the handler will not fit the next time either.  The
+	 * same error from inside the handler may be about another job's payload.
+	 */
+	retry = error->sqlerrcode != ERRCODE_QML_PAYLOAD_MISMATCH || !qml_call_was_binding();
 	qml_attempt_fail(attempt, error->message, unpack_sql_state(error->sqlerrcode), stack_trace,
-					 error->sqlerrcode != ERRCODE_QML_PAYLOAD_MISMATCH || !qml_call_was_binding());
+					 retry);
 }
 
 /*
- * What follows from an error that ended an attempt.  One that was told to stop may have
- * made another error of that.
+ * Decides what follows from an error that ended an attempt.  A job that was told to stop
+ * may have turned the cancel into another error, so the reason for the stop decides first.
  */
 void
-qml_attempt_judge(QmlAttempt *attempt, const ErrorData *error, QmlStop why, bool deleted)
+qml_attempt_judge(QmlAttempt *attempt, const ErrorData *error, QmlStop reason, bool deleted)
 {
-	switch (why)
+	switch (reason)
 	{
-		case QML_STOP_DELAY:
-			attempt->fate = QML_FATE_ALONE;
+		case QML_STOP_GROUP:
+			attempt->state = QML_ATTEMPT_RUN_ALONE;
 			break;
 		case QML_STOP_TIMEOUT:
 			qml_attempt_fail(attempt, qml_job_timeout_message(&attempt->job), QML_TIMEOUT,
 							 (Datum) 0, true);
 			break;
 		case QML_STOP_SHUTDOWN:
-			attempt->fate = QML_FATE_RELEASED;
+			attempt->state = QML_ATTEMPT_RELEASED;
 			break;
-		default:
-			/* If it is not somebody else's after all, it is to be run again. */
+		case QML_STOP_NOT:
+			/* The deletion may be rolled back: then the job is to run again. */
 			if (deleted && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-				attempt->fate = QML_FATE_RELEASED;
+				attempt->state = QML_ATTEMPT_RELEASED;
 			else
-				fail_with(attempt, error);
+				fail_with_error(attempt, error);
 			break;
 	}
 }
@@ -156,7 +159,7 @@ copy_datum(Datum value)
 	return value == (Datum) 0 ? value : datumCopy(value, false, -1);
 }
 
-/* All of it into the current memory context. */
+/* Copies all of it into the current memory context. */
 void
 qml_attempt_copy(const QmlAttempt *attempt, QmlAttempt *copy)
 {
@@ -171,25 +174,27 @@ qml_attempt_copy(const QmlAttempt *attempt, QmlAttempt *copy)
 	copy->progress = copy_datum(attempt->progress);
 }
 
-static const char *const words[] = {
-	[QML_FATE_SUCCEEDED] = "succeeded",
-	[QML_FATE_FAILED] = "failed",
-	[QML_FATE_LATER] = "to be run later",
-	[QML_FATE_DISCARDED] = "discarded",
+/* How the log calls an attempt that has ended; the others are not logged. */
+static const char *const ended_words[] = {
+	[QML_ATTEMPT_SUCCEEDED] = "succeeded",
+	[QML_ATTEMPT_FAILED] = "failed",
+	[QML_ATTEMPT_RETRY_LATER] = "to be run later",
+	[QML_ATTEMPT_DISCARDED] = "discarded",
 };
 
-/* After the commit: tells of it, if it was traced and is over. */
+/* After the commit: logs the attempt, if it was traced and has ended. */
 void
 qml_attempt_log(const QmlAttempt *attempt)
 {
 	const QmlTrace *trace = &attempt->trace;
 
-	if (!trace->traced || attempt->fate >= lengthof(words) || words[attempt->fate] == NULL)
+	if (!trace->traced || attempt->state >= lengthof(ended_words) ||
+		ended_words[attempt->state] == NULL)
 		return;
 	ereport(LOG,
 			(errmsg("job %s: \"%s\" in queue \"%s\", attempt %d: %s in %.3f ms",
 					qml_job_id_string(&attempt->job.id), TextDatumGetCString(attempt->job.method),
-					trace->queue, attempt->job.attempt, words[attempt->fate],
+					trace->queue, attempt->job.attempt, ended_words[attempt->state],
 					trace->milliseconds),
 			 errdetail("traceparent %s%s%s", trace->traceparent, trace->parent[0] ? ", of " : "",
 					   trace->parent),

@@ -1,58 +1,50 @@
 /*
  * attempt.h
- *		An attempt of a job in a background worker, and what becomes of it.
+ *		An attempt of a job in a background worker, and how it ends.
  */
 #ifndef QML_ATTEMPT_H
 #define QML_ATTEMPT_H
 
 #include "model/job.h"
+#include "process/job_stop.h"
 #include "userfn/trace.h"
 
-/* What becomes of an attempt. */
-typedef enum QmlFate
+/* How an attempt ends, as far as it is decided. */
+typedef enum QmlAttemptState
 {
-	QML_FATE_PENDING = 0,
-	QML_FATE_SUCCEEDED,
-	QML_FATE_FAILED,
-	QML_FATE_RELEASED,	/* given back, not counted */
-	QML_FATE_LATER,		/* by its own wish; not counted */
-	QML_FATE_DISCARDED, /* by its own wish */
-	QML_FATE_ALONE,		/* to be run again, alone */
-	QML_FATE_GONE		/* somebody else ended it */
-} QmlFate;
+	QML_ATTEMPT_PENDING = 0,
+	QML_ATTEMPT_SUCCEEDED,
+	QML_ATTEMPT_FAILED,
+	QML_ATTEMPT_RELEASED,	 /* goes back to its queue; not counted */
+	QML_ATTEMPT_RETRY_LATER, /* by the handler's own request; not counted */
+	QML_ATTEMPT_DISCARDED,	 /* by the handler's own request */
+	QML_ATTEMPT_RUN_ALONE,	 /* its group is undone, or cannot have it: it runs again, alone */
+	QML_ATTEMPT_LOST		 /* somebody else ended it: nothing is written */
+} QmlAttemptState;
 
 typedef struct QmlAttempt
 {
 	MemoryContext context; /* of what it refers to */
 	QmlJob job;
-	QmlFate fate;
-	bool ended; /* and only to be written down */
+	QmlAttemptState state;
+	bool ended; /* the job has run, and only its end is to be recorded */
 	Datum result;
-	QmlJobError error;
+	QmlJobError error; /* when failed; with the next two */
 	bool retry;
 	TimestampTz retry_at;
-	int64 delay; /* microseconds */
+	int64 delay; /* microseconds, when to be retried later */
 	Datum reason;
 	Datum progress; /* 0: as it is */
 	QmlTrace trace;
 } QmlAttempt;
 
-/* Why the running job shall stop. */
-typedef enum QmlStop
-{
-	QML_STOP_NOT = 0,
-	QML_STOP_DELAY,	   /* others of its group wait */
-	QML_STOP_TIMEOUT,  /* of its own */
-	QML_STOP_SHUTDOWN, /* of the server */
-} QmlStop;
-
 extern void qml_attempt_copy(const QmlAttempt *attempt, QmlAttempt *copy);
 extern void qml_attempt_fail(QmlAttempt *attempt, const char *message, const char *type,
 							 Datum stack_trace, bool retry);
-extern void qml_attempt_judge(QmlAttempt *attempt, const ErrorData *error, QmlStop why,
+extern void qml_attempt_judge(QmlAttempt *attempt, const ErrorData *error, QmlStop reason,
 							  bool deleted);
 extern bool qml_attempt_finish(QmlJob *job, void *arg);
-extern bool qml_attempt_look(QmlJob *job, void *arg);
+extern bool qml_attempt_check_held(QmlJob *job, void *arg);
 extern void qml_attempt_log(const QmlAttempt *attempt);
 
 #endif

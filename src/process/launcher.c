@@ -614,7 +614,7 @@ run(void)
 void
 qml_launcher_main(Datum arg)
 {
-	qml_process_start();
+	qml_process_start(NULL);
 	before_shmem_exit(leave, (Datum) 0);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	qml_process_pin_settings();

@@ -96,14 +96,19 @@ before_commit(XactEvent event, void *arg)
 		InterruptPending = QueryCancelPending = true;
 }
 
-/* Before anything else in a process. */
+/*
+ * Before anything else in a process, while signals are blocked: installs the usual
+ * handlers, then those of the process itself (or NULL), and unblocks signals.
+ */
 void
-qml_process_start(void)
+qml_process_start(void (*install_handlers)(void))
 {
 	/* What is registered later is called earlier. */
 	RegisterXactCallback(before_commit, NULL);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
+	if (install_handlers)
+		install_handlers();
 	BackgroundWorkerUnblockSignals();
 	error_context = AllocSetContextCreate(TopMemoryContext, "qml error", ALLOCSET_SMALL_SIZES);
 	/* A reload until now was not heard: its signal was ignored. */

@@ -14,7 +14,7 @@ typedef struct QmlSetting
 	const char *value;
 } QmlSetting;
 
-extern void qml_process_start(void);
+extern void qml_process_start(void (*install_handlers)(void));
 extern void qml_process_pin(const QmlSetting *settings, int count);
 extern void qml_process_pin_settings(void);
 extern void qml_process_begin(const char *activity);

@@ -1,6 +1,6 @@
 /*
  * run.h
- *		Running jobs in a background worker.
+ *		The loop's step of a worker: claim, run, record.
  */
 #ifndef QML_RUN_H
 #define QML_RUN_H
@@ -9,10 +9,7 @@
 
 extern void qml_run_init(QmlSlot *slot);
 extern bool qml_run_next(void);
-extern void qml_run_shut_down(void);
-extern bool qml_run_is_stopped(void);
-extern bool qml_run_owes(void);
-extern void qml_run_pay(void);
+extern void qml_run_flush(void);
 extern void qml_run_end(void);
 
 #endif

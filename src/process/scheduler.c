@@ -613,7 +613,7 @@ schedule(void)
 void
 qml_scheduler_main(Datum arg)
 {
-	qml_process_start();
+	qml_process_start(NULL);
 	slot = qml_slot_enter(DatumGetInt32(arg), "qml scheduler");
 	qml_hook_limit_init(NULL, qml_process_is_late);
 	qml_process_pin_settings();

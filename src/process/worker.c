@@ -32,7 +32,9 @@
 #include "compat.h"
 #include "ipc/dispatch.h"
 #include "ipc/slots.h"
+#include "process/job_stop.h"
 #include "process/process.h"
+#include "process/record.h"
 #include "process/run.h"
 #include "process/slot.h"
 #include "userfn/hook_failure.h"
@@ -72,7 +74,7 @@ on_terminate(int number, siginfo_t *info, void *context)
 	if (info->si_pid == PostmasterPid)
 	{
 		terminated = true;
-		qml_run_shut_down();
+		qml_job_stop_shut_down();
 		SetLatch(MyLatch);
 	}
 	else
@@ -80,6 +82,7 @@ on_terminate(int number, siginfo_t *info, void *context)
 	errno = saved;
 }
 
+/* Before signals are unblocked: qml_process_start() has installed the usual handlers. */
 static void
 handle_terminate(void)
 {
@@ -137,7 +140,7 @@ wait_for_work(int64 idle_since, uint32 wait_event)
 {
 	int64 left = idle_since + (int64) qml_worker_idle_timeout * 1000 - qml_clock_monotonic_ms();
 
-	if (qml_run_owes())
+	if (qml_record_has_unrecorded())
 		left = Max(left, PROBE_INTERVAL);
 	/* First say that it sleeps, then see what was told meanwhile: see ipc/dispatch.c. */
 	qml_dispatch_begin_idle(slot);
@@ -174,7 +177,7 @@ work(void)
 			if (!wait_for_work(idle_since, wait_event))
 				qml_slot_leave(QML_ENDED_IDLE);
 			check(false);
-			qml_run_pay();
+			qml_run_flush();
 		}
 	}
 }
@@ -193,10 +196,9 @@ leave_after_failures(void)
 void
 qml_worker_main(Datum arg)
 {
-	qml_process_start();
-	handle_terminate();
+	qml_process_start(handle_terminate);
 	slot = qml_slot_enter(DatumGetInt32(arg), "qml worker");
-	qml_hook_limit_init(qml_run_is_stopped, qml_process_is_late);
+	qml_hook_limit_init(qml_job_stop_is_requested, qml_process_is_late);
 	qml_process_pin(pinned, lengthof(pinned));
 	qml_run_init(slot);
 	qml_slot_appear();

@@ -1,0 +1,41 @@
+/*
+ * job_stop.h
+ *		The job that is running, and telling it to stop.
+ */
+#ifndef QML_JOB_STOP_H
+#define QML_JOB_STOP_H
+
+#include "ipc/shmem.h"
+#include "model/job.h"
+
+/* Why the running job shall stop. */
+typedef enum QmlStop
+{
+	QML_STOP_NOT = 0,
+	QML_STOP_GROUP,	  /* the other jobs of its group have waited long enough */
+	QML_STOP_TIMEOUT, /* its own timeout is over */
+	QML_STOP_SHUTDOWN /* the server is shutting down */
+} QmlStop;
+
+extern void qml_job_stop_init(QmlSlot *slot);
+
+extern void qml_job_stop_publish(const QmlJob *job);
+extern bool qml_job_stop_unpublish(void);
+extern void qml_job_stop_begin(const QmlJob *job, MemoryContext context);
+extern void qml_job_stop_end(void);
+extern bool qml_job_stop_is_running(void);
+extern double qml_job_stop_elapsed_ms(void);
+
+extern void qml_job_stop_arm_group(int milliseconds);
+extern void qml_job_stop_arm_job(const QmlJob *job);
+extern void qml_job_stop_disarm(void);
+extern bool qml_job_stop_group_is_late(void);
+
+extern void qml_job_stop_shut_down(void);
+extern bool qml_job_stop_is_shutting_down(void);
+extern bool qml_job_stop_is_requested(void);
+extern QmlStop qml_job_stop_signal(void);
+extern QmlStop qml_job_stop_reason(void);
+extern void qml_job_stop_note_last_job(void);
+
+#endif
