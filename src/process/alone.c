@@ -113,7 +113,7 @@ undo_job(QmlRunner *runner, QmlAttempt *attempt)
 	if (attempt->state == QML_ATTEMPT_PENDING)
 		attempt->trace = qml_trace_take();
 	qml_execute_forget_calls();
-	qml_session_reset_outside();
+	qml_session_reset_leftovers();
 	claim_failed = qml_batch_undo_claim_ahead(runner);
 	deleted = qml_job_stop_unpublish();
 

@@ -55,7 +55,7 @@ qml_execute_begin(QmlRunner *runner, const char *activity)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	runner->recording = NULL;
-	qml_session_reset_begin();
+	qml_session_reset_at_begin();
 	(void) qml_catalog_to_work();
 	MemoryContextSwitchTo(runner->batch->context);
 }
@@ -202,7 +202,7 @@ qml_execute_function(QmlRunner *runner, QmlAttempt *attempt, const QmlHandler *h
 	QML_FAULT("run.after_call");
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, guc_level);
-	qml_session_reset_session();
+	qml_session_reset_after_function();
 }
 
 /* Calls a procedure, which may end the transaction and begin others. */
@@ -214,7 +214,7 @@ qml_execute_procedure(QmlRunner *runner, QmlAttempt *attempt, const QmlHandler *
 	QML_FAULT("run.before_call");
 	keep_result(runner, attempt, qml_call_procedure(handler, &attempt->job, false));
 	QML_FAULT("run.after_call");
-	qml_session_reset_committed();
+	qml_session_reset_after_procedure();
 }
 
 /* After an error: the progress that the handler reported before stays with the job. */

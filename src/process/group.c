@@ -105,7 +105,7 @@ run_job(QmlRunner *runner, QmlAttempt *attempt, const QmlHandler *handler)
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		qml_session_reset_outside();
+		qml_session_reset_leftovers();
 		qml_execute_forget_calls();
 		attempt->trace = qml_trace_take();
 		qml_attempt_judge(attempt, error, reason, false);

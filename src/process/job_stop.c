@@ -252,7 +252,7 @@ void
 qml_job_stop_shut_down(void)
 {
 	state.shutting_down = true;
-	qml_process_hurry();
+	qml_process_stop_waiting();
 }
 
 bool

@@ -324,9 +324,9 @@ look_at_slots(int64 now)
 
 		see_slot(i, now, &seen);
 		if (seen.state == QML_SLOT_ENDED && seen.kind == QML_WORKER)
-			qml_worker_pool_ended(seen.database, seen.role, seen.outcome, now);
+			qml_worker_pool_note_ended(seen.database, seen.role, seen.outcome, now);
 		if (seen.kind == QML_WORKER && is_proven(&seen))
-			qml_worker_pool_works(seen.database, seen.role, seen.started_at);
+			qml_worker_pool_note_working(seen.database, seen.role, seen.started_at);
 		if (seen.state == QML_SLOT_FREE || seen.kind == QML_WORKER)
 			continue;
 		database = find_database(seen.database);
@@ -496,7 +496,7 @@ start_workers(int64 now)
 	bool full = false;
 	QmlWanted *wanted;
 
-	qml_worker_pool_hear(now);
+	qml_worker_pool_poll(now);
 	while (!full && (wanted = qml_worker_pool_next(now)) != NULL)
 	{
 		Database *database = find_database(wanted->database);
@@ -511,7 +511,7 @@ start_workers(int64 now)
 		}
 		if (!may_start || (allowed && start_process(QML_WORKER, database, wanted->role, now)))
 		{
-			qml_worker_pool_started(wanted);
+			qml_worker_pool_note_started(wanted);
 			continue;
 		}
 		if (allowed)
@@ -525,7 +525,7 @@ start_workers(int64 now)
 		else if (allowed)
 			wanted->tried = true; /* until somebody else leaves the server's last place */
 		else
-			qml_worker_pool_started(wanted);
+			qml_worker_pool_note_started(wanted);
 	}
 	return Min(sleep, qml_worker_pool_time_left(now));
 }

@@ -4,9 +4,13 @@
  *		transactions, errors and sleep.
  *
  * A process does its work in transactions of its own, each with a time limit, and
- * between them holds nothing: no transaction, no snapshot, no lock.  An error
- * undoes the transaction and is told in one line with its SQLSTATE; its detail
- * and context, which may hold a payload, are not.
+ * between them holds nothing: no transaction, no snapshot, no lock.  An error undoes
+ * the transaction and is logged in one line with its SQLSTATE; its detail and context,
+ * which may hold a payload, are not logged.
+ *
+ * All processes have one shape: install the signal handlers, unblock signals, take the
+ * slot, connect, pin settings; then handle signals, do a round, and sleep on the latch to
+ * a computed deadline.  Sleep ends with the postmaster.
  */
 #include "postgres.h"
 
@@ -40,8 +44,9 @@
 #define STEP_TIMEOUT_MS (60 * 1000)
 
 /*
- * Settings that would change what qml's own work means.  The owner of a database
- * may set them for it, and for a role its members' owner: they must not get here.
+ * Settings that would change what qml's own statements mean, or make them wait.  ALTER
+ * DATABASE and ALTER ROLE ... SET reach background processes too, and others than the
+ * extension's owner may use them.
  */
 static const QmlSetting pinned[] = {
 	{"search_path", "pg_catalog, pg_temp"},
@@ -70,29 +75,30 @@ static const QmlSetting pinned[] = {
 };
 
 /* Of the transaction with a time limit. */
-static int64 transaction_began; /* milliseconds */
+static int64 transaction_began; /* monotonic, milliseconds */
 static bool is_limited = false;
 
-static bool ending = false; /* by qml itself, not by a procedure */
+static bool ending = false; /* qml commits, not a procedure */
 
-/* For and by signal handlers. */
-static volatile sig_atomic_t committing = false; /* others have done their part of it */
-static volatile sig_atomic_t hurrying = false;
+/* Shared with signal handlers. */
+static volatile sig_atomic_t committing = false;	/* past pre-commit; not by handlers */
+static volatile sig_atomic_t must_not_wait = false; /* the server shuts down; by a handler */
 
 /* Of the last error: FreeErrorData() leaves parts of what CopyErrorData() makes. */
 static MemoryContext error_context;
 
 /*
- * From here on a commit waits for nobody but standbys.  Before, others may be about to
- * commit elsewhere what belongs to it, such as postgres_fdw: a cancel would undo it here.
+ * From here on a commit waits for nothing but synchronous standbys, and a cancel ends
+ * just this wait.  Earlier, a cancel would undo here what other callbacks of the commit,
+ * such as that of postgres_fdw, may have committed elsewhere.
  */
 static void
-before_commit(XactEvent event, void *arg)
+on_pre_commit(XactEvent event, void *arg)
 {
 	if (event != XACT_EVENT_PRE_COMMIT || !ending)
 		return;
 	committing = true;
-	if (hurrying)
+	if (must_not_wait)
 		InterruptPending = QueryCancelPending = true;
 }
 
@@ -104,17 +110,18 @@ void
 qml_process_start(void (*install_handlers)(void))
 {
 	/* What is registered later is called earlier. */
-	RegisterXactCallback(before_commit, NULL);
+	RegisterXactCallback(on_pre_commit, NULL);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	if (install_handlers)
 		install_handlers();
 	BackgroundWorkerUnblockSignals();
 	error_context = AllocSetContextCreate(TopMemoryContext, "qml error", ALLOCSET_SMALL_SIZES);
-	/* A reload until now was not heard: its signal was ignored. */
+	/* The signal of a reload was ignored until now. */
 	ConfigReloadPending = true;
 }
 
+/* Fixes settings: no ALTER DATABASE, ALTER ROLE or reload changes them afterwards. */
 void
 qml_process_pin(const QmlSetting *settings, int count)
 {
@@ -122,7 +129,7 @@ qml_process_pin(const QmlSetting *settings, int count)
 		SetConfigOption(settings[i].name, settings[i].value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-/* After connecting. */
+/* After connecting, in a process that does qml's own work and no jobs. */
 void
 qml_process_pin_settings(void)
 {
@@ -133,6 +140,7 @@ qml_process_pin_settings(void)
 void
 qml_process_begin(const char *activity)
 {
+	Assert(!IsTransactionState());
 	transaction_began = qml_clock_monotonic_ms();
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
@@ -143,34 +151,36 @@ qml_process_begin(const char *activity)
 }
 
 /*
- * Commits.  What a hook has locked for the session must not stay so: this session has
- * no end, and nobody who could unlock it.
+ * Commits.  An advisory lock that a hook has taken for the session is released: nobody
+ * could unlock it, and the session may go on for months.
  */
 void
 qml_process_end_transaction(void)
 {
+	Assert(IsTransactionState() && !ending);
 	ending = true;
 	CommitTransactionCommand();
 	ending = false;
 	committing = false;
-	/* It was meant for the wait alone. */
-	if (hurrying)
+	/* The cancel was meant for the wait for standbys alone. */
+	if (must_not_wait)
 		QueryCancelPending = false;
 	LockReleaseSession(USER_LOCKMETHOD);
 }
 
 /*
- * By a signal handler: the server goes down.  From now on no commit of this process
- * waits for a standby; the server does the same for clients.
+ * By a signal handler, when the server shuts down: from now on no commit of this process
+ * waits for a standby.  The server does the same for clients.
  */
 void
-qml_process_hurry(void)
+qml_process_stop_waiting(void)
 {
-	hurrying = true;
+	must_not_wait = true;
 	if (committing)
 		InterruptPending = QueryCancelPending = true;
 }
 
+/* Commits a transaction of qml_process_begin(). */
 void
 qml_process_commit(void)
 {
@@ -178,14 +188,14 @@ qml_process_commit(void)
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	is_limited = false;
 	qml_process_end_transaction();
-	/* Autovacuum learns of the changes only by this. */
+	/* Autovacuum depends on this. */
 	(void) pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
 /*
- * In the handler of an error: undoes the transaction; returns the error, which is
- * there until the next one.  Leaves TopMemoryContext current.
+ * In PG_CATCH: undoes the transaction, if there is one, and disables all timers.  Returns
+ * the error, which is valid until the next one.  Leaves TopMemoryContext current.
  */
 ErrorData *
 qml_process_undo(void)
@@ -212,20 +222,20 @@ qml_process_undo(void)
 	return error;
 }
 
-/* Whether the transaction has used up its time. */
+/* Whether the transaction has used up its time, so that any error is due to that. */
 bool
 qml_process_is_late(void)
 {
 	return is_limited && qml_clock_monotonic_ms() - transaction_began >= STEP_TIMEOUT_MS;
 }
 
-/* Tells of an error. */
+/* Logs an error.  what: the subject of the message. */
 void
 qml_process_log_error(const char *what, QmlLogKind kind, ErrorData *error)
 {
 	bool timeout = qml_clock_monotonic_ms() - transaction_began >= STEP_TIMEOUT_MS;
 
-	/* Somebody canceled it by hand, and knows. */
+	/* Somebody canceled it by hand, and knows why. */
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !timeout)
 		ereport(DEBUG1, (errmsg("%s: canceled", what)));
 	else if (qml_log_is_due(kind))
@@ -235,7 +245,7 @@ qml_process_log_error(const char *what, QmlLogKind kind, ErrorData *error)
 						unpack_sql_state(error->sqlerrcode))));
 }
 
-/* Between transactions. */
+/* Between transactions: ends the process, or reads the configuration anew, if asked to. */
 void
 qml_process_handle_signals(void)
 {
@@ -247,7 +257,7 @@ qml_process_handle_signals(void)
 	}
 }
 
-/* Until the latch is set; exits when the postmaster is gone. */
+/* Sleeps until the latch is set or the time is over; exits when the postmaster is gone. */
 void
 qml_process_sleep(int64 milliseconds, uint32 wait_event)
 {
@@ -256,7 +266,7 @@ qml_process_sleep(int64 milliseconds, uint32 wait_event)
 	ResetLatch(MyLatch);
 }
 
-/* Whether the settings say that a database is worked in the background. */
+/* Whether qml.databases names a database, or all. */
 bool
 qml_process_works_database(const char *name)
 {

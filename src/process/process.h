@@ -7,7 +7,7 @@
 
 #include "common/log.h"
 
-/* A setting that nobody may change for a process. */
+/* A setting that a process fixes for itself. */
 typedef struct QmlSetting
 {
 	const char *name;
@@ -20,7 +20,7 @@ extern void qml_process_pin_settings(void);
 extern void qml_process_begin(const char *activity);
 extern void qml_process_end_transaction(void);
 extern void qml_process_commit(void);
-extern void qml_process_hurry(void);
+extern void qml_process_stop_waiting(void);
 extern ErrorData *qml_process_undo(void);
 extern bool qml_process_is_late(void);
 extern void qml_process_log_error(const char *what, QmlLogKind kind, ErrorData *error);

@@ -146,7 +146,7 @@ qml_record_undone(QmlRunner *runner, QmlAttempt *attempt)
 	Assert(!IsTransactionState());
 	attempt->ended = true;
 	qml_process_begin("cleaning the session");
-	qml_session_reset_committed();
+	qml_session_reset_after_procedure();
 	qml_process_commit();
 	if (!record_alone(runner, attempt, QML_RECORD_WAIT_MS))
 		qml_record_postpone(attempt);

@@ -535,7 +535,7 @@ work(void)
 		hear(step);
 		if (*step->enabled && time_left(step) <= 0)
 		{
-			qml_slot_make_way();
+			qml_slot_leave_if_blocking();
 			run_step(step);
 			qml_process_handle_signals();
 			qml_slot_leave_if_disabled();
@@ -572,7 +572,7 @@ run(MemoryContext context)
 
 		qml_process_handle_signals();
 		qml_slot_leave_if_disabled();
-		qml_slot_make_way();
+		qml_slot_leave_if_blocking();
 		sleep = work();
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
@@ -619,6 +619,6 @@ qml_scheduler_main(Datum arg)
 	qml_process_pin_settings();
 	if (slot->kind == QML_LOOK)
 		look_around();
-	qml_slot_appear();
+	qml_slot_set_ready();
 	schedule();
 }

@@ -1,7 +1,20 @@
 /*
  * session_reset.c
- *		Between two jobs the session is made as it was: settings, cursors, temporary
- *		tables, prepared statements, advisory locks, currval(), large objects.
+ *		Making the session as it was, between two jobs.
+ *
+ * A worker runs the jobs of a role one after the other in one session.  None must find
+ * what another left there: settings, cursors, temporary tables, prepared statements,
+ * advisory locks, currval(), open large objects, the seed of random().  DISCARD ALL
+ * would do most of this, but is not allowed in a transaction, and would throw away
+ * the plans that make short jobs fast.
+ *
+ *	 after a job in a transaction	leftovers, large objects, temporary tables; its
+ *									settings are undone by the caller's level of them
+ *	 after a procedure				leftovers, all settings, temporary tables: it may have
+ *									committed what it set and made
+ *	 after an error					leftovers: the rest was rolled back
+ *
+ * Nothing here is shared: a process that ends needs no reset.
  */
 #include "postgres.h"
 
@@ -21,20 +34,20 @@
 #include "process/session_reset.h"
 
 /*
- * Jobs that may have made temporary objects, until what the caches keep of those is
- * thrown away: that somebody looked in vain for the statistics of a column, and such.
+ * After so many jobs that may have made temporary objects the caches are emptied: they
+ * keep an entry for each lookup that found nothing, such as the statistics of a column.
  */
-#define MAX_TEMPORARY 250
+#define MAX_TEMPORARY_JOBS 250
 
 static ProcessUtility_hook_type previous_utility = NULL;
-static int temporary_jobs = 0; /* since the caches were emptied */
-static bool constraints_set = false;
+static int temporary_jobs = 0;		 /* since the caches were emptied */
+static bool constraints_set = false; /* in this transaction */
 
-/* SET CONSTRAINTS holds to the end of the transaction: no other job shall be in it. */
+/* SET CONSTRAINTS holds to the end of the transaction: no other job may share it. */
 static void
-utility(PlannedStmt *statement, const char *query, bool readonly, ProcessUtilityContext context,
-		ParamListInfo params, QueryEnvironment *environment, DestReceiver *dest,
-		QueryCompletion *completion)
+watch_utility(PlannedStmt *statement, const char *query, bool readonly,
+			  ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
+			  DestReceiver *dest, QueryCompletion *completion)
 {
 	if (IsA(statement->utilityStmt, ConstraintsSetStmt))
 		constraints_set = true;
@@ -43,25 +56,26 @@ utility(PlannedStmt *statement, const char *query, bool readonly, ProcessUtility
 																	dest, completion);
 }
 
-/* What the end of a transaction leaves in the session, in whichever way it ended. */
+/* What the end of a transaction leaves in the session, whether it committed or not. */
 void
-qml_session_reset_outside(void)
+qml_session_reset_leftovers(void)
 {
 	PortalHashTableDeleteAll();
 	DropAllPreparedStatements();
 	ResetSequenceCaches();
 	LockReleaseSession(USER_LOCKMETHOD);
-	/* What setseed() made known before. */
+	/* A job may know what follows the seed that it has set. */
 	(void) DirectFunctionCall1(setseed, Float8GetDatum(qml_random() * 2 - 1));
 	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
 		temporary_jobs++;
 }
 
-/* In the transaction of a job that has ended well: nothing of it stays behind. */
+/* In the transaction of a job that has ended well, and that others may share. */
 void
-qml_session_reset_session(void)
+qml_session_reset_after_function(void)
 {
-	qml_session_reset_outside();
+	Assert(IsTransactionState());
+	qml_session_reset_leftovers();
 	/* As at the end of the transaction: the next job could read what is open. */
 	AtEOXact_LargeObject(true);
 	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
@@ -70,9 +84,10 @@ qml_session_reset_session(void)
 
 /* In a transaction: after a procedure, which may have committed what it set and made. */
 void
-qml_session_reset_committed(void)
+qml_session_reset_after_procedure(void)
 {
-	qml_session_reset_outside();
+	Assert(IsTransactionState());
+	qml_session_reset_leftovers();
 	ResetAllOptions();
 	/* Those that ResetAllOptions() leaves out. */
 	SetPGVariable("session_authorization", NIL, false);
@@ -83,10 +98,11 @@ qml_session_reset_committed(void)
 
 /* In a transaction that has just begun. */
 void
-qml_session_reset_begin(void)
+qml_session_reset_at_begin(void)
 {
+	Assert(IsTransactionState());
 	constraints_set = false;
-	if (temporary_jobs < MAX_TEMPORARY)
+	if (temporary_jobs < MAX_TEMPORARY_JOBS)
 		return;
 	InvalidateSystemCaches();
 	temporary_jobs = 0;
@@ -103,5 +119,5 @@ void
 qml_session_reset_init(void)
 {
 	previous_utility = ProcessUtility_hook;
-	ProcessUtility_hook = utility;
+	ProcessUtility_hook = watch_utility;
 }

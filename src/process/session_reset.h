@@ -6,10 +6,10 @@
 #define QML_SESSION_RESET_H
 
 extern void qml_session_reset_init(void);
-extern void qml_session_reset_begin(void);
-extern void qml_session_reset_outside(void);
-extern void qml_session_reset_session(void);
-extern void qml_session_reset_committed(void);
+extern void qml_session_reset_at_begin(void);
+extern void qml_session_reset_leftovers(void);
+extern void qml_session_reset_after_function(void);
+extern void qml_session_reset_after_procedure(void);
 extern bool qml_session_reset_constraints_set(void);
 
 #endif

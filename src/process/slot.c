@@ -1,14 +1,23 @@
 /*
  * slot.c
- *		A process that works in a database, as a guest.
+ *		This process's slot: entering a database, and leaving it.
  *
- * It has a slot that the launcher prepared (ipc/slots.c), and says in it why it ends.
- * Once a second it probes the database's lock: if DROP, RENAME or CREATE ...
- * TEMPLATE has it, it leaves, so that the owner need not be allowed to end it.  When
- * the extension is gone, or the settings say so, it leaves, too.
+ * A scheduler, a look or a worker takes the slot that the launcher has prepared for it
+ * (ipc/slots.c), connects, and sets itself ready.  Its identity is the slot and the
+ * slot's generation: a process that comes when the slot was given to another exits.
+ * However it ends, a callback before shared memory is detached sets the slot to ended,
+ * with the outcome, which tells the launcher what to do next.
+ *
+ * Our process must not stand in the way of the database's owner, who may not be allowed
+ * to terminate it.  Once a second it probes the lock on the database: while DROP, RENAME
+ * or CREATE ... TEMPLATE has it, the process leaves.  It also leaves when the extension
+ * is gone, when the jobs are a copy, and when a setting says so.
+ *
+ * After a crash of the server all slots are free.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
@@ -28,11 +37,11 @@
 
 static QmlSlot *slot;
 static QmlOutcome outcome = QML_ENDED_EARLY; /* if the process ended now */
-static bool extension_checked;				 /* in this transaction, and found good */
+static bool extension_found;				 /* in the last transaction, as it should be */
 
-/* Runs on every exit. */
+/* Runs on every exit: gives the slot back, and the work that was meant for a worker. */
 static void
-leave_slot(int code, Datum arg)
+end_slot(int code, Datum arg)
 {
 	/* Once the slot has ended the launcher may give it to another process. */
 	bool is_worker = slot->kind == QML_WORKER;
@@ -64,12 +73,19 @@ take_slot(int number)
 	slot = &qml_shmem->slots[number];
 	if (!qml_slots_take(slot, generation))
 		proc_exit(0);
-	before_shmem_exit(leave_slot, (Datum) 0);
+	before_shmem_exit(end_slot, (Datum) 0);
 	/* Others may start now. */
 	qml_shmem_set_latch(&qml_shmem->launcher);
 }
 
-/* Ends the process. */
+/* The database's name as it was at the start: it follows a colon in the process's name. */
+static const char *
+database_name(void)
+{
+	return strchr(MyBgworkerEntry->bgw_name, ':') + 2;
+}
+
+/* Ends the process, and tells the launcher why. */
 void
 qml_slot_leave(QmlOutcome why)
 {
@@ -78,11 +94,12 @@ qml_slot_leave(QmlOutcome why)
 }
 
 /*
- * Whether somebody wants the database for himself: its lock conflicts with those of
- * DROP, RENAME, SET TABLESPACE and of being copied.
+ * Whether the process stands in the way of somebody who needs the database alone: the
+ * lock that it probes conflicts with those of DROP, RENAME, SET TABLESPACE and of being
+ * copied.
  */
 bool
-qml_slot_is_in_the_way(void)
+qml_slot_is_blocking(void)
 {
 	LOCKTAG tag;
 
@@ -94,24 +111,17 @@ qml_slot_is_in_the_way(void)
 }
 
 void
-qml_slot_make_way(void)
+qml_slot_leave_if_blocking(void)
 {
-	if (qml_slot_is_in_the_way())
+	if (qml_slot_is_blocking())
 		qml_slot_leave(QML_ENDED_MADE_WAY);
 }
 
-/* The name of the database, which follows a colon in that of the process. */
-const char *
-qml_slot_database(void)
-{
-	return strchr(MyBgworkerEntry->bgw_name, ':') + 2;
-}
-
-/* Whether the settings do not want it here. */
+/* Whether the settings say that no process shall work here. */
 bool
 qml_slot_is_disabled(void)
 {
-	return !qml_enabled || !qml_process_works_database(qml_slot_database());
+	return !qml_enabled || !qml_process_works_database(database_name());
 }
 
 void
@@ -121,26 +131,30 @@ qml_slot_leave_if_disabled(void)
 		qml_slot_leave(QML_ENDED_DISABLED);
 }
 
-/* What a look found: the owner of the extension. */
+/* Of a look, or when it has changed: the owner of the extension, for the next scheduler. */
 void
 qml_slot_set_role(Oid role)
 {
 	qml_slots_set_role(slot, role);
 }
 
-/* In a transaction: leaves if this is not the place to work, or not the role. */
+/*
+ * In a transaction: leaves if there is no extension to work for, or if the session user
+ * is no longer its owner.
+ */
 void
 qml_slot_check_extension(void)
 {
 	Oid extension = get_extension_oid("qml", true);
 
-	extension_checked = false;
+	Assert(IsTransactionState());
+	extension_found = false;
 	if (!OidIsValid(extension))
 		qml_slot_leave(QML_ENDED_NO_EXTENSION);
 	/*
-	 * Held to the end of the transaction.  Whoever drops it waits for that before
-	 * he locks anything else, so that there is no deadlock; if he is there already,
-	 * or was before it was held, he has precedence.
+	 * Held to the end of the transaction.  A DROP EXTENSION waits for this lock before it
+	 * takes any other, so there is no deadlock.  If it has come first, it has precedence:
+	 * we do not wait.
 	 */
 	if (!qml_catalog_try_lock(ExtensionRelationId, extension, 0, AccessShareLock) ||
 		get_extension_oid("qml", true) != extension)
@@ -160,10 +174,10 @@ qml_slot_check_extension(void)
 		qml_slot_set_role(qml_catalog()->owner);
 		qml_slot_leave(QML_ENDED_FOUND);
 	}
-	extension_checked = true;
+	extension_found = true;
 }
 
-/* After an error: what was dropped under its hands is none. */
+/* After an error: leaves if the extension was dropped, which explains any error. */
 void
 qml_slot_leave_if_dropped(void)
 {
@@ -176,16 +190,17 @@ qml_slot_leave_if_dropped(void)
 		qml_slot_leave(QML_ENDED_NO_EXTENSION);
 }
 
-/* Whether the last transaction found the extension as it should be. */
+/* Whether the last transaction found the extension, so that an error is due to the step. */
 bool
 qml_slot_found_extension(void)
 {
-	return extension_checked;
+	return extension_found;
 }
 
 /*
- * Takes the slot of that number, and connects to its database, as the slot's role;
- * shows itself under a name.
+ * Takes the slot of that number and connects to its database as its role.  name: as
+ * pg_stat_activity shows the process.  The connection waits as long as somebody has the
+ * database's lock; the launcher ends a process that waits too long.
  */
 QmlSlot *
 qml_slot_enter(int number, const char *name)
@@ -198,11 +213,11 @@ qml_slot_enter(int number, const char *name)
 	return slot;
 }
 
-/* Now others may wake it. */
+/* From now on other processes can wake this one. */
 void
-qml_slot_appear(void)
+qml_slot_set_ready(void)
 {
 	pg_atomic_write_u32(&slot->process, qml_shmem_my_process());
 	ereport(LOG, (errmsg("%s started in database \"%s\"", MyBgworkerEntry->bgw_type,
-						 qml_slot_database())));
+						 database_name())));
 }

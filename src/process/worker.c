@@ -2,15 +2,18 @@
  * worker.c
  *		The process that runs jobs in a database.
  *
- * Its session user is the role of the handlers that it runs, so that nothing that a
- * job does to its session leads to more rights than that role has.  What qml itself
- * does in it goes below the executor, or as the owner of qml's tables with a pinned
+ * Its session user is the role of the handlers that it runs, so that nothing that a job
+ * does to the session leads to more privileges than the role has.  What qml itself does
+ * in it goes below the executor, or runs as the owner of qml's tables with a pinned
  * search_path.
  *
- * It claims and runs jobs until there are none, then sleeps until whoever commits
- * one wakes it (ipc/dispatch.c), and ends after qml.worker_idle_timeout, or between two
- * jobs when another role needs its place.  The jobs that it holds are bound to its
- * session: however it ends, they are taken back.
+ * It claims and runs jobs (run.c) until there are none, then sleeps until a commit that
+ * makes jobs ready wakes it (ipc/dispatch.c).  It ends after qml.worker_idle_timeout, when
+ * a setting says so, or between two jobs when the launcher needs its slot for another
+ * role.  The claims of its jobs are bound to its session: however it ends, those that
+ * it has not finished are reclaimed by the scheduler.
+ *
+ * Between jobs it holds no transaction and no lock.
  */
 #include "postgres.h"
 
@@ -44,12 +47,12 @@ extern PGDLLEXPORT void qml_worker_main(Datum arg);
 
 /* Milliseconds. */
 #define PROBE_INTERVAL 1000
-#define RETRY_FAILED   1000
+#define RETRY_INTERVAL 1000
 
-/* Failures in a row of what is no job's, after which the place is left to others. */
+/* Errors in a row that are no job's, after which the worker ends. */
 #define MAX_FAILURES 3
 
-/* What the transactions of jobs rely on; all else is as the role has it. */
+/* What the transactions of jobs rely on; all other settings are as the role has them. */
 static const QmlSetting pinned[] = {
 	{"default_transaction_isolation", "read committed"},
 	{"default_transaction_read_only", "off"},
@@ -63,8 +66,8 @@ static int failures = 0; /* in a row */
 static volatile sig_atomic_t terminated = false;
 
 /*
- * The server going down lets a job end, unlike somebody who wants this process to
- * end at once.
+ * SIGTERM from the postmaster is a shutdown: the job may end.  From anybody else, such as
+ * pg_terminate_backend(), it ends the process at once.
  */
 static void
 on_terminate(int number, siginfo_t *info, void *context)
@@ -84,7 +87,7 @@ on_terminate(int number, siginfo_t *info, void *context)
 
 /* Before signals are unblocked: qml_process_start() has installed the usual handlers. */
 static void
-handle_terminate(void)
+install_terminate_handler(void)
 {
 	struct sigaction action;
 
@@ -93,48 +96,39 @@ handle_terminate(void)
 	action.sa_flags = SA_RESTART | SA_SIGINFO;
 	sigemptyset(&action.sa_mask);
 	if (sigaction(SIGTERM, &action, NULL) != 0)
-		elog(FATAL, "could not set the handler of SIGTERM: %m");
+		elog(FATAL, "could not install the handler of SIGTERM: %m");
 }
 
 /*
  * Ends the process in good order: what it has claimed and not begun is given back.
- * for_now: it makes room for another role, and comes again when it has its turn.
+ * asks_again: its role still has work, and gets another worker when it has its turn.
  */
 static void
-leave(QmlOutcome why, bool for_now)
+end_worker(QmlOutcome outcome, bool asks_again)
 {
 	qml_run_end();
-	if (for_now)
+	if (asks_again)
 		qml_dispatch_set_work(slot);
-	qml_slot_leave(why);
+	qml_slot_leave(outcome);
 }
 
-/* Between two jobs: whether to go on here. */
+/* Between two jobs: ends the worker if anything says so.  busy: there may be jobs left. */
 static void
-check(bool busy)
+end_if_told(bool busy)
 {
 	qml_process_handle_signals();
 	qml_slots_beat(slot);
 	if (terminated)
-		leave(QML_ENDED_TERMINATED, false);
+		end_worker(QML_ENDED_TERMINATED, false);
 	if (qml_slot_is_disabled())
-		leave(QML_ENDED_DISABLED, false);
+		end_worker(QML_ENDED_DISABLED, false);
 	if (slot->leave || qml_slots_is_surplus(slot, qml_workers))
-		leave(QML_ENDED_DISABLED, busy && qml_workers > 0);
-	if (qml_slot_is_in_the_way())
-		leave(QML_ENDED_MADE_WAY, false);
+		end_worker(QML_ENDED_DISABLED, busy && qml_workers > 0);
+	if (qml_slot_is_blocking())
+		end_worker(QML_ENDED_MADE_WAY, false);
 }
 
-static void
-look_at_extension(void)
-{
-	qml_process_begin("looking for the extension");
-	qml_slot_check_extension();
-	qml_hook_failure_disable_stuck();
-	qml_process_commit();
-}
-
-/* Sleeps until there is more to do; false when there was nothing for too long. */
+/* Sleeps until there is more to do.  Returns false when there was nothing for too long. */
 static bool
 wait_for_work(int64 idle_since, uint32 wait_event)
 {
@@ -142,7 +136,7 @@ wait_for_work(int64 idle_since, uint32 wait_event)
 
 	if (qml_record_has_unrecorded())
 		left = Max(left, PROBE_INTERVAL);
-	/* First say that it sleeps, then see what was told meanwhile: see ipc/dispatch.c. */
+	/* First say that it sleeps, then look again: see ipc/dispatch.c. */
 	qml_dispatch_begin_idle(slot);
 	if (!qml_dispatch_has_work(slot) && left > 0)
 		qml_process_sleep(Min(left, PROBE_INTERVAL), wait_event);
@@ -150,20 +144,24 @@ wait_for_work(int64 idle_since, uint32 wait_event)
 	return left > 0 || qml_dispatch_has_work(slot);
 }
 
+/* Runs jobs, and waits for more, until the worker ends or an error that is no job's. */
 static void
-work(void)
+run_jobs(void)
 {
 	static uint32 wait_event = 0;
 	int64 idle_since = qml_clock_monotonic_ms();
 
 	if (wait_event == 0)
 		wait_event = qml_wait_event("QmlWorkerMain");
-	look_at_extension();
+	qml_process_begin("looking for the extension");
+	qml_slot_check_extension();
+	qml_hook_failure_disable_stuck();
+	qml_process_commit();
 	for (;;)
 	{
 		bool found;
 
-		check(true);
+		end_if_told(true);
 		qml_dispatch_clear_work(slot);
 		found = qml_run_next();
 		failures = 0;
@@ -176,37 +174,26 @@ work(void)
 		{
 			if (!wait_for_work(idle_since, wait_event))
 				qml_slot_leave(QML_ENDED_IDLE);
-			check(false);
+			end_if_told(false);
 			qml_run_flush();
 		}
 	}
 }
 
-/* After an error: what is wrong may be so for long. */
-static void
-leave_after_failures(void)
-{
-	if (++failures < MAX_FAILURES)
-		return;
-	/* There is work, for whoever comes later. */
-	qml_dispatch_set_work(slot);
-	qml_slot_leave(QML_ENDED_FAILED);
-}
-
 void
 qml_worker_main(Datum arg)
 {
-	qml_process_start(handle_terminate);
+	qml_process_start(install_terminate_handler);
 	slot = qml_slot_enter(DatumGetInt32(arg), "qml worker");
 	qml_hook_limit_init(qml_job_stop_is_requested, qml_process_is_late);
 	qml_process_pin(pinned, lengthof(pinned));
 	qml_run_init(slot);
-	qml_slot_appear();
+	qml_slot_set_ready();
 	for (;;)
 	{
 		PG_TRY();
 		{
-			work();
+			run_jobs();
 		}
 		PG_CATCH();
 		{
@@ -214,10 +201,15 @@ qml_worker_main(Datum arg)
 
 			qml_slot_leave_if_dropped();
 			qml_process_log_error("qml worker", QML_LOG_PROCESS, error);
-			leave_after_failures();
+			/* What is wrong may be so for long: the launcher starts others later and later. */
+			if (++failures >= MAX_FAILURES)
+			{
+				qml_dispatch_set_work(slot);
+				qml_slot_leave(QML_ENDED_FAILED);
+			}
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(TopMemoryContext);
-		qml_process_sleep(RETRY_FAILED, PG_WAIT_EXTENSION);
+		qml_process_sleep(RETRY_INTERVAL, PG_WAIT_EXTENSION);
 	}
 }

@@ -65,7 +65,7 @@ find_or_add(Oid database, Oid role)
 
 /* A round begins: takes what schedulers asked for. */
 void
-qml_worker_pool_hear(int64 now)
+qml_worker_pool_poll(int64 now)
 {
 	QmlRequest requests[QML_MAX_REQUESTS];
 	int count = qml_dispatch_take_requests(requests);
@@ -123,7 +123,7 @@ forget(QmlWanted *wanted)
 
 /* It has got its worker, or shall get none. */
 void
-qml_worker_pool_started(QmlWanted *wanted)
+qml_worker_pool_note_started(QmlWanted *wanted)
 {
 	wanted->open = false;
 	if (wanted->failures == 0)
@@ -132,7 +132,7 @@ qml_worker_pool_started(QmlWanted *wanted)
 
 /* A worker ended; one that could not connect, or work, is not tried again at once. */
 void
-qml_worker_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
+qml_worker_pool_note_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
 {
 	QmlWanted *wanted;
 
@@ -156,7 +156,7 @@ qml_worker_pool_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
  * be, unless one that came later could not.
  */
 void
-qml_worker_pool_works(Oid database, Oid role, TimestampTz started_at)
+qml_worker_pool_note_working(Oid database, Oid role, TimestampTz started_at)
 {
 	QmlWanted *wanted = find(database, role);
 
