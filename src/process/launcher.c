@@ -2,24 +2,26 @@
  * launcher.c
  *		The process that keeps a scheduler in each database that has the extension.
  *
- * One per server, connected to no database, so that it is in nobody's way.  It
- * does not run on a standby, and starts when one is promoted.
+ * There is one in a server, connected to no database, so that it blocks nobody who needs
+ * one alone.  It does not run on a standby, and starts when one is promoted.
  *
- * A database that may be connected to is looked at once: a process connects,
- * finds out who owns the extension's tables, and exits; the launcher then starts
- * the scheduler with that role as its session user.  A database without the
- * extension is left alone until CREATE EXTENSION calls at its commit
- * (ipc/wakeup.c).  New databases are noticed by reading pg_database again when it
- * changed.
+ * A database that accepts connections is looked at once: a process connects, finds out
+ * who owns the extension's tables, and exits; the launcher then starts the scheduler
+ * with that role as its session user.  A database without the extension is left alone
+ * until a commit of CREATE EXTENSION or qml_adopt() calls the launcher (ipc/wakeup.c).
+ * New databases are found by reading pg_database again after an invalidation.
  *
- *	 what is known of a database		what starts next
- *	 nothing, or somebody called		a look
- *	 the owner							the scheduler
- *	 no extension, a copy				nothing, until somebody calls
+ *	 what is known of a database			what starts next
+ *	 nothing, or the launcher was called	a look
+ *	 the owner								the scheduler
+ *	 no extension, a copy					nothing, until the launcher is called
  *
- * A process that ends says why in its slot (ipc/slots.c).  Those that fail are started
- * again ever later, up to a minute; there is no process that is not started again.
- * The launcher's own memory may be lost: it takes over the slots it finds.
+ * It also starts the workers that schedulers ask for; worker_pool.c says which is next.
+ *
+ * A process that ends leaves its outcome in its slot (ipc/slots.c).  Those that fail are
+ * started again after a growing delay, up to a minute; none is given up for ever.  The
+ * launcher's own memory may be lost: it takes over the slots that it finds.
+ * It has a transaction only to read pg_database.
  */
 #include "postgres.h"
 
@@ -63,21 +65,22 @@ extern PGDLLEXPORT void qml_launcher_main(Datum arg);
 #define RETRY_EARLY			 5000
 #define RETRY_FAILED		 60000
 #define MAX_BACKOFF			 60000
-#define PROVEN				 60000 /* that a worker can be at work */
+#define PROVEN				 60000 /* at work for so long: the role's workers can start */
 #define START_TIMEOUT		 30000 /* for a slot whose launcher is gone */
 #define SLOW_START			 5000  /* waits for its database's lock, and does not count */
-#define STUCK_START			 10000 /* gives up its place among the server's processes */
+#define STUCK_START			 10000 /* after so long it is ended, for others need its slot */
 #define MAX_STARTING		 2	   /* processes that start at the same time */
 #define LONG_ENOUGH_TO_TRUST 60000
 
-/* What is to be started for a database. */
+/* What to start for a database. */
 typedef enum Next
 {
-	NEXT_NOTHING = 0, /* until somebody calls */
+	NEXT_NOTHING = 0, /* until the launcher is called */
 	NEXT_LOOK,
 	NEXT_SCHEDULER
 } Next;
 
+/* What the launcher knows of a database. */
 typedef struct Database
 {
 	Oid oid;
@@ -87,7 +90,7 @@ typedef struct Database
 	Next next;
 	int64 not_before; /* monotonic, milliseconds */
 	int failures;	  /* in a row */
-	bool running;	  /* has a slot */
+	bool running;	  /* its look or scheduler has a slot */
 	bool called;	  /* since its process started */
 	int64 started;	  /* monotonic */
 } Database;
@@ -105,8 +108,9 @@ static List *databases = NIL;		/* in order of their last start: the oldest first
 static Started *started;			/* by slot */
 static bool databases_changed = true;
 
+/* Invalidation of pg_database; hashvalue 0 stands for all of it. */
 static void
-database_changed(Datum arg, int cacheid, uint32 hashvalue)
+on_database_change(Datum arg, int cacheid, uint32 hashvalue)
 {
 	databases_changed = true;
 }
@@ -139,8 +143,9 @@ add_database(Oid oid)
 	return database;
 }
 
+/* Forgets the databases that are gone, or must not be worked in. */
 static void
-forget_unlisted(void)
+remove_unlisted(void)
 {
 	ListCell *lc;
 
@@ -156,12 +161,13 @@ forget_unlisted(void)
 	}
 }
 
+/* A row of pg_database. */
 static void
 note_database(Form_pg_database entry)
 {
 	Database *database;
 
-	/* Templates are to be copied, not to be worked in; the drop of some was cut off. */
+	/* A template must stay free to be copied; the DROP of some databases was interrupted. */
 	if (!entry->datallowconn || entry->datistemplate || qml_database_is_invalid(entry))
 		return;
 	database = find_database(entry->oid);
@@ -173,7 +179,7 @@ note_database(Form_pg_database entry)
 
 /* Reads pg_database. */
 static void
-list_databases(void)
+read_databases(void)
 {
 	Relation rel;
 	TableScanDesc scan;
@@ -192,20 +198,21 @@ list_databases(void)
 	table_endscan(scan);
 	table_close(rel, AccessShareLock);
 	qml_process_commit();
-	forget_unlisted();
+	remove_unlisted();
 }
 
+/* The delay after so many failures in a row: doubled for each, MAX_BACKOFF at most. */
 static int64
-backoff(const Database *database, int64 first)
+backoff_ms(const Database *database, int64 first)
 {
 	int shift = Max(Min(database->failures - 1, 10), 0);
 
 	return Min(first << shift, MAX_BACKOFF);
 }
 
-/* What follows from the end of a process. */
+/* A look or scheduler has ended: what to start next, and when. */
 static void
-decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
+plan_next(Database *database, QmlOutcome outcome, Oid role, int64 now)
 {
 	bool failed = outcome == QML_ENDED_EARLY || outcome == QML_ENDED_FAILED ||
 				  (outcome == QML_ENDED_TERMINATED &&
@@ -213,7 +220,7 @@ decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
 				  (outcome == QML_ENDED_MADE_WAY && now - database->started < MAX_MADE_WAY);
 
 	database->running = false;
-	/* What was found is not yet at work. */
+	/* A look that found the owner proves nothing about the scheduler. */
 	if (outcome != QML_ENDED_FOUND)
 		database->failures = failed ? database->failures + 1 : 0;
 	switch (outcome)
@@ -233,31 +240,35 @@ decide(Database *database, QmlOutcome outcome, Oid role, int64 now)
 			database->not_before = now;
 			break;
 		case QML_ENDED_MADE_WAY:
-			/* Whoever wanted it may have dropped it: pg_database tells. */
+			/* The database may be dropped by now. */
 			databases_changed = true;
-			database->not_before = now + Min(backoff(database, RETRY_MADE_WAY), MAX_MADE_WAY);
+			database->not_before = now + Min(backoff_ms(database, RETRY_MADE_WAY), MAX_MADE_WAY);
 			break;
 		case QML_ENDED_TERMINATED:
-			database->not_before = now + Min(backoff(database, RETRY_TERMINATED), MAX_TERMINATED);
+			database->not_before = now +
+								   Min(backoff_ms(database, RETRY_TERMINATED), MAX_TERMINATED);
 			break;
 		case QML_ENDED_EARLY:
 			databases_changed = true;
 			database->next = NEXT_LOOK;
-			database->not_before = now + backoff(database, RETRY_EARLY);
+			database->not_before = now + backoff_ms(database, RETRY_EARLY);
 			break;
 		case QML_ENDED_FAILED:
 			database->next = NEXT_LOOK;
 			database->not_before = now + RETRY_FAILED;
 			break;
 	}
-	/* What the process saw may have changed since. */
+	/* The launcher was called since it started: what it saw may have changed. */
 	if (database->called && database->next == NEXT_NOTHING)
 		database->next = NEXT_LOOK;
 	if (database->called && !failed)
 		database->not_before = now;
 }
 
-/* Whether a slot is lost: its process never came, and nobody else can tell. */
+/*
+ * Whether the process of a starting slot will never come: it has stopped, or an earlier
+ * launcher asked for it, and it takes too long.
+ */
 static bool
 is_lost(int number, int64 now)
 {
@@ -271,11 +282,11 @@ is_lost(int number, int64 now)
 }
 
 /*
- * Ends a process that waits for its database: it would have a place that another
- * one needs, for as long as somebody copies or drops the database.
+ * Terminates a process that has waited too long to connect: it would keep a slot that
+ * others need for as long as somebody copies or drops its database.
  */
 static void
-end_stuck(QmlSlot *slot, uint32 generation, Started *process, int64 now)
+end_stuck_start(QmlSlot *slot, uint32 generation, Started *process, int64 now)
 {
 	if (process->since == 0)
 		process->since = now;
@@ -284,9 +295,9 @@ end_stuck(QmlSlot *slot, uint32 generation, Started *process, int64 now)
 	process->stuck = qml_slots_terminate(slot, generation);
 }
 
-/* Looks at a slot, and takes it back if its process ended. */
+/* Reads a slot, and frees it if its process has ended. */
 static void
-see_slot(int number, int64 now, QmlSlotView *seen)
+read_slot(int number, int64 now, QmlSlotView *seen)
 {
 	QmlSlot *slot = &qml_shmem->slots[number];
 	/* Read without the lock: only the launcher makes a slot starting. */
@@ -294,10 +305,10 @@ see_slot(int number, int64 now, QmlSlotView *seen)
 
 	qml_slots_inspect(slot, lost, seen);
 	if (seen->state == QML_SLOT_RUNNING && !seen->connected)
-		end_stuck(slot, seen->generation, &started[number], now);
+		end_stuck_start(slot, seen->generation, &started[number], now);
 	if (seen->state != QML_SLOT_ENDED)
 		return;
-	/* Whoever had the database to himself may have dropped it. */
+	/* It was we who ended it: somebody had the database alone, and may have dropped it. */
 	if (started[number].stuck && seen->outcome == QML_ENDED_EARLY)
 		seen->outcome = QML_ENDED_MADE_WAY;
 	if (started[number].handle)
@@ -313,16 +324,16 @@ is_proven(const QmlSlotView *seen)
 		   TimestampDifferenceExceeds(seen->started_at, GetCurrentTimestamp(), PROVEN);
 }
 
-/* Takes slots back whose processes ended, and sees which databases have one. */
+/* Frees the slots of processes that have ended, and notes which databases have one. */
 static void
-look_at_slots(int64 now)
+reap_slots(int64 now)
 {
 	for (int i = 0; i < qml_shmem->nslots; i++)
 	{
 		Database *database;
 		QmlSlotView seen;
 
-		see_slot(i, now, &seen);
+		read_slot(i, now, &seen);
 		if (seen.state == QML_SLOT_ENDED && seen.kind == QML_WORKER)
 			qml_worker_pool_note_ended(seen.database, seen.role, seen.outcome, now);
 		if (seen.kind == QML_WORKER && is_proven(&seen))
@@ -339,12 +350,13 @@ look_at_slots(int64 now)
 			database->next = NEXT_SCHEDULER;
 		}
 		if (seen.state == QML_SLOT_ENDED)
-			decide(database, seen.outcome, seen.role, now);
+			plan_next(database, seen.outcome, seen.role, now);
 	}
 }
 
+/* Has the database looked at again, as soon as its process has ended. */
 static void
-look_soon(Database *database)
+request_look(Database *database)
 {
 	database->called = true;
 	if (database->running)
@@ -355,9 +367,9 @@ look_soon(Database *database)
 	database->not_before = 0;
 }
 
-/* Somebody created the extension, or adopted a copy. */
+/* Somebody created the extension, or adopted a copy: looks at those databases. */
 static void
-answer_calls(void)
+take_calls(void)
 {
 	Oid calls[QML_MAX_CALLS];
 	bool all;
@@ -369,14 +381,14 @@ answer_calls(void)
 		Database *database = find_database(calls[i]);
 
 		if (database)
-			look_soon(database);
+			request_look(database);
 		else
 			databases_changed = true;
 	}
 	if (!all)
 		return;
 	foreach(lc, databases)
-		look_soon(lfirst(lc));
+		request_look(lfirst(lc));
 }
 
 /* What the kinds of processes are called, and where they begin. */
@@ -391,13 +403,14 @@ static const struct
 	[QML_WORKER] = {"qml worker", "qml worker", "qml_worker_main"},
 };
 
+/* What the postmaster needs to know of the process of a slot. */
 static void
-describe(const QmlSlot *slot, const char *database, BackgroundWorker *worker)
+describe_process(const QmlSlot *slot, const char *database, BackgroundWorker *worker)
 {
 	memset(worker, 0, sizeof(*worker));
 	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker->bgw_restart_time = BGW_NEVER_RESTART; /* the launcher sees to it */
+	worker->bgw_restart_time = BGW_NEVER_RESTART; /* the launcher does that */
 	strlcpy(worker->bgw_library_name, "qml", BGW_MAXLEN);
 	strlcpy(worker->bgw_function_name, kinds[slot->kind].function, BGW_MAXLEN);
 	snprintf(worker->bgw_name, BGW_MAXLEN, "%s: %s", kinds[slot->kind].title, database);
@@ -407,7 +420,7 @@ describe(const QmlSlot *slot, const char *database, BackgroundWorker *worker)
 	worker->bgw_notify_pid = MyProcPid;
 }
 
-/* Starts a process; false when the server has no place for it. */
+/* Starts a process; false when no slot is free, or the server has none for its process. */
 static bool
 start_process(QmlKind kind, const Database *database, Oid role, int64 now)
 {
@@ -420,7 +433,7 @@ start_process(QmlKind kind, const Database *database, Oid role, int64 now)
 	if (slot == NULL)
 		return false;
 	number = (int) (slot - qml_shmem->slots);
-	describe(slot, database->name, &worker);
+	describe_process(slot, database->name, &worker);
 	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 	registered = RegisterDynamicBackgroundWorker(&worker, &started[number].handle);
 	MemoryContextSwitchTo(oldcontext);
@@ -434,9 +447,9 @@ start_process(QmlKind kind, const Database *database, Oid role, int64 now)
 	return true;
 }
 
-/* Starts what is next for a database; false when the server has no place for it. */
+/* Starts what is next for a database; false as above. */
 static bool
-start(Database *database, int64 now)
+start_next(Database *database, int64 now)
 {
 	MemoryContext oldcontext;
 	bool look = database->next != NEXT_SCHEDULER;
@@ -454,6 +467,7 @@ start(Database *database, int64 now)
 	return true;
 }
 
+/* How many processes are starting, but for those that wait for their database. */
 static int
 count_starting(int64 now)
 {
@@ -474,7 +488,7 @@ count_starting(int64 now)
 }
 
 static void
-tell_no_place(const Database *database)
+log_no_slot(const Database *database)
 {
 	if (qml_log_is_due(QML_LOG_SLOTS))
 		ereport(LOG,
@@ -486,8 +500,9 @@ tell_no_place(const Database *database)
 }
 
 /*
- * Starts workers that are wanted; returns how long to sleep until there may be more.
- * When the server is full the next one waits, and all others behind it.
+ * Starts workers that schedulers have asked for.  Returns how long to sleep until there
+ * may be more to start.  When the server is full, the next one waits for its turn, and
+ * all others behind it.
  */
 static int64
 start_workers(int64 now)
@@ -503,7 +518,7 @@ start_workers(int64 now)
 		bool may_start = database && database->listed;
 		bool allowed = qml_slots_count_workers(wanted->database, InvalidOid) < qml_workers;
 
-		/* Whoever asked may have read settings that have not come here yet. */
+		/* The scheduler may have read a new qml.workers before we did. */
 		if (may_start && qml_workers == 0)
 		{
 			wanted->tried = true;
@@ -515,24 +530,24 @@ start_workers(int64 now)
 			continue;
 		}
 		if (allowed)
-			tell_no_place(database);
+			log_no_slot(database);
 		if (qml_worker_pool_make_room(wanted, allowed, now))
 		{
 			sleep = RETRY_WORKER;
-			/* One that has some already holds up nobody. */
+			/* A role that has workers does not hold up the others. */
 			full = allowed && qml_slots_count_workers(wanted->database, wanted->role) == 0;
 		}
 		else if (allowed)
-			wanted->tried = true; /* until somebody else leaves the server's last place */
+			wanted->tried = true; /* until another process leaves a slot */
 		else
 			qml_worker_pool_note_started(wanted);
 	}
 	return Min(sleep, qml_worker_pool_time_left(now));
 }
 
-/* Starts what may start now; returns how long to sleep until there may be more. */
+/* Starts looks and schedulers that are due.  Returns how long to sleep until others are. */
 static int64
-start_all(int64 now)
+start_schedulers(int64 now)
 {
 	int64 sleep = LOOK_INTERVAL;
 	int starting = count_starting(now);
@@ -551,12 +566,12 @@ start_all(int64 now)
 			sleep = Min(sleep, database->not_before - now);
 			continue;
 		}
-		/* One that has started wakes the launcher. */
+		/* Each wakes the launcher when it has started. */
 		if (starting >= MAX_STARTING)
 			break;
-		if (!start(database, now))
+		if (!start_next(database, now))
 		{
-			tell_no_place(database);
+			log_no_slot(database);
 			qml_worker_pool_make_room_for_scheduler(now);
 			sleep = Min(sleep, RETRY_SLOT);
 			break;
@@ -568,31 +583,32 @@ start_all(int64 now)
 }
 
 static void
-leave(int code, Datum arg)
+on_exit_launcher(int code, Datum arg)
 {
 	pg_atomic_write_u32(&qml_shmem->launcher, 0);
 }
 
-/* One round; returns how long to sleep, in milliseconds. */
+/* One round.  Returns how long to sleep, in milliseconds. */
 static int64
-work(void)
+do_round(void)
 {
 	int64 now = qml_clock_monotonic_ms();
 	int64 sleep;
 
 	AcceptInvalidationMessages();
-	look_at_slots(now);
+	reap_slots(now);
 	if (!qml_enabled)
 		return LOOK_INTERVAL;
-	answer_calls();
+	take_calls();
 	if (databases_changed)
-		list_databases();
-	sleep = start_all(now);
+		read_databases();
+	sleep = start_schedulers(now);
 	return Min(sleep, start_workers(now));
 }
 
+/* Rounds, until an error. */
 static void
-run(void)
+run_rounds(void)
 {
 	static uint32 wait_event = 0;
 
@@ -603,8 +619,8 @@ run(void)
 		int64 sleep;
 
 		qml_process_handle_signals();
-		sleep = work();
-		/* The end of a transaction leaves another one current. */
+		sleep = do_round();
+		/* The end of a transaction leaves another context current. */
 		MemoryContextSwitchTo(round_context);
 		MemoryContextReset(round_context);
 		qml_process_sleep(sleep, wait_event);
@@ -615,10 +631,10 @@ void
 qml_launcher_main(Datum arg)
 {
 	qml_process_start(NULL);
-	before_shmem_exit(leave, (Datum) 0);
+	before_shmem_exit(on_exit_launcher, (Datum) 0);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	qml_process_pin_settings();
-	CacheRegisterSyscacheCallback(DATABASEOID, database_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(DATABASEOID, on_database_change, (Datum) 0);
 	started = MemoryContextAllocZero(TopMemoryContext, sizeof(Started) * qml_shmem->nslots);
 	round_context = AllocSetContextCreate(TopMemoryContext, "qml launcher", ALLOCSET_DEFAULT_SIZES);
 	pg_atomic_write_u32(&qml_shmem->launcher, qml_shmem_my_process());
@@ -630,12 +646,12 @@ qml_launcher_main(Datum arg)
 		PG_TRY();
 		{
 			MemoryContextSwitchTo(round_context);
-			run();
+			run_rounds();
 		}
 		PG_CATCH();
 		{
 			qml_process_log_error("qml launcher", QML_LOG_PROCESS, qml_process_undo());
-			/* It may have been reading the list. */
+			/* It may have happened while the list was read. */
 			databases_changed = true;
 		}
 		PG_END_TRY();
@@ -645,7 +661,7 @@ qml_launcher_main(Datum arg)
 	}
 }
 
-/* While the server loads its preloaded libraries. */
+/* In the postmaster, while it loads the preloaded libraries. */
 void
 qml_launcher_register(void)
 {

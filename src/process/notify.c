@@ -2,14 +2,17 @@
  * notify.c
  *		NOTIFY for queues whose option says so.
  *
- * The scheduler sends it, on the channel qml_<queue>, not who enqueues: the commit of
- * a notification takes a lock that is one for the whole server, and cannot be
- * prepared.  So it says that there is something to fetch, not how much, and comes
- * seldom, however many jobs there are.  It is a hint: who listens also looks now and
- * then.
+ * The scheduler sends it on the channel qml_<queue>, and not the session that enqueues:
+ * the commit of a notification takes a lock that is one for the whole server, and a
+ * transaction with one cannot be prepared.  A notification says that there are jobs to
+ * fetch, not how many, and comes at most every 100 ms, however many jobs there are.
+ *
+ * It is a hint.  A crash before it is sent loses it, so listeners must also look at
+ * intervals.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "commands/async.h"
 
 #include "ipc/dispatch.h"
@@ -17,16 +20,17 @@
 #include "process/notify.h"
 #include "qml.h"
 
+/* Sends the notification of one queue, if it still wants it. */
 static void
-announce(const QmlQueue *queue)
+notify_queue(const QmlQueue *queue)
 {
-	/* Whoever writes options by hand may have one that has no channel. */
+	/* Options that were written by hand may ask for it where the name is too long. */
 	if (queue && queue->options.notify && !queue->gone && !queue->dropped &&
 		strlen(QML_CHANNEL_PREFIX) + strlen(queue->name) < NAMEDATALEN)
 		Async_Notify(psprintf("%s%s", QML_CHANNEL_PREFIX, queue->name), "");
 }
 
-/* In a transaction: tells of the queues that have ready jobs since the last time. */
+/* In a transaction: notifies of the queues that have got ready jobs since the last time. */
 void
 qml_notify_send(QmlSlot *scheduler)
 {
@@ -35,10 +39,11 @@ qml_notify_send(QmlSlot *scheduler)
 	bool all = qml_dispatch_take_notify(scheduler, queues, &count);
 	ListCell *lc;
 
+	Assert(IsTransactionState());
 	for (int i = 0; i < count && !all; i++)
-		announce(qml_queue_find(queues[i]));
+		notify_queue(qml_queue_find(queues[i]));
 	if (!all)
 		return;
 	foreach(lc, qml_queue_all())
-		announce(lfirst(lc));
+		notify_queue(lfirst(lc));
 }

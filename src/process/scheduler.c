@@ -1,24 +1,20 @@
 /*
  * scheduler.c
- *		The process that does in a database what is due: promotes jobs, takes lost
- *		ones back, fires recurring ones, lets what is expired go.
+ *		The process that does what is due in a database: it promotes jobs, reclaims
+ *		lost ones, fires recurring ones, asks for workers, and cleans up.
  *
- * Its session user is the owner of qml's tables.  Who that is, is found out by the
- * same process with nobody's rights used: started without a role it looks at the
- * catalogs, says what it found, and exits (look_around).
+ * Its session user is the owner of qml's tables.  Who that is stands in the database's
+ * catalogs, so a first process of the same kind, started without a role, only reads the
+ * catalogs, leaves the owner in its slot, and exits (run_look).
  *
- * It sleeps until the next time that it knows of, from the indexes or told at
- * commit (ipc/due.c), and looks without being told once in each poll interval,
- * because replication and others that write the tables tell nobody.  While it
- * sleeps it holds nothing.
+ * The work is a list of steps.  Each has its own transaction and its own errors: one that
+ * fails is logged and tried again later, and stops no other.  A crash at any point
+ * leaves a transaction undone.
  *
- * It is a guest in the database.  Once a second it probes the database's lock: if
- * DROP, RENAME or CREATE ... TEMPLATE has it, it leaves, so that the owner need
- * not be allowed to end it.  When the extension is gone it exits.
- *
- * Each step has its own transaction and its own errors: one that fails is told
- * and tried again later, and stops no other.  A crash at any point leaves a
- * transaction undone.
+ * Between rounds it sleeps until the next time that it knows of, from the indexes or from
+ * commits that make something due (ipc/due.c).  It also looks once in each poll
+ * interval, because replication and changes by hand wake nobody.  While it sleeps it
+ * holds nothing, and it leaves when somebody needs the database alone (slot.c).
  */
 #include "postgres.h"
 
@@ -60,14 +56,14 @@
 extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
 
 /* Milliseconds. */
-#define ANNOUNCE_INTERVAL 100
+#define NOTIFY_INTERVAL	  100
 #define PROGRESS_INTERVAL 100
 #define PROBE_INTERVAL	  1000
-#define LEASE_POLL		  60000 /* for leases that nobody told of */
+#define LEASE_POLL		  60000 /* for leases whose ends woke nobody */
 #define SERVER_POLL		  10000
 #define REFRESH_INTERVAL  (24 * 3600 * 1000)
 #define MAX_STEP_BACKOFF  60000
-/* Share of the time that looking for lost jobs may take: one in so many parts. */
+/* Looking for lost jobs may take one in so many parts of the time. */
 #define RECLAIM_SHARE 50
 
 /* Rows of one transaction; fewer if hooks take long. */
@@ -81,28 +77,28 @@ extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
 /* How far the wall clock may differ from the other one between two rounds. */
 #define CLOCK_TOLERANCE 5000
 
-/* A kind of work.  Wall-clock times may jump, so intervals are on the other clock. */
+/* A kind of work.  The wall clock may jump, so intervals are on the monotonic one. */
 typedef struct Step
 {
 	const char *activity; /* as pg_stat_activity shows it */
 	const char *name;	  /* as the log shows it */
 	bool *enabled;
-	int wake; /* QmlWake that it answers; -1: none */
+	int wake; /* QmlWake that makes it due; -1: none */
 	int64 (*interval)(void);
 	TimestampTz (*run)(struct Step *step); /* in a transaction; returns when it is due next */
-	TimestampTz due;					   /* wall clock; QML_NO_TIME: not known */
-	int64 last;							   /* run began, milliseconds */
+	TimestampTz due;					   /* on the wall clock; QML_NO_TIME: not known */
+	int64 last;							   /* when it ran last, milliseconds */
 	int64 not_before;					   /* after an error, or to save time */
 	int failures;						   /* in a row */
-	int64 looked;						   /* at all there is, milliseconds */
+	int64 looked;						   /* when it read all rows last, milliseconds */
 } Step;
 
 static QmlSlot *slot;
-static int64 round_began; /* one time for all steps: they wake together */
+static int64 round_began; /* one time for all steps, so that they are due together */
 
 /* ----- looking ----- */
 
-/* The server lets no background process be a role that may not log in, or not here. */
+/* No background process can run as a role that may not log in or not connect here. */
 static void
 check_login(Oid role)
 {
@@ -126,9 +122,9 @@ check_login(Oid role)
 						GetUserNameFromId(role, false), get_database_name(MyDatabaseId))));
 }
 
-/* Finds out who owns the extension, tells the launcher, and exits. */
+/* Finds out who owns the extension, leaves that in the slot for the launcher, and exits. */
 static void
-look_around(void)
+run_look(void)
 {
 	PG_TRY();
 	{
@@ -167,19 +163,20 @@ switch_off_hooks(Step *step)
 }
 
 static TimestampTz
-promote(Step *step)
+promote_jobs(Step *step)
 {
 	int batch = qml_hook_batch(PROMOTE_BATCH);
 	TimestampTz next;
 
-	/* A full batch: there may be more, after the other steps had their turn. */
+	/* After a full batch there may be more, in the next round. */
 	if (qml_promote_jobs(batch, &next) < batch)
 		next = qml_promote_next_due(next);
 	return next;
 }
 
+/* Jobs whose lease is over, and all others that are lost. */
 static TimestampTz
-reclaim(Step *step)
+reclaim_jobs(Step *step)
 {
 	int64 begun = qml_clock_monotonic_ms();
 	int batch = qml_hook_batch(RECLAIM_BATCH);
@@ -193,22 +190,22 @@ reclaim(Step *step)
 	return next;
 }
 
-/* Jobs whose session is gone, as far as it told which; the next reclaim sees to all. */
+/* The jobs that ended sessions have left in the slot; reclaim_jobs() finds any others. */
 static TimestampTz
-take_back(Step *step)
+reclaim_session_jobs(Step *step)
 {
 	static pg_uuid_t jobs[QML_MAX_LOST];
 	static int count = 0;
 	static bool any = false;
 	int batch;
 
-	/* What is left from before: a part, or all of it after an error. */
+	/* First what is left from before: a part, or all of it after an error. */
 	if (count == 0)
 		count = qml_session_claim_take_lost(slot, jobs, &any);
 	if (any)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
 	batch = qml_hook_batch(count);
-	/* The others are over, or just being changed by somebody, who may leave them as they were. */
+	/* The others are finished, or locked by somebody who may roll back: so look again. */
 	if (batch > 0 && qml_reclaim_of_sessions(jobs, batch) < batch)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp() + USECS_PER_SEC);
 	count -= batch;
@@ -216,9 +213,9 @@ take_back(Step *step)
 	return count > 0 ? GetCurrentTimestamp() : QML_NO_TIME;
 }
 
-/* What jobs that run say of how far they are. */
+/* Writes the progress that running jobs have reported into their rows. */
 static TimestampTz
-show_progress(Step *step)
+write_progress(Step *step)
 {
 	QmlProgress *progress = palloc(sizeof(QmlProgress));
 
@@ -236,23 +233,23 @@ show_progress(Step *step)
 	return QML_NO_TIME;
 }
 
-/* Seldom, however many jobs there are. */
+/* At intervals, however many jobs there are. */
 static TimestampTz
-tell_listeners(Step *step)
+notify_listeners(Step *step)
 {
 	qml_notify_send(slot);
-	step->not_before = qml_clock_monotonic_ms() + ANNOUNCE_INTERVAL;
+	step->not_before = qml_clock_monotonic_ms() + NOTIFY_INTERVAL;
 	return QML_NO_TIME;
 }
 
-/* How many workers were allowed when roles were served last. */
-static int served_workers = 0;
+/* qml.workers when workers were asked for last. */
+static int last_workers = 0;
 
-/* Looking at all ready jobs is dear: only at intervals, and when more may be done. */
+/* Reading all ready jobs costs much: only at intervals, and when more workers are allowed. */
 static TimestampTz
-serve_roles(Step *step)
+ask_for_workers(Step *step)
 {
-	bool look = step->looked == NEVER || qml_workers > served_workers ||
+	bool look = step->looked == NEVER || qml_workers > last_workers ||
 				next_multiple(step->looked, LEASE_POLL, round_began) <= 0;
 
 	if (qml_workers > 0)
@@ -261,23 +258,23 @@ serve_roles(Step *step)
 		if (look)
 			step->looked = round_began;
 	}
-	served_workers = qml_workers;
+	last_workers = qml_workers;
 	return QML_NO_TIME;
 }
 
 static TimestampTz
-bury_servers(Step *step)
+reap_servers(Step *step)
 {
 	TimestampTz next;
 
 	(void) qml_server_reclaim_dead(qml_hook_batch(INT_MAX), &next);
-	/* Some may be in other hands just now. */
+	/* The rows of some may be locked just now. */
 	step->not_before = qml_clock_monotonic_ms() + PROBE_INTERVAL;
 	return next;
 }
 
 static TimestampTz
-fire(Step *step)
+fire_recurring(Step *step)
 {
 	QmlTicks ticks;
 
@@ -286,7 +283,7 @@ fire(Step *step)
 }
 
 static TimestampTz
-clean_up(Step *step)
+remove_expired(Step *step)
 {
 	QmlCleanup done;
 
@@ -296,7 +293,7 @@ clean_up(Step *step)
 
 /* Zone data may have changed since next_run_at was computed. */
 static TimestampTz
-refresh(Step *step)
+refresh_schedules(Step *step)
 {
 	(void) qml_tick_refresh();
 	return QML_NO_TIME;
@@ -314,11 +311,11 @@ scheduler_interval(void)
 	return qml_scheduler_poll_interval;
 }
 
-/* At once when another number of workers is allowed: what was told before is lost. */
+/* At once when qml.workers has changed: what was asked for before may be lost. */
 static int64
 role_interval(void)
 {
-	return qml_workers != served_workers ? 1 : LEASE_POLL;
+	return qml_workers != last_workers ? 1 : LEASE_POLL;
 }
 
 static int64
@@ -346,7 +343,7 @@ cleanup_interval(void)
 }
 
 static Step steps[] = {
-	/* Before all that could call one again. */
+	/* First, because any other step could call such a hook again. */
 	{.activity = "switching off hooks",
 	 .name = "qml scheduler: switching off hooks",
 	 .enabled = &qml_enabled,
@@ -358,79 +355,79 @@ static Step steps[] = {
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = QML_WAKE_DUE,
 	 .interval = scheduler_interval,
-	 .run = promote},
+	 .run = promote_jobs},
 	{.activity = "firing recurring jobs",
 	 .name = "qml scheduler: firing recurring jobs",
 	 .enabled = &qml_recurring_enabled,
 	 .wake = QML_WAKE_RECURRING,
 	 .interval = recurring_interval,
-	 .run = fire},
+	 .run = fire_recurring},
 	{.activity = "taking lost jobs back",
 	 .name = "qml scheduler: taking lost jobs back",
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = QML_WAKE_LEASE,
 	 .interval = lease_interval,
-	 .run = reclaim},
+	 .run = reclaim_jobs},
 	{.activity = "taking jobs of lost sessions back",
 	 .name = "qml scheduler: taking jobs of lost sessions back",
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = QML_WAKE_SESSION,
 	 .interval = lease_interval,
-	 .run = take_back},
+	 .run = reclaim_session_jobs},
 	{.activity = "showing progress",
 	 .name = "qml scheduler: showing progress",
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_PROGRESS,
 	 .interval = lease_interval,
-	 .run = show_progress},
+	 .run = write_progress},
 	{.activity = "asking for workers",
 	 .name = "qml scheduler: asking for workers",
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_WORK,
 	 .interval = role_interval,
-	 .run = serve_roles},
+	 .run = ask_for_workers},
 	{.activity = "telling listeners",
 	 .name = "qml scheduler: telling listeners",
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_NOTIFY,
 	 .interval = lease_interval,
-	 .run = tell_listeners},
+	 .run = notify_listeners},
 	{.activity = "looking for dead servers",
 	 .name = "qml scheduler: looking for dead servers",
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = -1,
 	 .interval = server_interval,
-	 .run = bury_servers},
+	 .run = reap_servers},
 	{.activity = "cleaning up",
 	 .name = "qml scheduler: cleanup",
 	 .enabled = &qml_cleanup_enabled,
 	 .wake = -1,
 	 .interval = cleanup_interval,
-	 .run = clean_up},
+	 .run = remove_expired},
 	{.activity = "computing schedules anew",
 	 .name = "qml scheduler: computing schedules anew",
 	 .enabled = &qml_recurring_enabled,
 	 .wake = -1,
 	 .interval = refresh_interval,
-	 .run = refresh},
+	 .run = refresh_schedules},
 };
 
 #define FOREACH_STEP(step) for (Step *step = steps; step < steps + lengthof(steps); step++)
 
-/* Takes what was told into account. */
+/* Takes from the slot what commits have made due for the step. */
 static void
-hear(Step *step)
+poll_wakeup(Step *step)
 {
-	TimestampTz told;
+	TimestampTz time;
 
 	if (step->wake < 0)
 		return;
-	told = qml_due_take(slot, (QmlWake) step->wake);
-	if (told != QML_WAKE_NEVER && (step->due == QML_NO_TIME || told < step->due))
-		step->due = told;
+	time = qml_due_take(slot, (QmlWake) step->wake);
+	if (time != QML_WAKE_NEVER && (step->due == QML_NO_TIME || time < step->due))
+		step->due = time;
 }
 
-/* Milliseconds until a step wants to run. */
+/* Milliseconds until a step is due. */
 static int64
 time_left(const Step *step)
 {
@@ -442,6 +439,7 @@ time_left(const Step *step)
 	return Max(left, step->not_before - now);
 }
 
+/* One run of a step, in its transaction; an error makes it due again, later each time. */
 static void
 run_step(Step *step)
 {
@@ -459,18 +457,18 @@ run_step(Step *step)
 	PG_CATCH();
 	{
 		ErrorData *error = qml_process_undo();
-		/* What is wrong with the extension is told once, not by each step. */
+		/* What is wrong with the extension is logged once, not by each step. */
 		QmlLogKind kind = qml_slot_found_extension() ?
 							  (QmlLogKind) (QML_LOG_STEP + (step - steps)) :
 							  QML_LOG_PROCESS;
 
 		step->failures++;
-		/* It still has to be done, and what was told may be forgotten. */
+		/* It is still to be done, and what was taken from the slot may be lost. */
 		step->due = GetCurrentTimestamp();
 		step->looked = NEVER;
 		step->not_before = step->last +
 						   Min(INT64CONST(1000) << Min(step->failures - 1, 10), MAX_STEP_BACKOFF);
-		/* What was dropped under its hands is no error. */
+		/* A step that meets a DROP EXTENSION has no error to log. */
 		qml_slot_leave_if_dropped();
 		qml_process_log_error(step->name, kind, error);
 	}
@@ -480,9 +478,9 @@ run_step(Step *step)
 
 /* ----- the loop ----- */
 
-/* Tells if somebody set the clock: what is due comes early or late by as much. */
+/* Warns if the clock was set: what is due comes early or late by as much. */
 static void
-watch_clock(void)
+check_clock(void)
 {
 	static TimestampTz last_wall = 0;
 	static int64 last_monotonic;
@@ -497,7 +495,7 @@ watch_clock(void)
 			ereport(WARNING,
 					(errmsg("the clock jumped by %lld seconds", (long long) (jump / 1000)),
 					 errdetail("Leases and due times follow the server's clock.")));
-		/* Everything may be due, or not for long: look again. */
+		/* What was computed as far ahead may be due: run all steps. */
 		if (jump > CLOCK_TOLERANCE || jump < -CLOCK_TOLERANCE)
 		{
 			FOREACH_STEP(step)
@@ -509,7 +507,7 @@ watch_clock(void)
 }
 
 static void
-beat(void)
+send_heartbeat(void)
 {
 	static int64 last = NEVER;
 	int64 now = qml_clock_monotonic_ms();
@@ -520,19 +518,19 @@ beat(void)
 	qml_slots_beat(slot);
 }
 
-/* One round; returns how long to sleep, in milliseconds. */
+/* One round.  Returns how long to sleep, in milliseconds. */
 static int64
-work(void)
+do_round(void)
 {
 	int64 sleep;
 	TimestampTz until;
 
 	round_began = qml_clock_monotonic_ms();
-	watch_clock();
-	beat();
+	check_clock();
+	send_heartbeat();
 	FOREACH_STEP(step)
 	{
-		hear(step);
+		poll_wakeup(step);
 		if (*step->enabled && time_left(step) <= 0)
 		{
 			qml_slot_leave_if_blocking();
@@ -541,7 +539,7 @@ work(void)
 			qml_slot_leave_if_disabled();
 		}
 	}
-	/* First say how long, then see what was told meanwhile: see ipc/due.c. */
+	/* First say until when it sleeps, then look again: see ipc/due.c. */
 	sleep = next_multiple(round_began, PROBE_INTERVAL, qml_clock_monotonic_ms());
 	FOREACH_STEP(step)
 	{
@@ -552,15 +550,16 @@ work(void)
 	qml_due_sleep_until(slot, until);
 	FOREACH_STEP(step)
 	{
-		hear(step);
+		poll_wakeup(step);
 		if (*step->enabled)
 			sleep = Min(sleep, time_left(step));
 	}
 	return sleep;
 }
 
+/* Rounds, until an error. */
 static void
-run(MemoryContext context)
+run_rounds(MemoryContext context)
 {
 	static uint32 wait_event = 0;
 
@@ -573,7 +572,7 @@ run(MemoryContext context)
 		qml_process_handle_signals();
 		qml_slot_leave_if_disabled();
 		qml_slot_leave_if_blocking();
-		sleep = work();
+		sleep = do_round();
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
 		if (sleep > 0)
@@ -583,7 +582,7 @@ run(MemoryContext context)
 }
 
 static void
-schedule(void)
+run_scheduler(void)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "qml scheduler",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -597,7 +596,7 @@ schedule(void)
 		PG_TRY();
 		{
 			MemoryContextSwitchTo(context);
-			run(context);
+			run_rounds(context);
 		}
 		PG_CATCH();
 		{
@@ -618,7 +617,7 @@ qml_scheduler_main(Datum arg)
 	qml_hook_limit_init(NULL, qml_process_is_late);
 	qml_process_pin_settings();
 	if (slot->kind == QML_LOOK)
-		look_around();
+		run_look();
 	qml_slot_set_ready();
-	schedule();
+	run_scheduler();
 }

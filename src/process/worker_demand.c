@@ -1,15 +1,19 @@
 /*
  * worker_demand.c
- *		Workers for the roles that have work: what a scheduler does about ready jobs
- *		that no worker is free for.
+ *		Asking for workers for the roles that have work: what a scheduler does about
+ *		ready jobs that no worker is free for.
  *
- * It learns of them at commit (ipc/dispatch.c), and looks itself when it starts, now and
- * then, and when it was not told which.  For each role it asks the launcher for one
- * more worker; when no worker can be the role, its ready jobs fail and say why.
+ * Commits that make jobs ready leave the roles of their handlers in the scheduler's slot
+ * (ipc/dispatch.c).  The scheduler also reads all ready jobs when it starts, now and then,
+ * and when the list was too short.  For each role it asks the launcher for one more
+ * worker.  If no worker can run as the role, its ready jobs fail, and say why.
+ *
+ * Rows of jobs are not waited for.  What is taken from the slot and lost with a process or an error is found by reading.
  */
 #include "postgres.h"
 
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/snapmgr.h"
@@ -25,7 +29,7 @@
 #include "userfn/handler.h"
 #include "userfn/hook.h"
 
-/* All roles whose handlers have ready jobs, by looking at them. */
+/* All roles whose handlers have ready jobs, by reading the jobs. */
 static List *
 find_roles(void)
 {
@@ -48,8 +52,9 @@ find_roles(void)
 	return list_delete_oid(roles, InvalidOid);
 }
 
+/* Wakes a worker of the role, or asks for one; or fails its ready jobs. */
 static void
-serve(QmlSlot *scheduler, Oid role)
+serve_role(QmlSlot *scheduler, Oid role)
 {
 	QmlProblem problem;
 	int batch = qml_hook_batch(INT_MAX);
@@ -60,7 +65,7 @@ serve(QmlSlot *scheduler, Oid role)
 		qml_dispatch_recheck_all();
 }
 
-/* In a transaction: sees to the roles that have work; look: also to those not told of. */
+/* In a transaction: serves the roles that have work; look: reads the jobs to find all. */
 void
 qml_worker_demand_serve(QmlSlot *scheduler, bool look)
 {
@@ -69,14 +74,15 @@ qml_worker_demand_serve(QmlSlot *scheduler, bool look)
 	bool any = qml_dispatch_take_roles(scheduler, roles, &nroles);
 	ListCell *lc;
 
+	Assert(IsTransactionState() && scheduler->kind == QML_SCHEDULER);
 	if (any || look)
 	{
 		foreach(lc, find_roles())
-			serve(scheduler, lfirst_oid(lc));
+			serve_role(scheduler, lfirst_oid(lc));
 	}
 	else
 	{
 		for (int i = 0; i < nroles; i++)
-			serve(scheduler, roles[i]);
+			serve_role(scheduler, roles[i]);
 	}
 }

@@ -1,6 +1,6 @@
 /*
  * worker_demand.h
- *		Workers for the roles that have work.
+ *		Asking for workers for the roles that have work.
  */
 #ifndef QML_WORKER_DEMAND_H
 #define QML_WORKER_DEMAND_H

@@ -3,13 +3,15 @@
  *		Which worker the launcher starts next.
  *
  * Schedulers ask for workers, one more for a role at a time.  The database with the
- * fewest comes first, then the role with the fewest, then who has waited longest.  A
- * role that has none at all, and cannot get one because its database or the server
- * is full, takes the place of another: of a worker that is idle, of one of a
- * database or role that has more, or else of one that has been at work for a while.
- * That one ends after its job, and asks again, so that they take turns.
+ * fewest workers comes first, then the role with the fewest, then the one that has
+ * waited longest.  If its database or the server is full, a role without any worker gets
+ * the slot of another one: of a worker that is idle, of one whose database or role has
+ * more than one, or of one that has been at work for a while.  That worker ends after
+ * its job and asks again, so that roles take turns.  A role that has some workers gets
+ * only the slot of an idle one.
  *
- * What is wanted is lost with the launcher's memory; schedulers ask again.
+ * Called by the launcher only, whose memory it is in: what is wanted is lost with it, and
+ * schedulers ask again.
  */
 #include "postgres.h"
 
@@ -21,18 +23,21 @@
 #include "ipc/slots.h"
 #include "process/worker_pool.h"
 
-/* Milliseconds. */
+/* Milliseconds.  A turn: how long a worker may go on when others wait for its slot. */
 #define TURN		1000
 #define RETRY_FIRST 1000
 #define MAX_BACKOFF 60000
 
-/* What the place of a worker that is idle is worth: see worth(). */
-#define WORTH_IDLE 3
+/* How well the slot of a worker can be had for another: see rate_victim(). */
+#define VICTIM_NOT	   0 /* not at all, or not now */
+#define VICTIM_TURN	   1 /* it has had its turn */
+#define VICTIM_SURPLUS 2 /* its database or role has others */
+#define VICTIM_IDLE	   3 /* it has nothing to do */
 
 static List *wanted_list = NIL;
 
 static QmlWanted *
-find(Oid database, Oid role)
+find_wanted(Oid database, Oid role)
 {
 	ListCell *lc;
 
@@ -47,9 +52,9 @@ find(Oid database, Oid role)
 }
 
 static QmlWanted *
-find_or_add(Oid database, Oid role)
+find_or_add_wanted(Oid database, Oid role)
 {
-	QmlWanted *wanted = find(database, role);
+	QmlWanted *wanted = find_wanted(database, role);
 	MemoryContext oldcontext;
 
 	if (wanted)
@@ -63,7 +68,7 @@ find_or_add(Oid database, Oid role)
 	return wanted;
 }
 
-/* A round begins: takes what schedulers asked for. */
+/* At the begin of a round: takes what schedulers have asked for. */
 void
 qml_worker_pool_poll(int64 now)
 {
@@ -75,7 +80,7 @@ qml_worker_pool_poll(int64 now)
 		((QmlWanted *) lfirst(lc))->tried = false;
 	for (int i = 0; i < count; i++)
 	{
-		QmlWanted *wanted = find_or_add(requests[i].database, requests[i].role);
+		QmlWanted *wanted = find_or_add_wanted(requests[i].database, requests[i].role);
 
 		if (!wanted->open)
 			wanted->since = now;
@@ -83,7 +88,7 @@ qml_worker_pool_poll(int64 now)
 	}
 }
 
-/* Whether a comes before b. */
+/* Whether a is to get a worker before b. */
 static bool
 comes_first(const QmlWanted *a, const QmlWanted *b)
 {
@@ -96,7 +101,7 @@ comes_first(const QmlWanted *a, const QmlWanted *b)
 	return difference != 0 ? difference < 0 : a->since < b->since;
 }
 
-/* The one to start next; NULL: none.  Its database may be full. */
+/* The role that gets a worker next, or NULL.  Its database may be full. */
 QmlWanted *
 qml_worker_pool_next(int64 now)
 {
@@ -115,22 +120,22 @@ qml_worker_pool_next(int64 now)
 }
 
 static void
-forget(QmlWanted *wanted)
+remove_wanted(QmlWanted *wanted)
 {
 	wanted_list = list_delete_ptr(wanted_list, wanted);
 	pfree(wanted);
 }
 
-/* It has got its worker, or shall get none. */
+/* It has got its worker, or is to get none. */
 void
 qml_worker_pool_note_started(QmlWanted *wanted)
 {
 	wanted->open = false;
 	if (wanted->failures == 0)
-		forget(wanted);
+		remove_wanted(wanted);
 }
 
-/* A worker ended; one that could not connect, or work, is not tried again at once. */
+/* A worker has ended.  If it could not connect or work, its role has to wait for the next. */
 void
 qml_worker_pool_note_ended(Oid database, Oid role, QmlOutcome outcome, int64 now)
 {
@@ -138,58 +143,60 @@ qml_worker_pool_note_ended(Oid database, Oid role, QmlOutcome outcome, int64 now
 
 	if (outcome != QML_ENDED_EARLY && outcome != QML_ENDED_FAILED)
 	{
-		wanted = find(database, role);
+		wanted = find_wanted(database, role);
 		if (wanted)
 			wanted->failures = 0;
 		if (wanted && !wanted->open)
-			forget(wanted);
+			remove_wanted(wanted);
 		return;
 	}
-	wanted = find_or_add(database, role);
+	wanted = find_or_add_wanted(database, role);
 	wanted->not_before = now + Min((int64) RETRY_FIRST << Min(wanted->failures, 10), MAX_BACKOFF);
 	wanted->failures++;
 	wanted->failed_at = GetCurrentTimestamp();
 }
 
 /*
- * A worker of the role, started at that time, has been at work for a while: others can
- * be, unless one that came later could not.
+ * A worker of the role, started at that time, has been at work for a while.  So others
+ * can be too, unless one has failed since it started.
  */
 void
 qml_worker_pool_note_working(Oid database, Oid role, TimestampTz started_at)
 {
-	QmlWanted *wanted = find(database, role);
+	QmlWanted *wanted = find_wanted(database, role);
 
 	if (wanted == NULL || started_at <= wanted->failed_at)
 		return;
 	wanted->failures = 0;
 	if (!wanted->open)
-		forget(wanted);
+		remove_wanted(wanted);
 }
 
 /*
- * How well a worker's place can be had: the higher the better, 0 not at all.  A
- * scheduler (wanted is NULL) need not wait for its turn.
+ * How well the slot can be had for what is wanted; for a scheduler (wanted is NULL) it
+ * need not have had its turn.  If only the database is full, a slot of another database
+ * is of no use.
  */
 static int
-worth(const QmlSlotView *slot, const QmlWanted *wanted, bool server_is_full)
+rate_victim(const QmlSlotView *slot, const QmlWanted *wanted, bool server_is_full)
 {
 	bool own = wanted && slot->database == wanted->database;
 
 	if (slot->kind != QML_WORKER || slot->state != QML_SLOT_RUNNING || slot->leave)
-		return 0;
+		return VICTIM_NOT;
 	if (!server_is_full && !own)
-		return 0;
+		return VICTIM_NOT;
 	if (slot->idle)
-		return WORTH_IDLE;
+		return VICTIM_IDLE;
 	if (qml_slots_count_workers(slot->database, own ? slot->role : InvalidOid) > 1)
-		return 2;
+		return VICTIM_SURPLUS;
 	if (wanted == NULL)
-		return 1;
-	return GetCurrentTimestamp() - slot->started_at > TURN * INT64CONST(1000) ? 1 : 0;
+		return VICTIM_TURN;
+	return GetCurrentTimestamp() - slot->started_at > TURN * INT64CONST(1000) ? VICTIM_TURN :
+																				VICTIM_NOT;
 }
 
-/* Milliseconds until one can be tried again that failed. */
+/* Milliseconds until the first role that has to wait can be tried again. */
 int64
 qml_worker_pool_time_left(int64 now)
 {
@@ -207,14 +214,14 @@ qml_worker_pool_time_left(int64 now)
 }
 
 /*
- * Makes the worker leave whose place can be had best, if it is worth so much, unless
- * one was told to just now.  One that has long to go for its job does not hold the
- * others up.  Whether there is such a place, or will be.
+ * Tells the worker to leave whose slot can be had best, if it rates at least so high.  It
+ * leaves after its job; another one is told only when it has not left within a turn, so
+ * that a long job does not hold up the rest.  Returns whether a slot is or will be free.
  */
 static bool
 make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 now)
 {
-	static int64 told = PG_INT64_MIN / 2;
+	static int64 told_at = PG_INT64_MIN / 2;
 	QmlSlotView *slots = palloc(sizeof(QmlSlotView) * qml_shmem->nslots);
 	int victim = -1;
 	bool leaving = false;
@@ -224,15 +231,16 @@ make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 no
 	for (int i = 0; i < qml_shmem->nslots; i++)
 	{
 		const QmlSlotView *slot = &slots[i];
-		int value = worth(slot, wanted, server_is_full);
+		int value = rate_victim(slot, wanted, server_is_full);
 
-		/* An idle one of its own has been told of the work. */
-		if (least == WORTH_IDLE && slot->database == wanted->database && slot->role == wanted->role)
+		/* An idle worker of the role itself has been woken for the work. */
+		if (least == VICTIM_IDLE && slot->database == wanted->database &&
+			slot->role == wanted->role)
 			continue;
 
 		leaving = leaving ||
 				  (slot->kind == QML_WORKER && slot->state == QML_SLOT_RUNNING && slot->leave);
-		/* Of several the one that has been there for longest. */
+		/* Of several the one that has been there longest. */
 		if (value > best ||
 			(victim >= 0 && value == best && slot->started_at < slots[victim].started_at))
 		{
@@ -240,34 +248,33 @@ make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 no
 			victim = i;
 		}
 	}
-	if (victim >= 0 && !(leaving && now - told < TURN) &&
+	if (victim >= 0 && !(leaving && now - told_at < TURN) &&
 		qml_slots_ask_to_leave(&qml_shmem->slots[victim], slots[victim].generation))
-		told = now;
+		told_at = now;
 	pfree(slots);
 	return victim >= 0 || leaving;
 }
 
 /*
- * Makes a worker leave for one that is wanted by a role that has none.  A role that
- * has some gets the place of one that is idle; if there is none: false, it has to do
- * with those.
+ * Makes room for a worker that is wanted.  Returns false if the role has workers already
+ * and none of the others is idle: then it has to do with those.
  */
 bool
 qml_worker_pool_make_room(QmlWanted *wanted, bool server_is_full, int64 now)
 {
 	bool has_some = qml_slots_count_workers(wanted->database, wanted->role) > 0;
-	bool found = make_one_leave(wanted, server_is_full, has_some ? WORTH_IDLE : 1, now);
+	bool found = make_one_leave(wanted, server_is_full, has_some ? VICTIM_IDLE : VICTIM_TURN, now);
 
 	if (has_some && !found)
 		return false;
-	/* It keeps its turn: nobody who comes later is started before it. */
+	/* It keeps its place in the order. */
 	wanted->tried = true;
 	return true;
 }
 
-/* Makes a worker leave for a scheduler, without which there are none in its database. */
+/* Makes room for a scheduler, without which its database gets no workers at all. */
 void
 qml_worker_pool_make_room_for_scheduler(int64 now)
 {
-	(void) make_one_leave(NULL, true, 1, now);
+	(void) make_one_leave(NULL, true, VICTIM_TURN, now);
 }

@@ -12,11 +12,11 @@ typedef struct QmlWanted
 {
 	Oid database;
 	Oid role;
-	bool open;			   /* is wanted; otherwise only remembered for its failures */
-	bool tried;			   /* in this round: waits until there is room */
+	bool open;			   /* is wanted; if not, it is kept for its failures */
+	bool tried;			   /* in this round: it waits until there is room */
 	int64 since;		   /* monotonic, milliseconds */
 	int64 not_before;	   /* the same */
-	int failures;		   /* to start, or to work, in a row */
+	int failures;		   /* of its workers to start or to work, in a row */
 	TimestampTz failed_at; /* the last of them */
 } QmlWanted;
 
