@@ -21,14 +21,21 @@
 #include "process/attempt.h"
 #include "userfn/call.h"
 
-/* A QmlChange that changes nothing: whether the job's row still belongs to the attempt. */
+/* Whether the job's row still belongs to the attempt.  If not, it never will again. */
+static bool
+is_held(QmlAttempt *attempt, const QmlJob *job)
+{
+	if (job->state == QML_PROCESSING && job->attempt == attempt->job.attempt)
+		return true;
+	attempt->state = QML_ATTEMPT_LOST;
+	return false;
+}
+
+/* A QmlChange that changes nothing: only finds out whether the attempt is lost. */
 bool
 qml_attempt_check_held(QmlJob *job, void *arg)
 {
-	QmlAttempt *attempt = arg;
-
-	if (job->state != QML_PROCESSING || job->attempt != attempt->job.attempt)
-		attempt->state = QML_ATTEMPT_LOST;
+	(void) is_held(arg, job);
 	return false;
 }
 
@@ -39,8 +46,7 @@ qml_attempt_finish(QmlJob *job, void *arg)
 	QmlAttempt *attempt = arg;
 	TimestampTz now = GetCurrentTimestamp();
 
-	(void) qml_attempt_check_held(job, attempt);
-	if (attempt->state == QML_ATTEMPT_LOST)
+	if (!is_held(attempt, job))
 		return false;
 	if (attempt->progress != (Datum) 0)
 		job->progress = attempt->progress;
@@ -64,6 +70,7 @@ qml_attempt_finish(QmlJob *job, void *arg)
 			qml_transition_fail(job, &attempt->error, attempt->retry, attempt->retry_at, now);
 			break;
 		default:
+			Assert(attempt->state == QML_ATTEMPT_RELEASED);
 			qml_transition_set(job, QML_ENQUEUED, now);
 			job->uncounted++;
 			break;

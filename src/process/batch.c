@@ -142,6 +142,7 @@ needs_concurrency_slot(uint32 method, void *arg)
 
 /* ----- claiming ----- */
 
+/* Forgets its jobs and releases their concurrency slots; the jobs' rows stay as they are. */
 void
 qml_batch_empty(QmlBatch *batch)
 {
@@ -210,6 +211,7 @@ qml_batch_claim(QmlRunner *runner)
 	PG_END_TRY();
 }
 
+/* The batch that is not being run. */
 static QmlBatch *
 other_batch(QmlRunner *runner)
 {

@@ -21,6 +21,7 @@
 #include "ipc/slots.h"
 #include "process/concurrency.h"
 
+/* What stands for a method in shared memory.  Two methods of one hash share their slots. */
 uint32
 qml_concurrency_hash(const char *method)
 {
@@ -38,12 +39,14 @@ is_among(uint32 method, const uint32 *methods, int count)
 	return false;
 }
 
+/* Whether the batch holds a slot of the method. */
 bool
 qml_concurrency_holds(const QmlConcurrency *concurrency, uint32 method)
 {
 	return is_among(method, concurrency->held, concurrency->nheld);
 }
 
+/* Whether shared memory has refused one since the batch was filled. */
 bool
 qml_concurrency_is_refused(const QmlConcurrency *concurrency, uint32 method)
 {
@@ -63,6 +66,7 @@ refuse(QmlConcurrency *concurrency, uint32 method)
 bool
 qml_concurrency_acquire(QmlConcurrency *concurrency, uint32 method, int limit)
 {
+	Assert(limit > 0);
 	if (qml_concurrency_holds(concurrency, method))
 		return true;
 	if (qml_concurrency_is_refused(concurrency, method))

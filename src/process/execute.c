@@ -60,6 +60,7 @@ qml_execute_begin(QmlRunner *runner, const char *activity)
 	MemoryContextSwitchTo(runner->batch->context);
 }
 
+/* Commits a transaction of qml_execute_begin(), or the last one that a procedure began. */
 void
 qml_execute_commit(void)
 {
@@ -110,6 +111,7 @@ qml_execute_prepare(QmlAttempt *attempt)
 	return NULL;
 }
 
+/* Whether middleware stands around the handler. */
 bool
 qml_execute_is_wrapped(const QmlHandler *handler)
 {
@@ -146,6 +148,7 @@ typedef struct HandlerCall
 	bool wrapped;
 } HandlerCall;
 
+/* The innermost call: the handler itself. */
 static Datum
 call_handler(void *arg)
 {

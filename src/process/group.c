@@ -60,13 +60,6 @@ may_be_in_group(const QmlAttempt *attempt)
 		   !qml_call_is_procedure(handler);
 }
 
-/* Whether a snapshot could no longer hold all subtransactions of this process. */
-static bool
-has_too_many_subtransactions(void)
-{
-	return MyProc->subxidStatus.overflowed || MyProc->subxidStatus.count >= QML_GROUP_MAX_JOBS;
-}
-
 /* Runs a job in its subtransaction; its state says what came of it. */
 static void
 run_job(QmlRunner *runner, QmlAttempt *attempt, const QmlHandler *handler)
@@ -139,7 +132,10 @@ run_jobs(QmlRunner *runner)
 		const QmlHandler *handler;
 
 		if (qml_job_stop_group_is_late() || qml_job_stop_is_shutting_down() ||
-			qml_session_reset_constraints_set() || has_too_many_subtransactions())
+			qml_session_reset_constraints_set())
+			break;
+		/* Handlers have subtransactions too: a snapshot must be able to hold all of them. */
+		if (MyProc->subxidStatus.overflowed || MyProc->subxidStatus.count >= QML_GROUP_MAX_JOBS)
 			break;
 		if (!may_be_in_group(attempt))
 		{

@@ -8,7 +8,7 @@
 #include "ipc/shmem.h"
 #include "model/job.h"
 
-/* Why the running job shall stop. */
+/* Why the running job has to stop. */
 typedef enum QmlStop
 {
 	QML_STOP_NOT = 0,

@@ -19,7 +19,7 @@
  * It also starts the workers that schedulers ask for; worker_pool.c says which is next.
  *
  * A process that ends leaves its outcome in its slot (ipc/slots.c).  Those that fail are
- * started again after a growing delay, up to a minute; none is given up for ever.  The
+ * started again after a growing delay, up to a minute; none is given up.  The
  * launcher's own memory may be lost: it takes over the slots that it finds.
  * It has a transaction only to read pg_database.
  */
@@ -115,6 +115,7 @@ on_database_change(Datum arg, int cacheid, uint32 hashvalue)
 	databases_changed = true;
 }
 
+/* What is known of a database; NULL if nothing is. */
 static Database *
 find_database(Oid oid)
 {
@@ -130,6 +131,7 @@ find_database(Oid oid)
 	return NULL;
 }
 
+/* A database that is new to us is looked at first. */
 static Database *
 add_database(Oid oid)
 {
@@ -281,39 +283,35 @@ is_lost(int number, int64 now)
 	return now - started[number].since > START_TIMEOUT;
 }
 
-/*
- * Terminates a process that has waited too long to connect: it would keep a slot that
- * others need for as long as somebody copies or drops its database.
- */
-static void
-end_stuck_start(QmlSlot *slot, uint32 generation, Started *process, int64 now)
-{
-	if (process->since == 0)
-		process->since = now;
-	if (now - process->since <= STUCK_START || process->stuck)
-		return;
-	process->stuck = qml_slots_terminate(slot, generation);
-}
-
 /* Reads a slot, and frees it if its process has ended. */
 static void
 read_slot(int number, int64 now, QmlSlotView *seen)
 {
 	QmlSlot *slot = &qml_shmem->slots[number];
+	Started *process = &started[number];
 	/* Read without the lock: only the launcher makes a slot starting. */
 	bool lost = slot->state == QML_SLOT_STARTING && is_lost(number, now);
 
 	qml_slots_inspect(slot, lost, seen);
 	if (seen->state == QML_SLOT_RUNNING && !seen->connected)
-		end_stuck_start(slot, seen->generation, &started[number], now);
+	{
+		/*
+		 * If it has waited too long to connect, it is terminated: it would keep a slot
+		 * that others need for as long as somebody copies or drops its database.
+		 */
+		if (process->since == 0)
+			process->since = now;
+		if (now - process->since > STUCK_START && !process->stuck)
+			process->stuck = qml_slots_terminate(slot, seen->generation);
+	}
 	if (seen->state != QML_SLOT_ENDED)
 		return;
 	/* It was we who ended it: somebody had the database alone, and may have dropped it. */
-	if (started[number].stuck && seen->outcome == QML_ENDED_EARLY)
+	if (process->stuck && seen->outcome == QML_ENDED_EARLY)
 		seen->outcome = QML_ENDED_MADE_WAY;
-	if (started[number].handle)
-		pfree(started[number].handle);
-	memset(&started[number], 0, sizeof(Started));
+	if (process->handle)
+		pfree(process->handle);
+	memset(process, 0, sizeof(Started));
 }
 
 /* Whether the process of a slot has been at work for a while. */
@@ -433,6 +431,7 @@ start_process(QmlKind kind, const Database *database, Oid role, int64 now)
 	if (slot == NULL)
 		return false;
 	number = (int) (slot - qml_shmem->slots);
+	Assert(started[number].handle == NULL);
 	describe_process(slot, database->name, &worker);
 	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 	registered = RegisterDynamicBackgroundWorker(&worker, &started[number].handle);
@@ -582,6 +581,7 @@ start_schedulers(int64 now)
 	return sleep;
 }
 
+/* From now on nobody tries to wake the launcher. */
 static void
 on_exit_launcher(int code, Datum arg)
 {
@@ -627,6 +627,7 @@ run_rounds(void)
 	}
 }
 
+/* Where the postmaster starts the process. */
 void
 qml_launcher_main(Datum arg)
 {

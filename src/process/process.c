@@ -125,6 +125,7 @@ qml_process_start(void (*install_handlers)(void))
 void
 qml_process_pin(const QmlSetting *settings, int count)
 {
+	Assert(!IsTransactionState());
 	for (int i = 0; i < count; i++)
 		SetConfigOption(settings[i].name, settings[i].value, PGC_SUSET, PGC_S_OVERRIDE);
 }
@@ -184,6 +185,7 @@ qml_process_stop_waiting(void)
 void
 qml_process_commit(void)
 {
+	Assert(is_limited);
 	PopActiveSnapshot();
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	is_limited = false;
@@ -245,7 +247,7 @@ qml_process_log_error(const char *what, QmlLogKind kind, ErrorData *error)
 						unpack_sql_state(error->sqlerrcode))));
 }
 
-/* Between transactions: ends the process, or reads the configuration anew, if asked to. */
+/* Between transactions: ends the process, or reloads the configuration, if asked to. */
 void
 qml_process_handle_signals(void)
 {

@@ -46,8 +46,8 @@ has_effects(QmlAttemptState state)
 
 /*
  * In the transaction of the jobs: ends attempts.  Raises QM003 if one that had effects
- * belongs to somebody else by now.  carefully: errors of hooks do not undo anything,
- * for nobody is there to be told of them.
+ * belongs to somebody else by now.  carefully: errors of hooks do not
+ * undo anything, for there is no caller who could handle them.
  *
  * A job's row may be locked for long by somebody who deletes it: after wait_ms, 55P03 is
  * raised, with runner->recording at the attempt.  A job that runs alone has its timers

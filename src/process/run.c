@@ -23,6 +23,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
 
@@ -135,9 +136,11 @@ qml_run_end(void)
 	qml_batch_empty(batch);
 }
 
+/* Once in a worker, when it has its slot and is connected. */
 void
 qml_run_init(QmlSlot *slot)
 {
+	Assert(runner.slot == NULL && !IsTransactionState());
 	runner.slot = slot;
 	runner.batch = &runner.batches[0];
 	runner.batch_size = 1;

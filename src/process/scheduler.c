@@ -155,6 +155,7 @@ next_multiple(int64 last, int64 interval, int64 now)
 	return last == NEVER ? 0 : (last / interval + 1) * interval - now;
 }
 
+/* Hooks that have ended a process because they could not be canceled. */
 static TimestampTz
 switch_off_hooks(Step *step)
 {
@@ -162,6 +163,7 @@ switch_off_hooks(Step *step)
 	return QML_NO_TIME;
 }
 
+/* Jobs whose time has come become ready. */
 static TimestampTz
 promote_jobs(Step *step)
 {
@@ -262,6 +264,7 @@ ask_for_workers(Step *step)
 	return QML_NO_TIME;
 }
 
+/* Servers outside that have sent no heartbeat: their jobs are reclaimed. */
 static TimestampTz
 reap_servers(Step *step)
 {
@@ -273,6 +276,7 @@ reap_servers(Step *step)
 	return next;
 }
 
+/* Recurring jobs whose time has come. */
 static TimestampTz
 fire_recurring(Step *step)
 {
@@ -298,6 +302,8 @@ refresh_schedules(Step *step)
 	(void) qml_tick_refresh();
 	return QML_NO_TIME;
 }
+
+/* How long a step may go without a run, if nothing makes it due: settings may change. */
 
 static int64
 refresh_interval(void)
@@ -445,6 +451,7 @@ run_step(Step *step)
 {
 	MemoryContext context = CurrentMemoryContext;
 
+	Assert(*step->enabled && !IsTransactionState());
 	step->last = round_began;
 	PG_TRY();
 	{
@@ -506,6 +513,7 @@ check_clock(void)
 	last_monotonic = monotonic;
 }
 
+/* For qml.server, at intervals. */
 static void
 send_heartbeat(void)
 {
@@ -581,6 +589,7 @@ run_rounds(MemoryContext context)
 	}
 }
 
+/* Rounds for ever: an error outside of the steps is logged, and the next round begins. */
 static void
 run_scheduler(void)
 {
@@ -609,11 +618,13 @@ run_scheduler(void)
 	}
 }
 
+/* Where the postmaster starts the process, also for a look.  arg: the number of its slot. */
 void
 qml_scheduler_main(Datum arg)
 {
 	qml_process_start(NULL);
 	slot = qml_slot_enter(DatumGetInt32(arg), "qml scheduler");
+	Assert(slot->kind == QML_LOOK || slot->role == GetSessionUserId());
 	qml_hook_limit_init(NULL, qml_process_is_late);
 	qml_process_pin_settings();
 	if (slot->kind == QML_LOOK)

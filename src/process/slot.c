@@ -63,21 +63,6 @@ end_slot(int code, Datum arg)
 	qml_shmem_set_latch(&qml_shmem->launcher);
 }
 
-/* Takes the slot that the launcher reserved; exits if it was given to another process. */
-static void
-take_slot(int number)
-{
-	uint32 generation;
-
-	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
-	slot = &qml_shmem->slots[number];
-	if (!qml_slots_take(slot, generation))
-		proc_exit(0);
-	before_shmem_exit(end_slot, (Datum) 0);
-	/* Others may start now. */
-	qml_shmem_set_latch(&qml_shmem->launcher);
-}
-
 /* The database's name as it was at the start: it follows a colon in the process's name. */
 static const char *
 database_name(void)
@@ -117,7 +102,7 @@ qml_slot_leave_if_blocking(void)
 		qml_slot_leave(QML_ENDED_MADE_WAY);
 }
 
-/* Whether the settings say that no process shall work here. */
+/* Whether the settings say that no process works here. */
 bool
 qml_slot_is_disabled(void)
 {
@@ -205,7 +190,17 @@ qml_slot_found_extension(void)
 QmlSlot *
 qml_slot_enter(int number, const char *name)
 {
-	take_slot(number);
+	uint32 generation;
+
+	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
+	slot = &qml_shmem->slots[number];
+	/* It was given to another process since. */
+	if (!qml_slots_take(slot, generation))
+		proc_exit(0);
+	before_shmem_exit(end_slot, (Datum) 0);
+	/* The next process may start now. */
+	qml_shmem_set_latch(&qml_shmem->launcher);
+
 	BackgroundWorkerInitializeConnectionByOid(slot->database, slot->role, 0);
 	qml_slots_set_connected(slot);
 	outcome = QML_ENDED_TERMINATED;

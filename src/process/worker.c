@@ -112,9 +112,9 @@ end_worker(QmlOutcome outcome, bool asks_again)
 	qml_slot_leave(outcome);
 }
 
-/* Between two jobs: ends the worker if anything says so.  busy: there may be jobs left. */
+/* Between two jobs: ends the worker if there is a reason.  busy: there may be jobs left. */
 static void
-end_if_told(bool busy)
+check_between_jobs(bool busy)
 {
 	qml_process_handle_signals();
 	qml_slots_beat(slot);
@@ -161,7 +161,7 @@ run_jobs(void)
 	{
 		bool found;
 
-		end_if_told(true);
+		check_between_jobs(true);
 		qml_dispatch_clear_work(slot);
 		found = qml_run_next();
 		failures = 0;
@@ -174,17 +174,19 @@ run_jobs(void)
 		{
 			if (!wait_for_work(idle_since, wait_event))
 				qml_slot_leave(QML_ENDED_IDLE);
-			end_if_told(false);
+			check_between_jobs(false);
 			qml_run_flush();
 		}
 	}
 }
 
+/* Where the postmaster starts the process.  arg: the number of its slot. */
 void
 qml_worker_main(Datum arg)
 {
 	qml_process_start(install_terminate_handler);
 	slot = qml_slot_enter(DatumGetInt32(arg), "qml worker");
+	Assert(slot->kind == QML_WORKER && slot->role == GetSessionUserId());
 	qml_hook_limit_init(qml_job_stop_is_requested, qml_process_is_late);
 	qml_process_pin(pinned, lengthof(pinned));
 	qml_run_init(slot);

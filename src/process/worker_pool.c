@@ -119,6 +119,7 @@ qml_worker_pool_next(int64 now)
 	return first;
 }
 
+/* Forgets what is known of a role; it is not wanted, and has no failures. */
 static void
 remove_wanted(QmlWanted *wanted)
 {
@@ -130,6 +131,7 @@ remove_wanted(QmlWanted *wanted)
 void
 qml_worker_pool_note_started(QmlWanted *wanted)
 {
+	Assert(wanted->open);
 	wanted->open = false;
 	if (wanted->failures == 0)
 		remove_wanted(wanted);
@@ -214,14 +216,14 @@ qml_worker_pool_time_left(int64 now)
 }
 
 /*
- * Tells the worker to leave whose slot can be had best, if it rates at least so high.  It
- * leaves after its job; another one is told only when it has not left within a turn, so
+ * Asks the worker to leave whose slot can be had best, if it rates at least so high.  It
+ * leaves after its job; another one is asked only if it has not left within a turn, so
  * that a long job does not hold up the rest.  Returns whether a slot is or will be free.
  */
 static bool
 make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 now)
 {
-	static int64 told_at = PG_INT64_MIN / 2;
+	static int64 asked_at = PG_INT64_MIN / 2;
 	QmlSlotView *slots = palloc(sizeof(QmlSlotView) * qml_shmem->nslots);
 	int victim = -1;
 	bool leaving = false;
@@ -248,9 +250,9 @@ make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 no
 			victim = i;
 		}
 	}
-	if (victim >= 0 && !(leaving && now - told_at < TURN) &&
+	if (victim >= 0 && !(leaving && now - asked_at < TURN) &&
 		qml_slots_ask_to_leave(&qml_shmem->slots[victim], slots[victim].generation))
-		told_at = now;
+		asked_at = now;
 	pfree(slots);
 	return victim >= 0 || leaving;
 }
