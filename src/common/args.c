@@ -18,9 +18,10 @@
 #include "common/guc.h"
 #include "qml.h"
 
-/* Room for the types of a long list of arguments, in bytes. */
+/* Longest name of a function with its argument types, in bytes. */
 #define MAX_FUNCTION_NAME 4096
 
+/* Raises an error if the argument is null. */
 void
 qml_args_require(FunctionCallInfo fcinfo, int arg, const char *name)
 {
@@ -53,7 +54,7 @@ qml_args_is_name(const char *value, int maxlen)
 	return length > 0 && length <= maxlen && !has_control_character(value);
 }
 
-/* The same, with an error that tells what is wrong. */
+/* Raises an error that says why a string cannot be a name. */
 void
 qml_args_check_name(const char *value, const char *name, int maxlen)
 {
@@ -74,6 +75,7 @@ qml_args_check_name(const char *value, const char *name, int maxlen)
 			 errmsg("argument \"%s\" must not contain control characters", name)));
 }
 
+/* A name; NULL when null. */
 char *
 qml_args_name_or_null(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen)
 {
@@ -86,6 +88,7 @@ qml_args_name_or_null(FunctionCallInfo fcinfo, int arg, const char *name, int ma
 	return value;
 }
 
+/* A name. */
 char *
 qml_args_name(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen)
 {
@@ -93,6 +96,7 @@ qml_args_name(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen)
 	return qml_args_name_or_null(fcinfo, arg, name, maxlen);
 }
 
+/* A number between min and max. */
 int
 qml_args_int(FunctionCallInfo fcinfo, int arg, const char *name, int min, int max)
 {
@@ -122,7 +126,7 @@ qml_args_uuid(FunctionCallInfo fcinfo, int arg, const char *name)
 	return PG_GETARG_UUID_P(arg);
 }
 
-/* QML_NO_TIME when null. */
+/* A finite time; QML_NO_TIME when null. */
 TimestampTz
 qml_args_time_or_null(FunctionCallInfo fcinfo, int arg, const char *name)
 {
@@ -139,11 +143,11 @@ qml_args_time_or_null(FunctionCallInfo fcinfo, int arg, const char *name)
 }
 
 /*
- * Microseconds of an interval, a month taken for 30 days; far beyond every limit
- * when they do not fit.
+ * Microseconds of an interval, with months of 30 days.  Far beyond every limit if they
+ * do not fit.
  */
 int64
-qml_interval_usecs(const Interval *interval)
+qml_args_interval_usecs(const Interval *interval)
 {
 	double days = interval->month * (double) DAYS_PER_MONTH + interval->day;
 	double usecs = days * (double) USECS_PER_DAY + (double) interval->time;
@@ -161,7 +165,7 @@ qml_args_duration(FunctionCallInfo fcinfo, int arg, const char *name)
 
 	if (PG_ARGISNULL(arg))
 		return -1;
-	usecs = qml_interval_usecs(PG_GETARG_INTERVAL_P(arg));
+	usecs = qml_args_interval_usecs(PG_GETARG_INTERVAL_P(arg));
 	if (usecs <= 0 || usecs > (int64) (QML_MAX_SECONDS * USECS_PER_SEC))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -178,7 +182,7 @@ qml_args_timeout_ms(FunctionCallInfo fcinfo, int arg, const char *name)
 
 	if (PG_ARGISNULL(arg))
 		return -1;
-	usecs = qml_interval_usecs(PG_GETARG_INTERVAL_P(arg));
+	usecs = qml_args_interval_usecs(PG_GETARG_INTERVAL_P(arg));
 	if (usecs < 1000 || usecs / 1000 > INT_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -187,6 +191,7 @@ qml_args_timeout_ms(FunctionCallInfo fcinfo, int arg, const char *name)
 	return (int) (usecs / 1000);
 }
 
+/* Raises an error if a document, an argument of that name, is too large. */
 void
 qml_args_check_document(Datum document, const char *name)
 {
@@ -224,7 +229,7 @@ qml_args_object(FunctionCallInfo fcinfo, int arg, const char *name)
 	return document;
 }
 
-/* Options: a document that is not null, for model/options.c to look into. */
+/* A document that is not null, to be parsed by model/options.c. */
 Jsonb *
 qml_args_options(FunctionCallInfo fcinfo, int arg, const char *name)
 {
@@ -304,7 +309,7 @@ qml_args_function(FunctionCallInfo fcinfo, int arg)
 {
 	char *name = text_to_cstring(PG_GETARG_TEXT_PP(arg));
 
-	/* What finds no function says its name. */
+	/* The error about a function that does not exist repeats the name. */
 	if (strlen(name) > MAX_FUNCTION_NAME)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

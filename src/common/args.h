@@ -34,7 +34,7 @@ extern void qml_args_array(FunctionCallInfo fcinfo, int arg, const char *name, O
 						   Datum **elements, bool **nulls, int *count);
 extern char **qml_args_queues(FunctionCallInfo fcinfo, int arg, const char *name, int *count);
 
-extern int64 qml_interval_usecs(const Interval *interval);
+extern int64 qml_args_interval_usecs(const Interval *interval);
 extern Oid qml_args_function(FunctionCallInfo fcinfo, int arg);
 
 #endif

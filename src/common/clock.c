@@ -1,6 +1,6 @@
 /*
  * clock.c
- *		Durations, on a clock that nobody sets.
+ *		Durations, on clocks that no administrator sets.
  */
 #include "postgres.h"
 
@@ -19,7 +19,7 @@ qml_clock_ms_since(instr_time start)
 	return INSTR_TIME_GET_MILLISEC(now);
 }
 
-/* Milliseconds on that clock; the value tells only the distance from another one. */
+/* Milliseconds since some moment in the past: only differences mean anything. */
 int64
 qml_clock_monotonic_ms(void)
 {

@@ -1,6 +1,6 @@
 /*
  * clock.h
- *		Durations, on a clock that nobody sets.
+ *		Durations, on clocks that no administrator sets.
  */
 #ifndef QML_CLOCK_H
 #define QML_CLOCK_H

@@ -1,12 +1,12 @@
 /*
  * default_acl.c
- *		Takes back what default privileges gave away.
+ *		Revokes privileges that default privileges granted on qml's objects.
  *
- * ALTER DEFAULT PRIVILEGES of the owner is meant for his own objects: past the
- * functions and views, nobody may reach a table of qml.  So whatever makes objects
- * closes them before it commits.  Only grants that are stored are looked for; that
- * an object without any is open to PUBLIC, as functions and types are, is what the
- * REVOKEs of the install script are for.
+ * ALTER DEFAULT PRIVILEGES of the owner is meant for the owner's other objects.  Nobody
+ * may reach a table of qml except through its functions and views.  So the code that
+ * creates objects calls this before it commits.  Only grants that are stored are
+ * revoked.  An object without any can be open to PUBLIC, as functions and types are;
+ * the REVOKEs of the install script are for that.
  *
  * Runs within qml_spi_begin(), as the owner.
  */
@@ -17,7 +17,7 @@
 #include "common/default_acl.h"
 #include "common/spi.h"
 
-/* A REVOKE for each object of a set, by class and oid, and grantee but the owner. */
+/* Query for one REVOKE for each object of a set (class, oid) and each grantee except its owner. */
 #define REVOKES_ON(set)                                                                         \
 	"SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', o.kind, o.name, "         \
 	"CASE a.grantee WHEN 0 THEN 'PUBLIC' "                                                      \
@@ -33,6 +33,7 @@
 	"LATERAL pg_catalog.aclexplode(o.acl) a "                                                   \
 	"WHERE a.grantee <> o.owner AND (o.class, o.oid) IN (" set ")"
 
+/* Runs the statements that a query returns. */
 static void
 run_revokes(const char *sql, Oid argument)
 {
@@ -47,12 +48,14 @@ run_revokes(const char *sql, Oid argument)
 		(void) qml_spi_execute(lfirst(lc), 0, NULL, NULL, NULL, SPI_OK_UTILITY);
 }
 
+/* A table that has just been created. */
 void
 qml_default_acl_close_table(Oid table)
 {
 	run_revokes(REVOKES_ON("SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, $1"), table);
 }
 
+/* All objects of an extension. */
 void
 qml_default_acl_close_extension(Oid extension)
 {

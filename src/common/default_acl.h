@@ -1,6 +1,6 @@
 /*
  * default_acl.h
- *		Takes back what default privileges gave away.
+ *		Revokes privileges that default privileges granted on qml's objects.
  */
 #ifndef QML_DEFAULT_ACL_H
 #define QML_DEFAULT_ACL_H

@@ -20,22 +20,23 @@
 #define MAX_POINTS 32
 #define MAX_NAME   64
 
-typedef struct Point
+/* A point that is armed. */
+typedef struct FaultPoint
 {
 	char name[MAX_NAME];
 	char action[8];
-	int nth;
-	int passed;
-} Point;
+	int nth;	/* passage at which it acts */
+	int passed; /* so far */
+} FaultPoint;
 
 static char *faults;
-static Point points[MAX_POINTS];
+static FaultPoint points[MAX_POINTS];
 static int npoints;
 
-static const char *at_commit; /* point to pass just before this commit */
+static const char *at_commit; /* reached just before the transaction commits; NULL: none */
 
 static bool
-parse_point(const char *spec, Point *point)
+parse_point(const char *spec, FaultPoint *point)
 {
 	int fields;
 
@@ -47,8 +48,9 @@ parse_point(const char *spec, Point *point)
 			strcmp(point->action, "abort") == 0);
 }
 
+/* Parses the setting; returns how many points, -1 if it is malformed. */
 static int
-parse_list(const char *list, Point *into)
+parse_points(const char *list, FaultPoint *into)
 {
 	char *copy = pstrdup(list);
 	char *rest = copy;
@@ -69,9 +71,9 @@ parse_list(const char *list, Point *into)
 static bool
 check_faults(char **newval, void **extra, GucSource source)
 {
-	Point parsed[MAX_POINTS];
+	FaultPoint parsed[MAX_POINTS];
 
-	if (parse_list(*newval, parsed) >= 0)
+	if (parse_points(*newval, parsed) >= 0)
 		return true;
 	GUC_check_errdetail("A fault is name:action[:nth] with action error, fatal or abort.");
 	return false;
@@ -80,11 +82,12 @@ check_faults(char **newval, void **extra, GucSource source)
 static void
 assign_faults(const char *newval, void *extra)
 {
-	npoints = parse_list(newval, points);
+	npoints = parse_points(newval, points);
 }
 
+/* Fails as the point says. */
 static void
-act(const Point *point)
+fail_at(const FaultPoint *point)
 {
 	elog(LOG, "qml fault point \"%s\" reached: %s", point->name, point->action);
 	if (strcmp(point->action, "abort") == 0)
@@ -97,22 +100,25 @@ act(const Point *point)
 			 errmsg("qml fault at \"%s\"", point->name)));
 }
 
+/* Execution has reached a point. */
 void
 qml_fault_reached(const char *name)
 {
 	for (int i = 0; i < npoints; i++)
 	{
 		if (strcmp(points[i].name, name) == 0 && ++points[i].passed == points[i].nth)
-			act(&points[i]);
+			fail_at(&points[i]);
 	}
 }
 
+/* The point is reached just before the transaction commits or is prepared. */
 void
 qml_fault_at_commit(const char *name)
 {
 	at_commit = name;
 }
 
+/* Any end of the transaction forgets the point. */
 static void
 before_commit(XactEvent event, void *arg)
 {

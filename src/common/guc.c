@@ -1,9 +1,12 @@
 /*
  * guc.c
- *		Settings.  Those that hold for a call can be changed by a reload, and by a
- *		superuser for a session; those that the background processes read in their
- *		loops by a reload alone.  None by ordinary users, because they bound what
- *		jobs may do.
+ *		Settings.
+ *
+ * Those that a call reads can be changed by a reload, and by a superuser for a session.
+ * Those that the background processes read in their loops can be changed by a reload
+ * only.  Ordinary users can change none, because settings limit what jobs may do.
+ *
+ * The initial values of the variables are the defaults.
  */
 #include "postgres.h"
 
@@ -35,17 +38,30 @@ int qml_shutdown_timeout = 30;
 char *qml_databases;
 char *qml_server_name;
 
+/* The helpers take the default of a setting from the variable's initial value. */
+
 static void
 define_switch(const char *name, const char *description, bool *value)
 {
-	DefineCustomBoolVariable(name, description, NULL, value, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable(name, description, NULL, value, *value, PGC_SIGHUP, 0, NULL, NULL,
+							 NULL);
 }
 
+/* Read by the background processes in their loops: a number, or a time if it has a unit. */
 static void
-define_interval(const char *name, const char *description, int *value, int initial, int max,
-				int unit)
+define_background_int(const char *name, const char *description, const char *more, int *value,
+					  int min, int max, int unit)
 {
-	DefineCustomIntVariable(name, description, NULL, value, initial, 1, max, PGC_SIGHUP, unit, NULL,
+	DefineCustomIntVariable(name, description, more, value, *value, min, max, PGC_SIGHUP, unit,
+							NULL, NULL, NULL);
+}
+
+/* Read by each call. */
+static void
+define_call_int(const char *name, const char *description, const char *more, int *value, int min,
+				int max, int unit)
+{
+	DefineCustomIntVariable(name, description, more, value, *value, min, max, PGC_SUSET, unit, NULL,
 							NULL, NULL);
 }
 
@@ -71,9 +87,27 @@ check_databases(char **newval, void **extra, GucSource source)
 	return false;
 }
 
-static void
-define_background_settings(void)
+/* Called when the library is loaded. */
+void
+qml_guc_init(void)
 {
+	define_call_int("qml.max_retries",
+					"Retries of a job whose caller and queue say nothing about them.", NULL,
+					&qml_max_retries, 0, QML_MAX_RETRIES, 0);
+	define_call_int("qml.job_timeout",
+					"How long an attempt may run if its caller and queue say nothing about it.",
+					NULL, &qml_job_timeout, 1, INT_MAX, GUC_UNIT_MS);
+	define_call_int("qml.lease",
+					"How long a claim holds if its worker and queue say nothing about it.", NULL,
+					&qml_lease, 1, INT_MAX, GUC_UNIT_MS);
+	define_call_int("qml.succeeded_ttl", "How long succeeded and deleted jobs are kept.",
+					"0 keeps none.", &qml_succeeded_ttl, 0, (int) QML_MAX_SECONDS, GUC_UNIT_S);
+	define_call_int("qml.failed_ttl", "How long failed jobs are kept.", "0 keeps none.",
+					&qml_failed_ttl, 0, (int) QML_MAX_SECONDS, GUC_UNIT_S);
+	define_call_int("qml.max_payload_size",
+					"Largest payload, metadata, progress or result of a job.", NULL,
+					&qml_max_payload_size, 1, 256 * 1024, GUC_UNIT_KB);
+
 	define_switch("qml.enabled", "Whether there is any work in the background.", &qml_enabled);
 	define_switch("qml.enable_scheduler",
 				  "Whether the scheduler promotes due jobs and takes back lost ones.",
@@ -82,30 +116,30 @@ define_background_settings(void)
 				  &qml_recurring_enabled);
 	define_switch("qml.enable_cleanup", "Whether the scheduler lets expired jobs and locks go.",
 				  &qml_cleanup_enabled);
-	define_interval("qml.scheduler_poll_interval",
-					"How often the scheduler looks for due jobs that it was not told of.",
-					&qml_scheduler_poll_interval, 1000, 3600 * 1000, GUC_UNIT_MS);
-	define_interval("qml.recurring_poll_interval",
-					"How often the scheduler looks for recurring jobs that it was not told of.",
-					&qml_recurring_poll_interval, 1000, 3600 * 1000, GUC_UNIT_MS);
-	define_interval("qml.cleanup_interval",
-					"How often the scheduler lets expired jobs and locks go.",
-					&qml_cleanup_interval, 60, 86400, GUC_UNIT_S);
-	define_interval("qml.heartbeat_interval", "How often a server says that it is alive.",
-					&qml_heartbeat_interval, 10, 3600, GUC_UNIT_S);
-	define_interval("qml.dead_server_timeout",
-					"How long a server may be silent before its jobs are taken back.",
-					&qml_dead_server_timeout, 60, 86400, GUC_UNIT_S);
-	DefineCustomIntVariable("qml.workers",
-							"Most background workers that run jobs in a database at the same time.",
-							"0: no jobs run in databases.", &qml_workers, 5, 0, 1000, PGC_SIGHUP, 0,
-							NULL, NULL, NULL);
-	define_interval("qml.worker_idle_timeout",
-					"How long a background worker waits for work before it ends.",
-					&qml_worker_idle_timeout, 60, 86400, GUC_UNIT_S);
-	define_interval("qml.shutdown_timeout",
-					"How long running jobs may go on when the server shuts down.",
-					&qml_shutdown_timeout, 30, 3600, GUC_UNIT_S);
+	define_background_int("qml.scheduler_poll_interval",
+						  "How often the scheduler looks for due jobs that it was not told of.",
+						  NULL, &qml_scheduler_poll_interval, 1, 3600 * 1000, GUC_UNIT_MS);
+	define_background_int("qml.recurring_poll_interval",
+						  "How often the scheduler looks for recurring jobs that it was not told "
+						  "of.",
+						  NULL, &qml_recurring_poll_interval, 1, 3600 * 1000, GUC_UNIT_MS);
+	define_background_int("qml.cleanup_interval",
+						  "How often the scheduler lets expired jobs and locks go.", NULL,
+						  &qml_cleanup_interval, 1, 86400, GUC_UNIT_S);
+	define_background_int("qml.heartbeat_interval", "How often a server says that it is alive.",
+						  NULL, &qml_heartbeat_interval, 1, 3600, GUC_UNIT_S);
+	define_background_int("qml.dead_server_timeout",
+						  "How long a server may be silent before its jobs are taken back.", NULL,
+						  &qml_dead_server_timeout, 1, 86400, GUC_UNIT_S);
+	define_background_int("qml.workers",
+						  "Most background workers that run jobs in a database at the same time.",
+						  "0: no jobs run in databases.", &qml_workers, 0, 1000, 0);
+	define_background_int("qml.worker_idle_timeout",
+						  "How long a background worker waits for work before it ends.", NULL,
+						  &qml_worker_idle_timeout, 1, 86400, GUC_UNIT_S);
+	define_background_int("qml.shutdown_timeout",
+						  "How long running jobs may go on when the server shuts down.", NULL,
+						  &qml_shutdown_timeout, 1, 3600, GUC_UNIT_S);
 	DefineCustomStringVariable("qml.databases",
 							   "Databases that are worked in the background, * for all.", NULL,
 							   &qml_databases, "*", PGC_SIGHUP, GUC_LIST_INPUT, check_databases,
@@ -114,33 +148,5 @@ define_background_settings(void)
 							   "Name under which the background processes register.",
 							   "Empty: the name of the host.", &qml_server_name, "", PGC_SIGHUP, 0,
 							   check_server_name, NULL, NULL);
-}
-
-void
-qml_guc_init(void)
-{
-	DefineCustomIntVariable("qml.max_retries",
-							"Retries of a job whose caller and queue say nothing about them.", NULL,
-							&qml_max_retries, 5, 0, QML_MAX_RETRIES, PGC_SUSET, 0, NULL, NULL,
-							NULL);
-	DefineCustomIntVariable(
-		"qml.job_timeout",
-		"How long an attempt may run if its caller and queue say nothing about it.", NULL,
-		&qml_job_timeout, 5 * 60 * 1000, 1, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("qml.lease",
-							"How long a claim holds if its worker and queue say nothing about it.",
-							NULL, &qml_lease, 5 * 60 * 1000, 1, INT_MAX, PGC_SUSET, GUC_UNIT_MS,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable("qml.succeeded_ttl", "How long succeeded and deleted jobs are kept.",
-							"0 keeps none.", &qml_succeeded_ttl, 24 * 60 * 60, 0,
-							(int) QML_MAX_SECONDS, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomIntVariable("qml.failed_ttl", "How long failed jobs are kept.", "0 keeps none.",
-							&qml_failed_ttl, 7 * 24 * 60 * 60, 0, (int) QML_MAX_SECONDS, PGC_SUSET,
-							GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomIntVariable("qml.max_payload_size",
-							"Largest payload, metadata, progress or result of a job.", NULL,
-							&qml_max_payload_size, 1024, 1, 256 * 1024, PGC_SUSET, GUC_UNIT_KB,
-							NULL, NULL, NULL);
-	define_background_settings();
 	MarkGUCPrefixReserved("qml");
 }

@@ -1,6 +1,6 @@
 /*
  * json.c
- *		Members of jsonb objects that qml makes.
+ *		Builds jsonb objects, member by member.
  */
 #include "postgres.h"
 
@@ -8,7 +8,7 @@
 
 #include "common/json.h"
 
-/* The key of a member; its value is the caller's to push. */
+/* The key of a member; the caller pushes its value. */
 void
 qml_json_push_key(JsonbParseState **state, const char *key)
 {
@@ -20,6 +20,7 @@ qml_json_push_key(JsonbParseState **state, const char *key)
 	(void) pushJsonbValue(state, WJB_KEY, &value);
 }
 
+/* A member that is a number. */
 void
 qml_json_push_int(JsonbParseState **state, const char *key, int64 number)
 {
@@ -31,7 +32,7 @@ qml_json_push_int(JsonbParseState **state, const char *key, int64 number)
 	(void) pushJsonbValue(state, WJB_VALUE, &value);
 }
 
-/* A text datum, or null where it is 0; must last until the object is made. */
+/* A member that is a text, or null if the datum is 0.  The text must last until the object is made. */
 void
 qml_json_push_text(JsonbParseState **state, const char *key, Datum text)
 {

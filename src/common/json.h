@@ -1,6 +1,6 @@
 /*
  * json.h
- *		Members of jsonb objects that qml makes.
+ *		Builds jsonb objects, member by member.
  */
 #ifndef QML_JSON_H
 #define QML_JSON_H

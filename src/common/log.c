@@ -1,7 +1,7 @@
 /*
  * log.c
- *		How often a process repeats itself in the server's log: one message of each
- *		kind a minute.
+ *		Limits how often a process repeats itself in the server's log: to one message
+ *		of a kind in a minute.
  */
 #include "postgres.h"
 
@@ -11,13 +11,14 @@
 
 #define SECONDS_BETWEEN_MESSAGES 60
 
-/* Whether a message of this kind may be given again; counts it as given. */
+/* Whether a message of this kind is due; the caller logs it then. */
 bool
 qml_log_is_due(QmlLogKind kind)
 {
 	static time_t given[QML_LOG_KINDS]; /* 0: never */
 	struct timespec now;
 
+	Assert(kind >= 0 && kind < QML_LOG_KINDS);
 	(void) clock_gettime(CLOCK_MONOTONIC, &now);
 	if (given[kind] != 0 && now.tv_sec - given[kind] < SECONDS_BETWEEN_MESSAGES)
 		return false;

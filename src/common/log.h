@@ -1,6 +1,6 @@
 /*
  * log.h
- *		How often a process repeats itself in the server's log.
+ *		Limits how often a process repeats itself in the server's log.
  */
 #ifndef QML_LOG_H
 #define QML_LOG_H

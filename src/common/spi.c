@@ -4,8 +4,8 @@
  *
  * It runs as the owner of qml's tables, with search_path pinned before the user
  * is switched, in a security-restricted context.  Statements name every object
- * by schema and take values only as parameters.  An error leaves all to the
- * abort of the (sub)transaction, which restores user and settings.
+ * by schema and take values only as parameters.  After an error the abort of the
+ * (sub)transaction restores user and settings.
  */
 #include "postgres.h"
 
@@ -28,7 +28,7 @@ static const struct
 	{"default_table_access_method", "heap"},
 };
 
-/* In a nest level of settings that the caller made. */
+/* Pins the settings, in a nest level of settings that the caller has begun. */
 void
 qml_spi_pin(void)
 {
@@ -37,9 +37,11 @@ qml_spi_pin(void)
 								 GUC_ACTION_SAVE, true, 0, false);
 }
 
+/* Until qml_spi_end(): the current user is the owner of qml's tables. */
 void
 qml_spi_begin(QmlSpi *spi, Oid owner)
 {
+	Assert(OidIsValid(owner));
 	spi->guc_level = NewGUCNestLevel();
 	qml_spi_pin();
 	GetUserIdAndSecContext(&spi->user, &spi->security_context);
@@ -61,6 +63,7 @@ null_flags(int nargs, const bool *isnull)
 	return nulls;
 }
 
+/* Returns SPI_processed, or raises an error. */
 static uint64
 check_result(const char *sql, int result, int expected)
 {
@@ -82,8 +85,8 @@ qml_spi_execute(const char *sql, int nargs, const Oid *types, const Datum *value
 }
 
 /*
- * The same for a statement about what there is now, as the caches and the doors of
- * capabilities know it, in any isolation level.  In a transaction that keeps its
+ * The same for a statement about what there is now, as the caches and the
+ * privileges on functions know it, in any isolation level.  In a transaction that keeps its
  * snapshot, changing a row that the snapshot does not see is error 40001; without
  * this the row would be passed over, and the call end as if there were none.
  * Foreign keys are enforced the same way.
@@ -109,7 +112,7 @@ qml_spi_execute_latest(const char *sql, int nargs, const Oid *types, const Datum
 	return check_result(sql, result, expected);
 }
 
-/* The first column of all rows, texts that are not null, as C strings in the context. */
+/* The first column of all rows of the last query, none of them null, as C strings. */
 List *
 qml_spi_strings(MemoryContext context)
 {
@@ -126,6 +129,7 @@ qml_spi_strings(MemoryContext context)
 	return strings;
 }
 
+/* Restores the user and the settings. */
 void
 qml_spi_end(QmlSpi *spi)
 {

@@ -9,22 +9,26 @@
 
 #include "common/srf.h"
 
-QmlRows *
+/* Room for at most so many rows. */
+QmlSrfRows *
 qml_srf_alloc(int most)
 {
-	QmlRows *rows = palloc(sizeof(QmlRows));
+	QmlSrfRows *rows = palloc(sizeof(QmlSrfRows));
 
 	rows->values = palloc(sizeof(Datum) * Max(most, 1));
 	rows->count = 0;
 	return rows;
 }
 
-/* Calls make once, in a context that lives as long as the set, and returns a row. */
+/*
+ * The body of a set-returning function: the first call has make() make all rows, in a
+ * context that lives as long as the set; each call returns one of them.
+ */
 Datum
-qml_srf_return(FunctionCallInfo fcinfo, QmlRows *(*make)(FunctionCallInfo fcinfo))
+qml_srf_return(FunctionCallInfo fcinfo, QmlSrfRows *(*make)(FunctionCallInfo fcinfo))
 {
 	FuncCallContext *funcctx;
-	QmlRows *rows;
+	QmlSrfRows *rows;
 
 	if (SRF_IS_FIRSTCALL())
 	{

@@ -7,13 +7,14 @@
 
 #include "fmgr.h"
 
-typedef struct QmlRows
+/* The rows of one call: values of the function's return type. */
+typedef struct QmlSrfRows
 {
 	Datum *values;
 	int count;
-} QmlRows;
+} QmlSrfRows;
 
-extern QmlRows *qml_srf_alloc(int most);
-extern Datum qml_srf_return(FunctionCallInfo fcinfo, QmlRows *(*make)(FunctionCallInfo fcinfo));
+extern QmlSrfRows *qml_srf_alloc(int most);
+extern Datum qml_srf_return(FunctionCallInfo fcinfo, QmlSrfRows *(*make)(FunctionCallInfo fcinfo));
 
 #endif

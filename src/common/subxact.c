@@ -1,12 +1,11 @@
 /*
  * subxact.c
- *		Work that may meet data which cannot be worked with.
+ *		Work in a subtransaction, which may meet data that cannot be processed.
  *
- * A broken row must neither stop the rows behind it nor fill the log.  Work is
- * done in a subtransaction; an error that may lie in the data undoes it and is
- * told to the caller, who leaves the row out.  All other errors are raised again:
- * cancellation and shutdown, lack of resources, and those that the next try may
- * not meet.
+ * A broken row must neither stop the rows behind it nor fill the log.  The work is done
+ * in a subtransaction.  An error that may lie in the data rolls it back and is returned
+ * to the caller, which skips the row.  All other errors are raised again: cancellation
+ * and shutdown, lack of resources, and errors that the next try may not meet.
  */
 #include "postgres.h"
 
@@ -17,9 +16,9 @@
 
 #include "common/subxact.h"
 
-/* Whether the error is one that the work has to do with, and not its data. */
+/* Whether an error has nothing to do with the data, but with the work or the server. */
 static bool
-is_not_of_the_data(int sqlerrcode)
+is_not_data_error(int sqlerrcode)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
 	{
@@ -35,8 +34,9 @@ is_not_of_the_data(int sqlerrcode)
 }
 
 /*
- * Does the work in a subtransaction.  False when it failed: nothing of it is left,
- * and *failure tells why.  Errors that pass are raised again.
+ * Does the work in a subtransaction.  False if it failed: it is rolled back, and
+ * *failure says why, in the current memory context.  Errors for which passes() is true
+ * are raised again.
  */
 bool
 qml_subxact_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcode),
@@ -46,6 +46,7 @@ qml_subxact_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcod
 	ResourceOwner oldowner = CurrentResourceOwner;
 	volatile bool done = false;
 
+	Assert(IsTransactionState());
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
@@ -60,9 +61,9 @@ qml_subxact_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcod
 		ErrorData *error;
 
 		/*
-		 * Copied before the rollback: what was raised again inside refers to memory of
-		 * whoever did.  Raised again here, some of its strings are not copied, and
-		 * must outlive those outside, too.
+		 * Copied before the rollback: an error that was raised again inside refers to
+		 * memory of the code that did.  Raised again here, some of its strings are not
+		 * copied, and must outlive the callers' memory, too.
 		 */
 		MemoryContextSwitchTo(passing ? TopTransactionContext : oldcontext);
 		error = CopyErrorData();
@@ -83,9 +84,9 @@ qml_subxact_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcod
 	return done;
 }
 
-/* The same for errors that may lie in the data. */
+/* The same; errors that may lie in the data do not pass. */
 bool
 qml_subxact_run(void (*work)(void *arg), void *arg, QmlFailure *failure)
 {
-	return qml_subxact_try(work, arg, is_not_of_the_data, failure);
+	return qml_subxact_try(work, arg, is_not_data_error, failure);
 }

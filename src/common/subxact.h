@@ -1,11 +1,11 @@
 /*
  * subxact.h
- *		Work that may meet data which cannot be worked with.
+ *		Work in a subtransaction, which may meet data that cannot be processed.
  */
 #ifndef QML_SUBXACT_H
 #define QML_SUBXACT_H
 
-/* What went wrong. */
+/* The error that the work ended with. */
 typedef struct QmlFailure
 {
 	int sqlerrcode;

@@ -4,8 +4,8 @@
  *
  * Rows go through the table access method and indexes through
  * ExecInsertIndexTuples, so that indexes which an administrator adds are kept
- * too.  Triggers, check constraints and row security are not looked at: qml's
- * tables have none.  Locks are held to the end of the transaction, as in SQL.
+ * too.  Triggers, check constraints and row security are ignored: the tables
+ * that are written here have none.  Locks are held to the end of the transaction, as in SQL.
  */
 #include "postgres.h"
 
@@ -28,7 +28,7 @@
 #include "qml.h"
 
 static void
-set_up(QmlTable *table, Relation rel)
+init_table(QmlTable *table, Relation rel)
 {
 	table->context = CurrentMemoryContext;
 	table->rel = rel;
@@ -56,12 +56,13 @@ qml_table_try_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 {
 	Relation rel;
 
+	Assert(lockmode == AccessShareLock || lockmode == RowExclusiveLock);
 	if (lockmode != AccessShareLock)
 		qml_table_require_write();
 	rel = try_table_open(relid, lockmode);
 	if (rel == NULL)
 		return false;
-	set_up(table, rel);
+	init_table(table, rel);
 	return true;
 }
 
@@ -76,6 +77,7 @@ qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 				 errhint("Try again.")));
 }
 
+/* Closes a table; its lock is held to the end of the transaction. */
 void
 qml_table_close(QmlTable *table)
 {
@@ -118,6 +120,7 @@ insert_index_entries(QmlTable *table, TupleTableSlot *row)
 	ResetPerTupleExprContext(table->estate);
 }
 
+/* Inserts a row. */
 void
 qml_table_insert(QmlTable *table, TupleTableSlot *row)
 {
@@ -145,10 +148,9 @@ qml_table_insert_many(QmlTable *table, TupleTableSlot **rows, int count)
 }
 
 /*
- * heap_update() leaves at once when it shall not wait and the row is being
- * changed, but asserts that nobody asks for that.  Servers with assertions, which
- * only tests use, get the row by a lock that does not wait; others are spared the
- * WAL record of the lock.
+ * If heap_update() must not wait and the row is being changed it returns at once, but
+ * it asserts that nobody asks for that.  With assertions, which only tests use, the row
+ * is acquired by a lock that does not wait; without, the WAL record of that lock is saved.
  */
 static TM_Result
 lock_without_waiting(QmlTable *table, ItemPointer tid, Snapshot snapshot)
@@ -209,11 +211,11 @@ qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait)
 }
 
 /*
- * Whether somebody is changing the row in a slot that a scan has filled, or has locked
- * it; as far as can be told at a glance.
+ * Whether a transaction that is running has changed or locked the row in a slot that a
+ * scan has filled.  A hint: it may end, or begin, at any moment.
  */
 bool
-qml_table_in_hands(TupleTableSlot *slot)
+qml_table_is_row_locked(TupleTableSlot *slot)
 {
 	HeapTupleHeader header;
 	TransactionId xmax;
@@ -263,8 +265,9 @@ qml_table_first_after(Oid relid, Oid indexid, TimestampTz after)
 }
 
 /*
- * What the next read shall see: everything committed, and what this transaction
- * did before.  A transaction that asked for one snapshot keeps it.
+ * A snapshot for the next read: it sees everything that is committed, and what this
+ * transaction did before.  In REPEATABLE READ and SERIALIZABLE it is the snapshot of the
+ * transaction.  The caller unregisters it.
  */
 Snapshot
 qml_table_snapshot(void)
@@ -276,7 +279,10 @@ qml_table_snapshot(void)
 	return RegisterSnapshot(GetLatestSnapshot());
 }
 
-/* Everything committed, in any transaction: for what must hold for everybody. */
+/*
+ * A snapshot that sees everything that is committed, in any isolation level: for what
+ * must hold for everybody.  The caller unregisters it.
+ */
 Snapshot
 qml_table_latest_snapshot(void)
 {

@@ -32,7 +32,7 @@ extern TM_Result qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSl
 								  Snapshot snapshot, bool wait);
 extern TM_Result qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait);
 
-extern bool qml_table_in_hands(TupleTableSlot *slot);
+extern bool qml_table_is_row_locked(TupleTableSlot *slot);
 extern TimestampTz qml_table_first_after(Oid relid, Oid indexid, TimestampTz after);
 extern Snapshot qml_table_snapshot(void);
 extern Snapshot qml_table_latest_snapshot(void);

@@ -15,7 +15,7 @@
 
 #define UNIX_EPOCH_OFFSET_USECS ((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
-/* Random bytes are drawn in blocks: one draw costs as much as a whole block. */
+/* Bytes are drawn in blocks: a block costs hardly more than eight of them. */
 static uint64
 random_bits(void)
 {
@@ -33,6 +33,7 @@ random_bits(void)
 	return block[--left];
 }
 
+/* A new id, larger than all that this backend has generated before. */
 void
 qml_uuid_generate(pg_uuid_t *id)
 {

@@ -74,7 +74,7 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 	if (claim->peek)
 	{
 		/* Who has it may take it, or leave it as it is. */
-		state->full = !qml_table_in_hands(state->writer.live.slot);
+		state->full = !qml_table_is_row_locked(state->writer.live.slot);
 		state->more = state->full ? QML_MORE : QML_MAYBE_MORE;
 		return;
 	}

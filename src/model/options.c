@@ -101,7 +101,7 @@ read_duration(const char *path, JsonbValue *value, int64 min, int64 max, const c
 	int64 usecs;
 
 	if (value->type == jbvString)
-		usecs = qml_interval_usecs(
+		usecs = qml_args_interval_usecs(
 			DatumGetIntervalP(read_typed(path, value, interval_in, allowed)));
 	else
 		usecs = (int64) (read_number(path, value, 0, QML_MAX_SECONDS, allowed) * USECS_PER_SEC);

@@ -62,7 +62,7 @@ qml_enqueue(PG_FUNCTION_ARGS)
 	PG_RETURN_UUID_P(id);
 }
 
-static QmlRows *
+static QmlSrfRows *
 enqueue_many(FunctionCallInfo fcinfo)
 {
 	QmlEnqueue request;
@@ -70,7 +70,7 @@ enqueue_many(FunctionCallInfo fcinfo)
 	bool *nulls;
 	int count;
 	pg_uuid_t *ids;
-	QmlRows *rows;
+	QmlSrfRows *rows;
 
 	read_request(fcinfo, &request);
 	qml_args_array(fcinfo, 1, "payloads", JSONBOID, &payloads, &nulls, &count);

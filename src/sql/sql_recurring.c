@@ -129,7 +129,7 @@ qml_poll_recurring(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(ticks.jobs);
 }
 
-static QmlRows *
+static QmlSrfRows *
 list_ticks(FunctionCallInfo fcinfo)
 {
 	char *expression = read_cron(fcinfo, 0);
@@ -138,7 +138,7 @@ list_ticks(FunctionCallInfo fcinfo)
 	int n;
 	QmlCron cron;
 	QmlZone zone;
-	QmlRows *rows;
+	QmlSrfRows *rows;
 
 	qml_args_require(fcinfo, 1, "after");
 	tick = qml_args_time_or_null(fcinfo, 1, "after");
@@ -165,10 +165,10 @@ qml_cron_next(PG_FUNCTION_ARGS)
 	return qml_srf_return(fcinfo, list_ticks);
 }
 
-static QmlRows *
+static QmlSrfRows *
 pg_cron_schedule(FunctionCallInfo fcinfo)
 {
-	QmlRows *rows = qml_srf_alloc(QML_PGCRON_JOBS);
+	QmlSrfRows *rows = qml_srf_alloc(QML_PGCRON_JOBS);
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
 	rows->count = qml_pgcron_schedule(rows->values);

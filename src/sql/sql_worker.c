@@ -56,7 +56,7 @@ read_lease(FunctionCallInfo fcinfo, int arg)
 {
 	if (PG_ARGISNULL(arg))
 		return QML_LEASE_OF_QUEUE;
-	if (qml_interval_usecs(PG_GETARG_INTERVAL_P(arg)) != 0)
+	if (qml_args_interval_usecs(PG_GETARG_INTERVAL_P(arg)) != 0)
 		return qml_args_duration(fcinfo, arg, "lease");
 	if (!qml_session_claim_can_hold())
 		ereport(ERROR,
@@ -70,17 +70,17 @@ read_lease(FunctionCallInfo fcinfo, int arg)
 static void
 take(const QmlJob *job, void *arg)
 {
-	QmlRows *rows = arg;
+	QmlSrfRows *rows = arg;
 
 	rows->values[rows->count++] = qml_job_to_row(job, true);
 }
 
-static QmlRows *
+static QmlSrfRows *
 fetch(FunctionCallInfo fcinfo)
 {
 	char *worker = read_worker(fcinfo, 0);
 	QmlClaim claim = {.worker = CStringGetTextDatum(worker), .server = server_of(worker)};
-	QmlRows *rows;
+	QmlSrfRows *rows;
 	QmlMore more;
 
 	claim.queues = qml_args_queues(fcinfo, 1, "queues", &claim.nqueues);
@@ -199,10 +199,10 @@ require_not_null(const char *name, const bool *nulls, int i)
 				 errmsg("element %d of argument \"%s\" must not be null", i + 1, name)));
 }
 
-static QmlRows *
+static QmlSrfRows *
 succeed_many(FunctionCallInfo fcinfo)
 {
-	QmlRows *rows;
+	QmlSrfRows *rows;
 	Datum *id_values;
 	Datum *attempt_values;
 	Datum *result_values = NULL;
