@@ -2,13 +2,13 @@
  * acl.c
  *		Who may do what to which queue.
  *
- * A capability is held by a role for one queue or, with no queue, for all; the
- * owner of the extension's tables and superusers hold all.  admin includes the
- * other three.  It is the current user who is asked for, so that a
- * security-definer function lends its owner's capabilities as it lends the rest.
+ * A role holds a capability for one queue or, in a row without a queue, for all.  The
+ * owner of the extension's tables and superusers hold all.  admin includes the other
+ * three.  The current user is checked, not the session user, so that a
+ * security-definer function lends its owner's capabilities with its other rights.
  *
- * Answers are remembered by role, capability and queue until rights or role
- * memberships change.
+ * Answers are cached by role, capability and queue until rights or role memberships
+ * change.
  */
 #include "postgres.h"
 
@@ -27,6 +27,7 @@
 #include "model/catalog.h"
 #include "qml.h"
 
+/* A row of qml.acl_data. */
 typedef struct Grant
 {
 	Oid grantee;
@@ -34,7 +35,7 @@ typedef struct Grant
 	char *queue; /* NULL: all */
 } Grant;
 
-/* A remembered answer.  any: for some queue, whichever; the name is empty then. */
+/* A cached answer.  any: for some queue, whichever; the name is empty then. */
 typedef struct AnswerKey
 {
 	Oid role;
@@ -51,7 +52,7 @@ typedef struct Answer
 
 const char *const qml_capability_names[QML_CAPABILITIES] = {"enqueue", "work", "monitor", "admin"};
 
-/* All that is remembered; nobody holds pointers into it while it is read again. */
+/* All that is cached; nobody holds pointers into it while it is read again. */
 static MemoryContext rights_context = NULL;
 static List *grants;
 static HTAB *answers;
@@ -67,7 +68,7 @@ parse_capability(const char *name)
 	elog(ERROR, "unexpected capability \"%s\" in table \"%s.acl_data\"", name, QML_SCHEMA);
 }
 
-/* NULL for a row that is no capability. */
+/* NULL for a row that is not about a capability; see grant.c. */
 static Grant *
 read_grant(HeapTuple tuple, TupleDesc desc)
 {
@@ -76,17 +77,18 @@ read_grant(HeapTuple tuple, TupleDesc desc)
 	bool isnull;
 	Datum queue;
 
-	capability = TextDatumGetCString(heap_getattr(tuple, 2, desc, &isnull));
+	capability = TextDatumGetCString(heap_getattr(tuple, ACL_CAPABILITY, desc, &isnull));
 	if (strcmp(capability, QML_ACL_USAGE) == 0)
 		return NULL;
 	grant = palloc(sizeof(Grant));
-	grant->grantee = DatumGetObjectId(heap_getattr(tuple, 1, desc, &isnull));
+	grant->grantee = DatumGetObjectId(heap_getattr(tuple, ACL_GRANTEE, desc, &isnull));
 	grant->capability = parse_capability(capability);
-	queue = heap_getattr(tuple, 3, desc, &isnull);
+	queue = heap_getattr(tuple, ACL_QUEUE, desc, &isnull);
 	grant->queue = isnull ? NULL : TextDatumGetCString(queue);
 	return grant;
 }
 
+/* QmlCache.start. */
 static void
 start_rights(void)
 {
@@ -102,6 +104,7 @@ start_rights(void)
 	answers = hash_create("qml rights", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/* QmlCache.add. */
 static void
 add_grant(HeapTuple tuple, TupleDesc desc)
 {
@@ -139,15 +142,16 @@ refresh_rights(void)
 	qml_cache_refresh(&rights_cache, qml_catalog()->acl);
 }
 
+/* Whether the current user is a superuser, or has the privileges of the extension's owner. */
 bool
 qml_acl_is_owner(void)
 {
 	return superuser() || has_privs_of_role(GetUserId(), qml_catalog()->owner);
 }
 
-/* Whether a role holds the capability by grants; any: for some queue. */
+/* Whether rows grant a role the capability; any: for some queue, else NULL is all queues. */
 static bool
-granted(Oid role, QmlCapability capability, const char *queue, bool any)
+has_grant(Oid role, QmlCapability capability, const char *queue, bool any)
 {
 	ListCell *lc;
 
@@ -165,20 +169,23 @@ granted(Oid role, QmlCapability capability, const char *queue, bool any)
 	return false;
 }
 
+/* Whether the current user holds the capability; arguments as above. */
 static bool
-answer(QmlCapability capability, const char *queue, bool any)
+is_allowed(QmlCapability capability, const char *queue, bool any)
 {
 	AnswerKey key;
 	Answer *entry;
 	bool found;
 	bool allowed;
 
+	Assert(capability >= 0 && capability < QML_CAPABILITIES);
+	Assert(!any || queue == NULL);
 	if (qml_acl_is_owner())
 		return true;
 	refresh_rights();
-	/* Not remembered: the right to all queues, asked for rarely, and odd names. */
+	/* Not cached: the right to all queues, which is rarely asked for, and very long names. */
 	if (!any && (queue == NULL || strlen(queue) >= sizeof(key.queue)))
-		return granted(GetUserId(), capability, queue, false);
+		return has_grant(GetUserId(), capability, queue, false);
 
 	memset(&key, 0, sizeof(key));
 	key.role = GetUserId();
@@ -190,8 +197,8 @@ answer(QmlCapability capability, const char *queue, bool any)
 	if (entry)
 		return entry->allowed;
 
-	/* May read catalogs, and so learn that rights changed and drop the table. */
-	allowed = granted(key.role, capability, queue, any);
+	/* This may read catalogs, and learn that rights changed: then it is not cached. */
+	allowed = has_grant(key.role, capability, queue, any);
 	if (rights_cache.valid)
 	{
 		entry = hash_search(answers, &key, HASH_ENTER, &found);
@@ -200,24 +207,25 @@ answer(QmlCapability capability, const char *queue, bool any)
 	return allowed;
 }
 
-/* May the current user do this to the queue; NULL: to all queues? */
+/* Whether the current user may do this to the queue; NULL: to all queues. */
 bool
 qml_acl_allow(QmlCapability capability, const char *queue)
 {
-	return answer(capability, queue, false);
+	return is_allowed(capability, queue, false);
 }
 
-/* May the current user do this to some queue? */
+/* Whether the current user may do this to some queue. */
 bool
 qml_acl_allow_any(QmlCapability capability)
 {
-	return answer(capability, NULL, true);
+	return is_allowed(capability, NULL, true);
 }
 
+/* Raises an error unless the current user may do this to the queue; NULL: to all queues. */
 void
 qml_acl_require(QmlCapability capability, const char *queue)
 {
-	/* A right taken away meanwhile is gone, also within a transaction. */
+	/* A right that was revoked meanwhile is gone, also within a transaction. */
 	AcceptInvalidationMessages();
 	if (qml_acl_allow(capability, queue))
 		return;
@@ -236,6 +244,7 @@ qml_acl_require(QmlCapability capability, const char *queue)
 			 errhint("The owner of the extension gives it with qml_grant().")));
 }
 
+/* Raises an error unless the current user may do this to some queue. */
 void
 qml_acl_require_any(QmlCapability capability)
 {
@@ -249,6 +258,7 @@ qml_acl_require_any(QmlCapability capability)
 				 errhint("The owner of the extension gives it with qml_grant().")));
 }
 
+/* Raises an error unless the current user is the owner. */
 void
 qml_acl_require_owner(const char *action)
 {
@@ -260,8 +270,8 @@ qml_acl_require_owner(const char *action)
 }
 
 /*
- * Whether a role, which need not be the current user and may be gone, may enqueue
- * to the queue.
+ * Whether a role may enqueue to the queue.  It need not be the current user, and may
+ * have been dropped.
  */
 bool
 qml_acl_role_may_enqueue(Oid role, const char *queue)
@@ -271,10 +281,10 @@ qml_acl_role_may_enqueue(Oid role, const char *queue)
 	if (superuser_arg(role) || has_privs_of_role(role, qml_catalog()->owner))
 		return true;
 	refresh_rights();
-	return granted(role, QML_CAN_ENQUEUE, queue, false);
+	return has_grant(role, QML_CAN_ENQUEUE, queue, false);
 }
 
-/* Whether the job is the current user's own, who may enqueue to its queue. */
+/* Whether the current user created the job, and may enqueue to its queue. */
 bool
 qml_acl_own_job(const char *queue, Oid created_by)
 {
@@ -282,9 +292,9 @@ qml_acl_own_job(const char *queue, Oid created_by)
 }
 
 /*
- * What the current user sees of a job.  Workers and administrators of its queue
- * see all, whoever enqueued it as well; a monitor sees all of the queues that
- * the capability names, and an outline of those that it does not.
+ * What the current user sees of a job.  Workers and administrators of its queue and the
+ * role that created it see all of it.  A role with the capability monitor sees all jobs
+ * of the queues that it holds it for, and an outline of the others.
  */
 QmlAccess
 qml_acl_access(const char *queue, Oid created_by)

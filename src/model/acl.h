@@ -5,6 +5,7 @@
 #ifndef QML_ACL_H
 #define QML_ACL_H
 
+/* What a role may do to a queue. */
 typedef enum QmlCapability
 {
 	QML_CAN_ENQUEUE = 0,
@@ -15,10 +16,10 @@ typedef enum QmlCapability
 
 #define QML_CAPABILITIES 4
 
-/* Stands in qml.acl_data as well, and is no capability: see model/grant.c. */
+/* In rows of qml.acl_data that are not about a capability: see model/grant.c. */
 #define QML_ACL_USAGE "usage"
 
-/* How much of a job somebody sees. */
+/* How much of a job a user sees. */
 typedef enum QmlAccess
 {
 	QML_ACCESS_NONE = 0,

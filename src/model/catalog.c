@@ -1,19 +1,20 @@
 /*
  * catalog.c
- *		Where qml's own objects are.
+ *		The oids of qml's own objects.
  *
- * C code never looks a name up through search_path: what it touches is found
- * once by schema and name, as objects of the extension, and kept by oid.  The
- * callback that learns of changes only sets a flag; the next call looks again.
+ * C code never looks a name up through search_path.  The objects that it uses are
+ * found once, by schema and name and as objects of the extension, and cached by oid.
+ * The invalidation callback only sets a flag; the next call looks them up again.
  *
- * Here also stands what must hold before anything is done: the SQL objects have
- * the version that the library knows, and the tables the columns it expects.
+ * Also checked here, before anything else is done: the SQL objects have the version of
+ * the library, the tables the columns that it expects.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
@@ -37,7 +38,7 @@
 static QmlCatalog catalog;
 static bool catalog_valid = false;
 
-/* A relation changed; InvalidOid stands for all of them. */
+/* Invalidation callback; InvalidOid stands for all relations. */
 static void
 forget_catalog(Datum arg, Oid relid)
 {
@@ -54,6 +55,7 @@ qml_catalog_init(void)
 	CacheRegisterRelcacheCallback(forget_catalog, (Datum) 0);
 }
 
+/* A relation of qml's schema, or an error. */
 static Oid
 lookup_relation(const char *name)
 {
@@ -78,7 +80,7 @@ check_version(const char *version)
 				 errhint("Run ALTER EXTENSION qml UPDATE, and reconnect if the library is older.")));
 }
 
-/* Finds the extension's own row: its version, and the schema of its functions. */
+/* Reads the extension's row: checks its version, and finds the schema of its functions. */
 static Oid
 load_extension(void)
 {
@@ -110,6 +112,7 @@ load_extension(void)
 	return extension;
 }
 
+/* Checks a table; the owner of qml.live counts as the extension's. */
 static void
 check_columns(Oid relid, int natts)
 {
@@ -126,6 +129,7 @@ check_columns(Oid relid, int natts)
 	table_close(rel, AccessShareLock);
 }
 
+/* The labels of qml.job_state. */
 static void
 load_states(void)
 {
@@ -158,8 +162,10 @@ load_adopted(void)
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		bool isnull;
-		int64 system = DatumGetInt64(heap_getattr(tuple, 1, RelationGetDescr(rel), &isnull));
-		Oid database = DatumGetObjectId(heap_getattr(tuple, 2, RelationGetDescr(rel), &isnull));
+		int64 system = DatumGetInt64(
+			heap_getattr(tuple, INSTANCE_SYSTEM_IDENTIFIER, RelationGetDescr(rel), &isnull));
+		Oid database = DatumGetObjectId(
+			heap_getattr(tuple, INSTANCE_DATABASE, RelationGetDescr(rel), &isnull));
 
 		if ((uint64) system != GetSystemIdentifier() || database != MyDatabaseId)
 			adopted = false;
@@ -210,13 +216,13 @@ load_catalog(void)
 	catalog.adopted = load_adopted();
 }
 
-/* The objects of this database.  The pointer holds for the session. */
+/* The objects of this database, up to date.  The pointer is valid for the session. */
 const QmlCatalog *
 qml_catalog(void)
 {
 	while (!catalog_valid)
 	{
-		/* A change that arrives while looking makes it look again. */
+		/* An invalidation that arrives meanwhile clears the flag: it is loaded again. */
 		catalog_valid = true;
 		PG_TRY();
 		{
@@ -233,15 +239,16 @@ qml_catalog(void)
 }
 
 /*
- * The same for whoever gives out jobs or changes them unasked: a copy must not.
- * Within a transaction, too, it is what others have committed by now that counts:
- * a paused queue, a right taken away.
+ * The same for callers that hand out jobs, or change them unasked: an error if the
+ * database is a copy that is not adopted.  Also accepts invalidations, so that a queue
+ * that was paused or a right that was revoked meanwhile counts within a transaction.
  */
 const QmlCatalog *
 qml_catalog_to_work(void)
 {
 	const QmlCatalog *cat;
 
+	Assert(IsTransactionState());
 	AcceptInvalidationMessages();
 	cat = qml_catalog();
 	if (!cat->adopted)
@@ -269,8 +276,8 @@ qml_catalog_state(Oid label)
 }
 
 /*
- * LockDatabaseObject() that does not wait: whether the lock was got, to the end of
- * the transaction.
+ * LockDatabaseObject() that does not wait: false if the lock is not available.  It is
+ * held to the end of the transaction.
  */
 bool
 qml_catalog_try_lock(Oid class, uint32 object, uint16 sub, LOCKMODE mode)

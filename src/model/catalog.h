@@ -1,6 +1,6 @@
 /*
  * catalog.h
- *		Where qml's own objects are, and the columns of its tables.
+ *		The oids of qml's own objects, and the columns of its tables.
  */
 #ifndef QML_CATALOG_H
 #define QML_CATALOG_H
@@ -87,6 +87,31 @@ enum
 	OCCURRENCE_RECURRING,
 	OCCURRENCE_JOB,
 	OCCURRENCE_NATTS = OCCURRENCE_JOB
+};
+
+/* Columns of qml.queue_data, as far as they are read here. */
+enum
+{
+	QUEUE_ID = 1,
+	QUEUE_NAME,
+	QUEUE_PAUSED,
+	QUEUE_DROPPED,
+	QUEUE_OPTIONS
+};
+
+/* Columns of qml.acl_data, as far as they are read here. */
+enum
+{
+	ACL_GRANTEE = 1,
+	ACL_CAPABILITY,
+	ACL_QUEUE
+};
+
+/* Columns of qml.instance_data. */
+enum
+{
+	INSTANCE_SYSTEM_IDENTIFIER = 1,
+	INSTANCE_DATABASE
 };
 
 /* Columns of qml.handler_data. */

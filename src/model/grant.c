@@ -1,15 +1,14 @@
 /*
  * grant.c
- *		Giving capabilities to roles and taking them back.
+ *		Grants capabilities to roles, and revokes them.
  *
- * A capability has two halves.  The row in qml.acl_data says for which queues; the C
- * code asks for it in every function.  The privileges of PostgreSQL on the
- * functions and views that belong to the capability open the door to them; they
- * are granted with the first row of a kind and revoked with the last.  Neither
- * alone is enough.
+ * A capability has two halves.  The row in qml.acl_data says for which queues; every
+ * function checks it in C (acl.c).  The privileges of PostgreSQL on the functions and
+ * views that belong to the capability let the role call them at all; they are granted
+ * with the first row of a kind and revoked with the last.  Neither alone is enough.
  *
- * Privileges are what they are now, in any isolation level; so the rows that they
- * follow are read as they are now, under a lock that keeps them so.
+ * GRANT and REVOKE take effect as of now in any isolation level.  So the rows that they
+ * follow are read as of now, too, under a lock on qml.acl_data that keeps them so.
  */
 #include "postgres.h"
 
@@ -44,13 +43,13 @@
 #define MONITOR (1 << QML_CAN_MONITOR)
 #define ADMIN	(1 << QML_CAN_ADMIN)
 #define ANY		(ENQUEUE | WORK | MONITOR | ADMIN)
-/* Not a capability: has a handler that runs as the role. */
+/* Not a capability: a handler runs as the role. */
 #define RUN (1 << QML_CAPABILITIES)
 
 /*
- * Which capabilities open which function or view.  What stands with 0 is for the
- * owner alone.  A test compares this with the extension's objects, so that a new
- * one cannot be forgotten.
+ * Which capabilities grant EXECUTE on which function.  Those with 0 are for the owner
+ * alone.  A test compares this with the extension's objects, so that a new one cannot
+ * be forgotten.
  */
 static const struct
 {
@@ -126,6 +125,7 @@ static const struct
 	{"invalidate", 0},
 };
 
+/* Which capabilities grant SELECT on which view. */
 static const struct
 {
 	const char *name;
@@ -153,7 +153,7 @@ function_capabilities(const char *name)
 	elog(ERROR, "function \"%s\" of extension \"qml\" has no capabilities", name);
 }
 
-/* Signatures of the extension's functions that any of the capabilities opens. */
+/* Signatures of the extension's functions that belong to any of the capabilities. */
 static char *
 list_functions(int capabilities)
 {
@@ -184,6 +184,7 @@ list_functions(int capabilities)
 	return list.data;
 }
 
+/* The same for views. */
 static char *
 list_views(int capabilities)
 {
@@ -231,9 +232,12 @@ held_capabilities(Oid grantee)
 	return held;
 }
 
-/* $1 role, $2 who gives; returns how many rows. */
+/*
+ * Changes the rows about USAGE on the schema of the functions; $1 is the role, $2 the
+ * owner.  Returns how many rows changed.
+ */
 static uint64
-change_usage(const char *sql, Oid grantee, int expected)
+change_usage_row(const char *sql, Oid grantee, int expected)
 {
 	Oid types[] = {REGROLEOID, REGROLEOID};
 	Datum values[] = {ObjectIdGetDatum(grantee), ObjectIdGetDatum(qml_catalog()->owner)};
@@ -242,11 +246,12 @@ change_usage(const char *sql, Oid grantee, int expected)
 }
 
 /*
- * The schema of the functions is not qml's own, and a role may have been let into it by
- * hand.  So a row says when it was qml that did it, and only then is it undone.
+ * The schema of the functions is not qml's own, and a role may have USAGE on it from
+ * somebody else.  So a row records that it was qml that granted it, and only then is it
+ * revoked.
  */
 static void
-open_function_schema(Oid grantee)
+grant_schema_usage(Oid grantee)
 {
 	Oid schema = qml_catalog()->function_schema;
 
@@ -255,31 +260,32 @@ open_function_schema(Oid grantee)
 	run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s",
 						 quote_identifier(get_namespace_name(schema)),
 						 quote_identifier(GetUserNameFromId(grantee, false))));
-	(void) change_usage("INSERT INTO qml.acl_data (grantee, capability, grantor) "
-						"VALUES ($1, '" QML_ACL_USAGE "', $2) ON CONFLICT DO NOTHING",
-						grantee, SPI_OK_INSERT);
+	(void) change_usage_row("INSERT INTO qml.acl_data (grantee, capability, grantor) "
+							"VALUES ($1, '" QML_ACL_USAGE "', $2) ON CONFLICT DO NOTHING",
+							grantee, SPI_OK_INSERT);
 }
 
+/* Revokes USAGE on that schema, if qml granted it. */
 static void
-close_function_schema(Oid grantee)
+revoke_schema_usage(Oid grantee)
 {
 	Oid schema = qml_catalog()->function_schema;
 
-	if (change_usage("DELETE FROM qml.acl_data WHERE grantee = $1 "
-					 "AND capability = '" QML_ACL_USAGE "' AND $2 IS NOT NULL",
-					 grantee, SPI_OK_DELETE) > 0)
+	if (change_usage_row("DELETE FROM qml.acl_data WHERE grantee = $1 "
+						 "AND capability = '" QML_ACL_USAGE "' AND $2 IS NOT NULL",
+						 grantee, SPI_OK_DELETE) > 0)
 		run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
 							 quote_identifier(get_namespace_name(schema)),
 							 quote_identifier(GetUserNameFromId(grantee, false))));
 }
 
-/* Grants what belongs to the capabilities. */
+/* Grants the privileges that belong to the capabilities. */
 static void
-open_doors(Oid grantee, int capabilities)
+grant_privileges(Oid grantee, int capabilities)
 {
 	const char *role = quote_identifier(GetUserNameFromId(grantee, false));
 
-	open_function_schema(grantee);
+	grant_schema_usage(grantee);
 	run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s", QML_SCHEMA, role));
 	run_utility(psprintf("GRANT USAGE ON TYPE qml.job_state TO %s", role));
 	run_utility(psprintf("GRANT EXECUTE ON ROUTINE %s TO %s", list_functions(capabilities), role));
@@ -287,9 +293,9 @@ open_doors(Oid grantee, int capabilities)
 		run_utility(psprintf("GRANT SELECT ON %s TO %s", list_views(capabilities), role));
 }
 
-/* Revokes all, which the caller grants anew as far as the role still holds it. */
+/* Revokes all of them; the caller grants again what the role still holds. */
 static void
-close_doors(Oid grantee)
+revoke_privileges(Oid grantee)
 {
 	const char *role = quote_identifier(GetUserNameFromId(grantee, false));
 
@@ -299,15 +305,15 @@ close_doors(Oid grantee)
 	run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s", QML_SCHEMA, role));
 }
 
-/* One at a time: two GRANTs on the same function collide. */
+/* One transaction at a time: two GRANTs on the same function collide. */
 static void
-become_only_granter(void)
+lock_acl(void)
 {
 	qml_table_require_write();
 	LockRelationOid(qml_catalog()->acl, ShareRowExclusiveLock);
 }
 
-/* $1 grantee, $2 capability, $3 queue, $4 the current user. */
+/* Changes a row of qml.acl_data: $1 is the grantee, $2 the capability, $3 the queue, $4 the grantor. */
 static void
 change_row(const char *sql, Oid grantee, QmlCapability capability, const char *queue, Oid grantor,
 		   int expected)
@@ -321,71 +327,71 @@ change_row(const char *sql, Oid grantee, QmlCapability capability, const char *q
 	(void) qml_spi_execute_latest(sql, 4, types, values, nulls, expected);
 }
 
-/* Gives a capability on a queue, which need not exist yet; NULL: on all queues. */
+/* Grants a capability on a queue, which need not exist yet; NULL: on all queues. */
 void
-qml_grant_give(Oid grantee, QmlCapability capability, const char *queue)
+qml_grant_capability(Oid grantee, QmlCapability capability, const char *queue)
 {
 	Oid grantor = GetUserId();
 	QmlSpi spi;
 
-	become_only_granter();
+	lock_acl();
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	change_row("INSERT INTO qml.acl_data (grantee, capability, queue, grantor) "
 			   "VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
 			   grantee, capability, queue, grantor, SPI_OK_INSERT);
 	if (grantee != qml_catalog()->owner)
-		open_doors(grantee, 1 << capability);
+		grant_privileges(grantee, 1 << capability);
 	qml_spi_end(&spi);
 }
 
-/* Leaves a role the doors that belong to the rows it still has. */
+/* Leaves a role the privileges that belong to the rows it still has. */
 static void
-adjust_doors(Oid grantee)
+adjust_privileges(Oid grantee)
 {
 	int held = held_capabilities(grantee);
 
-	/* The owner's privileges are his own, not qml's to take. */
+	/* The owner has its privileges by ownership; they are not for qml to revoke. */
 	if (grantee == qml_catalog()->owner)
 		return;
-	close_doors(grantee);
+	revoke_privileges(grantee);
 	if (held)
-		open_doors(grantee, held);
+		grant_privileges(grantee, held);
 	else
-		close_function_schema(grantee);
+		revoke_schema_usage(grantee);
 }
 
-/* After handlers of a role were registered or unregistered. */
+/* A handler that runs as the role was registered or unregistered. */
 void
 qml_grant_follow_handlers(Oid role)
 {
 	QmlSpi spi;
 
-	/* One that was dropped took its privileges along. */
+	/* The privileges of a role that was dropped went with it. */
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
 		return;
-	become_only_granter();
+	lock_acl();
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	adjust_doors(role);
+	adjust_privileges(role);
 	qml_spi_end(&spi);
 }
 
-/* Takes a capability on a queue back; NULL: on all queues, single ones included. */
+/* Revokes a capability on a queue; NULL: on all queues, also those granted one by one. */
 void
-qml_grant_take(Oid grantee, QmlCapability capability, const char *queue)
+qml_grant_revoke(Oid grantee, QmlCapability capability, const char *queue)
 {
 	Oid grantor = GetUserId();
 	QmlSpi spi;
 
-	become_only_granter();
+	lock_acl();
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	change_row("DELETE FROM qml.acl_data WHERE grantee = $1 AND capability = $2 "
 			   "AND (queue = $3 OR $3 IS NULL) AND $4 IS NOT NULL",
 			   grantee, capability, queue, grantor, SPI_OK_DELETE);
-	adjust_doors(grantee);
+	adjust_privileges(grantee);
 	qml_spi_end(&spi);
 }
 
-/* Takes all capabilities on a queue that is gone; a new one of its name starts bare. */
+/* Revokes all capabilities on a queue that is dropped: a new one of its name has none. */
 void
 qml_grant_forget_queue(const char *queue)
 {
@@ -395,7 +401,7 @@ qml_grant_forget_queue(const char *queue)
 	QmlSpi spi;
 	uint64 rows;
 
-	become_only_granter();
+	lock_acl();
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	rows = qml_spi_execute_latest("DELETE FROM qml.acl_data WHERE queue = $1 RETURNING grantee", 1,
 								  &type, &value, NULL, SPI_OK_DELETE_RETURNING);
@@ -406,9 +412,9 @@ qml_grant_forget_queue(const char *queue)
 		Oid grantee = DatumGetObjectId(
 			SPI_getbinval(grantees->vals[i], grantees->tupdesc, 1, &isnull));
 
-		/* A role that was dropped took its privileges along. */
+		/* The privileges of a role that was dropped went with it. */
 		if (SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(grantee)))
-			adjust_doors(grantee);
+			adjust_privileges(grantee);
 	}
 	qml_spi_end(&spi);
 }

@@ -18,7 +18,7 @@
 #include "model/job.h"
 #include "model/queue.h"
 
-/* Of an error that does not count any more. */
+/* Member of an error that no longer counts. */
 #define FORGIVEN "forgiven"
 
 /* The columns of qml.job. */
@@ -52,6 +52,8 @@ enum
 	JOB_NATTS
 };
 
+/* Columns of a row in a slot, whose attributes have been extracted. */
+
 static TimestampTz
 get_time(TupleTableSlot *slot, int attnum)
 {
@@ -71,7 +73,7 @@ get_int(TupleTableSlot *slot, int attnum)
 	return DatumGetInt32(slot->tts_values[attnum - 1]);
 }
 
-/* The columns that both tables begin with. */
+/* Reads the columns that both tables begin with; the others are null. */
 static void
 read_common(TupleTableSlot *slot, QmlJob *job)
 {
@@ -93,6 +95,7 @@ read_common(TupleTableSlot *slot, QmlJob *job)
 	job->lease_expires_at = QML_NO_TIME;
 }
 
+/* Reads a row of qml.live.  Variable-length values point into the slot. */
 void
 qml_job_from_live(TupleTableSlot *slot, QmlJob *job)
 {
@@ -112,6 +115,7 @@ qml_job_from_live(TupleTableSlot *slot, QmlJob *job)
 	job->payload = get_varlena(slot, LIVE_PAYLOAD);
 }
 
+/* Reads a row of qml.history.  Variable-length values point into the slot. */
 void
 qml_job_from_history(TupleTableSlot *slot, QmlJob *job)
 {
@@ -162,9 +166,11 @@ set_varlena(TupleTableSlot *slot, int attnum, Datum value)
 	slot->tts_isnull[attnum - 1] = value == (Datum) 0;
 }
 
+/* Clears a slot, and sets the columns that both tables begin with. */
 static void
 write_common(const QmlJob *job, TupleTableSlot *slot)
 {
+	Assert(job->state >= 0 && job->state < QML_STATES);
 	ExecClearTuple(slot);
 	set_value(slot, LIVE_ID, UUIDPGetDatum(&job->id));
 	set_time(slot, LIVE_CREATED_AT, job->created_at);
@@ -178,7 +184,7 @@ write_common(const QmlJob *job, TupleTableSlot *slot)
 	set_value(slot, LIVE_CREATED_BY, ObjectIdGetDatum(job->created_by));
 }
 
-/* The slot points to the job's values: both must last until it is written. */
+/* Makes a row of qml.live.  It points to the job's values, which must last until it is written. */
 void
 qml_job_to_live(const QmlJob *job, TupleTableSlot *slot)
 {
@@ -198,6 +204,7 @@ qml_job_to_live(const QmlJob *job, TupleTableSlot *slot)
 	ExecStoreVirtualTuple(slot);
 }
 
+/* Makes a row of qml.history, likewise. */
 void
 qml_job_to_history(const QmlJob *job, TupleTableSlot *slot)
 {
@@ -237,6 +244,7 @@ last_error(Datum errors)
 	return PointerGetDatum(cstring_to_text_with_len(value.val.string.val, value.val.string.len));
 }
 
+/* Milliseconds as an interval. */
 static Datum
 make_timeout(int timeout_ms)
 {
@@ -247,8 +255,8 @@ make_timeout(int timeout_ms)
 }
 
 /*
- * A value of type qml.job, with nothing left outside of it.  Without contents
- * for those who may see but an outline.
+ * A value of type qml.job that refers to no other memory.  Without contents for a user
+ * who may see only an outline (qml_acl_access).
  */
 Datum
 qml_job_to_row(const QmlJob *job, bool contents)
@@ -294,7 +302,7 @@ qml_job_to_row(const QmlJob *job, bool contents)
 		values[JOB_METADATA] = job->metadata;
 	}
 
-	/* Of varlena columns 0 means null. */
+	/* A column of variable length is null if its datum is 0. */
 	for (int i = 0; i < JOB_NATTS; i++)
 	{
 		if (TupleDescAttr(desc, i)->attlen == -1)
@@ -308,8 +316,8 @@ qml_job_to_row(const QmlJob *job, bool contents)
 }
 
 /*
- * Appends the current attempt to the job's errors; of very many the oldest go, so
- * that a job which fails for ever does not grow for ever.
+ * Appends the current attempt to the job's errors.  The oldest are dropped beyond
+ * QML_MAX_ERRORS, so that a job that fails again and again does not grow.
  */
 void
 qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
@@ -341,6 +349,7 @@ qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
 		job->errors = DirectFunctionCall2(jsonb_delete_idx, job->errors, Int32GetDatum(0));
 }
 
+/* Finds a member of an entry of the job's errors. */
 static bool
 find_in_entry(const JsonbValue *entry, const char *key, JsonbValue *value)
 {
@@ -348,6 +357,7 @@ find_in_entry(const JsonbValue *entry, const char *key, JsonbValue *value)
 		   getKeyJsonValueFromContainer(entry->val.binary.data, key, strlen(key), value) != NULL;
 }
 
+/* Whether an entry is an error of a type that still counts. */
 static bool
 is_of_type(const JsonbValue *entry, const char *error_type)
 {
@@ -359,7 +369,7 @@ is_of_type(const JsonbValue *entry, const char *error_type)
 		   !find_in_entry(entry, FORGIVEN, &value);
 }
 
-/* The job begins anew: its errors of a type do not count any more, and say so. */
+/* The job starts again: marks its errors of a type as no longer counting. */
 void
 qml_job_forgive(QmlJob *job, const char *error_type)
 {
@@ -384,7 +394,7 @@ qml_job_forgive(QmlJob *job, const char *error_type)
 	}
 }
 
-/* How many of the job's errors are of a type, since it began anew. */
+/* How many of the job's errors are of a type, and still count. */
 int
 qml_job_count_errors(const QmlJob *job, const char *error_type)
 {
@@ -405,6 +415,7 @@ qml_job_count_errors(const QmlJob *job, const char *error_type)
 	return count;
 }
 
+/* The id as text, in the current memory context. */
 char *
 qml_job_id_string(const pg_uuid_t *id)
 {
@@ -434,6 +445,7 @@ qml_job_copy(const QmlJob *job, QmlJob *copy)
 	copy->result = copy_value(job->result);
 }
 
+/* The error of an attempt that was stopped by the job's timeout. */
 char *
 qml_job_timeout_message(const QmlJob *job)
 {

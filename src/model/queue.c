@@ -1,12 +1,11 @@
 /*
  * queue.c
- *		Queues: their names, options and state, remembered by each backend.
+ *		Queues: their names, options and state, cached by each backend.
  *
- * Locks: whoever adds a job to a queue holds AccessShareLock on the queue, as an
- * object of qml.queue_data, to the end of its transaction; whoever drops it takes
- * AccessExclusiveLock first.  There is no foreign key, which would lock the
- * queue's row for each job (and make multixacts).  This lock comes before those
- * of job rows.
+ * Locks: a transaction that adds a job to a queue holds AccessShareLock on the queue,
+ * as an object of qml.queue_data, to its end; one that drops the queue takes
+ * AccessExclusiveLock first.  There is no foreign key, which would lock the queue's row
+ * for each job (and create multixacts).  This lock comes before those of job rows.
  */
 #include "postgres.h"
 
@@ -26,6 +25,7 @@
 #include "model/catalog.h"
 #include "model/queue.h"
 
+/* Entries of the two hash tables. */
 typedef struct QueueById
 {
 	int id; /* hash key */
@@ -38,7 +38,7 @@ typedef struct QueueByName
 	QmlQueue *queue;
 } QueueByName;
 
-/* Made once; entries are changed in place, because callers hold pointers to them. */
+/* Created once.  Queues are changed in place, because callers hold pointers to them. */
 static HTAB *queues_by_id = NULL;
 static HTAB *queues_by_name = NULL;
 
@@ -60,7 +60,7 @@ create_hashes(void)
 								 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 }
 
-/* Takes every queue for gone until its row is read. */
+/* QmlCache.start: every queue counts as gone until its row is read. */
 static void
 start_queues(void)
 {
@@ -74,7 +74,7 @@ start_queues(void)
 		entry->queue->gone = true;
 }
 
-/* The entry of a queue; a new one is complete before it is entered. */
+/* Finds or adds a queue by id.  A new one is complete before it is entered. */
 static QmlQueue *
 enter_queue(int id, const char *name)
 {
@@ -93,11 +93,11 @@ enter_queue(int id, const char *name)
 }
 
 /*
- * Options that somebody wrote by hand may be wrong: that must not stop all queues,
- * nor this one.
+ * Options that were written by hand may be invalid.  That must not stop all queues, nor
+ * this one.
  */
 static void
-read_options(QmlQueue *queue, Datum options)
+read_queue_options(QmlQueue *queue, Datum options)
 {
 	QmlQueueOptions parsed;
 	char *error;
@@ -114,22 +114,23 @@ read_options(QmlQueue *queue, Datum options)
 	qml_options_default_queue(&queue->options);
 }
 
+/* QmlCache.add. */
 static void
 add_queue(HeapTuple tuple, TupleDesc desc)
 {
 	bool isnull;
-	int id = DatumGetInt32(heap_getattr(tuple, 1, desc, &isnull));
-	char *name = TextDatumGetCString(heap_getattr(tuple, 2, desc, &isnull));
+	int id = DatumGetInt32(heap_getattr(tuple, QUEUE_ID, desc, &isnull));
+	char *name = TextDatumGetCString(heap_getattr(tuple, QUEUE_NAME, desc, &isnull));
 	QmlQueue *queue = enter_queue(id, name);
 	const char *key = queue->name;
 	QueueByName *by_name;
 
-	queue->paused = DatumGetBool(heap_getattr(tuple, 3, desc, &isnull));
-	queue->dropped = DatumGetBool(heap_getattr(tuple, 4, desc, &isnull));
-	read_options(queue, heap_getattr(tuple, 5, desc, &isnull));
+	queue->paused = DatumGetBool(heap_getattr(tuple, QUEUE_PAUSED, desc, &isnull));
+	queue->dropped = DatumGetBool(heap_getattr(tuple, QUEUE_DROPPED, desc, &isnull));
+	read_queue_options(queue, heap_getattr(tuple, QUEUE_OPTIONS, desc, &isnull));
 	queue->gone = false;
 
-	/* A name may have come back with another id, after a rollback. */
+	/* The name may have got another id: its first insertion was rolled back. */
 	by_name = hash_search(queues_by_name, &key, HASH_ENTER, NULL);
 	by_name->name = queue->name;
 	by_name->queue = queue;
@@ -153,7 +154,7 @@ refresh_queues(void)
 	qml_cache_refresh(&queue_cache, qml_catalog()->queue);
 }
 
-/* NULL when there is no such queue, or it was dropped. */
+/* The queue of this name; NULL if there is none, or it was dropped. */
 const QmlQueue *
 qml_queue_by_name(const char *name)
 {
@@ -164,7 +165,7 @@ qml_queue_by_name(const char *name)
 	return entry && !entry->queue->gone && !entry->queue->dropped ? entry->queue : NULL;
 }
 
-/* NULL when there is no such queue, not yet or not any more. */
+/* The queue of this id, also one that was dropped; NULL if there is no row. */
 const QmlQueue *
 qml_queue_find(int id)
 {
@@ -175,7 +176,7 @@ qml_queue_find(int id)
 	return entry && !entry->queue->gone ? entry->queue : NULL;
 }
 
-/* The queue of a job; dropped ones too, which finished jobs may belong to. */
+/* The queue of a job; finished jobs may belong to one that was dropped. */
 const QmlQueue *
 qml_queue_by_id(int id)
 {
@@ -189,8 +190,8 @@ qml_queue_by_id(int id)
 }
 
 /*
- * The queue with a lock on it that keeps it from being dropped (or, with
- * AccessExclusiveLock, from getting jobs); NULL when there is none.
+ * The queue of this name, locked: with AccessShareLock it cannot be dropped, with
+ * AccessExclusiveLock nobody can add jobs to it.  NULL if there is none.
  */
 const QmlQueue *
 qml_queue_lock(const char *name, LOCKMODE mode)
@@ -201,7 +202,7 @@ qml_queue_lock(const char *name, LOCKMODE mode)
 	{
 		int id = queue->id;
 
-		/* Waiting for the lock lets news in: what was found may have changed. */
+		/* While this waited the queue may have been dropped, or created again. */
 		LockDatabaseObject(queue_cache.relid, id, 0, mode);
 		queue = qml_queue_by_name(name);
 		if (queue && queue->id == id)
@@ -211,6 +212,7 @@ qml_queue_lock(const char *name, LOCKMODE mode)
 	return NULL;
 }
 
+/* Creates a queue, or one that was dropped again; the caller has locked its name. */
 static void
 create_queue(const char *name)
 {
@@ -228,10 +230,10 @@ create_queue(const char *name)
 	qml_cache_forget(&queue_cache);
 }
 
-/* What the name of a queue is locked by; its id is locked under sub-id 0. */
+/* Sub-id of the lock on a queue's name; that on its id has sub-id 0. */
 #define NAME_SUB_ID 1
 
-/* Before a queue of this name is created: one at a time. */
+/* Locks the name of a queue, before it is created: one transaction at a time. */
 void
 qml_queue_lock_name(const char *name)
 {
@@ -240,9 +242,9 @@ qml_queue_lock_name(const char *name)
 					   ExclusiveLock);
 }
 
-/* The same as qml_queue_lock() for those who must not wait. */
+/* qml_queue_lock() for callers that must not wait; NULL also if somebody else has the lock. */
 static const QmlQueue *
-try_lock(const char *name)
+try_lock_queue(const char *name)
 {
 	const QmlQueue *queue = qml_queue_by_name(name);
 	int id;
@@ -257,7 +259,7 @@ try_lock(const char *name)
 }
 
 /*
- * qml_queue_to_enqueue() for those who must not wait: NULL while somebody else is
+ * qml_queue_to_enqueue() for callers that must not wait: NULL while somebody else is
  * creating or dropping the queue.
  */
 const QmlQueue *
@@ -276,7 +278,7 @@ qml_queue_try_to_enqueue(const char *name, bool *created)
 			*created = true;
 		}
 	}
-	return try_lock(name);
+	return try_lock_queue(name);
 }
 
 /* The queue to add jobs to, locked against being dropped; created when missing. */
@@ -291,12 +293,14 @@ qml_queue_to_enqueue(const char *name, bool *created)
 		CHECK_FOR_INTERRUPTS();
 		qml_queue_lock_name(name);
 		if (qml_queue_by_name(name))
-			continue; /* somebody else was faster */
+			continue; /* somebody else has created it */
 		create_queue(name);
 		*created = true;
 	}
 	return queue;
 }
+
+/* What holds for a queue: its own option, or the setting. */
 
 int
 qml_queue_max_retries(const QmlQueue *queue)
@@ -326,6 +330,7 @@ qml_queue_ttl(const QmlQueue *queue, bool failed)
 	return own >= 0 ? own : (failed ? qml_failed_ttl : qml_succeeded_ttl) * USECS_PER_SEC;
 }
 
+/* Adds a time to a list, if it is not there. */
 static List *
 add_ttl(List *ttls, int64 ttl)
 {
@@ -362,7 +367,7 @@ qml_queue_ttls(void)
 		ttls = add_ttl(ttls, qml_queue_ttl(entry->queue, false));
 		ttls = add_ttl(ttls, qml_queue_ttl(entry->queue, true));
 	}
-	/* Those of queues that are made later. */
+	/* Those of queues that are created later. */
 	if (ttls != NIL)
 	{
 		ttls = add_ttl(ttls, qml_succeeded_ttl * USECS_PER_SEC);

@@ -1,6 +1,6 @@
 /*
  * queue.h
- *		Queues: their names, options and state, remembered by each backend.
+ *		Queues: their names, options and state, cached by each backend.
  */
 #ifndef QML_QUEUE_H
 #define QML_QUEUE_H
@@ -11,8 +11,8 @@
 #include "model/options.h"
 
 /*
- * Pointers hold for the session and show the queue as it was last read.  Of a
- * queue that is not there (any more, or never was committed) only they are left.
+ * Pointers are valid for the session, and show the queue as it was read last.  A queue
+ * that was never committed, or whose row was deleted, stays in memory as `gone`.
  */
 typedef struct QmlQueue
 {

@@ -64,7 +64,7 @@ qml_grant(PG_FUNCTION_ARGS)
 	char *queue = qml_args_name_or_null(fcinfo, 2, "queue", QML_MAX_QUEUE_NAME);
 
 	qml_acl_require_owner("grant capabilities");
-	qml_grant_give(role, capability, queue);
+	qml_grant_capability(role, capability, queue);
 	PG_RETURN_VOID();
 }
 
@@ -76,7 +76,7 @@ qml_revoke(PG_FUNCTION_ARGS)
 	char *queue = qml_args_name_or_null(fcinfo, 2, "queue", QML_MAX_QUEUE_NAME);
 
 	qml_acl_require_owner("revoke capabilities");
-	qml_grant_take(role, capability, queue);
+	qml_grant_revoke(role, capability, queue);
 	PG_RETURN_VOID();
 }
 
