@@ -15,7 +15,7 @@
 #include "maintenance/cleanup.h"
 #include "maintenance/server.h"
 #include "model/catalog.h"
-#include "schedule/tick.h"
+#include "schedule/occurrence.h"
 
 /* Returns how many. */
 static int64
@@ -86,7 +86,7 @@ qml_cleanup_expired(QmlCleanup *done)
 
 	forget_dropped_roles(cat);
 	done->locks = delete_expired_locks(cat);
-	qml_tick_forget();
+	qml_occurrence_forget();
 	qml_server_forget();
 	done->jobs = qml_history_expire(&done->partitions);
 	done->prepared = qml_history_prepare();

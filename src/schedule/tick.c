@@ -1,22 +1,21 @@
 /*
  * tick.c
- *		Recurring jobs: firing those that are due.
+ *		Recurring jobs: firing schedules that are due.
  *
- * A schedule's next_run_at only moves forward.  Whoever moves it, by an update
- * that does not wait, has the ticks it passes: advance, record of the occurrence
- * and job are one transaction, so that any number of callers make one job a tick,
- * through crashes and clock jumps.  The record (schedule, instant) is unique, and
- * keeps a tick from firing again even if somebody sets next_run_at back; it is
- * kept for a day.
+ * A schedule's next_run_at only moves forward.  A caller that advances it, by an update
+ * that does not wait, has the ticks that it passes.  Advancing the schedule, recording
+ * the ticks (schedule/occurrence.c) and enqueueing their jobs are one transaction, so
+ * that any number of callers make one job for each tick, through crashes and jumps of the
+ * clock.  A crash before the commit leaves the schedule where it was.
  *
- * A tick that is a little late is fired nevertheless: by as much as the time to
- * the tick after it, but at least 5 and at most 70 seconds (the grace).  When the
- * first one is later than that, they were missed, and the schedule's policy says
- * what becomes of all that are due: one job (fire_once), none (skip), or one each,
- * up to 1,000 (fire_all).
+ * Which ticks fire when some are late is decided in schedule/misfire.c.
  *
  * A schedule that cannot fire (its owner may not enqueue, its zone is gone, its
- * expression was edited by hand) says so in its column error and stops nobody.
+ * expression was edited by hand) says so in its column error and stops no other.
+ *
+ * Nothing here waits for others.  A schedule that is being changed or fired is left
+ * alone, and so is one whose queue is being made or dropped: it is still due at the next
+ * call.  As neither the row nor the queue is waited for, their order does not matter.
  */
 #include "postgres.h"
 
@@ -36,38 +35,20 @@
 #include "common/json.h"
 #include "common/log.h"
 #include "common/row_pass.h"
-#include "common/spi.h"
 #include "common/table.h"
 #include "common/uuid.h"
 #include "compat.h"
-#include "core/cron.h"
 #include "errcodes.h"
 #include "ipc/wakeup.h"
 #include "jobs/enqueue.h"
 #include "model/acl.h"
 #include "model/catalog.h"
+#include "schedule/misfire.h"
+#include "schedule/occurrence.h"
 #include "schedule/tick.h"
-#include "schedule/timezone.h"
 
-/* Of a busy machine; and a minute, for those who poll by pg_cron, and some more. */
-#define MIN_GRACE (INT64CONST(5) * USECS_PER_SEC)
-#define MAX_GRACE (INT64CONST(70) * USECS_PER_SEC)
-
-/* Most jobs that a schedule makes at once, and about as many that one call makes. */
-#define MAX_TICKS 1000
-#define MAX_JOBS  10000
-
-/* Ticks that one statement forgets. */
-#define MAX_FORGET "10000"
-
-typedef enum Misfire
-{
-	FIRE_ONCE = 0,
-	SKIP,
-	FIRE_ALL
-} Misfire;
-
-static const char *const misfire_names[] = {"fire_once", "skip", "fire_all"};
+/* About as many jobs as one call makes at most. */
+#define MAX_JOBS 10000
 
 /* A row of qml.recurring_data. */
 typedef struct Schedule
@@ -78,194 +59,92 @@ typedef struct Schedule
 	TimestampTz last_run_at;
 } Schedule;
 
-/* What is to be done with it. */
+/* What becomes of a schedule that is due. */
 typedef struct Firing
 {
-	TimestampTz *ticks; /* to fire */
-	int count;
-	TimestampTz next; /* QML_NO_TIME: never again */
-	pg_uuid_t last_job;
-	int sqlerrcode; /* of the problem */
-	char *problem;	/* NULL: none */
+	QmlDueTicks due;
+	pg_uuid_t *jobs; /* one for each tick */
+	int sqlerrcode;	 /* of the problem */
+	char *problem;	 /* why it cannot fire; NULL: it can */
 } Firing;
 
-/* The tables that firing writes. */
-typedef struct Tables
+/* The tables that firing writes, besides qml.live. */
+typedef struct TickTables
 {
 	QmlTable recurring;
-	QmlTable occurrence;
-	Relation occurrence_pkey;
-} Tables;
+	QmlOccurrences occurrences;
+} TickTables;
 
+/* One call of qml_tick_poll. */
 typedef struct Poll
 {
 	int max;
 	TimestampTz now;
 	QmlRowPass rows;
-	Tables tables;
+	TickTables tables;
 	Snapshot snapshot;
 	int fired; /* ticks of the schedule that was fired last */
 	QmlTicks done;
 } Poll;
 
-static int
-find_misfire(const char *name)
-{
-	for (int i = 0; i < (int) lengthof(misfire_names); i++)
-	{
-		if (strcmp(misfire_names[i], name) == 0)
-			return i;
-	}
-	return -1;
-}
-
-bool
-qml_tick_is_misfire(const char *name)
-{
-	return find_misfire(name) >= 0;
-}
+/* ----- a schedule and its row ----- */
 
 static Datum
-get(TupleTableSlot *slot, int column)
+get_value(TupleTableSlot *slot, int column)
 {
 	return slot->tts_isnull[column - 1] ? (Datum) 0 : slot->tts_values[column - 1];
 }
 
 static char *
-get_string(TupleTableSlot *slot, int column)
+get_text(TupleTableSlot *slot, int column)
 {
-	return TextDatumGetCString(get(slot, column));
+	return TextDatumGetCString(get_value(slot, column));
+}
+
+static int
+get_int_or_default(TupleTableSlot *slot, int column)
+{
+	return slot->tts_isnull[column - 1] ? -1 : DatumGetInt32(slot->tts_values[column - 1]);
 }
 
 static TimestampTz
 get_time(TupleTableSlot *slot, int column)
 {
-	return slot->tts_isnull[column - 1] ? QML_NO_TIME : DatumGetTimestampTz(get(slot, column));
+	return slot->tts_isnull[column - 1] ? QML_NO_TIME :
+										  DatumGetTimestampTz(slot->tts_values[column - 1]);
 }
 
+/* Payload and metadata point into the slot. */
 static void
 read_schedule(TupleTableSlot *slot, Schedule *schedule)
 {
 	QmlRecurring *recurring = &schedule->recurring;
 
 	slot_getallattrs(slot);
-	recurring->id = get_string(slot, RECURRING_ID);
-	recurring->cron = get_string(slot, RECURRING_CRON);
-	recurring->method = get_string(slot, RECURRING_METHOD);
-	recurring->queue = get_string(slot, RECURRING_QUEUE);
-	recurring->timezone = get_string(slot, RECURRING_TIMEZONE);
-	recurring->misfire = get_string(slot, RECURRING_MISFIRE);
-	recurring->payload = get(slot, RECURRING_PAYLOAD);
-	recurring->metadata = get(slot, RECURRING_METADATA);
-	recurring->priority = DatumGetInt32(get(slot, RECURRING_PRIORITY));
-	recurring->max_retries = slot->tts_isnull[RECURRING_MAX_RETRIES - 1] ?
-								 -1 :
-								 DatumGetInt32(get(slot, RECURRING_MAX_RETRIES));
-	recurring->timeout_ms = slot->tts_isnull[RECURRING_TIMEOUT_MS - 1] ?
-								-1 :
-								DatumGetInt32(get(slot, RECURRING_TIMEOUT_MS));
-	schedule->created_by = DatumGetObjectId(get(slot, RECURRING_CREATED_BY));
+	recurring->id = get_text(slot, RECURRING_ID);
+	recurring->cron = get_text(slot, RECURRING_CRON);
+	recurring->method = get_text(slot, RECURRING_METHOD);
+	recurring->queue = get_text(slot, RECURRING_QUEUE);
+	recurring->timezone = get_text(slot, RECURRING_TIMEZONE);
+	recurring->misfire = get_text(slot, RECURRING_MISFIRE);
+	recurring->payload = get_value(slot, RECURRING_PAYLOAD);
+	recurring->metadata = get_value(slot, RECURRING_METADATA);
+	recurring->priority = DatumGetInt32(get_value(slot, RECURRING_PRIORITY));
+	recurring->max_retries = get_int_or_default(slot, RECURRING_MAX_RETRIES);
+	recurring->timeout_ms = get_int_or_default(slot, RECURRING_TIMEOUT_MS);
+	schedule->created_by = DatumGetObjectId(get_value(slot, RECURRING_CREATED_BY));
 	schedule->next_run_at = get_time(slot, RECURRING_NEXT_RUN_AT);
 	schedule->last_run_at = get_time(slot, RECURRING_LAST_RUN_AT);
 }
 
 static void
-set_problem(Firing *plan, int sqlerrcode, char *problem)
-{
-	plan->count = 0;
-	plan->sqlerrcode = sqlerrcode;
-	plan->problem = problem;
-}
-
-/* Expression and zone; false, with the problem in plan, when they are not good. */
-static bool
-read_rule(const QmlRecurring *recurring, QmlCron *cron, QmlZone *zone, Firing *plan)
-{
-	QmlCronError error;
-
-	plan->next = QML_NO_TIME;
-	if (!qml_cron_parse(recurring->cron, cron, &error))
-	{
-		set_problem(plan, ERRCODE_QML_INVALID_CRON, "the cron expression is not valid");
-		return false;
-	}
-	if (!qml_timezone_find(recurring->timezone, zone))
-	{
-		set_problem(plan, ERRCODE_INVALID_PARAMETER_VALUE,
-					psprintf("the time zone \"%s\" is not known", recurring->timezone));
-		return false;
-	}
-	return true;
-}
-
-/* The ticks that are due, each by itself, and the next one that is not. */
-static void
-take_all(const Schedule *schedule, const QmlCron *cron, const QmlZone *zone, TimestampTz now,
-		 Firing *plan)
-{
-	TimestampTz tick = schedule->next_run_at;
-
-	plan->ticks = palloc(sizeof(TimestampTz) * MAX_TICKS);
-	while (tick != QML_NO_TIME && tick <= now && plan->count < MAX_TICKS)
-	{
-		plan->ticks[plan->count++] = tick;
-		tick = qml_timezone_next(cron, zone, tick);
-	}
-	plan->next = tick == QML_NO_TIME || tick > now ? tick : qml_timezone_next(cron, zone, now);
-}
-
-/* Whether the schedule's next tick is too late to be fired as if it were not. */
-static bool
-is_missed(const Schedule *schedule, const QmlCron *cron, const QmlZone *zone, TimestampTz now)
-{
-	TimestampTz tick = schedule->next_run_at;
-	TimestampTz following;
-
-	/* A time that was set by hand may be any. */
-	if (tick < now - MAX_GRACE)
-		return true;
-	if (tick >= now - MIN_GRACE)
-		return false;
-	following = qml_timezone_next(cron, zone, tick);
-	return following != QML_NO_TIME && now > following;
-}
-
-static void
-make_plan(const Schedule *schedule, TimestampTz now, Firing *plan)
-{
-	const QmlRecurring *recurring = &schedule->recurring;
-	int misfire = find_misfire(recurring->misfire);
-	QmlCron cron;
-	QmlZone zone;
-
-	memset(plan, 0, sizeof(*plan));
-	if (!read_rule(recurring, &cron, &zone, plan))
-		return;
-	if (!is_missed(schedule, &cron, &zone, now) ||
-		(misfire == FIRE_ALL && !TIMESTAMP_NOT_FINITE(schedule->next_run_at)))
-		take_all(schedule, &cron, &zone, now, plan);
-	else
-	{
-		plan->next = qml_timezone_next(&cron, &zone, now);
-		if (misfire != SKIP)
-		{
-			plan->ticks = palloc(sizeof(TimestampTz));
-			plan->ticks[plan->count++] = schedule->next_run_at;
-		}
-	}
-	if (!qml_acl_role_may_enqueue(schedule->created_by, recurring->queue))
-		set_problem(plan, ERRCODE_INSUFFICIENT_PRIVILEGE,
-					psprintf("its owner may not enqueue to queue \"%s\"", recurring->queue));
-}
-
-static void
-set(TupleTableSlot *row, int column, Datum value, bool isnull)
+set_value(TupleTableSlot *row, int column, Datum value, bool isnull)
 {
 	row->tts_values[column - 1] = value;
 	row->tts_isnull[column - 1] = isnull;
 }
 
-/* Puts the schedule that was read last into the row to be written, with its next tick. */
+/* Copies the schedule that was read last into the row to be written, with its next tick. */
 static void
 copy_row(QmlTable *recurring, TimestampTz next)
 {
@@ -274,78 +153,18 @@ copy_row(QmlTable *recurring, TimestampTz next)
 	ExecClearTuple(row);
 	memcpy(row->tts_values, recurring->slot->tts_values, sizeof(Datum) * RECURRING_NATTS);
 	memcpy(row->tts_isnull, recurring->slot->tts_isnull, sizeof(bool) * RECURRING_NATTS);
-	set(row, RECURRING_NEXT_RUN_AT, TimestampTzGetDatum(next), next == QML_NO_TIME);
+	set_value(row, RECURRING_NEXT_RUN_AT, TimestampTzGetDatum(next), next == QML_NO_TIME);
 	ExecStoreVirtualTuple(row);
 }
 
-/* Moves the schedule in recurring.slot on; false if somebody else is faster. */
-static bool
-advance(Tables *tables, Snapshot snapshot, const Firing *plan)
-{
-	TupleTableSlot *slot = tables->recurring.slot;
-	TupleTableSlot *row = tables->recurring.row;
-
-	copy_row(&tables->recurring, plan->next);
-	if (plan->count > 0)
-	{
-		set(row, RECURRING_LAST_RUN_AT, TimestampTzGetDatum(plan->ticks[plan->count - 1]), false);
-		set(row, RECURRING_LAST_JOB, UUIDPGetDatum(&plan->last_job), false);
-	}
-	set(row, RECURRING_ERROR, plan->problem ? CStringGetTextDatum(plan->problem) : (Datum) 0,
-		plan->problem == NULL);
-	if (qml_table_update(&tables->recurring, &slot->tts_tid, row, snapshot, false) != TM_Ok)
-		return false;
-	if (plan->next != QML_NO_TIME)
-		qml_wakeup_at(QML_WAKE_RECURRING, plan->next);
-	return true;
-}
-
-/* Whether the tick was fired before. */
-static bool
-is_recorded(Tables *tables, const char *id, TimestampTz tick)
-{
-	Snapshot snapshot = qml_table_latest_snapshot();
-	IndexScanDesc scan = qml_index_beginscan(tables->occurrence.rel, tables->occurrence_pkey,
-											 snapshot, 2);
-	ScanKeyData keys[2];
-	bool found;
-
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_TIMESTAMPTZ_EQ, TimestampTzGetDatum(tick));
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_TEXTEQ, CStringGetTextDatum(id));
-	/* The order of the index is that of the database's collation, not of C. */
-	keys[1].sk_collation = tables->occurrence_pkey->rd_indcollation[1];
-	index_rescan(scan, keys, 2, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, tables->occurrence.slot);
-	index_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	return found;
-}
-
-static void
-record(Tables *tables, const char *id, TimestampTz tick, const pg_uuid_t *job)
-{
-	TupleTableSlot *row = tables->occurrence.row;
-
-	ExecClearTuple(row);
-	set(row, OCCURRENCE_AT, TimestampTzGetDatum(tick), false);
-	set(row, OCCURRENCE_RECURRING, CStringGetTextDatum(id), false);
-	set(row, OCCURRENCE_JOB, UUIDPGetDatum(job), false);
-	ExecStoreVirtualTuple(row);
-	qml_table_insert(&tables->occurrence, row);
-}
-
-static void
-push_string(JsonbParseState **state, const char *key, const char *string)
-{
-	qml_json_push_text(state, key, CStringGetTextDatum(string));
-}
+/* ----- enqueueing the job of a tick ----- */
 
 /*
  * The metadata of a job: those of the schedule, and a member "recurring" that
- * tells its id and the instant of the tick.
+ * has its id and the instant of the tick.
  */
 static Datum
-tick_metadata(const QmlRecurring *recurring, TimestampTz tick)
+make_metadata(const QmlRecurring *recurring, TimestampTz tick)
 {
 	JsonbParseState *state = NULL;
 	JsonbIteratorToken token;
@@ -362,22 +181,22 @@ tick_metadata(const QmlRecurring *recurring, TimestampTz tick)
 	}
 	qml_json_push_key(&state, "recurring");
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_string(&state, "id", recurring->id);
+	qml_json_push_text(&state, "id", CStringGetTextDatum(recurring->id));
 	if (tick != QML_NO_TIME)
 	{
 		char buffer[MAXDATELEN + 1];
 		int utc = 0;
 
-		push_string(&state, "tick",
-					JsonEncodeDateTime(buffer, TimestampTzGetDatum(tick), TIMESTAMPTZOID, &utc));
+		JsonEncodeDateTime(buffer, TimestampTzGetDatum(tick), TIMESTAMPTZOID, &utc);
+		qml_json_push_text(&state, "tick", CStringGetTextDatum(buffer));
 	}
 	(void) pushJsonbValue(&state, WJB_END_OBJECT, NULL);
 	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 }
 
 /*
- * Enqueues the job of a tick, QML_NO_TIME for one off the schedule.  created_by:
- * who was found to be allowed to, or InvalidOid for the current user.
+ * Enqueues the job of a tick, QML_NO_TIME for one off the schedule.  created_by: the
+ * schedule's owner, who was found to have the right; InvalidOid: the current user.
  */
 void
 qml_tick_enqueue(const QmlRecurring *recurring, TimestampTz tick, Oid created_by,
@@ -390,89 +209,146 @@ qml_tick_enqueue(const QmlRecurring *recurring, TimestampTz tick, Oid created_by
 		.run_at = QML_NO_TIME,
 		.max_retries = recurring->max_retries,
 		.timeout_ms = recurring->timeout_ms,
-		.metadata = tick_metadata(recurring, tick),
+		.metadata = make_metadata(recurring, tick),
 		.created_by = created_by,
 	};
 
 	qml_enqueue_one(&request, recurring->payload, job, false);
 }
 
+/* ----- firing ----- */
+
+/* The schedule passes its ticks without jobs. */
 static void
-warn_of_problem(const Schedule *schedule, const Firing *plan)
+set_problem(Firing *firing, int sqlerrcode, char *problem)
 {
-	if (qml_log_is_due(QML_LOG_RECURRING))
-		ereport(WARNING,
-				(errcode(plan->sqlerrcode),
-				 errmsg("recurring job \"%s\" cannot fire", schedule->recurring.id),
-				 errdetail("SQLSTATE %s: %s.", unpack_sql_state(plan->sqlerrcode),
-						   plan->problem)));
+	firing->due.count = 0;
+	firing->sqlerrcode = sqlerrcode;
+	firing->problem = problem;
 }
 
-/* Takes ticks out of the plan that were fired before, and gives the others jobs. */
-static pg_uuid_t *
-choose_jobs(Tables *tables, const char *id, Firing *plan)
+/* Expression and zone; false, with the problem in firing, when one of them is not valid. */
+static bool
+parse_times(const QmlRecurring *recurring, QmlCron *cron, QmlZone *zone, Firing *firing)
 {
-	pg_uuid_t *jobs = palloc(sizeof(pg_uuid_t) * Max(plan->count, 1));
+	QmlCronError error;
+
+	if (!qml_cron_parse(recurring->cron, cron, &error))
+	{
+		set_problem(firing, ERRCODE_QML_INVALID_CRON, "the cron expression is not valid");
+		return false;
+	}
+	if (!qml_timezone_find(recurring->timezone, zone))
+	{
+		set_problem(firing, ERRCODE_INVALID_PARAMETER_VALUE,
+					psprintf("the time zone \"%s\" is not known", recurring->timezone));
+		return false;
+	}
+	return true;
+}
+
+/* Decides what becomes of a schedule that is due. */
+static void
+plan_firing(const Schedule *schedule, TimestampTz now, QmlOccurrences *occurrences, Firing *firing)
+{
+	const QmlRecurring *recurring = &schedule->recurring;
+	QmlDueTicks *due = &firing->due;
+	QmlCron cron;
+	QmlZone zone;
 	int count = 0;
 
-	for (int i = 0; i < plan->count; i++)
+	memset(firing, 0, sizeof(*firing));
+	due->next = QML_NO_TIME;
+	if (!parse_times(recurring, &cron, &zone, firing))
+		return;
+	qml_misfire_choose(recurring->misfire, &cron, &zone, schedule->next_run_at, now, due);
+	if (!qml_acl_role_may_enqueue(schedule->created_by, recurring->queue))
+		set_problem(firing, ERRCODE_INSUFFICIENT_PRIVILEGE,
+					psprintf("its owner may not enqueue to queue \"%s\"", recurring->queue));
+
+	/* Ticks that have fired before are dropped; the others get jobs. */
+	firing->jobs = palloc(sizeof(pg_uuid_t) * Max(due->count, 1));
+	for (int i = 0; i < due->count; i++)
 	{
-		if (is_recorded(tables, id, plan->ticks[i]))
+		if (qml_occurrence_find(occurrences, recurring->id, due->ticks[i]))
 			continue;
-		qml_uuid_generate(&jobs[count]);
-		plan->ticks[count++] = plan->ticks[i];
+		qml_uuid_generate(&firing->jobs[count]);
+		due->ticks[count++] = due->ticks[i];
 	}
-	plan->count = count;
-	if (count > 0)
-		plan->last_job = jobs[count - 1];
-	return jobs;
+	due->count = count;
+}
+
+/* Moves the schedule in recurring.slot on; false if somebody else was faster. */
+static bool
+advance_schedule(QmlTable *recurring, Snapshot snapshot, const Firing *firing)
+{
+	const QmlDueTicks *due = &firing->due;
+	TupleTableSlot *row = recurring->row;
+
+	copy_row(recurring, due->next);
+	if (due->count > 0)
+	{
+		set_value(row, RECURRING_LAST_RUN_AT, TimestampTzGetDatum(due->ticks[due->count - 1]),
+				  false);
+		set_value(row, RECURRING_LAST_JOB, UUIDPGetDatum(&firing->jobs[due->count - 1]), false);
+	}
+	set_value(row, RECURRING_ERROR,
+			  firing->problem ? CStringGetTextDatum(firing->problem) : (Datum) 0,
+			  firing->problem == NULL);
+	if (qml_table_update(recurring, &recurring->slot->tts_tid, row, snapshot, false) != TM_Ok)
+		return false;
+	if (due->next != QML_NO_TIME)
+		qml_wakeup_at(QML_WAKE_RECURRING, due->next);
+	return true;
 }
 
 /*
  * Fires the schedule in recurring.slot.  False, with nothing done, if somebody else is
- * doing so.
+ * changing or firing it.
  */
 static bool
-fire_schedule(Poll *poll, Tables *tables, Snapshot snapshot)
+fire_schedule(Poll *poll, TickTables *tables, Snapshot snapshot)
 {
 	Schedule schedule;
-	Firing plan;
-	pg_uuid_t *jobs;
+	Firing firing;
+	const QmlDueTicks *due = &firing.due;
 
 	read_schedule(tables->recurring.slot, &schedule);
-	make_plan(&schedule, poll->now, &plan);
-	jobs = choose_jobs(tables, schedule.recurring.id, &plan);
+	plan_firing(&schedule, poll->now, &tables->occurrences, &firing);
 	/* Nothing here waits for others: later, if the queue is being made or dropped. */
-	if (plan.count > 0 && qml_enqueue_lock_queue(schedule.recurring.queue, false) == NULL)
+	if (due->count > 0 && qml_enqueue_lock_queue(schedule.recurring.queue, false) == NULL)
 		return false;
 	QML_FAULT("recurring.before_advance");
-	if (!advance(tables, snapshot, &plan))
+	if (!advance_schedule(&tables->recurring, snapshot, &firing))
 		return false;
-	if (plan.problem)
-		warn_of_problem(&schedule, &plan);
-	for (int i = 0; i < plan.count; i++)
+	if (firing.problem && qml_log_is_due(QML_LOG_RECURRING))
+		ereport(WARNING,
+				(errcode(firing.sqlerrcode),
+				 errmsg("recurring job \"%s\" cannot fire", schedule.recurring.id),
+				 errdetail("SQLSTATE %s: %s.", unpack_sql_state(firing.sqlerrcode),
+						   firing.problem)));
+	for (int i = 0; i < due->count; i++)
 	{
-		record(tables, schedule.recurring.id, plan.ticks[i], &jobs[i]);
-		qml_tick_enqueue(&schedule.recurring, plan.ticks[i], schedule.created_by, &jobs[i]);
+		qml_occurrence_record(&tables->occurrences, schedule.recurring.id, due->ticks[i],
+							  &firing.jobs[i]);
+		qml_tick_enqueue(&schedule.recurring, due->ticks[i], schedule.created_by, &firing.jobs[i]);
 		QML_FAULT("recurring.after_insert");
 	}
-	poll->fired = plan.count;
+	poll->fired = due->count;
 	return true;
 }
 
 static void
-open_tables(Tables *tables)
+open_tables(TickTables *tables)
 {
 	qml_table_open(&tables->recurring, qml_catalog()->recurring, RowExclusiveLock);
-	qml_table_open(&tables->occurrence, qml_catalog()->occurrence, RowExclusiveLock);
-	tables->occurrence_pkey = index_open(qml_catalog()->occurrence_pkey, RowExclusiveLock);
+	qml_occurrence_open(&tables->occurrences);
 }
 
 static void
-close_tables(Tables *tables)
+close_tables(TickTables *tables)
 {
-	index_close(tables->occurrence_pkey, NoLock);
-	qml_table_close(&tables->occurrence);
+	qml_occurrence_close(&tables->occurrences);
 	qml_table_close(&tables->recurring);
 }
 
@@ -488,7 +364,7 @@ static bool
 fire_alone(void *arg, ItemPointer tid)
 {
 	Snapshot snapshot = qml_table_snapshot();
-	Tables tables;
+	TickTables tables;
 	bool fired;
 
 	open_tables(&tables);
@@ -579,16 +455,18 @@ qml_tick_next(TimestampTz after)
 	return qml_table_first_after(qml_catalog()->recurring, qml_catalog()->recurring_due, after);
 }
 
-/* Whether a schedule's next tick is another one by the zone data of today. */
+/* ----- after a change of the zone data ----- */
+
+/* Whether today's zone data give the schedule another next tick. */
 static bool
 is_outdated(const Schedule *schedule, TimestampTz now, TimestampTz *next)
 {
-	Firing plan;
+	Firing firing;
 	QmlCron cron;
 	QmlZone zone;
 
 	if (schedule->next_run_at == QML_NO_TIME || schedule->next_run_at <= now ||
-		!read_rule(&schedule->recurring, &cron, &zone, &plan))
+		!parse_times(&schedule->recurring, &cron, &zone, &firing))
 		return false;
 	/* Still a tick: the clock may have been set back since it was computed. */
 	if (qml_timezone_next(&cron, &zone, schedule->next_run_at - 1) == schedule->next_run_at)
@@ -598,8 +476,9 @@ is_outdated(const Schedule *schedule, TimestampTz now, TimestampTz *next)
 }
 
 /*
- * Computes next_run_at anew where it is in the future: governments change their
- * minds, and zone data come with the system's updates.  Returns how many changed.
+ * Computes next_run_at anew where it is in the future: the rules of a zone may have
+ * changed with an update of the system.  It is never set to a time that has passed or
+ * that the schedule has fired at.  Returns how many changed.
  */
 int
 qml_tick_refresh(void)
@@ -630,20 +509,4 @@ qml_tick_refresh(void)
 	UnregisterSnapshot(snapshot);
 	qml_table_close(&table);
 	return count;
-}
-
-/* Lets the record of ticks go that are a day old. */
-void
-qml_tick_forget(void)
-{
-	Oid type = TIMESTAMPTZOID;
-	Datum before = TimestampTzGetDatum(GetCurrentTimestamp() - USECS_PER_DAY);
-	QmlSpi spi;
-
-	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("DELETE FROM qml.occurrence_data o WHERE (o.occurrence, o.recurring) IN "
-						   "(SELECT p.occurrence, p.recurring FROM qml.occurrence_data p "
-						   "WHERE p.occurrence < $1 LIMIT " MAX_FORGET " FOR UPDATE SKIP LOCKED)",
-						   1, &type, &before, NULL, SPI_OK_DELETE);
-	qml_spi_end(&spi);
 }

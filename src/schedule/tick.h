@@ -1,6 +1,6 @@
 /*
  * tick.h
- *		Recurring jobs: firing those that are due.
+ *		Recurring jobs: firing schedules that are due.
  */
 #ifndef QML_TICK_H
 #define QML_TICK_H
@@ -8,7 +8,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-/* A recurring job.  Datums are 0 when null. */
+/* What a schedule makes jobs of.  Datums are 0 when null. */
 typedef struct QmlRecurring
 {
 	const char *id;
@@ -20,26 +20,23 @@ typedef struct QmlRecurring
 	Datum payload;
 	Datum metadata;
 	int priority;
-	int max_retries; /* -1: as the queue says */
-	int timeout_ms;	 /* -1: as the queue says */
+	int max_retries; /* -1: as the handler or the queue says */
+	int timeout_ms;	 /* -1: as the handler or the queue says */
 } QmlRecurring;
 
 /* What one call of qml_tick_poll did. */
 typedef struct QmlTicks
 {
-	int schedules;	   /* looked at */
+	int schedules;	   /* fired, or found to have a problem */
 	int jobs;		   /* enqueued */
 	bool more;		   /* there may be more that are due */
 	TimestampTz as_of; /* the time by which they were due */
 } QmlTicks;
 
-extern bool qml_tick_is_misfire(const char *name);
 extern void qml_tick_enqueue(const QmlRecurring *recurring, TimestampTz tick, Oid created_by,
 							 const pg_uuid_t *job);
-
 extern void qml_tick_poll(int max, QmlTicks *ticks);
 extern TimestampTz qml_tick_next(TimestampTz after);
 extern int qml_tick_refresh(void);
-extern void qml_tick_forget(void);
 
 #endif

@@ -16,6 +16,7 @@
 #include "compat.h"
 #include "model/acl.h"
 #include "qml.h"
+#include "schedule/misfire.h"
 #include "schedule/pgcron.h"
 #include "schedule/recurring.h"
 
@@ -35,7 +36,7 @@ read_misfire(FunctionCallInfo fcinfo, int arg)
 {
 	char *misfire = qml_args_name(fcinfo, arg, "misfire", QML_MAX_NAME);
 
-	if (!qml_tick_is_misfire(misfire))
+	if (!qml_misfire_is_policy(misfire))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("unrecognized misfire policy \"%s\"", misfire),
