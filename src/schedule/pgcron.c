@@ -2,9 +2,9 @@
  * pgcron.c
  *		Maintenance by pg_cron, for servers that do not preload qml.
  *
- * The jobs are pg_cron's, of the current user and in this database, which must be
- * the one that has the extension pg_cron; they run every minute.  pg_cron keeps
- * names apart by user, so that scheduling again changes nothing.
+ * The jobs belong to pg_cron and to the current user.  They run every minute in this
+ * database, which must be the one that has the extension pg_cron.  A job of pg_cron is
+ * identified by its name and user, so scheduling again changes nothing.
  */
 #include "postgres.h"
 
@@ -18,7 +18,7 @@
 #include "model/catalog.h"
 #include "schedule/pgcron.h"
 
-/* What one run does at most, perhaps once a minute. */
+/* The maxima are for one run, once a minute. */
 static const struct
 {
 	const char *name;
@@ -29,8 +29,9 @@ static const struct
 	{"qml cleanup", "SELECT %1$s.qml_cleanup()"},
 };
 
+/* The extension, before its functions are called. */
 static void
-require_pg_cron(void)
+check_pg_cron(void)
 {
 	if (!OidIsValid(get_extension_oid("pg_cron", true)))
 		ereport(ERROR,
@@ -40,7 +41,10 @@ require_pg_cron(void)
 						 "cron.schedule_in_database() can call qml_maintain() here.")));
 }
 
-/* Puts maintenance on pg_cron's list; fills ids, bigint, and returns how many. */
+/*
+ * Schedules the jobs in pg_cron; returns how many, and their ids (bigint) in ids, which has
+ * room for QML_PGCRON_JOBS.
+ */
 int
 qml_pgcron_schedule(Datum *ids)
 {
@@ -48,8 +52,8 @@ qml_pgcron_schedule(Datum *ids)
 	Oid types[] = {TEXTOID, TEXTOID};
 	QmlSpi spi;
 
-	require_pg_cron();
-	/* As the caller: the jobs shall be his, and do what he may do. */
+	check_pg_cron();
+	/* As the caller, who owns the jobs then: they may do what the caller may do. */
 	qml_spi_begin(&spi, GetUserId());
 	for (int i = 0; i < QML_PGCRON_JOBS; i++)
 	{
@@ -65,7 +69,7 @@ qml_pgcron_schedule(Datum *ids)
 	return QML_PGCRON_JOBS;
 }
 
-/* Takes it off again; returns how many jobs there were. */
+/* Removes the jobs from pg_cron; returns how many there were. */
 int
 qml_pgcron_unschedule(void)
 {
@@ -73,7 +77,7 @@ qml_pgcron_unschedule(void)
 	QmlSpi spi;
 	int count = 0;
 
-	require_pg_cron();
+	check_pg_cron();
 	qml_spi_begin(&spi, GetUserId());
 	for (int i = 0; i < QML_PGCRON_JOBS; i++)
 	{

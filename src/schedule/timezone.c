@@ -3,8 +3,8 @@
  *		Time zones of recurring jobs, from the server's own zone data.
  *
  * A zone has a full name of the tz database: Area/Location, UTC, GMT, or a word
- * such as Japan.  Abbreviations (EST, CET) are refused, because what they stand
- * for depends on settings and on whom one asks; so are POSIX rules (EST5EDT), the
+ * such as Japan.  Abbreviations (EST, CET) are refused, because what they stand for
+ * depends on settings and differs between countries.  So are POSIX rules (EST5EDT), the
  * server's own zone (localtime), and zones that count leap seconds.
  */
 #include "postgres.h"
@@ -14,6 +14,7 @@
 #include "qml.h"
 #include "schedule/timezone.h"
 
+/* Whether a name that the zone data know is one of those above. */
 static bool
 is_full_name(const char *name)
 {
@@ -21,7 +22,7 @@ is_full_name(const char *name)
 		return true;
 	if (strchr(name, '/'))
 		return true;
-	/* A word; an abbreviation has capitals only, a file that is no zone none. */
+	/* A word.  Abbreviations have capitals only, files that are no zones have none. */
 	return isupper((unsigned char) name[0]) && islower((unsigned char) name[strlen(name) - 1]);
 }
 
@@ -39,7 +40,7 @@ is_etc_gmt(const char *name)
 	return *end == '\0' && hours <= (name[7] == '+' ? 12 : 14);
 }
 
-/* Digits and commas belong to POSIX rules; directories besides the areas to others. */
+/* POSIX rules have digits and commas; posix/ and right/ are copies of all zones. */
 static bool
 looks_like_rule(const char *name)
 {
@@ -48,8 +49,9 @@ looks_like_rule(const char *name)
 	return strpbrk(name, "0123456789,<>:") != NULL && !is_etc_gmt(name);
 }
 
+/* QmlCronZone: the offset at an instant, and until when it holds. */
 static void
-zone_at(const QmlCronZone *base, int64_t instant, int32_t *offset, int64_t *until)
+get_offset_at(const QmlCronZone *base, int64_t instant, int32_t *offset, int64_t *until)
 {
 	pg_time_t from = (pg_time_t) instant;
 	pg_time_t boundary;
@@ -66,13 +68,13 @@ zone_at(const QmlCronZone *base, int64_t instant, int32_t *offset, int64_t *unti
 	*offset = (int32_t) before;
 }
 
-/* Finds a zone by its name; false when there is none, or it is none to be used. */
+/* Finds a zone by its name; false when there is none, or its name is not accepted. */
 bool
 qml_timezone_find(const char *name, QmlZone *zone)
 {
 	if (name[0] == '\0' || strlen(name) > TZ_STRLEN_MAX || looks_like_rule(name))
 		return false;
-	zone->base.at = zone_at;
+	zone->base.at = get_offset_at;
 	zone->tz = pg_tzset(name);
 	return zone->tz && pg_tz_acceptable(zone->tz) && is_full_name(pg_get_timezone_name(zone->tz));
 }
@@ -86,8 +88,9 @@ qml_timezone_next(const QmlCron *cron, const QmlZone *zone, TimestampTz after)
 	int64 seconds = after / USECS_PER_SEC - (after % USECS_PER_SEC < 0);
 	int64 next = qml_cron_next_after(cron, &zone->base, seconds + EPOCH_SECONDS);
 
-	/* A time that no timestamp can tell is none. */
+	/* Beyond the range of timestamps there is no next time. */
 	if (next == QML_CRON_NEVER || next - EPOCH_SECONDS >= END_TIMESTAMP / USECS_PER_SEC)
 		return QML_NO_TIME;
+	Assert((next - EPOCH_SECONDS) * USECS_PER_SEC > after);
 	return (next - EPOCH_SECONDS) * USECS_PER_SEC;
 }
