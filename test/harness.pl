@@ -10,6 +10,7 @@
 use strict;
 use warnings;
 
+use File::Basename qw(basename);
 use TAP::Harness;
 
 my ($count_file, $jobs, @tests) = @ARGV;
@@ -28,7 +29,7 @@ my $harness = TAP::Harness->new(
 		lib => [ split(/:/, $ENV{PERL5LIB} // '') ],
 		exec => sub { return $_[1] =~ /\.sql$/ ? [ @psql, $_[1] ] : undef; },
 	});
-my $aggregate = $harness->runtests(@tests);
+my $aggregate = $harness->runtests(map { [ $_, basename($_) ] } @tests);
 
 my ($passed, $failed) = (0, 0);
 foreach my $parser ($aggregate->parsers($aggregate->descriptions))
