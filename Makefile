@@ -1,7 +1,8 @@
 # qml/Makefile
 #
 # Built with PGXS: PG_CONFIG names the server to build for.  The targets in
-# DRIVER_GOALS work in private copies and start on a machine without PGXS.
+# DRIVER_GOALS work in private copies and start on a machine without PGXS.  "make help"
+# lists them.
 
 PG_CONFIG ?= pg_config
 export PG_CONFIG
@@ -27,14 +28,16 @@ PG_CPPFLAGS += -isystem $(shell $(PG_CONFIG) --includedir-server)
 PG_CFLAGS += -Wall -Wextra -Wno-unused-parameter -Werror
 endif
 
-EXTRA_CLEAN = $(OBJS:.o=.d) tmp_check test/client/build
+EXTRA_CLEAN = $(OBJS:.o=.d) .build_flags tmp_check test/client/build
 
 # Backends call C functions from a plan; inlining bitcode would gain nothing.
 override with_llvm := no
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+server_header := $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h
 
-DRIVER_GOALS = check check-quick check-versions demo demo-stop bench lint fuzz format
+DRIVER_GOALS = help check test check-quick check-long check-versions coverage valgrind demo demo-stop \
+	bench lint fuzz format
 driver_goals := $(filter $(DRIVER_GOALS),$(MAKECMDGOALS))
 pgxs_goals := $(filter-out $(DRIVER_GOALS),$(or $(MAKECMDGOALS),all))
 
@@ -42,12 +45,47 @@ ifeq ($(pgxs_goals),)
 
 .PHONY: $(DRIVER_GOALS)
 
-check:
+help:
+	@echo 'Building and installing'
+	@echo '  all (default)    build qml.so for the server of PG_CONFIG'
+	@echo '  install          install it there; uninstall removes it'
+	@echo '  installcheck     run the pg_regress tests and isolation specs on a running server'
+	@echo '  clean            remove what was built'
+	@echo 'Trying it'
+	@echo '  demo             build it and show it at work on a throw-away server; demo-stop ends that'
+	@echo '  bench            compare its speed with the floor and with a peer'
+	@echo 'Testing'
+	@echo '  check-quick      after each edit: the short suites on an incremental build, below 30 s;'
+	@echo '                   TESTS="05_acks fetch_fetch 110_workers.pl": only these tests'
+	@echo '  check, test      before each commit that lands: every suite, in a private copy'
+	@echo '  check-long       before a release: more kills, fuzzing, valgrind, other versions'
+	@echo '  check-versions   check on the PostgreSQL versions of other Debian releases (root)'
+	@echo '  lint             format, warnings of two compilers, include rules, SQL scripts, symbols'
+	@echo '  fuzz             fuzz the cron code for a minute'
+	@echo '  coverage         lines of src that the tests run'
+	@echo '  valgrind         the regression tests under valgrind'
+	@echo '  format           format the C sources in place'
+	@echo 'Variables: PG_CONFIG=/path/to/pg_config, COPT=compiler options, WERROR=1;'
+	@echo 'of the tests: see the heads of test/run and of the scripts that it names.'
+
+check test:
 	test/setup.sh
 	test/run
 
 check-quick:
 	+test/run quick
+
+check-long:
+	test/setup.sh versions
+	test/long
+
+coverage:
+	test/setup.sh
+	test/coverage
+
+valgrind:
+	test/setup.sh valgrind
+	SUITES=valgrind test/run
 
 check-versions:
 	test/versions/run
@@ -80,13 +118,19 @@ else ifneq ($(driver_goals),)
 $(MAKECMDGOALS):
 	$(MAKE) $@
 
-else ifeq ($(wildcard $(PGXS)),)
+else ifeq ($(and $(wildcard $(PGXS)),$(wildcard $(server_header))),)
 
-# Only the targets that need no server.
+# Only the targets that need no server.  A client's package can bring pg_config, and
+# even pgxs.mk, without the headers.
+major := $(or $(shell $(PG_CONFIG) --version 2>/dev/null | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p'),15)
 .PHONY: $(pgxs_goals)
 $(pgxs_goals):
 	@echo 'qml needs the server development files of PostgreSQL 15 or later, but' >&2
-	@echo '"$(PG_CONFIG) --pgxs" names no file.  On Debian: apt-get install postgresql-server-dev-15' >&2
+ifeq ($(wildcard $(PGXS)),)
+	@echo '"$(PG_CONFIG) --pgxs" names no file.  On Debian: apt-get install postgresql-server-dev-$(major)' >&2
+else
+	@echo 'there is no $(server_header).  On Debian: apt-get install postgresql-server-dev-$(major)' >&2
+endif
 	@echo 'A server elsewhere: make PG_CONFIG=/path/to/bin/pg_config' >&2
 	@exit 1
 
@@ -96,5 +140,16 @@ include $(PGXS)
 
 # Which headers an object was made from: written by the compiler, beside it.
 -include $(OBJS:.o=.d)
+
+# Objects that another compiler made, or for another server, or with other options than
+# warnings, are made anew.
+build_flags := $(strip $(CC) $(VERSION) $(includedir_server) $(filter-out -W%,$(CFLAGS)))
+ifneq ($(build_flags),$(shell cat .build_flags 2>/dev/null))
+.build_flags: force
+endif
+.build_flags:
+	@echo '$(subst ','\'',$(build_flags))' >$@
+$(OBJS): .build_flags
+.PHONY: force
 
 endif

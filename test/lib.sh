@@ -97,7 +97,7 @@ unpack_exactly()
 
 	mkdir -p "$to"
 	tar -C "$to" -xvf - | LC_ALL=C sort >"$to.list"
-	(cd "$to" && find . ! -type d ! -name '*.[od]' ! -name '*.so' -printf '%P\n') | LC_ALL=C sort |
+	(cd "$to" && find . ! -type d ! -name '*.[od]' ! -name '*.so' ! -name '.*' -printf '%P\n') | LC_ALL=C sort |
 		LC_ALL=C comm -13 "$to.list" - | while read -r file; do rm "$to/$file"; done
 	rm "$to.list"
 }

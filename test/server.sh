@@ -63,7 +63,7 @@ server_start()
 {
 	local name=$1 bindir=$2 port=$3
 
-	"$bindir/pg_ctl" -D "$WORK/data-$name" -l "$WORK/logs/server-$name.log" -w -t 60 \
+	"$bindir/pg_ctl" -D "$WORK/data-$name" -l "$WORK/logs/server-$name.log" -w -t 180 \
 		-o "-p $port" start </dev/null >"$WORK/logs/pg_ctl-$name.log" 2>&1 || {
 		cat "$WORK/logs/pg_ctl-$name.log" "$WORK/logs/server-$name.log" >&2
 		return 1
@@ -74,7 +74,7 @@ server_stop()
 {
 	local name=$1 bindir=$2
 
-	"$bindir/pg_ctl" -D "$WORK/data-$name" -m fast -w -t 60 stop \
+	"$bindir/pg_ctl" -D "$WORK/data-$name" -m fast -w -t 180 stop \
 		</dev/null >>"$WORK/logs/pg_ctl-$name.log" 2>&1
 }
 

@@ -1,11 +1,13 @@
 #!/bin/bash
 #
 # Brings in what building and testing qml needs.  Root gets the missing Debian
-# packages installed; anybody else is told which are missing.  With "demo" as its
-# argument only what building qml and running a server needs; with "lint" also what
-# only the lint needs; with "versions" only what test/versions/run needs.  With
-# "absent" it prints the names of the packages that apt does not know, and installs
-# nothing.
+# packages installed; anybody else is told which are missing.  The argument can be
+#
+#   demo       only what building qml and running a server needs
+#   lint       also what only the lint needs
+#   valgrind   also what "make valgrind" needs
+#   versions   only what test/versions/run needs
+#   absent     print the names of the packages that apt does not know, install nothing
 #
 # What apt says is shown only if it fails.
 #
@@ -23,6 +25,7 @@ packages=(gcc libc6-dev make "$server" "postgresql-server-dev-${QML_PG_MAJOR:-15
 test_packages=(libpq-dev "$server-cron" "$server-pgtap" libipc-run-perl tini pgbouncer libfaketime)
 lint_packages=(clang-format binutils python3-pglast clang libclang-rt-14-dev)
 versions_packages=(debootstrap)
+valgrind_packages=(valgrind libc6-dbg)
 
 is_installed()
 {
@@ -98,6 +101,7 @@ main()
 		demo) ;;
 		lint) packages+=("${test_packages[@]}" "${lint_packages[@]}") ;;
 		versions) packages=("${versions_packages[@]}") ;;
+		valgrind) packages+=("${test_packages[@]}" "${valgrind_packages[@]}") ;;
 		absent)
 			packages+=("${test_packages[@]}")
 			print_absent

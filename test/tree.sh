@@ -83,19 +83,25 @@ copy_installation()
 	echo "$state" >"$dest/state"
 }
 
-# Sets the array make_args for a variant.
+# Sets the array make_args for a variant.  $COPT goes to all of them.
 variant_make_args()
 {
+	local copt=${COPT:-}
+
+	make_args=()
 	case $1 in
-		release) make_args=() ;;
-		faults) make_args=(COPT=-DQML_FAULTS) ;;
+		release) ;;
+		faults) copt="-DQML_FAULTS $copt" ;;
 		# Debian's flags hold -fwrapv, with which an overflow is defined, and not reported.
 		ubsan)
-			make_args=(CC=gcc
-				COPT='-fno-wrapv -fsanitize=undefined -fno-sanitize-recover=all -static-libubsan')
+			make_args=(CC=gcc)
+			copt="-fno-wrapv -fsanitize=undefined -fno-sanitize-recover=all -static-libubsan $copt"
 			;;
+		# Errors are told of with the line, and functions are not hidden in their callers.
+		valgrind) copt="-O1 -fno-inline $copt" ;;
 		*) die "unknown build variant \"$1\"" ;;
 	esac
+	make_args+=("COPT=$copt")
 }
 
 # build_variant SOURCES DIRECTORY VARIANT: also run as "the unprivileged user".
@@ -124,4 +130,21 @@ install_release()
 	rm -f "$dest$(pg_dir pkglibdir)"/qml.so "$dest$(pg_dir sharedir)"/extension/qml{.control,--*} || return
 	cp "$from/qml.so" "$dest$(pg_dir pkglibdir)/" || return
 	cp "$from/qml.control" "$from"/sql/qml--*.sql "$dest$(pg_dir sharedir)/extension/"
+}
+
+# Puts valgrind before the server of the variant "valgrind" of DIRECTORY.  What it finds
+# goes to a file for each process in $VALGRIND_LOGS.
+wrap_in_valgrind()
+{
+	local work=$1 from=$2 bindir
+
+	bindir=$(tree_bindir "$work" valgrind)
+	[ -e "$bindir/postgres.real" ] || mv "$bindir/postgres" "$bindir/postgres.real"
+	cat >"$bindir/postgres" <<-SH
+		#!/bin/sh
+		exec valgrind --quiet --tool=memcheck --leak-check=no --num-callers=30 \\
+			--suppressions='$from/test/valgrind.supp' \\
+			--log-file="\${VALGRIND_LOGS:?}/%p.log" '$bindir/postgres.real' "\$@"
+	SH
+	chmod 755 "$bindir/postgres"
 }
