@@ -73,7 +73,8 @@ check test:
 	test/run
 
 check-quick:
-	+test/run quick
+	@test/setup.sh
+	+@test/run quick
 
 check-long:
 	test/setup.sh versions
