@@ -5,6 +5,9 @@
 -- another one at once.  The receipt and the end of the job are one transaction, so
 -- they take effect together, once.  (What a worker does outside the database cannot
 -- be undone with it, and may happen again if the worker dies before the COMMIT.)
+--
+-- \gset keeps the columns of a row in variables.  Without a row it keeps what was
+-- there before, hence \unset.
 
 CALL qml_wait(ARRAY['receipts'], '1 s');                -- sleep until there is a job
 \unset id
