@@ -81,7 +81,7 @@ pack_checkout()
 	local -a items=()
 	shift
 
-	for item in Makefile README.md CONTRIBUTING.md SECURITY.md qml.control META.json CHANGELOG.md \
+	for item in Makefile README.md CONTRIBUTING.md SECURITY.md LICENSE qml.control META.json CHANGELOG.md \
 		sql src expected test doc examples "$@"; do
 		[ ! -e "$from/$item" ] || items+=("$item")
 	done
