@@ -16,7 +16,7 @@ COMMENT ON SCHEMA qml IS 'qml background jobs: types, tables and views; the func
 CREATE TYPE qml.job_state AS ENUM
 	('scheduled', 'enqueued', 'processing', 'awaiting_retry', 'succeeded', 'failed', 'deleted');
 REVOKE ALL ON TYPE qml.job_state FROM PUBLIC;
-COMMENT ON TYPE qml.job_state IS 'state of a job; qml_can_transition() tells which may follow which';
+COMMENT ON TYPE qml.job_state IS 'state of a job; qml_can_transition() shows the allowed transitions';
 
 -------------------------------------------------------------------------------
 -- Storage.  Rows are written by the C code alone (table access method, not SQL):
@@ -36,12 +36,12 @@ REVOKE ALL ON TABLE qml.queue_data FROM PUBLIC;
 REVOKE ALL ON SEQUENCE qml.queue_data_id_seq FROM PUBLIC;
 COMMENT ON TABLE qml.queue_data IS 'queues and their options; a dropped queue keeps its row, because finished jobs still name it';
 COMMENT ON SEQUENCE qml.queue_data_id_seq IS 'ids of queues';
-COMMENT ON COLUMN qml.queue_data.id IS 'what jobs refer to';
-COMMENT ON COLUMN qml.queue_data.name IS 'the name that callers use';
-COMMENT ON COLUMN qml.queue_data.paused IS 'a paused queue accepts jobs and gives none';
-COMMENT ON COLUMN qml.queue_data.dropped IS 'dropped; enqueueing or creating it again revives the row with default options';
-COMMENT ON COLUMN qml.queue_data.options IS 'options as given to qml_create_queue and qml_alter_queue, validated';
-COMMENT ON COLUMN qml.queue_data.created_at IS 'when the queue was created, or revived';
+COMMENT ON COLUMN qml.queue_data.id IS 'id that jobs refer to';
+COMMENT ON COLUMN qml.queue_data.name IS 'name that callers use';
+COMMENT ON COLUMN qml.queue_data.paused IS 'whether the queue is paused: jobs can be enqueued, but none is claimed';
+COMMENT ON COLUMN qml.queue_data.dropped IS 'whether the queue was dropped; creating it again, or enqueueing to it, restores it with default options';
+COMMENT ON COLUMN qml.queue_data.options IS 'options given to qml_create_queue and qml_alter_queue, validated';
+COMMENT ON COLUMN qml.queue_data.created_at IS 'when the queue was created, or created again';
 
 -- Fixed-width columns first, those that a claim changes among them; the payload
 -- last, so that the WAL record of a claim repeats neither.  Pages are filled to
@@ -87,20 +87,20 @@ COMMENT ON COLUMN qml.live.created_at IS 'when the job was enqueued';
 COMMENT ON COLUMN qml.live.queue_id IS 'qml.queue_data.id; no foreign key, which would lock the parent row for every job';
 COMMENT ON COLUMN qml.live.priority IS 'higher is claimed first';
 COMMENT ON COLUMN qml.live.state IS 'scheduled, enqueued, processing or awaiting_retry';
-COMMENT ON COLUMN qml.live.attempt IS 'attempts begun; the fencing token of the current claim, only ever grows';
-COMMENT ON COLUMN qml.live.uncounted IS 'attempts that do not count against max_retries: released ones, and all before a retry by hand';
+COMMENT ON COLUMN qml.live.attempt IS 'number of attempts started; it never decreases, and is the fencing token of the current claim';
+COMMENT ON COLUMN qml.live.uncounted IS 'attempts that do not count against max_retries: released ones, and all those before a manual retry';
 COMMENT ON COLUMN qml.live.max_retries IS 'retries allowed after the first counted attempt';
-COMMENT ON COLUMN qml.live.timeout_ms IS 'how long an attempt may run, milliseconds';
+COMMENT ON COLUMN qml.live.timeout_ms IS 'time limit of an attempt, milliseconds';
 COMMENT ON COLUMN qml.live.created_by IS 'the role that enqueued the job, by oid';
 COMMENT ON COLUMN qml.live.run_at IS 'when a scheduled or awaiting_retry job becomes ready; NULL in the other states';
 COMMENT ON COLUMN qml.live.started_at IS 'when the latest attempt began';
-COMMENT ON COLUMN qml.live.lease_expires_at IS 'until when the claim holds; NULL unless processing';
+COMMENT ON COLUMN qml.live.lease_expires_at IS 'when the lease of the claim ends; NULL unless processing';
 COMMENT ON COLUMN qml.live.worker IS 'the worker that holds the claim';
 COMMENT ON COLUMN qml.live.server IS 'the server that the worker belongs to';
-COMMENT ON COLUMN qml.live.method IS 'what to do';
-COMMENT ON COLUMN qml.live.job_type IS 'free classification by the caller';
+COMMENT ON COLUMN qml.live.method IS 'name of the work to do';
+COMMENT ON COLUMN qml.live.job_type IS 'classification that the caller chose';
 COMMENT ON COLUMN qml.live.metadata IS 'an object that the caller attached';
-COMMENT ON COLUMN qml.live.progress IS 'what qml_progress said last';
+COMMENT ON COLUMN qml.live.progress IS 'latest value given to qml_progress';
 COMMENT ON COLUMN qml.live.errors IS 'one object per failed attempt';
 COMMENT ON COLUMN qml.live.reason IS 'the reason given to qml_reschedule';
 COMMENT ON COLUMN qml.live.payload IS 'arguments of the method';
@@ -131,30 +131,30 @@ CREATE TABLE qml.history (
 	result jsonb
 ) PARTITION BY RANGE (expires_at);
 REVOKE ALL ON TABLE qml.history FROM PUBLIC;
-COMMENT ON TABLE qml.history IS 'finished jobs, one partition per day (or month, when far ahead) of expiry; src/jobs/history.c makes and drops the partitions';
+COMMENT ON TABLE qml.history IS 'finished jobs, in one partition for each day of expiry, or for thirty days if that is far ahead; src/jobs/history.c creates and drops the partitions';
 COMMENT ON COLUMN qml.history.id IS 'job id; unique among unexpired and unfinished jobs';
 COMMENT ON COLUMN qml.history.created_at IS 'when the job was enqueued';
 COMMENT ON COLUMN qml.history.queue_id IS 'qml.queue_data.id';
 COMMENT ON COLUMN qml.history.priority IS 'higher is claimed first';
 COMMENT ON COLUMN qml.history.state IS 'succeeded, failed or deleted';
-COMMENT ON COLUMN qml.history.attempt IS 'attempts begun';
+COMMENT ON COLUMN qml.history.attempt IS 'number of attempts started';
 COMMENT ON COLUMN qml.history.uncounted IS 'attempts that did not count against max_retries';
 COMMENT ON COLUMN qml.history.max_retries IS 'retries allowed after the first counted attempt';
-COMMENT ON COLUMN qml.history.timeout_ms IS 'how long an attempt might run, milliseconds';
+COMMENT ON COLUMN qml.history.timeout_ms IS 'time limit of an attempt, milliseconds';
 COMMENT ON COLUMN qml.history.created_by IS 'the role that enqueued the job, by oid';
 COMMENT ON COLUMN qml.history.finished_at IS 'when the job reached its final state';
-COMMENT ON COLUMN qml.history.expires_at IS 'from when on the job is no longer visible';
+COMMENT ON COLUMN qml.history.expires_at IS 'when the job stops being visible';
 COMMENT ON COLUMN qml.history.started_at IS 'when the last attempt began';
 COMMENT ON COLUMN qml.history.worker IS 'the worker that finished the job';
 COMMENT ON COLUMN qml.history.server IS 'the server that the worker belonged to';
-COMMENT ON COLUMN qml.history.method IS 'what was to do';
-COMMENT ON COLUMN qml.history.job_type IS 'free classification by the caller';
+COMMENT ON COLUMN qml.history.method IS 'name of the work that was to do';
+COMMENT ON COLUMN qml.history.job_type IS 'classification that the caller chose';
 COMMENT ON COLUMN qml.history.metadata IS 'an object that the caller attached';
-COMMENT ON COLUMN qml.history.progress IS 'what qml_progress said last';
+COMMENT ON COLUMN qml.history.progress IS 'latest value given to qml_progress';
 COMMENT ON COLUMN qml.history.errors IS 'one object per failed attempt';
 COMMENT ON COLUMN qml.history.reason IS 'the reason given to qml_delete or qml_reschedule';
 COMMENT ON COLUMN qml.history.payload IS 'arguments of the method';
-COMMENT ON COLUMN qml.history.result IS 'what the worker gave to qml_succeed';
+COMMENT ON COLUMN qml.history.result IS 'result given to qml_succeed';
 
 CREATE TABLE qml.lock_data (
 	resource text NOT NULL PRIMARY KEY,
@@ -164,12 +164,12 @@ CREATE TABLE qml.lock_data (
 	expires_at timestamptz NOT NULL
 );
 REVOKE ALL ON TABLE qml.lock_data FROM PUBLIC;
-COMMENT ON TABLE qml.lock_data IS 'named locks with an owner, an end and a fencing number';
+COMMENT ON TABLE qml.lock_data IS 'named locks with an owner, an expiry time and a fencing number';
 COMMENT ON COLUMN qml.lock_data.resource IS 'name of the lock';
-COMMENT ON COLUMN qml.lock_data.owner IS 'who holds it';
-COMMENT ON COLUMN qml.lock_data.fence IS 'fencing number of this holding, from qml.lock_fence';
-COMMENT ON COLUMN qml.lock_data.acquired_at IS 'when this holding began';
-COMMENT ON COLUMN qml.lock_data.expires_at IS 'when anybody else may take it over';
+COMMENT ON COLUMN qml.lock_data.owner IS 'owner that holds it';
+COMMENT ON COLUMN qml.lock_data.fence IS 'fencing number of this acquisition, from qml.lock_fence';
+COMMENT ON COLUMN qml.lock_data.acquired_at IS 'when the owner acquired it';
+COMMENT ON COLUMN qml.lock_data.expires_at IS 'when it expires, and others can take it';
 
 -- One sequence for all locks: a lock that was released and made anew must not
 -- start again below the numbers it gave out before.
@@ -205,23 +205,23 @@ CREATE INDEX recurring_due ON qml.recurring_data (next_run_at) WHERE enabled AND
 COMMENT ON TABLE qml.recurring_data IS 'recurring jobs; read it through the view qml.recurring';
 COMMENT ON INDEX qml.recurring_due IS 'schedules in the order in which they fire';
 COMMENT ON COLUMN qml.recurring_data.id IS 'name of the schedule';
-COMMENT ON COLUMN qml.recurring_data.created_at IS 'when it was made';
-COMMENT ON COLUMN qml.recurring_data.updated_at IS 'when its definition changed last';
+COMMENT ON COLUMN qml.recurring_data.created_at IS 'when it was created';
+COMMENT ON COLUMN qml.recurring_data.updated_at IS 'when its definition last changed';
 COMMENT ON COLUMN qml.recurring_data.created_by IS 'the role that defined it, by oid; its jobs are enqueued as this role';
 COMMENT ON COLUMN qml.recurring_data.enabled IS 'whether it fires';
-COMMENT ON COLUMN qml.recurring_data.next_run_at IS 'the next tick; NULL: never again';
-COMMENT ON COLUMN qml.recurring_data.last_run_at IS 'the last tick that made a job';
+COMMENT ON COLUMN qml.recurring_data.next_run_at IS 'the next tick; NULL if it never fires again';
+COMMENT ON COLUMN qml.recurring_data.last_run_at IS 'the latest tick that created a job';
 COMMENT ON COLUMN qml.recurring_data.last_job IS 'the job of that tick';
 COMMENT ON COLUMN qml.recurring_data.priority IS 'of its jobs';
-COMMENT ON COLUMN qml.recurring_data.max_retries IS 'of its jobs; NULL: as the queue says';
-COMMENT ON COLUMN qml.recurring_data.timeout_ms IS 'of its jobs, milliseconds; NULL: as the queue says';
-COMMENT ON COLUMN qml.recurring_data.misfire IS 'what becomes of missed ticks: fire_once, skip or fire_all';
+COMMENT ON COLUMN qml.recurring_data.max_retries IS 'of its jobs; NULL for the default of the queue';
+COMMENT ON COLUMN qml.recurring_data.timeout_ms IS 'of its jobs, milliseconds; NULL for the default of the queue';
+COMMENT ON COLUMN qml.recurring_data.misfire IS 'what happens to missed ticks: fire_once, skip or fire_all';
 COMMENT ON COLUMN qml.recurring_data.cron IS 'cron expression';
 COMMENT ON COLUMN qml.recurring_data.timezone IS 'time zone of the expression, by its full name';
 COMMENT ON COLUMN qml.recurring_data.queue IS 'name of the queue of its jobs';
 COMMENT ON COLUMN qml.recurring_data.method IS 'of its jobs';
-COMMENT ON COLUMN qml.recurring_data.metadata IS 'of its jobs, which get a member "recurring" besides';
-COMMENT ON COLUMN qml.recurring_data.error IS 'why the last tick made no job; NULL: it did';
+COMMENT ON COLUMN qml.recurring_data.metadata IS 'of its jobs, to which a key "recurring" is added';
+COMMENT ON COLUMN qml.recurring_data.error IS 'why the latest tick created no job; NULL if it did';
 COMMENT ON COLUMN qml.recurring_data.pause_reason IS 'the reason given to qml_pause_recurring; NULL: none, or it is not paused';
 COMMENT ON COLUMN qml.recurring_data.payload IS 'of its jobs';
 
@@ -233,10 +233,10 @@ CREATE TABLE qml.occurrence_data (
 	PRIMARY KEY (occurrence, recurring)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 REVOKE ALL ON TABLE qml.occurrence_data FROM PUBLIC;
-COMMENT ON TABLE qml.occurrence_data IS 'ticks of recurring jobs that have fired in the last day';
-COMMENT ON COLUMN qml.occurrence_data.occurrence IS 'the instant of the tick';
+COMMENT ON TABLE qml.occurrence_data IS 'ticks of recurring jobs that fired within the last day';
+COMMENT ON COLUMN qml.occurrence_data.occurrence IS 'time of the tick';
 COMMENT ON COLUMN qml.occurrence_data.recurring IS 'qml.recurring_data.id';
-COMMENT ON COLUMN qml.occurrence_data.job IS 'the job that it made';
+COMMENT ON COLUMN qml.occurrence_data.job IS 'the job that it created';
 
 -- Heartbeats are HOT updates.  Not dumped: a copy has servers of its own.
 CREATE TABLE qml.server_data (
@@ -251,15 +251,15 @@ CREATE TABLE qml.server_data (
 ) WITH (fillfactor = 50,
 	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 REVOKE ALL ON TABLE qml.server_data FROM PUBLIC;
-COMMENT ON TABLE qml.server_data IS 'servers outside the database; read it through the view qml.server';
+COMMENT ON TABLE qml.server_data IS 'servers that run outside the database; read it through the view qml.server';
 COMMENT ON COLUMN qml.server_data.id IS 'id of this registration; workers fetch as <id>/<name>';
-COMMENT ON COLUMN qml.server_data.name IS 'name that the server gave';
+COMMENT ON COLUMN qml.server_data.name IS 'name given by the server';
 COMMENT ON COLUMN qml.server_data.workers IS 'number of its workers';
-COMMENT ON COLUMN qml.server_data.queues IS 'queues that it works; NULL: all';
+COMMENT ON COLUMN qml.server_data.queues IS 'queues that it processes; NULL for all';
 COMMENT ON COLUMN qml.server_data.registered_by IS 'the role that registered it, by oid';
 COMMENT ON COLUMN qml.server_data.registered_at IS 'when it registered';
-COMMENT ON COLUMN qml.server_data.heartbeat_at IS 'when it was heard of last';
-COMMENT ON COLUMN qml.server_data.dead_at IS 'when it was given up and its jobs were taken back';
+COMMENT ON COLUMN qml.server_data.heartbeat_at IS 'time of the latest heartbeat';
+COMMENT ON COLUMN qml.server_data.dead_at IS 'when it was declared dead and its jobs were reclaimed';
 
 -- Functions by name: an oid would not survive a dump, and a column of type
 -- regprocedure would stop pg_upgrade.
@@ -280,11 +280,11 @@ COMMENT ON COLUMN qml.handler_data.method IS 'method of the jobs';
 COMMENT ON COLUMN qml.handler_data.schema IS 'schema of the function';
 COMMENT ON COLUMN qml.handler_data.name IS 'name of the function';
 COMMENT ON COLUMN qml.handler_data.argument_types IS 'types of its arguments';
-COMMENT ON COLUMN qml.handler_data.owner IS 'whose function it was when it was registered, by oid';
+COMMENT ON COLUMN qml.handler_data.owner IS 'owner of the function when it was registered, by oid';
 COMMENT ON COLUMN qml.handler_data.run_as IS 'the role that jobs run as, by oid';
 COMMENT ON COLUMN qml.handler_data.registered_by IS 'the role that registered it, by oid';
 COMMENT ON COLUMN qml.handler_data.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.handler_data.options IS 'options as given to qml_register_handler, validated';
+COMMENT ON COLUMN qml.handler_data.options IS 'options given to qml_register_handler, validated';
 
 -- State hooks and middleware: functions by name, as handlers are.
 CREATE TABLE qml.hook_data (
@@ -302,19 +302,19 @@ CREATE TABLE qml.hook_data (
 	last_error_at timestamptz
 );
 REVOKE ALL ON TABLE qml.hook_data FROM PUBLIC;
-COMMENT ON TABLE qml.hook_data IS 'functions that are told of transitions; read it through the view qml.hook';
+COMMENT ON TABLE qml.hook_data IS 'functions that run on every transition of a job; read it through the view qml.hook';
 COMMENT ON COLUMN qml.hook_data.name IS 'name of the hook; hooks are called in the order of their names';
 COMMENT ON COLUMN qml.hook_data.schema IS 'schema of the function';
 COMMENT ON COLUMN qml.hook_data.function IS 'name of the function';
 COMMENT ON COLUMN qml.hook_data.argument_types IS 'types of its arguments';
-COMMENT ON COLUMN qml.hook_data.owner IS 'whose function it was when it was registered, by oid';
+COMMENT ON COLUMN qml.hook_data.owner IS 'owner of the function when it was registered, by oid';
 COMMENT ON COLUMN qml.hook_data.run_as IS 'the role that registered it, and that it runs as, by oid';
 COMMENT ON COLUMN qml.hook_data.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.hook_data.states IS 'new states that it is called for; NULL: all';
-COMMENT ON COLUMN qml.hook_data.errors IS 'how often in a row it failed where nobody asked for the transition';
-COMMENT ON COLUMN qml.hook_data.broken IS 'whether it was switched off because of that';
-COMMENT ON COLUMN qml.hook_data.last_error IS 'the last of those errors';
-COMMENT ON COLUMN qml.hook_data.last_error_at IS 'when that was';
+COMMENT ON COLUMN qml.hook_data.states IS 'new states that it is called for; NULL for all';
+COMMENT ON COLUMN qml.hook_data.errors IS 'number of consecutive errors in transitions that no caller asked for';
+COMMENT ON COLUMN qml.hook_data.broken IS 'whether it was disabled because of these errors';
+COMMENT ON COLUMN qml.hook_data.last_error IS 'the latest of these errors';
+COMMENT ON COLUMN qml.hook_data.last_error_at IS 'time of the latest of these errors';
 
 CREATE TABLE qml.middleware_data (
 	name text NOT NULL PRIMARY KEY,
@@ -327,15 +327,15 @@ CREATE TABLE qml.middleware_data (
 	"position" int NOT NULL
 );
 REVOKE ALL ON TABLE qml.middleware_data FROM PUBLIC;
-COMMENT ON TABLE qml.middleware_data IS 'functions around handlers; read it through the view qml.middleware';
+COMMENT ON TABLE qml.middleware_data IS 'functions that wrap handlers; read it through the view qml.middleware';
 COMMENT ON COLUMN qml.middleware_data.name IS 'name of the middleware';
 COMMENT ON COLUMN qml.middleware_data.schema IS 'schema of the function';
 COMMENT ON COLUMN qml.middleware_data.function IS 'name of the function';
 COMMENT ON COLUMN qml.middleware_data.argument_types IS 'types of its arguments';
-COMMENT ON COLUMN qml.middleware_data.owner IS 'whose function it was when it was registered, by oid';
+COMMENT ON COLUMN qml.middleware_data.owner IS 'owner of the function when it was registered, by oid';
 COMMENT ON COLUMN qml.middleware_data.run_as IS 'the role that registered it, and that it runs as, by oid';
 COMMENT ON COLUMN qml.middleware_data.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.middleware_data."position" IS 'lower positions are further out; of equal ones the names decide';
+COMMENT ON COLUMN qml.middleware_data."position" IS 'order of the calls: lower positions are further out; equal ones are ordered by name';
 
 CREATE TABLE qml.acl_data (
 	grantee regrole NOT NULL,
@@ -352,8 +352,8 @@ COMMENT ON TABLE qml.acl_data IS 'who may do what to which queue; written by qml
 COMMENT ON INDEX qml.acl_queue IS 'one row per grantee, capability and queue';
 COMMENT ON INDEX qml.acl_all IS 'one row per grantee and capability for all queues';
 COMMENT ON COLUMN qml.acl_data.grantee IS 'role, by oid';
-COMMENT ON COLUMN qml.acl_data.capability IS 'enqueue, work, monitor or admin; or usage: no capability, but USAGE on the schema of the functions, which the role did not have and loses with its last capability or handler';
-COMMENT ON COLUMN qml.acl_data.queue IS 'name of the queue, which need not exist yet; NULL: all queues';
+COMMENT ON COLUMN qml.acl_data.capability IS 'enqueue, work, monitor or admin; or usage, which is not a capability: qml has granted USAGE on the schema of the functions, and revokes it with the last capability or handler of the role';
+COMMENT ON COLUMN qml.acl_data.queue IS 'name of the queue, which need not exist yet; NULL for all queues';
 COMMENT ON COLUMN qml.acl_data.grantor IS 'role that granted it';
 COMMENT ON COLUMN qml.acl_data.granted_at IS 'when it was granted';
 
@@ -363,8 +363,8 @@ CREATE TABLE qml.instance_data (
 	adopted_at timestamptz NOT NULL DEFAULT now()
 );
 REVOKE ALL ON TABLE qml.instance_data FROM PUBLIC;
-COMMENT ON TABLE qml.instance_data IS 'the server and database that these jobs belong to; a row that names another one means that this is a copy, which stays idle until qml_adopt()';
-COMMENT ON COLUMN qml.instance_data.system_identifier IS 'of pg_control_system()';
+COMMENT ON TABLE qml.instance_data IS 'the server and database that these jobs belong to; if the row names another one, this database is a copy, which stays idle until qml_adopt() is called';
+COMMENT ON COLUMN qml.instance_data.system_identifier IS 'system identifier of the server, from pg_control_system()';
 COMMENT ON COLUMN qml.instance_data.database IS 'oid of the database';
 COMMENT ON COLUMN qml.instance_data.adopted_at IS 'when the extension was created or the copy adopted';
 
@@ -388,7 +388,7 @@ SELECT pg_catalog.pg_extension_config_dump('qml.instance_data', '');
 CREATE FUNCTION qml.invalidate() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'qml_invalidate' LANGUAGE C;
 REVOKE ALL ON FUNCTION qml.invalidate() FROM PUBLIC;
-COMMENT ON FUNCTION qml.invalidate() IS 'trigger: tells all backends that the table changed';
+COMMENT ON FUNCTION qml.invalidate() IS 'trigger: makes all backends read the table again';
 
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.queue_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
@@ -396,48 +396,48 @@ CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.queue_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
 ALTER TABLE qml.queue_data ENABLE ALWAYS TRIGGER invalidate;
 ALTER TABLE qml.queue_data ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.queue_data IS 'tells all backends that queues changed';
-COMMENT ON TRIGGER invalidate_all ON qml.queue_data IS 'tells all backends that queues changed';
+COMMENT ON TRIGGER invalidate ON qml.queue_data IS 'makes all backends read the queues again';
+COMMENT ON TRIGGER invalidate_all ON qml.queue_data IS 'makes all backends read the queues again';
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.handler_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
 CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.handler_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
 ALTER TABLE qml.handler_data ENABLE ALWAYS TRIGGER invalidate;
 ALTER TABLE qml.handler_data ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.handler_data IS 'tells all backends that handlers changed';
-COMMENT ON TRIGGER invalidate_all ON qml.handler_data IS 'tells all backends that handlers changed';
+COMMENT ON TRIGGER invalidate ON qml.handler_data IS 'makes all backends read the handlers again';
+COMMENT ON TRIGGER invalidate_all ON qml.handler_data IS 'makes all backends read the handlers again';
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.hook_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
 CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.hook_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
 ALTER TABLE qml.hook_data ENABLE ALWAYS TRIGGER invalidate;
 ALTER TABLE qml.hook_data ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.hook_data IS 'tells all backends that hooks changed';
-COMMENT ON TRIGGER invalidate_all ON qml.hook_data IS 'tells all backends that hooks changed';
+COMMENT ON TRIGGER invalidate ON qml.hook_data IS 'makes all backends read the hooks again';
+COMMENT ON TRIGGER invalidate_all ON qml.hook_data IS 'makes all backends read the hooks again';
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.middleware_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
 CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.middleware_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
 ALTER TABLE qml.middleware_data ENABLE ALWAYS TRIGGER invalidate;
 ALTER TABLE qml.middleware_data ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.middleware_data IS 'tells all backends that middleware changed';
-COMMENT ON TRIGGER invalidate_all ON qml.middleware_data IS 'tells all backends that middleware changed';
+COMMENT ON TRIGGER invalidate ON qml.middleware_data IS 'makes all backends read the middleware again';
+COMMENT ON TRIGGER invalidate_all ON qml.middleware_data IS 'makes all backends read the middleware again';
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.acl_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
 CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.acl_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
 ALTER TABLE qml.acl_data ENABLE ALWAYS TRIGGER invalidate;
 ALTER TABLE qml.acl_data ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.acl_data IS 'tells all backends that rights changed';
-COMMENT ON TRIGGER invalidate_all ON qml.acl_data IS 'tells all backends that rights changed';
+COMMENT ON TRIGGER invalidate ON qml.acl_data IS 'makes all backends read the capabilities again';
+COMMENT ON TRIGGER invalidate_all ON qml.acl_data IS 'makes all backends read the capabilities again';
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.instance_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
 CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.instance_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
 ALTER TABLE qml.instance_data ENABLE ALWAYS TRIGGER invalidate;
 ALTER TABLE qml.instance_data ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.instance_data IS 'tells all backends that the instance changed';
-COMMENT ON TRIGGER invalidate_all ON qml.instance_data IS 'tells all backends that the instance changed';
+COMMENT ON TRIGGER invalidate ON qml.instance_data IS 'makes all backends read the instance again';
+COMMENT ON TRIGGER invalidate_all ON qml.instance_data IS 'makes all backends read the instance again';
 
 -- After the triggers: the background processes learn of the extension by this row.
 INSERT INTO qml.instance_data (system_identifier, database)
@@ -469,27 +469,27 @@ CREATE FUNCTION qml.background_servers(OUT id text, OUT name text, OUT kind text
 	OUT started_at timestamptz, OUT heartbeat_at timestamptz) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'qml_background_servers' LANGUAGE C STABLE;
 REVOKE ALL ON FUNCTION qml.background_servers() FROM PUBLIC;
-COMMENT ON FUNCTION qml.background_servers() IS 'the background processes that work in this database';
+COMMENT ON FUNCTION qml.background_servers() IS 'the background processes of this database';
 
 CREATE FUNCTION qml.is_alive(heartbeat_at timestamptz, dead_at timestamptz) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_is_alive' LANGUAGE C STABLE;
 REVOKE ALL ON FUNCTION qml.is_alive(timestamptz, timestamptz) FROM PUBLIC;
-COMMENT ON FUNCTION qml.is_alive(timestamptz, timestamptz) IS 'whether a server has been heard of within qml.dead_server_timeout and was not given up';
+COMMENT ON FUNCTION qml.is_alive(timestamptz, timestamptz) IS 'whether a server sent a heartbeat within qml.dead_server_timeout and was not declared dead';
 
 CREATE FUNCTION qml.handler_problem(method text) RETURNS text
 	AS 'MODULE_PATHNAME', 'qml_handler_problem' LANGUAGE C STABLE STRICT;
 REVOKE ALL ON FUNCTION qml.handler_problem(text) FROM PUBLIC;
-COMMENT ON FUNCTION qml.handler_problem(text) IS 'why the handler of a method cannot run; NULL when it can';
+COMMENT ON FUNCTION qml.handler_problem(text) IS 'why the handler of a method cannot run; NULL if it can';
 
 CREATE FUNCTION qml.hook_problem(name text) RETURNS text
 	AS 'MODULE_PATHNAME', 'qml_hook_problem' LANGUAGE C STABLE STRICT;
 REVOKE ALL ON FUNCTION qml.hook_problem(text) FROM PUBLIC;
-COMMENT ON FUNCTION qml.hook_problem(text) IS 'why a hook cannot be called; NULL when it can';
+COMMENT ON FUNCTION qml.hook_problem(text) IS 'why a hook cannot be called; NULL if it can';
 
 CREATE FUNCTION qml.middleware_problem(name text) RETURNS text
 	AS 'MODULE_PATHNAME', 'qml_middleware_problem' LANGUAGE C STABLE STRICT;
 REVOKE ALL ON FUNCTION qml.middleware_problem(text) FROM PUBLIC;
-COMMENT ON FUNCTION qml.middleware_problem(text) IS 'why a middleware cannot be called; NULL when it can';
+COMMENT ON FUNCTION qml.middleware_problem(text) IS 'why a middleware cannot be called; NULL if it can';
 
 CREATE FUNCTION qml.is_admin() RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_is_admin' LANGUAGE C STABLE;
@@ -559,27 +559,27 @@ REVOKE ALL ON TABLE qml.job FROM PUBLIC;
 COMMENT ON VIEW qml.job IS 'all jobs that the current role may see; contents (payload, result, progress, errors, metadata) are NULL where it may only monitor';
 COMMENT ON COLUMN qml.job.id IS 'job id';
 COMMENT ON COLUMN qml.job.queue IS 'name of the queue';
-COMMENT ON COLUMN qml.job.method IS 'what to do';
+COMMENT ON COLUMN qml.job.method IS 'name of the work to do';
 COMMENT ON COLUMN qml.job.payload IS 'arguments of the method';
 COMMENT ON COLUMN qml.job.state IS 'state of the job';
 COMMENT ON COLUMN qml.job.priority IS 'higher is claimed first';
-COMMENT ON COLUMN qml.job.attempt IS 'attempts begun; the token that acknowledgements carry';
+COMMENT ON COLUMN qml.job.attempt IS 'number of attempts started; acknowledgements must name it';
 COMMENT ON COLUMN qml.job.max_retries IS 'retries allowed after the first counted attempt';
 COMMENT ON COLUMN qml.job.run_at IS 'when a scheduled or awaiting_retry job becomes ready';
 COMMENT ON COLUMN qml.job.created_at IS 'when the job was enqueued';
 COMMENT ON COLUMN qml.job.started_at IS 'when the latest attempt began';
 COMMENT ON COLUMN qml.job.finished_at IS 'when the job reached a final state';
-COMMENT ON COLUMN qml.job.expires_at IS 'from when on a finished job is no longer visible';
-COMMENT ON COLUMN qml.job.lease_expires_at IS 'until when the claim holds';
+COMMENT ON COLUMN qml.job.expires_at IS 'when a finished job stops being visible';
+COMMENT ON COLUMN qml.job.lease_expires_at IS 'when the lease of the claim ends';
 COMMENT ON COLUMN qml.job.worker IS 'the worker that holds, or held, the claim';
 COMMENT ON COLUMN qml.job.server IS 'the server that the worker belongs to';
-COMMENT ON COLUMN qml.job.timeout IS 'how long an attempt may run';
-COMMENT ON COLUMN qml.job.result IS 'what the worker gave to qml_succeed';
-COMMENT ON COLUMN qml.job.progress IS 'what qml_progress said last';
+COMMENT ON COLUMN qml.job.timeout IS 'time limit of an attempt';
+COMMENT ON COLUMN qml.job.result IS 'result given to qml_succeed';
+COMMENT ON COLUMN qml.job.progress IS 'latest value given to qml_progress';
 COMMENT ON COLUMN qml.job.error IS 'error of the last failed attempt';
 COMMENT ON COLUMN qml.job.errors IS 'one object per failed attempt: attempt, at, error, error_type, stack_trace, worker';
 COMMENT ON COLUMN qml.job.metadata IS 'an object that the caller attached';
-COMMENT ON COLUMN qml.job.job_type IS 'free classification by the caller';
+COMMENT ON COLUMN qml.job.job_type IS 'classification that the caller chose';
 COMMENT ON COLUMN qml.job.reason IS 'the reason given to qml_delete or qml_reschedule';
 COMMENT ON COLUMN qml.job.created_by IS 'the role that enqueued the job';
 
@@ -590,8 +590,8 @@ WHERE NOT q.dropped AND qml.queue_access(q.name);
 REVOKE ALL ON TABLE qml.queue FROM PUBLIC;
 COMMENT ON VIEW qml.queue IS 'queues that the current role has a capability on';
 COMMENT ON COLUMN qml.queue.name IS 'name of the queue';
-COMMENT ON COLUMN qml.queue.paused IS 'a paused queue accepts jobs and gives none';
-COMMENT ON COLUMN qml.queue.options IS 'options set on the queue; what is not set follows the settings';
+COMMENT ON COLUMN qml.queue.paused IS 'whether the queue is paused: jobs can be enqueued, but none is claimed';
+COMMENT ON COLUMN qml.queue.options IS 'options of the queue; the settings apply where an option is not set';
 COMMENT ON COLUMN qml.queue.created_at IS 'when the queue was created';
 
 CREATE VIEW qml.lock WITH (security_barrier = true) AS
@@ -601,10 +601,10 @@ WHERE l.expires_at > pg_catalog.statement_timestamp();
 REVOKE ALL ON TABLE qml.lock FROM PUBLIC;
 COMMENT ON VIEW qml.lock IS 'named locks that are held';
 COMMENT ON COLUMN qml.lock.resource IS 'name of the lock';
-COMMENT ON COLUMN qml.lock.owner IS 'who holds it';
-COMMENT ON COLUMN qml.lock.fence IS 'fencing number of this holding';
-COMMENT ON COLUMN qml.lock.acquired_at IS 'when this holding began';
-COMMENT ON COLUMN qml.lock.expires_at IS 'when anybody else may take it over';
+COMMENT ON COLUMN qml.lock.owner IS 'owner that holds it';
+COMMENT ON COLUMN qml.lock.fence IS 'fencing number of this acquisition';
+COMMENT ON COLUMN qml.lock.acquired_at IS 'when the owner acquired it';
+COMMENT ON COLUMN qml.lock.expires_at IS 'when it expires, and others can take it';
 
 CREATE VIEW qml.recurring WITH (security_barrier = true) AS
 SELECT r.id, r.cron, r.timezone, r.method,
@@ -626,19 +626,19 @@ COMMENT ON COLUMN qml.recurring.method IS 'of its jobs';
 COMMENT ON COLUMN qml.recurring.payload IS 'of its jobs';
 COMMENT ON COLUMN qml.recurring.queue IS 'of its jobs';
 COMMENT ON COLUMN qml.recurring.priority IS 'of its jobs';
-COMMENT ON COLUMN qml.recurring.max_retries IS 'of its jobs; NULL: as the queue says';
-COMMENT ON COLUMN qml.recurring.timeout IS 'of its jobs; NULL: as the queue says';
-COMMENT ON COLUMN qml.recurring.misfire IS 'what becomes of missed ticks: fire_once, skip or fire_all';
-COMMENT ON COLUMN qml.recurring.metadata IS 'of its jobs, which get a member "recurring" besides';
+COMMENT ON COLUMN qml.recurring.max_retries IS 'of its jobs; NULL for the default of the queue';
+COMMENT ON COLUMN qml.recurring.timeout IS 'of its jobs; NULL for the default of the queue';
+COMMENT ON COLUMN qml.recurring.misfire IS 'what happens to missed ticks: fire_once, skip or fire_all';
+COMMENT ON COLUMN qml.recurring.metadata IS 'of its jobs, to which a key "recurring" is added';
 COMMENT ON COLUMN qml.recurring.enabled IS 'whether it fires; false while it is paused';
 COMMENT ON COLUMN qml.recurring.pause_reason IS 'the reason given to qml_pause_recurring';
-COMMENT ON COLUMN qml.recurring.next_run_at IS 'the next tick; NULL: never again';
-COMMENT ON COLUMN qml.recurring.last_run_at IS 'the last tick that made a job';
+COMMENT ON COLUMN qml.recurring.next_run_at IS 'the next tick; NULL if it never fires again';
+COMMENT ON COLUMN qml.recurring.last_run_at IS 'the latest tick that created a job';
 COMMENT ON COLUMN qml.recurring.last_job IS 'the job of that tick';
-COMMENT ON COLUMN qml.recurring.error IS 'why the last tick made no job';
-COMMENT ON COLUMN qml.recurring.created_by IS 'the role that defined it, as which its jobs are enqueued';
-COMMENT ON COLUMN qml.recurring.created_at IS 'when it was made';
-COMMENT ON COLUMN qml.recurring.updated_at IS 'when its definition changed last';
+COMMENT ON COLUMN qml.recurring.error IS 'why the latest tick created no job; NULL if it did';
+COMMENT ON COLUMN qml.recurring.created_by IS 'the role that defined it; its jobs are enqueued as this role';
+COMMENT ON COLUMN qml.recurring.created_at IS 'when it was created';
+COMMENT ON COLUMN qml.recurring.updated_at IS 'when its definition last changed';
 
 CREATE VIEW qml.server WITH (security_barrier = true) AS
 SELECT s.id, s.name, 'client' AS kind, s.workers, s.queues,
@@ -651,17 +651,17 @@ SELECT b.id, b.name, b.kind, NULL::int, NULL::text[], NULL::name, b.started_at,
 	b.heartbeat_at, qml.is_alive(b.heartbeat_at, NULL), pg_catalog.pg_get_userbyid(b.run_as)
 FROM qml.background_servers() b;
 REVOKE ALL ON TABLE qml.server FROM PUBLIC;
-COMMENT ON VIEW qml.server IS 'servers: those outside that registered, and the background processes of this database';
+COMMENT ON VIEW qml.server IS 'servers that registered, and the background processes of this database';
 COMMENT ON COLUMN qml.server.id IS 'id of this registration';
-COMMENT ON COLUMN qml.server.name IS 'name that the server gave, or qml.server_name';
-COMMENT ON COLUMN qml.server.kind IS 'client; of background processes scheduler or worker';
+COMMENT ON COLUMN qml.server.name IS 'name given by the server, or qml.server_name';
+COMMENT ON COLUMN qml.server.kind IS 'client, or scheduler or worker for background processes';
 COMMENT ON COLUMN qml.server.workers IS 'number of its workers';
-COMMENT ON COLUMN qml.server.queues IS 'queues that it works; NULL: all';
+COMMENT ON COLUMN qml.server.queues IS 'queues that it processes; NULL for all';
 COMMENT ON COLUMN qml.server.registered_by IS 'the role that registered it; NULL for background processes';
 COMMENT ON COLUMN qml.server.started_at IS 'when it registered or started';
-COMMENT ON COLUMN qml.server.heartbeat_at IS 'when it was heard of last';
-COMMENT ON COLUMN qml.server.alive IS 'whether it was heard of within qml.dead_server_timeout and was not given up';
-COMMENT ON COLUMN qml.server.run_as IS 'the role of a background process: of a worker that of the handlers whose jobs it runs; NULL for clients';
+COMMENT ON COLUMN qml.server.heartbeat_at IS 'time of the latest heartbeat';
+COMMENT ON COLUMN qml.server.alive IS 'whether it sent a heartbeat within qml.dead_server_timeout and was not declared dead';
+COMMENT ON COLUMN qml.server.run_as IS 'role of a background process: for a worker, the role of the handlers that it calls; NULL for clients';
 
 CREATE VIEW qml.handler WITH (security_barrier = true) AS
 SELECT h.method,
@@ -678,7 +678,7 @@ COMMENT ON COLUMN qml.handler.run_as IS 'the role that jobs run as';
 COMMENT ON COLUMN qml.handler.options IS 'options given to qml_register_handler';
 COMMENT ON COLUMN qml.handler.registered_by IS 'the role that registered it';
 COMMENT ON COLUMN qml.handler.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.handler.problem IS 'why its jobs cannot run; NULL: they can';
+COMMENT ON COLUMN qml.handler.problem IS 'why its jobs cannot run; NULL if they can';
 
 CREATE VIEW qml.hook WITH (security_barrier = true) AS
 SELECT x.name,
@@ -687,17 +687,17 @@ SELECT x.name,
 	x.errors, x.broken, x.last_error, x.last_error_at, qml.hook_problem(x.name) AS problem
 FROM qml.hook_data x;
 REVOKE ALL ON TABLE qml.hook FROM PUBLIC;
-COMMENT ON VIEW qml.hook IS 'functions that are told of transitions';
+COMMENT ON VIEW qml.hook IS 'functions that run on every transition of a job';
 COMMENT ON COLUMN qml.hook.name IS 'name of the hook';
 COMMENT ON COLUMN qml.hook.function IS 'the function';
-COMMENT ON COLUMN qml.hook.states IS 'new states that it is called for; NULL: all';
+COMMENT ON COLUMN qml.hook.states IS 'new states that it is called for; NULL for all';
 COMMENT ON COLUMN qml.hook.run_as IS 'the role that registered it, and that it runs as';
 COMMENT ON COLUMN qml.hook.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.hook.errors IS 'how often in a row it failed where nobody asked for the transition';
-COMMENT ON COLUMN qml.hook.broken IS 'whether it was switched off because of that';
-COMMENT ON COLUMN qml.hook.last_error IS 'the last of those errors';
-COMMENT ON COLUMN qml.hook.last_error_at IS 'when that was';
-COMMENT ON COLUMN qml.hook.problem IS 'why it cannot be called; NULL: it can';
+COMMENT ON COLUMN qml.hook.errors IS 'number of consecutive errors in transitions that no caller asked for';
+COMMENT ON COLUMN qml.hook.broken IS 'whether it was disabled because of these errors';
+COMMENT ON COLUMN qml.hook.last_error IS 'the latest of these errors';
+COMMENT ON COLUMN qml.hook.last_error_at IS 'time of the latest of these errors';
+COMMENT ON COLUMN qml.hook.problem IS 'why it cannot be called; NULL if it can';
 
 CREATE VIEW qml.middleware WITH (security_barrier = true) AS
 SELECT x.name,
@@ -706,13 +706,13 @@ SELECT x.name,
 	qml.middleware_problem(x.name) AS problem
 FROM qml.middleware_data x;
 REVOKE ALL ON TABLE qml.middleware FROM PUBLIC;
-COMMENT ON VIEW qml.middleware IS 'functions around handlers';
+COMMENT ON VIEW qml.middleware IS 'functions that wrap handlers';
 COMMENT ON COLUMN qml.middleware.name IS 'name of the middleware';
 COMMENT ON COLUMN qml.middleware.function IS 'the function';
-COMMENT ON COLUMN qml.middleware."position" IS 'lower positions are further out';
+COMMENT ON COLUMN qml.middleware."position" IS 'order of the calls: lower positions are further out';
 COMMENT ON COLUMN qml.middleware.run_as IS 'the role that registered it, and that it runs as';
 COMMENT ON COLUMN qml.middleware.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.middleware.problem IS 'why it cannot be called; NULL: it can';
+COMMENT ON COLUMN qml.middleware.problem IS 'why it cannot be called; NULL if it can';
 
 CREATE VIEW qml.acl WITH (security_barrier = true) AS
 SELECT pg_catalog.pg_get_userbyid(a.grantee) AS grantee, a.capability, a.queue,
@@ -720,10 +720,10 @@ SELECT pg_catalog.pg_get_userbyid(a.grantee) AS grantee, a.capability, a.queue,
 FROM qml.acl_data a
 WHERE a.capability <> 'usage' AND (qml.is_admin() OR pg_catalog.pg_has_role(a.grantee, 'USAGE'));
 REVOKE ALL ON TABLE qml.acl FROM PUBLIC;
-COMMENT ON VIEW qml.acl IS 'capabilities: all for an administrator, one''s own otherwise';
+COMMENT ON VIEW qml.acl IS 'capabilities: all of them for an administrator, the own ones for others';
 COMMENT ON COLUMN qml.acl.grantee IS 'role that has the capability';
 COMMENT ON COLUMN qml.acl.capability IS 'enqueue, work, monitor or admin';
-COMMENT ON COLUMN qml.acl.queue IS 'name of the queue; NULL: all queues';
+COMMENT ON COLUMN qml.acl.queue IS 'name of the queue; NULL for all queues';
 COMMENT ON COLUMN qml.acl.grantor IS 'role that granted it';
 COMMENT ON COLUMN qml.acl.granted_at IS 'when it was granted';
 
@@ -769,7 +769,7 @@ COMMENT ON FUNCTION @extschema@.qml_heartbeat(uuid, int, interval) IS 'extend th
 CREATE FUNCTION @extschema@.qml_progress(id uuid, attempt int, progress jsonb) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_progress' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_progress(uuid, int, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_progress(uuid, int, jsonb) IS 'say how far a claimed job is';
+COMMENT ON FUNCTION @extschema@.qml_progress(uuid, int, jsonb) IS 'record the progress of a claimed job';
 
 CREATE FUNCTION @extschema@.qml_succeed(id uuid, attempt int, result jsonb DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_succeed' LANGUAGE C;
@@ -794,7 +794,7 @@ COMMENT ON FUNCTION @extschema@.qml_fail(uuid, int, text, text, text, boolean, t
 CREATE FUNCTION @extschema@.qml_release(id uuid, attempt int) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_release' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_release(uuid, int) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_release(uuid, int) IS 'give a claimed job back; the attempt does not count against its retries';
+COMMENT ON FUNCTION @extschema@.qml_release(uuid, int) IS 'return a claimed job to its queue; the attempt does not count against its retries';
 
 -------------------------------------------------------------------------------
 -- Control and reading
@@ -803,12 +803,12 @@ COMMENT ON FUNCTION @extschema@.qml_release(uuid, int) IS 'give a claimed job ba
 CREATE FUNCTION @extschema@.qml_can_transition("from" qml.job_state, "to" qml.job_state) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_can_transition' LANGUAGE C STABLE;
 REVOKE ALL ON FUNCTION @extschema@.qml_can_transition(qml.job_state, qml.job_state) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_can_transition(qml.job_state, qml.job_state) IS 'whether a job may go from one state to the other';
+COMMENT ON FUNCTION @extschema@.qml_can_transition(qml.job_state, qml.job_state) IS 'whether the transition from one state to the other is allowed';
 
 CREATE FUNCTION @extschema@.qml_job(id uuid) RETURNS qml.job
 	AS 'MODULE_PATHNAME', 'qml_job' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_job(uuid) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_job(uuid) IS 'one job; NULL when it is unknown, expired or not to be seen by the current role';
+COMMENT ON FUNCTION @extschema@.qml_job(uuid) IS 'one job; NULL if it is unknown, expired or not visible to the current role';
 
 CREATE FUNCTION @extschema@.qml_counts() RETURNS TABLE (state qml.job_state, count bigint)
 	AS 'MODULE_PATHNAME', 'qml_counts' LANGUAGE C;
@@ -823,22 +823,22 @@ COMMENT ON FUNCTION @extschema@.qml_queue_counts() IS 'number of jobs by queue a
 CREATE FUNCTION @extschema@.qml_delete(id uuid, reason text DEFAULT NULL) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_delete' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_delete(uuid, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_delete(uuid, text) IS 'delete a job; false when it was deleted already';
+COMMENT ON FUNCTION @extschema@.qml_delete(uuid, text) IS 'delete a job; false if it was deleted already';
 
 CREATE FUNCTION @extschema@.qml_retry(id uuid) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_retry' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_retry(uuid) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_retry(uuid) IS 'enqueue a failed, scheduled or awaiting_retry job now; false when it is enqueued already';
+COMMENT ON FUNCTION @extschema@.qml_retry(uuid) IS 'enqueue a failed, scheduled or awaiting_retry job now; false if it is enqueued already';
 
 CREATE FUNCTION @extschema@.qml_reschedule(id uuid, run_at timestamptz, reason text DEFAULT NULL) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_reschedule' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_reschedule(uuid, timestamptz, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_reschedule(uuid, timestamptz, text) IS 'put an enqueued or scheduled job off until run_at; false when that is its time already';
+COMMENT ON FUNCTION @extschema@.qml_reschedule(uuid, timestamptz, text) IS 'postpone an enqueued or scheduled job until run_at; false if that is its time already';
 
 CREATE FUNCTION @extschema@.qml_set_state(id uuid, state qml.job_state, data jsonb DEFAULT '{}') RETURNS qml.job
 	AS 'MODULE_PATHNAME', 'qml_set_state' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) IS 'any transition that the state table allows, by an administrator; returns the job';
+COMMENT ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) IS 'make any allowed transition of a job, as an administrator; returns the job';
 
 -------------------------------------------------------------------------------
 -- Queues
@@ -852,7 +852,7 @@ COMMENT ON FUNCTION @extschema@.qml_create_queue(text, jsonb) IS 'create a queue
 CREATE FUNCTION @extschema@.qml_alter_queue(name text, options jsonb) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_alter_queue' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_alter_queue(text, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_alter_queue(text, jsonb) IS 'set options of a queue; an option that is null returns to the setting';
+COMMENT ON FUNCTION @extschema@.qml_alter_queue(text, jsonb) IS 'set options of a queue; null resets an option, so that the setting applies';
 
 CREATE FUNCTION @extschema@.qml_drop_queue(name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_drop_queue' LANGUAGE C;
@@ -862,12 +862,12 @@ COMMENT ON FUNCTION @extschema@.qml_drop_queue(text) IS 'drop a queue that has n
 CREATE FUNCTION @extschema@.qml_pause_queue(name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_pause_queue' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_pause_queue(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_pause_queue(text) IS 'stop giving out jobs of a queue';
+COMMENT ON FUNCTION @extschema@.qml_pause_queue(text) IS 'stop handing out jobs of a queue';
 
 CREATE FUNCTION @extschema@.qml_resume_queue(name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_resume_queue' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_resume_queue(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_resume_queue(text) IS 'give out jobs of a paused queue again';
+COMMENT ON FUNCTION @extschema@.qml_resume_queue(text) IS 'hand out jobs of a paused queue again';
 
 -------------------------------------------------------------------------------
 -- Maintenance
@@ -881,12 +881,12 @@ COMMENT ON FUNCTION @extschema@.qml_promote_due(int) IS 'enqueue up to max sched
 CREATE FUNCTION @extschema@.qml_reclaim(max int DEFAULT 1000) RETURNS int
 	AS 'MODULE_PATHNAME', 'qml_reclaim' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_reclaim(int) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_reclaim(int) IS 'take up to max jobs back whose lease is over; returns how many';
+COMMENT ON FUNCTION @extschema@.qml_reclaim(int) IS 'reclaim up to max jobs whose lease has expired; returns how many';
 
 CREATE FUNCTION @extschema@.qml_cleanup() RETURNS bigint
 	AS 'MODULE_PATHNAME', 'qml_cleanup' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_cleanup() FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_cleanup() IS 'drop history partitions that are expired as a whole, make those that will be needed, delete expired locks; returns how many jobs and locks went';
+COMMENT ON FUNCTION @extschema@.qml_cleanup() IS 'drop expired partitions of the history, create those needed soon, delete expired locks; returns how many jobs and locks were removed';
 
 CREATE FUNCTION @extschema@.qml_maintain() RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'qml_maintain' LANGUAGE C;
@@ -896,7 +896,7 @@ COMMENT ON FUNCTION @extschema@.qml_maintain() IS 'all maintenance in one call; 
 CREATE FUNCTION @extschema@.qml_adopt() RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_adopt' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_adopt() FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_adopt() IS 'let a restored or copied database work: jobs that were processing are enqueued again';
+COMMENT ON FUNCTION @extschema@.qml_adopt() IS 'start work in a restored or copied database: jobs that were processing are enqueued again';
 
 -------------------------------------------------------------------------------
 -- Recurring jobs
@@ -929,13 +929,13 @@ COMMENT ON FUNCTION @extschema@.qml_resume_recurring(text) IS 'let a paused recu
 CREATE FUNCTION @extschema@.qml_run_recurring(id text) RETURNS uuid
 	AS 'MODULE_PATHNAME', 'qml_run_recurring' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_run_recurring(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_run_recurring(text) IS 'enqueue the job of a recurring job now, off its schedule; returns the id of the job';
+COMMENT ON FUNCTION @extschema@.qml_run_recurring(text) IS 'enqueue a job of a schedule now, in addition to its ticks; returns the id of the job';
 
 CREATE FUNCTION @extschema@.qml_cron_next(cron text, after timestamptz DEFAULT now(),
 	timezone text DEFAULT 'UTC', n int DEFAULT 1) RETURNS SETOF timestamptz
 	AS 'MODULE_PATHNAME', 'qml_cron_next' LANGUAGE C STABLE;
 REVOKE ALL ON FUNCTION @extschema@.qml_cron_next(text, timestamptz, text, int) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_cron_next(text, timestamptz, text, int) IS 'the next n times at which a cron expression fires; fewer when it never fires again';
+COMMENT ON FUNCTION @extschema@.qml_cron_next(text, timestamptz, text, int) IS 'the next n times at which a cron expression fires; fewer if it never fires again';
 
 CREATE FUNCTION @extschema@.qml_poll_recurring(max int DEFAULT 256) RETURNS int
 	AS 'MODULE_PATHNAME', 'qml_poll_recurring' LANGUAGE C;
@@ -945,12 +945,12 @@ COMMENT ON FUNCTION @extschema@.qml_poll_recurring(int) IS 'fire up to max recur
 CREATE FUNCTION @extschema@.qml_pg_cron_schedule() RETURNS SETOF bigint
 	AS 'MODULE_PATHNAME', 'qml_pg_cron_schedule' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_pg_cron_schedule() FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_pg_cron_schedule() IS 'let pg_cron do the maintenance every minute; returns the ids of its jobs';
+COMMENT ON FUNCTION @extschema@.qml_pg_cron_schedule() IS 'schedule the maintenance with pg_cron, every minute; returns the ids of the pg_cron jobs';
 
 CREATE FUNCTION @extschema@.qml_pg_cron_unschedule() RETURNS int
 	AS 'MODULE_PATHNAME', 'qml_pg_cron_unschedule' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_pg_cron_unschedule() FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_pg_cron_unschedule() IS 'take the maintenance off pg_cron; returns how many of its jobs there were';
+COMMENT ON FUNCTION @extschema@.qml_pg_cron_unschedule() IS 'remove the maintenance from pg_cron; returns how many pg_cron jobs were removed';
 
 -------------------------------------------------------------------------------
 -- Servers
@@ -965,17 +965,17 @@ COMMENT ON FUNCTION @extschema@.qml_register_server(text, int, text[]) IS 'regis
 CREATE FUNCTION @extschema@.qml_heartbeat_server(id text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_heartbeat_server' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_heartbeat_server(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_heartbeat_server(text) IS 'say that a server is alive; false when it is unknown or was given up and must register again';
+COMMENT ON FUNCTION @extschema@.qml_heartbeat_server(text) IS 'record the heartbeat of a server; false if it is unknown or was declared dead and must register again';
 
 CREATE FUNCTION @extschema@.qml_unregister_server(id text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_unregister_server' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_unregister_server(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_unregister_server(text) IS 'a server leaves; jobs that its workers hold are taken back; false when it is unknown';
+COMMENT ON FUNCTION @extschema@.qml_unregister_server(text) IS 'unregister a server; jobs that its workers hold are reclaimed; false if it is unknown';
 
 CREATE FUNCTION @extschema@.qml_reclaim_server(id text) RETURNS int
 	AS 'MODULE_PATHNAME', 'qml_reclaim_server' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_reclaim_server(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_reclaim_server(text) IS 'give a server up and take the jobs back that its workers hold; returns how many';
+COMMENT ON FUNCTION @extschema@.qml_reclaim_server(text) IS 'declare a server dead and reclaim the jobs that its workers hold; returns how many';
 
 -------------------------------------------------------------------------------
 -- Handlers
@@ -984,7 +984,7 @@ COMMENT ON FUNCTION @extschema@.qml_reclaim_server(text) IS 'give a server up an
 CREATE FUNCTION @extschema@.qml_register_handler(method text, function regprocedure, options jsonb DEFAULT '{}') RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_register_handler' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_register_handler(text, regprocedure, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_register_handler(text, regprocedure, jsonb) IS 'let a function or procedure run the jobs of a method, instead of one that did before';
+COMMENT ON FUNCTION @extschema@.qml_register_handler(text, regprocedure, jsonb) IS 'let a function or procedure run the jobs of a method; replaces the present handler';
 
 -- So that a literal may also be the bare name of a function that is not overloaded.
 CREATE FUNCTION @extschema@.qml_register_handler(method text, function text, options jsonb DEFAULT '{}') RETURNS void
@@ -1005,20 +1005,20 @@ CREATE PROCEDURE @extschema@.qml_wait(queues text[] DEFAULT NULL, timeout interv
 	INOUT ready boolean DEFAULT NULL)
 	AS 'MODULE_PATHNAME', 'qml_wait' LANGUAGE C;
 REVOKE ALL ON PROCEDURE @extschema@.qml_wait(text[], interval, boolean) FROM PUBLIC;
-COMMENT ON PROCEDURE @extschema@.qml_wait(text[], interval, boolean) IS 'sleep until a job may be ready, true, or the timeout is over, false';
+COMMENT ON PROCEDURE @extschema@.qml_wait(text[], interval, boolean) IS 'sleep until a job may be ready or the timeout ends; the result is true or false';
 
 CREATE PROCEDURE @extschema@.qml_wait_for(id uuid, timeout interval DEFAULT '30 s',
 	INOUT state qml.job_state DEFAULT NULL)
 	AS 'MODULE_PATHNAME', 'qml_wait_for' LANGUAGE C;
 REVOKE ALL ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) FROM PUBLIC;
-COMMENT ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) IS 'sleep until the job is finished or the timeout is over; its state then, NULL when it is finished and not kept';
+COMMENT ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) IS 'sleep until the job is finished or the timeout ends; returns its state then, NULL if it is finished and not kept';
 
 -- State hooks and middleware, each in two forms, as qml_register_handler().
 CREATE FUNCTION @extschema@.qml_register_hook(name text, function regprocedure, states qml.job_state[] DEFAULT NULL,
 	options jsonb DEFAULT '{}') RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_register_hook' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_register_hook(text, regprocedure, qml.job_state[], jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_register_hook(text, regprocedure, qml.job_state[], jsonb) IS 'call a function after each transition to these states, as the current role, instead of one of the same name that was before';
+COMMENT ON FUNCTION @extschema@.qml_register_hook(text, regprocedure, qml.job_state[], jsonb) IS 'call a function after each transition to these states, as the current role; replaces one of the same name';
 
 CREATE FUNCTION @extschema@.qml_register_hook(name text, function text, states qml.job_state[] DEFAULT NULL,
 	options jsonb DEFAULT '{}') RETURNS void
@@ -1035,7 +1035,7 @@ CREATE FUNCTION @extschema@.qml_register_middleware(name text, function regproce
 	options jsonb DEFAULT '{}') RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_register_middleware' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_register_middleware(text, regprocedure, int, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_register_middleware(text, regprocedure, int, jsonb) IS 'call a function around each job that runs in the database, as the current role, instead of one of the same name that was before';
+COMMENT ON FUNCTION @extschema@.qml_register_middleware(text, regprocedure, int, jsonb) IS 'call a function around each job that runs in the database, as the current role; replaces one of the same name';
 
 CREATE FUNCTION @extschema@.qml_register_middleware(name text, function text, "position" int DEFAULT 0,
 	options jsonb DEFAULT '{}') RETURNS void
@@ -1051,12 +1051,12 @@ COMMENT ON FUNCTION @extschema@.qml_unregister_middleware(text, boolean) IS 'rem
 CREATE FUNCTION @extschema@.qml_next() RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'qml_next' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_next() FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_next() IS 'in a middleware: run the rest, other middleware and the handler; returns the result';
+COMMENT ON FUNCTION @extschema@.qml_next() IS 'in a middleware: run the rest of the chain, that is other middleware and the handler; returns its result';
 
 CREATE FUNCTION @extschema@.qml_tracing(job qml.job) RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'qml_tracing' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_tracing(qml.job) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_tracing(qml.job) IS 'a middleware: log each job with its duration and W3C traceparent, and hand the latter on to jobs that it enqueues';
+COMMENT ON FUNCTION @extschema@.qml_tracing(qml.job) IS 'a middleware: log each job with its duration and W3C traceparent, and pass the latter to jobs that it enqueues';
 
 -- Inside a job that runs in the database.  qml_register_handler() lets the role of the
 -- handler call these.
@@ -1069,17 +1069,17 @@ COMMENT ON FUNCTION @extschema@.qml_current_job() IS 'the job that runs in this 
 CREATE FUNCTION @extschema@.qml_progress(progress jsonb) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_show_progress' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_progress(jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_progress(jsonb) IS 'say how far the job is that runs in this session; others see it at once';
+COMMENT ON FUNCTION @extschema@.qml_progress(jsonb) IS 'record the progress of the job that runs in this session; others see it at once';
 
 CREATE FUNCTION @extschema@.qml_retry_later(delay interval, reason text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_retry_later' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_retry_later(interval, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_retry_later(interval, text) IS 'let the job that runs in this session be run again after a delay, once it returns; the attempt does not count';
+COMMENT ON FUNCTION @extschema@.qml_retry_later(interval, text) IS 'after the handler returns, run the job of this session again after a delay; the attempt does not count';
 
 CREATE FUNCTION @extschema@.qml_discard(reason text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_discard' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_discard(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_discard(text) IS 'let the job that runs in this session be deleted, once it returns';
+COMMENT ON FUNCTION @extschema@.qml_discard(text) IS 'after the handler returns, delete the job of this session';
 
 -------------------------------------------------------------------------------
 -- Named locks
@@ -1088,12 +1088,12 @@ COMMENT ON FUNCTION @extschema@.qml_discard(text) IS 'let the job that runs in t
 CREATE FUNCTION @extschema@.qml_try_lock(resource text, owner text, ttl interval) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'qml_try_lock' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_try_lock(text, text, interval) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_try_lock(text, text, interval) IS 'take or refresh a named lock; returns its fencing number, NULL when another owner holds it';
+COMMENT ON FUNCTION @extschema@.qml_try_lock(text, text, interval) IS 'take or refresh a named lock; returns its fencing number, NULL if another owner holds it';
 
 CREATE FUNCTION @extschema@.qml_unlock(resource text, owner text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_unlock' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_unlock(text, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_unlock(text, text) IS 'release a named lock; false when the owner does not hold it';
+COMMENT ON FUNCTION @extschema@.qml_unlock(text, text) IS 'release a named lock; false if the owner does not hold it';
 
 -------------------------------------------------------------------------------
 -- Rights
@@ -1102,12 +1102,12 @@ COMMENT ON FUNCTION @extschema@.qml_unlock(text, text) IS 'release a named lock;
 CREATE FUNCTION @extschema@.qml_grant(grantee regrole, capability text, queue text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_grant' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_grant(regrole, text, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_grant(regrole, text, text) IS 'give a role a capability (enqueue, work, monitor, admin) on one queue or on all';
+COMMENT ON FUNCTION @extschema@.qml_grant(regrole, text, text) IS 'grant a capability (enqueue, work, monitor, admin) to a role, on one queue or on all';
 
 CREATE FUNCTION @extschema@.qml_revoke(grantee regrole, capability text, queue text DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_revoke' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_revoke(regrole, text, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_revoke(regrole, text, text) IS 'take a capability back; with no queue, on all queues';
+COMMENT ON FUNCTION @extschema@.qml_revoke(regrole, text, text) IS 'revoke a capability; without a queue, on all queues';
 
 -------------------------------------------------------------------------------
 -- Default privileges of the installing role may have opened any of the above to

@@ -76,7 +76,7 @@ load(QmlCache *cache)
 	if (rel == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"qml\" was dropped or changed while this waited for it"),
+				 errmsg("extension \"qml\" was dropped or changed by another session"),
 				 errhint("Try again.")));
 	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))

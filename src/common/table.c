@@ -73,7 +73,7 @@ qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 	if (!qml_table_try_open(table, relid, lockmode))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"qml\" was dropped or changed while this waited for it"),
+				 errmsg("extension \"qml\" was dropped or changed by another session"),
 				 errhint("Try again.")));
 }
 

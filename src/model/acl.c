@@ -235,13 +235,13 @@ qml_acl_require(QmlCapability capability, const char *queue)
 				 errmsg("permission denied for queue \"%s\"", queue),
 				 errdetail("The capability \"%s\" on the queue is required.",
 						   qml_capability_names[capability]),
-				 errhint("The owner of the extension gives it with qml_grant().")));
+				 errhint("The owner of the extension can grant it with qml_grant().")));
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for extension \"qml\""),
 			 errdetail("The capability \"%s\" on all queues is required.",
 					   qml_capability_names[capability]),
-			 errhint("The owner of the extension gives it with qml_grant().")));
+			 errhint("The owner of the extension can grant it with qml_grant().")));
 }
 
 /* Raises an error unless the current user may do this to some queue. */
@@ -255,7 +255,7 @@ qml_acl_require_any(QmlCapability capability)
 				 errmsg("permission denied for extension \"qml\""),
 				 errdetail("The capability \"%s\" on at least one queue is required.",
 						   qml_capability_names[capability]),
-				 errhint("The owner of the extension gives it with qml_grant().")));
+				 errhint("The owner of the extension can grant it with qml_grant().")));
 }
 
 /* Raises an error unless the current user is the owner. */

@@ -77,7 +77,7 @@ check_version(const char *version)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("extension \"qml\" has version %s, but the library has version %s",
 						version, QML_VERSION),
-				 errhint("Run ALTER EXTENSION qml UPDATE, and reconnect if the library is older.")));
+				 errhint("Run ALTER EXTENSION qml UPDATE, or reconnect if the library is the older one.")));
 }
 
 /* Reads the extension's row: checks its version, and finds the schema of its functions. */
@@ -255,9 +255,9 @@ qml_catalog_to_work(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the jobs in this database are a copy from another one"),
-				 errdetail("A restored or copied database does not work its jobs, which the "
-						   "original may be working too."),
-				 errhint("Call qml_adopt() to let this copy work.")));
+				 errdetail("A restored or copied database does not run its jobs, because the "
+						   "original may be running them, too."),
+				 errhint("Call qml_adopt() to run the jobs of this copy.")));
 	return cat;
 }
 

@@ -140,8 +140,8 @@ read_name(const char *path, JsonbValue *value, int maxlen)
 	if (value->type == jbvString)
 		name = pnstrdup(value->val.string.val, value->val.string.len);
 	if (name == NULL || !qml_args_is_name(name, maxlen))
-		bad_value(path, psprintf("a string of 1 to %d characters, none of them a control character",
-								 maxlen));
+		bad_value(path,
+				  psprintf("a string of 1 to %d characters without control characters", maxlen));
 	return name;
 }
 

@@ -109,7 +109,7 @@ read_queue_options(QmlQueue *queue, Datum options)
 	}
 	ereport(WARNING,
 			(errcode(ERRCODE_QML_INVALID_OPTION),
-			 errmsg("options of queue \"%s\" are invalid, the settings hold", queue->name),
+			 errmsg("options of queue \"%s\" are invalid and are ignored", queue->name),
 			 errdetail("%s", error)));
 	qml_options_default_queue(&queue->options);
 }

@@ -277,6 +277,7 @@ make_call_statement(const QmlSignature *signature, const bool *present)
 	return statement;
 }
 
+/* Calls the procedure with the arguments of the job. */
 static void
 execute_call(const QmlHandler *handler, const QmlJob *job, bool atomic, DestReceiver *receiver)
 {

@@ -256,13 +256,13 @@ refuse_role(const QmlCallback *callback, Oid function)
 	Oid owner = qml_function_ref_owner(function);
 
 	if (role == NULL)
-		return "The role who registered it does not exist.";
+		return "The role that registered it does not exist.";
 	if (!qml_function_ref_may_be_superuser(owner, callback->role))
-		return "It would run as a superuser, but does not belong to one.";
+		return "It would run as a superuser, but it is not owned by one.";
 	if (!qml_function_ref_trusted(&callback->function, owner, callback->role))
-		return "It belongs to another role than when it was registered.";
+		return "Its owner is not the role that owned it when it was registered.";
 	if (!qml_function_allows(function, callback->role))
-		return psprintf("Role \"%s\", who registered it, must have the privilege EXECUTE.", role);
+		return psprintf("Role \"%s\", which registered it, must have the privilege EXECUTE.", role);
 	return NULL;
 }
 

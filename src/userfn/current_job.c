@@ -54,6 +54,7 @@ move_wishes(int level, int to)
 		wish->level = to;
 }
 
+/* The wishes of the level, or above it, were rolled back. */
 static void
 drop_wishes(int level)
 {
@@ -203,7 +204,7 @@ qml_current_job_set_progress(Datum progress)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("argument \"%s\" is too large", "progress"),
-				 errdetail("A job that runs in the database can show at most %d bytes.",
+				 errdetail("The progress of a job that runs in the database can have at most %d bytes.",
 						   QML_MAX_SHOWN_PROGRESS)));
 	Assert(current.job != NULL);
 	kept = copy_for_job(JsonbPGetDatum(document));

@@ -106,7 +106,7 @@ read_options(QmlHandler *handler, Datum options)
 		return;
 	ereport(WARNING,
 			(errcode(ERRCODE_QML_INVALID_OPTION),
-			 errmsg("options of handler \"%s\" are invalid and do not hold", handler->method),
+			 errmsg("options of handler \"%s\" are invalid and are ignored", handler->method),
 			 errdetail("%s", error)));
 	memset(&handler->options, 0, sizeof(handler->options));
 	qml_options_default_queue(&handler->options.common);
@@ -221,9 +221,9 @@ static char *
 refuse_owner(const QmlHandler *handler, Oid owner)
 {
 	if (!qml_function_ref_may_be_superuser(owner, handler->run_as))
-		return "It would run as a superuser, but does not belong to one.";
+		return "It would run as a superuser, but it is not owned by one.";
 	if (!qml_function_ref_trusted(&handler->function, owner, handler->run_as))
-		return "It belongs to another role than when it was registered.";
+		return "Its owner is not the role that owned it when it was registered.";
 	return NULL;
 }
 
@@ -336,8 +336,11 @@ may_run_as(const QmlHandler *handler, QmlProblem *problem)
 	problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
 	problem->message = psprintf("handler \"%s\" may not run as role \"%s\"", handler->method,
 								GetUserNameFromId(handler->run_as, true));
-	problem->detail = name ? psprintf("Role \"%s\", who registered it, is not a member.", name) :
-							 pstrdup("The role that registered it does not exist.");
+	problem
+		->detail = name ?
+					   psprintf("Role \"%s\", which registered it, is not a member of that role.",
+								name) :
+					   pstrdup("The role that registered it does not exist.");
 	return false;
 }
 

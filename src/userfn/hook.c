@@ -151,7 +151,7 @@ call_nested(void *arg)
 	if (depth >= MAX_DEPTH)
 		ereport(ERROR,
 				(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),
-				 errmsg("hooks call each other more than %d deep", MAX_DEPTH),
+				 errmsg("hook calls are nested more than %d levels deep", MAX_DEPTH),
 				 errdetail("What hook \"%s\" does makes transitions that it is called for.",
 						   call->hook->result.hook->name),
 				 errhint("Register it for fewer states.")));

@@ -32,15 +32,15 @@ log_failure(const QmlHookResult *result, bool disabled)
 	if (disabled)
 		ereport(WARNING,
 				(errcode(result->failure.sqlerrcode),
-				 errmsg("hook \"%s\" failed %d times in a row and is switched off",
+				 errmsg("hook \"%s\" failed %d times in a row and is disabled",
 						result->hook->name, QML_HOOK_MAX_ERRORS),
 				 errdetail("%s (SQLSTATE %s)", result->failure.message,
 						   unpack_sql_state(result->failure.sqlerrcode)),
-				 errhint("Mend it, and register it again by qml_register_hook().")));
+				 errhint("Fix the function, then enable the hook again with qml_register_hook().")));
 	else if (result->failed && qml_log_is_due(QML_LOG_HOOKS))
 		ereport(WARNING,
 				(errcode(result->failure.sqlerrcode),
-				 errmsg("hook \"%s\" failed, and is passed over", result->hook->name),
+				 errmsg("hook \"%s\" failed and is skipped", result->hook->name),
 				 errdetail("%s (SQLSTATE %s)", result->failure.message,
 						   unpack_sql_state(result->failure.sqlerrcode))));
 }
@@ -109,7 +109,7 @@ qml_hook_failure_disable_stuck(void)
 								.succeeded = true, /* whatever was counted before */
 								.errors = QML_HOOK_MAX_ERRORS,
 								.failure = {.sqlerrcode = ERRCODE_QUERY_CANCELED,
-											.message = "it went on although it was canceled"}};
+											.message = "it did not stop when it was canceled"}};
 
 		for (int i = 0; i < count; i++)
 		{

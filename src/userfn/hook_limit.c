@@ -79,7 +79,7 @@ record_stuck_hook(int code, Datum arg)
 	if (running == NULL || cancels <= MAX_CANCELS)
 		return;
 	ereport(LOG,
-			(errmsg("hook \"%s\" goes on although it was canceled %d times: its process ends",
+			(errmsg("hook \"%s\" did not stop after %d cancel requests; terminating its process",
 					running->name, MAX_CANCELS)));
 	qml_stuck_hooks_add(qml_hook_limit_hash(running));
 	qml_due_now(QML_WAKE_HOOK);
@@ -140,7 +140,7 @@ raise_too_slow(const QmlCallback *hook)
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 errmsg("hook \"%s\" took longer than %d ms", hook->name, TIME_LIMIT),
-			 errdetail("In a background process no hook may take longer.")));
+			 errdetail("In background processes, this is the time limit of a hook.")));
 }
 
 /* Does the work, a call of the hook with all that happens in it, within the limit. */
@@ -212,8 +212,8 @@ qml_hook_limit_check(void)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("hooks took %.0f ms for %d transitions of a transaction", spent, transitions),
-			 errdetail("It is undone, and done in smaller parts.")));
+			 errmsg("hooks took %.0f ms for %d transitions in one transaction", spent, transitions),
+			 errdetail("The transaction is rolled back, and its work is done in smaller ones.")));
 }
 
 /* There are no hooks any more: transitions cost nothing. */

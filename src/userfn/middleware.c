@@ -181,7 +181,7 @@ qml_middleware_next(void)
 	if (chain == NULL || chain->next == 0 || chain->next > chain->count || qml_hook_is_running())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s() can only be called by a middleware, while a job runs",
+				 errmsg("%s() can only be called by a middleware while a job runs",
 						"qml_next")));
 	return run_rest();
 }

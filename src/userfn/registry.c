@@ -1,10 +1,19 @@
 /*
  * registry.c
- *		Registering handlers, state hooks and middleware.
+ *		Registers and unregisters handlers, state hooks and middleware.
  *
- * All that can be found wrong with a function is found when it is registered: the
- * function, the options, and whether the role can run it.  What goes wrong later is
- * found again before each call (userfn/handler.c, userfn/callback.c).
+ * The caller has checked that the current user has the capability "admin".  Here the
+ * function, the options and the privileges of the role are checked, so that a mistake is
+ * an error of the registration.  What changes later is found by the same checks before
+ * each call (userfn/handler.c, userfn/callback.c).
+ *
+ * A registration replaces one of the same name.  The tables belong to the owner of the
+ * extension and are written with its rights; their triggers make all backends read them
+ * again.
+ *
+ * Locks: the exclusive lock on the method of a handler, then the row, then those of
+ * model/grant.c, because the role of a handler gets privileges with its first handler and
+ * loses them with its last one.  Hooks and middleware need the lock on the row only.
  */
 #include "postgres.h"
 
@@ -29,7 +38,7 @@
 #include "userfn/handler.h"
 #include "userfn/registry.h"
 
-/* The role that jobs run as: one that the current user could become. */
+/* The role that jobs run as.  The current user must be able to become it. */
 static Oid
 choose_role(const QmlHandlerOptions *options)
 {
@@ -47,15 +56,19 @@ choose_role(const QmlHandlerOptions *options)
 	return role;
 }
 
-/* One at a time for a method: whose handler it was before must be known for sure. */
+/*
+ * Registrations of a method wait for each other until the transaction ends: the role of
+ * the handler that is replaced must be known, to adjust its privileges.
+ */
 static void
-become_only_registrar(const char *method)
+lock_method(const char *method)
 {
 	qml_table_require_write();
 	LockDatabaseObject(qml_catalog()->handler, qml_cache_hash_name(&method, sizeof(method)), 0,
 					   ExclusiveLock);
 }
 
+/* The signature of a function that can be a handler, or an error. */
 static const QmlSignature *
 require_signature(Oid function)
 {
@@ -70,11 +83,12 @@ require_signature(Oid function)
 				 errmsg("function %s cannot be a handler",
 						get_func_name(function) ? format_procedure(function) : "with this OID"),
 				 errdetail("%s", reason),
-				 errhint("A handler takes one jsonb, one qml.job, or named arguments that the "
-						 "keys of the payload fill.")));
+				 errhint("A handler takes one jsonb, one qml.job, or named arguments that match "
+						 "the keys of the payload.")));
 	return signature;
 }
 
+/* Raises 42501 if a superuser would run a function that another role can replace. */
 static void
 require_superuser_owner(Oid function, Oid owner, Oid role)
 {
@@ -83,9 +97,9 @@ require_superuser_owner(Oid function, Oid owner, Oid role)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s must not run as superuser \"%s\"",
 						format_procedure(function), GetUserNameFromId(role, false)),
-				 errdetail("It belongs to role \"%s\", who is no superuser and could replace it.",
+				 errdetail("It belongs to role \"%s\", which is not a superuser and could replace it.",
 						   GetUserNameFromId(owner, false)),
-				 errhint("Register it as its owner, or a handler with the option run_as.")));
+				 errhint("Register it as its owner, or register a handler with the option run_as.")));
 }
 
 static void
@@ -123,7 +137,7 @@ raise_problem(const QmlProblem *problem)
 			 problem->detail ? errdetail("%s", problem->detail) : 0));
 }
 
-/* Registers a function as the handler of a method, instead of one that was before. */
+/* Registers a function as the handler of a method, in place of the present one. */
 void
 qml_registry_add_handler(const char *method, Oid function, Jsonb *options)
 {
@@ -138,12 +152,15 @@ qml_registry_add_handler(const char *method, Oid function, Jsonb *options)
 	signature = require_signature(function);
 	role = choose_role(&parsed);
 	require_superuser_owner(function, signature->owner, role);
-	become_only_registrar(method);
+	lock_method(method);
 	handler = qml_handler_find(method);
 	old_role = handler ? handler->run_as : InvalidOid;
 	write_handler(method, signature, role, options);
 
-	/* As it will be found: who may run it, and that the names lead back to it. */
+	/*
+	 * Check the handler as it is read back: that the names lead to the function again,
+	 * and that the role may log in and execute it.
+	 */
 	CommandCounterIncrement();
 	handler = qml_handler_find(method);
 	if (!qml_handler_usable(handler, &problem))
@@ -165,7 +182,7 @@ qml_registry_remove_handler(const char *method, bool missing_ok)
 	bool found;
 	bool isnull;
 
-	become_only_registrar(method);
+	lock_method(method);
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	found = qml_spi_execute_latest(
 				"DELETE FROM qml.handler_data h WHERE h.method = $1 RETURNING h.run_as", 1, &type,
@@ -185,6 +202,7 @@ qml_registry_remove_handler(const char *method, bool missing_ok)
 
 /* ----- state hooks and middleware ----- */
 
+/* Raises an error unless the function can be a hook, or a middleware. */
 static void
 require_callback(QmlCallbackKind kind, Oid function)
 {
@@ -200,16 +218,16 @@ require_callback(QmlCallbackKind kind, Oid function)
 				 errdetail("%s", reason)));
 }
 
-/* The columns that both tables have, but the last one, which is the time. */
+/* Values of the columns that both tables have, except for the time. */
 static void
-callback_values(const char *name, Oid function, Datum *values)
+set_callback_values(const char *name, Oid function, Datum *values)
 {
 	values[CALLBACK_NAME - 1] = CStringGetTextDatum(name);
 	qml_function_ref_values(function, &values[CALLBACK_SCHEMA - 1]);
 	values[CALLBACK_RUN_AS - 1] = ObjectIdGetDatum(GetUserId());
 }
 
-/* As it will be found. */
+/* Checks a callback as it is read back. */
 static void
 check_callback(QmlCallbackKind kind, const char *name)
 {
@@ -230,8 +248,8 @@ check_callback(QmlCallbackKind kind, const char *name)
 	"run_as = excluded.run_as, registered_at = excluded.registered_at"
 
 /*
- * Registers a function as a hook, instead of one of the same name; states: an array
- * of qml.job_state, or 0 for all.
+ * Registers a function as a hook, in place of one of the same name, and enables it.
+ * states is an array of qml.job_state, or 0 for all.
  */
 void
 qml_registry_add_hook(const char *name, Oid function, Datum states, Jsonb *options)
@@ -243,7 +261,7 @@ qml_registry_add_hook(const char *name, Oid function, Datum states, Jsonb *optio
 
 	qml_options_parse_callback(options);
 	require_callback(QML_HOOK, function);
-	callback_values(name, function, values);
+	set_callback_values(name, function, values);
 	values[CALLBACK_RUN_AS] = states;
 	nulls[CALLBACK_RUN_AS] = states == (Datum) 0;
 	qml_spi_begin(&spi, qml_catalog()->owner);
@@ -267,7 +285,7 @@ qml_registry_add_middleware(const char *name, Oid function, int position, Jsonb 
 
 	qml_options_parse_callback(options);
 	require_callback(QML_MIDDLEWARE, function);
-	callback_values(name, function, values);
+	set_callback_values(name, function, values);
 	values[CALLBACK_RUN_AS] = Int32GetDatum(position);
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void) qml_spi_execute("INSERT INTO qml.middleware_data AS m (" CALLBACK_COLUMNS ", position) "

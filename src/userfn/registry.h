@@ -1,6 +1,6 @@
 /*
  * registry.h
- *		Registering handlers, state hooks and middleware.
+ *		Registers and unregisters handlers, state hooks and middleware.
  */
 #ifndef QML_REGISTRY_H
 #define QML_REGISTRY_H

@@ -178,8 +178,8 @@ check_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, void
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("a hook or middleware cannot use descriptors of large objects"),
-				 errdetail("Others in the transaction could use them, too."),
-				 errhint("Use lo_get() and lo_put().")));
+				 errdetail("Other functions in the transaction could use them as well."),
+				 errhint("Use lo_get() and lo_put() instead.")));
 }
 
 /* Forbids descriptors of large objects, or allows them; returns what held before. */

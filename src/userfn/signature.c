@@ -74,7 +74,7 @@ refuse_argument(int number, const char *name, Oid type)
 	if (get_typtype(type) == TYPTYPE_PSEUDO)
 		return psprintf("Argument %d is of the pseudo-type %s.", number, format_type_be(type));
 	if (name == NULL || *name == '\0')
-		return psprintf("Argument %d has no name that a key of the payload could have.", number);
+		return psprintf("Argument %d has no name, so no key of the payload can match it.", number);
 	return NULL;
 }
 
@@ -266,7 +266,7 @@ raise_mismatch(const QmlSignature *signature, const QmlArgument *arg, const char
 			(errcode(ERRCODE_QML_PAYLOAD_MISMATCH),
 			 errmsg("the value of key \"%s\" of the payload is not of type %s", arg->name,
 					format_type_be(arg->type)),
-			 errdetail("An argument of %s: %s.", function_name(signature),
+			 errdetail("It is an argument of %s: %s.", function_name(signature),
 					   clip_text(detail, strlen(detail)))));
 }
 

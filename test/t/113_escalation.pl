@@ -214,7 +214,7 @@ DROP FUNCTION shared.job(jsonb);
 SET ROLE mallory;
 CREATE FUNCTION shared.job(payload jsonb) RETURNS void LANGUAGE sql AS $$ INSERT INTO public.canary (how) VALUES ('replaced') $$;
 SQL
-like(run($node, 'shared', '{}', 'max_retries => 0', 'target'), qr/^failed\|1\|QM007\|.*would run as a superuser, but does not belong to one/i,
+like(run($node, 'shared', '{}', 'max_retries => 0', 'target'), qr/^failed\|1\|QM007\|.*would run as a superuser, but it is not owned by one/i,
 	'one of the same name that belongs to another does not run');
 no_canary('replaced function');
 in_target('ALTER FUNCTION shared.job(jsonb) OWNER TO postgres');

@@ -190,7 +190,7 @@ sub broken_is
 	wait_for('the hook to be switched off', sub { ask($node, q{SELECT broken FROM qml.hook WHERE name = 'broken'}) eq 't' });
 	is(ask($node, 'SELECT errors, last_error, problem IS NULL FROM qml.hook'), "5|$error|t",
 		"$name: it is switched off after five errors, and the last one shown");
-	is(log_count($node, 'hook "broken" failed 5 times in a row and is switched off', $offset), 1, "$name: with a WARNING, once");
+	is(log_count($node, 'hook "broken" failed 5 times in a row and is disabled', $offset), 1, "$name: with a WARNING, once");
 	remove_hook('broken');
 	return;
 }
@@ -322,11 +322,11 @@ sub stuck_is
 	$offset = -s $node->logfile;
 	hook('stuck', $states, $forever);
 	$go->($name);
-	is(ask($node, 'SELECT errors, broken, last_error FROM qml.hook'), '5|t|it went on although it was canceled', "$name: it is switched off");
+	is(ask($node, 'SELECT errors, broken, last_error FROM qml.hook'), '5|t|it did not stop when it was canceled', "$name: it is switched off");
 	# Two workers may have met it at the same time.
-	my $ends = log_count($node, 'hook "stuck" goes on although it was canceled 5 times: its process ends', $offset);
+	my $ends = log_count($node, 'hook "stuck" did not stop after 5 cancel requests; terminating its process', $offset);
 	ok($ends >= 1 && $ends <= 2, "$name: its process ends, once ($ends)");
-	is(log_count($node, 'hook "stuck" failed 5 times in a row and is switched off', $offset), 1, "$name: with a WARNING");
+	is(log_count($node, 'hook "stuck" failed 5 times in a row and is disabled', $offset), 1, "$name: with a WARNING");
 	remove_hook('stuck');
 	return;
 }
@@ -337,7 +337,7 @@ stuck_is('one in a worker', '{processing}', jobs('note', 'succeeded|1'));
 # One whose row somebody has in his hands: it is switched off as soon as it can be.
 {
 	my $owner = new_session($node);
-	my $ends = sub { log_count($node, 'hook "stuck" goes on although', $offset) };
+	my $ends = sub { log_count($node, 'hook "stuck" did not stop after', $offset) };
 	$offset = -s $node->logfile;
 	hook('stuck', '{enqueued}', $forever);
 	$owner->query_safe(q{BEGIN; SELECT FROM qml.hook_data WHERE name = 'stuck' FOR UPDATE});
@@ -346,7 +346,7 @@ stuck_is('one in a worker', '{processing}', jobs('note', 'succeeded|1'));
 	$owner->query_safe('COMMIT');
 	$owner->quit;
 	wait_for('it to be switched off', sub { ask($node, 'SELECT broken FROM qml.hook') eq 't' });
-	is(ask($node, 'SELECT last_error FROM qml.hook'), 'it went on although it was canceled', 'one whose row was locked is not forgotten');
+	is(ask($node, 'SELECT last_error FROM qml.hook'), 'it did not stop when it was canceled', 'one whose row was locked is not forgotten');
 	wait_for('the job to be promoted', sub { ask($node, q{SELECT count(*) FROM qml.live WHERE state = 'scheduled'}) == 0 });
 	remove_hook('stuck');
 	query($node, 'DELETE FROM qml.live');
@@ -359,7 +359,7 @@ query($node, <<'SQL');
 SELECT count(*) FROM qml_enqueue_many('outside', array_fill('{}'::jsonb, ARRAY[12]), queue => 'outside', run_at => clock_timestamp() + interval '0.2 s')
 SQL
 wait_for('the slow hook to see all of twelve', sub { ask($node, q{SELECT count(*) FROM qml.live WHERE method = 'outside' AND state = 'enqueued'}) == 12 });
-is(log_count($node, 'ms for 11 transitions of a transaction', $offset), 1, 'slow hooks: all of them in one transaction is too much');
+is(log_count($node, 'ms for 11 transitions in one transaction', $offset), 1, 'slow hooks: all of them in one transaction is too much');
 is(ask($node, q{SELECT count(DISTINCT xmin::text) FROM qml.live WHERE method = 'outside'}), 12, 'they are told in smaller parts');
 is(ask($node, 'SELECT errors, broken FROM qml.hook'), '0|f', 'and not taken for broken');
 remove_hook('slow');

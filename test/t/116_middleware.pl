@@ -188,7 +188,7 @@ BEGIN IF job.method = 'other' THEN PERFORM public.qml_next(); END IF; END $$;
 SELECT qml_register_hook('nosy', 'nosy', '{enqueued}');
 SQL
 middleware('enqueues', q{PERFORM public.qml_enqueue('other'); RETURN public.qml_next();});
-like(course(), qr/^failed\|1\|55000\|qml_next\(\) can only be called by a middleware, while a job runs; ; $/, 'a hook within a middleware cannot run the handler');
+like(course(), qr/^failed\|1\|55000\|qml_next\(\) can only be called by a middleware while a job runs; ; $/, 'a hook within a middleware cannot run the handler');
 query($node, q{SELECT qml_unregister_hook('nosy')});
 remove_middleware('enqueues');
 

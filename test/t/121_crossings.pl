@@ -92,9 +92,9 @@ set_config($node, 'qml.enable_scheduler' => 'off');
 query($node, 'DELETE FROM qml.live');
 foreach my $case (
 	[ 'deep', 12, qr/ERROR:  end$/m ],
-	[ 'deep', 30, qr/WARNING:  hook "deep" failed.*\n.*more than 16 deep/ ],
+	[ 'deep', 30, qr/WARNING:  hook "deep" failed.*\n.*more than 16 levels deep/ ],
 	[ 'deeper', 12, qr/ERROR:  end$/m ],
-	[ 'deeper', 30, qr/WARNING:  hook "deep" failed.*\n.*more than 16 deep/ ])
+	[ 'deeper', 30, qr/WARNING:  hook "deep" failed.*\n.*more than 16 levels deep/ ])
 {
 	my ($function, $jobs, $expected) = @$case;
 	query($node, "SET ROLE adm; SELECT qml_register_hook('deep', '$function', '{enqueued}')");
