@@ -31,7 +31,7 @@ QML_FUNCTION(qml_tracing);
 QML_FUNCTION(qml_hook_problem);
 QML_FUNCTION(qml_middleware_problem);
 
-/* The second argument, as either form has it. */
+/* The second argument: a regprocedure, or the name of a function. */
 static Oid
 read_function(FunctionCallInfo fcinfo, bool by_name)
 {
@@ -39,8 +39,9 @@ read_function(FunctionCallInfo fcinfo, bool by_name)
 	return by_name ? qml_args_function(fcinfo, 1) : PG_GETARG_OID(1);
 }
 
+/* Both forms of qml_register_hook(). */
 static Datum
-add_hook(FunctionCallInfo fcinfo, bool by_name)
+register_hook(FunctionCallInfo fcinfo, bool by_name)
 {
 	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
 	Datum states = (Datum) 0;
@@ -62,8 +63,9 @@ add_hook(FunctionCallInfo fcinfo, bool by_name)
 	PG_RETURN_VOID();
 }
 
+/* Both forms of qml_register_middleware(). */
 static Datum
-add_middleware(FunctionCallInfo fcinfo, bool by_name)
+register_middleware(FunctionCallInfo fcinfo, bool by_name)
 {
 	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
 
@@ -75,7 +77,7 @@ add_middleware(FunctionCallInfo fcinfo, bool by_name)
 }
 
 static Datum
-remove_callback(FunctionCallInfo fcinfo, QmlCallbackKind kind)
+unregister_callback(FunctionCallInfo fcinfo, QmlCallbackKind kind)
 {
 	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
 
@@ -87,39 +89,40 @@ remove_callback(FunctionCallInfo fcinfo, QmlCallbackKind kind)
 Datum
 qml_register_hook(PG_FUNCTION_ARGS)
 {
-	return add_hook(fcinfo, false);
+	return register_hook(fcinfo, false);
 }
 
 Datum
 qml_register_hook_name(PG_FUNCTION_ARGS)
 {
-	return add_hook(fcinfo, true);
+	return register_hook(fcinfo, true);
 }
 
 Datum
 qml_unregister_hook(PG_FUNCTION_ARGS)
 {
-	return remove_callback(fcinfo, QML_HOOK);
+	return unregister_callback(fcinfo, QML_HOOK);
 }
 
 Datum
 qml_register_middleware(PG_FUNCTION_ARGS)
 {
-	return add_middleware(fcinfo, false);
+	return register_middleware(fcinfo, false);
 }
 
 Datum
 qml_register_middleware_name(PG_FUNCTION_ARGS)
 {
-	return add_middleware(fcinfo, true);
+	return register_middleware(fcinfo, true);
 }
 
 Datum
 qml_unregister_middleware(PG_FUNCTION_ARGS)
 {
-	return remove_callback(fcinfo, QML_MIDDLEWARE);
+	return unregister_callback(fcinfo, QML_MIDDLEWARE);
 }
 
+/* For middleware: runs the rest of the chain. */
 Datum
 qml_next(PG_FUNCTION_ARGS)
 {
@@ -130,7 +133,10 @@ qml_next(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(result);
 }
 
-/* A middleware: traces the job, see userfn/trace.c; the worker logs it when it is finished. */
+/*
+ * A middleware that traces the job (userfn/trace.c).  The worker logs the trace after the
+ * commit, when the outcome is known.
+ */
 Datum
 qml_tracing(PG_FUNCTION_ARGS)
 {

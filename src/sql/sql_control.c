@@ -31,6 +31,7 @@ QML_FUNCTION(qml_retry);
 QML_FUNCTION(qml_reschedule);
 QML_FUNCTION(qml_set_state);
 
+/* Shows the table of core/state.c. */
 Datum
 qml_can_transition(PG_FUNCTION_ARGS)
 {
@@ -40,6 +41,7 @@ qml_can_transition(PG_FUNCTION_ARGS)
 									 qml_catalog_state(PG_GETARG_OID(1))));
 }
 
+/* NULL if there is no such job that the caller may see. */
 Datum
 qml_job(PG_FUNCTION_ARGS)
 {
@@ -70,6 +72,7 @@ qml_queue_counts(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* For the view qml.job: what the current user sees of a job (QmlAccess). */
 Datum
 qml_job_access(PG_FUNCTION_ARGS)
 {
@@ -104,6 +107,7 @@ qml_reschedule(PG_FUNCTION_ARGS)
 										qml_args_text(fcinfo, 2, QML_MAX_ERROR)));
 }
 
+/* Makes any allowed transition; data holds what the new state needs. */
 Datum
 qml_set_state(PG_FUNCTION_ARGS)
 {

@@ -19,7 +19,7 @@ QML_FUNCTION(qml_show_progress);
 QML_FUNCTION(qml_retry_later);
 QML_FUNCTION(qml_discard);
 
-/* What a handler does may call a hook, which the job of the handler is none of. */
+/* Raises 55000 outside of a handler.  A hook that the handler causes is not part of it. */
 static void
 require_job(const char *function)
 {
@@ -30,7 +30,7 @@ require_job(const char *function)
 	(void) qml_current_job_require(function);
 }
 
-/* NULL outside of a job. */
+/* NULL outside of a handler. */
 Datum
 qml_current_job(PG_FUNCTION_ARGS)
 {
@@ -41,6 +41,7 @@ qml_current_job(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(qml_job_to_row(job, true));
 }
 
+/* qml_progress() of one argument; the other form is in sql_worker.c. */
 Datum
 qml_show_progress(PG_FUNCTION_ARGS)
 {

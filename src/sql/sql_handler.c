@@ -20,9 +20,9 @@ QML_FUNCTION(qml_register_handler_name);
 QML_FUNCTION(qml_unregister_handler);
 QML_FUNCTION(qml_handler_problem);
 
-/* The arguments of both forms; function is how the second one is read. */
+/* Both forms of qml_register_handler(): the function as a regprocedure, or by its name. */
 static Datum
-register_handler(FunctionCallInfo fcinfo, Oid (*function)(FunctionCallInfo fcinfo))
+register_handler(FunctionCallInfo fcinfo, bool by_name)
 {
 	char *method = qml_args_name(fcinfo, 0, "method", QML_MAX_NAME);
 	Jsonb *options;
@@ -30,32 +30,21 @@ register_handler(FunctionCallInfo fcinfo, Oid (*function)(FunctionCallInfo fcinf
 	qml_acl_require(QML_CAN_ADMIN, NULL);
 	qml_args_require(fcinfo, 1, "function");
 	options = qml_args_options(fcinfo, 2, "options");
-	qml_registry_add_handler(method, function(fcinfo), options);
+	qml_registry_add_handler(method, by_name ? qml_args_function(fcinfo, 1) : PG_GETARG_OID(1),
+							 options);
 	PG_RETURN_VOID();
-}
-
-static Oid
-read_oid(FunctionCallInfo fcinfo)
-{
-	return PG_GETARG_OID(1);
-}
-
-static Oid
-read_function_name(FunctionCallInfo fcinfo)
-{
-	return qml_args_function(fcinfo, 1);
 }
 
 Datum
 qml_register_handler(PG_FUNCTION_ARGS)
 {
-	return register_handler(fcinfo, read_oid);
+	return register_handler(fcinfo, false);
 }
 
 Datum
 qml_register_handler_name(PG_FUNCTION_ARGS)
 {
-	return register_handler(fcinfo, read_function_name);
+	return register_handler(fcinfo, true);
 }
 
 Datum

@@ -15,6 +15,7 @@
 QML_FUNCTION(qml_try_lock);
 QML_FUNCTION(qml_unlock);
 
+/* Returns the fencing number; NULL if another owner holds the lock. */
 Datum
 qml_try_lock(PG_FUNCTION_ARGS)
 {

@@ -32,7 +32,7 @@ QML_FUNCTION(qml_maintain);
 QML_FUNCTION(qml_adopt);
 QML_FUNCTION(qml_invalidate);
 
-/* Jobs that one call of qml_maintain promotes or takes back, perhaps once a minute. */
+/* Jobs that one call of qml_maintain promotes, reclaims or fires at most. */
 #define MAINTAIN_MAX 100000
 
 Datum
@@ -45,6 +45,7 @@ qml_promote_due(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(qml_promote_jobs(max, &as_of));
 }
 
+/* Jobs whose lease has expired, and jobs of servers that stopped sending heartbeats. */
 Datum
 qml_reclaim(PG_FUNCTION_ARGS)
 {
@@ -55,6 +56,7 @@ qml_reclaim(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(qml_reclaim_expired(max, &next) + qml_server_reclaim_dead(INT_MAX, &next));
 }
 
+/* Returns how many jobs and locks were removed. */
 Datum
 qml_cleanup(PG_FUNCTION_ARGS)
 {
@@ -65,6 +67,7 @@ qml_cleanup(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(done.jobs + done.locks);
 }
 
+/* All maintenance in one call, for cron and the like; the result counts each step. */
 Datum
 qml_maintain(PG_FUNCTION_ARGS)
 {
@@ -89,6 +92,7 @@ qml_maintain(PG_FUNCTION_ARGS)
 	PG_RETURN_JSONB_P(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 }
 
+/* Lets a copy of a database work its jobs (maintenance/adopt.c). */
 Datum
 qml_adopt(PG_FUNCTION_ARGS)
 {
@@ -97,7 +101,7 @@ qml_adopt(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* All backends forget what they remember of the table, when this commits. */
+/* A trigger: when this commits, all backends read the table again. */
 Datum
 qml_invalidate(PG_FUNCTION_ARGS)
 {

@@ -18,7 +18,7 @@
 QML_FUNCTION(qml_enqueue);
 QML_FUNCTION(qml_enqueue_many);
 
-/* The arguments that both functions have in the same places. */
+/* Reads the arguments that both functions have in the same places. */
 static void
 read_request(FunctionCallInfo fcinfo, QmlEnqueue *request)
 {
@@ -62,6 +62,7 @@ qml_enqueue(PG_FUNCTION_ARGS)
 	PG_RETURN_UUID_P(id);
 }
 
+/* The rows of qml_enqueue_many(): the ids of the new jobs, in the order of the payloads. */
 static QmlSrfRows *
 enqueue_many(FunctionCallInfo fcinfo)
 {

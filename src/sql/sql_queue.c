@@ -34,6 +34,7 @@ read_name(FunctionCallInfo fcinfo)
 	return name;
 }
 
+/* A TTL may need partitions of the history that do not exist yet: create them now. */
 Datum
 qml_create_queue(PG_FUNCTION_ARGS)
 {
@@ -42,6 +43,7 @@ qml_create_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* As above. */
 Datum
 qml_alter_queue(PG_FUNCTION_ARGS)
 {
@@ -50,6 +52,7 @@ qml_alter_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Also revokes the capabilities that were granted on the queue. */
 Datum
 qml_drop_queue(PG_FUNCTION_ARGS)
 {
@@ -74,6 +77,7 @@ qml_resume_queue(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* For the view qml.queue: whether the current user sees the queue. */
 Datum
 qml_queue_access(PG_FUNCTION_ARGS)
 {

@@ -44,7 +44,7 @@ read_misfire(FunctionCallInfo fcinfo, int arg)
 	return misfire;
 }
 
-/* Any text: the parser says what is wrong with it. */
+/* Any text but NULL: the parser checks it. */
 static char *
 read_cron(FunctionCallInfo fcinfo, int arg)
 {
@@ -52,6 +52,7 @@ read_cron(FunctionCallInfo fcinfo, int arg)
 	return text_to_cstring(PG_GETARG_TEXT_PP(arg));
 }
 
+/* Creates or replaces a schedule; returns its next tick, NULL if it never fires. */
 Datum
 qml_schedule_recurring(PG_FUNCTION_ARGS)
 {
@@ -78,7 +79,7 @@ qml_schedule_recurring(PG_FUNCTION_ARGS)
 	PG_RETURN_TIMESTAMPTZ(next);
 }
 
-/* The id of a schedule; what the caller may do to it depends on its queue. */
+/* The id of a schedule; schedule/recurring.c checks the capability for its queue. */
 static char *
 read_id(FunctionCallInfo fcinfo)
 {
@@ -119,6 +120,7 @@ qml_run_recurring(PG_FUNCTION_ARGS)
 	PG_RETURN_UUID_P(job);
 }
 
+/* Fires the schedules that are due, as the scheduler does. */
 Datum
 qml_poll_recurring(PG_FUNCTION_ARGS)
 {
@@ -130,6 +132,7 @@ qml_poll_recurring(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(ticks.jobs);
 }
 
+/* The rows of qml_cron_next(): the next n ticks, or fewer if it never fires again. */
 static QmlSrfRows *
 list_ticks(FunctionCallInfo fcinfo)
 {
@@ -166,6 +169,7 @@ qml_cron_next(PG_FUNCTION_ARGS)
 	return qml_srf_return(fcinfo, list_ticks);
 }
 
+/* The rows of qml_pg_cron_schedule(): the ids of the jobs in pg_cron. */
 static QmlSrfRows *
 pg_cron_schedule(FunctionCallInfo fcinfo)
 {
@@ -189,6 +193,7 @@ qml_pg_cron_unschedule(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(qml_pgcron_unschedule());
 }
 
+/* For the view qml.recurring: what the current user sees of a schedule (QmlAccess). */
 Datum
 qml_recurring_access(PG_FUNCTION_ARGS)
 {

@@ -30,6 +30,7 @@ QML_FUNCTION(qml_is_alive);
 /* Highest number of workers that a server may claim to have. */
 #define MAX_WORKERS 100000
 
+/* Returns the id of the registration, which the names of its workers begin with. */
 Datum
 qml_register_server(PG_FUNCTION_ARGS)
 {
@@ -48,6 +49,7 @@ qml_register_server(PG_FUNCTION_ARGS)
 		cstring_to_text(qml_server_register(name, workers, all ? (Datum) 0 : PG_GETARG_DATUM(2))));
 }
 
+/* The id of a registration; maintenance/server.c checks who may use it. */
 static char *
 read_id(FunctionCallInfo fcinfo)
 {

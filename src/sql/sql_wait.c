@@ -45,6 +45,7 @@ qml_wait(PG_FUNCTION_ARGS)
 	return make_row(fcinfo, BoolGetDatum(qml_wait_ready(queues, nqueues, timeout)), false);
 }
 
+/* Returns the state when the wait ends; NULL if the job finished and was not kept. */
 Datum
 qml_wait_for(PG_FUNCTION_ARGS)
 {

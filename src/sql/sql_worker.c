@@ -39,7 +39,7 @@ server_of(const char *worker)
 	return PointerGetDatum(cstring_to_text_with_len(worker, slash - worker));
 }
 
-/* A worker that does not say who it is gets the name of its session. */
+/* The name of the worker; by default one that is made of the user and the process. */
 static char *
 read_worker(FunctionCallInfo fcinfo, int arg)
 {
@@ -50,7 +50,7 @@ read_worker(FunctionCallInfo fcinfo, int arg)
 	return worker;
 }
 
-/* Microseconds; a lease of 0 binds the claim to the session. */
+/* The lease in microseconds; 0 binds the claim to the session, NULL is that of the queue. */
 static int64
 read_lease(FunctionCallInfo fcinfo, int arg)
 {
@@ -68,15 +68,16 @@ read_lease(FunctionCallInfo fcinfo, int arg)
 }
 
 static void
-take(const QmlJob *job, void *arg)
+collect_job(const QmlJob *job, void *arg)
 {
 	QmlSrfRows *rows = arg;
 
 	rows->values[rows->count++] = qml_job_to_row(job, true);
 }
 
+/* The rows of qml_fetch(). */
 static QmlSrfRows *
-fetch(FunctionCallInfo fcinfo)
+fetch_jobs(FunctionCallInfo fcinfo)
 {
 	char *worker = read_worker(fcinfo, 0);
 	QmlClaim claim = {.worker = CStringGetTextDatum(worker), .server = server_of(worker)};
@@ -89,7 +90,7 @@ fetch(FunctionCallInfo fcinfo)
 	if (claim.lease == QML_NO_LEASE)
 		claim.server = CStringGetTextDatum(qml_session_claim_id());
 	rows = qml_srf_alloc(claim.batch);
-	claim.take = take;
+	claim.take = collect_job;
 	claim.arg = rows;
 	(void) qml_claim_batch(&claim, &more);
 	return rows;
@@ -98,10 +99,10 @@ fetch(FunctionCallInfo fcinfo)
 Datum
 qml_fetch(PG_FUNCTION_ARGS)
 {
-	return qml_srf_return(fcinfo, fetch);
+	return qml_srf_return(fcinfo, fetch_jobs);
 }
 
-/* id and attempt, which all acknowledgements begin with. */
+/* Reads the first arguments of all acknowledgements: attempt, and id, which is returned. */
 static pg_uuid_t *
 read_token(FunctionCallInfo fcinfo, QmlAckKind kind, QmlAck *ack)
 {
@@ -112,6 +113,7 @@ read_token(FunctionCallInfo fcinfo, QmlAckKind kind, QmlAck *ack)
 	return qml_args_uuid(fcinfo, 0, "id");
 }
 
+/* Extends the lease; returns its new end, NULL for a claim that has no lease. */
 Datum
 qml_heartbeat(PG_FUNCTION_ARGS)
 {
@@ -133,7 +135,7 @@ qml_progress(PG_FUNCTION_ARGS)
 
 	qml_args_require(fcinfo, 2, "progress");
 	ack.document = qml_args_document(fcinfo, 2, "progress");
-	/* The transaction of a job in the database must not be waited for. */
+	/* For the job that runs in this session: others see it before its transaction commits. */
 	if (qml_current_job_is(id, ack.attempt))
 		qml_current_job_set_progress(ack.document);
 	else
@@ -199,6 +201,7 @@ require_not_null(const char *name, const bool *nulls, int i)
 				 errmsg("element %d of argument \"%s\" must not be null", i + 1, name)));
 }
 
+/* The rows of qml_succeed_many(): the ids of the jobs whose attempt was still valid. */
 static QmlSrfRows *
 succeed_many(FunctionCallInfo fcinfo)
 {
