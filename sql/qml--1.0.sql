@@ -19,9 +19,9 @@ REVOKE ALL ON TYPE qml.job_state FROM PUBLIC;
 COMMENT ON TYPE qml.job_state IS 'state of a job; qml_can_transition() shows the allowed transitions';
 
 -------------------------------------------------------------------------------
--- Storage.  Rows are written by the C code alone (table access method, not SQL):
+-- Storage.  Jobs are written by C code through the table access method, not by SQL:
 -- src/model/catalog.h repeats the order of the columns, and src/model/catalog.c checks
--- their number when it first looks.
+-- their number when it first opens a table.
 -------------------------------------------------------------------------------
 
 CREATE TABLE qml.queue_data (
@@ -43,10 +43,10 @@ COMMENT ON COLUMN qml.queue_data.dropped IS 'whether the queue was dropped; crea
 COMMENT ON COLUMN qml.queue_data.options IS 'options given to qml_create_queue and qml_alter_queue, validated';
 COMMENT ON COLUMN qml.queue_data.created_at IS 'when the queue was created, or created again';
 
--- Fixed-width columns first, those that a claim changes among them; the payload
--- last, so that the WAL record of a claim repeats neither.  Pages are filled to
--- less than half, so that every job of a page can be claimed by a HOT update (see
--- doc/internals/storage.md for the measurements).
+-- Columns of fixed width come first, among them those that a claim changes, and the
+-- payload comes last: the WAL record of a claim then contains neither the columns before
+-- nor those after.  Pages are filled to less than half, so that every job of a page can
+-- be claimed by a HOT update (measured in doc/internals/storage.md).
 CREATE TABLE qml.live (
 	id uuid NOT NULL PRIMARY KEY,
 	created_at timestamptz NOT NULL,
@@ -171,8 +171,8 @@ COMMENT ON COLUMN qml.lock_data.fence IS 'fencing number of this acquisition, fr
 COMMENT ON COLUMN qml.lock_data.acquired_at IS 'when the owner acquired it';
 COMMENT ON COLUMN qml.lock_data.expires_at IS 'when it expires, and others can take it';
 
--- One sequence for all locks: a lock that was released and made anew must not
--- start again below the numbers it gave out before.
+-- One sequence for all locks: a lock that is released and taken again must never get a
+-- lower number than before.
 CREATE SEQUENCE qml.lock_fence;
 REVOKE ALL ON SEQUENCE qml.lock_fence FROM PUBLIC;
 COMMENT ON SEQUENCE qml.lock_fence IS 'fencing numbers of named locks';
@@ -225,7 +225,7 @@ COMMENT ON COLUMN qml.recurring_data.error IS 'why the latest tick created no jo
 COMMENT ON COLUMN qml.recurring_data.pause_reason IS 'the reason given to qml_pause_recurring; NULL: none, or it is not paused';
 COMMENT ON COLUMN qml.recurring_data.payload IS 'of its jobs';
 
--- Ticks that have fired, so that none does twice; kept for a day.
+-- Ticks that have fired, so that none fires twice.  Rows are kept for a day.
 CREATE TABLE qml.occurrence_data (
 	occurrence timestamptz NOT NULL,
 	recurring text NOT NULL,
@@ -383,8 +383,9 @@ SELECT pg_catalog.pg_extension_config_dump('qml.lock_fence', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.acl_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.instance_data', '');
 
--- Backends keep queues, handlers, rights and the instance in memory.  The trigger tells
--- them of any change, by qml's functions, by hand, by a restore or by replication.
+-- Backends cache queues, handlers, hooks, middleware, capabilities and the instance.  The
+-- trigger makes them read a table again after any change: by qml's functions, by hand, by
+-- a restore or by replication.
 CREATE FUNCTION qml.invalidate() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'qml_invalidate' LANGUAGE C;
 REVOKE ALL ON FUNCTION qml.invalidate() FROM PUBLIC;
@@ -439,15 +440,15 @@ ALTER TABLE qml.instance_data ENABLE ALWAYS TRIGGER invalidate_all;
 COMMENT ON TRIGGER invalidate ON qml.instance_data IS 'makes all backends read the instance again';
 COMMENT ON TRIGGER invalidate_all ON qml.instance_data IS 'makes all backends read the instance again';
 
--- After the triggers: the background processes learn of the extension by this row.
+-- After the triggers: the trigger on this row makes the launcher look at the database.
 INSERT INTO qml.instance_data (system_identifier, database)
 	SELECT s.system_identifier, d.oid
 	FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
 	WHERE d.datname = pg_catalog.current_database();
 
 -------------------------------------------------------------------------------
--- Views.  A view's functions run as the reader, so that qml.job_access() sees
--- who asks; the tables are read as the view's owner.
+-- Views.  The tables are read as the owner of the view, but functions in a view run as
+-- its reader, so that qml.job_access() and others can check the reader's capabilities.
 -------------------------------------------------------------------------------
 
 CREATE FUNCTION qml.job_access(queue_id int, created_by regrole) RETURNS int
@@ -914,17 +915,17 @@ COMMENT ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, jsonb, 
 CREATE FUNCTION @extschema@.qml_remove_recurring(id text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_remove_recurring' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_remove_recurring(text, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_remove_recurring(text, boolean) IS 'remove a recurring job; when there is none of that id, an error, or false with missing_ok';
+COMMENT ON FUNCTION @extschema@.qml_remove_recurring(text, boolean) IS 'remove a recurring job; an error if there is none with that id, or false with missing_ok';
 
 CREATE FUNCTION @extschema@.qml_pause_recurring(id text, reason text DEFAULT NULL) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_pause_recurring' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_pause_recurring(text, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_pause_recurring(text, text) IS 'stop a recurring job from firing; false when there is none of that id';
+COMMENT ON FUNCTION @extschema@.qml_pause_recurring(text, text) IS 'stop a recurring job from firing; false if there is none with that id';
 
 CREATE FUNCTION @extschema@.qml_resume_recurring(id text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_resume_recurring' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_resume_recurring(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_resume_recurring(text) IS 'let a paused recurring job fire again, from its next tick on; false when there is none of that id';
+COMMENT ON FUNCTION @extschema@.qml_resume_recurring(text) IS 'resume a paused recurring job, from its next tick on; false if there is none with that id';
 
 CREATE FUNCTION @extschema@.qml_run_recurring(id text) RETURNS uuid
 	AS 'MODULE_PATHNAME', 'qml_run_recurring' LANGUAGE C;
@@ -986,7 +987,7 @@ CREATE FUNCTION @extschema@.qml_register_handler(method text, function regproced
 REVOKE ALL ON FUNCTION @extschema@.qml_register_handler(text, regprocedure, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_register_handler(text, regprocedure, jsonb) IS 'let a function or procedure run the jobs of a method; replaces the present handler';
 
--- So that a literal may also be the bare name of a function that is not overloaded.
+-- This form accepts a literal that is the bare name of a function, if it is not overloaded.
 CREATE FUNCTION @extschema@.qml_register_handler(method text, function text, options jsonb DEFAULT '{}') RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_register_handler_name' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_register_handler(text, text, jsonb) FROM PUBLIC;
@@ -995,7 +996,7 @@ COMMENT ON FUNCTION @extschema@.qml_register_handler(text, text, jsonb) IS 'the 
 CREATE FUNCTION @extschema@.qml_unregister_handler(method text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_unregister_handler' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_unregister_handler(text, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_unregister_handler(text, boolean) IS 'leave the jobs of a method to workers outside; when it has no handler, an error, or false with missing_ok';
+COMMENT ON FUNCTION @extschema@.qml_unregister_handler(text, boolean) IS 'unregister the handler of a method, whose jobs are then left to workers outside the database; an error if it has none, or false with missing_ok';
 
 -------------------------------------------------------------------------------
 -- Waiting.  Procedures, because they end their transaction before they wait.
@@ -1029,7 +1030,7 @@ COMMENT ON FUNCTION @extschema@.qml_register_hook(text, text, qml.job_state[], j
 CREATE FUNCTION @extschema@.qml_unregister_hook(name text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_unregister_hook' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_unregister_hook(text, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_unregister_hook(text, boolean) IS 'remove a hook; when there is none of that name, an error, or false with missing_ok';
+COMMENT ON FUNCTION @extschema@.qml_unregister_hook(text, boolean) IS 'remove a hook; an error if there is none with that name, or false with missing_ok';
 
 CREATE FUNCTION @extschema@.qml_register_middleware(name text, function regprocedure, "position" int DEFAULT 0,
 	options jsonb DEFAULT '{}') RETURNS void
@@ -1046,7 +1047,7 @@ COMMENT ON FUNCTION @extschema@.qml_register_middleware(text, text, int, jsonb) 
 CREATE FUNCTION @extschema@.qml_unregister_middleware(name text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_unregister_middleware' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_unregister_middleware(text, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_unregister_middleware(text, boolean) IS 'remove a middleware; when there is none of that name, an error, or false with missing_ok';
+COMMENT ON FUNCTION @extschema@.qml_unregister_middleware(text, boolean) IS 'remove a middleware; an error if there is none with that name, or false with missing_ok';
 
 CREATE FUNCTION @extschema@.qml_next() RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'qml_next' LANGUAGE C;
@@ -1110,8 +1111,9 @@ REVOKE ALL ON FUNCTION @extschema@.qml_revoke(regrole, text, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_revoke(regrole, text, text) IS 'revoke a capability; without a queue, on all queues';
 
 -------------------------------------------------------------------------------
--- Default privileges of the installing role may have opened any of the above to
--- others.  The function goes when it has run: it would take what is granted later.
+-- Default privileges of the installing role may have granted privileges on any of the
+-- above to others.  The function is dropped afterwards: it would also revoke what is
+-- granted later.
 -------------------------------------------------------------------------------
 
 CREATE FUNCTION qml.revoke_default_privileges() RETURNS void

@@ -65,13 +65,13 @@ define_call_int(const char *name, const char *description, const char *more, int
 							NULL, NULL);
 }
 
-/* A server's name is the front of its id, and of the names of its workers. */
+/* The name is followed by a slash in the names of workers, and is part of their ids. */
 static bool
 check_server_name(char **newval, void **extra, GucSource source)
 {
 	if (strlen(*newval) <= QML_MAX_SERVER_NAME && strchr(*newval, '/') == NULL)
 		return true;
-	GUC_check_errdetail("It has at most %d bytes, none of them a slash.", QML_MAX_SERVER_NAME);
+	GUC_check_errdetail("It must have at most %d bytes and contain no slash.", QML_MAX_SERVER_NAME);
 	return false;
 }
 
@@ -83,7 +83,7 @@ check_databases(char **newval, void **extra, GucSource source)
 
 	if (strcmp(*newval, "*") == 0 || SplitIdentifierString(copy, ',', &names))
 		return true;
-	GUC_check_errdetail("It is *, or a list of names of databases, separated by commas.");
+	GUC_check_errdetail("It must be * or a comma-separated list of database names.");
 	return false;
 }
 
@@ -91,62 +91,66 @@ check_databases(char **newval, void **extra, GucSource source)
 void
 qml_guc_init(void)
 {
-	define_call_int("qml.max_retries",
-					"Retries of a job whose caller and queue say nothing about them.", NULL,
-					&qml_max_retries, 0, QML_MAX_RETRIES, 0);
-	define_call_int("qml.job_timeout",
-					"How long an attempt may run if its caller and queue say nothing about it.",
-					NULL, &qml_job_timeout, 1, INT_MAX, GUC_UNIT_MS);
+	define_call_int(
+		"qml.max_retries",
+		"Sets the number of retries of jobs for which neither the caller nor the queue does.", NULL,
+		&qml_max_retries, 0, QML_MAX_RETRIES, 0);
+	define_call_int(
+		"qml.job_timeout",
+		"Sets the time limit of attempts for which neither the caller nor the queue does.", NULL,
+		&qml_job_timeout, 1, INT_MAX, GUC_UNIT_MS);
 	define_call_int("qml.lease",
-					"How long a claim holds if its worker and queue say nothing about it.", NULL,
-					&qml_lease, 1, INT_MAX, GUC_UNIT_MS);
-	define_call_int("qml.succeeded_ttl", "How long succeeded and deleted jobs are kept.",
+					"Sets the lease of claims for which neither the worker nor the queue does.",
+					NULL, &qml_lease, 1, INT_MAX, GUC_UNIT_MS);
+	define_call_int("qml.succeeded_ttl", "Sets how long succeeded and deleted jobs are kept.",
 					"0 keeps none.", &qml_succeeded_ttl, 0, (int) QML_MAX_SECONDS, GUC_UNIT_S);
-	define_call_int("qml.failed_ttl", "How long failed jobs are kept.", "0 keeps none.",
+	define_call_int("qml.failed_ttl", "Sets how long failed jobs are kept.", "0 keeps none.",
 					&qml_failed_ttl, 0, (int) QML_MAX_SECONDS, GUC_UNIT_S);
 	define_call_int("qml.max_payload_size",
-					"Largest payload, metadata, progress or result of a job.", NULL,
-					&qml_max_payload_size, 1, 256 * 1024, GUC_UNIT_KB);
+					"Sets the maximum size of the payload, metadata, progress or result of a job.",
+					NULL, &qml_max_payload_size, 1, 256 * 1024, GUC_UNIT_KB);
 
-	define_switch("qml.enabled", "Whether there is any work in the background.", &qml_enabled);
+	define_switch("qml.enabled", "Enables background processing.", &qml_enabled);
 	define_switch("qml.enable_scheduler",
-				  "Whether the scheduler promotes due jobs and takes back lost ones.",
+				  "Enables the scheduler to promote due jobs and reclaim lost ones.",
 				  &qml_scheduler_enabled);
-	define_switch("qml.enable_recurring", "Whether the scheduler fires recurring jobs.",
+	define_switch("qml.enable_recurring", "Enables the scheduler to fire recurring jobs.",
 				  &qml_recurring_enabled);
-	define_switch("qml.enable_cleanup", "Whether the scheduler lets expired jobs and locks go.",
+	define_switch("qml.enable_cleanup", "Enables the scheduler to remove expired jobs and locks.",
 				  &qml_cleanup_enabled);
 	define_background_int("qml.scheduler_poll_interval",
-						  "How often the scheduler looks for due jobs that it was not told of.",
-						  NULL, &qml_scheduler_poll_interval, 1, 3600 * 1000, GUC_UNIT_MS);
+						  "Sets how often the scheduler polls for due jobs.", NULL,
+						  &qml_scheduler_poll_interval, 1, 3600 * 1000, GUC_UNIT_MS);
 	define_background_int("qml.recurring_poll_interval",
-						  "How often the scheduler looks for recurring jobs that it was not told "
-						  "of.",
-						  NULL, &qml_recurring_poll_interval, 1, 3600 * 1000, GUC_UNIT_MS);
+						  "Sets how often the scheduler polls for recurring jobs.", NULL,
+						  &qml_recurring_poll_interval, 1, 3600 * 1000, GUC_UNIT_MS);
 	define_background_int("qml.cleanup_interval",
-						  "How often the scheduler lets expired jobs and locks go.", NULL,
+						  "Sets how often the scheduler removes expired jobs and locks.", NULL,
 						  &qml_cleanup_interval, 1, 86400, GUC_UNIT_S);
-	define_background_int("qml.heartbeat_interval", "How often a server says that it is alive.",
-						  NULL, &qml_heartbeat_interval, 1, 3600, GUC_UNIT_S);
-	define_background_int("qml.dead_server_timeout",
-						  "How long a server may be silent before its jobs are taken back.", NULL,
-						  &qml_dead_server_timeout, 1, 86400, GUC_UNIT_S);
-	define_background_int("qml.workers",
-						  "Most background workers that run jobs in a database at the same time.",
-						  "0: no jobs run in databases.", &qml_workers, 0, 1000, 0);
+	define_background_int("qml.heartbeat_interval",
+						  "Sets how often a background process sends a heartbeat.", NULL,
+						  &qml_heartbeat_interval, 1, 3600, GUC_UNIT_S);
+	define_background_int(
+		"qml.dead_server_timeout",
+		"Sets how long a server may go without a heartbeat before its jobs are reclaimed.", NULL,
+		&qml_dead_server_timeout, 1, 86400, GUC_UNIT_S);
+	define_background_int(
+		"qml.workers",
+		"Sets the maximum number of background workers that run jobs in each database.",
+		"0 runs no jobs in databases.", &qml_workers, 0, 1000, 0);
 	define_background_int("qml.worker_idle_timeout",
-						  "How long a background worker waits for work before it ends.", NULL,
+						  "Sets how long a background worker waits for work before it exits.", NULL,
 						  &qml_worker_idle_timeout, 1, 86400, GUC_UNIT_S);
 	define_background_int("qml.shutdown_timeout",
-						  "How long running jobs may go on when the server shuts down.", NULL,
-						  &qml_shutdown_timeout, 1, 3600, GUC_UNIT_S);
+						  "Sets how long running jobs may continue when the server shuts down.",
+						  NULL, &qml_shutdown_timeout, 1, 3600, GUC_UNIT_S);
 	DefineCustomStringVariable("qml.databases",
-							   "Databases that are worked in the background, * for all.", NULL,
-							   &qml_databases, "*", PGC_SIGHUP, GUC_LIST_INPUT, check_databases,
-							   NULL, NULL);
+							   "Sets the databases that are processed in the background.",
+							   "* stands for all databases.", &qml_databases, "*", PGC_SIGHUP,
+							   GUC_LIST_INPUT, check_databases, NULL, NULL);
 	DefineCustomStringVariable("qml.server_name",
-							   "Name under which the background processes register.",
-							   "Empty: the name of the host.", &qml_server_name, "", PGC_SIGHUP, 0,
-							   check_server_name, NULL, NULL);
+							   "Sets the server name of the background processes.",
+							   "If empty, the host name is used.", &qml_server_name, "", PGC_SIGHUP,
+							   0, check_server_name, NULL, NULL);
 	MarkGUCPrefixReserved("qml");
 }
