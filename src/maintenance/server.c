@@ -1,14 +1,19 @@
 /*
  * server.c
- *		Servers: groups of workers that register, beat and may be found dead.
+ *		Registered servers: groups of workers outside the database.
  *
- * A server outside the database registers and gets an id; its workers fetch as
- * "<id>/<name>", which puts the id into the job.  When it does not beat for
- * qml.dead_server_timeout, its jobs are taken back and it is marked dead: what it
- * beats after that is answered with false, and it must register again.
+ * A server registers and gets an id; its workers fetch as "<id>/<name>", which puts the
+ * id into the jobs that they claim.  If it sends no heartbeat for
+ * qml.dead_server_timeout, it is given up: its jobs are reclaimed and its row is marked
+ * dead.  A heartbeat after that is answered with false, and the server must register
+ * again, under a new id.  So what it fetches then is not taken for what it lost.
  *
- * A server's row is locked before its jobs.  The background processes of this
- * database are not in the table but in shared memory (ipc/shmem.c).
+ * The row of a server is locked before its jobs, and giving it up is one transaction.  A
+ * heartbeat that comes meanwhile waits and is then answered with false.  A crash before
+ * the commit leaves the server alive and its jobs held; the next look does it again.
+ *
+ * Background processes of this database are not in the table but in shared memory
+ * (ipc/slots.c).
  */
 #include "postgres.h"
 
@@ -32,6 +37,7 @@
 /* Random bytes at the end of an id. */
 #define ID_BYTES 6
 
+/* The name and random digits: no id is given twice. */
 static char *
 make_id(const char *name)
 {
@@ -67,9 +73,12 @@ qml_server_register(const char *name, int workers, Datum queues)
 	return id;
 }
 
-/* $1 id, $2 now; returns how many rows there were. */
+/*
+ * Runs a statement about one server as it is now: $1 is its id, $2 the time.  Returns the
+ * number of rows.
+ */
 static uint64
-run(const char *sql, const char *id, int expected)
+execute_for_server(const char *sql, const char *id, int expected)
 {
 	Oid types[] = {TEXTOID, TIMESTAMPTZOID};
 	Datum values[] = {CStringGetTextDatum(id), TimestampTzGetDatum(GetCurrentTimestamp())};
@@ -85,8 +94,8 @@ run(const char *sql, const char *id, int expected)
 #define FIND_OWNER "SELECT s.registered_by::oid FROM qml.server_data s WHERE s.id = $1"
 
 /*
- * Who registered a server, InvalidOid when there is none; locked if it is to be
- * changed together with its jobs.
+ * The role that registered a server; InvalidOid when there is none.  lock: before the
+ * server is changed together with its jobs.
  */
 static Oid
 find_owner(const char *id, bool lock)
@@ -106,15 +115,15 @@ find_owner(const char *id, bool lock)
 	return owner;
 }
 
-/* Whoever registered it, and administrators. */
+/* The role that registered it and administrators may control a server. */
 static void
-require_control(Oid owner)
+check_control(Oid owner)
 {
 	if (!has_privs_of_role(GetUserId(), owner))
 		qml_acl_require(QML_CAN_ADMIN, NULL);
 }
 
-/* A server says that it is alive; false when it is not known, or was given up. */
+/* A server is alive; false when it is not known, or was given up. */
 bool
 qml_server_heartbeat(const char *id)
 {
@@ -122,41 +131,44 @@ qml_server_heartbeat(const char *id)
 
 	if (!OidIsValid(owner))
 		return false;
-	require_control(owner);
-	return run("UPDATE qml.server_data s SET heartbeat_at = $2 "
-			   "WHERE s.id = $1 AND s.dead_at IS NULL",
-			   id, SPI_OK_UPDATE) > 0;
+	check_control(owner);
+	return execute_for_server("UPDATE qml.server_data s SET heartbeat_at = $2 "
+							  "WHERE s.id = $1 AND s.dead_at IS NULL",
+							  id, SPI_OK_UPDATE) > 0;
 }
 
-/* A server leaves; what its workers still hold is taken back.  False: not known. */
+/* Removes a server; jobs that its workers still hold are reclaimed.  False: not known. */
 bool
-qml_server_deregister(const char *id)
+qml_server_unregister(const char *id)
 {
 	Oid owner = find_owner(id, true);
 
 	if (!OidIsValid(owner))
 		return false;
-	require_control(owner);
+	check_control(owner);
 	(void) qml_catalog_to_work();
 	(void) qml_reclaim_of_server(id, INT_MAX);
-	return run("DELETE FROM qml.server_data s WHERE s.id = $1 AND $2 IS NOT NULL", id,
-			   SPI_OK_DELETE) > 0;
+	return execute_for_server("DELETE FROM qml.server_data s WHERE s.id = $1 AND $2 IS NOT NULL",
+							  id, SPI_OK_DELETE) > 0;
 }
 
-/* A locked one: when no more than max jobs are left; returns how many are taken back. */
+/*
+ * Reclaims up to max jobs of a server, which the caller has locked; returns how many.  It
+ * is marked dead when none is left, so that the next call goes on.
+ */
 static int
-give_up(const char *id, int max)
+give_up_server(const char *id, int max)
 {
 	int jobs = qml_reclaim_of_server(id, max);
 
 	if (jobs < max)
-		(void) run("UPDATE qml.server_data s SET dead_at = $2 "
-				   "WHERE s.id = $1 AND s.dead_at IS NULL",
-				   id, SPI_OK_UPDATE);
+		(void) execute_for_server("UPDATE qml.server_data s SET dead_at = $2 "
+								  "WHERE s.id = $1 AND s.dead_at IS NULL",
+								  id, SPI_OK_UPDATE);
 	return jobs;
 }
 
-/* Gives a server up, and takes its jobs back; returns how many. */
+/* Gives a server up; returns how many jobs are reclaimed. */
 int
 qml_server_reclaim(const char *id)
 {
@@ -164,15 +176,18 @@ qml_server_reclaim(const char *id)
 
 	(void) qml_catalog_to_work();
 	if (OidIsValid(owner))
-		require_control(owner);
+		check_control(owner);
 	else
 		qml_acl_require(QML_CAN_ADMIN, NULL);
-	return give_up(id, INT_MAX);
+	return give_up_server(id, INT_MAX);
 }
 
-/* Ids of some servers that did not beat since a time, locked; nobody is waited for. */
+/*
+ * Locks some servers that have sent no heartbeat since a time, as far as nobody else has
+ * them; returns their ids.
+ */
 static List *
-find_silent(TimestampTz since)
+lock_silent_servers(TimestampTz since)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Oid type = TIMESTAMPTZOID;
@@ -190,7 +205,7 @@ find_silent(TimestampTz since)
 	return ids;
 }
 
-/* The longest silence among servers that are alive; QML_NO_TIME: there are none. */
+/* The oldest last heartbeat of a server that is alive; QML_NO_TIME: there are none. */
 static TimestampTz
 oldest_heartbeat(void)
 {
@@ -208,15 +223,15 @@ oldest_heartbeat(void)
 }
 
 /*
- * Gives up the servers that did not beat for qml.dead_server_timeout, as long as that
- * takes back no more than max jobs; returns how many.  *next becomes the time when another one may be
- * dead, or QML_NO_TIME.
+ * Gives up servers that have sent no heartbeat for qml.dead_server_timeout; reclaims up to
+ * max jobs, and returns how many.  *next becomes the time when another one may be dead,
+ * or QML_NO_TIME.
  */
 int
 qml_server_reclaim_dead(int max, TimestampTz *next)
 {
 	int64 timeout = qml_dead_server_timeout * USECS_PER_SEC;
-	List *ids = find_silent(GetCurrentTimestamp() - timeout);
+	List *ids = lock_silent_servers(GetCurrentTimestamp() - timeout);
 	int jobs = 0;
 	ListCell *lc;
 
@@ -224,11 +239,11 @@ qml_server_reclaim_dead(int max, TimestampTz *next)
 	foreach(lc, ids)
 	{
 		if (jobs < max)
-			jobs += give_up(lfirst(lc), max - jobs);
+			jobs += give_up_server(lfirst(lc), max - jobs);
 	}
 	if (ids != NIL && qml_log_is_due(QML_LOG_SERVERS))
 		ereport(LOG,
-				(errmsg("server \"%s\" did not beat for %d seconds, its jobs are taken back",
+				(errmsg("server \"%s\" sent no heartbeat for %d seconds; its jobs are reclaimed",
 						(char *) linitial(ids), qml_dead_server_timeout)));
 	*next = oldest_heartbeat();
 	if (*next != QML_NO_TIME)
@@ -236,7 +251,7 @@ qml_server_reclaim_dead(int max, TimestampTz *next)
 	return jobs;
 }
 
-/* Dead servers can be seen for a day. */
+/* Deletes servers that have been dead for a day; until then they can be seen. */
 void
 qml_server_forget(void)
 {

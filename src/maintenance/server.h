@@ -1,6 +1,6 @@
 /*
  * server.h
- *		Servers: groups of workers that register, beat and may be found dead.
+ *		Registered servers: groups of workers outside the database.
  */
 #ifndef QML_SERVER_H
 #define QML_SERVER_H
@@ -10,7 +10,7 @@
 
 extern char *qml_server_register(const char *name, int workers, Datum queues);
 extern bool qml_server_heartbeat(const char *id);
-extern bool qml_server_deregister(const char *id);
+extern bool qml_server_unregister(const char *id);
 extern int qml_server_reclaim(const char *id);
 extern int qml_server_reclaim_dead(int max, TimestampTz *next);
 extern void qml_server_forget(void);

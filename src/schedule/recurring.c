@@ -1,13 +1,17 @@
 /*
  * recurring.c
- *		Recurring jobs: defining them.
+ *		Recurring jobs: defining, changing, pausing and removing schedules.
  *
- * Rows of qml.recurring_data are written here by SQL, and by schedule/tick.c when they fire.
- * Whoever changes one locks it first, by FOR UPDATE, and then judges what the
- * current user may do to what is there; pollers pass over it meanwhile.
+ * Rows of qml.recurring_data are written here by SQL, and by schedule/tick.c when they
+ * fire.  A call that changes one locks it first, FOR UPDATE, and then judges what is
+ * there and whether the current user may change it; callers that fire leave the row alone
+ * meanwhile.  The queue is locked after the row, or before a new one is inserted.
  *
- * Putting a schedule that is there already as asked for reads it and changes
- * nothing, so that applications may do it at every start.
+ * Putting a schedule that is there already as asked for only reads: no lock and no
+ * transaction id, so that applications may do it at each start.
+ *
+ * All of it is the caller's transaction; a crash before its commit leaves the schedule as
+ * it was.
  */
 #include "postgres.h"
 
@@ -19,6 +23,7 @@
 
 #include "common/spi.h"
 #include "common/uuid.h"
+#include "compat.h"
 #include "errcodes.h"
 #include "ipc/wakeup.h"
 #include "jobs/enqueue.h"
@@ -27,8 +32,8 @@
 #include "schedule/recurring.h"
 #include "userfn/handler.h"
 
-/* A schedule as it is stored, as far as it matters here. */
-typedef struct Stored
+/* A schedule as it is stored, and how it compares with what is asked for. */
+typedef struct StoredSchedule
 {
 	QmlRecurring recurring;
 	Oid created_by;
@@ -38,7 +43,7 @@ typedef struct Stored
 	TimestampTz last_run_at;
 	bool same_times; /* cron and time zone are those asked for */
 	bool same;		 /* everything is */
-} Stored;
+} StoredSchedule;
 
 /* Parses an expression, or raises QM004. */
 void
@@ -74,7 +79,7 @@ qml_recurring_zone(const char *name, QmlZone *zone)
 				 errmsg("time zone \"%s\" is not known", name),
 				 errdetail("Abbreviations, rules and offsets are not accepted."),
 				 errhint("Use a full name such as Europe/Berlin or UTC; the view "
-						 "pg_timezone_names shows what there is.")));
+						 "pg_timezone_names lists them.")));
 }
 
 /* The first tick after a time; QM004 when there is none. */
@@ -120,14 +125,15 @@ static const Oid arg_types[ARGS] = {TEXTOID,  TEXTOID, TEXTOID,		   TEXTOID, JSO
 									TEXTOID,  INT4OID, INT4OID,		   INT4OID, TEXTOID,
 									JSONBOID, OIDOID,  TIMESTAMPTZOID, TEXTOID};
 
-typedef struct Args
+typedef struct StatementArgs
 {
 	Datum values[ARGS];
 	bool nulls[ARGS];
-} Args;
+} StatementArgs;
 
+/* The parameters that a definition gives; ARG_NEXT is set by set_next_run(). */
 static void
-fill_args(const QmlRecurring *recurring, Args *args)
+fill_args(const QmlRecurring *recurring, StatementArgs *args)
 {
 	memset(args, 0, sizeof(*args));
 	args->values[ARG_ID] = CStringGetTextDatum(recurring->id);
@@ -151,7 +157,7 @@ fill_args(const QmlRecurring *recurring, Args *args)
 
 /* Runs a statement that changes rows; returns how many. */
 static uint64
-run(const char *sql, const Args *args, int expected)
+change_rows(const char *sql, const StatementArgs *args, int expected)
 {
 	QmlSpi spi;
 	uint64 rows;
@@ -162,26 +168,26 @@ run(const char *sql, const Args *args, int expected)
 	return rows;
 }
 
-/* The columns of a row that SPI returned; copies are made in the current context. */
+/* Columns of the row that SPI returned; copies are made in the current context. */
 static Datum
-get(int column, bool *isnull)
+get_value(int column, bool *isnull)
 {
 	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, isnull);
 }
 
 static char *
-get_string(int column)
+get_text(int column)
 {
 	bool isnull;
 
-	return TextDatumGetCString(get(column, &isnull));
+	return TextDatumGetCString(get_value(column, &isnull));
 }
 
 static Datum
 get_document(int column)
 {
 	bool isnull;
-	Datum value = get(column, &isnull);
+	Datum value = get_value(column, &isnull);
 
 	return isnull ? (Datum) 0 : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
 }
@@ -190,7 +196,7 @@ static int
 get_int(int column)
 {
 	bool isnull;
-	Datum value = get(column, &isnull);
+	Datum value = get_value(column, &isnull);
 
 	return isnull ? -1 : DatumGetInt32(value);
 }
@@ -199,7 +205,7 @@ static bool
 get_flag(int column)
 {
 	bool isnull;
-	Datum value = get(column, &isnull);
+	Datum value = get_value(column, &isnull);
 
 	return !isnull && DatumGetBool(value);
 }
@@ -208,28 +214,29 @@ static TimestampTz
 get_time(int column)
 {
 	bool isnull;
-	Datum value = get(column, &isnull);
+	Datum value = get_value(column, &isnull);
 
 	return isnull ? QML_NO_TIME : DatumGetTimestampTz(value);
 }
 
+/* Reads the columns of FIND_SCHEDULE. */
 static void
-read_stored(Stored *stored)
+read_stored(StoredSchedule *stored)
 {
 	bool isnull;
 
-	stored->recurring.id = get_string(1);
-	stored->recurring.cron = get_string(2);
-	stored->recurring.timezone = get_string(3);
-	stored->recurring.method = get_string(4);
+	stored->recurring.id = get_text(1);
+	stored->recurring.cron = get_text(2);
+	stored->recurring.timezone = get_text(3);
+	stored->recurring.method = get_text(4);
 	stored->recurring.payload = get_document(5);
-	stored->recurring.queue = get_string(6);
+	stored->recurring.queue = get_text(6);
 	stored->recurring.priority = get_int(7);
 	stored->recurring.max_retries = get_int(8);
 	stored->recurring.timeout_ms = get_int(9);
-	stored->recurring.misfire = get_string(10);
+	stored->recurring.misfire = get_text(10);
 	stored->recurring.metadata = get_document(11);
-	stored->created_by = DatumGetObjectId(get(12, &isnull));
+	stored->created_by = DatumGetObjectId(get_value(12, &isnull));
 	stored->enabled = get_flag(13);
 	stored->broken = get_flag(14);
 	stored->next_run_at = get_time(15);
@@ -238,7 +245,7 @@ read_stored(Stored *stored)
 	stored->same = get_flag(18);
 }
 
-#define FIND                                                                                     \
+#define FIND_SCHEDULE                                                                            \
 	"SELECT r.id, r.cron, r.timezone, r.method, r.payload, r.queue, r.priority, r.max_retries, " \
 	"r.timeout_ms, r.misfire, r.metadata, r.created_by::oid, r.enabled, "                        \
 	"r.error IS NOT NULL, r.next_run_at, r.last_run_at, "                                        \
@@ -250,7 +257,7 @@ read_stored(Stored *stored)
 
 /* Finds a schedule, and locks it if it is to be changed. */
 static bool
-find(const Args *args, bool lock, Stored *stored)
+find_schedule(const StatementArgs *args, bool lock, StoredSchedule *stored)
 {
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext spi_context;
@@ -258,8 +265,8 @@ find(const Args *args, bool lock, Stored *stored)
 	bool found;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	found = qml_spi_execute_latest(lock ? FIND " FOR UPDATE" : FIND, ARGS, arg_types, args->values,
-								   args->nulls, SPI_OK_SELECT) > 0;
+	found = qml_spi_execute_latest(lock ? FIND_SCHEDULE " FOR UPDATE" : FIND_SCHEDULE, ARGS,
+								   arg_types, args->values, args->nulls, SPI_OK_SELECT) > 0;
 	spi_context = MemoryContextSwitchTo(context);
 	if (found)
 		read_stored(stored);
@@ -270,27 +277,29 @@ find(const Args *args, bool lock, Stored *stored)
 
 /* The same by id alone. */
 static bool
-find_by_id(const char *id, bool lock, Stored *stored, Args *args)
+find_by_id(const char *id, bool lock, StoredSchedule *stored, StatementArgs *args)
 {
 	memset(args, 0, sizeof(*args));
 	for (int i = 0; i < ARGS; i++)
 		args->nulls[i] = i != ARG_ID;
 	args->values[ARG_ID] = CStringGetTextDatum(id);
-	return find(args, lock, stored);
+	return find_schedule(args, lock, stored);
 }
 
-/* Whose schedule it is, and administrators of its queue. */
+/* The owner of a schedule and administrators of its queue may control it. */
 static void
-require_control(const Stored *stored)
+check_control(const StoredSchedule *stored)
 {
 	if (!qml_acl_own_job(stored->recurring.queue, stored->created_by))
 		qml_acl_require(QML_CAN_ADMIN, stored->recurring.queue);
 }
 
+/* False when somebody else has just made one of this id. */
 static bool
-insert(const Args *args)
+insert_schedule(const StatementArgs *args)
 {
-	return run("INSERT INTO qml.recurring_data (id, created_at, updated_at, created_by, enabled, "
+	return change_rows(
+			   "INSERT INTO qml.recurring_data (id, created_at, updated_at, created_by, enabled, "
 			   "next_run_at, priority, max_retries, timeout_ms, misfire, cron, timezone, queue, "
 			   "method, metadata, payload) "
 			   "SELECT $1, t.now, t.now, $12, true, $13, $7, $8, $9, $10, $2, $3, $6, $4, $11, $5 "
@@ -300,25 +309,26 @@ insert(const Args *args)
 }
 
 static void
-update(const Args *args)
+update_schedule(const StatementArgs *args)
 {
-	(void) run("UPDATE qml.recurring_data SET updated_at = pg_catalog.clock_timestamp(), "
-			   "created_by = $12, next_run_at = $13, priority = $7, max_retries = $8, "
-			   "timeout_ms = $9, misfire = $10, cron = $2, timezone = $3, queue = $6, "
-			   "method = $4, metadata = $11, error = NULL, payload = $5 WHERE id = $1",
-			   args, SPI_OK_UPDATE);
+	(void) change_rows("UPDATE qml.recurring_data SET updated_at = pg_catalog.clock_timestamp(), "
+					   "created_by = $12, next_run_at = $13, priority = $7, max_retries = $8, "
+					   "timeout_ms = $9, misfire = $10, cron = $2, timezone = $3, queue = $6, "
+					   "method = $4, metadata = $11, error = NULL, payload = $5 WHERE id = $1",
+					   args, SPI_OK_UPDATE);
 }
 
-/* When a schedule fires next whose times are new: never again at a tick it had. */
+/* The next tick of a schedule whose times are new: never again one that it has fired. */
 static TimestampTz
-next_of(const QmlRecurring *recurring, TimestampTz last_run_at)
+choose_next_tick(const QmlRecurring *recurring, TimestampTz last_run_at)
 {
 	return first_tick(recurring->cron, recurring->timezone,
 					  Max(GetCurrentTimestamp(), last_run_at));
 }
 
+/* Sets ARG_NEXT, of which the scheduler is told at commit. */
 static void
-set_next(Args *args, TimestampTz next)
+set_next_run(StatementArgs *args, TimestampTz next)
 {
 	args->values[ARG_NEXT] = TimestampTzGetDatum(next);
 	args->nulls[ARG_NEXT] = next == QML_NO_TIME;
@@ -327,8 +337,8 @@ set_next(Args *args, TimestampTz next)
 }
 
 /*
- * Makes a schedule, or makes the one of that id be as asked for; returns when it
- * fires next, QML_NO_TIME when one that was there has fired for the last time.
+ * Makes a schedule, or changes the one of that id to what is asked for.  Returns when it
+ * fires next; QML_NO_TIME when one that was there has fired for the last time.
  */
 TimestampTz
 qml_recurring_put(const QmlRecurring *wanted)
@@ -338,8 +348,8 @@ qml_recurring_put(const QmlRecurring *wanted)
 	const QmlHandler *handler;
 	QmlCron cron;
 	QmlZone zone;
-	Stored stored;
-	Args args;
+	StoredSchedule stored;
+	StatementArgs args;
 	TimestampTz next;
 
 	qml_recurring_parse(recurring->cron, &cron);
@@ -352,33 +362,35 @@ qml_recurring_put(const QmlRecurring *wanted)
 	if (handler)
 		qml_handler_check(handler, recurring->payload);
 	fill_args(recurring, &args);
+	/* Others may make or remove it between the look and the change: then look again. */
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!find(&args, false, &stored))
+		if (!find_schedule(&args, false, &stored))
 		{
-			next = next_of(recurring, QML_NO_TIME);
+			next = choose_next_tick(recurring, QML_NO_TIME);
 			(void) qml_enqueue_lock_queue(recurring->queue, true);
-			set_next(&args, next);
-			if (insert(&args))
+			set_next_run(&args, next);
+			if (insert_schedule(&args))
 				return next;
 		}
 		else if (stored.same && !stored.broken)
 			return stored.next_run_at;
-		else if (find(&args, true, &stored))
+		else if (find_schedule(&args, true, &stored))
 		{
-			require_control(&stored);
-			next = stored.same_times && !stored.broken ? stored.next_run_at :
-														 next_of(recurring, stored.last_run_at);
+			check_control(&stored);
+			next = stored.same_times && !stored.broken ?
+					   stored.next_run_at :
+					   choose_next_tick(recurring, stored.last_run_at);
 			(void) qml_enqueue_lock_queue(recurring->queue, true);
-			set_next(&args, next);
-			update(&args);
+			set_next_run(&args, next);
+			update_schedule(&args);
 			return next;
 		}
 	}
 }
 
-static void
+pg_noreturn static void
 raise_missing(const char *id)
 {
 	ereport(ERROR,
@@ -390,8 +402,8 @@ raise_missing(const char *id)
 bool
 qml_recurring_remove(const char *id, bool missing_ok)
 {
-	Stored stored;
-	Args args;
+	StoredSchedule stored;
+	StatementArgs args;
 
 	if (!find_by_id(id, true, &stored, &args))
 	{
@@ -399,8 +411,8 @@ qml_recurring_remove(const char *id, bool missing_ok)
 			raise_missing(id);
 		return false;
 	}
-	require_control(&stored);
-	return run("DELETE FROM qml.recurring_data WHERE id = $1", &args, SPI_OK_DELETE) > 0;
+	check_control(&stored);
+	return change_rows("DELETE FROM qml.recurring_data WHERE id = $1", &args, SPI_OK_DELETE) > 0;
 }
 
 /*
@@ -410,19 +422,19 @@ qml_recurring_remove(const char *id, bool missing_ok)
 bool
 qml_recurring_pause(const char *id, Datum reason)
 {
-	Stored stored;
-	Args args;
+	StoredSchedule stored;
+	StatementArgs args;
 
 	if (!find_by_id(id, true, &stored, &args))
 		return false;
-	require_control(&stored);
+	check_control(&stored);
 	if (!stored.enabled && reason == (Datum) 0)
 		return true;
 	args.values[ARG_REASON] = reason;
 	args.nulls[ARG_REASON] = reason == (Datum) 0;
-	return run("UPDATE qml.recurring_data SET enabled = false, pause_reason = $14, "
-			   "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
-			   &args, SPI_OK_UPDATE) > 0;
+	return change_rows("UPDATE qml.recurring_data SET enabled = false, pause_reason = $14, "
+					   "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
+					   &args, SPI_OK_UPDATE) > 0;
 }
 
 /*
@@ -432,31 +444,31 @@ qml_recurring_pause(const char *id, Datum reason)
 bool
 qml_recurring_resume(const char *id)
 {
-	Stored stored;
-	Args args;
+	StoredSchedule stored;
+	StatementArgs args;
 
 	if (!find_by_id(id, true, &stored, &args))
 		return false;
-	require_control(&stored);
+	check_control(&stored);
 	if (stored.enabled)
 		return true;
-	set_next(&args, next_of(&stored.recurring, stored.last_run_at));
-	return run("UPDATE qml.recurring_data SET enabled = true, pause_reason = NULL, "
-			   "next_run_at = $13, error = NULL, updated_at = pg_catalog.clock_timestamp() "
-			   "WHERE id = $1",
-			   &args, SPI_OK_UPDATE) > 0;
+	set_next_run(&args, choose_next_tick(&stored.recurring, stored.last_run_at));
+	return change_rows("UPDATE qml.recurring_data SET enabled = true, pause_reason = NULL, "
+					   "next_run_at = $13, error = NULL, updated_at = pg_catalog.clock_timestamp() "
+					   "WHERE id = $1",
+					   &args, SPI_OK_UPDATE) > 0;
 }
 
 /* Enqueues the job of a schedule now, off the schedule, as the current user. */
 void
 qml_recurring_run(const char *id, pg_uuid_t *job)
 {
-	Stored stored;
-	Args args;
+	StoredSchedule stored;
+	StatementArgs args;
 
 	if (!find_by_id(id, false, &stored, &args))
 		raise_missing(id);
-	require_control(&stored);
+	check_control(&stored);
 	qml_uuid_generate(job);
 	qml_tick_enqueue(&stored.recurring, QML_NO_TIME, InvalidOid, job);
 }

@@ -1,6 +1,6 @@
 /*
  * recurring.h
- *		Recurring jobs: defining them.
+ *		Recurring jobs: defining, changing, pausing and removing schedules.
  */
 #ifndef QML_RECURRING_H
 #define QML_RECURRING_H

@@ -68,7 +68,7 @@ qml_heartbeat_server(PG_FUNCTION_ARGS)
 Datum
 qml_unregister_server(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(qml_server_deregister(read_id(fcinfo)));
+	PG_RETURN_BOOL(qml_server_unregister(read_id(fcinfo)));
 }
 
 Datum
