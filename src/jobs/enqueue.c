@@ -145,7 +145,7 @@ check_own_id(const pg_uuid_t *id)
 	if (qml_history_find(id, snapshot, AccessShareLock, &leaf, &job))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("job %s exists already", qml_job_id_string(id)),
+				 errmsg("job %s already exists", qml_job_id_string(id)),
 				 errdetail("It is finished; its id is free again when it has expired.")));
 	UnregisterSnapshot(snapshot);
 }

@@ -190,7 +190,7 @@ check_not_in_use(void)
 				 errmsg("cannot make a partition of \"%s.history\" while a query over it is open "
 						"in this session",
 						QML_SCHEMA),
-				 errhint("Call qml_cleanup() before, which makes partitions ahead of need.")));
+				 errhint("Call qml_cleanup() first: it makes partitions ahead of need.")));
 }
 
 /* The caller holds the lock on qml.history that keeps others from making one. */

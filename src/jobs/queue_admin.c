@@ -85,7 +85,7 @@ qml_queue_admin_create(const char *name, Jsonb *options)
 			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_INSERT) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("queue \"%s\" exists already", name),
+				 errmsg("queue \"%s\" already exists", name),
 				 errhint("qml_alter_queue() changes its options.")));
 }
 
@@ -154,7 +154,7 @@ qml_queue_admin_drop(const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("queue \"%s\" has unfinished jobs", name),
-				 errhint("Let them finish, or delete them, and drop the queue then.")));
+				 errhint("Let them finish or delete them, then drop the queue.")));
 	if (execute_for_queue(
 			"UPDATE qml.queue_data SET dropped = true, paused = false, options = '{}' "
 			"WHERE name = $1",

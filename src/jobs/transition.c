@@ -38,7 +38,7 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 				(errcode(ERRCODE_QML_INVALID_STATE_TRANSITION),
 				 errmsg("job %s cannot go from state %s to %s", qml_job_id_string(&job->id),
 						qml_state_label(from), qml_state_label(to)),
-				 errhint("qml_can_transition() tells which transitions there are.")));
+				 errhint("qml_can_transition() shows which transitions are allowed.")));
 
 	/* At commit, a worker in the database that is running the job is canceled. */
 	if (from == QML_PROCESSING && to == QML_DELETED)

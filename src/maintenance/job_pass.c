@@ -108,8 +108,8 @@ run_pass(QmlJobPass *pass, void (*walk)(void *arg))
 	if (pass->failures > 0 && qml_log_is_due(QML_LOG_JOBS))
 		ereport(WARNING,
 				(errcode(pass->first_failure.sqlerrcode),
-				 errmsg_plural("%d job cannot be changed and is passed over",
-							   "%d jobs cannot be changed and are passed over", pass->failures,
+				 errmsg_plural("%d job cannot be changed and is skipped",
+							   "%d jobs cannot be changed and are skipped", pass->failures,
 							   pass->failures),
 				 errdetail("Job %s: %s (SQLSTATE %s).", pass->first_failed_id,
 						   pass->first_failure.message,

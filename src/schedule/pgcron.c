@@ -37,7 +37,7 @@ check_pg_cron(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("extension \"pg_cron\" does not exist in this database"),
-				 errhint("pg_cron lives in the database that cron.database_name names. From there, "
+				 errhint("pg_cron is installed in the database that cron.database_name names. From there, "
 						 "cron.schedule_in_database() can call qml_maintain() here.")));
 }
 

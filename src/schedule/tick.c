@@ -384,7 +384,7 @@ warn_of_failure(void *arg, TupleTableSlot *slot, const QmlFailure *failure)
 	if (qml_log_is_due(QML_LOG_RECURRING))
 		ereport(WARNING,
 				(errcode(failure->sqlerrcode),
-				 errmsg("recurring job \"%s\" cannot fire and is passed over",
+				 errmsg("recurring job \"%s\" cannot fire and is skipped",
 						TextDatumGetCString(slot_getattr(slot, RECURRING_ID, &isnull))),
 				 errdetail("SQLSTATE %s: %s.", unpack_sql_state(failure->sqlerrcode),
 						   failure->message)));

@@ -80,7 +80,7 @@ UPDATE qml.live SET $leased{$_} WHERE method = '$_';
 SQL
 
 wait_for('the warning',
-	sub { log_count($node, 'jobs cannot be changed and are passed over', $offset) > 0 });
+	sub { log_count($node, 'jobs cannot be changed and are skipped', $offset) > 0 });
 add_good('behind broken jobs');
 
 # A queue whose options cannot be read.
@@ -140,7 +140,7 @@ my $share = (cpu_seconds($scheduler) - $cpu) / (time - $start);
 cmp_ok($share, '<=', 0.1, sprintf 'the scheduler takes little time (%.1f %%)', 100 * $share);
 
 my $log = slurp_file($node->logfile, $offset);
-my @jobs = $log =~ /(.*\bjobs? cannot be changed and (?:is|are) passed over.*\n.*)/g;
+my @jobs = $log =~ /(.*\bjobs? cannot be changed and (?:is|are) skipped.*\n.*)/g;
 my @schedules = $log =~ /(.*recurring job ".*" cannot fire.*\n.*)/g;
 # A minute may have passed.
 cmp_ok(scalar @jobs, '<=', 2, 'broken jobs are told of once a minute') or diag(@jobs);
