@@ -10,7 +10,7 @@
  * back at once.  After a crash of the server all tokens are new.
  *
  * A process that ends while it runs a job also leaves which one.  Of the jobs that it
- * held, only that one counts a failed attempt (maintenance/sweep.c).
+ * held, only that one counts a failed attempt (maintenance/reclaim.c).
  */
 #include "postgres.h"
 
