@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 
 #include "common/guc.h"
@@ -210,6 +211,7 @@ qml_dispatch_send(const QmlReadyWork *work, TimestampTz all_at, const pg_uuid_t 
 {
 	QmlSlot *scheduler = qml_slots_find_scheduler(MyDatabaseId);
 
+	Assert(!LWLockHeldByMe(qml_shmem->lock));
 	for (int i = 0; i < work->nroles; i++)
 		find_worker(scheduler, work->roles[i]);
 	if (scheduler && work->any_role)
@@ -231,6 +233,7 @@ qml_dispatch_send(const QmlReadyWork *work, TimestampTz all_at, const pg_uuid_t 
 void
 qml_dispatch_clear_work(QmlSlot *worker)
 {
+	Assert(worker->kind == QML_WORKER && worker->pid == MyProcPid);
 	pg_atomic_write_u32(&worker->has_work, 0);
 	pg_memory_barrier();
 }
@@ -239,6 +242,7 @@ qml_dispatch_clear_work(QmlSlot *worker)
 void
 qml_dispatch_set_work(QmlSlot *worker)
 {
+	Assert(worker->kind == QML_WORKER && worker->pid == MyProcPid);
 	pg_atomic_write_u32(&worker->has_work, 1);
 }
 
@@ -255,6 +259,8 @@ qml_dispatch_has_work(QmlSlot *worker)
 void
 qml_dispatch_begin_idle(QmlSlot *worker)
 {
+	Assert(worker->kind == QML_WORKER && worker->pid == MyProcPid);
+	Assert(!IsTransactionState());
 	pg_atomic_write_u32(&worker->idle, 1);
 	pg_memory_barrier();
 	qml_dispatch_offer_place(true);
@@ -333,6 +339,7 @@ qml_dispatch_recheck_all(void)
 void
 qml_dispatch_find_worker(QmlSlot *scheduler, Oid role)
 {
+	Assert(OidIsValid(role));
 	if (wake_idle_worker(role))
 		return;
 	if (!may_have_worker(role))
@@ -347,6 +354,7 @@ qml_dispatch_take_roles(QmlSlot *scheduler, Oid *roles, int *nroles)
 {
 	bool any;
 
+	Assert(scheduler->kind == QML_SCHEDULER && scheduler->pid == MyProcPid);
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	*nroles = scheduler->nroles;
 	memcpy(roles, scheduler->roles, sizeof(Oid) * scheduler->nroles);
@@ -363,6 +371,7 @@ qml_dispatch_take_notify(QmlSlot *scheduler, int *queues, int *nqueues)
 {
 	bool all;
 
+	Assert(scheduler->kind == QML_SCHEDULER && scheduler->pid == MyProcPid);
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	*nqueues = scheduler->nnotify;
 	memcpy(queues, scheduler->notify, sizeof(int) * scheduler->nnotify);
@@ -394,7 +403,7 @@ qml_dispatch_request_worker(Oid database, Oid role)
 		qml_shmem->requests[qml_shmem->nrequests++].role = role;
 	}
 	LWLockRelease(qml_shmem->lock);
-	qml_shmem_set_latch(&qml_shmem->launcher);
+	qml_shmem_wake_launcher();
 }
 
 /* By the launcher: takes the requests, at most QML_MAX_REQUESTS; returns how many. */
@@ -403,6 +412,7 @@ qml_dispatch_take_requests(QmlRequest *requests)
 {
 	int count;
 
+	Assert(pg_atomic_read_u32(&qml_shmem->launcher) == qml_shmem_my_process());
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	count = qml_shmem->nrequests;
 	memcpy(requests, qml_shmem->requests, sizeof(QmlRequest) * count);

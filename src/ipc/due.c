@@ -22,6 +22,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 
 #include "ipc/due.h"
@@ -71,6 +72,7 @@ qml_due_now(QmlWake kind)
 TimestampTz
 qml_due_take(QmlSlot *scheduler, QmlWake kind)
 {
+	Assert(pg_atomic_read_u32(&scheduler->process) == qml_shmem_my_process());
 	if ((TimestampTz) pg_atomic_read_u64(&scheduler->due[kind]) == QML_WAKE_NEVER)
 		return QML_WAKE_NEVER;
 	return (TimestampTz) pg_atomic_exchange_u64(&scheduler->due[kind], QML_WAKE_NEVER);
@@ -80,6 +82,9 @@ qml_due_take(QmlSlot *scheduler, QmlWake kind)
 void
 qml_due_sleep_until(QmlSlot *scheduler, TimestampTz until)
 {
+	Assert(pg_atomic_read_u32(&scheduler->process) == qml_shmem_my_process());
+	/* A scheduler that sleeps holds no snapshot and no lock. */
+	Assert(!IsTransactionState());
 	pg_atomic_write_u64(&scheduler->asleep_until, (uint64) until);
 	pg_memory_barrier();
 }

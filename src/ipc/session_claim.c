@@ -163,6 +163,7 @@ qml_session_claim_take_lost(QmlSlot *scheduler, pg_uuid_t *jobs, bool *any)
 {
 	int count;
 
+	Assert(scheduler->kind == QML_SCHEDULER && scheduler->pid == MyProcPid);
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	count = scheduler->nlost;
 	memcpy(jobs, scheduler->lost, sizeof(pg_uuid_t) * count);

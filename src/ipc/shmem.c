@@ -135,3 +135,26 @@ qml_shmem_set_latch(pg_atomic_uint32 *process)
 	Assert(number <= (uint32) qml_shmem->nsessions);
 	SetLatch(&ProcGlobal->allProcs[number - 1].procLatch);
 }
+
+/* This process is the launcher. */
+void
+qml_shmem_set_launcher(void)
+{
+	pg_atomic_write_u32(&qml_shmem->launcher, qml_shmem_my_process());
+}
+
+/* The launcher ends. */
+void
+qml_shmem_clear_launcher(void)
+{
+	Assert(pg_atomic_read_u32(&qml_shmem->launcher) == 0 ||
+		   pg_atomic_read_u32(&qml_shmem->launcher) == qml_shmem_my_process());
+	pg_atomic_write_u32(&qml_shmem->launcher, 0);
+}
+
+/* The launcher must look at something; one that starts looks at everything. */
+void
+qml_shmem_wake_launcher(void)
+{
+	qml_shmem_set_latch(&qml_shmem->launcher);
+}

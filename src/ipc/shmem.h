@@ -13,6 +13,7 @@
  *
  * Each group of fields belongs to one file, which alone writes it:
  *
+ *		shmem.c			launcher
  *		slots.c			states of slots, heartbeats, concurrency slots, progress, cancels
  *		due.c			due[], asleep_until
  *		dispatch.c		has_work, idle, roles and queues that wait, worker requests, waiters
@@ -21,8 +22,8 @@
  *		session_claim.c	session tokens, lost jobs, last running jobs
  *		stuck_hooks.c	stuck hooks
  *
- * The exceptions are `idle` and `has_work`, which a worker sets and clears itself
- * (process/worker.c).
+ * Other folders read some fields of their own slot, and call functions of these files
+ * for the rest.
  */
 #ifndef QML_SHMEM_H
 #define QML_SHMEM_H
@@ -295,6 +296,9 @@ typedef struct QmlShmem
 extern QmlShmem *qml_shmem;
 
 extern void qml_shmem_init(void);
+extern void qml_shmem_set_launcher(void);
+extern void qml_shmem_clear_launcher(void);
+extern void qml_shmem_wake_launcher(void);
 extern uint32 qml_shmem_my_process(void);
 extern void qml_shmem_set_latch(pg_atomic_uint32 *process);
 

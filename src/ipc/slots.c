@@ -210,6 +210,14 @@ qml_slots_set_role(QmlSlot *slot, Oid role)
 	LWLockRelease(qml_shmem->lock);
 }
 
+/* The process is ready: from now on others may wake it. */
+void
+qml_slots_appear(QmlSlot *slot)
+{
+	Assert(slot->state == QML_SLOT_RUNNING && slot->pid == MyProcPid && slot->connected);
+	pg_atomic_write_u32(&slot->process, qml_shmem_my_process());
+}
+
 /* The process is alive.  Also called from signal handlers. */
 void
 qml_slots_beat(QmlSlot *slot)
@@ -243,6 +251,7 @@ qml_slots_end(QmlSlot *slot, QmlOutcome outcome, bool *has_work, bool *had_concu
 void
 qml_slots_begin_job(QmlSlot *slot, const pg_uuid_t *job)
 {
+	Assert(slot->kind == QML_WORKER && slot->pid == MyProcPid && !slot->has_job);
 	SpinLockAcquire(&slot->mutex);
 	slot->job = *job;
 	slot->has_job = true;
@@ -310,6 +319,7 @@ void
 qml_slots_set_progress(QmlSlot *slot, const pg_uuid_t *job, int attempt, const void *document,
 					   Size size)
 {
+	Assert(slot->kind == QML_WORKER && slot->pid == MyProcPid);
 	Assert(size > 0 && size <= QML_MAX_SHOWN_PROGRESS);
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	slot->progress.job = *job;
@@ -456,6 +466,8 @@ qml_slots_acquire_concurrency(QmlSlot *slot, uint32 method, int limit)
 {
 	bool acquired;
 
+	Assert(slot->kind == QML_WORKER && slot->pid == MyProcPid);
+	Assert(limit > 0);
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	acquired = count_concurrency(slot->database, method, slot) < limit &&
 			   slot->nconcurrency_slots < QML_MAX_CONCURRENCY_SLOTS;

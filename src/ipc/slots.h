@@ -35,6 +35,7 @@ extern bool qml_slots_ask_to_leave(QmlSlot *slot, uint32 generation);
 extern bool qml_slots_take(QmlSlot *slot, uint32 generation);
 extern void qml_slots_set_connected(QmlSlot *slot);
 extern void qml_slots_set_role(QmlSlot *slot, Oid role);
+extern void qml_slots_appear(QmlSlot *slot);
 extern void qml_slots_beat(QmlSlot *slot);
 extern void qml_slots_end(QmlSlot *slot, QmlOutcome outcome, bool *has_work, bool *had_concurrency);
 extern void qml_slots_begin_job(QmlSlot *slot, const pg_uuid_t *job);

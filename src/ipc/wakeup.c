@@ -111,7 +111,7 @@ call_launcher(void)
 	else
 		qml_shmem->call_all = true;
 	LWLockRelease(qml_shmem->lock);
-	qml_shmem_set_latch(&qml_shmem->launcher);
+	qml_shmem_wake_launcher();
 }
 
 /* The transaction has committed. */
@@ -201,6 +201,7 @@ qml_wakeup_at(QmlWake kind, TimestampTz time)
 {
 	if (qml_shmem == NULL)
 		return;
+	Assert(IsTransactionState());
 	Assert(kind >= 0 && kind < QML_WAKES);
 	if (time < noted[kind])
 		noted[kind] = time;
@@ -213,6 +214,7 @@ qml_wakeup_launcher(void)
 {
 	if (qml_shmem == NULL)
 		return;
+	Assert(IsTransactionState());
 	noted_launcher = true;
 	noted_any = true;
 }
@@ -226,6 +228,7 @@ qml_wakeup_ready(int queue, Oid role, bool notify)
 {
 	if (qml_shmem == NULL)
 		return;
+	Assert(IsTransactionState());
 	qml_dispatch_add(&ready, queue, role, notify);
 	noted_any = true;
 }
@@ -236,6 +239,7 @@ qml_wakeup_taken(int queue, Oid role, bool notify)
 {
 	if (qml_shmem == NULL)
 		return;
+	Assert(IsTransactionState());
 	qml_dispatch_add(&taken, queue, role, notify);
 	last_taker = Max(last_taker, GetCurrentSubTransactionId());
 }
@@ -246,6 +250,7 @@ qml_wakeup_anything(void)
 {
 	if (qml_shmem == NULL)
 		return;
+	Assert(IsTransactionState());
 	ready.any_role = true;
 	ready.anything = true;
 	noted_any = true;
@@ -266,6 +271,7 @@ qml_wakeup_finished(const pg_uuid_t *job)
 {
 	if (qml_shmem == NULL)
 		return;
+	Assert(IsTransactionState());
 	if (nfinished_jobs < MAX_FINISHED)
 		finished_jobs[nfinished_jobs++] = *job;
 	else
@@ -282,6 +288,7 @@ qml_wakeup_deleted(const pg_uuid_t *job)
 
 	if (qml_shmem == NULL)
 		return;
+	Assert(IsTransactionState());
 	oldcontext = MemoryContextSwitchTo(TopTransactionContext);
 	deleted = palloc(sizeof(DeletedJob));
 	deleted->job = *job;
@@ -312,6 +319,7 @@ qml_wakeup_take_calls(Oid *databases, bool *all)
 {
 	int count;
 
+	Assert(pg_atomic_read_u32(&qml_shmem->launcher) == qml_shmem_my_process());
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	count = qml_shmem->ncalls;
 	memcpy(databases, qml_shmem->calls, sizeof(Oid) * count);

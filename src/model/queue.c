@@ -198,6 +198,7 @@ qml_queue_lock(const char *name, LOCKMODE mode)
 {
 	const QmlQueue *queue;
 
+	Assert(mode == AccessShareLock || mode == AccessExclusiveLock);
 	while ((queue = qml_queue_by_name(name)) != NULL)
 	{
 		int id = queue->id;

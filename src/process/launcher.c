@@ -585,7 +585,7 @@ start_schedulers(int64 now)
 static void
 on_exit_launcher(int code, Datum arg)
 {
-	pg_atomic_write_u32(&qml_shmem->launcher, 0);
+	qml_shmem_clear_launcher();
 }
 
 /* One round.  Returns how long to sleep, in milliseconds. */
@@ -638,7 +638,7 @@ qml_launcher_main(Datum arg)
 	CacheRegisterSyscacheCallback(DATABASEOID, on_database_change, (Datum) 0);
 	started = MemoryContextAllocZero(TopMemoryContext, sizeof(Started) * qml_shmem->nslots);
 	round_context = AllocSetContextCreate(TopMemoryContext, "qml launcher", ALLOCSET_DEFAULT_SIZES);
-	pg_atomic_write_u32(&qml_shmem->launcher, qml_shmem_my_process());
+	qml_shmem_set_launcher();
 	pgstat_report_appname("qml launcher");
 	ereport(LOG, (errmsg("qml launcher started")));
 

@@ -60,7 +60,7 @@ end_slot(int code, Datum arg)
 		if (had_concurrency)
 			qml_dispatch_recheck_all();
 	}
-	qml_shmem_set_latch(&qml_shmem->launcher);
+	qml_shmem_wake_launcher();
 }
 
 /* The database's name as it was at the start: it follows a colon in the process's name. */
@@ -199,7 +199,7 @@ qml_slot_enter(int number, const char *name)
 		proc_exit(0);
 	before_shmem_exit(end_slot, (Datum) 0);
 	/* The next process may start now. */
-	qml_shmem_set_latch(&qml_shmem->launcher);
+	qml_shmem_wake_launcher();
 
 	BackgroundWorkerInitializeConnectionByOid(slot->database, slot->role, 0);
 	qml_slots_set_connected(slot);
@@ -212,7 +212,7 @@ qml_slot_enter(int number, const char *name)
 void
 qml_slot_set_ready(void)
 {
-	pg_atomic_write_u32(&slot->process, qml_shmem_my_process());
+	qml_slots_appear(slot);
 	ereport(LOG, (errmsg("%s started in database \"%s\"", MyBgworkerEntry->bgw_type,
 						 database_name())));
 }
