@@ -28,28 +28,6 @@ QML_FUNCTION(qml_succeed_many);
 QML_FUNCTION(qml_fail);
 QML_FUNCTION(qml_release);
 
-/* The server that a worker belongs to: its name up to a slash; 0: none. */
-static Datum
-server_of(const char *worker)
-{
-	const char *slash = strchr(worker, '/');
-
-	if (slash == NULL || slash == worker)
-		return (Datum) 0;
-	return PointerGetDatum(cstring_to_text_with_len(worker, slash - worker));
-}
-
-/* The name of the worker; by default one that is made of the user and the process. */
-static char *
-read_worker(FunctionCallInfo fcinfo, int arg)
-{
-	char *worker = qml_args_name_or_null(fcinfo, arg, "worker", QML_MAX_NAME);
-
-	if (worker == NULL)
-		worker = psprintf("%s-%d", GetUserNameFromId(GetUserId(), false), MyProcPid);
-	return worker;
-}
-
 /* The lease in microseconds; 0 binds the claim to the session, NULL is that of the queue. */
 static int64
 read_lease(FunctionCallInfo fcinfo, int arg)
@@ -75,15 +53,25 @@ collect_job(const QmlJob *job, void *arg)
 	rows->values[rows->count++] = qml_job_to_row(job, true);
 }
 
-/* The rows of qml_fetch(). */
+/*
+ * The rows of qml_fetch().  The name of a worker may begin with the id of its server and a
+ * slash; by default it is made of the user and the process.
+ */
 static QmlSrfRows *
 fetch_jobs(FunctionCallInfo fcinfo)
 {
-	char *worker = read_worker(fcinfo, 0);
-	QmlClaim claim = {.worker = CStringGetTextDatum(worker), .server = server_of(worker)};
+	char *worker = qml_args_name_or_null(fcinfo, 0, "worker", QML_MAX_NAME);
+	const char *slash;
+	QmlClaim claim = {.server = (Datum) 0};
 	QmlSrfRows *rows;
 	QmlMore more;
 
+	if (worker == NULL)
+		worker = psprintf("%s-%d", GetUserNameFromId(GetUserId(), false), MyProcPid);
+	claim.worker = CStringGetTextDatum(worker);
+	slash = strchr(worker, '/');
+	if (slash && slash != worker)
+		claim.server = PointerGetDatum(cstring_to_text_with_len(worker, slash - worker));
 	claim.queues = qml_args_queues(fcinfo, 1, "queues", &claim.nqueues);
 	claim.batch = qml_args_int(fcinfo, 2, "batch", 1, QML_MAX_BATCH);
 	claim.lease = read_lease(fcinfo, 3);

@@ -261,33 +261,27 @@ ignore_event(DestReceiver *self)
 {
 }
 
-/* The statement that the parser would make, with defaults filled in. */
-static CallStmt *
-make_call_statement(const QmlSignature *signature, const bool *present)
-{
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(signature->function));
-	CallStmt *statement = makeNode(CallStmt);
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", signature->function);
-	statement->funcexpr = make_call(signature, present);
-	statement->funcexpr->args = expand_function_arguments(statement->funcexpr->args, false,
-														  signature->result, tuple);
-	ReleaseSysCache(tuple);
-	return statement;
-}
-
-/* Calls the procedure with the arguments of the job. */
+/* Executes the statement that the parser would make of a CALL with the job's arguments. */
 static void
 execute_call(const QmlHandler *handler, const QmlJob *job, bool atomic, DestReceiver *receiver)
 {
 	const QmlSignature *signature = qml_handler_signature(handler);
 	ParamListInfo params = make_params(signature);
 	bool *present = palloc0(sizeof(bool) * Max(signature->nargs, 1));
+	CallStmt *statement = makeNode(CallStmt);
+	HeapTuple tuple;
 	bool changed;
 
 	set_params(signature, job, params, present, &changed);
-	ExecuteCallStmt(make_call_statement(signature, present), params, atomic, receiver);
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(signature->function));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", signature->function);
+	/* Unlike functions, procedures get their defaults from the parser. */
+	statement->funcexpr = make_call(signature, present);
+	statement->funcexpr->args = expand_function_arguments(statement->funcexpr->args, false,
+														  signature->result, tuple);
+	ReleaseSysCache(tuple);
+	ExecuteCallStmt(statement, params, atomic, receiver);
 }
 
 /*

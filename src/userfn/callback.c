@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -174,6 +175,7 @@ qml_callback_init(void)
 List *
 qml_callback_all(QmlCallbackKind kind)
 {
+	Assert(IsTransactionState());
 	qml_cache_refresh(&lists[kind].cache,
 					  kind == QML_HOOK ? qml_catalog()->hook : qml_catalog()->middleware);
 	return lists[kind].callbacks;
@@ -197,53 +199,40 @@ qml_callback_find(QmlCallbackKind kind, const char *name)
 
 /* ----- whether one can be called ----- */
 
-/* Why a function of these arguments cannot be one of the kind; NULL: it can. */
-static char *
-refuse_arguments(QmlCallbackKind kind, const Form_pg_proc proc)
+/*
+ * Why a function cannot be a hook, or a middleware, as a sentence; NULL: it can.  A hook
+ * gets the job, its old state and its new one, and its result is ignored; a middleware
+ * gets the job and returns the result of the job.
+ */
+char *
+qml_callback_refuse(QmlCallbackKind kind, Oid function)
 {
 	const QmlCatalog *cat = qml_catalog();
 	const Oid types[] = {cat->job_type, cat->state_type, cat->state_type};
 	int count = kind == QML_HOOK ? 3 : 1;
-	bool fits = proc->pronargs == count && !OidIsValid(proc->provariadic);
-
-	for (int i = 0; fits && i < count; i++)
-		fits = proc->proargtypes.values[i] == types[i];
-	if (fits)
-		return NULL;
-	return kind == QML_HOOK ? "A hook takes (qml.job, qml.job_state, qml.job_state)." :
-							  "A middleware takes (qml.job).";
-}
-
-/* Why a function of this result cannot be one of the kind; NULL: it can. */
-static char *
-refuse_result(QmlCallbackKind kind, const Form_pg_proc proc)
-{
-	if (proc->proretset)
-		return "It returns a set.";
-	if (kind == QML_MIDDLEWARE && proc->prorettype != JSONBOID)
-		return "A middleware returns jsonb.";
-	if (proc->prorettype != VOIDOID && get_typtype(proc->prorettype) == TYPTYPE_PSEUDO)
-		return "It returns a pseudo-type.";
-	return NULL;
-}
-
-/* Why a function cannot be a hook, or a middleware, as a sentence; NULL: it can. */
-char *
-qml_callback_refuse(QmlCallbackKind kind, Oid function)
-{
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Form_pg_proc proc;
+	bool fits;
 	char *reason = NULL;
 
 	if (!HeapTupleIsValid(tuple))
 		return "The function does not exist.";
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	fits = proc->pronargs == count && !OidIsValid(proc->provariadic);
+	for (int i = 0; fits && i < count; i++)
+		fits = proc->proargtypes.values[i] == types[i];
+
 	if (proc->prokind != PROKIND_FUNCTION)
 		reason = "It is not an ordinary function.";
-	if (reason == NULL)
-		reason = refuse_arguments(kind, proc);
-	if (reason == NULL)
-		reason = refuse_result(kind, proc);
+	else if (!fits)
+		reason = kind == QML_HOOK ? "A hook takes (qml.job, qml.job_state, qml.job_state)." :
+									"A middleware takes (qml.job).";
+	else if (proc->proretset)
+		reason = "It returns a set.";
+	else if (kind == QML_MIDDLEWARE && proc->prorettype != JSONBOID)
+		reason = "A middleware returns jsonb.";
+	else if (proc->prorettype != VOIDOID && get_typtype(proc->prorettype) == TYPTYPE_PSEUDO)
+		reason = "It returns a pseudo-type.";
 	ReleaseSysCache(tuple);
 	return reason;
 }

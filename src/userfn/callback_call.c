@@ -79,7 +79,7 @@ call_function(QmlCallable *callable, const NullableDatum *args, bool *isnull)
 
 /*
  * A cursor or large object that is open works with the rights of the role that opened
- * it, whoever uses it.  So those of the session are out of reach during the call, and
+ * it, no matter who uses it.  So those of the session are out of reach during the call, and
  * what the callback leaves open is closed.
  */
 static Datum

@@ -97,6 +97,7 @@ qml_current_job_init(QmlSlot *my_slot)
 void
 qml_current_job_begin(const QmlJob *job, MemoryContext context)
 {
+	Assert(current.job == NULL);
 	memset(&current, 0, sizeof(current));
 	wishes = NULL;
 	current.job = job;

@@ -216,17 +216,6 @@ qml_handler_of(Datum method)
 	return qml_handler_find(name);
 }
 
-/* Why the function cannot be called because of who owns it; NULL: it can. */
-static char *
-refuse_owner(const QmlHandler *handler, Oid owner)
-{
-	if (!qml_function_ref_may_be_superuser(owner, handler->run_as))
-		return "It would run as a superuser, but it is not owned by one.";
-	if (!qml_function_ref_trusted(&handler->function, owner, handler->run_as))
-		return "Its owner is not the role that owned it when it was registered.";
-	return NULL;
-}
-
 /*
  * Looks the function up by its name.  Reading the catalogs can itself receive
  * invalidations; the count is therefore taken first, so that a change in between
@@ -247,8 +236,12 @@ resolve_function(QmlHandler *handler)
 	oldcontext = MemoryContextSwitchTo(handler->resolution);
 	signature = qml_signature_load(qml_function_ref_find(&handler->function),
 								   qml_catalog()->job_type, &handler->reason);
-	if (signature)
-		handler->reason = refuse_owner(handler, signature->owner);
+	/* The owner can replace the function, and so decides what the role does. */
+	if (signature && !qml_function_ref_may_be_superuser(signature->owner, handler->run_as))
+		handler->reason = "It would run as a superuser, but it is not owned by one.";
+	else if (signature &&
+			 !qml_function_ref_trusted(&handler->function, signature->owner, handler->run_as))
+		handler->reason = "Its owner is not the role that owned it when it was registered.";
 	handler->signature = handler->reason ? NULL : signature;
 	handler->resolved_at = changes;
 	MemoryContextSwitchTo(oldcontext);
@@ -280,17 +273,6 @@ qml_handler_check(const QmlHandler *handler, Datum payload)
 		qml_signature_check(signature, payload);
 }
 
-static bool
-role_may_log_in(Oid role)
-{
-	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
-	bool allowed = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
-
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	return allowed;
-}
-
 /*
  * Whether a background worker can connect as the role, by the rules that hold for
  * every client; *problem says why not.
@@ -298,8 +280,18 @@ role_may_log_in(Oid role)
 bool
 qml_handler_role_usable(Oid role, QmlProblem *problem)
 {
-	char *name = GetUserNameFromId(role, true);
+	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	char *name = NULL;
+	bool may_log_in = false;
 
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_authid form = (Form_pg_authid) GETSTRUCT(tuple);
+
+		name = pstrdup(NameStr(form->rolname));
+		may_log_in = form->rolcanlogin;
+		ReleaseSysCache(tuple);
+	}
 	problem->detail = NULL;
 	if (name == NULL)
 	{
@@ -307,7 +299,7 @@ qml_handler_role_usable(Oid role, QmlProblem *problem)
 		problem->message = "the role of the handler does not exist";
 		return false;
 	}
-	if (!role_may_log_in(role))
+	if (!may_log_in)
 	{
 		problem->sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
 		problem->message = psprintf("the role \"%s\" of the handler is not permitted to log in",
@@ -344,34 +336,32 @@ may_run_as(const QmlHandler *handler, QmlProblem *problem)
 	return false;
 }
 
-/* Whether the role of the handler has the privilege EXECUTE. */
-static bool
-may_execute(const QmlHandler *handler, const QmlSignature *signature, QmlProblem *problem)
-{
-	if (qml_function_allows(signature->function, handler->run_as))
-		return true;
-	problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
-	problem->message = psprintf("permission denied for function %s",
-								qml_function_ref_show(&handler->function));
-	problem->detail = psprintf("Role \"%s\" of handler \"%s\" must have the privilege EXECUTE.",
-							   GetUserNameFromId(handler->run_as, true), handler->method);
-	return false;
-}
-
 /* Whether jobs of the handler can run now; *problem says why not. */
 bool
 qml_handler_usable(const QmlHandler *handler, QmlProblem *problem)
 {
 	const QmlSignature *signature = qml_handler_signature(handler);
 
-	if (signature)
-		return qml_handler_role_usable(handler->run_as, problem) && may_run_as(handler, problem) &&
-			   may_execute(handler, signature, problem);
-	problem->sqlerrcode = ERRCODE_QML_HANDLER_NOT_FOUND;
-	problem->message = psprintf("function %s of handler \"%s\" cannot be called",
-								qml_function_ref_show(&handler->function), handler->method);
-	problem->detail = handler->reason;
-	return false;
+	if (signature == NULL)
+	{
+		problem->sqlerrcode = ERRCODE_QML_HANDLER_NOT_FOUND;
+		problem->message = psprintf("function %s of handler \"%s\" cannot be called",
+									qml_function_ref_show(&handler->function), handler->method);
+		problem->detail = handler->reason;
+		return false;
+	}
+	if (!qml_handler_role_usable(handler->run_as, problem) || !may_run_as(handler, problem))
+		return false;
+	if (!qml_function_allows(signature->function, handler->run_as))
+	{
+		problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
+		problem->message = psprintf("permission denied for function %s",
+									qml_function_ref_show(&handler->function));
+		problem->detail = psprintf("Role \"%s\" of handler \"%s\" must have the privilege EXECUTE.",
+								   GetUserNameFromId(handler->run_as, true), handler->method);
+		return false;
+	}
+	return true;
 }
 
 /* Whether an error of this type, or SQLSTATE, fails a job even if it has retries left. */

@@ -133,6 +133,7 @@ call_hook(void *arg)
 	};
 	bool isnull;
 
+	Assert(depth > 0 && wants_state(hook->result.hook, transition->to));
 	if (!hook->prepared)
 		qml_callback_call_prepare(hook->result.hook, &hook->callable);
 	hook->prepared = true;

@@ -227,6 +227,7 @@ qml_hook_limit_forget(void)
 int
 qml_hook_limit_room(int milliseconds)
 {
+	Assert(milliseconds > 0);
 	if (average * MAX_ROOM <= milliseconds)
 		return MAX_ROOM;
 	return Max((int) (milliseconds / average), 1);

@@ -74,25 +74,12 @@ find_traceparent(Datum metadata, JsonbValue *value)
 		   getKeyJsonValueFromContainer(&document->root, MEMBER, strlen(MEMBER), value) != NULL;
 }
 
-/* A random span id for this attempt. */
-static void
-generate_span_id(void)
-{
-	uint8 random[SPAN_ID_BYTES];
-
-	if (!pg_strong_random(random, sizeof(random)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
-	/* All zeros would be invalid. */
-	random[0] |= 1;
-	(void) hex_encode((const char *) random, sizeof(random), trace.traceparent + SPAN_ID);
-}
-
+/* Fills in the trace of a new attempt: with the parent's trace id, and a random span id. */
 static void
 begin_trace(const pg_uuid_t *job, Datum queue, Datum metadata)
 {
 	JsonbValue value;
+	uint8 span[SPAN_ID_BYTES];
 
 	memset(&trace, 0, sizeof(trace));
 	text_to_cstring_buffer(DatumGetTextPP(queue), trace.queue, sizeof(trace.queue));
@@ -107,7 +94,13 @@ begin_trace(const pg_uuid_t *job, Datum queue, Datum metadata)
 	}
 	else
 		(void) hex_encode((const char *) job->data, TRACE_ID_BYTES, trace.traceparent + TRACE_ID);
-	generate_span_id();
+	if (!pg_strong_random(span, sizeof(span)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random values")));
+	/* A span id of zeros would be invalid. */
+	span[0] |= 1;
+	(void) hex_encode((const char *) span, sizeof(span), trace.traceparent + SPAN_ID);
 }
 
 /* Does the work of a job with this queue, a text, and metadata, a jsonb or 0, and traces it. */
