@@ -342,7 +342,7 @@ qml_batch_release_from(QmlRunner *runner, int first, bool all)
 			first++;
 			continue;
 		}
-		qml_process_begin("giving jobs back");
+		qml_process_begin("releasing jobs");
 		end = first + qml_hook_batch(batch->count - first);
 		release_jobs(batch, first, end, all);
 		qml_process_commit();

@@ -119,7 +119,7 @@ record_alone(QmlRunner *runner, QmlAttempt *attempt, int wait_ms)
 
 	PG_TRY();
 	{
-		qml_process_begin("ending an attempt");
+		qml_process_begin("recording an attempt");
 		qml_record_attempts(runner, attempt, 1, wait_ms, true);
 		qml_process_commit();
 		qml_record_log(runner, attempt, 1);
@@ -145,7 +145,7 @@ qml_record_undone(QmlRunner *runner, QmlAttempt *attempt)
 {
 	Assert(!IsTransactionState());
 	attempt->ended = true;
-	qml_process_begin("cleaning the session");
+	qml_process_begin("resetting the session");
 	qml_session_reset_after_procedure();
 	qml_process_commit();
 	if (!record_alone(runner, attempt, QML_RECORD_WAIT_MS))
