@@ -72,7 +72,7 @@ run_job(QmlRunner *runner, QmlAttempt *attempt)
 			qml_execute_function(runner, attempt, handler);
 		attempt->trace = qml_trace_take();
 		/* It may have caught the cancel as if it were its own. */
-		if (qml_job_stop_signal() == QML_STOP_TIMEOUT)
+		if (qml_job_stop_timer_reason() == QML_STOP_TIMEOUT)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("canceling a job because of its timeout")));

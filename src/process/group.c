@@ -79,7 +79,7 @@ run_job(QmlRunner *runner, QmlAttempt *attempt, const QmlHandler *handler)
 		/* A cancel that it left behind is its own. */
 		CHECK_FOR_INTERRUPTS();
 		/* It was told to stop, and caught the cancel as if it were its own. */
-		if (qml_job_stop_signal() != QML_STOP_NOT)
+		if (qml_job_stop_timer_reason() != QML_STOP_NOT)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("canceling a job for its group")));

@@ -135,7 +135,10 @@ qml_job_stop_publish(const QmlJob *job)
 	qml_slots_begin_job(state.slot, &job->id);
 }
 
-/* The opposite.  Returns whether somebody deleted the job and canceled it for that. */
+/*
+ * After the job: takes it out of the slot.  Returns whether it was canceled because
+ * somebody deleted it; that cancel cannot hit the next job any more.
+ */
 bool
 qml_job_stop_unpublish(void)
 {
@@ -268,9 +271,9 @@ qml_job_stop_is_requested(void)
 	return state.in_job && (state.reason != QML_STOP_NOT || state.slot->has_cancel);
 }
 
-/* What the timers said to the running job. */
+/* What the timers have told the running job, which may have caught the cancel. */
 QmlStop
-qml_job_stop_signal(void)
+qml_job_stop_timer_reason(void)
 {
 	return state.reason;
 }
@@ -300,7 +303,7 @@ qml_job_stop_note_last_job(void)
 	if (state.reason == QML_STOP_TIMEOUT)
 		loss = QML_LOST_OVERDUE;
 	else if (state.reason == QML_STOP_GROUP)
-		/* In a group its own timeout is not armed. */
+		/* In a group the job's own timeout is not armed. */
 		loss = qml_job_stop_elapsed_ms() >= state.job->timeout_ms ? QML_LOST_OVERDUE :
 																	QML_LOST_IN_GROUP;
 	qml_session_claim_note_last_job(&state.job->id, state.job->attempt, loss);

@@ -34,7 +34,7 @@ extern bool qml_job_stop_group_is_late(void);
 extern void qml_job_stop_shut_down(void);
 extern bool qml_job_stop_is_shutting_down(void);
 extern bool qml_job_stop_is_requested(void);
-extern QmlStop qml_job_stop_signal(void);
+extern QmlStop qml_job_stop_timer_reason(void);
 extern QmlStop qml_job_stop_reason(void);
 extern void qml_job_stop_note_last_job(void);
 
