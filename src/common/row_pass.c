@@ -35,6 +35,7 @@ qml_row_pass_run(QmlRowPass *pass)
 	QmlFailure failure;
 
 	Assert(IsTransactionState());
+	Assert(pass->walk && pass->change && pass->change_alone && pass->failed);
 	pass->row_context = AllocSetContextCreate(CurrentMemoryContext, "qml row",
 											  ALLOCSET_DEFAULT_SIZES);
 	pass->row_by_row = false;
@@ -47,6 +48,7 @@ qml_row_pass_run(QmlRowPass *pass)
 	MemoryContextDelete(pass->row_context);
 }
 
+/* Work of qml_subxact_run(). */
 static void
 change_row_alone(void *arg)
 {

@@ -79,6 +79,7 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 		return;
 	}
 	qml_job_from_live(state->writer.live.slot, &job);
+	Assert(job.queue_id == queue->id);
 	choice = claim->choose ? claim->choose(&job, claim->arg) : QML_TAKE;
 	if (choice == QML_STOP)
 	{
@@ -154,6 +155,7 @@ claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 	index_endscan(scan);
 }
 
+/* The same from the beginning of the queue. */
 static void
 claim_from_queue(ClaimState *state, const QmlQueue *queue)
 {
@@ -168,6 +170,7 @@ claim_behind_cursor(ClaimState *state, const QmlQueue *queue, const QmlClaimCurs
 {
 	ScanKeyData keys[3];
 
+	Assert(cursor->queue_id == queue->id);
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(cursor->priority));
 	ScanKeyInit(&keys[2], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&cursor->id));
 	claim_by_keys(state, queue, keys, 3);

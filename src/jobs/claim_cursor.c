@@ -33,6 +33,7 @@ static struct
 	double pause; /* milliseconds */
 } walks[QML_WALKS];
 
+/* NULL: claims from the queue begin at its beginning. */
 static QmlClaimCursor *
 find_cursor(int queue_id)
 {
@@ -88,6 +89,7 @@ qml_claim_cursor_reset(void)
 void
 qml_claim_cursor_walked(QmlWalk walk, double ms)
 {
+	Assert(walk < QML_WALKS && ms >= 0);
 	INSTR_TIME_SET_CURRENT(walks[walk].ended);
 	walks[walk].pause = Min(RESUME_FACTOR * ms, MAX_RESUME_TIME);
 	if (walk == QML_WALK_TO_CLAIM)

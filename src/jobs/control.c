@@ -31,6 +31,7 @@ typedef struct ControlRequest
 	Datum row; /* the job afterwards */
 } ControlRequest;
 
+/* Raises 42501 unless the current user may change the job. */
 static void
 check_right(const QmlJob *job, const ControlRequest *request)
 {

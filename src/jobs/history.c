@@ -273,6 +273,7 @@ qml_history_leaf_for(TimestampTz expires_at)
 		}
 		last_leaf = leaf;
 	}
+	Assert(OidIsValid(last_leaf.leaf));
 	return last_leaf.leaf;
 }
 
@@ -351,6 +352,7 @@ qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode, QmlT
 	Oid *oids;
 	int nparts = list_leaves(&oids);
 
+	Assert(lockmode == AccessShareLock || lockmode == RowExclusiveLock);
 	for (int i = 0; i < nparts; i++)
 	{
 		if (!qml_table_try_open(leaf, oids[i], lockmode))
@@ -393,6 +395,7 @@ run_partition_work(void (*run)(void *arg), PartitionWork *work)
 	return false;
 }
 
+/* Work of qml_subxact_run(); leaves it to others who are making one. */
 static void
 make_leaf_ahead(void *arg)
 {

@@ -32,6 +32,7 @@ access_to(const QmlJob *job)
 	return qml_acl_access(qml_queue_by_id(job->queue_id)->name, job->created_by);
 }
 
+/* Finds an unfinished job; its values are in live's slot. */
 static bool
 find_live(QmlTable *live, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
 {

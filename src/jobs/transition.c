@@ -120,6 +120,7 @@ qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry, Timestamp
 	job->run_at = retry_at;
 }
 
+/* The attempt ends with an error that says how it was lost. */
 static void
 end_lost_attempt(QmlJob *job, const char *reason, const char *error_type, QmlState state,
 				 TimestampTz now)

@@ -21,6 +21,7 @@
 #include "pgstat.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "utils/snapmgr.h"
 
 #include "common/clock.h"
 #include "compat.h"
@@ -97,6 +98,7 @@ clear_wait(int code, Datum arg)
 	qml_waiters_end();
 }
 
+/* Looks by a claim that takes nothing: what it sees, a fetch may get. */
 static void
 look_for_ready(Wait *wait)
 {
@@ -108,6 +110,7 @@ look_for_ready(Wait *wait)
 	wait->doubtful = more == QML_MAYBE_MORE;
 }
 
+/* Looks for the state of the job; raises QM001 if it was never there. */
 static void
 look_for_end(Wait *wait)
 {
@@ -141,6 +144,7 @@ look_and_sleep(Wait *wait)
 		else
 			look_for_end(wait);
 		SPI_commit();
+		Assert(!HaveRegisteredOrActiveSnapshot());
 		if (wait->came || left <= 0)
 			return;
 		if (wait->doubtful)
@@ -152,6 +156,7 @@ look_and_sleep(Wait *wait)
 	}
 }
 
+/* Waits for at most `timeout` microseconds; the entry is cleared on each way out. */
 static void
 run_wait(Wait *wait, int64 timeout)
 {

@@ -69,6 +69,7 @@ qml_writer_snapshot(QmlWriter *writer)
 	return writer->snapshot;
 }
 
+/* The next read takes a new one; the scan by id depends on it. */
 static void
 drop_snapshot(QmlWriter *writer)
 {
@@ -93,6 +94,7 @@ flush_pending(QmlWriter *writer)
 	writer->npending = 0;
 }
 
+/* Writes what is gathered for the open partition, and closes it. */
 static void
 close_leaf(QmlWriter *writer)
 {
@@ -216,7 +218,10 @@ qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *h
 	Assert(count > 0);
 	qml_table_insert_many(&writer->live, rows, count);
 	for (int i = 0; i < count; i++)
+	{
+		Assert(jobs[i].queue_id == jobs[0].queue_id && jobs[i].state == jobs[0].state);
 		qml_hook_note(&writer->transitions, &jobs[i], true);
+	}
 	note_times(&jobs[0], handler);
 }
 
@@ -233,6 +238,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	TM_Result result;
 
 	Assert(!TTS_EMPTY(writer->live.slot) && ItemPointerIsValid(tid));
+	Assert(CheckRelationLockedByMe(writer->live.rel, RowExclusiveLock, true));
 	/* Before it is touched: an error may come at any time after that. */
 	if (qml_job_live_state(writer->live.slot) == QML_ENQUEUED)
 		note_ready(job, qml_handler_of(job->method), qml_wakeup_taken);

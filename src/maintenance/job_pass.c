@@ -38,6 +38,7 @@ change_job(QmlJobPass *pass, QmlWriter *writer)
 	return qml_writer_put(writer, &job, false) == TM_Ok;
 }
 
+/* QmlRowPass: change. */
 static bool
 change_in_pass(void *arg)
 {
@@ -46,6 +47,7 @@ change_in_pass(void *arg)
 	return change_job(pass, &pass->writer);
 }
 
+/* QmlRowPass: change_alone.  Hooks run when its writer is closed, in the subtransaction. */
 static bool
 change_alone(void *arg, ItemPointer tid)
 {
@@ -60,6 +62,7 @@ change_alone(void *arg, ItemPointer tid)
 	return changed;
 }
 
+/* QmlRowPass: failed.  The first failure is kept for the warning. */
 static void
 note_failure(void *arg, TupleTableSlot *slot, const QmlFailure *failure)
 {
@@ -76,6 +79,7 @@ note_failure(void *arg, TupleTableSlot *slot, const QmlFailure *failure)
 	MemoryContextSwitchTo(oldcontext);
 }
 
+/* Opens the writer, and forgets what a walk before did that was undone. */
 static void
 start_walk(QmlJobPass *pass)
 {
@@ -87,6 +91,7 @@ start_walk(QmlJobPass *pass)
 	pass->now = GetCurrentTimestamp();
 }
 
+/* Changes the job in the writer's slot. */
 static void
 visit_job(QmlJobPass *pass)
 {
@@ -94,6 +99,7 @@ visit_job(QmlJobPass *pass)
 		pass->count++;
 }
 
+/* Runs the pass, and warns of jobs that were left out. */
 static void
 run_pass(QmlJobPass *pass, void (*walk)(void *arg))
 {
@@ -145,6 +151,7 @@ walk_due(void *arg)
 void
 qml_job_pass_over_due(QmlJobPass *pass)
 {
+	Assert(pass->wants == NULL);
 	run_pass(pass, walk_due);
 }
 
@@ -176,6 +183,7 @@ walk_all(void *arg)
 void
 qml_job_pass_over_all(QmlJobPass *pass)
 {
+	Assert(pass->wants && pass->max > 0);
 	run_pass(pass, walk_all);
 }
 
@@ -207,6 +215,7 @@ walk_ids(void *arg)
 void
 qml_job_pass_by_id(QmlJobPass *pass, const pg_uuid_t *ids, int count)
 {
+	Assert(pass->wants);
 	pass->ids = ids;
 	pass->nids = count;
 	run_pass(pass, walk_ids);

@@ -50,6 +50,7 @@ is_session_gone(QmlJobPass *pass, TupleTableSlot *slot)
 	return read_server(slot, &server, &length) && qml_session_claim_is_gone(server, length);
 }
 
+/* Whether the lease has expired, or the session is gone where there is no lease. */
 static bool
 is_claim_over(QmlJobPass *pass, TupleTableSlot *slot)
 {
@@ -151,6 +152,7 @@ qml_reclaim_of_sessions(const pg_uuid_t *ids, int count)
 	return pass.count;
 }
 
+/* Whether the job is being processed by a worker of the server that arg names. */
 static bool
 is_of_server(QmlJobPass *pass, TupleTableSlot *slot)
 {

@@ -33,6 +33,7 @@ qml_reject_role_of(TupleTableSlot *slot)
 	return handler ? handler->run_as : InvalidOid;
 }
 
+/* Whether a job is ready and for a handler of the role. */
 static bool
 is_for_role(QmlJobPass *pass, TupleTableSlot *slot)
 {

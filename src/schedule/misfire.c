@@ -78,6 +78,7 @@ qml_misfire_choose(const char *policy, const QmlCron *cron, const QmlZone *zone,
 		due->ticks = palloc(sizeof(TimestampTz) * MAX_TICKS);
 		while (tick != QML_NO_TIME && tick <= now && due->count < MAX_TICKS)
 		{
+			Assert(due->count == 0 || tick > due->ticks[due->count - 1]);
 			due->ticks[due->count++] = tick;
 			tick = qml_timezone_next(cron, zone, tick);
 		}

@@ -29,6 +29,7 @@
 /* Rows that one statement deletes. */
 #define MAX_FORGET "10000"
 
+/* For writing; held to the end of the transaction. */
 void
 qml_occurrence_open(QmlOccurrences *occurrences)
 {

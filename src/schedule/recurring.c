@@ -308,6 +308,7 @@ insert_schedule(const StatementArgs *args)
 			   args, SPI_OK_INSERT) > 0;
 }
 
+/* Changes the schedule, which is locked; an error that it had is over. */
 static void
 update_schedule(const StatementArgs *args)
 {

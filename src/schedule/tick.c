@@ -352,6 +352,7 @@ close_tables(TickTables *tables)
 	qml_table_close(&tables->recurring);
 }
 
+/* QmlRowPass: change. */
 static bool
 fire_in_pass(void *arg)
 {
@@ -360,6 +361,7 @@ fire_in_pass(void *arg)
 	return fire_schedule(poll, &poll->tables, poll->snapshot);
 }
 
+/* QmlRowPass: change_alone. */
 static bool
 fire_alone(void *arg, ItemPointer tid)
 {
@@ -376,6 +378,7 @@ fire_alone(void *arg, ItemPointer tid)
 	return fired;
 }
 
+/* QmlRowPass: failed. */
 static void
 warn_of_failure(void *arg, TupleTableSlot *slot, const QmlFailure *failure)
 {
@@ -472,6 +475,7 @@ is_outdated(const Schedule *schedule, TimestampTz now, TimestampTz *next)
 	if (qml_timezone_next(&cron, &zone, schedule->next_run_at - 1) == schedule->next_run_at)
 		return false;
 	*next = qml_timezone_next(&cron, &zone, Max(now, schedule->last_run_at));
+	Assert(*next == QML_NO_TIME || (*next > now && *next > schedule->last_run_at));
 	return *next != schedule->next_run_at;
 }
 
