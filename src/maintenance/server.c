@@ -28,6 +28,7 @@
 #include "common/log.h"
 #include "common/spi.h"
 #include "common/subxact.h"
+#include "ipc/slots.h"
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
 #include "model/acl.h"
@@ -264,9 +265,16 @@ qml_server_forget(void)
 	qml_spi_end(&spi);
 }
 
+/* Whether a server with this latest heartbeat, which was not given up, is alive. */
+bool
+qml_server_is_alive(TimestampTz heartbeat_at)
+{
+	return heartbeat_at > GetCurrentTimestamp() - qml_dead_server_timeout * USECS_PER_SEC;
+}
+
 /* The name under which the background processes of this server are shown. */
-char *
-qml_server_own_name(void)
+static char *
+get_own_name(void)
 {
 	char host[QML_MAX_SERVER_NAME + 1];
 
@@ -276,4 +284,34 @@ qml_server_own_name(void)
 		return pstrdup("localhost");
 	host[sizeof(host) - 1] = '\0';
 	return pstrdup(host);
+}
+
+/* The rows of qml.background_servers(): the processes of this database; none if not preloaded. */
+void
+qml_server_list_background(Tuplestorestate *store, TupleDesc desc)
+{
+	char *name = get_own_name();
+	QmlSlotView *slots;
+
+	if (qml_shmem == NULL)
+		return;
+	slots = palloc(sizeof(QmlSlotView) * qml_shmem->nslots);
+	qml_slots_copy_all(slots);
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		const QmlSlotView *slot = &slots[i];
+		Datum values[6];
+		bool nulls[lengthof(values)] = {false};
+
+		if (slot->state != QML_SLOT_RUNNING || slot->database != MyDatabaseId ||
+			slot->kind == QML_LOOK)
+			continue;
+		values[0] = CStringGetTextDatum(psprintf("%s:%d", name, slot->pid));
+		values[1] = CStringGetTextDatum(name);
+		values[2] = CStringGetTextDatum(slot->kind == QML_WORKER ? "worker" : "scheduler");
+		values[3] = ObjectIdGetDatum(slot->role);
+		values[4] = TimestampTzGetDatum(slot->started_at);
+		values[5] = TimestampTzGetDatum(slot->heartbeat_at);
+		tuplestore_putvalues(store, desc, values, nulls);
+	}
 }

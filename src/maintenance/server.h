@@ -7,6 +7,7 @@
 
 #include "fmgr.h"
 #include "utils/timestamp.h"
+#include "utils/tuplestore.h"
 
 extern char *qml_server_register(const char *name, int workers, Datum queues);
 extern bool qml_server_heartbeat(const char *id);
@@ -14,6 +15,7 @@ extern bool qml_server_unregister(const char *id);
 extern int qml_server_reclaim(const char *id);
 extern int qml_server_reclaim_dead(int max, TimestampTz *next);
 extern void qml_server_forget(void);
-extern char *qml_server_own_name(void);
+extern bool qml_server_is_alive(TimestampTz heartbeat_at);
+extern void qml_server_list_background(Tuplestorestate *store, TupleDesc desc);
 
 #endif

@@ -6,16 +6,12 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 
 #include "common/args.h"
-#include "common/guc.h"
 #include "compat.h"
-#include "ipc/slots.h"
 #include "maintenance/server.h"
 #include "model/acl.h"
 #include "qml.h"
@@ -77,45 +73,22 @@ qml_reclaim_server(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(qml_server_reclaim(read_id(fcinfo)));
 }
 
-/* The background processes of this database, from shared memory. */
+/* For the view qml.server: the background processes of this database. */
 Datum
 qml_background_servers(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char *name = qml_server_own_name();
-	QmlSlotView *slots;
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (qml_shmem == NULL)
-		return (Datum) 0;
-	slots = palloc(sizeof(QmlSlotView) * qml_shmem->nslots);
-	qml_slots_copy_all(slots);
-	for (int i = 0; i < qml_shmem->nslots; i++)
-	{
-		const QmlSlotView *slot = &slots[i];
-		Datum values[6];
-		bool nulls[lengthof(values)] = {false};
-
-		if (slot->state != QML_SLOT_RUNNING || slot->database != MyDatabaseId ||
-			slot->kind == QML_LOOK)
-			continue;
-		values[0] = CStringGetTextDatum(psprintf("%s:%d", name, slot->pid));
-		values[1] = CStringGetTextDatum(name);
-		values[2] = CStringGetTextDatum(slot->kind == QML_WORKER ? "worker" : "scheduler");
-		values[3] = ObjectIdGetDatum(slot->role);
-		values[4] = TimestampTzGetDatum(slot->started_at);
-		values[5] = TimestampTzGetDatum(slot->heartbeat_at);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	}
+	qml_server_list_background(rsinfo->setResult, rsinfo->setDesc);
 	return (Datum) 0;
 }
 
-/* Whether a server has been heard of lately, and was not given up. */
+/* For the view qml.server: whether the latest heartbeat is recent, and it is not dead. */
 Datum
 qml_is_alive(PG_FUNCTION_ARGS)
 {
 	if (PG_ARGISNULL(0) || !PG_ARGISNULL(1))
 		PG_RETURN_BOOL(false);
-	PG_RETURN_BOOL(PG_GETARG_TIMESTAMPTZ(0) >
-				   GetCurrentTimestamp() - qml_dead_server_timeout * USECS_PER_SEC);
+	PG_RETURN_BOOL(qml_server_is_alive(PG_GETARG_TIMESTAMPTZ(0)));
 }
