@@ -157,7 +157,7 @@ next_multiple(int64 last, int64 interval, int64 now)
 
 /* Hooks that have ended a process because they could not be canceled. */
 static TimestampTz
-switch_off_hooks(Step *step)
+disable_stuck_hooks(Step *step)
 {
 	qml_hook_failure_disable_stuck();
 	return QML_NO_TIME;
@@ -249,7 +249,7 @@ static int last_workers = 0;
 
 /* Reading all ready jobs costs much: only at intervals, and when more workers are allowed. */
 static TimestampTz
-ask_for_workers(Step *step)
+request_workers(Step *step)
 {
 	bool look = step->looked == NEVER || qml_workers > last_workers ||
 				next_multiple(step->looked, LEASE_POLL, round_began) <= 0;
@@ -355,7 +355,7 @@ static Step steps[] = {
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_HOOK,
 	 .interval = lease_interval,
-	 .run = switch_off_hooks},
+	 .run = disable_stuck_hooks},
 	{.activity = "promoting due jobs",
 	 .name = "qml scheduler: promotion",
 	 .enabled = &qml_scheduler_enabled,
@@ -391,7 +391,7 @@ static Step steps[] = {
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_WORK,
 	 .interval = role_interval,
-	 .run = ask_for_workers},
+	 .run = request_workers},
 	{.activity = "notifying listeners",
 	 .name = "qml scheduler: notifying listeners",
 	 .enabled = &qml_enabled,
