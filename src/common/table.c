@@ -148,21 +148,25 @@ qml_table_insert_many(QmlTable *table, TupleTableSlot **rows, int count)
 }
 
 /*
- * If heap_update() must not wait and the row is being changed it returns at once, but
- * it asserts that nobody asks for that.  With assertions, which only tests use, the row
- * is acquired by a lock that does not wait; without, the WAL record of that lock is saved.
+ * Before a row is changed without waiting for others.  If heap_update() must not wait and
+ * the row is being changed it returns at once, but it asserts that nobody asks for that.
+ * So with assertions, which only tests use, the row is acquired by a lock that does not
+ * wait, and *wait becomes true: it is this transaction's then.  A row that was locked so
+ * has to be deleted the same way.  Without assertions the WAL record of the lock is saved.
  */
 static TM_Result
-lock_without_waiting(QmlTable *table, ItemPointer tid, Snapshot snapshot)
+lock_without_waiting(QmlTable *table, ItemPointer tid, Snapshot snapshot, LockTupleMode mode,
+					 bool *wait)
 {
 #ifdef USE_ASSERT_CHECKING
 	TupleTableSlot *locked = table_slot_create(table->rel, NULL);
 	TM_FailureData failure;
 	TM_Result result;
 
-	result = table_tuple_lock(table->rel, tid, snapshot, locked, GetCurrentCommandId(true),
-							  LockTupleNoKeyExclusive, LockWaitSkip, 0, &failure);
+	result = table_tuple_lock(table->rel, tid, snapshot, locked, GetCurrentCommandId(true), mode,
+							  LockWaitSkip, 0, &failure);
 	ExecDropSingleTupleTableSlot(locked);
+	*wait = true;
 	return result;
 #else
 	return TM_Ok;
@@ -186,12 +190,9 @@ qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row, Snapshot
 
 	if (!wait)
 	{
-		result = lock_without_waiting(table, tid, snapshot);
+		result = lock_without_waiting(table, tid, snapshot, LockTupleNoKeyExclusive, &wait);
 		if (result != TM_Ok)
 			return result;
-#ifdef USE_ASSERT_CHECKING
-		wait = true; /* the row is this transaction's */
-#endif
 	}
 	result = table_tuple_update(table->rel, tid, row, GetCurrentCommandId(true), snapshot,
 								InvalidSnapshot, wait, &failure, &lockmode, &update_indexes);
@@ -206,13 +207,20 @@ qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait)
 {
 	TM_FailureData failure;
 
+	if (!wait)
+	{
+		TM_Result result = lock_without_waiting(table, tid, snapshot, LockTupleExclusive, &wait);
+
+		if (result != TM_Ok)
+			return result;
+	}
 	return table_tuple_delete(table->rel, tid, GetCurrentCommandId(true), snapshot, InvalidSnapshot,
 							  wait, &failure, false);
 }
 
 /*
- * Whether a transaction that is running has changed or locked the row in a slot that a
- * scan has filled.  A hint: it may end, or begin, at any moment.
+ * Whether another transaction that is running has changed or locked the row in a slot
+ * that a scan has filled.  A hint: it may end, or begin, at any moment.
  */
 bool
 qml_table_is_row_locked(TupleTableSlot *slot)
@@ -228,7 +236,7 @@ qml_table_is_row_locked(TupleTableSlot *slot)
 	xmax = HeapTupleHeaderGetRawXmax(header);
 	if (header->t_infomask & HEAP_XMAX_IS_MULTI)
 		return MultiXactIdIsRunning(xmax, HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask));
-	return TransactionIdIsInProgress(xmax);
+	return !TransactionIdIsCurrentTransactionId(xmax) && TransactionIdIsInProgress(xmax);
 }
 
 /*
