@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 #
 # Runs TAP tests, as many at a time as the second argument says, as prove does, and
-# writes "PASSED FAILED" in assertions to the file named first.  A .sql file is a pgTAP test and goes
+# writes "PASSED FAILED" in assertions to the file named first, and the names of the
+# tests that failed below.  A .sql file is a pgTAP test and goes
 # through psql, which takes its connection from the environment.
 #
 # An assertion that was planned but did not run counts as failed, and so does a
@@ -31,9 +32,10 @@ my $harness = TAP::Harness->new(
 	});
 my $aggregate = $harness->runtests(map { [ $_, basename($_) ] } @tests);
 
-my ($passed, $failed) = (0, 0);
-foreach my $parser ($aggregate->parsers($aggregate->descriptions))
+my ($passed, $failed, @names) = (0, 0);
+foreach my $name ($aggregate->descriptions)
 {
+	my ($parser) = $aggregate->parsers($name);
 	my $good = () = $parser->passed;
 	my $bad = () = $parser->failed;
 	my $missing = ($parser->tests_planned // 0) - ($parser->tests_run // 0);
@@ -42,9 +44,10 @@ foreach my $parser ($aggregate->parsers($aggregate->descriptions))
 	$bad = 1 if $bad == 0 && $parser->has_problems;
 	$passed += $good;
 	$failed += $bad;
+	push @names, $name if $bad > 0;
 }
 
 open my $fh, '>', $count_file or die "could not write $count_file: $!\n";
-print $fh "$passed $failed\n";
+print $fh "$passed $failed\n", map { "$_\n" } @names;
 close $fh;
 exit($failed == 0 ? 0 : 1);
