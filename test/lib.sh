@@ -179,8 +179,7 @@ run_watched()
 	set +m
 	wait "$watched_pid" || rc=$?
 	watched_pid=
-	end_group "$guard_pid"
-	guard_pid=
+	end_guard
 	return "$rc"
 }
 
@@ -195,14 +194,21 @@ guard()
 end_group()
 {
 	if [ -n "$1" ]; then
-		{ kill -TERM -- "-$1" && wait "$1"; } 2>/dev/null || true
+		{ kill "-${2:-TERM}" -- "-$1" && wait "$1"; } 2>/dev/null || true
 	fi
+}
+
+# By a signal that cannot be caught: a shell that has only just been forked has the traps
+# of its parent, and would do what the parent does at its end.
+end_guard()
+{
+	end_group "$guard_pid" KILL
+	guard_pid=
 }
 
 end_watched()
 {
 	end_group "$watched_pid"
-	end_group "$guard_pid"
 	watched_pid=
-	guard_pid=
+	end_guard
 }
