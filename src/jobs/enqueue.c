@@ -26,7 +26,6 @@
 #include "jobs/history.h"
 #include "jobs/writer.h"
 #include "model/acl.h"
-#include "model/catalog.h"
 #include "model/queue.h"
 #include "userfn/handler.h"
 #include "userfn/trace.h"

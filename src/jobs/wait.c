@@ -31,7 +31,6 @@
 #include "jobs/claim.h"
 #include "jobs/lookup.h"
 #include "jobs/wait.h"
-#include "model/acl.h"
 #include "model/job.h"
 #include "model/queue.h"
 

@@ -27,7 +27,6 @@
 #include "common/guc.h"
 #include "common/log.h"
 #include "common/spi.h"
-#include "common/subxact.h"
 #include "ipc/slots.h"
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
