@@ -2,13 +2,14 @@
  * function_ref.c
  *		Functions of users, kept by name.
  *
- * A function is stored by its names and those of its argument types, because its
- * oid does not survive a dump, nor its replacement by one of the same name.
+ * A function is stored by its schema, its name and the names of its argument types: an
+ * oid survives neither a dump nor a DROP and CREATE of the function.
  *
- * What a name leads to may have changed hands.  The function must still belong to
- * the role that it belonged to when it was registered, or to one that can do
- * without it what the role can that it runs as; and what runs as a superuser must
- * belong to one.
+ * The function that has the name now can be another one, with another owner, and the owner
+ * of a function decides what it does.  So the owner is stored, too.  A function may be
+ * called only if it belongs to its old owner, or to a role that has the rights of the role
+ * that the function runs as and so gains nothing.  What runs as a superuser must belong to
+ * a superuser.
  */
 #include "postgres.h"
 
@@ -27,6 +28,7 @@
 #include "common/function_ref.h"
 #include "compat.h"
 
+/* An array of text as a list of strings; a null, which names no type, as "". */
 static List *
 read_types(Datum value)
 {
@@ -42,7 +44,7 @@ read_types(Datum value)
 	return types;
 }
 
-/* From the columns of a row, of which `first` is the first; in the current context. */
+/* Reads the four columns of a row that begin at `first`, into the current memory context. */
 void
 qml_function_ref_read(HeapTuple tuple, TupleDesc desc, int first, QmlFunctionName *name)
 {
@@ -68,7 +70,7 @@ qml_function_ref_owner(Oid function)
 	return owner;
 }
 
-/* The values of the columns for a function that is there. */
+/* The values of these columns for a function that exists. */
 void
 qml_function_ref_values(Oid function, Datum *values)
 {
@@ -86,7 +88,7 @@ qml_function_ref_values(Oid function, Datum *values)
 	values[3] = ObjectIdGetDatum(qml_function_ref_owner(function));
 }
 
-/* InvalidOid when there is none of the name. */
+/* The function that has the name and argument types now; InvalidOid if there is none. */
 Oid
 qml_function_ref_find(const QmlFunctionName *name)
 {
@@ -107,6 +109,7 @@ qml_function_ref_find(const QmlFunctionName *name)
 						   ObjectIdGetDatum(get_namespace_oid(name->schema, true)));
 }
 
+/* The function as messages show it; it need not exist. */
 char *
 qml_function_ref_show(const QmlFunctionName *name)
 {
@@ -122,14 +125,14 @@ qml_function_ref_show(const QmlFunctionName *name)
 	return buffer.data;
 }
 
-/* What runs as a superuser must belong to one. */
+/* Whether a function of this owner may run as the role, as far as superusers matter. */
 bool
 qml_function_ref_may_be_superuser(Oid owner, Oid role)
 {
 	return !superuser_arg(role) || superuser_arg(owner);
 }
 
-/* Whether whoever can replace the function could do the same by himself. */
+/* Whether the present owner of the function may decide what the role does. */
 bool
 qml_function_ref_trusted(const QmlFunctionName *name, Oid owner, Oid role)
 {

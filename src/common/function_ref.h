@@ -15,10 +15,10 @@ typedef struct QmlFunctionName
 	char *schema;
 	char *name;
 	List *types; /* of its arguments, strings */
-	Oid owner;	 /* whose it was when it was registered */
+	Oid owner;	 /* when it was registered */
 } QmlFunctionName;
 
-/* Why one cannot be called. */
+/* Why a function cannot be called, for an error or a view. */
 typedef struct QmlProblem
 {
 	int sqlerrcode;
@@ -26,7 +26,7 @@ typedef struct QmlProblem
 	char *detail; /* NULL: none */
 } QmlProblem;
 
-/* Values for these columns. */
+/* The number of these columns. */
 #define QML_FUNCTION_COLUMNS 4
 
 extern void qml_function_ref_read(HeapTuple tuple, TupleDesc desc, int first,

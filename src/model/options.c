@@ -357,7 +357,7 @@ read_queue(const char *path, JsonbValue *value, void *into)
 	((QmlHandlerOptions *) into)->queue = read_name(path, value, QML_MAX_QUEUE_NAME);
 }
 
-/* Whether there is such a role is for whoever uses it to find out. */
+/* Whether the role exists is checked where it is used. */
 static void
 read_run_as(const char *path, JsonbValue *value, void *into)
 {

@@ -30,7 +30,7 @@ typedef struct QmlHandlerOptions
 {
 	QmlQueueOptions common;
 	char *queue;	 /* NULL: none */
-	char *run_as;	 /* NULL: whoever registers it */
+	char *run_as;	 /* NULL: the role that registers it */
 	List *no_retry;	 /* of strings: error types and SQLSTATEs */
 	int concurrency; /* jobs at the same time; 0: any number */
 	bool bare;		 /* called without middleware */

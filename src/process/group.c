@@ -169,7 +169,7 @@ undo_group(QmlRunner *runner, const ErrorData *error, int end)
 	if (blocked)
 		blocked->state = QML_ATTEMPT_RUN_ALONE;
 	runner->recording = NULL;
-	ereport(DEBUG1, (errmsg("a group of jobs is undone: %s", error->message)));
+	ereport(DEBUG1, (errmsg("a group of jobs is rolled back: %s", error->message)));
 }
 
 /* Runs the next jobs of the batch as a group, and records how they ended. */

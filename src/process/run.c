@@ -129,7 +129,7 @@ qml_run_end(void)
 	}
 	left = qml_record_flush(&runner, QML_RECORD_WAIT_MS);
 	if (left > 0)
-		ereport(LOG, (errmsg("qml worker ends with jobs that somebody is deleting: %d", left)));
+		ereport(LOG, (errmsg("qml worker exits with jobs that another transaction is deleting: %d", left)));
 	/* Others of its role may need the slots, and are woken when it has gone. */
 	if (batch->concurrency.nheld > 0)
 		qml_dispatch_set_work(runner.slot);

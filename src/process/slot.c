@@ -148,10 +148,9 @@ qml_slot_check_extension(void)
 	{
 		ereport(WARNING,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the jobs in database \"%s\" are a copy from another one and are not "
-						"worked",
+				 errmsg("the jobs in database \"%s\" are a copy from another one and are not run",
 						get_database_name(MyDatabaseId)),
-				 errhint("Call qml_adopt() to let this copy work.")));
+				 errhint("Call qml_adopt() to run the jobs of this copy.")));
 		qml_slot_leave(QML_ENDED_COPY);
 	}
 	if (slot->kind == QML_SCHEDULER && slot->role != qml_catalog()->owner)

@@ -153,7 +153,7 @@ seconds_until_scheduler($name);
 works($name, 'the original is worked on');
 
 my $copy = "copy$copies";
-my $warning = qq(the jobs in database "$copy" are a copy from another one and are not worked);
+my $warning = qq(the jobs in database "$copy" are a copy from another one and are not run);
 wait_for('the warning about the copy', sub { log_count($node, $warning) > 0 });
 query($node, <<'SQL', $copy);
 UPDATE qml.live SET run_at = clock_timestamp() - interval '1 s' WHERE method = 'never due';
