@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 #
-# coverage.pl DIRECTORY: adds up what gcov says about the builds build-* below it.  A
+# coverage.pl DIRECTORY: adds up what gcov says about the builds build-* below it, and
+# about the programs of test/cron.  A
 # line that several builds hold counts once, as run if it ran in one of them.  Prints the
 # files of src of which less than 90 % was run, with the lines that were not, and at the end the
 # share of all lines.
@@ -15,7 +16,7 @@ my $LEAST = 90; # per cent
 my ($dir) = @ARGV;
 my %runs; # by file and line
 
-foreach my $notes (split /\n/, qx(find '$dir' -path '*/build-*/src/*.gcno'))
+foreach my $notes (split /\n/, qx(find '$dir' -path '*/build-*/src/*.gcno' -o -path '*/cron/*.gcno'))
 {
 	my $json = qx(gcov --json-format --stdout '$notes' 2>/dev/null);
 	foreach my $report (grep { /\S/ } split /\n/, $json)

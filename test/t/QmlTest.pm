@@ -26,6 +26,7 @@ our @EXPORT = qw(
   start_client try_query wait_for write_event
 );
 
+my @nodes;
 my $seed;
 my $log_dirs = 0;
 my %client_serial;
@@ -71,10 +72,22 @@ max_connections = 60
 max_prepared_transactions = 20
 CONF
 	$node->append_conf('postgresql.conf', $opt{conf}) if defined $opt{conf};
+	push @nodes, $node;
 	return $node if $opt{stopped};
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION qml') unless $opt{bare};
 	return $node;
+}
+
+# A process that is killed leaves no counts of the lines that it ran, and the servers
+# that a test leaves are ended so.
+END
+{
+	if ($ENV{QML_COVERAGE})
+	{
+		local $?;
+		$_->stop('fast', fail_ok => 1) foreach grep { defined $_->{_pid} } @nodes;
+	}
 }
 
 sub drop_and_create
