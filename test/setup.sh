@@ -22,7 +22,8 @@ set -euo pipefail
 
 server=postgresql-${QML_PG_MAJOR:-15}
 packages=(gcc libc6-dev make "$server" "postgresql-server-dev-${QML_PG_MAJOR:-15}")
-test_packages=(libpq-dev "$server-cron" "$server-pgtap" libipc-run-perl tini pgbouncer libfaketime)
+test_packages=(libpq-dev "$server-cron" "$server-pgtap" libipc-run-perl tini pgbouncer libfaketime
+	python3-psycopg)
 lint_packages=(clang-format binutils python3-pglast clang libclang-rt-14-dev)
 versions_packages=(debootstrap)
 valgrind_packages=(valgrind libc6-dbg)
