@@ -136,6 +136,7 @@ foreach my $document (grep { @{ $_->{sessions} // [] } } @documents)
 start_afresh();
 
 is(join("\n", broken_links($top, @documents)), '', 'links');
+is(join("\n", unlinked_documents('README.md', @documents)), '', 'README.md links to every document');
 
 # What follows compares with the catalogs of a fresh database.
 $node->safe_psql('postgres', 'CREATE DATABASE catalogs');

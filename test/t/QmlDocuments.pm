@@ -11,7 +11,7 @@ use File::Basename qw(dirname);
 use File::Find ();
 
 our @EXPORT = qw(broken_links log_messages normalize_output normalize_signature
-  read_documents rows_under sessions signatures);
+  read_documents rows_under sessions signatures unlinked_documents);
 
 # Documents whose blocks are run, and those in which only the links are checked.
 my @RUN = qw(README.md doc/*.md doc/reference/*.md CONTRIBUTING.md SECURITY.md);
@@ -20,11 +20,6 @@ my @LINKS_ONLY = qw(doc/design.md doc/internals/*.md CHANGELOG.md src/README.md 
 # Blocks in these languages are not run.
 my %NOT_RUN = map { $_ => 1 } qw(sh bash python javascript typescript go java ruby php csharp
   rust c perl ini json yaml);
-
-# Documents that others refer to and that are being written.
-my %COMING = map { ("doc/$_.md" => 1) } qw(tutorial faq comparison recurring handlers hooks
-  notify security operations workers recipes benchmarks reference/functions reference/views
-  reference/settings reference/errors);
 
 # All documents below $top, by the name of the file: hashes with file, runs (whether
 # its blocks are run) and items.
@@ -232,6 +227,28 @@ sub links
 	return @links;
 }
 
+# The file that a path in a document means, by its name below the top directory.
+sub resolve_path
+{
+	my ($document, $path) = @_;
+	return $document->{file} if $path eq '';
+
+	my $file = dirname($document->{file}) . "/$path";
+	$file =~ s{(^|/)\./}{$1}g;
+	1 while $file =~ s{(^|/)(?!\.\./)[^/]+/\.\./}{$1};
+	return $file;
+}
+
+# The documents that are to be run but that $from does not link to.
+sub unlinked_documents
+{
+	my ($from, @documents) = @_;
+	my ($document) = grep { $_->{file} eq $from } @documents;
+	my %linked = map { resolve_path($document, $_->[0] =~ s/#.*//r) => 1 } links(@{ $document->{items} });
+
+	return grep { $_ ne $from && !$linked{$_} } map { $_->{file} } grep { $_->{runs} } @documents;
+}
+
 # The links between files, and within one, that lead nowhere, with where they stand.
 sub broken_links
 {
@@ -246,15 +263,8 @@ sub broken_links
 			my ($target, $where) = @$link;
 			next if $target =~ /^[a-z]+:/;
 			my ($path, $anchor) = split /#/, $target, 2;
-			my $file = $document->{file};
+			my $file = resolve_path($document, $path);
 
-			if ($path ne '')
-			{
-				$file = dirname($file) . "/$path";
-				$file =~ s{(^|/)\./}{$1}g;
-				1 while $file =~ s{(^|/)(?!\.\./)[^/]+/\.\./}{$1};
-			}
-			next if $COMING{$file} && !-e "$top/$file";
 			push @broken, "$where: $target"
 			  if !-e "$top/$file" || defined $anchor && !$anchors{$file}{$anchor};
 		}
