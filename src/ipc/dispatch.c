@@ -2,7 +2,7 @@
  * dispatch.c
  *		Which workers, listeners and waiting sessions are woken for ready jobs.
  *
- * A worker runs the jobs of one role.  Whoever makes jobs ready sets `has_work` of all
+ * A worker runs the jobs of one role.  A session that makes jobs ready sets `has_work` of all
  * workers of the role, and wakes one that is idle.  If none is idle, the role is added to
  * the roles that wait, in the slot of the scheduler, which sees to them: it asks the
  * launcher for one more worker, or for the place of an idle worker of another role.

@@ -17,7 +17,7 @@
  * the latch, and a latch that is set before WaitLatch ends that at once.  While
  * asleep_until is 0 the scheduler is awake, and gets to its step 2.
  *
- * A session that finds no scheduler need not tell anybody: a scheduler that starts
+ * A session that finds no scheduler need not wake anybody: a scheduler that starts
  * looks at everything.  A crash of the server loses all due times for the same reason.
  */
 #include "postgres.h"

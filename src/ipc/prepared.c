@@ -85,7 +85,7 @@ take_prepared(uint32 name, QmlPrepared *prepared)
 }
 
 /*
- * When the scheduler shall look at everything because of a transaction that is not known:
+ * When the scheduler must look at everything because of a transaction that is not known:
  * about a second after the last time.
  */
 static TimestampTz
@@ -109,7 +109,7 @@ time_for_unknown(void)
 }
 
 /*
- * COMMIT PREPARED is a transaction of its own: what is noted here is told when that
+ * COMMIT PREPARED is a transaction of its own: what is noted here is sent when that
  * commits, which is after the prepared one.
  */
 static void

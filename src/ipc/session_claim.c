@@ -133,7 +133,7 @@ parse_id(const char *text, int length, SessionId *id)
 	return sscanf(copy, PREFIX "%x.%d.%x", &id->boot, &id->number, &id->token) == 3;
 }
 
-/* Whether a job's server is a session that has ended, as far as can be told. */
+/* Whether a job's server is a session that has ended, as far as is known here. */
 bool
 qml_session_claim_is_gone(const char *server, int length)
 {

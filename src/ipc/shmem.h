@@ -53,7 +53,7 @@ typedef enum QmlOutcome
 	QML_ENDED_FOUND,		/* it looked, and put the owner of the extension into slot->role */
 	QML_ENDED_COPY,			/* the jobs are a copy that is not adopted */
 	QML_ENDED_IDLE,			/* a worker that had no work */
-	QML_ENDED_MADE_WAY,		/* somebody wants the database exclusively */
+	QML_ENDED_MADE_WAY,		/* another session needs the database exclusively */
 	QML_ENDED_DISABLED		/* by a setting */
 } QmlOutcome;
 
@@ -277,8 +277,8 @@ typedef struct QmlShmem
 
 	/*
 	 * Sessions that hold jobs, by the number of their PGPROC: a token, or 0.  Each is
-	 * written by its session without a lock.  `boot` is a random number that tells
-	 * this start of the server from others.
+	 * written by its session without a lock.  `boot` is a random number of this
+	 * start of the server.
 	 */
 	uint32 boot; /* set at start */
 	pg_atomic_uint32 next_token;

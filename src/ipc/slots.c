@@ -13,7 +13,7 @@
  * a slot that changes meanwhile costs a needless wake-up, or one more look.
  *
  * If the launcher is lost, its successor finds the slots as they are.  If the server
- * crashes, they are created anew.
+ * crashes, they are created again.
  */
 #include "postgres.h"
 
@@ -190,7 +190,7 @@ qml_slots_take(QmlSlot *slot, uint32 generation)
 	return mine;
 }
 
-/* Until now the process may have waited for somebody who has the database exclusively. */
+/* The process is connected; until now it may have waited for an exclusive lock on the database. */
 void
 qml_slots_set_connected(QmlSlot *slot)
 {

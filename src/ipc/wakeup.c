@@ -1,6 +1,6 @@
 /*
  * wakeup.c
- *		What a transaction makes due or ready, told to others when it ends.
+ *		What a transaction makes due or ready, and whom it wakes when it ends.
  *
  * A transaction notes the earliest time of each kind that it makes due, the queues and
  * roles of the jobs that it makes ready, and the jobs that it finishes or deletes.  When
@@ -9,15 +9,15 @@
  *
  * When it is rolled back nothing has become due, but the ready jobs that it had taken
  * (claimed or deleted) are ready again: others that looked meanwhile have passed
- * over them, and sleep.  Those are told at once.
+ * over them, and sleep.  They are woken at once.
  *
- * What a subtransaction noted before it was rolled back is told all the same, which
- * costs a needless wake-up.  Only the deletion of a job is forgotten with it, since a
+ * What a subtransaction noted before it was rolled back is not forgotten, which costs a
+ * needless wake-up.  Only the deletion of a job is forgotten with it, since a
  * job must not be canceled that is still there.
  *
- * Others are told at the very end of the commit, after the invalidation messages were
+ * Others are woken at the very end of the commit, after the invalidation messages were
  * sent.  A process that is woken earlier could still take a queue for paused, or not
- * know it, look for jobs in vain and sleep again.  Transaction callbacks run before the
+ * know it, find no job and sleep again.  Transaction callbacks run before the
  * messages, hence the callback for the release of resources.
  *
  * Transactions that are prepared: see prepared.c.
@@ -44,7 +44,7 @@ typedef struct DeletedJob
 	SubTransactionId subxact;
 } DeletedJob;
 
-/* Told if the transaction commits. */
+/* Sent if the transaction commits. */
 static bool noted_any = false;
 static TimestampTz noted[QML_WAKES];
 static bool noted_launcher = false;
@@ -53,11 +53,11 @@ static pg_uuid_t finished_jobs[MAX_FINISHED];
 static int nfinished_jobs = 0;
 static List *deleted_jobs = NIL; /* of DeletedJob, in TopTransactionContext */
 
-/* Told if the transaction, or a part of it, is rolled back. */
+/* Sent if the transaction, or a part of it, is rolled back. */
 static QmlReadyWork taken;
 static SubTransactionId last_taker = InvalidSubTransactionId; /* that added to `taken` */
 
-static bool committed = false; /* and others are not told yet */
+static bool committed = false; /* and nothing is sent yet */
 
 static void
 forget_ready(void)
@@ -80,7 +80,7 @@ forget_all(void)
 	last_taker = InvalidSubTransactionId;
 }
 
-/* ----- telling ----- */
+/* ----- sending ----- */
 
 /* Puts the times that the transaction noted into the slot of the scheduler. */
 static void
@@ -299,7 +299,7 @@ qml_wakeup_deleted(const pg_uuid_t *job)
 }
 
 /*
- * Whether the transaction has anything to tell when it ends.  *launcher: also to the
+ * Whether the transaction has anything to send when it ends.  *launcher: also to the
  * launcher; *has_taken: also if it is rolled back.
  */
 bool

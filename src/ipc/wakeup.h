@@ -1,6 +1,6 @@
 /*
  * wakeup.h
- *		What a transaction makes due or ready, told to others when it ends.
+ *		What a transaction makes due or ready, and whom it wakes when it ends.
  */
 #ifndef QML_WAKEUP_H
 #define QML_WAKEUP_H

@@ -494,7 +494,7 @@ static const Option *const state_data[QML_STATES] = {
 	[QML_DELETED] = reason_data,
 };
 
-/* What a caller gives with the state that a job shall have. */
+/* What a caller passes with the new state of a job. */
 void
 qml_options_parse_state(QmlState state, Jsonb *data, QmlStateData *into)
 {
@@ -521,8 +521,8 @@ qml_options_parse_callback(Jsonb *options)
 /* ----- documents that are stored ----- */
 
 /*
- * Parses options that somebody may have written by hand.  False when they are
- * wrong, and *error tells why.
+ * Parses options that may have been written by hand.  False if they are invalid, and
+ * *error says why.
  */
 bool
 qml_options_parse_stored(QmlOptionParser parse, Jsonb *options, void *into, char **error)

@@ -1,6 +1,6 @@
 /*
  * options.h
- *		Options in jsonb: of queues, of handlers, and of a state that a job shall have.
+ *		Options in jsonb: of queues, of handlers, and the data of a new state.
  */
 #ifndef QML_OPTIONS_H
 #define QML_OPTIONS_H
@@ -20,7 +20,7 @@ typedef struct QmlQueueOptions
 	int64 lease;		 /* microseconds */
 	int64 succeeded_ttl; /* microseconds */
 	int64 failed_ttl;	 /* microseconds */
-	bool notify;		 /* tell listeners of ready jobs */
+	bool notify;		 /* notify listeners of ready jobs */
 	bool retries;		 /* retry was given */
 	QmlRetryPolicy retry;
 } QmlQueueOptions;
