@@ -114,6 +114,8 @@ qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry, Timestamp
 		qml_transition_set(job, QML_FAILED, now);
 		return;
 	}
+	/* What core/retry.c, which has no assertions, relies on. */
+	Assert(failures >= 1 && policy->strategy != QML_RETRY_NONE);
 	if (retry_at == QML_NO_TIME)
 		retry_at = now + (int64) (qml_retry_delay(policy, failures, qml_random()) * USECS_PER_SEC);
 	qml_transition_set(job, QML_AWAITING_RETRY, now);
