@@ -15,7 +15,7 @@ our @EXPORT = qw(broken_links log_messages normalize_output normalize_signature
 
 # Documents whose blocks are run, and those in which only the links are checked.
 my @RUN = qw(README.md doc/*.md doc/reference/*.md CONTRIBUTING.md SECURITY.md);
-my @LINKS_ONLY = qw(doc/design.md doc/internals/*.md CHANGELOG.md src/README.md src/*/README.md);
+my @LINKS_ONLY = qw(doc/internals/*.md CHANGELOG.md src/README.md src/*/README.md);
 
 # Blocks in these languages are not run.
 my %NOT_RUN = map { $_ => 1 } qw(sh bash python javascript typescript go java ruby php csharp
