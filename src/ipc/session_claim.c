@@ -9,8 +9,9 @@
  * ends, and leaves the jobs that it may have held for the scheduler, which takes them
  * back at once.  After a crash of the server all tokens are new.
  *
- * A process that ends while it runs a job also leaves which one.  Of the jobs that it
- * held, only that one counts a failed attempt (maintenance/reclaim.c).
+ * A worker that ends with jobs in hand also leaves which of them had begun, or that none
+ * had.  Of the jobs that it held, only those can count a failed attempt
+ * (maintenance/reclaim.c).
  */
 #include "postgres.h"
 
@@ -18,7 +19,6 @@
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
-#include "utils/memutils.h"
 
 #include "ipc/due.h"
 #include "ipc/session_claim.h"
@@ -107,6 +107,7 @@ qml_session_claim_id(void)
 void
 qml_session_claim_hold(const pg_uuid_t *job)
 {
+	Assert(my_token != 0);
 	held[nheld++ % QML_MAX_LOST] = *job;
 }
 
@@ -176,13 +177,12 @@ qml_session_claim_take_lost(QmlSlot *scheduler, pg_uuid_t *jobs, bool *any)
 
 /* ----- the last running job ----- */
 
-/* This process ends while it runs an attempt; it may call this for several. */
-void
-qml_session_claim_note_last_job(const pg_uuid_t *job, int attempt, QmlLoss loss)
+static void
+add_last_job(const pg_uuid_t *job, int attempt, QmlLoss loss)
 {
 	QmlLastJob *entry;
 
-	Assert(loss != QML_LOST_UNKNOWN && loss != QML_LOST_BESIDE);
+	Assert(my_token != 0);
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	entry = &qml_shmem->last_jobs[qml_shmem->next_last_job];
 	qml_shmem->next_last_job = (qml_shmem->next_last_job + 1) % QML_MAX_LAST_JOBS;
@@ -194,9 +194,27 @@ qml_session_claim_note_last_job(const pg_uuid_t *job, int attempt, QmlLoss loss)
 	LWLockRelease(qml_shmem->lock);
 }
 
+/* This process ends while it runs an attempt; it may call this for several. */
+void
+qml_session_claim_note_last_job(const pg_uuid_t *job, int attempt, QmlLoss loss)
+{
+	Assert(attempt > 0 && loss != QML_LOST_UNKNOWN && loss != QML_LOST_BESIDE);
+	add_last_job(job, attempt, loss);
+}
+
+/* This process ends, and none of the attempts that it holds has begun. */
+void
+qml_session_claim_note_none(void)
+{
+	static const pg_uuid_t none;
+
+	add_last_job(&none, 0, QML_LOST_UNKNOWN);
+}
+
 /*
  * How the session of this id, which has ended, lost an attempt.  What it left about
- * its last jobs may have been replaced by that of 64 later ones: QML_LOST_UNKNOWN then.
+ * its last jobs may have been replaced by that of QML_MAX_LAST_JOBS later ones; then it is
+ * not known.
  */
 QmlLoss
 qml_session_claim_loss_of(const char *server, const pg_uuid_t *job, int attempt)

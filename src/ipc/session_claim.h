@@ -15,6 +15,7 @@ extern bool qml_session_claim_is_gone(const char *server, int length);
 extern bool qml_session_claim_went_with_server(const char *server);
 extern int qml_session_claim_take_lost(QmlSlot *scheduler, pg_uuid_t *jobs, bool *any);
 extern void qml_session_claim_note_last_job(const pg_uuid_t *job, int attempt, QmlLoss loss);
+extern void qml_session_claim_note_none(void);
 extern QmlLoss qml_session_claim_loss_of(const char *server, const pg_uuid_t *job, int attempt);
 
 #endif

@@ -231,21 +231,22 @@ typedef enum QmlLoss
 	QML_LOST_UNKNOWN = 0,
 	QML_LOST_RUNNING,  /* it ran when the session ended */
 	QML_LOST_OVERDUE,  /* so it did, after its timeout */
-	QML_LOST_IN_GROUP, /* so it did, for longer than its group could wait: alone it may */
-	QML_LOST_BESIDE	   /* another one ran */
+	QML_LOST_IN_GROUP, /* it was one of a group: it runs alone from now on */
+	QML_LOST_BESIDE	   /* others had begun, or none */
 } QmlLoss;
 
-/* An attempt that was running when its session ended. */
+/* An attempt that had begun when its session ended, or that none had. */
 typedef struct QmlLastJob
 {
 	int session;  /* number of its PGPROC */
 	uint32 token; /* of the session; 0: it held nothing */
 	pg_uuid_t job;
-	int attempt;
+	int attempt; /* 0: none */
 	QmlLoss loss;
 } QmlLastJob;
 
-#define QML_MAX_LAST_JOBS 64
+/* Some groups may end at the same time. */
+#define QML_MAX_LAST_JOBS 512
 
 /* Databases that sessions ask the launcher to look at. */
 #define QML_MAX_CALLS 64

@@ -60,6 +60,7 @@ run_job(QmlRunner *runner, QmlAttempt *attempt)
 	bool may_commit = procedure && !qml_execute_is_wrapped(handler);
 	QmlBatch *next;
 
+	attempt->begun = true;
 	if (handler)
 	{
 		double milliseconds;
@@ -146,6 +147,7 @@ qml_alone_run(QmlRunner *runner)
 
 	Assert(batch->done < batch->count && !attempt->ended);
 	attempt->state = QML_ATTEMPT_PENDING;
+	attempt->begun = false;
 	attempt->trace.traced = false;
 	qml_job_stop_publish(&attempt->job);
 	MemoryContextSwitchTo(batch->context);

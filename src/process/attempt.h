@@ -27,6 +27,7 @@ typedef struct QmlAttempt
 	MemoryContext context; /* of what it refers to */
 	QmlJob job;
 	QmlAttemptState state;
+	bool begun; /* run.c notes it if the process ends now; false again when it is undone */
 	bool ended; /* the job has run, and only its end is to be recorded */
 	Datum result;
 	QmlJobError error; /* when failed; with the next two */

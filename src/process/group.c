@@ -144,6 +144,7 @@ run_jobs(QmlRunner *runner)
 			break;
 		}
 		handler = qml_execute_prepare(attempt);
+		attempt->begun = true;
 		if (handler)
 			run_job(runner, attempt, handler);
 		if (attempt->state == QML_ATTEMPT_RUN_ALONE)
@@ -165,7 +166,10 @@ undo_group(QmlRunner *runner, const ErrorData *error, int end)
 	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		blocked = runner->recording;
 	for (int i = batch->done; i < end; i++)
+	{
 		batch->attempts[i].state = blocked ? QML_ATTEMPT_PENDING : QML_ATTEMPT_RUN_ALONE;
+		batch->attempts[i].begun = false;
+	}
 	if (blocked)
 		blocked->state = QML_ATTEMPT_RUN_ALONE;
 	runner->recording = NULL;

@@ -10,7 +10,7 @@
  * time.  An attempt that has ended meanwhile and cannot be recorded is copied to the
  * list `unrecorded`, so that it holds up no other job; flushing tries it again.  Such
  * attempts have no effects left to commit.  When the process ends before they are
- * recorded, their jobs are reclaimed and the attempts counted.
+ * recorded, their jobs are reclaimed, and the attempts counted unless they were released.
  *
  * Locks: the job's row first, then what the writer needs (jobs/writer.c).
  */
@@ -220,16 +220,24 @@ qml_record_hold_unrecorded(void)
 		qml_session_claim_hold(&((QmlAttempt *) lfirst(lc))->job.id);
 }
 
-/* While the process exits under a job: these have run as well, and are counted. */
-void
+/*
+ * While the process exits: these have run as well and are counted, unless they are
+ * released.  Returns whether there are any.
+ */
+bool
 qml_record_note_unrecorded(void)
 {
+	bool noted = false;
 	ListCell *lc;
 
 	foreach(lc, unrecorded)
 	{
-		const QmlJob *job = &((QmlAttempt *) lfirst(lc))->job;
+		const QmlAttempt *attempt = lfirst(lc);
 
-		qml_session_claim_note_last_job(&job->id, job->attempt, QML_LOST_RUNNING);
+		if (attempt->state == QML_ATTEMPT_RELEASED)
+			continue;
+		qml_session_claim_note_last_job(&attempt->job.id, attempt->job.attempt, QML_LOST_RUNNING);
+		noted = true;
 	}
+	return noted;
 }

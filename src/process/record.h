@@ -20,6 +20,6 @@ extern int qml_record_flush(QmlRunner *runner, int wait_ms);
 extern void qml_record_flush_if_due(QmlRunner *runner);
 extern bool qml_record_has_unrecorded(void);
 extern void qml_record_hold_unrecorded(void);
-extern void qml_record_note_unrecorded(void);
+extern bool qml_record_note_unrecorded(void);
 
 #endif

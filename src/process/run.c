@@ -24,10 +24,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
 
 #include "ipc/dispatch.h"
+#include "ipc/session_claim.h"
 #include "process/alone.h"
 #include "process/batch.h"
 #include "process/execute.h"
@@ -40,14 +42,48 @@
 
 static QmlRunner runner;
 
-/* On exit: sessions that reclaim the jobs must know which of them ran. */
+/*
+ * Notes the attempts of the batch that have begun and are being recorded; returns whether
+ * there are any.  Of several it is not known which one ended the process, if one did: none
+ * is counted, and each runs alone from now on.
+ */
+static bool
+note_begun(const QmlBatch *batch)
+{
+	const QmlAttempt *begun[QML_GROUP_MAX_JOBS];
+	int count = 0;
+
+	for (int i = batch->done; i < batch->count; i++)
+	{
+		const QmlAttempt *attempt = &batch->attempts[i];
+
+		/* The end of an attempt that is undone or released is not counted either. */
+		if (attempt->begun && attempt->state != QML_ATTEMPT_RUN_ALONE &&
+			attempt->state != QML_ATTEMPT_RELEASED)
+			begun[count++] = attempt;
+	}
+	for (int i = 0; i < count; i++)
+		qml_session_claim_note_last_job(&begun[i]->job.id, begun[i]->job.attempt,
+										count > 1 ? QML_LOST_IN_GROUP : QML_LOST_RUNNING);
+	return count > 0;
+}
+
+/*
+ * On every exit: sessions that reclaim the jobs must know which of them have begun.  Those
+ * that have not keep their attempts, also if none has.
+ */
 static void
 note_last_jobs(int code, Datum arg)
 {
-	if (!qml_job_stop_is_running())
-		return;
-	qml_record_note_unrecorded();
-	qml_job_stop_note_last_job();
+	const QmlBatch *batches = runner.batches;
+	bool noted = qml_record_note_unrecorded();
+
+	if (qml_job_stop_is_running())
+		qml_job_stop_note_last_job();
+	else if (!note_begun(runner.batch) && !noted &&
+			 (batches[0].done < batches[0].count || batches[1].done < batches[1].count ||
+			  qml_record_has_unrecorded()))
+		qml_session_claim_note_none();
 }
 
 /*
@@ -77,7 +113,11 @@ qml_run_next(void)
 	QmlBatch *batch = runner.batch;
 
 	if (batch->done == batch->count)
+	{
 		qml_batch_claim(&runner);
+		/* Its commit may have waited for a standby, and been told to end: before a job begins. */
+		CHECK_FOR_INTERRUPTS();
+	}
 	if (batch->count == 0)
 		return false;
 	runner.spent_ms = 0;
@@ -111,8 +151,7 @@ qml_run_flush(void)
 
 /*
  * Before the process ends: records what is over, gives back what is claimed and not
- * begun.  A job that somebody is deleting all that time is lost with the process, which
- * costs it an attempt if it is not deleted after all.
+ * begun.  A job that somebody is deleting all that time is lost with the process.
  */
 void
 qml_run_end(void)
@@ -129,7 +168,8 @@ qml_run_end(void)
 	}
 	left = qml_record_flush(&runner, QML_RECORD_WAIT_MS);
 	if (left > 0)
-		ereport(LOG, (errmsg("qml worker exits with jobs that another transaction is deleting: %d", left)));
+		ereport(LOG, (errmsg("qml worker exits with jobs that another transaction is deleting: %d",
+							 left)));
 	/* Others of its role may need the slots, and are woken when it has gone. */
 	if (batch->concurrency.nheld > 0)
 		qml_dispatch_set_work(runner.slot);
