@@ -506,8 +506,11 @@ qml_tick_refresh(void)
 		if (!is_outdated(&schedule, now, &next))
 			continue;
 		copy_row(&table, next);
-		if (qml_table_update(&table, &table.slot->tts_tid, table.row, snapshot, false) == TM_Ok)
-			count++;
+		if (qml_table_update(&table, &table.slot->tts_tid, table.row, snapshot, false) != TM_Ok)
+			continue;
+		if (next != QML_NO_TIME)
+			qml_wakeup_at(QML_WAKE_RECURRING, next);
+		count++;
 	}
 	table_endscan(scan);
 	UnregisterSnapshot(snapshot);

@@ -219,6 +219,21 @@ COMMIT;
 SELECT qml_resume_recurring('r')
 SQL
 
+# As after an update of the zone data: a new scheduler computes all next ticks anew.
+ask($node, 'TRUNCATE qml.live');
+ask($node, <<'SQL');
+BEGIN;
+SELECT qml_schedule_recurring('r', '* * * * * *', 'tick');
+UPDATE qml.recurring_data SET next_run_at = next_run_at + interval '1 day 0.5 s';
+COMMIT
+SQL
+query($node, "SELECT pg_terminate_backend($scheduler)");
+wait_for('a tick after its next time was computed anew',
+	sub { ask($node, "SELECT count(*) FROM qml.live WHERE method = 'tick'") > 0 });
+ask($node, "SELECT qml_remove_recurring('r')");
+$scheduler = wait_for_process($node, 'scheduler', 'postgres');
+pass('a tick whose time is computed anew wakes the scheduler');
+
 # ---- leases
 
 # Not more than once in a second are all jobs looked at.
