@@ -4,8 +4,8 @@
  *
  * A worker runs the jobs of one role.  A session that makes jobs ready sets `has_work` of all
  * workers of the role, and wakes one that is idle.  If none is idle, the role is added to
- * the roles that wait, in the slot of the scheduler, which sees to them: it asks the
- * launcher for one more worker, or for the place of an idle worker of another role.
+ * the roles that wait, in the slot of the scheduler, which serves them: it asks the
+ * launcher for one more worker, or for the slot of an idle worker of another role.
  *
  * No work is forgotten.  A worker clears `has_work`, claims until there is nothing, sets
  * `idle`, and sleeps only if `has_work` is still clear; the other side sets `has_work` and
@@ -25,7 +25,7 @@
 
 /*
  * How long a worker is left idle while another role waits, microseconds: roles must not
- * take each other's places all the time.
+ * take each other's slots all the time.
  */
 #define IDLE_GRACE USECS_PER_SEC
 
@@ -110,7 +110,7 @@ other_role_is_idle(Oid role)
 	return false;
 }
 
-/* Whether the role may have one more worker; the first one is always allowed for. */
+/* Whether the role may have one more worker; the first one is always allowed. */
 static bool
 may_have_worker(Oid role)
 {
@@ -147,12 +147,12 @@ add_all_waiting_roles(QmlSlot *scheduler)
 }
 
 /*
- * Finds a worker for ready jobs of a role.  If none is idle the role waits, and the
- * scheduler sees to it: at once if there may be one more worker, a moment later if one
+ * Wakes a worker for ready jobs of a role.  If none is idle the role waits, and the
+ * scheduler serves it: at once if there may be one more worker, a moment later if one
  * of another role is idle.  Otherwise the role waits until a worker becomes idle or ends.
  */
 static void
-find_worker(QmlSlot *scheduler, Oid role)
+wake_or_wait(QmlSlot *scheduler, Oid role)
 {
 	if (wake_idle_worker(role) || scheduler == NULL)
 		return;
@@ -213,7 +213,7 @@ qml_dispatch_send(const QmlReadyWork *work, TimestampTz all_at, const pg_uuid_t 
 
 	Assert(!LWLockHeldByMe(qml_shmem->lock));
 	for (int i = 0; i < work->nroles; i++)
-		find_worker(scheduler, work->roles[i]);
+		wake_or_wait(scheduler, work->roles[i]);
 	if (scheduler && work->any_role)
 	{
 		add_all_waiting_roles(scheduler);
@@ -253,7 +253,7 @@ qml_dispatch_has_work(QmlSlot *worker)
 }
 
 /*
- * It found no job, and can be woken, or lose its place to another role.  It may sleep
+ * It found no job, and can be woken, or lose its slot to another role.  It may sleep
  * if qml_dispatch_has_work() is false after this.
  */
 void
@@ -263,7 +263,7 @@ qml_dispatch_begin_idle(QmlSlot *worker)
 	Assert(!IsTransactionState());
 	pg_atomic_write_u32(&worker->idle, 1);
 	pg_memory_barrier();
-	qml_dispatch_offer_place(true);
+	qml_dispatch_offer_slot(true);
 }
 
 void
@@ -279,17 +279,17 @@ void
 qml_dispatch_wake_helper(Oid role)
 {
 	if (!may_have_worker(role))
-		find_worker(qml_slots_find_scheduler(MyDatabaseId), role);
+		wake_or_wait(qml_slots_find_scheduler(MyDatabaseId), role);
 	else if (!wake_idle_worker(role))
 		qml_dispatch_request_worker(MyDatabaseId, role);
 }
 
 /*
- * Roles that wait can have the place of this worker: now, because it ends, or a moment
+ * Roles that wait can have the slot of this worker: now, because it ends, or a moment
  * later, because it is idle.
  */
 void
-qml_dispatch_offer_place(bool idle)
+qml_dispatch_offer_slot(bool idle)
 {
 	QmlSlot *scheduler = qml_slots_find_scheduler(MyDatabaseId);
 
@@ -300,7 +300,7 @@ qml_dispatch_offer_place(bool idle)
 /*
  * Workers may have passed over jobs of the role, or (InvalidOid) of any, because of a
  * concurrency slot that this one held and did not need.  They look again, but not at
- * once: if they met the same end they would wake this one, which would wake them,
+ * once: if they found nothing again they would wake this one, which would wake them,
  * endlessly.
  */
 void
@@ -333,11 +333,11 @@ qml_dispatch_recheck_all(void)
 
 /*
  * A role has ready jobs: wakes a worker that is idle, or asks the launcher for one, which
- * may have to take the place of one that is idle.  Until it has one the role waits, since
+ * may have to take the slot of one that is idle.  Until it has one the role waits, since
  * the idle one may be busy again before the launcher looks.
  */
 void
-qml_dispatch_find_worker(QmlSlot *scheduler, Oid role)
+qml_dispatch_serve_role(QmlSlot *scheduler, Oid role)
 {
 	Assert(OidIsValid(role));
 	if (wake_idle_worker(role))

@@ -35,12 +35,12 @@ extern void qml_dispatch_end_idle(QmlSlot *worker);
 
 /* By a worker, for others. */
 extern void qml_dispatch_wake_helper(Oid role);
-extern void qml_dispatch_offer_place(bool idle);
+extern void qml_dispatch_offer_slot(bool idle);
 extern void qml_dispatch_recheck_later(Oid role);
 extern void qml_dispatch_recheck_all(void);
 
 /* By the scheduler. */
-extern void qml_dispatch_find_worker(QmlSlot *scheduler, Oid role);
+extern void qml_dispatch_serve_role(QmlSlot *scheduler, Oid role);
 extern bool qml_dispatch_take_roles(QmlSlot *scheduler, Oid *roles, int *nroles);
 extern bool qml_dispatch_take_notify(QmlSlot *scheduler, int *queues, int *nqueues);
 

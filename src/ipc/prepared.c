@@ -8,9 +8,12 @@
  * says that anything may be due, and so does ROLLBACK PREPARED if the transaction had
  * taken ready jobs.  Two names with the same hash cost a needless wake-up.
  *
- * After a restart of the server, and for those that do not fit, the names are not known.
- * Then any COMMIT PREPARED or ROLLBACK PREPARED says that anything may be due, but not
- * more often than about once a second in a database, since everything is looked at.
+ * A name is not known if the transaction was prepared before the last start of the
+ * server, if it did not fit, and also if the transaction did nothing in qml, which is not
+ * remembered.  COMMIT PREPARED or ROLLBACK PREPARED of such a name says that anything may
+ * be due.  The scheduler looks at everything then, but not more often than about once a
+ * second in a database.  Sessions that wait are woken each time: there may be a job for
+ * them, and a look costs them little.
  *
  * The statements are seen by a ProcessUtility hook.  Logical replication prepares and
  * commits without a statement; what it makes due is found by looking (process/scheduler.c).
@@ -85,7 +88,7 @@ take_prepared(uint32 name, QmlPrepared *prepared)
 }
 
 /*
- * When the scheduler must look at everything because of a transaction that is not known:
+ * When the scheduler is to look at everything because of a transaction that is not known:
  * about a second after the last time.
  */
 static TimestampTz
@@ -144,7 +147,7 @@ process_utility(PlannedStmt *statement, const char *query, bool readonly,
 				ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
 				DestReceiver *dest, QueryCompletion *completion)
 {
-	/* All of it is asked before: a statement that ends a transaction may be freed by the end. */
+	/* Everything is read before the call: the statement may be freed by it. */
 	TransactionStmt *transaction = IsA(statement->utilityStmt, TransactionStmt) ?
 									   (TransactionStmt *) statement->utilityStmt :
 									   NULL;

@@ -11,14 +11,17 @@
  * leaf: nobody waits for a heavyweight lock, reads a table or runs a function of a
  * user while holding it.  The only lock taken below it is the spinlock of a slot.
  *
- * Each group of fields belongs to one file, which alone writes it:
+ * Each group of fields belongs to one file, which alone writes it.  Only slots.c also
+ * writes the fields of other files in a slot: it clears them when the slot is reserved for
+ * a process, or taken by it.
  *
  *		shmem.c			launcher
  *		slots.c			states of slots, heartbeats, concurrency slots, progress, cancels
  *		due.c			due[], asleep_until
- *		dispatch.c		has_work, idle, roles and queues that wait, worker requests, waiters
+ *		dispatch.c		has_work, idle, roles and queues that wait, worker requests
+ *		waiters.c		sessions that wait
  *		wakeup.c		calls to the launcher
- *		prepared.c		prepared transactions
+ *		prepared.c		prepared transactions, unknown_prepared_at
  *		session_claim.c	session tokens, lost jobs, last running jobs
  *		stuck_hooks.c	stuck hooks
  *
@@ -47,14 +50,15 @@ typedef enum QmlSlotState
 typedef enum QmlOutcome
 {
 	QML_ENDED_EARLY = 0,	/* it could not connect */
-	QML_ENDED_FAILED,		/* the database is not as it should be */
+	QML_ENDED_FAILED,		/* the database is not as it should be; a worker: errors in a row */
 	QML_ENDED_TERMINATED,	/* by a signal, or by an error */
 	QML_ENDED_NO_EXTENSION, /* the database does not have the extension */
-	QML_ENDED_FOUND,		/* it looked, and put the owner of the extension into slot->role */
+	QML_ENDED_FOUND,		/* the owner of the extension is in slot->role: of a look, or of a
+							 * scheduler after the owner has changed */
 	QML_ENDED_COPY,			/* the jobs are a copy that is not adopted */
 	QML_ENDED_IDLE,			/* a worker that had no work */
 	QML_ENDED_MADE_WAY,		/* another session needs the database exclusively */
-	QML_ENDED_DISABLED		/* by a setting */
+	QML_ENDED_DISABLED		/* by a setting; a worker: its slot is for another one, too */
 } QmlOutcome;
 
 /* What a process with a slot does. */
@@ -139,7 +143,13 @@ typedef struct QmlSlot
 	/* Of a scheduler: prepared.c's last wake-up for a transaction of unknown name. */
 	pg_atomic_uint64 unknown_prepared_at; /* TimestampTz */
 
-	/* Of a scheduler, under the lock: added by any session, taken by the scheduler. */
+	/*
+	 * Of a scheduler, under the lock: added by any session, taken by the scheduler.
+	 * dispatch.c also reads the roles without the lock.  A session that sees its role there
+	 * leaves it to the scheduler, which takes it later.  A session that adds its role then
+	 * looks for workers; a worker that becomes idle or ends shows that, and then looks for
+	 * roles.  There is a full barrier between, so that one of them sees the other.
+	 */
 	int nroles; /* that have ready jobs and no worker that is free */
 	bool any_role;
 	Oid roles[QML_MAX_ROLES];
@@ -154,7 +164,10 @@ typedef struct QmlSlot
 	pg_atomic_uint32 has_work; /* set by any session, cleared by the worker */
 	pg_atomic_uint32 idle;	   /* set by the worker, cleared by the session that wakes it */
 
-	/* Of a worker: set by the launcher under the lock, read without: ends after its job. */
+	/*
+	 * Of a worker: set by the launcher under the lock, read without: the worker is to end
+	 * after its job.
+	 */
 	volatile bool leave;
 
 	/*
@@ -167,12 +180,11 @@ typedef struct QmlSlot
 	/* Of a worker, under the lock: written by the worker, taken by the scheduler. */
 	QmlProgress progress;
 
-	/* Of a worker, under the mutex: the job that it runs, and the one it must stop. */
+	/* Of a worker, under the mutex: the job that it runs, and whether it must stop it. */
 	slock_t mutex;
 	bool has_job;
-	bool has_cancel;  /* also read without the mutex, by the worker */
-	pg_uuid_t job;	  /* by the worker */
-	pg_uuid_t cancel; /* by the session that deletes the job */
+	pg_uuid_t job;	 /* by the worker, as is has_job */
+	bool has_cancel; /* by the session that deletes the job; the worker reads it without, too */
 } QmlSlot;
 
 /* What a session waits for. */

@@ -20,7 +20,6 @@
 #include <signal.h>
 
 #include "miscadmin.h"
-#include "storage/ipc.h"
 #include "storage/proc.h"
 
 #include "ipc/slots.h"
@@ -212,7 +211,7 @@ qml_slots_set_role(QmlSlot *slot, Oid role)
 
 /* The process is ready: from now on others may wake it. */
 void
-qml_slots_appear(QmlSlot *slot)
+qml_slots_set_ready(QmlSlot *slot)
 {
 	Assert(slot->state == QML_SLOT_RUNNING && slot->pid == MyProcPid && slot->connected);
 	pg_atomic_write_u32(&slot->process, qml_shmem_my_process());
@@ -301,10 +300,7 @@ qml_slots_cancel_job(const pg_uuid_t *job)
 		SpinLockAcquire(&slot->mutex);
 		running = slot->has_job && memcmp(&slot->job, job, sizeof(pg_uuid_t)) == 0;
 		if (running)
-		{
-			slot->cancel = slot->job;
 			slot->has_cancel = true;
-		}
 		SpinLockRelease(&slot->mutex);
 		if (running)
 			(void) kill(slot->pid, SIGINT);
@@ -447,7 +443,7 @@ count_concurrency(Oid database, uint32 method, const QmlSlot *except)
 
 /* Whether a worker could get a concurrency slot of a method; `except` is not counted. */
 bool
-qml_slots_has_concurrency(Oid database, uint32 method, int limit, const QmlSlot *except)
+qml_slots_concurrency_is_free(Oid database, uint32 method, int limit, const QmlSlot *except)
 {
 	int count;
 

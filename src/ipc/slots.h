@@ -35,7 +35,7 @@ extern bool qml_slots_ask_to_leave(QmlSlot *slot, uint32 generation);
 extern bool qml_slots_take(QmlSlot *slot, uint32 generation);
 extern void qml_slots_set_connected(QmlSlot *slot);
 extern void qml_slots_set_role(QmlSlot *slot, Oid role);
-extern void qml_slots_appear(QmlSlot *slot);
+extern void qml_slots_set_ready(QmlSlot *slot);
 extern void qml_slots_beat(QmlSlot *slot);
 extern void qml_slots_end(QmlSlot *slot, QmlOutcome outcome, bool *has_work, bool *had_concurrency);
 extern void qml_slots_begin_job(QmlSlot *slot, const pg_uuid_t *job);
@@ -53,8 +53,8 @@ extern bool qml_slots_take_progress(QmlSlot *worker, QmlProgress *progress);
 
 /* Concurrency slots. */
 extern bool qml_slots_acquire_concurrency(QmlSlot *slot, uint32 method, int limit);
-extern bool qml_slots_has_concurrency(Oid database, uint32 method, int limit,
-									  const QmlSlot *except);
+extern bool qml_slots_concurrency_is_free(Oid database, uint32 method, int limit,
+										  const QmlSlot *except);
 extern void qml_slots_release_concurrency(QmlSlot *slot, const uint32 *methods, int count);
 
 #endif

@@ -37,7 +37,7 @@ qml_adopt_database(void)
 	Datum values[] = {Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
 	QmlSpi spi;
 
-	/* Also where it was done before: it does no harm, and closes what is open. */
+	/* Also in a database that is adopted: revoking again does no harm. */
 	qml_history_revoke();
 	cat = qml_catalog();
 	if (cat->adopted)

@@ -8,18 +8,15 @@
  *
  * A job that cannot be changed hides no other (common/row_pass.c); one warning
  * tells how many there were, and why the first of them could not.  Hooks are called
- * with their errors caught, for nobody asked for these changes.
+ * with their errors caught, because nobody asked for these changes.
  *
  * All of a pass is one transaction, the caller's.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
-#include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "common/fault.h"
 #include "common/log.h"

@@ -23,7 +23,7 @@
 #include "maintenance/reclaim.h"
 #include "model/catalog.h"
 
-/* Attempts during which the whole server may go down, until the job is the suspect. */
+/* Attempts under which the server goes down, after which the job fails. */
 #define MAX_SERVERS_DOWN 3
 
 /* The server of a job that is being processed; false: it is not, or has none. */
@@ -72,7 +72,7 @@ give_back(QmlJob *job, TimestampTz now)
 	job->uncounted++;
 }
 
-/* The job's session is gone; what happened to it is known as far as it said so. */
+/* The job's session is gone; how is known only if it left a note. */
 static void
 reclaim_from_session(QmlJob *job, TimestampTz now)
 {

@@ -148,6 +148,7 @@ qml_server_unregister(const char *id)
 	check_control(owner);
 	(void) qml_catalog_to_work();
 	(void) qml_reclaim_of_server(id, INT_MAX);
+	/* The parameter $2 has to be used. */
 	return execute_for_server("DELETE FROM qml.server_data s WHERE s.id = $1 AND $2 IS NOT NULL",
 							  id, SPI_OK_DELETE) > 0;
 }
@@ -183,8 +184,8 @@ qml_server_reclaim(const char *id)
 }
 
 /*
- * Locks some servers that have sent no heartbeat since a time, as far as nobody else has
- * them; returns their ids.
+ * Locks some servers that have sent no heartbeat since a time and that nobody else has
+ * locked; returns their ids.
  */
 static List *
 lock_silent_servers(TimestampTz since)

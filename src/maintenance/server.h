@@ -5,7 +5,6 @@
 #ifndef QML_SERVER_H
 #define QML_SERVER_H
 
-#include "fmgr.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 

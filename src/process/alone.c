@@ -15,7 +15,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"

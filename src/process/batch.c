@@ -51,7 +51,7 @@ qml_batch_may_group(const QmlJob *job, int attempts)
 		   job->timeout_ms > QML_GROUP_MAX_MS && qml_pace_is_short(job);
 }
 
-/* Whether the job was running when the server went down, and may have been the cause. */
+/* Whether the job was claimed when the server went down, and may have been the cause. */
 static bool
 is_poison_suspect(const QmlJob *job)
 {

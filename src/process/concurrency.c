@@ -4,7 +4,7 @@
  *
  * Of a method with the option `concurrency`, at most so many workers of a database have
  * jobs in hand at a time: each of them holds a concurrency slot of the method, however
- * many jobs of it are in its batch.  A job that was running when the server went down
+ * many jobs of it are in its batch.  A job that was claimed when the server went down
  * is a poison suspect: suspects share one slot in a database, so that they run one
  * at a time.
  *
@@ -88,7 +88,7 @@ qml_concurrency_may_acquire_suspect(QmlConcurrency *concurrency)
 		return true;
 	if (qml_concurrency_is_refused(concurrency, QML_CONCURRENCY_SUSPECT))
 		return false;
-	return qml_slots_has_concurrency(worker->database, QML_CONCURRENCY_SUSPECT, 1, worker) ||
+	return qml_slots_concurrency_is_free(worker->database, QML_CONCURRENCY_SUSPECT, 1, worker) ||
 		   refuse(concurrency, QML_CONCURRENCY_SUSPECT);
 }
 
@@ -98,7 +98,7 @@ qml_concurrency_has_room(QmlConcurrency *concurrency, uint32 method, int limit)
 {
 	if (qml_concurrency_is_refused(concurrency, method))
 		return false;
-	return qml_slots_has_concurrency(concurrency->worker->database, method, limit, NULL) ||
+	return qml_slots_concurrency_is_free(concurrency->worker->database, method, limit, NULL) ||
 		   refuse(concurrency, method);
 }
 

@@ -7,7 +7,10 @@
 
 #include "ipc/shmem.h"
 
-/* In place of the hash of a method: the one slot that a database has for poison suspects. */
+/*
+ * In place of the hash of a method: the one slot that a database has for poison suspects.
+ * A method whose hash is 0 shares it.
+ */
 #define QML_CONCURRENCY_SUSPECT 0
 
 /* Of a batch of jobs. */

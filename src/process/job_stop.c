@@ -21,7 +21,7 @@
  *
  * When the process ends under a job, qml_job_stop_note_last_job() leaves in shared
  * memory which job it was.  A crash of the server loses that: then every job that was
- * running is treated as a suspect.
+ * claimed is treated as a suspect.
  */
 #include "postgres.h"
 
@@ -126,7 +126,7 @@ qml_job_stop_init(QmlSlot *slot)
 
 /* ----- the running job ----- */
 
-/* Shows in the slot which job this process is at, so that a deletion can cancel it. */
+/* Publishes in the slot which job the process runs, so that a deletion can cancel it. */
 void
 qml_job_stop_publish(const QmlJob *job)
 {
@@ -271,7 +271,7 @@ qml_job_stop_is_requested(void)
 	return state.in_job && (state.reason != QML_STOP_NOT || state.slot->has_cancel);
 }
 
-/* What the timers have told the running job, which may have caught the cancel. */
+/* The reason that a timer gave; the job may have caught the cancel. */
 QmlStop
 qml_job_stop_timer_reason(void)
 {

@@ -25,7 +25,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -33,17 +32,14 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "common/clock.h"
 #include "common/guc.h"
 #include "common/log.h"
-#include "common/subxact.h"
 #include "compat.h"
 #include "ipc/slots.h"
 #include "ipc/wakeup.h"
@@ -530,6 +526,7 @@ start_workers(int64 now)
 		}
 		if (allowed)
 			log_no_slot(database);
+		/* One that is allowed and could not be started: the server is full. */
 		if (qml_worker_pool_make_room(wanted, allowed, now))
 		{
 			sleep = RETRY_WORKER;
@@ -658,7 +655,7 @@ qml_launcher_main(Datum arg)
 		PG_END_TRY();
 		MemoryContextSwitchTo(round_context);
 		MemoryContextReset(round_context);
-		qml_process_sleep(RETRY_TERMINATED, PG_WAIT_EXTENSION);
+		qml_process_sleep(RETRY_TERMINATED, qml_wait_event("QmlLauncherMain"));
 	}
 }
 

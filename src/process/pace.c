@@ -2,9 +2,9 @@
  * pace.c
  *		How long the jobs of each method took lately, in this process.
  *
- * Jobs of methods that have been short for some runs in a row may run in groups.  One
- * that was not short, or cannot be in a group, sends its method back far below zero,
- * so that a method whose jobs vary does not undo a group time and again.
+ * Jobs of methods that have been short for some runs in a row may run in groups.  A long
+ * run, or a job that cannot be in a group, sets its method's count far below zero, so that
+ * a method whose jobs vary does not undo a group time and again.
  */
 #include "postgres.h"
 

@@ -21,11 +21,9 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
-#include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -57,7 +55,7 @@ static const QmlSetting pinned[] = {
 	{"default_tablespace", ""},
 	{"default_table_access_method", "heap"},
 	{"statement_timeout", "0"},
-	{"lock_timeout", "2s"}, /* nothing here should wait for anybody */
+	{"lock_timeout", "2s"}, /* no step is to wait long for others */
 	{"exit_on_error", "off"},
 	QML_PINNED_LATER{"idle_in_transaction_session_timeout", "0"},
 	{"idle_session_timeout", "0"},
@@ -109,7 +107,7 @@ on_pre_commit(XactEvent event, void *arg)
 void
 qml_process_start(void (*install_handlers)(void))
 {
-	/* What is registered later is called earlier. */
+	/* Callbacks that are registered later are called before this one. */
 	RegisterXactCallback(on_pre_commit, NULL);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);

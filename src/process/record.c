@@ -12,7 +12,7 @@
  * attempts have no effects left to commit.  When the process ends before they are
  * recorded, their jobs are reclaimed, and the attempts counted unless they were released.
  *
- * Locks: the job's row first, then what the writer needs (jobs/writer.c).
+ * Locks: those of jobs/writer.c, in its order.
  */
 #include "postgres.h"
 
@@ -46,15 +46,15 @@ has_effects(QmlAttemptState state)
 
 /*
  * In the transaction of the jobs: ends attempts.  Raises QM003 if one that had effects
- * belongs to somebody else by now.  carefully: errors of hooks do not
- * undo anything, for there is no caller who could handle them.
+ * belongs to somebody else by now.  catch_hook_errors: for qml_writer_open().
  *
  * A job's row may be locked for long by somebody who deletes it: after wait_ms, 55P03 is
  * raised, with runner->recording at the attempt.  A job that runs alone has its timers
  * armed until its end is recorded; these limit the wait then.
  */
 void
-qml_record_attempts(QmlRunner *runner, QmlAttempt *attempts, int count, int wait_ms, bool carefully)
+qml_record_attempts(QmlRunner *runner, QmlAttempt *attempts, int count, int wait_ms,
+					bool catch_hook_errors)
 {
 	bool in_job = qml_job_stop_is_running();
 	char value[16];
@@ -62,7 +62,7 @@ qml_record_attempts(QmlRunner *runner, QmlAttempt *attempts, int count, int wait
 	QmlWriter writer;
 
 	Assert(IsTransactionState());
-	qml_writer_open(&writer, true, carefully);
+	qml_writer_open(&writer, true, catch_hook_errors);
 	/* The attempts hold their jobs; the scheduler may have updated the progress of one. */
 	writer.latest = true;
 

@@ -11,7 +11,7 @@
 #define QML_RECORD_WAIT_MS 2000
 
 extern void qml_record_attempts(QmlRunner *runner, QmlAttempt *attempts, int count, int wait_ms,
-								bool carefully);
+								bool catch_hook_errors);
 extern void qml_record_log(QmlRunner *runner, const QmlAttempt *attempts, int count);
 extern void qml_record_undone(QmlRunner *runner, QmlAttempt *attempt);
 

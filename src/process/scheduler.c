@@ -28,10 +28,8 @@
 #include "utils/syscache.h"
 
 #include "common/clock.h"
-#include "common/fault.h"
 #include "common/guc.h"
 #include "common/log.h"
-#include "common/subxact.h"
 #include "compat.h"
 #include "ipc/due.h"
 #include "ipc/session_claim.h"
@@ -48,7 +46,6 @@
 #include "process/slot.h"
 #include "process/worker_demand.h"
 #include "schedule/tick.h"
-#include "userfn/current_job.h"
 #include "userfn/hook.h"
 #include "userfn/hook_failure.h"
 #include "userfn/hook_limit.h"
@@ -59,7 +56,7 @@ extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
 #define NOTIFY_INTERVAL	  100
 #define PROGRESS_INTERVAL 100
 #define PROBE_INTERVAL	  1000
-#define LEASE_POLL		  60000 /* for leases whose ends woke nobody */
+#define FALLBACK_POLL	  60000 /* for what woke nobody */
 #define SERVER_POLL		  10000
 #define REFRESH_INTERVAL  (24 * 3600 * 1000)
 #define MAX_STEP_BACKOFF  60000
@@ -123,13 +120,13 @@ check_login(Oid role)
 }
 
 /* Finds out who owns the extension, leaves that in the slot for the launcher, and exits. */
-static void
+pg_noreturn static void
 run_look(void)
 {
 	PG_TRY();
 	{
 		qml_process_begin("looking for the extension");
-		qml_slot_check_extension();
+		qml_slot_leave_unless_extension();
 		check_login(qml_catalog()->owner);
 		qml_slot_set_role(qml_catalog()->owner);
 		qml_process_commit();
@@ -252,7 +249,7 @@ static TimestampTz
 request_workers(Step *step)
 {
 	bool look = step->looked == NEVER || qml_workers > last_workers ||
-				next_multiple(step->looked, LEASE_POLL, round_began) <= 0;
+				next_multiple(step->looked, FALLBACK_POLL, round_began) <= 0;
 
 	if (qml_workers > 0)
 	{
@@ -319,15 +316,15 @@ scheduler_interval(void)
 
 /* At once when qml.workers has changed: what was asked for before may be lost. */
 static int64
-role_interval(void)
+worker_interval(void)
 {
-	return qml_workers != last_workers ? 1 : LEASE_POLL;
+	return qml_workers != last_workers ? 1 : FALLBACK_POLL;
 }
 
 static int64
-lease_interval(void)
+fallback_interval(void)
 {
-	return LEASE_POLL;
+	return FALLBACK_POLL;
 }
 
 static int64
@@ -354,7 +351,7 @@ static Step steps[] = {
 	 .name = "qml scheduler: disabling hooks",
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_HOOK,
-	 .interval = lease_interval,
+	 .interval = fallback_interval,
 	 .run = disable_stuck_hooks},
 	{.activity = "promoting due jobs",
 	 .name = "qml scheduler: promotion",
@@ -372,31 +369,31 @@ static Step steps[] = {
 	 .name = "qml scheduler: reclaiming lost jobs",
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = QML_WAKE_LEASE,
-	 .interval = lease_interval,
+	 .interval = fallback_interval,
 	 .run = reclaim_jobs},
 	{.activity = "reclaiming jobs of ended sessions",
 	 .name = "qml scheduler: reclaiming jobs of ended sessions",
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = QML_WAKE_SESSION,
-	 .interval = lease_interval,
+	 .interval = fallback_interval,
 	 .run = reclaim_session_jobs},
 	{.activity = "writing progress",
 	 .name = "qml scheduler: writing progress",
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_PROGRESS,
-	 .interval = lease_interval,
+	 .interval = fallback_interval,
 	 .run = write_progress},
 	{.activity = "asking for workers",
 	 .name = "qml scheduler: asking for workers",
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_WORK,
-	 .interval = role_interval,
+	 .interval = worker_interval,
 	 .run = request_workers},
 	{.activity = "notifying listeners",
 	 .name = "qml scheduler: notifying listeners",
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_NOTIFY,
-	 .interval = lease_interval,
+	 .interval = fallback_interval,
 	 .run = notify_listeners},
 	{.activity = "looking for dead servers",
 	 .name = "qml scheduler: looking for dead servers",
@@ -417,6 +414,9 @@ static Step steps[] = {
 	 .interval = refresh_interval,
 	 .run = refresh_schedules},
 };
+
+StaticAssertDecl(lengthof(steps) <= QML_LOG_LAST_STEP - QML_LOG_STEP + 1,
+				 "each step has a kind of log messages");
 
 #define FOREACH_STEP(step) for (Step *step = steps; step < steps + lengthof(steps); step++)
 
@@ -456,7 +456,7 @@ run_step(Step *step)
 	PG_TRY();
 	{
 		qml_process_begin(step->activity);
-		qml_slot_check_extension();
+		qml_slot_leave_unless_extension();
 		step->due = step->run(step);
 		qml_process_commit();
 		step->failures = 0;
@@ -614,7 +614,7 @@ run_scheduler(void)
 		PG_END_TRY();
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
-		qml_process_sleep(PROBE_INTERVAL, PG_WAIT_EXTENSION);
+		qml_process_sleep(PROBE_INTERVAL, qml_wait_event("QmlSchedulerMain"));
 	}
 }
 

@@ -2,7 +2,7 @@
  * session_reset.c
  *		Making the session as it was, between two jobs.
  *
- * A worker runs the jobs of a role one after the other in one session.  None must find
+ * A worker runs the jobs of a role one after the other in one session.  None may find
  * what another left there: settings, cursors, temporary tables, prepared statements,
  * advisory locks, currval(), open large objects, the seed of random().  DISCARD ALL
  * would do most of this, but is not allowed in a transaction, and would throw away

@@ -55,7 +55,7 @@ end_slot(int code, Datum arg)
 		/* It was given work while it was leaving, or ended with work left. */
 		if (has_work)
 			qml_dispatch_request_worker(MyDatabaseId, role);
-		qml_dispatch_offer_place(false);
+		qml_dispatch_offer_slot(false);
 		/* Others have passed over the jobs that needed its concurrency slots. */
 		if (had_concurrency)
 			qml_dispatch_recheck_all();
@@ -128,7 +128,7 @@ qml_slot_set_role(Oid role)
  * is no longer its owner.
  */
 void
-qml_slot_check_extension(void)
+qml_slot_leave_unless_extension(void)
 {
 	Oid extension = get_extension_oid("qml", true);
 
@@ -211,7 +211,7 @@ qml_slot_enter(int number, const char *name)
 void
 qml_slot_set_ready(void)
 {
-	qml_slots_appear(slot);
+	qml_slots_set_ready(slot);
 	ereport(LOG, (errmsg("%s started in database \"%s\"", MyBgworkerEntry->bgw_type,
 						 database_name())));
 }

@@ -19,7 +19,7 @@ extern void qml_slot_leave_if_blocking(void);
 extern void qml_slot_leave_if_disabled(void);
 extern void qml_slot_leave_if_dropped(void);
 
-extern void qml_slot_check_extension(void);
+extern void qml_slot_leave_unless_extension(void);
 extern bool qml_slot_found_extension(void);
 
 #endif

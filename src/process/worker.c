@@ -19,19 +19,15 @@
 
 #include <signal.h>
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/postmaster.h"
-#include "storage/ipc.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "common/clock.h"
 #include "common/guc.h"
-#include "common/subxact.h"
 #include "compat.h"
 #include "ipc/dispatch.h"
 #include "ipc/slots.h"
@@ -103,7 +99,7 @@ install_terminate_handler(void)
  * Ends the process in good order: what it has claimed and not begun is given back.
  * asks_again: its role still has work, and gets another worker when it has its turn.
  */
-static void
+pg_noreturn static void
 end_worker(QmlOutcome outcome, bool asks_again)
 {
 	qml_run_end();
@@ -154,7 +150,7 @@ run_jobs(void)
 	if (wait_event == 0)
 		wait_event = qml_wait_event("QmlWorkerMain");
 	qml_process_begin("looking for the extension");
-	qml_slot_check_extension();
+	qml_slot_leave_unless_extension();
 	qml_hook_failure_disable_stuck();
 	qml_process_commit();
 	for (;;)
@@ -212,6 +208,6 @@ qml_worker_main(Datum arg)
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(TopMemoryContext);
-		qml_process_sleep(RETRY_INTERVAL, PG_WAIT_EXTENSION);
+		qml_process_sleep(RETRY_INTERVAL, qml_wait_event("QmlWorkerMain"));
 	}
 }

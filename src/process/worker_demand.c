@@ -8,19 +8,17 @@
  * and when the list was too short.  For each role it asks the launcher for one more
  * worker.  If no worker can run as the role, its ready jobs fail, and say why.
  *
- * Rows of jobs are not waited for.  What is taken from the slot and lost with a process or an error is found by reading.
+ * Rows of jobs are not waited for.  What is taken from the slot and lost with a process or
+ * an error is found by reading.
  */
 #include "postgres.h"
 
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/snapmgr.h"
 
-#include "common/guc.h"
 #include "common/table.h"
-#include "compat.h"
 #include "ipc/dispatch.h"
 #include "maintenance/reject.h"
 #include "model/catalog.h"
@@ -60,7 +58,7 @@ serve_role(QmlSlot *scheduler, Oid role)
 	int batch = qml_hook_batch(INT_MAX);
 
 	if (qml_handler_role_usable(role, &problem))
-		qml_dispatch_find_worker(scheduler, role);
+		qml_dispatch_serve_role(scheduler, role);
 	else if (qml_reject_jobs(role, &problem, batch) == batch)
 		qml_dispatch_recheck_all();
 }

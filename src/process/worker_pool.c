@@ -18,7 +18,6 @@
 #include "nodes/pg_list.h"
 #include "utils/memutils.h"
 
-#include "common/guc.h"
 #include "ipc/dispatch.h"
 #include "ipc/slots.h"
 #include "process/worker_pool.h"
@@ -28,7 +27,7 @@
 #define RETRY_FIRST 1000
 #define MAX_BACKOFF 60000
 
-/* How well the slot of a worker can be had for another: see rate_victim(). */
+/* How readily the slot of a worker is taken for another: see rate_victim(). */
 #define VICTIM_NOT	   0 /* not at all, or not now */
 #define VICTIM_TURN	   1 /* it has had its turn */
 #define VICTIM_SURPLUS 2 /* its database or role has others */
@@ -175,8 +174,8 @@ qml_worker_pool_note_working(Oid database, Oid role, TimestampTz started_at)
 }
 
 /*
- * How well the slot can be had for what is wanted; for a scheduler (wanted is NULL) it
- * need not have had its turn.  If only the database is full, a slot of another database
+ * How readily the slot is taken for what is wanted; for a scheduler (wanted is NULL) the
+ * worker need not have had its turn.  If only the database is full, a slot of another database
  * is of no use.
  */
 static int
@@ -216,7 +215,7 @@ qml_worker_pool_time_left(int64 now)
 }
 
 /*
- * Asks the worker to leave whose slot can be had best, if it rates at least so high.  It
+ * Asks the worker to leave whose slot is taken most readily, if it rates at least so high.  It
  * leaves after its job; another one is asked only if it has not left within a turn, so
  * that a long job does not hold up the rest.  Returns whether a slot is or will be free.
  */
@@ -229,6 +228,7 @@ make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 no
 	bool leaving = false;
 	int best = least - 1;
 
+	Assert(wanted != NULL || least != VICTIM_IDLE);
 	qml_slots_copy_all(slots);
 	for (int i = 0; i < qml_shmem->nslots; i++)
 	{
@@ -259,7 +259,7 @@ make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 no
 
 /*
  * Makes room for a worker that is wanted.  Returns false if the role has workers already
- * and none of the others is idle: then it has to do with those.
+ * and none of the others is idle: then it must make do with those.
  */
 bool
 qml_worker_pool_make_room(QmlWanted *wanted, bool server_is_full, int64 now)

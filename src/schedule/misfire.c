@@ -17,7 +17,7 @@
 #include "qml.h"
 #include "schedule/misfire.h"
 
-/* For a busy machine; and a minute, for those who poll by pg_cron, and some more. */
+/* 5 s for a busy machine; 70 s: the minute of those who poll by pg_cron, and some more. */
 #define MIN_GRACE (INT64CONST(5) * USECS_PER_SEC)
 #define MAX_GRACE (INT64CONST(70) * USECS_PER_SEC)
 

@@ -9,7 +9,7 @@
  * Two callers that fire at the same time do not need it: the row of the schedule keeps
  * them apart.  It keeps a tick from firing again where next_run_at was set back: by hand,
  * or by removing a schedule and defining it anew after the clock was set back.  It is kept
- * for a day, which is longer than a clock or a hand is usually wrong by.
+ * for a day, which is longer than clocks are usually wrong.
  */
 #include "postgres.h"
 

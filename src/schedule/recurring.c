@@ -7,7 +7,7 @@
  * there and whether the current user may change it; callers that fire leave the row alone
  * meanwhile.  The queue is locked after the row, or before a new one is inserted.
  *
- * Putting a schedule that is there already as asked for only reads: no lock and no
+ * Defining a schedule again unchanged only reads: no lock and no
  * transaction id, so that applications may do it at each start.
  *
  * All of it is the caller's transaction; a crash before its commit leaves the schedule as

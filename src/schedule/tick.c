@@ -28,7 +28,6 @@
 #include "utils/fmgroids.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "common/fault.h"
@@ -47,7 +46,7 @@
 #include "schedule/occurrence.h"
 #include "schedule/tick.h"
 
-/* About as many jobs as one call makes at most. */
+/* A call makes about this many jobs at most. */
 #define MAX_JOBS 10000
 
 /* A row of qml.recurring_data. */
@@ -218,7 +217,10 @@ qml_tick_enqueue(const QmlRecurring *recurring, TimestampTz tick, Oid created_by
 
 /* ----- firing ----- */
 
-/* The schedule passes its ticks without jobs. */
+/*
+ * The schedule passes its ticks without jobs.  With a bad zone or expression it has no next
+ * tick, and next_run_at becomes NULL; with a lost right it goes on from tick to tick.
+ */
 static void
 set_problem(Firing *firing, int sqlerrcode, char *problem)
 {
