@@ -65,7 +65,7 @@ qml_cache_forget(QmlCache *cache)
 }
 
 static void
-load(QmlCache *cache)
+load_table(QmlCache *cache)
 {
 	Relation rel;
 	SysScanDesc scan;
@@ -98,7 +98,7 @@ qml_cache_refresh(QmlCache *cache, Oid relid)
 		cache->valid = true;
 		PG_TRY();
 		{
-			load(cache);
+			load_table(cache);
 		}
 		PG_CATCH();
 		{

@@ -127,7 +127,7 @@ qml_function_ref_show(const QmlFunctionName *name)
 
 /* Whether a function of this owner may run as the role, as far as superusers matter. */
 bool
-qml_function_ref_may_be_superuser(Oid owner, Oid role)
+qml_function_ref_superuser_allowed(Oid owner, Oid role)
 {
 	return !superuser_arg(role) || superuser_arg(owner);
 }
@@ -137,5 +137,5 @@ bool
 qml_function_ref_trusted(const QmlFunctionName *name, Oid owner, Oid role)
 {
 	return (owner == name->owner || superuser_arg(owner) || has_privs_of_role(owner, role)) &&
-		   qml_function_ref_may_be_superuser(owner, role);
+		   qml_function_ref_superuser_allowed(owner, role);
 }

@@ -36,6 +36,6 @@ extern Oid qml_function_ref_owner(Oid function);
 extern Oid qml_function_ref_find(const QmlFunctionName *name);
 extern char *qml_function_ref_show(const QmlFunctionName *name);
 extern bool qml_function_ref_trusted(const QmlFunctionName *name, Oid owner, Oid role);
-extern bool qml_function_ref_may_be_superuser(Oid owner, Oid role);
+extern bool qml_function_ref_superuser_allowed(Oid owner, Oid role);
 
 #endif

@@ -10,7 +10,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -18,7 +17,7 @@
 
 /* Whether an error has nothing to do with the data, but with the work or the server. */
 static bool
-is_not_data_error(int sqlerrcode)
+is_unrelated_error(int sqlerrcode)
 {
 	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
 	{
@@ -35,11 +34,11 @@ is_not_data_error(int sqlerrcode)
 
 /*
  * Does the work in a subtransaction.  False if it failed: it is rolled back, and
- * *failure says why, in the current memory context.  Errors for which passes() is true
- * are raised again.
+ * *failure says why, in the current memory context.  Errors for which must_reraise() is
+ * true are raised again.
  */
 bool
-qml_subxact_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcode),
+qml_subxact_try(void (*work)(void *arg), void *arg, bool (*must_reraise)(int sqlerrcode),
 				QmlFailure *failure)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
@@ -57,7 +56,7 @@ qml_subxact_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcod
 	}
 	PG_CATCH();
 	{
-		bool passing = passes(geterrcode());
+		bool reraise = must_reraise(geterrcode());
 		ErrorData *error;
 
 		/*
@@ -65,14 +64,14 @@ qml_subxact_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcod
 		 * memory of the code that did.  Raised again here, some of its strings are not
 		 * copied, and must outlive the callers' memory, too.
 		 */
-		MemoryContextSwitchTo(passing ? TopTransactionContext : oldcontext);
+		MemoryContextSwitchTo(reraise ? TopTransactionContext : oldcontext);
 		error = CopyErrorData();
 		FlushErrorState();
 		MemoryContextSwitchTo(oldcontext);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(oldcontext);
 		CurrentResourceOwner = oldowner;
-		if (passing)
+		if (reraise)
 			ReThrowError(error);
 		failure->sqlerrcode = error->sqlerrcode;
 		failure->message = error->message;
@@ -84,9 +83,9 @@ qml_subxact_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcod
 	return done;
 }
 
-/* The same; errors that may lie in the data do not pass. */
+/* The same; only errors that may lie in the data are not raised again. */
 bool
 qml_subxact_run(void (*work)(void *arg), void *arg, QmlFailure *failure)
 {
-	return qml_subxact_try(work, arg, is_not_data_error, failure);
+	return qml_subxact_try(work, arg, is_unrelated_error, failure);
 }

@@ -13,8 +13,8 @@ typedef struct QmlFailure
 	char *hint; /* or NULL */
 } QmlFailure;
 
-extern bool qml_subxact_try(void (*work)(void *arg), void *arg, bool (*passes)(int sqlerrcode),
-							QmlFailure *failure);
+extern bool qml_subxact_try(void (*work)(void *arg), void *arg,
+							bool (*must_reraise)(int sqlerrcode), QmlFailure *failure);
 extern bool qml_subxact_run(void (*work)(void *arg), void *arg, QmlFailure *failure);
 
 #endif

@@ -31,7 +31,7 @@ static bool
 apply_ack(QmlJob *job, void *arg)
 {
 	QmlAck *ack = arg;
-	const QmlQueue *queue = qml_queue_by_id(job->queue_id);
+	const QmlQueue *queue = qml_queue_require(job->queue_id);
 	TimestampTz now;
 
 	qml_acl_require(QML_CAN_WORK, queue->name);
@@ -144,7 +144,7 @@ qml_ack_many(const pg_uuid_t *ids, QmlAck *acks, int count)
 
 /* QmlChange: progress, unless the attempt has ended since. */
 static bool
-show_progress(QmlJob *job, void *arg)
+write_progress(QmlJob *job, void *arg)
 {
 	const QmlAck *ack = arg;
 
@@ -159,12 +159,12 @@ show_progress(QmlJob *job, void *arg)
  * not be waited for.  For the scheduler, which needs no right.
  */
 void
-qml_ack_show_progress(const pg_uuid_t *id, QmlAck *ack)
+qml_ack_write_progress(const pg_uuid_t *id, QmlAck *ack)
 {
 	QmlWriter writer;
 
 	qml_writer_open(&writer, false, false);
 	/* If somebody else has the row, the next progress is shown. */
-	(void) qml_writer_try_change(&writer, id, show_progress, ack);
+	(void) qml_writer_try_change(&writer, id, write_progress, ack);
 	qml_writer_close(&writer);
 }

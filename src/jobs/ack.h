@@ -35,6 +35,6 @@ typedef struct QmlAck
 
 extern void qml_ack_one(const pg_uuid_t *id, QmlAck *ack);
 extern void qml_ack_many(const pg_uuid_t *ids, QmlAck *acks, int count);
-extern void qml_ack_show_progress(const pg_uuid_t *id, QmlAck *ack);
+extern void qml_ack_write_progress(const pg_uuid_t *id, QmlAck *ack);
 
 #endif

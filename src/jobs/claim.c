@@ -210,7 +210,7 @@ claim_from_range(ClaimState *state, int after, int upto)
 
 	while (!is_done(state) && (id = next_queue_id(state, id)) != 0 && id <= upto)
 	{
-		const QmlQueue *queue = qml_queue_find(id);
+		const QmlQueue *queue = qml_queue_by_id(id);
 		int before = state->count;
 
 		/* The index also has entries of a new queue that is not committed. */
@@ -269,7 +269,7 @@ claim_resuming(ClaimState *state)
 	for (int i = 0; i < count && !is_done(state); i++)
 	{
 		const QmlClaimCursor *cursor = &cursors[(first + i) % count];
-		const QmlQueue *queue = qml_queue_find(cursor->queue_id);
+		const QmlQueue *queue = qml_queue_by_id(cursor->queue_id);
 		int before = state->count;
 
 		if (queue == NULL || queue->paused)

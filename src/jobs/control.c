@@ -35,7 +35,7 @@ typedef struct ControlRequest
 static void
 check_right(const QmlJob *job, const ControlRequest *request)
 {
-	const char *queue = qml_queue_by_id(job->queue_id)->name;
+	const char *queue = qml_queue_require(job->queue_id)->name;
 
 	if (!request->own_suffices || !qml_acl_own_job(queue, job->created_by))
 		qml_acl_require(QML_CAN_ADMIN, queue);
@@ -168,7 +168,7 @@ set_job_state(QmlJob *job, void *arg)
 			job->worker = control->worker;
 			job->lease_expires_at = now + (control->lease >= 0 ?
 											   control->lease :
-											   qml_queue_lease(qml_queue_by_id(job->queue_id)));
+											   qml_queue_lease(qml_queue_require(job->queue_id)));
 			break;
 		case QML_SUCCEEDED:
 			job->result = control->result;

@@ -46,7 +46,7 @@ qml_enqueue_lock_queue(const char *name, bool wait)
 
 	/* The partitions of the history: now, so that no worker has to make the first. */
 	if (queue && created)
-		(void) qml_history_prepare();
+		(void) qml_history_make_ahead();
 	return queue;
 }
 
@@ -119,7 +119,7 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 	job->lease_expires_at = QML_NO_TIME;
 	job->method = request->method;
 	job->job_type = request->job_type;
-	job->metadata = qml_trace_carry(request->metadata);
+	job->metadata = qml_trace_add_parent(request->metadata);
 }
 
 /* What changed since a schedule was defined, its job will find out when it runs. */

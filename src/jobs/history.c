@@ -409,7 +409,7 @@ make_leaf_ahead(void *arg)
  * returns how many.
  */
 int
-qml_history_prepare(void)
+qml_history_make_ahead(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int made = 0;

@@ -29,7 +29,7 @@
 static QmlAccess
 access_to(const QmlJob *job)
 {
-	return qml_acl_access(qml_queue_by_id(job->queue_id)->name, job->created_by);
+	return qml_acl_access(qml_queue_require(job->queue_id)->name, job->created_by);
 }
 
 /* Finds an unfinished job; its values are in live's slot. */

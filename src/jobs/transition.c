@@ -50,7 +50,8 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 	{
 		/* A finished job that is deleted stays in the partition it is in. */
 		if (!qml_state_is_final(from))
-			job->expires_at = now + qml_queue_ttl(qml_queue_by_id(job->queue_id), to == QML_FAILED);
+			job->expires_at = now +
+							  qml_queue_ttl(qml_queue_require(job->queue_id), to == QML_FAILED);
 		job->finished_at = now;
 		return;
 	}
@@ -81,9 +82,9 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 static const QmlRetryPolicy *
 retry_policy(const QmlJob *job, const QmlHandler *handler)
 {
-	return handler && handler->options.common.retries ?
+	return handler && handler->options.common.has_retry ?
 			   &handler->options.common.retry :
-			   &qml_queue_by_id(job->queue_id)->options.retry;
+			   &qml_queue_require(job->queue_id)->options.retry;
 }
 
 /* Whether a failed attempt may be followed by another one. */

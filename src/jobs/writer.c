@@ -170,9 +170,9 @@ store_finished(QmlWriter *writer, const QmlJob *job)
 /* The job will be ready when the transaction commits, or is undone: `note` says which. */
 static void
 note_ready(const QmlJob *job, const QmlHandler *handler,
-		   void (*note)(int queue, Oid role, bool announce))
+		   void (*note)(int queue, Oid role, bool notify))
 {
-	const QmlQueue *queue = qml_queue_find(job->queue_id);
+	const QmlQueue *queue = qml_queue_by_id(job->queue_id);
 
 	/* A queue that is missing is an error for callers that need it, not for this one. */
 	note(job->queue_id, handler ? handler->run_as : InvalidOid, queue && queue->options.notify);
@@ -327,7 +327,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 		return result;
 	}
 	/* Finished jobs do not keep their queue: it is made again if it was dropped. */
-	(void) qml_queue_to_enqueue(qml_queue_by_id(job->queue_id)->name, &created);
+	(void) qml_queue_to_enqueue(qml_queue_require(job->queue_id)->name, &created);
 	result = qml_table_delete(leaf, tid, writer->snapshot, true);
 	if (result == TM_Ok)
 		qml_writer_insert(writer, job, qml_handler_of(job->method), false);

@@ -89,5 +89,5 @@ qml_cleanup_expired(QmlCleanup *done)
 	qml_occurrence_forget();
 	qml_server_forget();
 	done->jobs = qml_history_expire(&done->partitions);
-	done->prepared = qml_history_prepare();
+	done->prepared = qml_history_make_ahead();
 }

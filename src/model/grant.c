@@ -362,7 +362,7 @@ adjust_privileges(Oid grantee)
 
 /* A handler that runs as the role was registered or unregistered. */
 void
-qml_grant_follow_handlers(Oid role)
+qml_grant_adjust_role(Oid role)
 {
 	QmlSpi spi;
 

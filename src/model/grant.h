@@ -9,7 +9,7 @@
 
 extern void qml_grant_capability(Oid grantee, QmlCapability capability, const char *queue);
 extern void qml_grant_revoke(Oid grantee, QmlCapability capability, const char *queue);
-extern void qml_grant_follow_handlers(Oid role);
+extern void qml_grant_adjust_role(Oid role);
 extern void qml_grant_forget_queue(const char *queue);
 
 #endif

@@ -268,7 +268,7 @@ qml_job_to_row(const QmlJob *job, bool contents)
 	Datum row;
 
 	values[JOB_ID] = UUIDPGetDatum(&job->id);
-	values[JOB_QUEUE] = CStringGetTextDatum(qml_queue_by_id(job->queue_id)->name);
+	values[JOB_QUEUE] = CStringGetTextDatum(qml_queue_require(job->queue_id)->name);
 	values[JOB_METHOD] = job->method;
 	values[JOB_STATE] = ObjectIdGetDatum(qml_catalog()->states[job->state]);
 	values[JOB_PRIORITY] = Int32GetDatum(job->priority);

@@ -272,7 +272,7 @@ read_retry(const char *path, JsonbValue *value, void *into)
 		bad_value(path, "an object");
 	read_object("retry.", value->val.binary.data, retry_options,
 				&((QmlQueueOptions *) into)->retry);
-	((QmlQueueOptions *) into)->retries = true;
+	((QmlQueueOptions *) into)->has_retry = true;
 }
 
 /* ----- queues ----- */
@@ -338,7 +338,7 @@ qml_options_default_queue(QmlQueueOptions *into)
 	into->succeeded_ttl = -1;
 	into->failed_ttl = -1;
 	into->notify = false;
-	into->retries = false;
+	into->has_retry = false;
 	into->retry = qml_retry_default;
 }
 
@@ -365,7 +365,7 @@ read_run_as(const char *path, JsonbValue *value, void *into)
 }
 
 static void
-read_no_retry(const char *path, JsonbValue *value, void *into)
+read_non_retryable(const char *path, JsonbValue *value, void *into)
 {
 	const char *allowed = "an array of strings: error types or SQLSTATEs";
 	JsonbIterator *it;
@@ -380,8 +380,9 @@ read_no_retry(const char *path, JsonbValue *value, void *into)
 	{
 		if (element.type != jbvString)
 			bad_value(path, allowed);
-		((QmlHandlerOptions *) into)->no_retry = lappend(((QmlHandlerOptions *) into)->no_retry,
-														 read_name(path, &element, QML_MAX_NAME));
+		((QmlHandlerOptions *) into)
+			->non_retryable = lappend(((QmlHandlerOptions *) into)->non_retryable,
+									  read_name(path, &element, QML_MAX_NAME));
 	}
 }
 
@@ -395,7 +396,7 @@ read_concurrency(const char *path, JsonbValue *value, void *into)
 static void
 read_middleware(const char *path, JsonbValue *value, void *into)
 {
-	((QmlHandlerOptions *) into)->bare = !read_boolean(path, value);
+	((QmlHandlerOptions *) into)->no_middleware = !read_boolean(path, value);
 }
 
 /* The members of QmlQueueOptions are the first of QmlHandlerOptions. */
@@ -404,7 +405,7 @@ static const Option handler_options[] = {{"max_retries", read_max_retries},
 										 {"retry", read_retry},
 										 {"queue", read_queue},
 										 {"run_as", read_run_as},
-										 {"non_retryable", read_no_retry},
+										 {"non_retryable", read_non_retryable},
 										 {"concurrency", read_concurrency},
 										 {"middleware", read_middleware},
 										 {NULL, NULL}};

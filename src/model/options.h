@@ -21,7 +21,7 @@ typedef struct QmlQueueOptions
 	int64 succeeded_ttl; /* microseconds */
 	int64 failed_ttl;	 /* microseconds */
 	bool notify;		 /* notify listeners of ready jobs */
-	bool retries;		 /* retry was given */
+	bool has_retry;		 /* retry was given */
 	QmlRetryPolicy retry;
 } QmlQueueOptions;
 
@@ -29,11 +29,11 @@ typedef struct QmlQueueOptions
 typedef struct QmlHandlerOptions
 {
 	QmlQueueOptions common;
-	char *queue;	 /* NULL: none */
-	char *run_as;	 /* NULL: the role that registers it */
-	List *no_retry;	 /* of strings: error types and SQLSTATEs */
-	int concurrency; /* jobs at the same time; 0: any number */
-	bool bare;		 /* called without middleware */
+	char *queue;		 /* NULL: none */
+	char *run_as;		 /* NULL: the role that registers it */
+	List *non_retryable; /* of strings: error types and SQLSTATEs */
+	int concurrency;	 /* jobs at the same time; 0: any number */
+	bool no_middleware;	 /* called without middleware */
 } QmlHandlerOptions;
 
 /* What qml_set_state() is given with a state.  Datums are 0 where nothing is given. */

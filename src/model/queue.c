@@ -167,7 +167,7 @@ qml_queue_by_name(const char *name)
 
 /* The queue of this id, also one that was dropped; NULL if there is no row. */
 const QmlQueue *
-qml_queue_find(int id)
+qml_queue_by_id(int id)
 {
 	QueueById *entry;
 
@@ -178,9 +178,9 @@ qml_queue_find(int id)
 
 /* The queue of a job; finished jobs may belong to one that was dropped. */
 const QmlQueue *
-qml_queue_by_id(int id)
+qml_queue_require(int id)
 {
-	const QmlQueue *queue = qml_queue_find(id);
+	const QmlQueue *queue = qml_queue_by_id(id);
 
 	if (queue == NULL)
 		ereport(ERROR,

@@ -26,8 +26,8 @@ typedef struct QmlQueue
 
 extern void qml_queue_init(void);
 extern const QmlQueue *qml_queue_by_name(const char *name);
-extern const QmlQueue *qml_queue_find(int id);
 extern const QmlQueue *qml_queue_by_id(int id);
+extern const QmlQueue *qml_queue_require(int id);
 extern const QmlQueue *qml_queue_to_enqueue(const char *name, bool *created);
 extern const QmlQueue *qml_queue_try_to_enqueue(const char *name, bool *created);
 extern void qml_queue_lock_name(const char *name);

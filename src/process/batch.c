@@ -160,7 +160,7 @@ claim_into(QmlRunner *runner, QmlBatch *batch)
 	QmlClaim claim = {
 		.worker = CStringGetTextDatum(psprintf("qml worker %d", MyProcPid)),
 		.server = CStringGetTextDatum(qml_session_claim_id()),
-		.batch = qml_hook_batch(runner->batch_size),
+		.batch = qml_hook_batch_size(runner->batch_size),
 		.lease = QML_NO_LEASE,
 		.choose = choose_job,
 		.wants = could_be_claimed,
@@ -343,7 +343,7 @@ qml_batch_release_from(QmlRunner *runner, int first, bool all)
 			continue;
 		}
 		qml_process_begin("releasing jobs");
-		end = first + qml_hook_batch(batch->count - first);
+		end = first + qml_hook_batch_size(batch->count - first);
 		release_jobs(batch, first, end, all);
 		qml_process_commit();
 		first = remove_released(batch, first, end);

@@ -3,7 +3,7 @@
  *		Calling the handler of a job, within the transaction of its attempt.
  *
  * A function is called with a level of settings and a snapshot of its own; middleware
- * stands around it unless the handler's option `bare` says otherwise.  When it returns,
+ * stands around it unless the handler's option `middleware` is false.  When it returns,
  * its result or what it requested instead is in the attempt, and the session is reset
  * (session_reset.c).  What was deferred to the end of the transaction is part of the
  * job: deferred triggers fire here, so that their errors are the job's.
@@ -115,7 +115,7 @@ qml_execute_prepare(QmlAttempt *attempt)
 bool
 qml_execute_is_wrapped(const QmlHandler *handler)
 {
-	return !handler->options.bare && qml_middleware_wanted();
+	return !handler->options.no_middleware && qml_middleware_wanted();
 }
 
 /* ----- calling ----- */

@@ -41,7 +41,7 @@ qml_notify_send(QmlSlot *scheduler)
 
 	Assert(IsTransactionState());
 	for (int i = 0; i < count && !all; i++)
-		notify_queue(qml_queue_find(queues[i]));
+		notify_queue(qml_queue_by_id(queues[i]));
 	if (!all)
 		return;
 	foreach(lc, qml_queue_all())

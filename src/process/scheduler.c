@@ -164,7 +164,7 @@ disable_stuck_hooks(Step *step)
 static TimestampTz
 promote_jobs(Step *step)
 {
-	int batch = qml_hook_batch(PROMOTE_BATCH);
+	int batch = qml_hook_batch_size(PROMOTE_BATCH);
 	TimestampTz next;
 
 	/* After a full batch there may be more, in the next round. */
@@ -178,7 +178,7 @@ static TimestampTz
 reclaim_jobs(Step *step)
 {
 	int64 begun = qml_clock_monotonic_ms();
-	int batch = qml_hook_batch(RECLAIM_BATCH);
+	int batch = qml_hook_batch_size(RECLAIM_BATCH);
 	TimestampTz next;
 
 	if (qml_reclaim_expired(batch, &next) == batch)
@@ -203,7 +203,7 @@ reclaim_session_jobs(Step *step)
 		count = qml_session_claim_take_lost(slot, jobs, &any);
 	if (any)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
-	batch = qml_hook_batch(count);
+	batch = qml_hook_batch_size(count);
 	/* The others are finished, or locked by somebody who may roll back: so look again. */
 	if (batch > 0 && qml_reclaim_of_sessions(jobs, batch) < batch)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp() + USECS_PER_SEC);
@@ -226,7 +226,7 @@ write_progress(Step *step)
 		if (!qml_slots_take_progress(worker, progress))
 			continue;
 		ack.attempt = progress->attempt;
-		qml_ack_show_progress(&progress->job, &ack);
+		qml_ack_write_progress(&progress->job, &ack);
 	}
 	step->not_before = qml_clock_monotonic_ms() + PROGRESS_INTERVAL;
 	return QML_NO_TIME;
@@ -267,7 +267,7 @@ reap_servers(Step *step)
 {
 	TimestampTz next;
 
-	(void) qml_server_reclaim_dead(qml_hook_batch(INT_MAX), &next);
+	(void) qml_server_reclaim_dead(qml_hook_batch_size(INT_MAX), &next);
 	/* The rows of some may be locked just now. */
 	step->not_before = qml_clock_monotonic_ms() + PROBE_INTERVAL;
 	return next;
@@ -279,7 +279,7 @@ fire_recurring(Step *step)
 {
 	QmlTicks ticks;
 
-	qml_tick_poll(qml_hook_batch(TICK_BATCH), &ticks);
+	qml_tick_poll(qml_hook_batch_size(TICK_BATCH), &ticks);
 	return ticks.more ? ticks.as_of : qml_tick_next(ticks.as_of);
 }
 

@@ -55,7 +55,7 @@ static void
 serve_role(QmlSlot *scheduler, Oid role)
 {
 	QmlProblem problem;
-	int batch = qml_hook_batch(INT_MAX);
+	int batch = qml_hook_batch_size(INT_MAX);
 
 	if (qml_handler_role_usable(role, &problem))
 		qml_dispatch_serve_role(scheduler, role);

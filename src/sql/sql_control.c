@@ -76,7 +76,7 @@ qml_queue_counts(PG_FUNCTION_ARGS)
 Datum
 qml_job_access(PG_FUNCTION_ARGS)
 {
-	const QmlQueue *queue = qml_queue_find(PG_GETARG_INT32(0));
+	const QmlQueue *queue = qml_queue_by_id(PG_GETARG_INT32(0));
 
 	if (queue == NULL)
 		PG_RETURN_INT32(QML_ACCESS_NONE);

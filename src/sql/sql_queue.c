@@ -39,7 +39,7 @@ Datum
 qml_create_queue(PG_FUNCTION_ARGS)
 {
 	qml_queue_admin_create(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
-	(void) qml_history_prepare();
+	(void) qml_history_make_ahead();
 	PG_RETURN_VOID();
 }
 
@@ -48,7 +48,7 @@ Datum
 qml_alter_queue(PG_FUNCTION_ARGS)
 {
 	qml_queue_admin_alter(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
-	(void) qml_history_prepare();
+	(void) qml_history_make_ahead();
 	PG_RETURN_VOID();
 }
 

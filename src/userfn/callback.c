@@ -246,7 +246,7 @@ refuse_role(const QmlCallback *callback, Oid function)
 
 	if (role == NULL)
 		return "The role that registered it does not exist.";
-	if (!qml_function_ref_may_be_superuser(owner, callback->role))
+	if (!qml_function_ref_superuser_allowed(owner, callback->role))
 		return "It would run as a superuser, but it is not owned by one.";
 	if (!qml_function_ref_trusted(&callback->function, owner, callback->role))
 		return "Its owner is not the role that owned it when it was registered.";

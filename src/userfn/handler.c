@@ -237,7 +237,7 @@ resolve_function(QmlHandler *handler)
 	signature = qml_signature_load(qml_function_ref_find(&handler->function),
 								   qml_catalog()->job_type, &handler->reason);
 	/* The owner can replace the function, and so decides what the role does. */
-	if (signature && !qml_function_ref_may_be_superuser(signature->owner, handler->run_as))
+	if (signature && !qml_function_ref_superuser_allowed(signature->owner, handler->run_as))
 		handler->reason = "It would run as a superuser, but it is not owned by one.";
 	else if (signature &&
 			 !qml_function_ref_trusted(&handler->function, signature->owner, handler->run_as))
@@ -370,7 +370,7 @@ qml_handler_never_retries(const QmlHandler *handler, const char *error_type)
 {
 	ListCell *lc;
 
-	foreach(lc, handler->options.no_retry)
+	foreach(lc, handler->options.non_retryable)
 	{
 		if (strcmp(lfirst(lc), error_type) == 0)
 			return true;

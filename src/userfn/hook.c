@@ -297,7 +297,7 @@ qml_hook_run(QmlHookCalls *calls)
  * subtransaction, and a snapshot holds only so many of them without a lookup on disk.
  */
 int
-qml_hook_batch(int most)
+qml_hook_batch_size(int most)
 {
 	int active = count_active_hooks();
 

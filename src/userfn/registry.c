@@ -92,7 +92,7 @@ require_signature(Oid function)
 static void
 require_superuser_owner(Oid function, Oid owner, Oid role)
 {
-	if (!qml_function_ref_may_be_superuser(owner, role))
+	if (!qml_function_ref_superuser_allowed(owner, role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s must not run as superuser \"%s\"",
@@ -166,9 +166,9 @@ qml_registry_add_handler(const char *method, Oid function, Jsonb *options)
 	if (!qml_handler_usable(handler, &problem))
 		raise_problem(&problem);
 	qml_wakeup_anything();
-	qml_grant_follow_handlers(role);
+	qml_grant_adjust_role(role);
 	if (OidIsValid(old_role) && old_role != role)
-		qml_grant_follow_handlers(old_role);
+		qml_grant_adjust_role(old_role);
 }
 
 /* Returns false when the method has no handler and missing_ok; raises QM007 without it. */
@@ -196,7 +196,7 @@ qml_registry_remove_handler(const char *method, bool missing_ok)
 				(errcode(ERRCODE_QML_HANDLER_NOT_FOUND),
 				 errmsg("method \"%s\" has no handler", method)));
 	if (OidIsValid(role))
-		qml_grant_follow_handlers(role);
+		qml_grant_adjust_role(role);
 	return found;
 }
 

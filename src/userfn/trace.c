@@ -138,7 +138,7 @@ qml_trace_take(void)
 
 /* The metadata for a job that is enqueued now, with a traceparent if an attempt is traced. */
 Datum
-qml_trace_carry(Datum metadata)
+qml_trace_add_parent(Datum metadata)
 {
 	JsonbParseState *state = NULL;
 	JsonbValue value;

@@ -24,6 +24,6 @@ typedef struct QmlTrace
 
 extern Datum qml_trace_run(const pg_uuid_t *job, Datum queue, Datum metadata, Datum (*work)(void));
 extern QmlTrace qml_trace_take(void);
-extern Datum qml_trace_carry(Datum metadata);
+extern Datum qml_trace_add_parent(Datum metadata);
 
 #endif
