@@ -1,6 +1,6 @@
 /*
  * compat.h
- *		Differences between PostgreSQL 14 and 18, and in no other file: the code
+ *		Differences between PostgreSQL 15 and 18, and in no other file: the code
  *		reads as for the newest server.
  */
 #ifndef QML_COMPAT_H
@@ -14,6 +14,11 @@
 #include "parser/parse_type.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 150000
+#error "qml needs PostgreSQL 15 or later"
+#endif
 
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
@@ -158,60 +163,6 @@ qml_input_text(PGFunction input, char *string, Datum *value)
 #define QML_PINNED_LATER
 #else
 #define QML_PINNED_LATER {"transaction_timeout", "0"},
-#endif
-
-/* Processes that may hold jobs; before 15 not known while libraries are preloaded. */
-#if PG_VERSION_NUM < 150000
-#include "postmaster/autovacuum.h"
-#include "replication/walsender.h"
-#define qml_max_backends() \
-	(MaxConnections + autovacuum_max_workers + 1 + max_worker_processes + max_wal_senders)
-#else
-#define qml_max_backends() MaxBackends
-#endif
-
-/* Has request called when shared memory may be asked for. */
-#if PG_VERSION_NUM < 150000
-typedef void (*QmlRequestHook)(void);
-#define qml_set_request_hook(previous, request) ((previous) = NULL, (request) ())
-#else
-#include "miscadmin.h"
-typedef shmem_request_hook_type QmlRequestHook;
-#define qml_set_request_hook(previous, request) \
-	((previous) = shmem_request_hook, shmem_request_hook = (request))
-#endif
-
-#if PG_VERSION_NUM < 150000
-#include "funcapi.h"
-#include "miscadmin.h"
-
-/* A set-returning function that fills a tuplestore. */
-static inline void
-InitMaterializedSRF(FunctionCallInfo fcinfo, bits32 flags)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	MemoryContext oldcontext;
-
-	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
-		(rsinfo->allowedModes & SFRM_Materialize) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("set-valued function called in context that cannot accept a set")));
-
-	oldcontext = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
-	if (get_call_result_type(fcinfo, NULL, &rsinfo->setDesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	rsinfo->returnMode = SFRM_Materialize;
-	rsinfo->setResult = tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0,
-											  false, work_mem);
-	MemoryContextSwitchTo(oldcontext);
-}
-
-#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
-#define qml_random()				  ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
-#else
-#include "common/pg_prng.h"
-#define qml_random() pg_prng_double(&pg_global_prng_state)
 #endif
 
 #endif

@@ -22,7 +22,7 @@
 
 QmlShmem *qml_shmem = NULL;
 
-static QmlRequestHook previous_request = NULL;
+static shmem_request_hook_type previous_request = NULL;
 static shmem_startup_hook_type previous_startup = NULL;
 
 /* Size of the fixed part and the slots; the entries of sessions follow them. */
@@ -37,7 +37,7 @@ static Size
 shmem_size(void)
 {
 	return add_size(slots_size(),
-					mul_size(qml_max_backends(), sizeof(QmlWaiter) + sizeof(pg_atomic_uint32)));
+					mul_size(MaxBackends, sizeof(QmlWaiter) + sizeof(pg_atomic_uint32)));
 }
 
 static void
@@ -60,7 +60,7 @@ init_sessions(void)
 	if (!pg_strong_random(&qml_shmem->boot, sizeof(qml_shmem->boot)))
 		elog(FATAL, "could not generate random values");
 	pg_atomic_init_u32(&qml_shmem->next_token, 0);
-	qml_shmem->nsessions = qml_max_backends();
+	qml_shmem->nsessions = MaxBackends;
 	pg_atomic_init_u32(&qml_shmem->nwaiting, 0);
 	qml_shmem->waiters = (QmlWaiter *) ((char *) qml_shmem + slots_size());
 	qml_shmem->sessions = (pg_atomic_uint32 *) (qml_shmem->waiters + qml_shmem->nsessions);
@@ -108,7 +108,8 @@ request_shmem(void)
 void
 qml_shmem_init(void)
 {
-	qml_set_request_hook(previous_request, request_shmem);
+	previous_request = shmem_request_hook;
+	shmem_request_hook = request_shmem;
 	previous_startup = shmem_startup_hook;
 	shmem_startup_hook = create_shmem;
 }

@@ -10,7 +10,7 @@
  *
  * Locks: qml.history before the partition.  Making one takes ShareUpdateExclusiveLock on
  * qml.history, which stops neither readers nor writers.  Dropping an expired one needs
- * AccessExclusiveLock on both; it is tried for a tenth of a second, never queued for,
+ * AccessExclusiveLock on both; each is tried for a tenth of a second, never queued for,
  * because everybody else would queue up behind it.
  *
  * Rows past their expires_at do not exist for qml: readers skip them and nothing is
@@ -30,7 +30,6 @@
 #include "catalog/dependency.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "partitioning/partbounds.h"
@@ -38,15 +37,12 @@
 #include "storage/bufmgr.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/wait_event.h"
 
 #include "common/default_acl.h"
 #include "common/fault.h"
@@ -83,7 +79,7 @@ static Leaf last_leaf;
 static void
 forget_leaf(Datum arg, Oid relid)
 {
-	/* New partitions do not change old ones: only its own end matters. */
+	/* New partitions do not change old ones: only its own removal matters. */
 	if (relid == InvalidOid || relid == last_leaf.leaf)
 		last_leaf.leaf = InvalidOid;
 }
@@ -405,8 +401,8 @@ make_leaf_ahead(void *arg)
 }
 
 /*
- * Makes the partitions that will be needed soon, as far as nobody else is making any;
- * returns how many.
+ * Makes the partitions that will be needed soon and that nobody else is making; returns
+ * how many.
  */
 int
 qml_history_make_ahead(void)
@@ -473,12 +469,16 @@ count_rows(Oid leaf)
 static bool
 lock_if_free(Oid relid)
 {
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = qml_wait_event("QmlPartitionLock");
 	for (int i = 0; i < LOCK_TRIES; i++)
 	{
 		if (ConditionalLockRelationOid(relid, AccessExclusiveLock))
 			return true;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOCK_PAUSE_MS,
-						 PG_WAIT_EXTENSION);
+						 wait_event);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

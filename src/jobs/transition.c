@@ -13,13 +13,12 @@
  */
 #include "postgres.h"
 
+#include "common/pg_prng.h"
 #include "utils/builtins.h"
 
-#include "compat.h"
 #include "core/retry.h"
 #include "core/state.h"
 #include "errcodes.h"
-#include "ipc/wakeup.h"
 #include "jobs/transition.h"
 #include "model/queue.h"
 #include "userfn/handler.h"
@@ -40,9 +39,6 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 						qml_state_label(from), qml_state_label(to)),
 				 errhint("qml_can_transition() shows which transitions are allowed.")));
 
-	/* At commit, a worker in the database that is running the job is canceled. */
-	if (from == QML_PROCESSING && to == QML_DELETED)
-		qml_wakeup_deleted(&job->id);
 	job->state = to;
 	job->run_at = QML_NO_TIME;
 	job->lease_expires_at = QML_NO_TIME;
@@ -118,7 +114,9 @@ qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry, Timestamp
 	/* What core/retry.c, which has no assertions, relies on. */
 	Assert(failures >= 1 && policy->strategy != QML_RETRY_NONE);
 	if (retry_at == QML_NO_TIME)
-		retry_at = now + (int64) (qml_retry_delay(policy, failures, qml_random()) * USECS_PER_SEC);
+		retry_at = now + (int64) (qml_retry_delay(policy, failures,
+												  pg_prng_double(&pg_global_prng_state)) *
+								  USECS_PER_SEC);
 	qml_transition_set(job, QML_AWAITING_RETRY, now);
 	job->run_at = retry_at;
 }

@@ -135,7 +135,11 @@ open_leaf(QmlWriter *writer, TimestampTz expires_at)
 		return;
 	close_leaf(writer);
 	oldcontext = MemoryContextSwitchTo(writer->live.context);
-	/* Cannot be dropped before it is locked: it is not expired. */
+	/*
+	 * Nothing keeps it from being dropped before it is locked but that it has not expired.
+	 * With a time to live of seconds it may just have, at midnight UTC: error 55000, to be
+	 * tried again.
+	 */
 	qml_table_open(&writer->leaf, leaf, RowExclusiveLock);
 	writer->leaf_oid = leaf;
 	writer->leaf_open = true;
@@ -260,6 +264,9 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	if (result != TM_Ok)
 		return result;
 	qml_wakeup_finished(&job->id);
+	/* At commit, a worker in the database that is running the job is canceled. */
+	if (job->was == QML_PROCESSING && job->state == QML_DELETED)
+		qml_wakeup_deleted(&job->id);
 	qml_hook_note(&writer->transitions, job, false);
 	if (is_kept)
 		store_finished(writer, job);
@@ -371,6 +378,11 @@ qml_writer_change(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void
 		if (result != TM_SelfModified && IsolationUsesXactSnapshot() && !writer->latest)
 			raise_serialization_failure();
 		CHECK_FOR_INTERRUPTS();
+
+		/*
+		 * It may have been this writer itself, as qml_ack_many() can be given a job twice.
+		 * Then the row must be written, so that the job is found in the history.
+		 */
 		if (writer->leaf_open)
 			flush_pending(writer);
 		drop_snapshot(writer);

@@ -22,6 +22,7 @@
 #include "catalog/namespace.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
+#include "common/pg_prng.h"
 #include "libpq/be-fsstubs.h"
 #include "storage/lock.h"
 #include "tcop/utility.h"
@@ -30,7 +31,6 @@
 #include "utils/inval.h"
 #include "utils/portal.h"
 
-#include "compat.h"
 #include "process/session_reset.h"
 
 /*
@@ -65,7 +65,8 @@ qml_session_reset_leftovers(void)
 	ResetSequenceCaches();
 	LockReleaseSession(USER_LOCKMETHOD);
 	/* A job may know what follows the seed that it has set. */
-	(void) DirectFunctionCall1(setseed, Float8GetDatum(qml_random() * 2 - 1));
+	(void) DirectFunctionCall1(setseed,
+							   Float8GetDatum(pg_prng_double(&pg_global_prng_state) * 2 - 1));
 	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
 		temporary_jobs++;
 }
