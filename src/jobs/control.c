@@ -11,9 +11,6 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
-#include "utils/builtins.h"
-
 #include "core/state.h"
 #include "errcodes.h"
 #include "jobs/control.h"
@@ -25,8 +22,9 @@
 /* One call. */
 typedef struct ControlRequest
 {
-	const QmlControl *control;
-	bool own_suffices; /* a right to enqueue is enough for one's own job */
+	QmlState to;			  /* of qml_control_set_state() */
+	const QmlStateData *data; /* NULL: none */
+	bool own_suffices;		  /* a right to enqueue is enough for one's own job */
 	bool changed;
 	Datum row; /* the job afterwards */
 } ControlRequest;
@@ -69,7 +67,7 @@ delete_job(QmlJob *job, void *arg)
 	if (!request->changed)
 		return false;
 	qml_transition_set(job, QML_DELETED, GetCurrentTimestamp());
-	job->reason = request->control->reason;
+	job->reason = request->data->reason;
 	return true;
 }
 
@@ -77,8 +75,8 @@ delete_job(QmlJob *job, void *arg)
 bool
 qml_control_delete(const pg_uuid_t *id, Datum reason)
 {
-	QmlControl control = {.reason = reason};
-	ControlRequest request = {.control = &control, .own_suffices = true};
+	QmlStateData data = {.reason = reason};
+	ControlRequest request = {.data = &data, .own_suffices = true};
 
 	change_job(id, delete_job, &request);
 	return request.changed;
@@ -119,7 +117,7 @@ static bool
 schedule_job(QmlJob *job, void *arg)
 {
 	ControlRequest *request = arg;
-	TimestampTz run_at = request->control->run_at;
+	TimestampTz run_at = request->data->run_at;
 
 	check_right(job, request);
 	/* Another time for a scheduled job is no transition. */
@@ -127,8 +125,8 @@ schedule_job(QmlJob *job, void *arg)
 		qml_transition_set(job, QML_SCHEDULED, GetCurrentTimestamp());
 	request->changed = job->run_at != run_at;
 	job->run_at = run_at;
-	if (request->control->reason != (Datum) 0)
-		job->reason = request->control->reason;
+	if (request->data->reason != (Datum) 0)
+		job->reason = request->data->reason;
 	return request->changed;
 }
 
@@ -136,8 +134,8 @@ schedule_job(QmlJob *job, void *arg)
 bool
 qml_control_schedule(const pg_uuid_t *id, TimestampTz run_at, Datum reason)
 {
-	QmlControl control = {.run_at = run_at, .reason = reason};
-	ControlRequest request = {.control = &control, .own_suffices = true};
+	QmlStateData data = {.run_at = run_at, .reason = reason};
+	ControlRequest request = {.data = &data, .own_suffices = true};
 
 	change_job(id, schedule_job, &request);
 	return request.changed;
@@ -148,45 +146,51 @@ static bool
 set_job_state(QmlJob *job, void *arg)
 {
 	ControlRequest *request = arg;
-	const QmlControl *control = request->control;
+	const QmlStateData *data = request->data;
 	TimestampTz now = GetCurrentTimestamp();
 
 	check_right(job, request);
 	/* An attempt that ends this way leaves its error like any other. */
-	if (control->error.error != (Datum) 0 && qml_state_allowed(job->state, control->to))
-		qml_job_add_error(job, &control->error, now);
-	qml_transition_set(job, control->to, now);
+	if (data->error != (Datum) 0 && qml_state_allowed(job->state, request->to))
+	{
+		QmlJobError error = {.error = data->error,
+							 .error_type = data->error_type,
+							 .stack_trace = data->stack_trace};
 
-	/* What the state needs besides, as far as the caller gave it. */
-	switch (control->to)
+		qml_job_add_error(job, &error, now);
+	}
+	qml_transition_set(job, request->to, now);
+
+	/* Sets what else belongs to the state, if given. */
+	switch (request->to)
 	{
 		case QML_SCHEDULED:
 		case QML_AWAITING_RETRY:
-			job->run_at = control->run_at == QML_NO_TIME ? now : control->run_at;
+			job->run_at = data->run_at == QML_NO_TIME ? now : data->run_at;
 			break;
 		case QML_PROCESSING:
-			job->worker = control->worker;
-			job->lease_expires_at = now + (control->lease >= 0 ?
-											   control->lease :
+			job->worker = data->worker;
+			job->lease_expires_at = now + (data->lease >= 0 ?
+											   data->lease :
 											   qml_queue_lease(qml_queue_require(job->queue_id)));
 			break;
 		case QML_SUCCEEDED:
-			job->result = control->result;
+			job->result = data->result;
 			break;
 		default:
 			break;
 	}
-	if (control->reason != (Datum) 0)
-		job->reason = control->reason;
+	if (data->reason != (Datum) 0)
+		job->reason = data->reason;
 	request->row = qml_job_to_row(job, true);
 	return true;
 }
 
 /* Makes any transition that the table allows; returns the job as it is then. */
 Datum
-qml_control_set_state(const pg_uuid_t *id, const QmlControl *control)
+qml_control_set_state(const pg_uuid_t *id, QmlState state, const QmlStateData *data)
 {
-	ControlRequest request = {.control = control};
+	ControlRequest request = {.to = state, .data = data};
 
 	change_job(id, set_job_state, &request);
 	return request.row;

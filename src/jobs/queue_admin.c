@@ -12,21 +12,19 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "catalog/pg_type.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 
 #include "common/spi.h"
 #include "common/table.h"
-#include "compat.h"
 #include "errcodes.h"
 #include "ipc/wakeup.h"
+#include "jobs/history.h"
 #include "jobs/queue_admin.h"
 #include "model/catalog.h"
+#include "model/grant.h"
 #include "model/options.h"
 #include "model/queue.h"
 
@@ -71,7 +69,7 @@ check_options(const char *name, Jsonb *options)
 						   QML_CHANNEL_PREFIX, NAMEDATALEN - 1)));
 }
 
-/* Makes a queue, or one anew that was dropped. */
+/* Creates a queue, also one that was dropped before. */
 void
 qml_queue_admin_create(const char *name, Jsonb *options)
 {
@@ -87,6 +85,8 @@ qml_queue_admin_create(const char *name, Jsonb *options)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("queue \"%s\" already exists", name),
 				 errhint("qml_alter_queue() changes its options.")));
+	/* A TTL may need partitions of the history that do not exist yet. */
+	(void) qml_history_make_ahead();
 }
 
 /* Options that are given replace those there; null goes back to the setting. */
@@ -99,6 +99,8 @@ qml_queue_admin_alter(const char *name, Jsonb *options)
 			"WHERE name = $1 AND NOT dropped",
 			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_UPDATE) == 0)
 		raise_not_found(name);
+	/* A new TTL may need other partitions of the history. */
+	(void) qml_history_make_ahead();
 }
 
 /* Pauses or resumes a queue; resuming wakes everybody who may have work again. */
@@ -140,7 +142,7 @@ has_live_jobs(int queue_id)
 	return found;
 }
 
-/* Drops a queue without unfinished jobs. */
+/* Drops a queue without unfinished jobs, and revokes what was granted on it. */
 void
 qml_queue_admin_drop(const char *name)
 {
@@ -160,4 +162,5 @@ qml_queue_admin_drop(const char *name)
 			"WHERE name = $1",
 			name, InvalidOid, (Datum) 0, SPI_OK_UPDATE) == 0)
 		raise_not_found(name);
+	qml_grant_forget_queue(name);
 }

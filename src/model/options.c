@@ -328,7 +328,7 @@ static const Option queue_options[] = {{"max_retries", read_max_retries},
 									   {"notify", read_notify},
 									   {NULL, NULL}};
 
-/* A queue that says nothing. */
+/* The options of a queue that gives none. */
 void
 qml_options_default_queue(QmlQueueOptions *into)
 {
@@ -399,7 +399,10 @@ read_middleware(const char *path, JsonbValue *value, void *into)
 	((QmlHandlerOptions *) into)->no_middleware = !read_boolean(path, value);
 }
 
-/* The members of QmlQueueOptions are the first of QmlHandlerOptions. */
+/* The first three readers take QmlQueueOptions, which QmlHandlerOptions begins with. */
+StaticAssertDecl(offsetof(QmlHandlerOptions, common) == 0,
+				 "QmlHandlerOptions must begin with QmlQueueOptions");
+
 static const Option handler_options[] = {{"max_retries", read_max_retries},
 										 {"timeout", read_timeout},
 										 {"retry", read_retry},

@@ -12,7 +12,7 @@
 #include "core/retry.h"
 #include "qml.h"
 
-/* What a queue says; -1 where it says nothing and the setting holds. */
+/* The options of a queue; -1: not given. */
 typedef struct QmlQueueOptions
 {
 	int max_retries;

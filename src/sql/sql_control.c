@@ -112,22 +112,14 @@ Datum
 qml_set_state(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t *id = qml_args_uuid(fcinfo, 0, "id");
-	QmlControl control;
+	QmlState state;
 	QmlStateData data;
 
 	qml_args_require(fcinfo, 1, "state");
 	qml_args_require(fcinfo, 2, "data");
-	control.to = qml_catalog_state(PG_GETARG_OID(1));
-	qml_options_parse_state(control.to, DatumGetJsonbP(qml_args_object(fcinfo, 2, "data")), &data);
-	control.run_at = data.run_at;
-	control.lease = data.lease;
-	control.worker = data.worker != (Datum) 0 ?
-						 data.worker :
-						 CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
-	control.reason = data.reason;
-	control.result = data.result;
-	control.error.error = data.error;
-	control.error.error_type = data.error_type;
-	control.error.stack_trace = data.stack_trace;
-	PG_RETURN_DATUM(qml_control_set_state(id, &control));
+	state = qml_catalog_state(PG_GETARG_OID(1));
+	qml_options_parse_state(state, DatumGetJsonbP(qml_args_object(fcinfo, 2, "data")), &data);
+	if (data.worker == (Datum) 0)
+		data.worker = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	PG_RETURN_DATUM(qml_control_set_state(id, state, &data));
 }

@@ -11,10 +11,8 @@
 
 #include "common/args.h"
 #include "compat.h"
-#include "jobs/history.h"
 #include "jobs/queue_admin.h"
 #include "model/acl.h"
-#include "model/grant.h"
 #include "qml.h"
 
 QML_FUNCTION(qml_create_queue);
@@ -34,32 +32,24 @@ read_name(FunctionCallInfo fcinfo)
 	return name;
 }
 
-/* A TTL may need partitions of the history that do not exist yet: create them now. */
 Datum
 qml_create_queue(PG_FUNCTION_ARGS)
 {
 	qml_queue_admin_create(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
-	(void) qml_history_make_ahead();
 	PG_RETURN_VOID();
 }
 
-/* As above. */
 Datum
 qml_alter_queue(PG_FUNCTION_ARGS)
 {
 	qml_queue_admin_alter(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
-	(void) qml_history_make_ahead();
 	PG_RETURN_VOID();
 }
 
-/* Also revokes the capabilities that were granted on the queue. */
 Datum
 qml_drop_queue(PG_FUNCTION_ARGS)
 {
-	char *name = read_name(fcinfo);
-
-	qml_queue_admin_drop(name);
-	qml_grant_forget_queue(name);
+	qml_queue_admin_drop(read_name(fcinfo));
 	PG_RETURN_VOID();
 }
 
