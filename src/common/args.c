@@ -55,8 +55,8 @@ qml_args_is_name(const char *value, int maxlen)
 }
 
 /* Raises an error that says why a string cannot be a name. */
-void
-qml_args_check_name(const char *value, const char *name, int maxlen)
+static void
+check_name(const char *value, const char *name, int maxlen)
 {
 	if (qml_args_is_name(value, maxlen))
 		return;
@@ -84,7 +84,7 @@ qml_args_name_or_null(FunctionCallInfo fcinfo, int arg, const char *name, int ma
 	if (PG_ARGISNULL(arg))
 		return NULL;
 	value = text_to_cstring(PG_GETARG_TEXT_PP(arg));
-	qml_args_check_name(value, name, maxlen);
+	check_name(value, name, maxlen);
 	return value;
 }
 
@@ -298,7 +298,7 @@ qml_args_queues(FunctionCallInfo fcinfo, int arg, const char *name, int *count)
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("element %d of argument \"%s\" must not be null", i + 1, name)));
 		queues[i] = TextDatumGetCString(elements[i]);
-		qml_args_check_name(queues[i], name, QML_MAX_QUEUE_NAME);
+		check_name(queues[i], name, QML_MAX_QUEUE_NAME);
 	}
 	return queues;
 }

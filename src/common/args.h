@@ -18,7 +18,6 @@ extern void qml_args_require(FunctionCallInfo fcinfo, int arg, const char *name)
 extern char *qml_args_name(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen);
 extern char *qml_args_name_or_null(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen);
 extern bool qml_args_is_name(const char *value, int maxlen);
-extern void qml_args_check_name(const char *value, const char *name, int maxlen);
 extern int qml_args_int(FunctionCallInfo fcinfo, int arg, const char *name, int min, int max);
 extern bool qml_args_flag(FunctionCallInfo fcinfo, int arg, const char *name);
 extern pg_uuid_t *qml_args_uuid(FunctionCallInfo fcinfo, int arg, const char *name);

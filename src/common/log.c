@@ -5,23 +5,21 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
+#include "common/clock.h"
 #include "common/log.h"
 
-#define SECONDS_BETWEEN_MESSAGES 60
+#define MS_BETWEEN_MESSAGES (60 * 1000)
 
 /* Whether a message of this kind is due; the caller logs it then. */
 bool
 qml_log_is_due(QmlLogKind kind)
 {
-	static time_t given[QML_LOG_KINDS]; /* 0: never */
-	struct timespec now;
+	static int64 given[QML_LOG_KINDS]; /* 0: never */
+	int64 now = qml_clock_monotonic_ms();
 
 	Assert(kind >= 0 && kind < QML_LOG_KINDS);
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	if (given[kind] != 0 && now.tv_sec - given[kind] < SECONDS_BETWEEN_MESSAGES)
+	if (given[kind] != 0 && now - given[kind] < MS_BETWEEN_MESSAGES)
 		return false;
-	given[kind] = Max(now.tv_sec, 1);
+	given[kind] = Max(now, 1);
 	return true;
 }

@@ -10,7 +10,6 @@ typedef enum QmlLogKind
 {
 	QML_LOG_JOBS = 0,
 	QML_LOG_RECURRING,
-	QML_LOG_RIGHTS,
 	QML_LOG_PROCESS,
 	QML_LOG_STEP, /* and some more, one for each step of the scheduler */
 	QML_LOG_LAST_STEP = QML_LOG_STEP + 11,

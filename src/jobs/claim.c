@@ -22,10 +22,8 @@
 
 #include "access/genam.h"
 #include "access/relscan.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
-#include "utils/rel.h"
 
 #include "common/clock.h"
 #include "common/fault.h"
@@ -59,6 +57,13 @@ typedef struct ClaimState
 /* Where the last claim from all queues ended, so that no queue starves. */
 static int last_queue_id = 0;
 
+/* Whether a background worker claims, which needs no rights. */
+static bool
+is_background(const QmlClaim *claim)
+{
+	return claim->choose != NULL;
+}
+
 /*
  * Claims the ready job in live.slot, unless the caller does not want it or another
  * transaction has it.
@@ -73,14 +78,14 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 	Assert(!state->full && state->count < claim->batch);
 	if (claim->peek)
 	{
-		/* Who has it may take it, or leave it as it is. */
+		/* Another transaction has it, and may claim it or not. */
 		state->full = !qml_table_is_row_locked(state->writer.live.slot);
 		state->more = state->full ? QML_MORE : QML_MAYBE_MORE;
 		return;
 	}
 	qml_job_from_live(state->writer.live.slot, &job);
 	Assert(job.queue_id == queue->id);
-	choice = claim->choose ? claim->choose(&job, claim->arg) : QML_TAKE;
+	choice = is_background(claim) ? claim->choose(&job, claim->arg) : QML_TAKE;
 	if (choice == QML_STOP)
 	{
 		state->full = true;
@@ -99,7 +104,7 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 	QML_FAULT("claim.after_lock");
 	if (claim->lease == QML_NO_LEASE)
 		qml_session_claim_hold(&job.id);
-	if (claim->choose)
+	if (is_background(claim))
 		qml_claim_cursor_advance(&job);
 	claim->take(&job, claim->arg);
 	state->count++;
@@ -113,7 +118,7 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 static bool
 is_done(const ClaimState *state)
 {
-	return state->full && (state->more != QML_NO_MORE || state->claim->choose == NULL);
+	return state->full && (state->more != QML_NO_MORE || !is_background(state->claim));
 }
 
 /* The batch of a background worker is full: whether another one could have this job. */
@@ -217,7 +222,7 @@ claim_from_range(ClaimState *state, int after, int upto)
 		if (queue == NULL || queue->paused)
 			continue;
 		/* Background workers ask for no rights. */
-		if (state->claim->choose == NULL && !qml_acl_allow(QML_CAN_WORK, queue->name))
+		if (!is_background(state->claim) && !qml_acl_allow(QML_CAN_WORK, queue->name))
 			continue;
 		if (state->resuming && qml_claim_cursor_has(id))
 			continue;
@@ -251,8 +256,8 @@ walk_all(ClaimState *state, QmlWalk walk)
 
 /*
  * Resumes in the queues that had jobs, beginning after the one that was served last.
- * Then, if the batch is full and they have no more: looks whether other queues have,
- * which nobody else may know of.  If such a look was made lately, there may be.
+ * Then, if the batch is full and they have no more: other queues may have jobs that no
+ * other worker knows of.  If they were looked at lately, the answer is "maybe".
  */
 static void
 claim_resuming(ClaimState *state)
@@ -325,16 +330,16 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 	ClaimState state = {.claim = claim};
 
 	Assert(claim->batch > 0);
-	Assert(claim->choose == NULL || (claim->wants && claim->queues == NULL));
+	Assert(!is_background(claim) || (claim->wants && claim->queues == NULL));
 	(void) qml_catalog_to_work();
-	if (claim->choose == NULL)
+	if (!is_background(claim))
 	{
 		if (claim->queues == NULL)
 			qml_acl_require_any(QML_CAN_WORK);
 		for (int i = 0; i < claim->nqueues; i++)
 			qml_acl_require(QML_CAN_WORK, claim->queues[i]);
 	}
-	qml_writer_open(&state.writer, false, claim->choose != NULL);
+	qml_writer_open(&state.writer, false, is_background(claim));
 	/* After the snapshot is taken: no job begins before the time at which it was due. */
 	(void) qml_writer_snapshot(&state.writer);
 	state.now = GetCurrentTimestamp();
@@ -342,7 +347,7 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 
 	if (claim->queues)
 		claim_from_list(&state);
-	else if (claim->choose)
+	else if (is_background(claim))
 		claim_for_worker(&state);
 	else
 		claim_from_all(&state);

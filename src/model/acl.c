@@ -143,8 +143,8 @@ refresh_rights(void)
 }
 
 /* Whether the current user is a superuser, or has the privileges of the extension's owner. */
-bool
-qml_acl_is_owner(void)
+static bool
+is_owner(void)
 {
 	return superuser() || has_privs_of_role(GetUserId(), qml_catalog()->owner);
 }
@@ -180,7 +180,7 @@ is_allowed(QmlCapability capability, const char *queue, bool any)
 
 	Assert(capability >= 0 && capability < QML_CAPABILITIES);
 	Assert(!any || queue == NULL);
-	if (qml_acl_is_owner())
+	if (is_owner())
 		return true;
 	refresh_rights();
 	/* Not cached: the right to all queues, which is rarely asked for, and very long names. */
@@ -262,7 +262,7 @@ qml_acl_require_any(QmlCapability capability)
 void
 qml_acl_require_owner(const char *action)
 {
-	if (!qml_acl_is_owner())
+	if (!is_owner())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to %s", action),
@@ -292,9 +292,10 @@ qml_acl_own_job(const char *queue, Oid created_by)
 }
 
 /*
- * What the current user sees of a job.  Workers and administrators of its queue and the
- * role that created it see all of it.  A role with the capability monitor sees all jobs
- * of the queues that it holds it for, and an outline of the others.
+ * What the current user sees of a job.  Workers and administrators of its queue see
+ * all of it, and so does the role that created it while it may enqueue to the queue.  A
+ * role with the capability monitor sees all jobs of the queues that it holds it for, and
+ * an outline of the others.
  */
 QmlAccess
 qml_acl_access(const char *queue, Oid created_by)

@@ -30,7 +30,6 @@ typedef enum QmlAccess
 extern const char *const qml_capability_names[QML_CAPABILITIES];
 
 extern void qml_acl_init(void);
-extern bool qml_acl_is_owner(void);
 extern bool qml_acl_allow(QmlCapability capability, const char *queue);
 extern bool qml_acl_allow_any(QmlCapability capability);
 extern void qml_acl_require(QmlCapability capability, const char *queue);

@@ -31,7 +31,6 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
-#include "compat.h"
 #include "core/state.h"
 #include "model/catalog.h"
 
@@ -112,7 +111,7 @@ load_extension(void)
 	return extension;
 }
 
-/* Checks a table; the owner of qml.live counts as the extension's. */
+/* Checks that a table has as many columns as the library expects. */
 static void
 check_columns(Oid relid, int natts)
 {
@@ -124,8 +123,16 @@ check_columns(Oid relid, int natts)
 				 errmsg("table \"%s.%s\" has %d columns, but the library expects %d",
 						QML_SCHEMA, RelationGetRelationName(rel),
 						RelationGetDescr(rel)->natts, natts)));
-	if (relid == catalog.live)
-		catalog.owner = rel->rd_rel->relowner;
+	table_close(rel, AccessShareLock);
+}
+
+/* The owner of the tables: that of qml.live counts. */
+static void
+load_owner(void)
+{
+	Relation rel = table_open(catalog.live, AccessShareLock);
+
+	catalog.owner = rel->rd_rel->relowner;
 	table_close(rel, AccessShareLock);
 }
 
@@ -212,6 +219,7 @@ load_catalog(void)
 	check_columns(catalog.middleware, MIDDLEWARE_NATTS);
 	check_columns(catalog.recurring, RECURRING_NATTS);
 	check_columns(catalog.occurrence, OCCURRENCE_NATTS);
+	load_owner();
 	load_states();
 	catalog.adopted = load_adopted();
 }
@@ -276,8 +284,7 @@ qml_catalog_state(Oid label)
 }
 
 /*
- * LockDatabaseObject() that does not wait: false if the lock is not available.  It is
- * held to the end of the transaction.
+ * LockDatabaseObject() that does not wait: false if the lock is not available.
  */
 bool
 qml_catalog_try_lock(Oid class, uint32 object, uint16 sub, LOCKMODE mode)

@@ -176,7 +176,7 @@ qml_queue_by_id(int id)
 	return entry && !entry->queue->gone ? entry->queue : NULL;
 }
 
-/* The queue of a job; finished jobs may belong to one that was dropped. */
+/* The queue of a job, also one that was dropped; raises XX001 if there is no row. */
 const QmlQueue *
 qml_queue_require(int id)
 {
@@ -256,7 +256,10 @@ try_lock_queue(const char *name)
 	if (!qml_catalog_try_lock(queue_cache.relid, id, 0, AccessShareLock))
 		return NULL;
 	queue = qml_queue_by_name(name);
-	return queue && queue->id == id ? queue : NULL;
+	if (queue && queue->id == id)
+		return queue;
+	UnlockDatabaseObject(queue_cache.relid, id, 0, AccessShareLock);
+	return NULL;
 }
 
 /*
@@ -377,7 +380,7 @@ qml_queue_ttls(void)
 	return ttls;
 }
 
-/* All queues that there are. */
+/* All queues that have a row, dropped ones included. */
 List *
 qml_queue_all(void)
 {

@@ -29,10 +29,10 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
-#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
@@ -117,7 +117,7 @@ prepare_conversion(QmlArgument *arg)
 					   &arg->convert);
 }
 
-/* Reads all parameters, and those among them that a call gives a value for. */
+/* Reads the parameters that a call gives a value for. */
 static void
 read_arguments(HeapTuple tuple, QmlSignature *signature)
 {
@@ -127,23 +127,15 @@ read_arguments(HeapTuple tuple, QmlSignature *signature)
 	char *modes;
 	int count = get_func_arg_info(tuple, &types, &names, &modes);
 
-	signature->parameters = palloc0(sizeof(QmlParameter) * Max(count, 1));
-	signature->nparameters = 0;
 	signature->args = palloc0(sizeof(QmlArgument) * Max(count, 1));
 	for (int i = 0; i < count; i++)
 	{
 		char mode = modes ? modes[i] : FUNC_PARAM_IN;
-		QmlParameter *parameter = &signature->parameters[signature->nparameters];
 		QmlArgument *arg = &signature->args[signature->nargs];
 
-		if (mode == FUNC_PARAM_TABLE)
+		if (mode == FUNC_PARAM_TABLE || mode == FUNC_PARAM_OUT)
 			continue;
-		parameter->name = names && *names[i] ? names[i] : NULL;
-		parameter->output = mode == FUNC_PARAM_OUT;
-		signature->nparameters++;
-		if (parameter->output)
-			continue;
-		arg->name = parameter->name;
+		arg->name = names && *names[i] ? names[i] : NULL;
 		arg->type = types[i];
 		signature->nargs++;
 		arg->optional = signature->nargs > proc->pronargs - proc->pronargdefaults;

@@ -7,7 +7,6 @@
 
 #include "access/tupdesc.h"
 #include "fmgr.h"
-#include "utils/jsonb.h"
 
 typedef enum QmlTakes
 {
@@ -28,13 +27,6 @@ typedef struct QmlArgument
 	FmgrInfo convert;
 } QmlArgument;
 
-/* A parameter as declared, in order. */
-typedef struct QmlParameter
-{
-	char *name;	 /* NULL: none */
-	bool output; /* OUT: its value in the call is ignored */
-} QmlParameter;
-
 typedef struct QmlSignature
 {
 	Oid function;
@@ -45,8 +37,6 @@ typedef struct QmlSignature
 	QmlTakes takes;
 	int nargs;
 	QmlArgument *args;
-	int nparameters;
-	QmlParameter *parameters;
 } QmlSignature;
 
 extern QmlSignature *qml_signature_load(Oid function, Oid job_type, char **reason);
