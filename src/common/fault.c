@@ -14,7 +14,6 @@
 #include <signal.h>
 
 #include "access/xact.h"
-#include "miscadmin.h"
 #include "utils/guc.h"
 
 #define MAX_POINTS 32

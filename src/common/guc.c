@@ -91,17 +91,15 @@ check_databases(char **newval, void **extra, GucSource source)
 void
 qml_guc_init(void)
 {
-	define_call_int(
-		"qml.max_retries",
-		"Sets the number of retries of jobs for which neither the caller nor the queue does.", NULL,
-		&qml_max_retries, 0, QML_MAX_RETRIES, 0);
-	define_call_int(
-		"qml.job_timeout",
-		"Sets the time limit of attempts for which neither the caller nor the queue does.", NULL,
-		&qml_job_timeout, 1, INT_MAX, GUC_UNIT_MS);
-	define_call_int("qml.lease",
-					"Sets the lease of claims for which neither the worker nor the queue does.",
-					NULL, &qml_lease, 1, INT_MAX, GUC_UNIT_MS);
+	define_call_int("qml.max_retries", "Sets the default number of retries of a job.",
+					"Used if neither the caller, the handler nor the queue sets it.",
+					&qml_max_retries, 0, QML_MAX_RETRIES, 0);
+	define_call_int("qml.job_timeout", "Sets the default time limit of an attempt.",
+					"Used if neither the caller, the handler nor the queue sets it.",
+					&qml_job_timeout, 1, INT_MAX, GUC_UNIT_MS);
+	define_call_int("qml.lease", "Sets the default lease of a claim.",
+					"Used if neither the worker nor the queue sets it.", &qml_lease, 1, INT_MAX,
+					GUC_UNIT_MS);
 	define_call_int("qml.succeeded_ttl", "Sets how long succeeded and deleted jobs are kept.",
 					"0 keeps none.", &qml_succeeded_ttl, 0, (int) QML_MAX_SECONDS, GUC_UNIT_S);
 	define_call_int("qml.failed_ttl", "Sets how long failed jobs are kept.", "0 keeps none.",

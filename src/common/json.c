@@ -32,7 +32,10 @@ qml_json_push_int(JsonbParseState **state, const char *key, int64 number)
 	(void) pushJsonbValue(state, WJB_VALUE, &value);
 }
 
-/* A member that is a text, or null if the datum is 0.  The text must last until the object is made. */
+/*
+ * A member that is a text, or null if the datum is 0.  The text must last until the object
+ * is made.
+ */
 void
 qml_json_push_text(JsonbParseState **state, const char *key, Datum text)
 {

@@ -14,9 +14,6 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
-#include "utils/builtins.h"
-
 #include "common/fault.h"
 #include "core/state.h"
 #include "errcodes.h"

@@ -7,9 +7,9 @@
 
 #include "model/job.h"
 
-/* A claim without a lease is bound to the session: see ipc/session_claim.c. */
 #define QML_LEASE_OF_QUEUE (-1)
-#define QML_NO_LEASE	   0
+/* A claim without a lease is bound to the session: see ipc/session_claim.c. */
+#define QML_NO_LEASE 0
 
 /* What to do about a ready job. */
 typedef enum QmlChoice

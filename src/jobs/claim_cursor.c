@@ -96,7 +96,7 @@ qml_claim_cursor_walked(QmlWalk walk, double ms)
 		walks[walk].pause = Max(walks[walk].pause, RESUME_TIME);
 }
 
-/* Whether the last walk of this kind ended too lately to be repeated. */
+/* Whether the last walk of this kind ended so recently that it is not repeated yet. */
 bool
 qml_claim_cursor_is_recent(QmlWalk walk)
 {

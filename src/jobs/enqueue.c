@@ -61,7 +61,7 @@ is_by_schedule(const QmlEnqueue *request)
 	return OidIsValid(request->created_by);
 }
 
-/* As it is by now, also within a transaction that began earlier. */
+/* The handler as it is now, also within a transaction that began earlier. */
 static const QmlHandler *
 find_handler(const QmlEnqueue *request)
 {
@@ -122,7 +122,7 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 	job->metadata = qml_trace_add_parent(request->metadata);
 }
 
-/* What changed since a schedule was defined, its job will find out when it runs. */
+/* If the handler changed since the schedule was defined, its job fails when it runs. */
 static void
 check_payload(const QmlEnqueue *request, const QmlHandler *handler, Datum payload)
 {

@@ -52,6 +52,12 @@ qml_named_lock_take(const char *resource, const char *owner, int64 ttl, int64 *f
 	values[2] = TimestampTzGetDatum(now);
 	values[3] = TimestampTzGetDatum(now + ttl);
 
+	/*
+	 * Not qml_spi_execute_latest(): in REPEATABLE READ and SERIALIZABLE, ON CONFLICT DO
+	 * UPDATE raises 40001 for a row that the snapshot of its statement does not see.  That
+	 * must be the transaction's own: with a later one the lock would be taken over by a
+	 * transaction that does not see what its last owner did.
+	 */
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	taken = qml_spi_execute("INSERT INTO qml.lock_data AS l "
 							"(resource, owner, fence, acquired_at, expires_at) "

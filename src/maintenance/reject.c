@@ -16,6 +16,7 @@
 #include "maintenance/job_pass.h"
 #include "maintenance/reject.h"
 #include "model/catalog.h"
+#include "userfn/handler.h"
 
 typedef struct Rejection
 {

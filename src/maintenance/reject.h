@@ -7,7 +7,7 @@
 
 #include "executor/tuptable.h"
 
-#include "userfn/handler.h"
+#include "common/function_ref.h"
 
 extern Oid qml_reject_role_of(TupleTableSlot *slot);
 extern int qml_reject_jobs(Oid role, const QmlProblem *problem, int max);

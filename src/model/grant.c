@@ -16,7 +16,6 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_depend.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
@@ -233,8 +232,8 @@ held_capabilities(Oid grantee)
 }
 
 /*
- * Changes the rows about USAGE on the schema of the functions; $1 is the role, $2 the
- * owner.  Returns how many rows changed.
+ * Changes the rows about USAGE on the schema of the functions; $1 is the role, $2, if the
+ * statement uses it, the owner.  Returns how many rows changed.
  */
 static uint64
 change_usage_row(const char *sql, Oid grantee, int expected)
@@ -272,7 +271,7 @@ revoke_schema_usage(Oid grantee)
 	Oid schema = qml_catalog()->function_schema;
 
 	if (change_usage_row("DELETE FROM qml.acl_data WHERE grantee = $1 "
-						 "AND capability = '" QML_ACL_USAGE "' AND $2 IS NOT NULL",
+						 "AND capability = '" QML_ACL_USAGE "'",
 						 grantee, SPI_OK_DELETE) > 0)
 		run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
 							 quote_identifier(get_namespace_name(schema)),
@@ -313,7 +312,10 @@ lock_acl(void)
 	LockRelationOid(qml_catalog()->acl, ShareRowExclusiveLock);
 }
 
-/* Changes a row of qml.acl_data: $1 is the grantee, $2 the capability, $3 the queue, $4 the grantor. */
+/*
+ * Changes rows of qml.acl_data: $1 is the grantee, $2 the capability, $3 the queue and $4,
+ * if the statement uses it, the grantor.
+ */
 static void
 change_row(const char *sql, Oid grantee, QmlCapability capability, const char *queue, Oid grantor,
 		   int expected)
@@ -385,7 +387,7 @@ qml_grant_revoke(Oid grantee, QmlCapability capability, const char *queue)
 	lock_acl();
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	change_row("DELETE FROM qml.acl_data WHERE grantee = $1 AND capability = $2 "
-			   "AND (queue = $3 OR $3 IS NULL) AND $4 IS NOT NULL",
+			   "AND (queue = $3 OR $3 IS NULL)",
 			   grantee, capability, queue, grantor, SPI_OK_DELETE);
 	adjust_privileges(grantee);
 	qml_spi_end(&spi);

@@ -267,6 +267,7 @@ qml_job_to_row(const QmlJob *job, bool contents)
 	HeapTuple tuple;
 	Datum row;
 
+	Assert(desc->natts == JOB_NATTS);
 	values[JOB_ID] = UUIDPGetDatum(&job->id);
 	values[JOB_QUEUE] = CStringGetTextDatum(qml_queue_require(job->queue_id)->name);
 	values[JOB_METHOD] = job->method;

@@ -6,7 +6,6 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "utils/builtins.h"
 
 #include "common/args.h"
 #include "compat.h"

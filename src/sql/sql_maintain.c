@@ -7,7 +7,6 @@
 
 #include "commands/trigger.h"
 #include "fmgr.h"
-#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
@@ -22,7 +21,6 @@
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
 #include "model/acl.h"
-#include "qml.h"
 #include "schedule/tick.h"
 
 QML_FUNCTION(qml_promote_due);

@@ -5,11 +5,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_authid.h"
 #include "commands/extension.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/syscache.h"
 
 #include "common/args.h"
@@ -88,7 +86,7 @@ qml_is_admin(PG_FUNCTION_ARGS)
 
 /*
  * The script that creates the extension calls this and drops it: an update would
- * take what has been granted since.
+ * revoke what has been granted since.
  */
 Datum
 qml_revoke_default_privileges(PG_FUNCTION_ARGS)

@@ -153,8 +153,7 @@ qml_fail(PG_FUNCTION_ARGS)
 	(void) qml_args_name_or_null(fcinfo, 3, "error_type", QML_MAX_NAME);
 	ack.error.error_type = qml_args_text(fcinfo, 3, QML_MAX_ERROR);
 	ack.error.stack_trace = qml_args_text(fcinfo, 4, QML_MAX_STACK_TRACE);
-	qml_args_require(fcinfo, 5, "retry");
-	ack.retry = PG_GETARG_BOOL(5);
+	ack.retry = qml_args_flag(fcinfo, 5, "retry");
 	ack.retry_at = qml_args_time_or_null(fcinfo, 6, "retry_at");
 	qml_ack_one(id, &ack);
 	PG_RETURN_OID(qml_catalog()->states[ack.state]);

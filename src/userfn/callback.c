@@ -25,7 +25,6 @@
 
 #include "common/cache.h"
 #include "compat.h"
-#include "core/state.h"
 #include "errcodes.h"
 #include "model/catalog.h"
 #include "userfn/callback.h"

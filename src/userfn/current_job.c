@@ -16,10 +16,8 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "ipc/due.h"
 #include "ipc/slots.h"
@@ -44,8 +42,8 @@ static Wish *wishes;				  /* the top of the stack; NULL: none */
 static MemoryContext current_context; /* lives as long as the job */
 
 /*
- * Wishes of the level, or above it, now belong to another one.  It may have one of its
- * own, which they hide and which is dropped together with them.
+ * The wishes of this level and above now belong to level `to`.  There may already be one
+ * of that level below them; both are dropped together.
  */
 static void
 move_wishes(int level, int to)

@@ -23,7 +23,6 @@
 #include "catalog/pg_authid.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -252,8 +251,8 @@ const QmlSignature *
 qml_handler_signature(const QmlHandler *handler)
 {
 	/*
-	 * The memory of a handler that is gone is already on its way out, together with
-	 * this resolution: nobody would delete a new one.
+	 * The memory of a handler that is gone is about to be deleted, together with this
+	 * resolution; a new resolution would leak.
 	 */
 	if (handler->resolution == NULL || (handler->resolved_at != object_changes && !handler->gone))
 		resolve_function(unconstify(QmlHandler *, handler));

@@ -9,11 +9,13 @@
  * of the hooks' names, and all in the transaction that made the transitions.
  *
  * The error of a hook is the error of the call that made the transition, and undoes it.
- * Where nobody asked for the transition (jobs that are promoted, reclaimed, fired by a
- * schedule, or claimed by a background worker), a hook must not stop the work.  There the
- * calls are guarded: each is a subtransaction, a hook that fails too many times in a row
- * is disabled (userfn/hook_failure.c), and in background processes its time is limited
- * (userfn/hook_limit.c).
+ * Where no caller could handle the error, a hook must not stop the work: for jobs that
+ * are promoted, reclaimed, rejected or enqueued by a schedule, or that a background worker
+ * claims or releases, and for its attempts that end without effects.  There the calls are
+ * guarded: each is a subtransaction, and a hook that fails too many times in a row is
+ * disabled (userfn/hook_failure.c).  They are not for an attempt that ends with effects:
+ * there the error undoes what the handler did, and fails the attempt.  In background
+ * processes the time of all calls is limited (userfn/hook_limit.c).
  *
  * Hooks run in the caller's session with the rights of the role that registered them
  * (userfn/callback_call.c).  They hold the locks of the transitions while they run: the
