@@ -52,19 +52,22 @@ help:
 	@echo '  installcheck     run the pg_regress tests and isolation specs on a running server'
 	@echo '  clean            remove what was built'
 	@echo 'Trying it'
-	@echo '  demo             build it and show it at work on a throw-away server; demo-stop ends that'
-	@echo '  bench            compare its speed with the floor and with a peer'
+	@echo '  demo             build it and show it at work on a throw-away server, in a minute or two;'
+	@echo '                   demo-stop ends that server'
+	@echo '  bench            compare its speed with hand-written SQL and a peer, in some minutes'
 	@echo 'Testing'
 	@echo '  check-quick      after each edit: the short suites on an incremental build, below 30 s;'
 	@echo '                   TESTS="05_acks fetch_fetch 110_workers.pl": only these tests'
-	@echo '  check, test      before each commit that lands: every suite, in a private copy'
-	@echo '  check-long       before a release: more kills, fuzzing, valgrind, other versions'
+	@echo '  check, test      before each commit that lands: every suite, in a private copy, in about'
+	@echo '                   20 minutes'
+	@echo '  check-long       before a release: fuzzing, more kills, valgrind, other versions; hours (root)'
 	@echo '  check-versions   check on the PostgreSQL versions of other Debian releases (root)'
 	@echo '  lint             format, warnings of two compilers, include rules, SQL scripts, symbols'
 	@echo '  fuzz             fuzz the cron code for a minute'
 	@echo '  coverage         lines of src that the tests run'
 	@echo '  valgrind         the regression tests under valgrind'
 	@echo '  format           format the C sources in place'
+	@echo 'As root, what these need and is missing is installed by apt; otherwise it is listed.'
 	@echo 'Variables: PG_CONFIG=/path/to/pg_config, COPT=compiler options, WERROR=1;'
 	@echo 'of the tests: see the heads of test/run and of the scripts that it names.'
 
@@ -77,6 +80,8 @@ check-quick:
 	+@test/run quick
 
 check-long:
+	test/setup.sh lint
+	test/setup.sh valgrind
 	test/setup.sh versions
 	test/long
 
@@ -103,9 +108,11 @@ bench:
 	test/bench/run
 
 lint:
+	@test/setup.sh lint
 	test/lint/run
 
 fuzz:
+	@test/setup.sh lint
 	test/cron/fuzz
 
 format:
