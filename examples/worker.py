@@ -4,7 +4,7 @@
     worker.py NAME QUEUE...
 
 The connection comes from PGDATABASE, PGHOST and so on. SIGTERM ends the worker after its current
-job; it gives back the others that it holds.
+job and releases the others that it holds.
 """
 
 import signal
@@ -22,6 +22,8 @@ LEASE = "5 minutes"
 HEARTBEAT = 60  # seconds
 WAIT = "5 seconds"  # SIGTERM takes effect after the wait, so it is short
 LOST = ("QM001", "QM003")  # the job is not ours any more
+CONFLICT = ("40001", "40P01")  # another transaction was in the way
+TRIES = 3  # of a transaction that had a conflict
 
 stopping = threading.Event()
 held = {}  # attempts by id, of the jobs that this worker holds
@@ -41,19 +43,32 @@ METHODS = {"send_receipt": send_receipt}
 
 
 def do(conn, job):
-    try:
-        with conn.transaction():
-            result = METHODS[job.method](conn, **job.payload)
-            conn.execute("SELECT qml_succeed(%s, %s, %s)", (job.id, job.attempt, Jsonb(result)))
-    except Exception as e:
-        if conn.broken:
-            raise
-        call(conn, "qml_fail(%s, %s, %s, %s, %s)", job.id, job.attempt, clean(str(e)),
-             type(e).__name__, clean(traceback.format_exc()))
+    method = METHODS.get(job.method)
+    if method is None:
+        call(conn, "qml_fail(%s, %s, %s, retry => false)", job.id, job.attempt,
+             f"unknown method {job.method}")
+        return
+    for left in reversed(range(TRIES)):
+        try:
+            with conn.transaction():
+                result = method(conn, **job.payload)
+                conn.execute("SELECT qml_succeed(%s, %s, %s)", (job.id, job.attempt, Jsonb(result)))
+            return
+        except Exception as e:
+            sqlstate = getattr(e, "sqlstate", None)
+            if conn.broken:
+                raise
+            if sqlstate in LOST:
+                return  # what it wrote is rolled back
+            if sqlstate in CONFLICT and left > 0:
+                continue
+            call(conn, "qml_fail(%s, %s, %s, %s, %s)", job.id, job.attempt, clean(str(e)),
+                 type(e).__name__, clean(traceback.format_exc()))
+            return
 
 
 def call(conn, function, *args):
-    """Says something about a job that may be lost. Then it is another worker's job: forget it."""
+    """Calls a function for a job. If another worker has it by now, forget the job."""
     try:
         conn.execute("SELECT " + function, args)
     except psycopg.Error as e:
@@ -63,7 +78,7 @@ def call(conn, function, *args):
 
 
 def clean(text):
-    """Without what PostgreSQL does not take: zero characters and lone surrogates."""
+    """Removes what PostgreSQL does not accept: zero characters and lone surrogates."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
