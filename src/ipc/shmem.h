@@ -241,9 +241,9 @@ typedef struct QmlStuckHook
 typedef enum QmlLoss
 {
 	QML_LOST_UNKNOWN = 0,
-	QML_LOST_RUNNING,  /* it ran when the session ended */
+	QML_LOST_RUNNING,  /* it ran or was being recorded when the session ended */
 	QML_LOST_OVERDUE,  /* so it did, after its timeout */
-	QML_LOST_IN_GROUP, /* it was one of a group: it runs alone from now on */
+	QML_LOST_IN_GROUP, /* it ran, for longer than its group could wait: alone it may */
 	QML_LOST_BESIDE	   /* others had begun, or none */
 } QmlLoss;
 

@@ -43,29 +43,26 @@
 static QmlRunner runner;
 
 /*
- * Notes the attempts of the batch that have begun and are being recorded; returns whether
- * there are any.  Of several it is not known which one ended the process, if one did: none
- * is counted, and each runs alone from now on.
+ * Notes the attempts of the batch that have begun and are being recorded: they have run,
+ * and are counted.  Returns whether there are any.
  */
 static bool
 note_begun(const QmlBatch *batch)
 {
-	const QmlAttempt *begun[QML_GROUP_MAX_JOBS];
-	int count = 0;
+	bool noted = false;
 
 	for (int i = batch->done; i < batch->count; i++)
 	{
 		const QmlAttempt *attempt = &batch->attempts[i];
 
 		/* The end of an attempt that is undone or released is not counted either. */
-		if (attempt->begun && attempt->state != QML_ATTEMPT_RUN_ALONE &&
-			attempt->state != QML_ATTEMPT_RELEASED)
-			begun[count++] = attempt;
+		if (!attempt->begun || attempt->state == QML_ATTEMPT_RUN_ALONE ||
+			attempt->state == QML_ATTEMPT_RELEASED)
+			continue;
+		qml_session_claim_note_last_job(&attempt->job.id, attempt->job.attempt, QML_LOST_RUNNING);
+		noted = true;
 	}
-	for (int i = 0; i < count; i++)
-		qml_session_claim_note_last_job(&begun[i]->job.id, begun[i]->job.attempt,
-										count > 1 ? QML_LOST_IN_GROUP : QML_LOST_RUNNING);
-	return count > 0;
+	return noted;
 }
 
 /*

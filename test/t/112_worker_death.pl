@@ -241,29 +241,6 @@ effects_once('what ends with the server');
 	is(outcome_of($node, $id), 'succeeded|2', 'a worker ends between a claim and the job: the attempt is not counted');
 }
 
-# A worker that a hook ends while a group is recorded.
-{
-	handler($node, 'swift', 'CREATE FUNCTION swift(payload jsonb) RETURNS void LANGUAGE sql AS $$ SELECT $$');
-	query($node, q{SELECT count(*) FROM qml_enqueue_many('swift', array_fill('{}'::jsonb, ARRAY[400]))});
-	settle($node, 'swift');
-	query($node, <<'SQL');
-CREATE FUNCTION end_worker(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-	IF job.method = 'swift' AND job.payload ? 'end' AND job.attempt = 1 THEN
-		PERFORM pg_terminate_backend(pg_backend_pid());
-	END IF;
-END $$;
-SELECT qml_register_hook('end_worker', 'end_worker', '{succeeded}');
-SELECT qml_enqueue('swift', (CASE i WHEN 20 THEN '{"end": 1}' ELSE '{}' END)::jsonb, max_retries => CASE i WHEN 20 THEN 1 ELSE 0 END)
-FROM generate_series(1, 40) i;
-SQL
-	settle($node, 'swift');
-	is(query($node, q{SELECT count(*) FROM qml.job WHERE method = 'swift' AND state <> 'succeeded'}), 0,
-		'a worker ends while a group is recorded: no other job loses its only attempt');
-	is(query($node, q{SELECT attempt FROM qml.job WHERE method = 'swift' AND payload ? 'end'}), 2, 'and the group ran again');
-	query($node, q{SELECT qml_unregister_hook('end_worker')});
-}
-
 # One that nothing stops, in a group, and the others of it.
 {
 	handler($node, 'grouped', <<'SQL');
