@@ -39,15 +39,22 @@ is_known()
 	[ -n "$(apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: \([^(].*\)/\1/p')" ]
 }
 
-# Appends to the administrator's file if there is one, and never replaces it.
+# A file of its own, which createcluster.conf includes: clusters that are made later get
+# the package's other settings.  An administrator's createcluster.conf that does not
+# include it is appended to, and never replaced.
 prevent_cluster()
 {
 	local conf=/etc/postgresql-common/createcluster.conf
+	local own=/etc/postgresql-common/createcluster.d/qml.conf
 
-	if ! is_installed "$server" && ! grep -qs '^ *create_main_cluster' "$conf"; then
-		mkdir -p "${conf%/*}"
-		echo 'create_main_cluster = false' >>"$conf"
+	if is_installed "$server" || grep -qs '^ *create_main_cluster' "$conf" "${own%/*}"/*.conf; then
+		return
 	fi
+	if [ -e "$conf" ] && ! grep -q '^ *include_dir' "$conf"; then
+		own=$conf
+	fi
+	mkdir -p "${own%/*}"
+	echo 'create_main_cluster = false' >>"$own"
 }
 
 # Runs a command, and shows what it said if it fails.
@@ -75,7 +82,7 @@ install_missing()
 		fi
 	done
 	prevent_cluster
-	# A changed createcluster.conf is ours: keep it without asking.
+	# Configuration that was changed stays as it is, without a question.
 	run_quietly apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@"
 }
 
