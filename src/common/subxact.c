@@ -74,7 +74,7 @@ qml_subxact_try(void (*work)(void *arg), void *arg, bool (*must_reraise)(int sql
 		if (reraise)
 			ReThrowError(error);
 		failure->sqlerrcode = error->sqlerrcode;
-		failure->message = error->message;
+		failure->message = error->message ? error->message : "missing error text";
 		failure->hint = error->hint;
 	}
 	PG_END_TRY();

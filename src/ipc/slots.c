@@ -131,16 +131,16 @@ qml_slots_inspect(QmlSlot *slot, bool lost, QmlSlotView *view)
 }
 
 /*
- * Sends SIGTERM to a process; false if it has ended or cannot be signaled.  Under the
- * lock, so that the pid is still that of the process.
+ * Sends SIGTERM to a process that is not connected yet; false if it is, has ended or
+ * cannot be signaled.  Under the lock, so that the pid is still that of the process.
  */
 bool
-qml_slots_terminate(QmlSlot *slot, uint32 generation)
+qml_slots_terminate_unconnected(QmlSlot *slot, uint32 generation)
 {
 	bool sent;
 
 	LWLockAcquire(qml_shmem->lock, LW_SHARED);
-	sent = slot->state == QML_SLOT_RUNNING && slot->generation == generation &&
+	sent = slot->state == QML_SLOT_RUNNING && slot->generation == generation && !slot->connected &&
 		   kill(slot->pid, SIGTERM) == 0;
 	LWLockRelease(qml_shmem->lock);
 	return sent;
@@ -331,6 +331,9 @@ qml_slots_take_progress(QmlSlot *worker, QmlProgress *progress)
 {
 	bool found;
 
+	/* Most slots are of others: what is read without the lock is read again below. */
+	if (worker->kind != QML_WORKER || worker->database != MyDatabaseId)
+		return false;
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	found = worker->kind == QML_WORKER && worker->database == MyDatabaseId &&
 			worker->progress.length > 0;

@@ -28,7 +28,7 @@ typedef struct QmlSlotView
 extern QmlSlot *qml_slots_reserve(QmlKind kind, Oid database, Oid role);
 extern void qml_slots_release(QmlSlot *slot);
 extern void qml_slots_inspect(QmlSlot *slot, bool lost, QmlSlotView *view);
-extern bool qml_slots_terminate(QmlSlot *slot, uint32 generation);
+extern bool qml_slots_terminate_unconnected(QmlSlot *slot, uint32 generation);
 extern bool qml_slots_ask_to_leave(QmlSlot *slot, uint32 generation);
 
 /* By the process that has the slot. */

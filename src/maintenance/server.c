@@ -148,9 +148,8 @@ qml_server_unregister(const char *id)
 	check_control(owner);
 	(void) qml_catalog_to_work();
 	(void) qml_reclaim_of_server(id, INT_MAX);
-	/* The parameter $2 has to be used. */
-	return execute_for_server("DELETE FROM qml.server_data s WHERE s.id = $1 AND $2 IS NOT NULL",
-							  id, SPI_OK_DELETE) > 0;
+	return execute_for_server("DELETE FROM qml.server_data s WHERE s.id = $1", id, SPI_OK_DELETE) >
+		   0;
 }
 
 /*

@@ -209,9 +209,16 @@ qml_group_run(QmlRunner *runner)
 		qml_job_stop_disarm();
 		qml_job_stop_end();
 		qml_execute_forget_calls();
-		/* No job has run: the error is not due to one, and is the loop's to handle. */
+		/*
+		 * The error is not due to a job, and is the loop's to handle.  Jobs before it may
+		 * have run; they are undone with the transaction, so none has begun.
+		 */
 		if (end == first)
+		{
+			for (int i = first; i < batch->count; i++)
+				batch->attempts[i].begun = false;
 			PG_RE_THROW();
+		}
 		undo_group(runner, qml_process_undo(), end);
 	}
 	PG_END_TRY();

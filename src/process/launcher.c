@@ -298,7 +298,7 @@ read_slot(int number, int64 now, QmlSlotView *seen)
 		if (process->since == 0)
 			process->since = now;
 		if (now - process->since > STUCK_START && !process->stuck)
-			process->stuck = qml_slots_terminate(slot, seen->generation);
+			process->stuck = qml_slots_terminate_unconnected(slot, seen->generation);
 	}
 	if (seen->state != QML_SLOT_ENDED)
 		return;

@@ -81,6 +81,8 @@ note_last_jobs(int code, Datum arg)
 			 (batches[0].done < batches[0].count || batches[1].done < batches[1].count ||
 			  qml_record_has_unrecorded()))
 		qml_session_claim_note_none();
+	/* The timers read the slot, which another process may get from now on. */
+	qml_job_stop_disarm();
 }
 
 /*
@@ -110,25 +112,27 @@ qml_run_next(void)
 	QmlBatch *batch = runner.batch;
 
 	if (batch->done == batch->count)
-	{
 		qml_batch_claim(&runner);
-		/* Its commit may have waited for a standby, and been told to end: before a job begins. */
-		CHECK_FOR_INTERRUPTS();
-	}
 	if (batch->count == 0)
 		return false;
 	runner.spent_ms = 0;
 	qml_record_flush_if_due(&runner);
 	if (!record_ended())
 	{
-		if (qml_group_looks_short(&batch->attempts[batch->done]))
+		bool in_group = qml_group_looks_short(&batch->attempts[batch->done]);
+
+		/* A job that runs alone may take long: others get what is behind it. */
+		if (!in_group)
+			qml_batch_release_from(&runner, batch->done + 1, false);
+		/*
+		 * A commit of the claim, or of what was recorded or released, may have waited for
+		 * a standby, and been told to end: before a job begins.
+		 */
+		CHECK_FOR_INTERRUPTS();
+		if (in_group)
 			qml_group_run(&runner);
 		else
-		{
-			/* It may take long. */
-			qml_batch_release_from(&runner, batch->done + 1, false);
 			qml_alone_run(&runner);
-		}
 	}
 	/* More at a time while they are short: nobody else can run what is claimed here. */
 	runner.batch_size = runner.spent_ms <= QML_GROUP_MAX_MS ?

@@ -45,6 +45,7 @@ register_hook(FunctionCallInfo fcinfo, bool by_name)
 {
 	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
 	Datum states = (Datum) 0;
+	Jsonb *options;
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
 	if (!PG_ARGISNULL(2))
@@ -58,8 +59,8 @@ register_hook(FunctionCallInfo fcinfo, bool by_name)
 					 errhint("NULL stands for all states.")));
 		states = PointerGetDatum(array);
 	}
-	qml_registry_add_hook(name, read_function(fcinfo, by_name), states,
-						  qml_args_options(fcinfo, 3, "options"));
+	options = qml_args_options(fcinfo, 3, "options");
+	qml_registry_add_hook(name, read_function(fcinfo, by_name), states, options);
 	PG_RETURN_VOID();
 }
 
@@ -68,11 +69,12 @@ static Datum
 register_middleware(FunctionCallInfo fcinfo, bool by_name)
 {
 	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
+	Jsonb *options;
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
 	qml_args_require(fcinfo, 2, "position");
-	qml_registry_add_middleware(name, read_function(fcinfo, by_name), PG_GETARG_INT32(2),
-								qml_args_options(fcinfo, 3, "options"));
+	options = qml_args_options(fcinfo, 3, "options");
+	qml_registry_add_middleware(name, read_function(fcinfo, by_name), PG_GETARG_INT32(2), options);
 	PG_RETURN_VOID();
 }
 

@@ -35,14 +35,18 @@ read_name(FunctionCallInfo fcinfo)
 Datum
 qml_create_queue(PG_FUNCTION_ARGS)
 {
-	qml_queue_admin_create(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
+	char *name = read_name(fcinfo);
+
+	qml_queue_admin_create(name, qml_args_options(fcinfo, 1, "options"));
 	PG_RETURN_VOID();
 }
 
 Datum
 qml_alter_queue(PG_FUNCTION_ARGS)
 {
-	qml_queue_admin_alter(read_name(fcinfo), qml_args_options(fcinfo, 1, "options"));
+	char *name = read_name(fcinfo);
+
+	qml_queue_admin_alter(name, qml_args_options(fcinfo, 1, "options"));
 	PG_RETURN_VOID();
 }
 

@@ -64,8 +64,9 @@ start_list(QmlCallbackKind kind)
 
 	if (list->context)
 		qml_cache_retire(list->context);
-	list->context = AllocSetContextCreate(TopMemoryContext, "qml callbacks", ALLOCSET_SMALL_SIZES);
+	list->context = NULL;
 	list->callbacks = NIL;
+	list->context = AllocSetContextCreate(TopMemoryContext, "qml callbacks", ALLOCSET_SMALL_SIZES);
 }
 
 static void

@@ -218,32 +218,35 @@ qml_handler_of(Datum method)
 /*
  * Looks the function up by its name.  Reading the catalogs can itself receive
  * invalidations; the count is therefore taken first, so that a change in between
- * makes the next use resolve again.
+ * makes the next use resolve again.  An error leaves the handler as it was, and the
+ * next use tries again.
  */
 static void
 resolve_function(QmlHandler *handler)
 {
-	MemoryContext oldcontext;
 	uint64 changes = object_changes;
-	QmlSignature *signature;
+	MemoryContext resolution = AllocSetContextCreate(CurTransactionContext,
+													 "qml handler's function",
+													 ALLOCSET_SMALL_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(resolution);
+	char *reason = NULL;
+	QmlSignature *signature = qml_signature_load(qml_function_ref_find(&handler->function),
+												 qml_catalog()->job_type, &reason);
 
-	if (handler->resolution)
-		qml_cache_retire(handler->resolution);
-	handler->resolution = AllocSetContextCreate(TopMemoryContext, "qml handler's function",
-												ALLOCSET_SMALL_SIZES);
-	handler->signature = NULL;
-	oldcontext = MemoryContextSwitchTo(handler->resolution);
-	signature = qml_signature_load(qml_function_ref_find(&handler->function),
-								   qml_catalog()->job_type, &handler->reason);
 	/* The owner can replace the function, and so decides what the role does. */
 	if (signature && !qml_function_ref_superuser_allowed(signature->owner, handler->run_as))
-		handler->reason = "It would run as a superuser, but it is not owned by one.";
+		reason = "It would run as a superuser, but it is not owned by one.";
 	else if (signature &&
 			 !qml_function_ref_trusted(&handler->function, signature->owner, handler->run_as))
-		handler->reason = "Its owner is not the role that owned it when it was registered.";
-	handler->signature = handler->reason ? NULL : signature;
-	handler->resolved_at = changes;
+		reason = "Its owner is not the role that owned it when it was registered.";
 	MemoryContextSwitchTo(oldcontext);
+	if (handler->resolution)
+		qml_cache_retire(handler->resolution);
+	MemoryContextSetParent(resolution, TopMemoryContext);
+	handler->resolution = resolution;
+	handler->signature = reason ? NULL : signature;
+	handler->reason = reason;
+	handler->resolved_at = changes;
 }
 
 /* What the handler takes; NULL when it cannot be called: handler->reason says why. */
