@@ -52,8 +52,8 @@ qml_enqueue_lock_queue(const char *name, bool wait)
 
 /*
  * Whether a schedule makes the job.  Nobody waits for an answer then, and what the
- * request needs was checked before: the right of the schedule's owner by whoever fires
- * it, the payload and the queue when the schedule was defined.
+ * request needs was checked before: the right of the schedule's owner when the tick
+ * fires, the payload and the queue when the schedule was defined.
  */
 static bool
 is_by_schedule(const QmlEnqueue *request)

@@ -8,8 +8,8 @@
  * they read the retry policy of the handler or the queue.
  *
  * Nothing is written and no lock is taken: jobs/writer.c brings the changed job back
- * into its table.  Whoever changes a job again after somebody else was faster starts
- * from what is stored, so a change that was not written leaves nothing behind.
+ * into its table.  If another transaction was faster, the change is made again from
+ * what is stored, so a change that was not written leaves nothing behind.
  */
 #include "postgres.h"
 

@@ -27,7 +27,7 @@ typedef struct QmlWriter
 	TupleTableSlot **pending; /* rows for leaf; the slots are used again */
 	int npending;			  /* of them hold a row */
 	int nslots;				  /* are made */
-	QmlHookCalls transitions; /* that hooks are told of when the writer is closed */
+	QmlHookCalls transitions; /* hooks run for them when the writer is closed */
 } QmlWriter;
 
 /* Changes a job; false: leave it as it is.  Called again when somebody was faster. */

@@ -8,7 +8,7 @@
  * again, without backoff, because it is not known to have failed; its attempt counts,
  * so that a job which kills its worker ends.  With no retry left it fails.
  *
- * Whoever held the claim is answered QM003 from then on: the attempt in its token is
+ * The worker that held the claim gets QM003 from then on: the attempt in its token is
  * over.  All of it is the caller's transaction.  See maintenance/job_pass.c for what
  * happens to rows that somebody else is changing and to broken ones.
  */
