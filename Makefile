@@ -36,7 +36,7 @@ override with_llvm := no
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 server_header := $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h
 
-DRIVER_GOALS = help check test check-quick check-long check-versions coverage valgrind demo demo-stop \
+DRIVER_GOALS = help check test check-quick check-long check-assert check-versions coverage valgrind demo demo-stop \
 	bench lint fuzz format
 driver_goals := $(filter $(DRIVER_GOALS),$(MAKECMDGOALS))
 pgxs_goals := $(filter-out $(DRIVER_GOALS),$(or $(MAKECMDGOALS),all))
@@ -60,7 +60,8 @@ help:
 	@echo '                   TESTS="05_acks fetch_fetch 110_workers.pl": only these tests'
 	@echo '  check, test      before each commit that lands: every suite, in a private copy, in about'
 	@echo '                   20 minutes'
-	@echo '  check-long       before a release: fuzzing, more kills, valgrind, other versions; hours (root)'
+	@echo '  check-long       before a release: fuzzing, kills, valgrind, assertions, versions; hours (root)'
+	@echo '  check-assert     the tests on a server with assertions, which is built the first time'
 	@echo '  check-versions   check on the PostgreSQL versions of other Debian releases (root)'
 	@echo '  lint             format, warnings of two compilers, include rules, SQL scripts, symbols'
 	@echo '  fuzz             fuzz the cron code for a minute'
@@ -82,6 +83,7 @@ check-quick:
 check-long:
 	test/setup.sh lint
 	test/setup.sh valgrind
+	test/setup.sh assert
 	test/setup.sh versions
 	test/long
 
@@ -92,6 +94,9 @@ coverage:
 valgrind:
 	test/setup.sh valgrind
 	SUITES=valgrind test/run
+
+check-assert:
+	test/assert/run
 
 check-versions:
 	test/versions/run
@@ -116,7 +121,7 @@ fuzz:
 	test/cron/fuzz
 
 format:
-	clang-format -i $(wildcard src/*.[ch] src/*/*.[ch] test/client/*.c test/cron/*.[ch])
+	clang-format -i $(wildcard src/*.[ch] src/*/*.[ch] test/client/*.c test/cron/*.[ch] examples/*.[ch])
 
 else ifneq ($(driver_goals),)
 

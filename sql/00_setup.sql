@@ -2,6 +2,14 @@
 -- The extension, and what the other tests use to look at it.  Output must not
 -- hold ids that were generated, times or process numbers.
 --
+-- What depends on the server, or would be said in each test.
+SET qml.new_queues = quiet;
+SET qml.warn_idle = off;
+DO $$
+BEGIN
+	EXECUTE format('ALTER DATABASE %I SET qml.new_queues = quiet', current_database());
+	EXECUTE format('ALTER DATABASE %I SET qml.warn_idle = off', current_database());
+END $$;
 CREATE EXTENSION qml;
 SELECT extversion, extnamespace::regnamespace, extrelocatable
 FROM pg_extension WHERE extname = 'qml';
@@ -27,7 +35,7 @@ BEGIN
 END $$;
 CREATE FUNCTION t.reset() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	TRUNCATE qml.live, qml.lock_data, qml.acl_data, qml.recurring_data, qml.occurrence_data, qml.server_data, qml.handler_data, qml.hook_data, qml.middleware_data;
+	TRUNCATE qml.live, qml.history_overflow, qml.lock_data, qml.acl_data, qml.recurring_data, qml.occurrence_data, qml.server_data, qml.handler_data, qml.hook_data, qml.middleware_data;
 	DELETE FROM qml.queue_data;
 	PERFORM t.drop_leaves();
 END $$;
@@ -64,7 +72,7 @@ END $$;
 -- All that qml stores, as one value: equal before and after what must not change anything.
 CREATE FUNCTION t.everything() RETURNS text LANGUAGE sql AS $$
 	SELECT md5(string_agg(x, '' ORDER BY x)) FROM (
-		SELECT l::text FROM qml.live l UNION ALL SELECT h::text FROM qml.history h
+		SELECT l::text FROM qml.live l UNION ALL SELECT h::text FROM qml.history h UNION ALL SELECT v::text FROM qml.history_overflow v
 		UNION ALL SELECT q::text FROM qml.queue_data q UNION ALL SELECT k::text FROM qml.lock_data k
 		UNION ALL SELECT a::text FROM qml.acl_data a
 		UNION ALL SELECT r::text FROM qml.recurring_data r UNION ALL SELECT o::text FROM qml.occurrence_data o

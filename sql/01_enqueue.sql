@@ -47,9 +47,9 @@ SELECT qml_enqueue(repeat('ü', 255), queue => repeat('漢', 128), job_type => r
 SELECT method = repeat('ü', 255), queue = repeat('漢', 128), job_type = repeat('😀', 255)
 FROM qml_job(t.id(7));
 -- Names are taken as they are
-SELECT qml_enqueue('Größe "x"; DROP TABLE y --', queue => ' it''s a $queue\ ', id => t.id(8)) IS NOT NULL;
+SELECT qml_enqueue('Größe "x"; DROP TABLE y --', queue => 'it''s a $queue\', id => t.id(8)) IS NOT NULL;
 SELECT method, queue FROM qml_job(t.id(8));
-SELECT method FROM qml_fetch(queues => ARRAY[' it''s a $queue\ ']);
+SELECT method FROM qml_fetch(queues => ARRAY['it''s a $queue\']);
 -- Any JSON is a payload
 SELECT qml_enqueue('m', p::jsonb, id => t.id(n::int)) IS NOT NULL
 FROM (VALUES ('null', 11), ('[]', 12), ('"text"', 13), ('1.50', 14), ('{"a": {"b": [1, null]}}', 15)) v (p, n);
@@ -76,8 +76,8 @@ SELECT queue, priority, state, max_retries, timeout, metadata, job_type, method
 FROM qml.job WHERE queue = 'many' LIMIT 1;
 -- They are claimed in that order too
 SELECT bool_and(payload = to_jsonb(n)) FROM qml_fetch(queues => '{many}', batch => 1000) WITH ORDINALITY
-	AS f (id, queue, method, payload, state, priority, attempt, max_retries, run_at, created_at,
-		started_at, finished_at, expires_at, lease_expires_at, worker, server, timeout, result, progress,
+	AS f (id, queue, method, payload, state, priority, attempt, tries, max_retries, retries_left, run_at, created_at,
+		ready_at, started_at, finished_at, expires_at, lease_expires_at, worker, server, timeout, result, progress,
 		error, errors, metadata, job_type, reason, created_by, n);
 SELECT count(*) FROM qml_enqueue_many('m', '{}'::jsonb[], 'none');
 SELECT count(*) FROM qml_enqueue_many('m', ARRAY['1', '2']::jsonb[], run_at => now() + interval '1 h', queue => 'later');
@@ -102,7 +102,7 @@ SELECT qml_create_queue('unkept', '{"succeeded_ttl": 0, "failed_ttl": 0}');
 SELECT qml_enqueue('m', id => t.id(20), queue => 'unkept') = t.id(20) AS made;
 SELECT id = t.id(20) AS got, attempt FROM qml_fetch('w', '{unkept}');
 SELECT qml_succeed(t.id(20), 1);
-SELECT qml_job(t.id(20)) IS NULL AS gone;
+SELECT count(*) FROM qml_job(t.id(20));
 SELECT qml_enqueue('m', id => t.id(20), queue => 'unkept') = t.id(20) AS made_again;
 
 -- As part of a statement

@@ -115,3 +115,30 @@ SELECT t.n(id), lease_expires_at - started_at AS lease FROM qml_fetch('w', '{x}'
 SET qml.lease = '30 s';
 SELECT t.n(id), lease_expires_at - started_at AS lease FROM qml_fetch('w', '{x}');
 RESET qml.lease;
+
+-- A claim that is bound to its session, where qml is not preloaded: nothing but the end of
+-- the session ends it
+SELECT t.reset();
+SELECT qml_enqueue('m', id => t.id(1), queue => 's', max_retries => 1) IS NOT NULL;
+SELECT t.n(id), attempt, lease_expires_at, server ~ '^session:pid\.\d+\.\d+$' AS of_session FROM qml_fetch('w', '{s}', lease => '0');
+SELECT qml_reclaim();
+SELECT qml_heartbeat(t.id(1), 1) IS NULL AS no_lease;
+\c
+-- The session may not have ended quite yet
+DO $$ BEGIN WHILE qml_reclaim() = 0 LOOP PERFORM pg_sleep(0.01); END LOOP; END $$;
+SELECT state, attempt, error, errors -> 0 ->> 'error_type' AS error_type FROM qml_job(t.id(1));
+-- What other forms say: an earlier start of the server, with qml preloaded or not
+SELECT t.n(id) FROM qml_fetch('w', '{s}', lease => '0');
+UPDATE qml.live SET server = 'session:00abcdef.3.5';
+SELECT qml_reclaim();
+SELECT state, attempt, error, errors -> 1 ->> 'error_type' AS error_type FROM qml_job(t.id(1));
+SELECT qml_retry(t.id(1));
+SELECT t.n(id) FROM qml_fetch('w', '{s}', lease => '0');
+UPDATE qml.live SET server = format('session:pid.%s.%s', pg_backend_pid(), 0);
+SELECT qml_reclaim();
+SELECT state, attempt, errors -> 2 ->> 'error_type' AS error_type FROM qml_job(t.id(1));
+-- One that is none of a session is left alone
+SELECT t.n(id) FROM qml_fetch('w', '{s}', lease => '0');
+UPDATE qml.live SET server = 'session:pid';
+SELECT qml_reclaim();
+SELECT t.reset();

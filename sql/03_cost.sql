@@ -14,7 +14,8 @@ SELECT count(qml_heartbeat(id, attempt)) FROM qml.job;
 SELECT pg_stat_get_xact_tuples_updated('qml.live'::regclass) AS updated,
 	pg_stat_get_xact_tuples_hot_updated('qml.live'::regclass) AS hot;
 COMMIT;
--- So is the way back
+-- So is the way back; what is not flushed yet would be counted with it
+SELECT pg_stat_force_next_flush();
 BEGIN;
 SELECT count(qml_release(id, attempt)) FROM qml.job;
 SELECT pg_stat_get_xact_tuples_updated('qml.live'::regclass) AS updated,

@@ -79,7 +79,8 @@ SELECT error, jsonb_array_length(errors) AS entries,
 FROM qml_job(t.id(1));
 -- A retry by hand gives all retries back; attempts go on, errors stay
 SELECT qml_retry(t.id(1));
-SELECT state, attempt, finished_at, expires_at, jsonb_array_length(errors) FROM qml_job(t.id(1));
+SELECT state, attempt, tries, finished_at, expires_at, jsonb_array_length(errors) FROM qml_job(t.id(1));
+SELECT to_jsonb(qml_job(t.id(1))) = to_jsonb(j) AS same FROM qml.job j WHERE id = t.id(1);
 SELECT attempt, state FROM t.fail(t.id(1), 'q');
 SELECT jsonb_array_length(errors), error FROM qml_job(t.id(1));
 -- The backoff begins anew with it
@@ -91,8 +92,9 @@ SELECT qml_retry(t.id(1));
 SELECT * FROM t.fail(t.id(1), 'q');
 -- ... and a released attempt has no part in it
 SELECT qml_retry(t.id(1));
-SELECT attempt FROM qml_fetch('w', '{q}');
+SELECT attempt, tries FROM qml_fetch('w', '{q}');
 SELECT qml_release(t.id(1), 7);
+SELECT attempt, tries FROM qml_job(t.id(1));
 SELECT * FROM t.fail(t.id(1), 'q');
 
 -- The worker's word: no retry, or a time of its own

@@ -88,6 +88,13 @@ SELECT t.try($$SELECT qml_alter_queue('nosuch', '{}')$$);
 SELECT t.try($$SELECT qml_drop_queue('nosuch')$$);
 SELECT t.try($$SELECT qml_pause_queue('nosuch')$$);
 SELECT t.try($$SELECT qml_resume_queue('nosuch')$$);
+SELECT t.try($$SELECT qml_queue_depth('nosuch')$$);
+SELECT qml_drop_queue('nosuch', missing_ok => true), qml_pause_queue('nosuch', missing_ok => true),
+	qml_resume_queue('nosuch', missing_ok => true), qml_queue_depth('nosuch', missing_ok => true);
+SELECT t.code($$SELECT qml_drop_queue('nosuch', NULL)$$), t.code($$SELECT qml_pause_queue('nosuch', NULL)$$),
+	t.code($$SELECT qml_resume_queue('nosuch', NULL)$$), t.code($$SELECT qml_queue_depth('nosuch', NULL)$$),
+	t.code($$SELECT qml_queue_depth(NULL)$$), t.code($$SELECT qml_queue_depth('')$$), t.code($$SELECT qml_queue_depth('qml.hooks')$$);
+SELECT count(*) FROM qml.queue WHERE name = 'nosuch';
 
 -- Each option with values that are not allowed
 CREATE TEMP TABLE bad (n serial, options jsonb);

@@ -60,3 +60,85 @@ FROM (SELECT fence, lag(fence) OVER (ORDER BY n) AS before
 SELECT qml_try_lock(repeat('漢', 255), repeat('ü', 255), '3660 days') IS NOT NULL AS taken;
 SELECT qml_unlock(repeat('漢', 255), repeat('ü', 255));
 SELECT t.reset();
+
+-- A lock belongs to the role that took it.  Others read the name of its owner, and gain
+-- nothing by it: neither an end nor a new one, whatever the isolation level
+CREATE ROLE regress_qml_a;
+CREATE ROLE regress_qml_b;
+CREATE ROLE regress_qml_member IN ROLE regress_qml_a;
+CREATE ROLE regress_qml_apart NOINHERIT IN ROLE regress_qml_a;
+CREATE ROLE regress_qml_admin;
+CREATE ROLE regress_qml_queue;
+SELECT qml_grant(r::regrole, 'work') FROM unnest(ARRAY['regress_qml_a', 'regress_qml_b', 'regress_qml_apart']) r;
+SELECT qml_grant('regress_qml_admin', 'admin');
+SELECT qml_grant('regress_qml_queue', 'admin', 'q');
+SET ROLE regress_qml_a;
+SELECT qml_try_lock('ours', 'worker', '1 h') AS f1 \gset
+SELECT resource, owner, taken_by FROM qml.lock;
+SET ROLE regress_qml_b;
+SELECT resource, owner, taken_by FROM qml.lock;
+SELECT qml_try_lock('ours', 'worker', '1 us') IS NULL AS refused, qml_unlock('ours', 'worker') AS unlocked;
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT qml_try_lock('ours', 'worker', '1 us') IS NULL AS refused, qml_unlock('ours', 'worker') AS unlocked;
+COMMIT;
+SET ROLE regress_qml_queue;
+SELECT qml_try_lock('ours', 'worker', '1 us') IS NULL AS refused, qml_unlock('ours', 'worker') AS unlocked;
+SET ROLE regress_qml_apart;
+SELECT qml_try_lock('ours', 'worker', '1 us') IS NULL AS refused, qml_unlock('ours', 'worker') AS unlocked;
+-- Members and administrators may, and the lock stays whose it was
+SET ROLE regress_qml_member;
+SELECT qml_try_lock('ours', 'worker', '2 h') = :f1 AS refreshed;
+SET ROLE regress_qml_admin;
+SELECT qml_try_lock('ours', 'worker', '3 h') = :f1 AS refreshed;
+SELECT qml_try_lock('ours', 'other', '3 h') IS NULL AS refused;
+SELECT owner, taken_by, fence = :f1 AS same_fence, expires_at - now() BETWEEN interval '179 min' AND interval '181 min' AS three_hours FROM qml.lock;
+SELECT qml_unlock('ours', 'worker');
+-- When it has expired it is everybody's, and then the new one's
+SET ROLE regress_qml_a;
+SELECT qml_try_lock('ours', 'worker', '1 us') > :f1 AS greater;
+SET ROLE regress_qml_b;
+SELECT qml_try_lock('ours', 'worker', '1 h') > :f1 AS greater;
+SELECT owner, taken_by FROM qml.lock;
+SET ROLE regress_qml_a;
+SELECT qml_unlock('ours', 'worker');
+RESET ROLE;
+-- One whose role was dropped is nobody's until it expires
+DROP OWNED BY regress_qml_b;
+DROP ROLE regress_qml_b;
+SELECT owner, taken_by LIKE 'unknown (OID=%' AS dropped FROM qml.lock;
+SET ROLE regress_qml_a;
+SELECT qml_try_lock('ours', 'worker', '1 h') IS NULL AS refused, qml_unlock('ours', 'worker') AS unlocked;
+SET ROLE regress_qml_admin;
+SELECT qml_unlock('ours', 'worker');
+RESET ROLE;
+DROP OWNED BY regress_qml_a, regress_qml_apart, regress_qml_admin, regress_qml_queue;
+DROP ROLE regress_qml_a, regress_qml_member, regress_qml_apart, regress_qml_admin, regress_qml_queue;
+SELECT t.reset();
+
+-- Producers take locks, too; who only monitors does not
+SELECT t.reset();
+CREATE ROLE regress_qml_producer;
+CREATE ROLE regress_qml_watcher;
+SELECT qml_grant('regress_qml_producer', 'enqueue', 'q'), qml_grant('regress_qml_watcher', 'monitor', 'q');
+SET ROLE regress_qml_producer;
+SELECT qml_try_lock('import', 'p', '1 h') > 0 AS taken;
+SELECT resource, owner, taken_by FROM qml.lock;
+SET ROLE regress_qml_watcher;
+SELECT qml_try_lock('import', 'p', '1 h');
+SELECT qml_unlock('import', 'p');
+SET ROLE regress_qml_producer;
+SELECT qml_unlock('import', 'p');
+RESET ROLE;
+SELECT qml_revoke('regress_qml_producer', 'enqueue', 'q');
+SET ROLE regress_qml_producer;
+SELECT qml_try_lock('import', 'p', '1 h');
+-- The server refuses the schema, and qml adds what to do.  Other schemas are none of its business.
+SELECT owner FROM qml.lock;
+RESET ROLE;
+CREATE SCHEMA regress_closed;
+SET ROLE regress_qml_producer;
+SELECT FROM regress_closed.lock;
+RESET ROLE;
+DROP SCHEMA regress_closed;
+DROP OWNED BY regress_qml_producer, regress_qml_watcher;
+DROP ROLE regress_qml_producer, regress_qml_watcher;

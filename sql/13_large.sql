@@ -13,7 +13,7 @@ SELECT f.payload = d AND f.metadata = d AS same FROM doc, qml_fetch('w') f;
 SELECT qml_progress(t.id(1), 1, d) FROM doc;
 SELECT j.payload = d AND j.metadata = d AND j.progress = d AS same FROM doc, qml.job j;
 SELECT qml_fail(t.id(1), 1, 'e', NULL, d ->> 'a') FROM doc;
-SELECT state, j.payload = d AND j.metadata = d AND j.progress = d AS same, left(errors -> 0 ->> 'stack_trace', 16384) = left(d ->> 'a', 16384) AS trace
+SELECT state, j.payload = d AND j.metadata = d AND j.progress = d AS same, left(errors -> 0 ->> 'stack_trace', 16373) = left(d ->> 'a', 16373) AS trace, octet_length(errors -> 0 ->> 'stack_trace') AS bytes
 FROM doc, qml_job(t.id(1)) j;
 VACUUM qml.live;
 SELECT state, j.payload = d AND j.metadata = d AND j.progress = d AS same FROM doc, qml_job(t.id(1)) j;

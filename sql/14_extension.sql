@@ -103,7 +103,7 @@ SELECT count(*) FROM pg_extension WHERE extname = 'qml';
 SELECT count(*) FROM pg_proc WHERE proname ~ '^qml_';
 SELECT count(*) FROM qml.live;
 DROP SCHEMA qml CASCADE;
-CREATE FUNCTION qml_fetch(worker text DEFAULT NULL, queues text[] DEFAULT NULL, batch int DEFAULT 1, lease interval DEFAULT NULL)
+CREATE FUNCTION qml_fetch(worker text DEFAULT NULL, queues anycompatible DEFAULT NULL::text, batch int DEFAULT 1, lease interval DEFAULT NULL, methods text[] DEFAULT NULL)
 	RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE EXTENSION qml;
 SELECT count(*) FROM pg_namespace WHERE nspname = 'qml';
@@ -112,11 +112,11 @@ DROP FUNCTION qml_fetch;
 
 -- With the library but without the extension
 CREATE FUNCTION t.enqueue(method text, payload jsonb, queue text, priority int, run_at timestamptz, max_retries int, timeout interval,
-	metadata jsonb, job_type text, id uuid) RETURNS uuid AS '$libdir/qml', 'qml_enqueue' LANGUAGE C;
-SELECT t.try('SELECT t.enqueue(''m'', ''{}'', ''q'', 0, NULL, NULL, NULL, NULL, NULL, NULL)');
+	metadata jsonb, job_type text, id uuid, delay interval, options jsonb) RETURNS uuid AS '$libdir/qml', 'qml_enqueue' LANGUAGE C;
+SELECT t.try('SELECT t.enqueue(''m'', ''{}'', ''q'', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)');
 CREATE SCHEMA qml;
 CREATE TABLE qml.live (id int);
-SELECT t.try('SELECT t.enqueue(''m'', ''{}'', ''q'', 0, NULL, NULL, NULL, NULL, NULL, NULL)');
+SELECT t.try('SELECT t.enqueue(''m'', ''{}'', ''q'', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)');
 DROP SCHEMA qml CASCADE;
 DROP FUNCTION t.enqueue;
 

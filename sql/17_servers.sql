@@ -22,7 +22,7 @@ SELECT qml_register_server('alpha', 4, '{a,b}') AS alpha2 \gset
 SELECT qml_register_server(repeat('ü', 128), 100000, '{c}') AS long \gset
 SELECT :'alpha' ~ '^alpha:[0-9a-f]{12}$' AS id_of_name, :'alpha' <> :'alpha2' AS another, length(:'long');
 SELECT left(name, 5) AS name, kind, workers, queues, registered_by, started_at = heartbeat_at AS new, now() - started_at < interval '1 min' AS of_now, alive FROM qml.server ORDER BY workers;
-SELECT qml_unregister_server(:'long'), qml_unregister_server(:'long');
+SELECT qml_unregister_server(:'long'), qml_unregister_server(:'long', missing_ok => true);
 -- Queues need not exist
 SELECT count(*) FROM qml.queue_data;
 
@@ -31,7 +31,9 @@ SELECT t.silent(:'alpha', '59 s'), t.silent(:'alpha2', '61 s');
 SELECT id = :'alpha' AS first, alive FROM qml.server ORDER BY workers;
 SELECT qml_heartbeat_server(:'alpha2');
 SELECT id = :'alpha2' AS second, alive, heartbeat_at > clock_timestamp() - interval '30 s' AS of_now, started_at < heartbeat_at AS later FROM qml.server ORDER BY workers;
-SELECT qml_heartbeat_server('alpha'), qml_heartbeat_server('nosuch:1'), qml_heartbeat_server(upper(:'alpha'));
+SELECT t.try('SELECT qml_heartbeat_server(''alpha'')');
+SELECT t.code('SELECT qml_unregister_server(''nosuch:1'')'), t.code('SELECT qml_reclaim_server(''nosuch:1'')'), t.code('SELECT qml_heartbeat_server(''nosuch:1'', NULL)');
+SELECT qml_heartbeat_server('nosuch:1', missing_ok => true), qml_heartbeat_server(upper(:'alpha'), missing_ok => true);
 
 -- Its workers name it, up to the first slash
 SELECT count(qml_enqueue('m', id => t.id(n), queue => 'a', max_retries => CASE WHEN n = 3 THEN 0 ELSE 2 END)) FROM generate_series(1, 8) n;
@@ -66,7 +68,7 @@ SELECT qml_heartbeat_server(:'alpha3');
 SELECT t.n(id), attempt FROM qml_fetch(:'alpha' || '/w1');
 SELECT qml_reclaim_server(:'alpha') AS one;
 -- A server that nobody registered may hold jobs as well
-SELECT qml_reclaim_server('other') AS one, qml_reclaim_server('nosuch:1') AS none, qml_heartbeat_server('other');
+SELECT qml_reclaim_server('other', missing_ok => true) AS one, qml_reclaim_server('nosuch:1', missing_ok => true) AS none, qml_heartbeat_server('other', missing_ok => true);
 SELECT * FROM t.jobs() WHERE n IN (1, 8);
 
 -- Silent for longer than qml.dead_server_timeout: found by qml_reclaim, with no regard to leases
@@ -117,7 +119,7 @@ SELECT qml_register_server('a') AS a \gset
 SELECT count(qml_enqueue('m', id => t.id(n), queue => 'q', max_retries => n)) FROM generate_series(0, 2) n;
 SELECT count(*) FROM qml_fetch(:'a' || '/w', batch => 3);
 SELECT qml_succeed(t.id(2), 1);
-SELECT qml_unregister_server(:'a'), qml_unregister_server(:'a'), qml_heartbeat_server(:'a');
+SELECT qml_unregister_server(:'a'), qml_unregister_server(:'a', true), qml_heartbeat_server(:'a', true);
 SELECT * FROM t.jobs();
 SELECT count(*) FROM qml.server;
 -- Also one that is dead
@@ -139,7 +141,7 @@ SET ROLE regress_qml_b;
 SELECT qml_heartbeat_server(:'s');
 SELECT qml_unregister_server(:'s');
 SELECT qml_reclaim_server(:'s');
-SELECT qml_reclaim_server('other');
+SELECT qml_reclaim_server('other', missing_ok => true);
 RESET ROLE;
 -- Without the capability it cannot go on, but administrators can
 SELECT qml_revoke('regress_qml_a', 'work'), qml_revoke('regress_qml_b', 'work'), qml_grant('regress_qml_b', 'admin');
@@ -187,6 +189,7 @@ SELECT qml_adopt();
 SELECT qml.is_alive(now(), NULL), qml.is_alive(now() - interval '61 s', NULL), qml.is_alive(now(), now()), qml.is_alive(NULL, NULL), qml.is_alive('infinity', NULL), qml.is_alive('-infinity', NULL);
 -- Without the library preloaded there are no background processes
 SELECT count(*) FROM qml.background_servers();
+SELECT name = current_database() AS own, state, workers, waiting_roles, served_at, due_at, problem FROM qml.database;
 
 SELECT t.reset();
 DROP FUNCTION t.silent, t.jobs;

@@ -55,6 +55,8 @@ UPDATE qml.live SET state = 'succeeded' WHERE id = t.id(3);
 UPDATE qml.live SET state = 'deleted' WHERE id = t.id(4);
 UPDATE qml.live SET errors = '5' WHERE id = t.id(5);
 UPDATE qml.live SET errors = '{"a": 1}' WHERE id = t.id(6);
+UPDATE qml.live SET errors = '[["error", "error_type"]]' WHERE id = t.id(7);
+SELECT n, (qml_job(t.id(n))).error, (qml_job(t.id(n))).errors FROM generate_series(5, 7) n;
 -- The good ones come last
 UPDATE qml.live SET progress = '1' WHERE id >= t.id(7);
 SELECT * FROM t.show();
@@ -80,6 +82,26 @@ SELECT * FROM t.show();
 SELECT qml_unregister_server(:'s');
 
 -------------------------------------------------------------------------------
+-- Numbers of attempts: the last one is given, and then the job fails
+-------------------------------------------------------------------------------
+
+SELECT t.reset();
+SELECT count(qml_enqueue('m', queue => 'q', id => t.id(n))) FROM generate_series(1, 5) n;
+UPDATE qml.live SET attempt = 2147483646, uncounted = 2147483646 WHERE id = t.id(1);
+UPDATE qml.live SET attempt = 2147483647, uncounted = 2147483646 WHERE id = t.id(2);
+-- Of another server or timeline
+UPDATE qml.live SET lineage = lineage # 1, attempt = 2147483647 - 65537 WHERE id = t.id(3);
+UPDATE qml.live SET lineage = lineage # 1, attempt = 2147483647 - 65536 WHERE id = t.id(4);
+\set VERBOSITY default
+SELECT qml_set_state(t.id(2), 'processing');
+SELECT t.n(id), attempt, tries FROM qml_fetch('w', batch => 10);
+SELECT t.n(id), state, attempt, error, errors #>> '{-1,error_type}' AS type FROM qml.job WHERE state = 'failed' ORDER BY id;
+-- No retry helps
+SELECT qml_retry(t.id(2));
+SELECT count(*) FROM qml_fetch('w');
+SELECT state, attempt FROM qml_job(t.id(2));
+
+-------------------------------------------------------------------------------
 -- All of it in one
 -------------------------------------------------------------------------------
 
@@ -98,6 +120,50 @@ SELECT qml_try_lock('l', 'o', '1 us') IS NOT NULL;
 SELECT qml_maintain() - '{partitions_created,partitions_dropped}'::text[] AS done;
 SELECT t.n(id), state FROM qml.live WHERE id <= t.id(4) ORDER BY id;
 SELECT queue, state, count FROM qml_queue_counts();
+
+-- A step that fails undoes no other, whatever it had done itself
+SELECT t.reset();
+CREATE FUNCTION t.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF coalesce(current_setting('t.refuse', true), '') <> '' THEN
+		RAISE EXCEPTION 'refused: %', tg_table_name USING ERRCODE = current_setting('t.refuse');
+	END IF;
+	RETURN CASE tg_op WHEN 'DELETE' THEN old ELSE new END;
+END $$;
+CREATE TRIGGER refuse BEFORE UPDATE ON qml.server_data FOR EACH ROW EXECUTE FUNCTION t.refuse();
+CREATE TRIGGER refuse BEFORE DELETE ON qml.lock_data FOR EACH ROW EXECUTE FUNCTION t.refuse();
+CREATE FUNCTION t.make_due() RETURNS void LANGUAGE sql AS $$
+	SELECT qml_enqueue('m', id => t.id(1), queue => 'q');
+	SELECT id FROM qml_fetch('w', lease => '1 us');
+	SELECT qml_enqueue('m', id => t.id(2), queue => 'q', run_at => now() + interval '1 h');
+	UPDATE qml.live SET run_at = now() - interval '1 h' WHERE id = t.id(2);
+	SELECT qml_register_server('s');
+	UPDATE qml.server_data SET heartbeat_at = now() - interval '1 h';
+	SELECT qml_try_lock('l', 'o', '1 us') $$;
+\c
+\set VERBOSITY default
+SELECT t.make_due();
+-- Not what concerns the whole call: a cancel, a conflict of transactions
+SET t.refuse = '57014';
+SELECT qml_maintain();
+SET t.refuse = '40001';
+SELECT qml_maintain();
+SET t.refuse = '40P01';
+SELECT qml_maintain();
+RESET t.refuse;
+SELECT t.n(id), state FROM qml.live ORDER BY id;
+BEGIN;
+SET LOCAL t.refuse = 'P0001';
+SELECT qml_maintain() - '{partitions_created,partitions_dropped}'::text[] AS done;
+COMMIT;
+SELECT t.n(id), state FROM qml.live ORDER BY id;
+SELECT count(*) AS alive FROM qml.server_data WHERE dead_at IS NULL;
+-- The next call does what was left
+SELECT qml_maintain() - '{partitions_created,partitions_dropped}'::text[] AS done;
+SELECT count(*) AS alive FROM qml.server_data WHERE dead_at IS NULL;
+DROP TRIGGER refuse ON qml.server_data;
+DROP TRIGGER refuse ON qml.lock_data;
+DROP FUNCTION t.refuse, t.make_due;
 
 SELECT t.reset();
 DROP FUNCTION t.show;

@@ -84,8 +84,8 @@ SELECT function, options, problem FROM h.registered WHERE method = 'again';
 SELECT qml_unregister_handler('again'), qml_unregister_handler('again', missing_ok => true), qml_unregister_handler('never was', true), t.code('SELECT qml_unregister_handler(''never was'')');
 SELECT count(*) FROM qml.handler_data WHERE method = 'again';
 -- Methods differ in case and blanks
-SELECT qml_register_handler('M', 'h.payload'), qml_register_handler('m', 'h.payload'), qml_register_handler('m ', 'h.payload'), qml_register_handler(repeat('ü', 255), 'h.payload');
-SELECT qml_unregister_handler('M', true), qml_unregister_handler('m', true), qml_unregister_handler('m ', true), qml_unregister_handler(repeat('ü', 255));
+SELECT qml_register_handler('M', 'h.payload'), qml_register_handler('m', 'h.payload'), qml_register_handler('m x', 'h.payload'), qml_register_handler(repeat('ü', 255), 'h.payload');
+SELECT qml_unregister_handler('M', true), qml_unregister_handler('m', true), qml_unregister_handler('m x', true), qml_unregister_handler(repeat('ü', 255));
 
 -------------------------------------------------------------------------------
 -- What is refused
@@ -503,7 +503,7 @@ BEGIN
 	DELETE FROM qml.live;
 	PERFORM qml_enqueue(method, queue => queue);
 	FOR i IN 1..failures LOOP
-		SELECT * INTO STRICT job FROM qml_fetch('w');
+		SELECT * INTO STRICT job FROM qml_fetch('w', methods => ARRAY[fails.method]);
 		state := qml_fail(job.id, job.attempt, 'e', error_type, retry_at => fails.retry_at);
 		IF i < failures THEN
 			PERFORM qml_retry(job.id);
@@ -525,11 +525,11 @@ SELECT h.fails('send', 'mail', 'Bad');
 SELECT qml_register_handler('send', 'h.payload', '{"retry": {"strategy": "none"}}'), qml_register_handler('plain', 'h.payload');
 DELETE FROM qml.live;
 SELECT qml_enqueue('send', id => t.id(1)) IS NOT NULL, qml_enqueue('plain', id => t.id(2)) IS NOT NULL;
-SELECT count(*) FROM qml_fetch('w', batch => 2, lease => '1 us');
+SELECT count(*) FROM qml_fetch('w', batch => 2, lease => '1 us', methods => '{send,plain}');
 SELECT qml_reclaim();
 SELECT t.n(id), state FROM qml.job WHERE id IN (t.id(1), t.id(2)) ORDER BY id;
--- A worker outside may work them and acknowledge
-SELECT qml_succeed(id, attempt, '{"by": "hand"}') FROM qml_fetch('w');
+-- A worker outside that names the method may work them and acknowledge
+SELECT qml_succeed(id, attempt, '{"by": "hand"}') FROM qml_fetch('w', methods => '{plain}');
 SELECT state, result FROM qml_job(t.id(2));
 
 -------------------------------------------------------------------------------
@@ -560,9 +560,10 @@ EXCEPTION WHEN SQLSTATE 'T0000' THEN
 END $$;
 \pset format unaligned
 \pset tuples_only on
+GRANT REFERENCES ON qml.registrations_see_qml_drop_role_objects TO regress_qml_nologin;
 SELECT changes, left(replace(h.broken(changes), session_user, '(user)'), 200) FROM unnest(ARRAY['registered_at = now()', 'schema = ''nonesuch''', 'schema = ''''', 'name = ''''', 'name = repeat(''x'', 100)', 'schema = repeat(''ü'', 100)', 'argument_types = ''{}''', 'argument_types = ''{integer}''',
 	'argument_types = ''{int,text}''', 'argument_types = ''{pg_catalog.int4,pg_catalog.text}''', 'argument_types = ''{integer,nonesuch}''',
-	'argument_types = array_fill(''integer''::text, ARRAY[200])', 'argument_types = ''{{integer,text}}''', 'argument_types = ''{integer,h.table}''',
+	'argument_types = array_fill(''integer''::text, ARRAY[200])', 'argument_types = ''{{integer,text}}''', 'argument_types = ''{integer,h.table}''', 'argument_types = ''{integer,"numeric(("}''',
 	'name = ''nothing'', argument_types = ''{}''', 'name = ''set'', argument_types = ''{jsonb}''', 'run_as = 0', 'registered_by = 0', 'owner = 0', 'owner = ''regress_qml_other''', 'run_as = ''regress_qml_nologin''']) WITH ORDINALITY c (changes, n) ORDER BY n;
 \pset format aligned
 \pset tuples_only off

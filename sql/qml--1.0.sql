@@ -6,8 +6,39 @@
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 CREATE SCHEMA qml;
+
+-- No other setting of the session, the role or the database changes what is made here.  A
+-- function sets them for the script alone: SET LOCAL would last to the end of the
+-- caller's transaction.  It also tells of an older library that is still loaded, before a
+-- function is missing in it.
+CREATE FUNCTION qml.begin_script(library text) RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_begin_script' LANGUAGE C STRICT;
+SELECT qml.begin_script('1.0');
+DROP FUNCTION qml.begin_script(text);
+
 REVOKE ALL ON SCHEMA qml FROM PUBLIC;
 COMMENT ON SCHEMA qml IS 'qml background jobs: types, tables and views; the functions qml_* live in the schema of the extension';
+
+-------------------------------------------------------------------------------
+-- Marks of roles (src/model/role_mark.c).  qml grants REFERENCES on these tables, which
+-- allows nothing, to each role that its rows name, so that the server refuses to drop it.
+-- The names are for those who read the error: DROP ROLE lists what depends on the role in
+-- the order in which it was made, so these come before everything else.
+-------------------------------------------------------------------------------
+
+CREATE TABLE qml.capabilities_see_qml_drop_role_objects (empty boolean CHECK (false));
+REVOKE ALL ON TABLE qml.capabilities_see_qml_drop_role_objects FROM PUBLIC;
+-- For publications, as all tables.
+ALTER TABLE qml.capabilities_see_qml_drop_role_objects REPLICA IDENTITY FULL;
+COMMENT ON TABLE qml.capabilities_see_qml_drop_role_objects IS 'empty; a privilege on it marks a role that has capabilities of qml: before DROP ROLE, remove them with qml_drop_role_objects(role)';
+COMMENT ON COLUMN qml.capabilities_see_qml_drop_role_objects.empty IS 'nothing';
+
+CREATE TABLE qml.registrations_see_qml_drop_role_objects (empty boolean CHECK (false));
+REVOKE ALL ON TABLE qml.registrations_see_qml_drop_role_objects FROM PUBLIC;
+-- For publications, as all tables.
+ALTER TABLE qml.registrations_see_qml_drop_role_objects REPLICA IDENTITY FULL;
+COMMENT ON TABLE qml.registrations_see_qml_drop_role_objects IS 'empty; a privilege on it marks a role that has handlers, hooks, middleware or schedules of qml: before DROP ROLE, remove them with qml_drop_role_objects(role)';
+COMMENT ON COLUMN qml.registrations_see_qml_drop_role_objects.empty IS 'nothing';
 
 -------------------------------------------------------------------------------
 -- Types
@@ -20,8 +51,8 @@ COMMENT ON TYPE qml.job_state IS 'state of a job; qml_can_transition() shows the
 
 -------------------------------------------------------------------------------
 -- Storage.  Jobs are written by C code through the table access method, not by SQL:
--- src/model/catalog.h repeats the order of the columns, and src/model/catalog.c checks
--- their number when it first opens a table.
+-- src/model/columns.h repeats the order of the columns, and src/model/columns.c checks
+-- their names and types before a table is used.
 -------------------------------------------------------------------------------
 
 CREATE TABLE qml.queue_data (
@@ -46,7 +77,9 @@ COMMENT ON COLUMN qml.queue_data.created_at IS 'when the queue was created, or c
 -- Columns of fixed width come first, among them those that a claim changes, and the
 -- payload comes last: the WAL record of a claim then contains neither the columns before
 -- nor those after.  Pages are filled to less than half, so that every job of a page can
--- be claimed by a HOT update (measured in doc/internals/storage.md).
+-- be claimed by a HOT update (measured in doc/internals/storage.md).  Vacuum would leave
+-- dead entries in the indexes as long as few pages have dead rows, and a fetch would read
+-- all of those before the first waiting job.
 CREATE TABLE qml.live (
 	id uuid NOT NULL PRIMARY KEY,
 	created_at timestamptz NOT NULL,
@@ -55,9 +88,11 @@ CREATE TABLE qml.live (
 	state qml.job_state NOT NULL,
 	attempt int NOT NULL,
 	uncounted int NOT NULL,
-	max_retries int NOT NULL,
+	max_retries smallint NOT NULL,
+	lineage smallint NOT NULL,
 	timeout_ms int NOT NULL,
 	created_by regrole NOT NULL,
+	ready_at timestamptz,
 	run_at timestamptz,
 	started_at timestamptz,
 	lease_expires_at timestamptz,
@@ -73,7 +108,8 @@ CREATE TABLE qml.live (
 ) WITH (fillfactor = 45,
 	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 	autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000,
-	autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_cost_delay = 0);
+	autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_cost_delay = 0,
+	vacuum_index_cleanup = on);
 REVOKE ALL ON TABLE qml.live FROM PUBLIC;
 -- Covers enqueued and processing rows alike, so that a claim changes no indexed
 -- column and stays a HOT update; the order is that in which jobs are claimed.
@@ -87,11 +123,13 @@ COMMENT ON COLUMN qml.live.created_at IS 'when the job was enqueued';
 COMMENT ON COLUMN qml.live.queue_id IS 'qml.queue_data.id; no foreign key, which would lock the parent row for every job';
 COMMENT ON COLUMN qml.live.priority IS 'higher is claimed first';
 COMMENT ON COLUMN qml.live.state IS 'scheduled, enqueued, processing or awaiting_retry';
-COMMENT ON COLUMN qml.live.attempt IS 'number of attempts started; it never decreases, and is the fencing token of the current claim';
-COMMENT ON COLUMN qml.live.uncounted IS 'attempts that do not count against max_retries: released ones, and all those before a manual retry';
-COMMENT ON COLUMN qml.live.max_retries IS 'retries allowed after the first counted attempt';
+COMMENT ON COLUMN qml.live.attempt IS 'number of the latest attempt; it never decreases, and is the fencing token of the current claim';
+COMMENT ON COLUMN qml.live.uncounted IS 'how much of attempt does not count against max_retries: released attempts, all those before a manual retry, and numbers that were skipped';
+COMMENT ON COLUMN qml.live.max_retries IS 'retries allowed after the first counted attempt; plus 4096 if they were asked for with the job or by its command';
+COMMENT ON COLUMN qml.live.lineage IS 'the server, database and timeline in which the job was enqueued or last claimed, as a hash: where it differs, numbers of attempts may have been given that are not known here';
 COMMENT ON COLUMN qml.live.timeout_ms IS 'time limit of an attempt, milliseconds';
 COMMENT ON COLUMN qml.live.created_by IS 'the role that enqueued the job, by oid';
+COMMENT ON COLUMN qml.live.ready_at IS 'when the job became ready for its latest attempt; NULL: when it was enqueued, or run_at says it';
 COMMENT ON COLUMN qml.live.run_at IS 'when a scheduled or awaiting_retry job becomes ready; NULL in the other states';
 COMMENT ON COLUMN qml.live.started_at IS 'when the latest attempt began';
 COMMENT ON COLUMN qml.live.lease_expires_at IS 'when the lease of the claim ends; NULL unless processing';
@@ -102,7 +140,7 @@ COMMENT ON COLUMN qml.live.job_type IS 'classification that the caller chose';
 COMMENT ON COLUMN qml.live.metadata IS 'an object that the caller attached';
 COMMENT ON COLUMN qml.live.progress IS 'latest value given to qml_progress';
 COMMENT ON COLUMN qml.live.errors IS 'one object per failed attempt';
-COMMENT ON COLUMN qml.live.reason IS 'the reason given to qml_reschedule';
+COMMENT ON COLUMN qml.live.reason IS 'the latest reason given to qml_release, qml_reschedule or qml_retry_later';
 COMMENT ON COLUMN qml.live.payload IS 'arguments of the method';
 
 CREATE TABLE qml.history (
@@ -113,9 +151,11 @@ CREATE TABLE qml.history (
 	state qml.job_state NOT NULL,
 	attempt int NOT NULL,
 	uncounted int NOT NULL,
-	max_retries int NOT NULL,
+	max_retries smallint NOT NULL,
+	lineage smallint NOT NULL,
 	timeout_ms int NOT NULL,
 	created_by regrole NOT NULL,
+	ready_at timestamptz,
 	finished_at timestamptz NOT NULL,
 	expires_at timestamptz NOT NULL,
 	started_at timestamptz,
@@ -131,17 +171,23 @@ CREATE TABLE qml.history (
 	result jsonb
 ) PARTITION BY RANGE (expires_at);
 REVOKE ALL ON TABLE qml.history FROM PUBLIC;
-COMMENT ON TABLE qml.history IS 'finished jobs, in one partition for each day of expiry, or for thirty days if that is far ahead; src/jobs/history.c creates and drops the partitions';
+-- Any publication can contain the table, and its rows must still be changed and deleted: an
+-- id may be there twice, so there is no key.  Each partition is told the same.  The old row
+-- is in the WAL only if wal_level is logical.
+ALTER TABLE qml.history REPLICA IDENTITY FULL;
+COMMENT ON TABLE qml.history IS 'finished jobs, in one partition for each day of expiry, or for thirty days if that is far ahead; src/jobs/partition.c creates the partitions, src/jobs/expiry.c drops them';
 COMMENT ON COLUMN qml.history.id IS 'job id; unique among unexpired and unfinished jobs';
 COMMENT ON COLUMN qml.history.created_at IS 'when the job was enqueued';
 COMMENT ON COLUMN qml.history.queue_id IS 'qml.queue_data.id';
 COMMENT ON COLUMN qml.history.priority IS 'higher is claimed first';
 COMMENT ON COLUMN qml.history.state IS 'succeeded, failed or deleted';
-COMMENT ON COLUMN qml.history.attempt IS 'number of attempts started';
-COMMENT ON COLUMN qml.history.uncounted IS 'attempts that did not count against max_retries';
-COMMENT ON COLUMN qml.history.max_retries IS 'retries allowed after the first counted attempt';
+COMMENT ON COLUMN qml.history.attempt IS 'number of the latest attempt';
+COMMENT ON COLUMN qml.history.uncounted IS 'how much of attempt did not count against max_retries';
+COMMENT ON COLUMN qml.history.max_retries IS 'retries allowed after the first counted attempt, as in qml.live';
+COMMENT ON COLUMN qml.history.lineage IS 'where the job was enqueued or last claimed, as in qml.live';
 COMMENT ON COLUMN qml.history.timeout_ms IS 'time limit of an attempt, milliseconds';
 COMMENT ON COLUMN qml.history.created_by IS 'the role that enqueued the job, by oid';
+COMMENT ON COLUMN qml.history.ready_at IS 'when the job became ready for its latest attempt; NULL: when it was enqueued';
 COMMENT ON COLUMN qml.history.finished_at IS 'when the job reached its final state';
 COMMENT ON COLUMN qml.history.expires_at IS 'when the job stops being visible';
 COMMENT ON COLUMN qml.history.started_at IS 'when the last attempt began';
@@ -152,13 +198,24 @@ COMMENT ON COLUMN qml.history.job_type IS 'classification that the caller chose'
 COMMENT ON COLUMN qml.history.metadata IS 'an object that the caller attached';
 COMMENT ON COLUMN qml.history.progress IS 'latest value given to qml_progress';
 COMMENT ON COLUMN qml.history.errors IS 'one object per failed attempt';
-COMMENT ON COLUMN qml.history.reason IS 'the reason given to qml_delete or qml_reschedule';
+COMMENT ON COLUMN qml.history.reason IS 'the latest reason given to qml_release, qml_reschedule or qml_retry_later; of a deleted job that of qml_delete or qml_discard';
 COMMENT ON COLUMN qml.history.payload IS 'arguments of the method';
 COMMENT ON COLUMN qml.history.result IS 'result given to qml_succeed';
+
+-- Where a job finishes whose partition is missing or locked, so that its end needs no DDL
+-- and waits for nobody.  No partition of the history: a default partition would be locked
+-- exclusively for each new partition.
+CREATE TABLE qml.history_overflow (LIKE qml.history INCLUDING COMMENTS INCLUDING DEFAULTS);
+REVOKE ALL ON TABLE qml.history_overflow FROM PUBLIC;
+CREATE INDEX history_overflow_id ON qml.history_overflow (id);
+ALTER TABLE qml.history_overflow REPLICA IDENTITY FULL;
+COMMENT ON TABLE qml.history_overflow IS 'finished jobs that are not in a partition of the history yet; maintenance moves them there';
+COMMENT ON INDEX qml.history_overflow_id IS 'finds a finished job by id';
 
 CREATE TABLE qml.lock_data (
 	resource text NOT NULL PRIMARY KEY,
 	owner text NOT NULL,
+	taken_by regrole NOT NULL,
 	fence bigint NOT NULL,
 	acquired_at timestamptz NOT NULL,
 	expires_at timestamptz NOT NULL
@@ -166,7 +223,8 @@ CREATE TABLE qml.lock_data (
 REVOKE ALL ON TABLE qml.lock_data FROM PUBLIC;
 COMMENT ON TABLE qml.lock_data IS 'named locks with an owner, an expiry time and a fencing number';
 COMMENT ON COLUMN qml.lock_data.resource IS 'name of the lock';
-COMMENT ON COLUMN qml.lock_data.owner IS 'owner that holds it';
+COMMENT ON COLUMN qml.lock_data.owner IS 'owner that holds it, a name chosen by the caller';
+COMMENT ON COLUMN qml.lock_data.taken_by IS 'the role that took it, by oid; it, its members and administrators of all queues refresh and release it';
 COMMENT ON COLUMN qml.lock_data.fence IS 'fencing number of this acquisition, from qml.lock_fence';
 COMMENT ON COLUMN qml.lock_data.acquired_at IS 'when the owner acquired it';
 COMMENT ON COLUMN qml.lock_data.expires_at IS 'when it expires, and others can take it';
@@ -185,18 +243,24 @@ CREATE TABLE qml.recurring_data (
 	enabled boolean NOT NULL,
 	next_run_at timestamptz,
 	last_run_at timestamptz,
+	fired_through timestamptz,
+	anchor timestamptz,
 	last_job uuid,
 	priority int NOT NULL,
 	max_retries int,
 	timeout_ms int,
 	misfire text NOT NULL,
+	overlap text NOT NULL DEFAULT 'allow',
 	cron text NOT NULL,
 	timezone text NOT NULL,
 	queue text NOT NULL,
 	method text NOT NULL,
+	job_type text,
 	metadata jsonb,
 	error text,
 	pause_reason text,
+	open_jobs uuid[],
+	imported jsonb,
 	payload jsonb NOT NULL
 ) WITH (fillfactor = 70,
 	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
@@ -211,32 +275,140 @@ COMMENT ON COLUMN qml.recurring_data.created_by IS 'the role that defined it, by
 COMMENT ON COLUMN qml.recurring_data.enabled IS 'whether it fires';
 COMMENT ON COLUMN qml.recurring_data.next_run_at IS 'the next tick; NULL if it never fires again';
 COMMENT ON COLUMN qml.recurring_data.last_run_at IS 'the latest tick that created a job';
+COMMENT ON COLUMN qml.recurring_data.fired_through IS 'the latest tick at which one of this name fired, while that is ahead; NULL otherwise';
+COMMENT ON COLUMN qml.recurring_data.anchor IS 'from which an interval is counted; NULL for a cron expression';
 COMMENT ON COLUMN qml.recurring_data.last_job IS 'the job of that tick';
 COMMENT ON COLUMN qml.recurring_data.priority IS 'of its jobs';
 COMMENT ON COLUMN qml.recurring_data.max_retries IS 'of its jobs; NULL for the default of the queue';
 COMMENT ON COLUMN qml.recurring_data.timeout_ms IS 'of its jobs, milliseconds; NULL for the default of the queue';
 COMMENT ON COLUMN qml.recurring_data.misfire IS 'what happens to missed ticks: fire_once, skip or fire_all';
-COMMENT ON COLUMN qml.recurring_data.cron IS 'cron expression';
+COMMENT ON COLUMN qml.recurring_data.overlap IS 'what happens to ticks while jobs are unfinished: allow, skip or queue_one';
+COMMENT ON COLUMN qml.recurring_data.cron IS 'cron expression, or an interval: every ...';
 COMMENT ON COLUMN qml.recurring_data.timezone IS 'time zone of the expression, by its full name';
 COMMENT ON COLUMN qml.recurring_data.queue IS 'name of the queue of its jobs';
 COMMENT ON COLUMN qml.recurring_data.method IS 'of its jobs';
+COMMENT ON COLUMN qml.recurring_data.job_type IS 'of its jobs';
 COMMENT ON COLUMN qml.recurring_data.metadata IS 'of its jobs, to which a key "recurring" is added';
 COMMENT ON COLUMN qml.recurring_data.error IS 'why the latest tick created no job; NULL if it did';
 COMMENT ON COLUMN qml.recurring_data.pause_reason IS 'the reason given to qml_pause_recurring; NULL: none, or it is not paused';
+COMMENT ON COLUMN qml.recurring_data.open_jobs IS 'jobs that may be unfinished, if overlap is skip or queue_one';
+COMMENT ON COLUMN qml.recurring_data.imported IS 'the job of pg_cron as it was when it was imported: schedule, command, username; NULL: it was not';
 COMMENT ON COLUMN qml.recurring_data.payload IS 'of its jobs';
 
--- Ticks that have fired, so that none fires twice.  Rows are kept for a day.
+-- What became of each tick, also so that none fires twice.  The partitions are used in turns
+-- and emptied by TRUNCATE when what they hold has expired: see src/schedule/occurrence.c,
+-- which writes into them, and so their number is fixed.  Each has an index of its own, as
+-- the partitions of the history.
 CREATE TABLE qml.occurrence_data (
 	occurrence timestamptz NOT NULL,
 	recurring text NOT NULL,
-	job uuid NOT NULL,
-	PRIMARY KEY (occurrence, recurring)
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+	job uuid,
+	fired_at timestamptz NOT NULL,
+	partition smallint NOT NULL,
+	outcome text NOT NULL,
+	through timestamptz
+) PARTITION BY LIST (partition);
 REVOKE ALL ON TABLE qml.occurrence_data FROM PUBLIC;
-COMMENT ON TABLE qml.occurrence_data IS 'ticks of recurring jobs that fired within the last day';
+-- For publications, as the history.
+ALTER TABLE qml.occurrence_data REPLICA IDENTITY FULL;
+COMMENT ON TABLE qml.occurrence_data IS 'ticks of recurring jobs; read it through the view qml.recurring_tick';
 COMMENT ON COLUMN qml.occurrence_data.occurrence IS 'time of the tick';
 COMMENT ON COLUMN qml.occurrence_data.recurring IS 'qml.recurring_data.id';
-COMMENT ON COLUMN qml.occurrence_data.job IS 'the job that it created';
+COMMENT ON COLUMN qml.occurrence_data.job IS 'the job that it created; NULL: none';
+COMMENT ON COLUMN qml.occurrence_data.fired_at IS 'when that was decided';
+COMMENT ON COLUMN qml.occurrence_data.partition IS 'the partition that the row is in';
+COMMENT ON COLUMN qml.occurrence_data.outcome IS 'on_time, late, missed, skipped or error';
+COMMENT ON COLUMN qml.occurrence_data.through IS 'the row stands for all ticks up to then; NULL: for one';
+
+CREATE TABLE qml.occurrence_0 (LIKE qml.occurrence_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.occurrence_0 FROM PUBLIC;
+CREATE INDEX occurrence_0_tick ON qml.occurrence_0 (recurring, occurrence);
+ALTER TABLE qml.occurrence_0 REPLICA IDENTITY FULL;
+ALTER TABLE qml.occurrence_data ATTACH PARTITION qml.occurrence_0 FOR VALUES IN (0);
+COMMENT ON TABLE qml.occurrence_0 IS 'a part of the record of ticks that is kept for a day';
+COMMENT ON INDEX qml.occurrence_0_tick IS 'finds the ticks of a schedule';
+
+CREATE TABLE qml.occurrence_1 (LIKE qml.occurrence_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.occurrence_1 FROM PUBLIC;
+CREATE INDEX occurrence_1_tick ON qml.occurrence_1 (recurring, occurrence);
+ALTER TABLE qml.occurrence_1 REPLICA IDENTITY FULL;
+ALTER TABLE qml.occurrence_data ATTACH PARTITION qml.occurrence_1 FOR VALUES IN (1);
+COMMENT ON TABLE qml.occurrence_1 IS 'a part of the record of ticks that is kept for a day';
+COMMENT ON INDEX qml.occurrence_1_tick IS 'finds the ticks of a schedule';
+
+CREATE TABLE qml.occurrence_2 (LIKE qml.occurrence_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.occurrence_2 FROM PUBLIC;
+CREATE INDEX occurrence_2_tick ON qml.occurrence_2 (recurring, occurrence);
+ALTER TABLE qml.occurrence_2 REPLICA IDENTITY FULL;
+ALTER TABLE qml.occurrence_data ATTACH PARTITION qml.occurrence_2 FOR VALUES IN (2);
+COMMENT ON TABLE qml.occurrence_2 IS 'a part of the record of ticks that is kept for a day';
+COMMENT ON INDEX qml.occurrence_2_tick IS 'finds the ticks of a schedule';
+
+CREATE TABLE qml.occurrence_3 (LIKE qml.occurrence_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.occurrence_3 FROM PUBLIC;
+CREATE INDEX occurrence_3_tick ON qml.occurrence_3 (recurring, occurrence);
+ALTER TABLE qml.occurrence_3 REPLICA IDENTITY FULL;
+ALTER TABLE qml.occurrence_data ATTACH PARTITION qml.occurrence_3 FOR VALUES IN (3);
+COMMENT ON TABLE qml.occurrence_3 IS 'a part of the record of ticks that is kept for a day';
+COMMENT ON INDEX qml.occurrence_3_tick IS 'finds the ticks of a schedule';
+
+CREATE TABLE qml.occurrence_4 (LIKE qml.occurrence_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.occurrence_4 FROM PUBLIC;
+CREATE INDEX occurrence_4_tick ON qml.occurrence_4 (recurring, occurrence);
+ALTER TABLE qml.occurrence_4 REPLICA IDENTITY FULL;
+ALTER TABLE qml.occurrence_data ATTACH PARTITION qml.occurrence_4 FOR VALUES IN (4);
+COMMENT ON TABLE qml.occurrence_4 IS 'a part of the record of ticks that is kept for longer';
+COMMENT ON INDEX qml.occurrence_4_tick IS 'finds the ticks of a schedule';
+
+CREATE TABLE qml.occurrence_5 (LIKE qml.occurrence_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.occurrence_5 FROM PUBLIC;
+CREATE INDEX occurrence_5_tick ON qml.occurrence_5 (recurring, occurrence);
+ALTER TABLE qml.occurrence_5 REPLICA IDENTITY FULL;
+ALTER TABLE qml.occurrence_data ATTACH PARTITION qml.occurrence_5 FOR VALUES IN (5);
+COMMENT ON TABLE qml.occurrence_5 IS 'a part of the record of ticks that is kept for longer';
+COMMENT ON INDEX qml.occurrence_5_tick IS 'finds the ticks of a schedule';
+
+CREATE TABLE qml.occurrence_6 (LIKE qml.occurrence_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.occurrence_6 FROM PUBLIC;
+CREATE INDEX occurrence_6_tick ON qml.occurrence_6 (recurring, occurrence);
+ALTER TABLE qml.occurrence_6 REPLICA IDENTITY FULL;
+ALTER TABLE qml.occurrence_data ATTACH PARTITION qml.occurrence_6 FOR VALUES IN (6);
+COMMENT ON TABLE qml.occurrence_6 IS 'a part of the record of ticks that is kept for longer';
+COMMENT ON INDEX qml.occurrence_6_tick IS 'finds the ticks of a schedule';
+
+CREATE TABLE qml.occurrence_7 (LIKE qml.occurrence_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.occurrence_7 FROM PUBLIC;
+CREATE INDEX occurrence_7_tick ON qml.occurrence_7 (recurring, occurrence);
+ALTER TABLE qml.occurrence_7 REPLICA IDENTITY FULL;
+ALTER TABLE qml.occurrence_data ATTACH PARTITION qml.occurrence_7 FOR VALUES IN (7);
+COMMENT ON TABLE qml.occurrence_7 IS 'a part of the record of ticks that is kept for longer';
+COMMENT ON INDEX qml.occurrence_7_tick IS 'finds the ticks of a schedule';
+
+CREATE TABLE qml.occurrence_8 (LIKE qml.occurrence_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.occurrence_8 FROM PUBLIC;
+CREATE INDEX occurrence_8_tick ON qml.occurrence_8 (recurring, occurrence);
+ALTER TABLE qml.occurrence_8 REPLICA IDENTITY FULL;
+ALTER TABLE qml.occurrence_data ATTACH PARTITION qml.occurrence_8 FOR VALUES IN (8);
+COMMENT ON TABLE qml.occurrence_8 IS 'a part of the record of ticks that is kept for longer';
+COMMENT ON INDEX qml.occurrence_8_tick IS 'finds the ticks of a schedule';
+
+CREATE TABLE qml.occurrence_9 (LIKE qml.occurrence_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.occurrence_9 FROM PUBLIC;
+CREATE INDEX occurrence_9_tick ON qml.occurrence_9 (recurring, occurrence);
+ALTER TABLE qml.occurrence_9 REPLICA IDENTITY FULL;
+ALTER TABLE qml.occurrence_data ATTACH PARTITION qml.occurrence_9 FOR VALUES IN (9);
+COMMENT ON TABLE qml.occurrence_9 IS 'a part of the record of ticks that is kept for longer';
+COMMENT ON INDEX qml.occurrence_9_tick IS 'finds the ticks of a schedule';
 
 -- Heartbeats are HOT updates.  Not dumped: a copy has servers of its own.
 CREATE TABLE qml.server_data (
@@ -272,19 +444,21 @@ CREATE TABLE qml.handler_data (
 	run_as regrole NOT NULL,
 	registered_by regrole NOT NULL,
 	registered_at timestamptz NOT NULL,
-	options jsonb NOT NULL
+	options jsonb NOT NULL,
+	command text NOT NULL
 );
 REVOKE ALL ON TABLE qml.handler_data FROM PUBLIC;
-COMMENT ON TABLE qml.handler_data IS 'functions that run jobs in the database; read it through the view qml.handler';
+COMMENT ON TABLE qml.handler_data IS 'functions and commands that run jobs in the database; read it through the view qml.handler';
 COMMENT ON COLUMN qml.handler_data.method IS 'method of the jobs';
-COMMENT ON COLUMN qml.handler_data.schema IS 'schema of the function';
+COMMENT ON COLUMN qml.handler_data.schema IS 'schema of the function; empty for a command, like the next two';
 COMMENT ON COLUMN qml.handler_data.name IS 'name of the function';
 COMMENT ON COLUMN qml.handler_data.argument_types IS 'types of its arguments';
-COMMENT ON COLUMN qml.handler_data.owner IS 'owner of the function when it was registered, by oid';
+COMMENT ON COLUMN qml.handler_data.owner IS 'owner of the function when it was registered, by oid; 0 for a command';
 COMMENT ON COLUMN qml.handler_data.run_as IS 'the role that jobs run as, by oid';
 COMMENT ON COLUMN qml.handler_data.registered_by IS 'the role that registered it, by oid';
 COMMENT ON COLUMN qml.handler_data.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.handler_data.options IS 'options given to qml_register_handler, validated';
+COMMENT ON COLUMN qml.handler_data.options IS 'options given to qml_register_handler or qml_register_command, validated';
+COMMENT ON COLUMN qml.handler_data.command IS 'the statement of a command; empty for a function';
 
 -- State hooks and middleware: functions by name, as handlers are.
 CREATE TABLE qml.hook_data (
@@ -299,10 +473,11 @@ CREATE TABLE qml.hook_data (
 	errors int NOT NULL DEFAULT 0,
 	broken boolean NOT NULL DEFAULT false,
 	last_error text,
-	last_error_at timestamptz
+	last_error_at timestamptz,
+	options jsonb NOT NULL DEFAULT '{}'
 );
 REVOKE ALL ON TABLE qml.hook_data FROM PUBLIC;
-COMMENT ON TABLE qml.hook_data IS 'functions that run on every transition of a job; read it through the view qml.hook';
+COMMENT ON TABLE qml.hook_data IS 'functions that run on every transition of a job, in its transaction or after it; read it through the view qml.hook';
 COMMENT ON COLUMN qml.hook_data.name IS 'name of the hook; hooks are called in the order of their names';
 COMMENT ON COLUMN qml.hook_data.schema IS 'schema of the function';
 COMMENT ON COLUMN qml.hook_data.function IS 'name of the function';
@@ -311,10 +486,11 @@ COMMENT ON COLUMN qml.hook_data.owner IS 'owner of the function when it was regi
 COMMENT ON COLUMN qml.hook_data.run_as IS 'the role that registered it, and that it runs as, by oid';
 COMMENT ON COLUMN qml.hook_data.registered_at IS 'when it was registered';
 COMMENT ON COLUMN qml.hook_data.states IS 'new states that it is called for; NULL for all';
-COMMENT ON COLUMN qml.hook_data.errors IS 'number of consecutive errors in transitions that no caller asked for';
+COMMENT ON COLUMN qml.hook_data.errors IS 'number of consecutive errors in transitions that no caller asked for; of an after-commit hook: of calls that failed for good';
 COMMENT ON COLUMN qml.hook_data.broken IS 'whether it was disabled because of these errors';
 COMMENT ON COLUMN qml.hook_data.last_error IS 'the latest of these errors';
 COMMENT ON COLUMN qml.hook_data.last_error_at IS 'time of the latest of these errors';
+COMMENT ON COLUMN qml.hook_data.options IS 'options given to qml_register_hook, validated';
 
 CREATE TABLE qml.middleware_data (
 	name text NOT NULL PRIMARY KEY,
@@ -339,7 +515,7 @@ COMMENT ON COLUMN qml.middleware_data."position" IS 'order of the calls: lower p
 
 CREATE TABLE qml.acl_data (
 	grantee regrole NOT NULL,
-	capability text NOT NULL CHECK (capability IN ('enqueue', 'work', 'monitor', 'admin', 'usage')),
+	capability text NOT NULL CHECK (capability IN ('enqueue', 'work', 'monitor', 'admin', 'usage', 'open')),
 	queue text,
 	grantor regrole NOT NULL,
 	granted_at timestamptz NOT NULL DEFAULT now()
@@ -348,11 +524,13 @@ REVOKE ALL ON TABLE qml.acl_data FROM PUBLIC;
 -- Two indexes, because UNIQUE NULLS NOT DISTINCT is not there before 15.
 CREATE UNIQUE INDEX acl_queue ON qml.acl_data (grantee, capability, queue) WHERE queue IS NOT NULL;
 CREATE UNIQUE INDEX acl_all ON qml.acl_data (grantee, capability) WHERE queue IS NULL;
+-- For publications: no index is over columns that are never null.
+ALTER TABLE qml.acl_data REPLICA IDENTITY FULL;
 COMMENT ON TABLE qml.acl_data IS 'who may do what to which queue; written by qml_grant and qml_revoke';
 COMMENT ON INDEX qml.acl_queue IS 'one row per grantee, capability and queue';
 COMMENT ON INDEX qml.acl_all IS 'one row per grantee and capability for all queues';
 COMMENT ON COLUMN qml.acl_data.grantee IS 'role, by oid';
-COMMENT ON COLUMN qml.acl_data.capability IS 'enqueue, work, monitor or admin; or usage, which is not a capability: qml has granted USAGE on the schema of the functions, and revokes it with the last capability or handler of the role';
+COMMENT ON COLUMN qml.acl_data.capability IS 'enqueue, work, monitor or admin; or what is no capability: usage, if qml has granted USAGE on the schema of the functions, and open, if it has granted what somebody took from PUBLIC; it revokes that with the last capability or handler of the role';
 COMMENT ON COLUMN qml.acl_data.queue IS 'name of the queue, which need not exist yet; NULL for all queues';
 COMMENT ON COLUMN qml.acl_data.grantor IS 'role that granted it';
 COMMENT ON COLUMN qml.acl_data.granted_at IS 'when it was granted';
@@ -363,6 +541,8 @@ CREATE TABLE qml.instance_data (
 	adopted_at timestamptz NOT NULL DEFAULT now()
 );
 REVOKE ALL ON TABLE qml.instance_data FROM PUBLIC;
+-- For publications, as above.
+ALTER TABLE qml.instance_data REPLICA IDENTITY FULL;
 COMMENT ON TABLE qml.instance_data IS 'the server and database that these jobs belong to; if the row names another one, this database is a copy, which stays idle until qml_adopt() is called';
 COMMENT ON COLUMN qml.instance_data.system_identifier IS 'system identifier of the server, from pg_control_system()';
 COMMENT ON COLUMN qml.instance_data.database IS 'oid of the database';
@@ -373,8 +553,18 @@ COMMENT ON COLUMN qml.instance_data.adopted_at IS 'when the extension was create
 SELECT pg_catalog.pg_extension_config_dump('qml.queue_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.queue_data_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.live', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.history_overflow', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.recurring_data', '');
-SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_data', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_0', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_1', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_2', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_3', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_4', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_5', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_6', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_7', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_8', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_9', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.handler_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.hook_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.middleware_data', '');
@@ -397,7 +587,7 @@ CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.queue_data
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
 ALTER TABLE qml.queue_data ENABLE ALWAYS TRIGGER invalidate;
 ALTER TABLE qml.queue_data ENABLE ALWAYS TRIGGER invalidate_all;
-COMMENT ON TRIGGER invalidate ON qml.queue_data IS 'makes all backends read the queues again';
+COMMENT ON TRIGGER invalidate ON qml.queue_data IS 'makes all backends read the queue that has changed again';
 COMMENT ON TRIGGER invalidate_all ON qml.queue_data IS 'makes all backends read the queues again';
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.handler_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
@@ -466,11 +656,24 @@ CREATE FUNCTION qml.recurring_access(queue text, created_by regrole) RETURNS int
 REVOKE ALL ON FUNCTION qml.recurring_access(text, regrole) FROM PUBLIC;
 COMMENT ON FUNCTION qml.recurring_access(text, regrole) IS 'what the current role sees of a recurring job: 0 nothing, 1 the schedule without its contents, 2 all';
 
+CREATE FUNCTION qml.next_runs(cron text, timezone text, anchor timestamptz, next_run_at timestamptz,
+	enabled boolean) RETURNS timestamptz[]
+	AS 'MODULE_PATHNAME', 'qml_next_runs' LANGUAGE C STABLE;
+REVOKE ALL ON FUNCTION qml.next_runs(text, text, timestamptz, timestamptz, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION qml.next_runs(text, text, timestamptz, timestamptz, boolean) IS 'the next five ticks of a schedule; NULL if it is paused or never fires again';
+
 CREATE FUNCTION qml.background_servers(OUT id text, OUT name text, OUT kind text, OUT run_as regrole,
 	OUT started_at timestamptz, OUT heartbeat_at timestamptz) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'qml_background_servers' LANGUAGE C STABLE;
 REVOKE ALL ON FUNCTION qml.background_servers() FROM PUBLIC;
 COMMENT ON FUNCTION qml.background_servers() IS 'the background processes of this database';
+
+CREATE FUNCTION qml.background_databases(OUT name text, OUT state text, OUT workers int,
+	OUT waiting_roles int, OUT served_at timestamptz, OUT due_at timestamptz, OUT problem text)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'qml_background_databases' LANGUAGE C STABLE;
+REVOKE ALL ON FUNCTION qml.background_databases() FROM PUBLIC;
+COMMENT ON FUNCTION qml.background_databases() IS 'how this database is served by background processes; for superusers and members of pg_monitor also the other databases of the server';
 
 CREATE FUNCTION qml.is_alive(heartbeat_at timestamptz, dead_at timestamptz) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_is_alive' LANGUAGE C STABLE;
@@ -485,89 +688,121 @@ COMMENT ON FUNCTION qml.handler_problem(text) IS 'why the handler of a method ca
 CREATE FUNCTION qml.hook_problem(name text) RETURNS text
 	AS 'MODULE_PATHNAME', 'qml_hook_problem' LANGUAGE C STABLE STRICT;
 REVOKE ALL ON FUNCTION qml.hook_problem(text) FROM PUBLIC;
-COMMENT ON FUNCTION qml.hook_problem(text) IS 'why a hook cannot be called; NULL if it can';
+COMMENT ON FUNCTION qml.hook_problem(text) IS 'why a hook cannot be called, or is passed over; NULL if it is called';
+
+CREATE FUNCTION qml.hook_access(run_as regrole, after_commit boolean) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_hook_access' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.hook_access(regrole, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION qml.hook_access(regrole, boolean) IS 'whether the current role sees the errors of a hook, which may quote jobs';
 
 CREATE FUNCTION qml.middleware_problem(name text) RETURNS text
 	AS 'MODULE_PATHNAME', 'qml_middleware_problem' LANGUAGE C STABLE STRICT;
 REVOKE ALL ON FUNCTION qml.middleware_problem(text) FROM PUBLIC;
-COMMENT ON FUNCTION qml.middleware_problem(text) IS 'why a middleware cannot be called; NULL if it can';
+COMMENT ON FUNCTION qml.middleware_problem(text) IS 'why a middleware cannot be called, or is passed over; NULL if it is called';
+
+CREATE FUNCTION qml.role_problem(role regrole, registrations boolean) RETURNS text
+	AS 'MODULE_PATHNAME', 'qml_role_problem' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.role_problem(regrole, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION qml.role_problem(regrole, boolean) IS 'why capabilities of a role, or its registrations, count as revoked; NULL if they do not';
 
 CREATE FUNCTION qml.is_admin() RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_is_admin' LANGUAGE C STABLE;
 REVOKE ALL ON FUNCTION qml.is_admin() FROM PUBLIC;
 COMMENT ON FUNCTION qml.is_admin() IS 'whether the current role has the capability admin for all queues';
 
+CREATE FUNCTION qml.lease_end(id uuid, attempt int, lease_expires_at timestamptz) RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'qml_lease_end' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.lease_end(uuid, int, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION qml.lease_end(uuid, int, timestamptz) IS 'when the lease of an attempt ends, whose end in the table is given: a heartbeat that found the row held is in memory';
+
+CREATE FUNCTION qml.retries_left(queue_id int, method text, created_by regrole, max_retries int, tries int) RETURNS int
+	AS 'MODULE_PATHNAME', 'qml_retries_left' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.retries_left(int, text, regrole, int, int) FROM PUBLIC;
+COMMENT ON FUNCTION qml.retries_left(int, text, regrole, int, int) IS 'how many retries may still follow to an unfinished job with this stored max_retries and after so many tries';
+
+-- Each view asks this before its first row.  The planner may not wait for that: EXPLAIN shows
+-- what is known of the columns, and reads no row.
+CREATE FUNCTION qml.may_read(view text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_may_read' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.may_read(text) FROM PUBLIC;
+COMMENT ON FUNCTION qml.may_read(text) IS 'true if the current role may read the view; otherwise an error that says how to get the right';
+
+-- The same.  It is marked as immutable so that the planner calls it; a plan may be kept for
+-- another role, which qml.may_read() then asks.
+CREATE FUNCTION qml.may_plan(view text) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_may_plan' LANGUAGE C IMMUTABLE STRICT;
+REVOKE ALL ON FUNCTION qml.may_plan(text) FROM PUBLIC;
+COMMENT ON FUNCTION qml.may_plan(text) IS 'the same, asked when a statement is planned';
+
+-- The tables first, with the columns that jobs have in them, then once for all of them what a
+-- reader gets.  The UNION must not be the outermost query: the planner takes that apart, and
+-- then the view is no security barrier any more.
 CREATE VIEW qml.job WITH (security_barrier = true) AS
-SELECT l.id,
+SELECT j.id,
 	q.name AS queue,
-	l.method,
-	CASE WHEN qml.job_access(l.queue_id, l.created_by) > 1 THEN l.payload END AS payload,
-	l.state,
-	l.priority,
-	l.attempt,
-	l.max_retries,
-	l.run_at,
-	l.created_at,
-	l.started_at,
-	NULL::timestamptz AS finished_at,
-	NULL::timestamptz AS expires_at,
-	l.lease_expires_at,
-	l.worker,
-	l.server,
-	l.timeout_ms * interval '1 millisecond' AS timeout,
-	NULL::jsonb AS result,
-	CASE WHEN qml.job_access(l.queue_id, l.created_by) > 1 THEN l.progress END AS progress,
-	CASE WHEN qml.job_access(l.queue_id, l.created_by) > 1 THEN l.errors -> -1 ->> 'error' END AS error,
-	CASE WHEN qml.job_access(l.queue_id, l.created_by) > 1 THEN l.errors END AS errors,
-	CASE WHEN qml.job_access(l.queue_id, l.created_by) > 1 THEN l.metadata END AS metadata,
-	l.job_type,
-	l.reason,
-	pg_catalog.pg_get_userbyid(l.created_by) AS created_by
-FROM qml.live l
-JOIN qml.queue_data q ON q.id = l.queue_id
-WHERE qml.job_access(l.queue_id, l.created_by) > 0
-UNION ALL
-SELECT h.id,
-	q.name,
-	h.method,
-	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.payload END,
-	h.state,
-	h.priority,
-	h.attempt,
-	h.max_retries,
-	NULL::timestamptz,
-	h.created_at,
-	h.started_at,
-	h.finished_at,
-	h.expires_at,
-	NULL::timestamptz,
-	h.worker,
-	h.server,
-	h.timeout_ms * interval '1 millisecond',
-	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.result END,
-	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.progress END,
-	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.errors -> -1 ->> 'error' END,
-	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.errors END,
-	CASE WHEN qml.job_access(h.queue_id, h.created_by) > 1 THEN h.metadata END,
-	h.job_type,
-	h.reason,
-	pg_catalog.pg_get_userbyid(h.created_by)
-FROM qml.history h
-JOIN qml.queue_data q ON q.id = h.queue_id
-WHERE h.expires_at > pg_catalog.statement_timestamp()
-	AND qml.job_access(h.queue_id, h.created_by) > 0;
+	j.method,
+	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.payload END AS payload,
+	j.state,
+	j.priority,
+	j.attempt,
+	j.attempt - j.uncounted AS tries,
+	j.max_retries & 4095 AS max_retries,
+	CASE WHEN j.finished_at IS NULL THEN qml.retries_left(j.queue_id, j.method, j.created_by,
+		j.max_retries, j.attempt - j.uncounted) ELSE 0 END AS retries_left,
+	j.run_at,
+	j.created_at,
+	coalesce(j.run_at, j.ready_at, j.created_at) AS ready_at,
+	j.started_at,
+	j.finished_at,
+	j.expires_at,
+	qml.lease_end(j.id, j.attempt, j.lease_expires_at) AS lease_expires_at,
+	j.worker,
+	j.server,
+	j.timeout_ms * interval '1 millisecond' AS timeout,
+	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.result END AS result,
+	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.progress END AS progress,
+	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.errors -> -1 ->> 'error' END AS error,
+	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.errors END AS errors,
+	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.metadata END AS metadata,
+	j.job_type,
+	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.reason END AS reason,
+	pg_catalog.pg_get_userbyid(j.created_by) AS created_by
+FROM (SELECT id, created_at, queue_id, priority, state, attempt, uncounted, max_retries, timeout_ms,
+		created_by, ready_at, run_at, started_at, NULL::timestamptz AS finished_at,
+		NULL::timestamptz AS expires_at, lease_expires_at, worker, server, method, job_type,
+		metadata, progress, errors, reason, payload, NULL::jsonb AS result
+	FROM qml.live
+	UNION ALL
+	SELECT id, created_at, queue_id, priority, state, attempt, uncounted, max_retries, timeout_ms,
+		created_by, ready_at, NULL, started_at, finished_at,
+		expires_at, NULL, worker, server, method, job_type,
+		metadata, progress, errors, reason, payload, result
+	FROM qml.history
+	WHERE expires_at > pg_catalog.statement_timestamp()
+	UNION ALL
+	SELECT id, created_at, queue_id, priority, state, attempt, uncounted, max_retries, timeout_ms,
+		created_by, ready_at, NULL, started_at, finished_at,
+		expires_at, NULL, worker, server, method, job_type,
+		metadata, progress, errors, reason, payload, result
+	FROM qml.history_overflow
+	WHERE expires_at > pg_catalog.statement_timestamp()) j
+JOIN qml.queue_data q ON q.id = j.queue_id
+WHERE qml.may_plan('job') AND qml.may_read('job') AND qml.job_access(j.queue_id, j.created_by) > 0;
 REVOKE ALL ON TABLE qml.job FROM PUBLIC;
-COMMENT ON VIEW qml.job IS 'all jobs that the current role may see; contents (payload, result, progress, errors, metadata) are NULL where it may only monitor';
+COMMENT ON VIEW qml.job IS 'all jobs that the current role may see; contents (payload, result, progress, errors, metadata, reason) are NULL where it may only monitor';
 COMMENT ON COLUMN qml.job.id IS 'job id';
 COMMENT ON COLUMN qml.job.queue IS 'name of the queue';
 COMMENT ON COLUMN qml.job.method IS 'name of the work to do';
 COMMENT ON COLUMN qml.job.payload IS 'arguments of the method';
 COMMENT ON COLUMN qml.job.state IS 'state of the job';
 COMMENT ON COLUMN qml.job.priority IS 'higher is claimed first';
-COMMENT ON COLUMN qml.job.attempt IS 'number of attempts started; acknowledgements must name it';
+COMMENT ON COLUMN qml.job.attempt IS 'number of the latest attempt; it only grows, and acknowledgements must name it';
+COMMENT ON COLUMN qml.job.tries IS 'number of attempts started that count against max_retries';
 COMMENT ON COLUMN qml.job.max_retries IS 'retries allowed after the first counted attempt';
+COMMENT ON COLUMN qml.job.retries_left IS 'retries that may still follow; 0 in a final state, if the retry policy allows none, or if a command runs the job and nobody asked for them';
 COMMENT ON COLUMN qml.job.run_at IS 'when a scheduled or awaiting_retry job becomes ready';
 COMMENT ON COLUMN qml.job.created_at IS 'when the job was enqueued';
+COMMENT ON COLUMN qml.job.ready_at IS 'when the job became ready for its latest attempt, or will be: it waited for started_at - ready_at';
 COMMENT ON COLUMN qml.job.started_at IS 'when the latest attempt began';
 COMMENT ON COLUMN qml.job.finished_at IS 'when the job reached a final state';
 COMMENT ON COLUMN qml.job.expires_at IS 'when a finished job stops being visible';
@@ -581,13 +816,13 @@ COMMENT ON COLUMN qml.job.error IS 'error of the last failed attempt';
 COMMENT ON COLUMN qml.job.errors IS 'one object per failed attempt: attempt, at, error, error_type, stack_trace, worker';
 COMMENT ON COLUMN qml.job.metadata IS 'an object that the caller attached';
 COMMENT ON COLUMN qml.job.job_type IS 'classification that the caller chose';
-COMMENT ON COLUMN qml.job.reason IS 'the reason given to qml_delete or qml_reschedule';
+COMMENT ON COLUMN qml.job.reason IS 'the latest reason given to qml_release, qml_reschedule or qml_retry_later; of a deleted job that of qml_delete or qml_discard';
 COMMENT ON COLUMN qml.job.created_by IS 'the role that enqueued the job';
 
 CREATE VIEW qml.queue WITH (security_barrier = true) AS
 SELECT q.name, q.paused, q.options, q.created_at
 FROM qml.queue_data q
-WHERE NOT q.dropped AND qml.queue_access(q.name);
+WHERE qml.may_plan('queue') AND qml.may_read('queue') AND NOT q.dropped AND qml.queue_access(q.name);
 REVOKE ALL ON TABLE qml.queue FROM PUBLIC;
 COMMENT ON VIEW qml.queue IS 'queues that the current role has a capability on';
 COMMENT ON COLUMN qml.queue.name IS 'name of the queue';
@@ -596,13 +831,15 @@ COMMENT ON COLUMN qml.queue.options IS 'options of the queue; the settings apply
 COMMENT ON COLUMN qml.queue.created_at IS 'when the queue was created';
 
 CREATE VIEW qml.lock WITH (security_barrier = true) AS
-SELECT l.resource, l.owner, l.fence, l.acquired_at, l.expires_at
+SELECT l.resource, l.owner, pg_catalog.pg_get_userbyid(l.taken_by) AS taken_by, l.fence, l.acquired_at,
+	l.expires_at
 FROM qml.lock_data l
-WHERE l.expires_at > pg_catalog.statement_timestamp();
+WHERE qml.may_plan('lock') AND qml.may_read('lock') AND l.expires_at > pg_catalog.statement_timestamp();
 REVOKE ALL ON TABLE qml.lock FROM PUBLIC;
 COMMENT ON VIEW qml.lock IS 'named locks that are held';
 COMMENT ON COLUMN qml.lock.resource IS 'name of the lock';
-COMMENT ON COLUMN qml.lock.owner IS 'owner that holds it';
+COMMENT ON COLUMN qml.lock.owner IS 'owner that holds it, a name chosen by the caller';
+COMMENT ON COLUMN qml.lock.taken_by IS 'the role that took it; it, its members and administrators of all queues refresh and release it';
 COMMENT ON COLUMN qml.lock.fence IS 'fencing number of this acquisition';
 COMMENT ON COLUMN qml.lock.acquired_at IS 'when the owner acquired it';
 COMMENT ON COLUMN qml.lock.expires_at IS 'when it expires, and others can take it';
@@ -612,16 +849,20 @@ SELECT r.id, r.cron, r.timezone, r.method,
 	CASE WHEN qml.recurring_access(r.queue, r.created_by) > 1 THEN r.payload END AS payload,
 	r.queue, r.priority, r.max_retries,
 	r.timeout_ms * interval '1 millisecond' AS timeout,
-	r.misfire,
+	r.misfire, r.overlap,
 	CASE WHEN qml.recurring_access(r.queue, r.created_by) > 1 THEN r.metadata END AS metadata,
-	r.enabled, r.pause_reason, r.next_run_at, r.last_run_at, r.last_job, r.error,
+	r.job_type, r.enabled, r.pause_reason, r.next_run_at,
+	qml.next_runs(r.cron, r.timezone, r.anchor, r.next_run_at, r.enabled) AS next_runs,
+	r.last_run_at, r.last_job,
+	CASE WHEN qml.recurring_access(r.queue, r.created_by) > 1
+		THEN coalesce(qml.role_problem(r.created_by, true), r.error) END AS error,
 	pg_catalog.pg_get_userbyid(r.created_by) AS created_by, r.created_at, r.updated_at
 FROM qml.recurring_data r
-WHERE qml.recurring_access(r.queue, r.created_by) > 0;
+WHERE qml.may_plan('recurring') AND qml.may_read('recurring') AND qml.recurring_access(r.queue, r.created_by) > 0;
 REVOKE ALL ON TABLE qml.recurring FROM PUBLIC;
-COMMENT ON VIEW qml.recurring IS 'recurring jobs that the current role may see; payload and metadata are NULL where it may only monitor';
+COMMENT ON VIEW qml.recurring IS 'recurring jobs that the current role may see; payload, metadata and error are NULL where it may only monitor';
 COMMENT ON COLUMN qml.recurring.id IS 'name of the schedule';
-COMMENT ON COLUMN qml.recurring.cron IS 'cron expression';
+COMMENT ON COLUMN qml.recurring.cron IS 'cron expression, or an interval: every ...';
 COMMENT ON COLUMN qml.recurring.timezone IS 'time zone of the expression';
 COMMENT ON COLUMN qml.recurring.method IS 'of its jobs';
 COMMENT ON COLUMN qml.recurring.payload IS 'of its jobs';
@@ -630,27 +871,58 @@ COMMENT ON COLUMN qml.recurring.priority IS 'of its jobs';
 COMMENT ON COLUMN qml.recurring.max_retries IS 'of its jobs; NULL for the default of the queue';
 COMMENT ON COLUMN qml.recurring.timeout IS 'of its jobs; NULL for the default of the queue';
 COMMENT ON COLUMN qml.recurring.misfire IS 'what happens to missed ticks: fire_once, skip or fire_all';
+COMMENT ON COLUMN qml.recurring.overlap IS 'what happens to ticks while jobs are unfinished: allow, skip or queue_one';
 COMMENT ON COLUMN qml.recurring.metadata IS 'of its jobs, to which a key "recurring" is added';
+COMMENT ON COLUMN qml.recurring.job_type IS 'of its jobs';
 COMMENT ON COLUMN qml.recurring.enabled IS 'whether it fires; false while it is paused';
 COMMENT ON COLUMN qml.recurring.pause_reason IS 'the reason given to qml_pause_recurring';
 COMMENT ON COLUMN qml.recurring.next_run_at IS 'the next tick; NULL if it never fires again';
+COMMENT ON COLUMN qml.recurring.next_runs IS 'the next five ticks; NULL if it is paused or never fires again';
 COMMENT ON COLUMN qml.recurring.last_run_at IS 'the latest tick that created a job';
 COMMENT ON COLUMN qml.recurring.last_job IS 'the job of that tick';
-COMMENT ON COLUMN qml.recurring.error IS 'why the latest tick created no job; NULL if it did';
+COMMENT ON COLUMN qml.recurring.error IS 'why it cannot fire, or why the latest tick created no job; NULL if it did';
 COMMENT ON COLUMN qml.recurring.created_by IS 'the role that defined it; its jobs are enqueued as this role';
 COMMENT ON COLUMN qml.recurring.created_at IS 'when it was created';
 COMMENT ON COLUMN qml.recurring.updated_at IS 'when its definition last changed';
 
+-- Of a schedule that was removed and defined anew, the ticks of the present one.
+CREATE VIEW qml.recurring_tick WITH (security_barrier = true) AS
+SELECT r.id AS schedule, o.occurrence AS tick, o.fired_at, o.job, o.outcome,
+	CASE WHEN pg_catalog.isfinite(o.occurrence) THEN o.fired_at - o.occurrence END AS late_by,
+	o.through
+FROM qml.recurring_data r
+CROSS JOIN LATERAL (
+	SELECT t.occurrence, t.fired_at, t.job, t.outcome, t.through
+	FROM qml.occurrence_data t
+	WHERE t.recurring = r.id AND t.fired_at >= r.created_at
+		AND t.fired_at > pg_catalog.statement_timestamp() - interval '30 days'
+	ORDER BY t.occurrence DESC
+	LIMIT 1000) o
+WHERE qml.may_plan('recurring_tick') AND qml.may_read('recurring_tick') AND qml.recurring_access(r.queue, r.created_by) > 0;
+REVOKE ALL ON TABLE qml.recurring_tick FROM PUBLIC;
+COMMENT ON VIEW qml.recurring_tick IS 'what became of the last 1,000 ticks of each recurring job that the current role may see, of the last 30 days';
+COMMENT ON COLUMN qml.recurring_tick.schedule IS 'name of the schedule';
+COMMENT ON COLUMN qml.recurring_tick.tick IS 'time of the tick';
+COMMENT ON COLUMN qml.recurring_tick.fired_at IS 'when its job was enqueued, or when it was decided that there is none';
+COMMENT ON COLUMN qml.recurring_tick.job IS 'the job of the tick; NULL: there is none';
+COMMENT ON COLUMN qml.recurring_tick.outcome IS 'on_time or late: it made a job; missed: the misfire policy passed it over; skipped: the overlap policy did; error: the schedule could not fire';
+COMMENT ON COLUMN qml.recurring_tick.late_by IS 'fired_at - tick';
+COMMENT ON COLUMN qml.recurring_tick.through IS 'this row stands for all ticks from its own up to then; NULL: for its own alone';
+
+-- As in qml.job, the UNION is not the outermost query, so that the view is a security barrier.
 CREATE VIEW qml.server WITH (security_barrier = true) AS
-SELECT s.id, s.name, 'client' AS kind, s.workers, s.queues,
-	pg_catalog.pg_get_userbyid(s.registered_by) AS registered_by,
-	s.registered_at AS started_at, s.heartbeat_at, qml.is_alive(s.heartbeat_at, s.dead_at) AS alive,
-	NULL::name AS run_as
-FROM qml.server_data s
-UNION ALL
-SELECT b.id, b.name, b.kind, NULL::int, NULL::text[], NULL::name, b.started_at,
-	b.heartbeat_at, qml.is_alive(b.heartbeat_at, NULL), pg_catalog.pg_get_userbyid(b.run_as)
-FROM qml.background_servers() b;
+SELECT s.id, s.name, s.kind, s.workers, s.queues, s.registered_by, s.started_at, s.heartbeat_at,
+	s.alive, s.run_as
+FROM (SELECT d.id, d.name, 'client' AS kind, d.workers, d.queues,
+		pg_catalog.pg_get_userbyid(d.registered_by) AS registered_by,
+		d.registered_at AS started_at, d.heartbeat_at,
+		qml.is_alive(d.heartbeat_at, d.dead_at) AS alive, NULL::name AS run_as
+	FROM qml.server_data d
+	UNION ALL
+	SELECT b.id, b.name, b.kind, NULL, NULL, NULL, b.started_at, b.heartbeat_at,
+		qml.is_alive(b.heartbeat_at, NULL), pg_catalog.pg_get_userbyid(b.run_as)
+	FROM qml.background_servers() b) s
+WHERE qml.may_plan('server') AND qml.may_read('server');
 REVOKE ALL ON TABLE qml.server FROM PUBLIC;
 COMMENT ON VIEW qml.server IS 'servers that registered, and the background processes of this database';
 COMMENT ON COLUMN qml.server.id IS 'id of this registration';
@@ -664,19 +936,40 @@ COMMENT ON COLUMN qml.server.heartbeat_at IS 'time of the latest heartbeat';
 COMMENT ON COLUMN qml.server.alive IS 'whether it sent a heartbeat within qml.dead_server_timeout and was not declared dead';
 COMMENT ON COLUMN qml.server.run_as IS 'role of a background process: for a worker, the role of the handlers that it calls; NULL for clients';
 
+CREATE VIEW qml.database WITH (security_barrier = true) AS
+SELECT d.name, d.state, d.workers, d.waiting_roles, d.served_at, d.due_at, d.problem
+FROM qml.background_databases() d
+WHERE qml.may_plan('database') AND qml.may_read('database');
+REVOKE ALL ON TABLE qml.database FROM PUBLIC;
+COMMENT ON VIEW qml.database IS 'how this database is served by background processes; for superusers and members of pg_monitor also the other databases of the server';
+COMMENT ON COLUMN qml.database.name IS 'name of the database';
+COMMENT ON COLUMN qml.database.state IS 'served, starting, waiting, resting, failed, copy or off; of a name in qml.databases that leads to no database to work in, unknown or refused';
+COMMENT ON COLUMN qml.database.workers IS 'number of its workers';
+COMMENT ON COLUMN qml.database.waiting_roles IS 'number of roles of handlers that wait for one more worker';
+COMMENT ON COLUMN qml.database.served_at IS 'when it had a scheduler last; NULL: never';
+COMMENT ON COLUMN qml.database.due_at IS 'when something is due, as far as it is known, while there is no scheduler';
+COMMENT ON COLUMN qml.database.problem IS 'what it lacks; NULL: nothing';
+
 CREATE VIEW qml.handler WITH (security_barrier = true) AS
 SELECT h.method,
-	pg_catalog.format('%I.%I(%s)', h.schema, h.name, pg_catalog.array_to_string(h.argument_types, ', ')) AS function,
+	CASE WHEN h.command = '' THEN
+		pg_catalog.format('%I.%I(%s)', h.schema, h.name, pg_catalog.array_to_string(h.argument_types, ', '))
+	END AS function,
+	CASE WHEN h.command <> '' THEN
+		CASE WHEN qml.is_admin() OR pg_catalog.pg_has_role(h.run_as, 'USAGE') THEN h.command ELSE '***' END
+	END AS command,
 	pg_catalog.pg_get_userbyid(h.run_as) AS run_as, h.options,
 	pg_catalog.pg_get_userbyid(h.registered_by) AS registered_by, h.registered_at,
 	qml.handler_problem(h.method) AS problem
-FROM qml.handler_data h;
+FROM qml.handler_data h
+WHERE qml.may_plan('handler') AND qml.may_read('handler');
 REVOKE ALL ON TABLE qml.handler FROM PUBLIC;
-COMMENT ON VIEW qml.handler IS 'functions that run jobs in the database';
+COMMENT ON VIEW qml.handler IS 'functions and commands that run jobs in the database';
 COMMENT ON COLUMN qml.handler.method IS 'method of the jobs';
-COMMENT ON COLUMN qml.handler.function IS 'the function or procedure';
+COMMENT ON COLUMN qml.handler.function IS 'the function or procedure; NULL for a command';
+COMMENT ON COLUMN qml.handler.command IS 'the statement of a command; *** for those who have neither the capability admin nor the rights of the role that it runs as; NULL for a function';
 COMMENT ON COLUMN qml.handler.run_as IS 'the role that jobs run as';
-COMMENT ON COLUMN qml.handler.options IS 'options given to qml_register_handler';
+COMMENT ON COLUMN qml.handler.options IS 'options given to qml_register_handler or qml_register_command';
 COMMENT ON COLUMN qml.handler.registered_by IS 'the role that registered it';
 COMMENT ON COLUMN qml.handler.registered_at IS 'when it was registered';
 COMMENT ON COLUMN qml.handler.problem IS 'why its jobs cannot run; NULL if they can';
@@ -684,28 +977,33 @@ COMMENT ON COLUMN qml.handler.problem IS 'why its jobs cannot run; NULL if they 
 CREATE VIEW qml.hook WITH (security_barrier = true) AS
 SELECT x.name,
 	pg_catalog.format('%I.%I(%s)', x.schema, x.function, pg_catalog.array_to_string(x.argument_types, ', ')) AS function,
-	x.states, pg_catalog.pg_get_userbyid(x.run_as) AS run_as, x.registered_at,
-	x.errors, x.broken, x.last_error, x.last_error_at, qml.hook_problem(x.name) AS problem
-FROM qml.hook_data x;
+	x.states, pg_catalog.pg_get_userbyid(x.run_as) AS run_as, x.options, x.registered_at,
+	x.errors, x.broken,
+	CASE WHEN qml.hook_access(x.run_as, x.options @> '{"after_commit": true}') THEN x.last_error END AS last_error,
+	x.last_error_at, qml.hook_problem(x.name) AS problem
+FROM qml.hook_data x
+WHERE qml.may_plan('hook') AND qml.may_read('hook');
 REVOKE ALL ON TABLE qml.hook FROM PUBLIC;
 COMMENT ON VIEW qml.hook IS 'functions that run on every transition of a job';
 COMMENT ON COLUMN qml.hook.name IS 'name of the hook';
 COMMENT ON COLUMN qml.hook.function IS 'the function';
 COMMENT ON COLUMN qml.hook.states IS 'new states that it is called for; NULL for all';
 COMMENT ON COLUMN qml.hook.run_as IS 'the role that registered it, and that it runs as';
+COMMENT ON COLUMN qml.hook.options IS 'options given to qml_register_hook';
 COMMENT ON COLUMN qml.hook.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.hook.errors IS 'number of consecutive errors in transitions that no caller asked for';
+COMMENT ON COLUMN qml.hook.errors IS 'number of consecutive errors in transitions that no caller asked for; of an after-commit hook: of calls that failed for good';
 COMMENT ON COLUMN qml.hook.broken IS 'whether it was disabled because of these errors';
-COMMENT ON COLUMN qml.hook.last_error IS 'the latest of these errors';
+COMMENT ON COLUMN qml.hook.last_error IS 'the latest of these errors; NULL for a role that does not see the jobs of all queues';
 COMMENT ON COLUMN qml.hook.last_error_at IS 'time of the latest of these errors';
-COMMENT ON COLUMN qml.hook.problem IS 'why it cannot be called; NULL if it can';
+COMMENT ON COLUMN qml.hook.problem IS 'why it cannot be called, or is passed over; NULL if it is called';
 
 CREATE VIEW qml.middleware WITH (security_barrier = true) AS
 SELECT x.name,
 	pg_catalog.format('%I.%I(%s)', x.schema, x.function, pg_catalog.array_to_string(x.argument_types, ', ')) AS function,
 	x."position", pg_catalog.pg_get_userbyid(x.run_as) AS run_as, x.registered_at,
 	qml.middleware_problem(x.name) AS problem
-FROM qml.middleware_data x;
+FROM qml.middleware_data x
+WHERE qml.may_plan('middleware') AND qml.may_read('middleware');
 REVOKE ALL ON TABLE qml.middleware FROM PUBLIC;
 COMMENT ON VIEW qml.middleware IS 'functions that wrap handlers';
 COMMENT ON COLUMN qml.middleware.name IS 'name of the middleware';
@@ -713,13 +1011,14 @@ COMMENT ON COLUMN qml.middleware.function IS 'the function';
 COMMENT ON COLUMN qml.middleware."position" IS 'order of the calls: lower positions are further out';
 COMMENT ON COLUMN qml.middleware.run_as IS 'the role that registered it, and that it runs as';
 COMMENT ON COLUMN qml.middleware.registered_at IS 'when it was registered';
-COMMENT ON COLUMN qml.middleware.problem IS 'why it cannot be called; NULL if it can';
+COMMENT ON COLUMN qml.middleware.problem IS 'why it cannot be called, or is passed over; NULL if it is called';
 
 CREATE VIEW qml.acl WITH (security_barrier = true) AS
 SELECT pg_catalog.pg_get_userbyid(a.grantee) AS grantee, a.capability, a.queue,
-	pg_catalog.pg_get_userbyid(a.grantor) AS grantor, a.granted_at
+	pg_catalog.pg_get_userbyid(a.grantor) AS grantor, a.granted_at,
+	qml.role_problem(a.grantee, false) AS problem
 FROM qml.acl_data a
-WHERE a.capability <> 'usage' AND (qml.is_admin() OR pg_catalog.pg_has_role(a.grantee, 'USAGE'));
+WHERE qml.may_plan('acl') AND qml.may_read('acl') AND a.capability NOT IN ('usage', 'open') AND (qml.is_admin() OR pg_catalog.pg_has_role(a.grantee, 'USAGE'));
 REVOKE ALL ON TABLE qml.acl FROM PUBLIC;
 COMMENT ON VIEW qml.acl IS 'capabilities: all of them for an administrator, the own ones for others';
 COMMENT ON COLUMN qml.acl.grantee IS 'role that has the capability';
@@ -727,6 +1026,7 @@ COMMENT ON COLUMN qml.acl.capability IS 'enqueue, work, monitor or admin';
 COMMENT ON COLUMN qml.acl.queue IS 'name of the queue; NULL for all queues';
 COMMENT ON COLUMN qml.acl.grantor IS 'role that granted it';
 COMMENT ON COLUMN qml.acl.granted_at IS 'when it was granted';
+COMMENT ON COLUMN qml.acl.problem IS 'why it counts as revoked; NULL if it counts';
 
 -------------------------------------------------------------------------------
 -- Producers
@@ -735,44 +1035,94 @@ COMMENT ON COLUMN qml.acl.granted_at IS 'when it was granted';
 CREATE FUNCTION @extschema@.qml_enqueue(method text, payload jsonb DEFAULT '{}',
 	queue text DEFAULT 'default', priority int DEFAULT 0, run_at timestamptz DEFAULT NULL,
 	max_retries int DEFAULT NULL, timeout interval DEFAULT NULL, metadata jsonb DEFAULT NULL,
-	job_type text DEFAULT NULL, id uuid DEFAULT NULL) RETURNS uuid
+	job_type text DEFAULT NULL, id uuid DEFAULT NULL, delay interval DEFAULT NULL,
+	options jsonb DEFAULT NULL) RETURNS uuid
 	AS 'MODULE_PATHNAME', 'qml_enqueue' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid) IS
+REVOKE ALL ON FUNCTION @extschema@.qml_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid, interval, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid, interval, jsonb) IS
 	'enqueue a job as part of the current transaction; returns its id';
+
+CREATE FUNCTION @extschema@.qml_try_enqueue(method text, payload jsonb DEFAULT '{}',
+	queue text DEFAULT 'default', priority int DEFAULT 0, run_at timestamptz DEFAULT NULL,
+	max_retries int DEFAULT NULL, timeout interval DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	job_type text DEFAULT NULL, id uuid DEFAULT NULL, delay interval DEFAULT NULL,
+	options jsonb DEFAULT NULL)
+	RETURNS TABLE (id uuid, created boolean, state qml.job_state)
+	AS 'MODULE_PATHNAME', 'qml_try_enqueue' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_try_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid, interval, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_try_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid, interval, jsonb) IS
+	'the same; returns also whether the job was made, or was there already, and its state';
+
+CREATE PROCEDURE @extschema@.qml_enqueue_job(method text, payload jsonb DEFAULT '{}',
+	queue text DEFAULT 'default', priority int DEFAULT 0, run_at timestamptz DEFAULT NULL,
+	max_retries int DEFAULT NULL, timeout interval DEFAULT NULL, metadata jsonb DEFAULT NULL,
+	job_type text DEFAULT NULL, delay interval DEFAULT NULL, options jsonb DEFAULT NULL,
+	INOUT id uuid DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'qml_enqueue_job' LANGUAGE C;
+REVOKE ALL ON PROCEDURE @extschema@.qml_enqueue_job(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, interval, jsonb, uuid) FROM PUBLIC;
+COMMENT ON PROCEDURE @extschema@.qml_enqueue_job(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, interval, jsonb, uuid) IS
+	'qml_enqueue for clients that take a SELECT for a read; returns the id';
 
 CREATE FUNCTION @extschema@.qml_enqueue_many(method text, payloads jsonb[],
 	queue text DEFAULT 'default', priority int DEFAULT 0, run_at timestamptz DEFAULT NULL,
 	max_retries int DEFAULT NULL, timeout interval DEFAULT NULL, metadata jsonb DEFAULT NULL,
-	job_type text DEFAULT NULL) RETURNS SETOF uuid
+	job_type text DEFAULT NULL, delay interval DEFAULT NULL, options jsonb DEFAULT NULL)
+	RETURNS SETOF uuid
 	AS 'MODULE_PATHNAME', 'qml_enqueue_many' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_enqueue_many(text, jsonb[], text, int, timestamptz, int, interval, jsonb, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_enqueue_many(text, jsonb[], text, int, timestamptz, int, interval, jsonb, text) IS
+REVOKE ALL ON FUNCTION @extschema@.qml_enqueue_many(text, jsonb[], text, int, timestamptz, int, interval, jsonb, text, interval, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_enqueue_many(text, jsonb[], text, int, timestamptz, int, interval, jsonb, text, interval, jsonb) IS
 	'enqueue one job per payload; returns their ids in the order of the payloads';
 
 -------------------------------------------------------------------------------
 -- Workers
 -------------------------------------------------------------------------------
 
-CREATE FUNCTION @extschema@.qml_fetch(worker text DEFAULT NULL, queues text[] DEFAULT NULL,
-	batch int DEFAULT 1, lease interval DEFAULT NULL) RETURNS SETOF qml.job
+-- Queues are an array of names, or a text.  That is what the type of `queues` is for, here and
+-- below: a parameter or literal whose type the server is to find becomes a text, which
+-- common/args.c reads.  A second form for texts would be ambiguous where arguments are missing.
+CREATE FUNCTION @extschema@.qml_fetch(worker text DEFAULT NULL, queues anycompatible DEFAULT NULL::text,
+	batch int DEFAULT 1, lease interval DEFAULT NULL, methods text[] DEFAULT NULL) RETURNS SETOF qml.job
 	AS 'MODULE_PATHNAME', 'qml_fetch' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_fetch(text, text[], int, interval) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_fetch(text, text[], int, interval) IS
+REVOKE ALL ON FUNCTION @extschema@.qml_fetch(text, anycompatible, int, interval, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_fetch(text, anycompatible, int, interval, text[]) IS
 	'claim up to batch ready jobs; no row when none is ready; never waits for a lock';
+
+CREATE FUNCTION @extschema@.qml_succeed_fetch(id uuid, attempt int, result jsonb DEFAULT NULL,
+	worker text DEFAULT NULL, queues anycompatible DEFAULT NULL::text, batch int DEFAULT 1,
+	lease interval DEFAULT NULL, methods text[] DEFAULT NULL) RETURNS SETOF qml.job
+	AS 'MODULE_PATHNAME', 'qml_succeed_fetch' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_succeed_fetch(uuid, int, jsonb, text, anycompatible, int, interval, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_succeed_fetch(uuid, int, jsonb, text, anycompatible, int, interval, text[]) IS
+	'finish a claimed job with its result, and claim up to batch ready jobs';
+
+CREATE FUNCTION @extschema@.qml_succeed_fetch_many(ids uuid[], attempts int[], results jsonb[] DEFAULT NULL,
+	worker text DEFAULT NULL, queues anycompatible DEFAULT NULL::text, batch int DEFAULT 1,
+	lease interval DEFAULT NULL, methods text[] DEFAULT NULL) RETURNS SETOF qml.job
+	AS 'MODULE_PATHNAME', 'qml_succeed_fetch_many' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_succeed_fetch_many(uuid[], int[], jsonb[], text, anycompatible, int, interval, text[]) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_succeed_fetch_many(uuid[], int[], jsonb[], text, anycompatible, int, interval, text[]) IS
+	'finish several claimed jobs, and claim up to batch ready jobs; stale claims are passed over, with a warning';
 
 CREATE FUNCTION @extschema@.qml_heartbeat(id uuid, attempt int, lease interval DEFAULT NULL)
 	RETURNS timestamptz
 	AS 'MODULE_PATHNAME', 'qml_heartbeat' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_heartbeat(uuid, int, interval) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_heartbeat(uuid, int, interval) IS 'extend the lease of a claimed job; returns its new end';
+COMMENT ON FUNCTION @extschema@.qml_heartbeat(uuid, int, interval) IS
+	'extend the lease of a claimed job, without waiting; returns its new end, NULL if it was not extended';
 
-CREATE FUNCTION @extschema@.qml_progress(id uuid, attempt int, progress jsonb) RETURNS void
+CREATE FUNCTION @extschema@.qml_heartbeat_many(ids uuid[], attempts int[], lease interval DEFAULT NULL)
+	RETURNS TABLE (id uuid, lease_expires_at timestamptz)
+	AS 'MODULE_PATHNAME', 'qml_heartbeat_many' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_heartbeat_many(uuid[], int[], interval) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_heartbeat_many(uuid[], int[], interval) IS
+	'extend the leases of several claimed jobs, without waiting; returns those that are not lost, with the new ends';
+
+CREATE FUNCTION @extschema@.qml_progress(id uuid, attempt int, progress jsonb) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_progress' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_progress(uuid, int, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_progress(uuid, int, jsonb) IS 'record the progress of a claimed job';
 
-CREATE FUNCTION @extschema@.qml_succeed(id uuid, attempt int, result jsonb DEFAULT NULL) RETURNS void
+CREATE FUNCTION @extschema@.qml_succeed(id uuid, attempt int, result jsonb DEFAULT NULL) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_succeed' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_succeed(uuid, int, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_succeed(uuid, int, jsonb) IS 'finish a claimed job with its result';
@@ -792,10 +1142,61 @@ REVOKE ALL ON FUNCTION @extschema@.qml_fail(uuid, int, text, text, text, boolean
 COMMENT ON FUNCTION @extschema@.qml_fail(uuid, int, text, text, text, boolean, timestamptz) IS
 	'report a failed attempt; returns awaiting_retry, or failed when no retry is left';
 
-CREATE FUNCTION @extschema@.qml_release(id uuid, attempt int) RETURNS void
+CREATE FUNCTION @extschema@.qml_fail_many(ids uuid[], attempts int[], errors text[], error_types text[] DEFAULT NULL,
+	stack_traces text[] DEFAULT NULL, retry boolean DEFAULT true, retry_at timestamptz DEFAULT NULL)
+	RETURNS SETOF uuid
+	AS 'MODULE_PATHNAME', 'qml_fail_many' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_fail_many(uuid[], int[], text[], text[], text[], boolean, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_fail_many(uuid[], int[], text[], text[], text[], boolean, timestamptz) IS
+	'report several failed attempts; returns the ids that were accepted, stale claims are passed over';
+
+CREATE FUNCTION @extschema@.qml_release(id uuid, attempt int, run_at timestamptz DEFAULT NULL,
+	reason text DEFAULT NULL) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_release' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_release(uuid, int) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_release(uuid, int) IS 'return a claimed job to its queue; the attempt does not count against its retries';
+REVOKE ALL ON FUNCTION @extschema@.qml_release(uuid, int, timestamptz, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_release(uuid, int, timestamptz, text) IS
+	'return a claimed job to its queue, now or at run_at; the attempt does not count against its retries';
+
+CREATE FUNCTION @extschema@.qml_release_many(ids uuid[], attempts int[], run_at timestamptz DEFAULT NULL,
+	reason text DEFAULT NULL) RETURNS SETOF uuid
+	AS 'MODULE_PATHNAME', 'qml_release_many' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_release_many(uuid[], int[], timestamptz, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_release_many(uuid[], int[], timestamptz, text) IS
+	'return several claimed jobs to their queues; returns the ids that were accepted, stale claims are passed over';
+
+CREATE FUNCTION @extschema@.qml_discard(id uuid, attempt int, reason text DEFAULT NULL) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_discard' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_discard(uuid, int, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_discard(uuid, int, text) IS 'delete a claimed job, which is not to be done any more';
+
+-- The same without a result row, for clients that want none, or take a SELECT for a read.
+
+CREATE PROCEDURE @extschema@.qml_progress_job(id uuid, attempt int, progress jsonb)
+	AS 'MODULE_PATHNAME', 'qml_progress_job' LANGUAGE C;
+REVOKE ALL ON PROCEDURE @extschema@.qml_progress_job(uuid, int, jsonb) FROM PUBLIC;
+COMMENT ON PROCEDURE @extschema@.qml_progress_job(uuid, int, jsonb) IS 'qml_progress without a result';
+
+CREATE PROCEDURE @extschema@.qml_succeed_job(id uuid, attempt int, result jsonb DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'qml_succeed_job' LANGUAGE C;
+REVOKE ALL ON PROCEDURE @extschema@.qml_succeed_job(uuid, int, jsonb) FROM PUBLIC;
+COMMENT ON PROCEDURE @extschema@.qml_succeed_job(uuid, int, jsonb) IS 'qml_succeed without a result';
+
+CREATE PROCEDURE @extschema@.qml_fail_job(id uuid, attempt int, error text, error_type text DEFAULT NULL,
+	stack_trace text DEFAULT NULL, retry boolean DEFAULT true, retry_at timestamptz DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'qml_fail_job' LANGUAGE C;
+REVOKE ALL ON PROCEDURE @extschema@.qml_fail_job(uuid, int, text, text, text, boolean, timestamptz) FROM PUBLIC;
+COMMENT ON PROCEDURE @extschema@.qml_fail_job(uuid, int, text, text, text, boolean, timestamptz) IS 'qml_fail without a result';
+
+CREATE PROCEDURE @extschema@.qml_release_job(id uuid, attempt int, run_at timestamptz DEFAULT NULL,
+	reason text DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'qml_release_job' LANGUAGE C;
+REVOKE ALL ON PROCEDURE @extschema@.qml_release_job(uuid, int, timestamptz, text) FROM PUBLIC;
+COMMENT ON PROCEDURE @extschema@.qml_release_job(uuid, int, timestamptz, text) IS 'qml_release without a result';
+
+CREATE PROCEDURE @extschema@.qml_discard_job(id uuid, attempt int, reason text DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'qml_discard_job' LANGUAGE C;
+REVOKE ALL ON PROCEDURE @extschema@.qml_discard_job(uuid, int, text) FROM PUBLIC;
+COMMENT ON PROCEDURE @extschema@.qml_discard_job(uuid, int, text) IS 'qml_discard without a result';
 
 -------------------------------------------------------------------------------
 -- Control and reading
@@ -806,10 +1207,10 @@ CREATE FUNCTION @extschema@.qml_can_transition("from" qml.job_state, "to" qml.jo
 REVOKE ALL ON FUNCTION @extschema@.qml_can_transition(qml.job_state, qml.job_state) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_can_transition(qml.job_state, qml.job_state) IS 'whether the transition from one state to the other is allowed';
 
-CREATE FUNCTION @extschema@.qml_job(id uuid) RETURNS qml.job
-	AS 'MODULE_PATHNAME', 'qml_job' LANGUAGE C;
+CREATE FUNCTION @extschema@.qml_job(id uuid) RETURNS SETOF qml.job
+	AS 'MODULE_PATHNAME', 'qml_job' LANGUAGE C ROWS 1;
 REVOKE ALL ON FUNCTION @extschema@.qml_job(uuid) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_job(uuid) IS 'one job; NULL if it is unknown, expired or not visible to the current role';
+COMMENT ON FUNCTION @extschema@.qml_job(uuid) IS 'one job; no row if it is unknown, expired or not visible to the current role';
 
 CREATE FUNCTION @extschema@.qml_counts() RETURNS TABLE (state qml.job_state, count bigint)
 	AS 'MODULE_PATHNAME', 'qml_counts' LANGUAGE C;
@@ -820,6 +1221,11 @@ CREATE FUNCTION @extschema@.qml_queue_counts() RETURNS TABLE (queue text, state 
 	AS 'MODULE_PATHNAME', 'qml_queue_counts' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_queue_counts() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_queue_counts() IS 'number of jobs by queue and state, where there are any';
+
+CREATE FUNCTION @extschema@.qml_queue_depth(queue text, missing_ok boolean DEFAULT false) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'qml_queue_depth' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_queue_depth(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_queue_depth(text, boolean) IS 'number of ready jobs of a queue; an error if there is none with that name, or NULL with missing_ok';
 
 CREATE FUNCTION @extschema@.qml_delete(id uuid, reason text DEFAULT NULL) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_delete' LANGUAGE C;
@@ -845,30 +1251,30 @@ COMMENT ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) IS 'ma
 -- Queues
 -------------------------------------------------------------------------------
 
-CREATE FUNCTION @extschema@.qml_create_queue(name text, options jsonb DEFAULT '{}') RETURNS void
+CREATE FUNCTION @extschema@.qml_create_queue(name text, options jsonb DEFAULT '{}') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_create_queue' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_create_queue(text, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_create_queue(text, jsonb) IS 'create a queue with options';
 
-CREATE FUNCTION @extschema@.qml_alter_queue(name text, options jsonb) RETURNS void
+CREATE FUNCTION @extschema@.qml_alter_queue(name text, options jsonb) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_alter_queue' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_alter_queue(text, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_alter_queue(text, jsonb) IS 'set options of a queue; null resets an option, so that the setting applies';
 
-CREATE FUNCTION @extschema@.qml_drop_queue(name text) RETURNS void
+CREATE FUNCTION @extschema@.qml_drop_queue(name text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_drop_queue' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_drop_queue(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_drop_queue(text) IS 'drop a queue that has no unfinished jobs, with the capabilities granted on it';
+REVOKE ALL ON FUNCTION @extschema@.qml_drop_queue(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_drop_queue(text, boolean) IS 'drop a queue that has no unfinished jobs, with the capabilities granted on it; an error if there is none with that name, or false with missing_ok';
 
-CREATE FUNCTION @extschema@.qml_pause_queue(name text) RETURNS void
+CREATE FUNCTION @extschema@.qml_pause_queue(name text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_pause_queue' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_pause_queue(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_pause_queue(text) IS 'stop handing out jobs of a queue';
+REVOKE ALL ON FUNCTION @extschema@.qml_pause_queue(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_pause_queue(text, boolean) IS 'stop handing out jobs of a queue; an error if there is none with that name, or false with missing_ok';
 
-CREATE FUNCTION @extschema@.qml_resume_queue(name text) RETURNS void
+CREATE FUNCTION @extschema@.qml_resume_queue(name text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_resume_queue' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_resume_queue(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_resume_queue(text) IS 'hand out jobs of a paused queue again';
+REVOKE ALL ON FUNCTION @extschema@.qml_resume_queue(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_resume_queue(text, boolean) IS 'hand out jobs of a paused queue again; an error if there is none with that name, or false with missing_ok';
 
 -------------------------------------------------------------------------------
 -- Maintenance
@@ -887,14 +1293,14 @@ COMMENT ON FUNCTION @extschema@.qml_reclaim(int) IS 'reclaim up to max jobs whos
 CREATE FUNCTION @extschema@.qml_cleanup() RETURNS bigint
 	AS 'MODULE_PATHNAME', 'qml_cleanup' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_cleanup() FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_cleanup() IS 'drop expired partitions of the history, create those needed soon, delete expired locks; returns how many jobs and locks were removed';
+COMMENT ON FUNCTION @extschema@.qml_cleanup() IS 'drop expired partitions of the history, create those needed soon, delete expired locks; returns how many jobs and locks were removed, estimated for large partitions';
 
 CREATE FUNCTION @extschema@.qml_maintain() RETURNS jsonb
 	AS 'MODULE_PATHNAME', 'qml_maintain' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_maintain() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_maintain() IS 'all maintenance in one call; returns what each step did';
 
-CREATE FUNCTION @extschema@.qml_adopt() RETURNS void
+CREATE FUNCTION @extschema@.qml_adopt() RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_adopt' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_adopt() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_adopt() IS 'start work in a restored or copied database: jobs that were processing are enqueued again';
@@ -906,10 +1312,11 @@ COMMENT ON FUNCTION @extschema@.qml_adopt() IS 'start work in a restored or copi
 CREATE FUNCTION @extschema@.qml_schedule_recurring(id text, cron text, method text,
 	payload jsonb DEFAULT '{}', queue text DEFAULT 'default', timezone text DEFAULT 'UTC',
 	priority int DEFAULT 0, max_retries int DEFAULT NULL, timeout interval DEFAULT NULL,
-	misfire text DEFAULT 'fire_once', metadata jsonb DEFAULT NULL) RETURNS timestamptz
+	misfire text DEFAULT 'fire_once', metadata jsonb DEFAULT NULL,
+	overlap text DEFAULT 'allow', job_type text DEFAULT NULL) RETURNS timestamptz
 	AS 'MODULE_PATHNAME', 'qml_schedule_recurring' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, jsonb, text, text, int, int, interval, text, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, jsonb, text, text, int, int, interval, text, jsonb) IS
+REVOKE ALL ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, jsonb, text, text, int, int, interval, text, jsonb, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, jsonb, text, text, int, int, interval, text, jsonb, text, text) IS
 	'make a recurring job, or make the one of that id be as given; returns when it fires next, NULL when one that was there never does again; one that is as given already is not changed';
 
 CREATE FUNCTION @extschema@.qml_remove_recurring(id text, missing_ok boolean DEFAULT false) RETURNS boolean
@@ -917,15 +1324,15 @@ CREATE FUNCTION @extschema@.qml_remove_recurring(id text, missing_ok boolean DEF
 REVOKE ALL ON FUNCTION @extschema@.qml_remove_recurring(text, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_remove_recurring(text, boolean) IS 'remove a recurring job; an error if there is none with that id, or false with missing_ok';
 
-CREATE FUNCTION @extschema@.qml_pause_recurring(id text, reason text DEFAULT NULL) RETURNS boolean
+CREATE FUNCTION @extschema@.qml_pause_recurring(id text, reason text DEFAULT NULL, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_pause_recurring' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_pause_recurring(text, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_pause_recurring(text, text) IS 'stop a recurring job from firing; false if there is none with that id';
+REVOKE ALL ON FUNCTION @extschema@.qml_pause_recurring(text, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_pause_recurring(text, text, boolean) IS 'stop a recurring job from firing; an error if there is none with that id, or false with missing_ok';
 
-CREATE FUNCTION @extschema@.qml_resume_recurring(id text) RETURNS boolean
+CREATE FUNCTION @extschema@.qml_resume_recurring(id text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_resume_recurring' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_resume_recurring(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_resume_recurring(text) IS 'resume a paused recurring job, from its next tick on; false if there is none with that id';
+REVOKE ALL ON FUNCTION @extschema@.qml_resume_recurring(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_resume_recurring(text, boolean) IS 'resume a paused recurring job, from its next tick on; an error if there is none with that id, or false with missing_ok';
 
 CREATE FUNCTION @extschema@.qml_run_recurring(id text) RETURNS uuid
 	AS 'MODULE_PATHNAME', 'qml_run_recurring' LANGUAGE C;
@@ -936,7 +1343,7 @@ CREATE FUNCTION @extschema@.qml_cron_next(cron text, after timestamptz DEFAULT n
 	timezone text DEFAULT 'UTC', n int DEFAULT 1) RETURNS SETOF timestamptz
 	AS 'MODULE_PATHNAME', 'qml_cron_next' LANGUAGE C STABLE;
 REVOKE ALL ON FUNCTION @extschema@.qml_cron_next(text, timestamptz, text, int) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_cron_next(text, timestamptz, text, int) IS 'the next n times at which a cron expression fires; fewer if it never fires again';
+COMMENT ON FUNCTION @extschema@.qml_cron_next(text, timestamptz, text, int) IS 'the next n times at which a cron expression fires, or an interval that is counted from then; fewer if it never fires again';
 
 CREATE FUNCTION @extschema@.qml_poll_recurring(max int DEFAULT 256) RETURNS int
 	AS 'MODULE_PATHNAME', 'qml_poll_recurring' LANGUAGE C;
@@ -953,45 +1360,56 @@ CREATE FUNCTION @extschema@.qml_pg_cron_unschedule() RETURNS int
 REVOKE ALL ON FUNCTION @extschema@.qml_pg_cron_unschedule() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_pg_cron_unschedule() IS 'remove the maintenance from pg_cron; returns how many pg_cron jobs were removed';
 
+CREATE FUNCTION @extschema@.qml_import_pg_cron() RETURNS TABLE (jobid bigint, jobname text, schedule text, problem text)
+	AS 'MODULE_PATHNAME', 'qml_import_pg_cron' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_import_pg_cron() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_import_pg_cron() IS 'make a command and a paused schedule of each job that pg_cron has in this database; resuming the schedule unschedules the job';
+
 -------------------------------------------------------------------------------
 -- Servers
 -------------------------------------------------------------------------------
 
 CREATE FUNCTION @extschema@.qml_register_server(name text, workers int DEFAULT 1,
-	queues text[] DEFAULT NULL) RETURNS text
+	queues anycompatible DEFAULT NULL::text) RETURNS text
 	AS 'MODULE_PATHNAME', 'qml_register_server' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_register_server(text, int, text[]) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_register_server(text, int, text[]) IS 'register a server, whose workers then fetch as <id>/<name>; returns its id';
+REVOKE ALL ON FUNCTION @extschema@.qml_register_server(text, int, anycompatible) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_register_server(text, int, anycompatible) IS 'register a server, whose workers then fetch as <id>/<name>; returns its id';
 
-CREATE FUNCTION @extschema@.qml_heartbeat_server(id text) RETURNS boolean
+CREATE FUNCTION @extschema@.qml_heartbeat_server(id text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_heartbeat_server' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_heartbeat_server(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_heartbeat_server(text) IS 'record the heartbeat of a server; false if it is unknown or was declared dead and must register again';
+REVOKE ALL ON FUNCTION @extschema@.qml_heartbeat_server(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_heartbeat_server(text, boolean) IS 'record the heartbeat of a server; false if it was declared dead and must register again; an error if it is unknown, or false with missing_ok';
 
-CREATE FUNCTION @extschema@.qml_unregister_server(id text) RETURNS boolean
+CREATE FUNCTION @extschema@.qml_unregister_server(id text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_unregister_server' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_unregister_server(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_unregister_server(text) IS 'unregister a server; jobs that its workers hold are reclaimed; false if it is unknown';
+REVOKE ALL ON FUNCTION @extschema@.qml_unregister_server(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_unregister_server(text, boolean) IS 'unregister a server; jobs that its workers hold are reclaimed; an error if it is unknown, or false with missing_ok';
 
-CREATE FUNCTION @extschema@.qml_reclaim_server(id text) RETURNS int
+CREATE FUNCTION @extschema@.qml_reclaim_server(id text, missing_ok boolean DEFAULT false) RETURNS int
 	AS 'MODULE_PATHNAME', 'qml_reclaim_server' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_reclaim_server(text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_reclaim_server(text) IS 'declare a server dead and reclaim the jobs that its workers hold; returns how many';
+REVOKE ALL ON FUNCTION @extschema@.qml_reclaim_server(text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_reclaim_server(text, boolean) IS 'declare a server dead and reclaim the jobs that its workers hold; returns how many; an error if it is unknown, unless missing_ok';
 
 -------------------------------------------------------------------------------
 -- Handlers
 -------------------------------------------------------------------------------
 
-CREATE FUNCTION @extschema@.qml_register_handler(method text, function regprocedure, options jsonb DEFAULT '{}') RETURNS void
+CREATE FUNCTION @extschema@.qml_register_handler(method text, function regprocedure, options jsonb DEFAULT '{}') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_register_handler' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_register_handler(text, regprocedure, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_register_handler(text, regprocedure, jsonb) IS 'let a function or procedure run the jobs of a method; replaces the present handler';
 
 -- This form accepts a literal that is the bare name of a function, if it is not overloaded.
-CREATE FUNCTION @extschema@.qml_register_handler(method text, function text, options jsonb DEFAULT '{}') RETURNS void
+CREATE FUNCTION @extschema@.qml_register_handler(method text, function text, options jsonb DEFAULT '{}') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_register_handler_name' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_register_handler(text, text, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_register_handler(text, text, jsonb) IS 'the same, for a function given by its name, with or without its argument types';
+
+-- A kind of handler of its own: the statement runs at the top level of a worker.
+CREATE FUNCTION @extschema@.qml_register_command(method text, command text, options jsonb DEFAULT '{}') RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_register_command' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_register_command(text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_register_command(text, text, jsonb) IS 'let a statement, such as VACUUM, run the jobs of a method, which have no payload; replaces the present handler';
 
 CREATE FUNCTION @extschema@.qml_unregister_handler(method text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_unregister_handler' LANGUAGE C;
@@ -1002,11 +1420,11 @@ COMMENT ON FUNCTION @extschema@.qml_unregister_handler(text, boolean) IS 'unregi
 -- Waiting.  Procedures, because they end their transaction before they wait.
 -------------------------------------------------------------------------------
 
-CREATE PROCEDURE @extschema@.qml_wait(queues text[] DEFAULT NULL, timeout interval DEFAULT '30 s',
-	INOUT ready boolean DEFAULT NULL)
+CREATE PROCEDURE @extschema@.qml_wait(queues anycompatible DEFAULT NULL::text, timeout interval DEFAULT '30 s',
+	methods text[] DEFAULT NULL, INOUT ready boolean DEFAULT NULL)
 	AS 'MODULE_PATHNAME', 'qml_wait' LANGUAGE C;
-REVOKE ALL ON PROCEDURE @extschema@.qml_wait(text[], interval, boolean) FROM PUBLIC;
-COMMENT ON PROCEDURE @extschema@.qml_wait(text[], interval, boolean) IS 'sleep until a job may be ready or the timeout ends; the result is true or false';
+REVOKE ALL ON PROCEDURE @extschema@.qml_wait(anycompatible, interval, text[], boolean) FROM PUBLIC;
+COMMENT ON PROCEDURE @extschema@.qml_wait(anycompatible, interval, text[], boolean) IS 'sleep until a job may be ready or the timeout ends; the result is true or false';
 
 CREATE PROCEDURE @extschema@.qml_wait_for(id uuid, timeout interval DEFAULT '30 s',
 	INOUT state qml.job_state DEFAULT NULL)
@@ -1016,13 +1434,13 @@ COMMENT ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) IS 
 
 -- State hooks and middleware, each in two forms, as qml_register_handler().
 CREATE FUNCTION @extschema@.qml_register_hook(name text, function regprocedure, states qml.job_state[] DEFAULT NULL,
-	options jsonb DEFAULT '{}') RETURNS void
+	options jsonb DEFAULT '{}') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_register_hook' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_register_hook(text, regprocedure, qml.job_state[], jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_register_hook(text, regprocedure, qml.job_state[], jsonb) IS 'call a function after each transition to these states, as the current role; replaces one of the same name';
+COMMENT ON FUNCTION @extschema@.qml_register_hook(text, regprocedure, qml.job_state[], jsonb) IS 'call a function after each transition to these states, in its transaction or after the commit, as the current role; replaces one of the same name';
 
 CREATE FUNCTION @extschema@.qml_register_hook(name text, function text, states qml.job_state[] DEFAULT NULL,
-	options jsonb DEFAULT '{}') RETURNS void
+	options jsonb DEFAULT '{}') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_register_hook_name' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_register_hook(text, text, qml.job_state[], jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_register_hook(text, text, qml.job_state[], jsonb) IS 'the same, for a function given by its name, with or without its argument types';
@@ -1033,13 +1451,13 @@ REVOKE ALL ON FUNCTION @extschema@.qml_unregister_hook(text, boolean) FROM PUBLI
 COMMENT ON FUNCTION @extschema@.qml_unregister_hook(text, boolean) IS 'remove a hook; an error if there is none with that name, or false with missing_ok';
 
 CREATE FUNCTION @extschema@.qml_register_middleware(name text, function regprocedure, "position" int DEFAULT 0,
-	options jsonb DEFAULT '{}') RETURNS void
+	options jsonb DEFAULT '{}') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_register_middleware' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_register_middleware(text, regprocedure, int, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_register_middleware(text, regprocedure, int, jsonb) IS 'call a function around each job that runs in the database, as the current role; replaces one of the same name';
+COMMENT ON FUNCTION @extschema@.qml_register_middleware(text, regprocedure, int, jsonb) IS 'call a function around each job that runs in the database, as the current role; around those of its own handlers only, unless the role has the privileges of the owner; replaces one of the same name';
 
 CREATE FUNCTION @extschema@.qml_register_middleware(name text, function text, "position" int DEFAULT 0,
-	options jsonb DEFAULT '{}') RETURNS void
+	options jsonb DEFAULT '{}') RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_register_middleware_name' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_register_middleware(text, text, int, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_register_middleware(text, text, int, jsonb) IS 'the same, for a function given by its name, with or without its argument types';
@@ -1067,18 +1485,18 @@ CREATE FUNCTION @extschema@.qml_current_job() RETURNS qml.job
 REVOKE ALL ON FUNCTION @extschema@.qml_current_job() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_current_job() IS 'the job that runs in this session; NULL outside of one';
 
-CREATE FUNCTION @extschema@.qml_progress(progress jsonb) RETURNS void
+CREATE FUNCTION @extschema@.qml_progress(progress jsonb) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_show_progress' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_progress(jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_progress(jsonb) IS 'record the progress of the job that runs in this session; others see it at once';
 
-CREATE FUNCTION @extschema@.qml_retry_later(delay interval, reason text DEFAULT NULL) RETURNS void
+CREATE FUNCTION @extschema@.qml_retry_later(delay interval, reason text DEFAULT NULL) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_retry_later' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_retry_later(interval, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_retry_later(interval, text) IS 'after the handler returns, run the job of this session again after a delay; the attempt does not count';
 
-CREATE FUNCTION @extschema@.qml_discard(reason text DEFAULT NULL) RETURNS void
-	AS 'MODULE_PATHNAME', 'qml_discard' LANGUAGE C;
+CREATE FUNCTION @extschema@.qml_discard(reason text DEFAULT NULL) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_discard_current' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_discard(text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_discard(text) IS 'after the handler returns, delete the job of this session';
 
@@ -1089,26 +1507,31 @@ COMMENT ON FUNCTION @extschema@.qml_discard(text) IS 'after the handler returns,
 CREATE FUNCTION @extschema@.qml_try_lock(resource text, owner text, ttl interval) RETURNS bigint
 	AS 'MODULE_PATHNAME', 'qml_try_lock' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_try_lock(text, text, interval) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_try_lock(text, text, interval) IS 'take or refresh a named lock; returns its fencing number, NULL if another owner holds it';
+COMMENT ON FUNCTION @extschema@.qml_try_lock(text, text, interval) IS 'take or refresh a named lock; returns its fencing number, NULL if another owner or another role holds it';
 
 CREATE FUNCTION @extschema@.qml_unlock(resource text, owner text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_unlock' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_unlock(text, text) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_unlock(text, text) IS 'release a named lock; false if the owner does not hold it';
+COMMENT ON FUNCTION @extschema@.qml_unlock(text, text) IS 'release a named lock; false if the owner does not hold it, or another role took it';
 
 -------------------------------------------------------------------------------
 -- Rights
 -------------------------------------------------------------------------------
 
-CREATE FUNCTION @extschema@.qml_grant(grantee regrole, capability text, queue text DEFAULT NULL) RETURNS void
+CREATE FUNCTION @extschema@.qml_grant(grantee regrole, capability text, queue text DEFAULT NULL) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_grant' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_grant(regrole, text, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_grant(regrole, text, text) IS 'grant a capability (enqueue, work, monitor, admin) to a role, on one queue or on all';
 
-CREATE FUNCTION @extschema@.qml_revoke(grantee regrole, capability text, queue text DEFAULT NULL) RETURNS void
+CREATE FUNCTION @extschema@.qml_revoke(grantee regrole, capability text, queue text DEFAULT NULL) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_revoke' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_revoke(regrole, text, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_revoke(regrole, text, text) IS 'revoke a capability; without a queue, on all queues';
+
+CREATE FUNCTION @extschema@.qml_drop_role_objects(role regrole) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'qml_drop_role_objects' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_drop_role_objects(regrole) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_drop_role_objects(regrole) IS 'remove the capabilities, handlers, hooks, middleware and schedules of a role, so that it can be dropped; returns how many of each';
 
 -------------------------------------------------------------------------------
 -- Default privileges of the installing role may have granted privileges on any of the
@@ -1120,3 +1543,127 @@ CREATE FUNCTION qml.revoke_default_privileges() RETURNS void
 	AS 'MODULE_PATHNAME', 'qml_revoke_default_privileges' LANGUAGE C;
 SELECT qml.revoke_default_privileges();
 DROP FUNCTION qml.revoke_default_privileges();
+
+-------------------------------------------------------------------------------
+-- Whoever lacks a right is told by qml which statement gives it, not by the server, which
+-- knows nothing of capabilities.  So everybody may call each function that asks for a
+-- capability before it does anything else, and read each view that asks qml.may_read().
+-- The functions and tables that are not named here are the owner's.
+--
+-- The schema stays closed: whoever may name a table can lock it by PREPARE or CREATE RULE,
+-- without any privilege on it, and stop all work.  qml_grant opens it to those who have a
+-- capability.
+-------------------------------------------------------------------------------
+
+GRANT EXECUTE ON FUNCTION qml.job_access(int, regrole) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.queue_access(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.recurring_access(text, regrole) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.next_runs(text, text, timestamptz, timestamptz, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.background_servers() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.background_databases() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.is_alive(timestamptz, timestamptz) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.handler_problem(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.hook_problem(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.hook_access(regrole, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.middleware_problem(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.role_problem(regrole, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.is_admin() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.lease_end(uuid, int, timestamptz) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.retries_left(int, text, regrole, int, int) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.may_read(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.may_plan(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid, interval, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_try_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid, interval, jsonb) TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.qml_enqueue_job(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, interval, jsonb, uuid) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_enqueue_many(text, jsonb[], text, int, timestamptz, int, interval, jsonb, text, interval, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_fetch(text, anycompatible, int, interval, text[]) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_succeed_fetch(uuid, int, jsonb, text, anycompatible, int, interval, text[]) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_succeed_fetch_many(uuid[], int[], jsonb[], text, anycompatible, int, interval, text[]) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_heartbeat(uuid, int, interval) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_heartbeat_many(uuid[], int[], interval) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_progress(uuid, int, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_succeed(uuid, int, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_succeed_many(uuid[], int[], jsonb[]) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_fail(uuid, int, text, text, text, boolean, timestamptz) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_fail_many(uuid[], int[], text[], text[], text[], boolean, timestamptz) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_release(uuid, int, timestamptz, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_release_many(uuid[], int[], timestamptz, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_discard(uuid, int, text) TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.qml_progress_job(uuid, int, jsonb) TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.qml_succeed_job(uuid, int, jsonb) TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.qml_fail_job(uuid, int, text, text, text, boolean, timestamptz) TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.qml_release_job(uuid, int, timestamptz, text) TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.qml_discard_job(uuid, int, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_can_transition(qml.job_state, qml.job_state) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_job(uuid) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_counts() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_queue_counts() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_queue_depth(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_delete(uuid, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_retry(uuid) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_reschedule(uuid, timestamptz, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_create_queue(text, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_alter_queue(text, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_drop_queue(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_pause_queue(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_resume_queue(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_promote_due(int) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_reclaim(int) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_cleanup() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_maintain() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_adopt() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_schedule_recurring(text, text, text, jsonb, text, text, int, int, interval, text, jsonb, text, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_remove_recurring(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_pause_recurring(text, text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_resume_recurring(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_run_recurring(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_cron_next(text, timestamptz, text, int) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_poll_recurring(int) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_pg_cron_schedule() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_pg_cron_unschedule() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_import_pg_cron() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_register_server(text, int, anycompatible) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_heartbeat_server(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_unregister_server(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_reclaim_server(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_register_handler(text, regprocedure, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_register_handler(text, text, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_register_command(text, text, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_unregister_handler(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.qml_wait(anycompatible, interval, text[], boolean) TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_register_hook(text, regprocedure, qml.job_state[], jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_register_hook(text, text, qml.job_state[], jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_unregister_hook(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_register_middleware(text, regprocedure, int, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_register_middleware(text, text, int, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_unregister_middleware(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_next() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_tracing(qml.job) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_current_job() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_progress(jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_retry_later(interval, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_discard(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_try_lock(text, text, interval) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_unlock(text, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_grant(regrole, text, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_revoke(regrole, text, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_drop_role_objects(regrole) TO PUBLIC;
+GRANT SELECT ON TABLE qml.job TO PUBLIC;
+GRANT SELECT ON TABLE qml.queue TO PUBLIC;
+GRANT SELECT ON TABLE qml.lock TO PUBLIC;
+GRANT SELECT ON TABLE qml.recurring TO PUBLIC;
+GRANT SELECT ON TABLE qml.recurring_tick TO PUBLIC;
+GRANT SELECT ON TABLE qml.server TO PUBLIC;
+GRANT SELECT ON TABLE qml.database TO PUBLIC;
+GRANT SELECT ON TABLE qml.handler TO PUBLIC;
+GRANT SELECT ON TABLE qml.hook TO PUBLIC;
+GRANT SELECT ON TABLE qml.middleware TO PUBLIC;
+GRANT SELECT ON TABLE qml.acl TO PUBLIC;
+GRANT USAGE ON TYPE qml.job_state TO PUBLIC;
+
+CREATE FUNCTION qml.check_service() RETURNS void
+	AS 'MODULE_PATHNAME', 'qml_check_service' LANGUAGE C;
+SELECT qml.check_service();
+DROP FUNCTION qml.check_service();

@@ -8,20 +8,29 @@
 
 #include "access/genam.h"
 #include "access/tableam.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "parser/parse_type.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 #include "utils/guc.h"
+#include "utils/regproc.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
 #error "qml needs PostgreSQL 15 or later"
 #endif
 
+/* Rows are written below the executor, by functions whose meaning changes between majors. */
+#if PG_VERSION_NUM >= 190000
+#error "qml was not tried on this version of PostgreSQL: 18 is the newest one that it knows"
+#endif
+
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
+#include "varatt.h"
 #endif
 
 /* Before 16 PGDLLEXPORT is empty, and the library is built with hidden symbols. */
@@ -47,16 +56,55 @@
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #endif
 
+/*
+ * What table_tuple_update() says of the indexes.  From 16 on there is a third answer: the new
+ * row is in the HOT chain of the old one, and only summarizing indexes (BRIN) must have it.
+ */
 #if PG_VERSION_NUM < 160000
 typedef bool QmlUpdateIndexes;
-#define QML_UPDATE_NO_INDEXES false
-#define qml_exec_insert_index_tuples(rri, slot, estate) \
-	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL)
+#define QML_UPDATE_NO_INDEXES  false
+#define QML_UPDATE_ALL_INDEXES true
+#define qml_exec_insert_index_tuples(rri, slot, estate, update, indexes) \
+	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL)
+#define qml_exec_try_insert_index_tuples(rri, slot, estate, conflicts, arbiters) \
+	ExecInsertIndexTuples(rri, slot, estate, false, true, conflicts, arbiters)
 #else
 typedef TU_UpdateIndexes QmlUpdateIndexes;
-#define QML_UPDATE_NO_INDEXES TU_None
-#define qml_exec_insert_index_tuples(rri, slot, estate) \
-	ExecInsertIndexTuples(rri, slot, estate, false, false, NULL, NIL, false)
+#define QML_UPDATE_NO_INDEXES  TU_None
+#define QML_UPDATE_ALL_INDEXES TU_All
+#define qml_exec_insert_index_tuples(rri, slot, estate, update, indexes) \
+	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL, (indexes) == TU_Summarizing)
+#define qml_exec_try_insert_index_tuples(rri, slot, estate, conflicts, arbiters) \
+	ExecInsertIndexTuples(rri, slot, estate, false, true, conflicts, arbiters, false)
+#endif
+
+/* Whether a new row, which has no place yet, meets none with its key. */
+static inline bool
+qml_exec_key_is_free(ResultRelInfo *rri, TupleTableSlot *slot, EState *estate, List *arbiters)
+{
+	ItemPointerData conflict;
+#if PG_VERSION_NUM < 180000
+	return ExecCheckIndexConstraints(rri, slot, estate, &conflict, arbiters);
+#else
+	ItemPointerData none;
+
+	ItemPointerSetInvalid(&none);
+	return ExecCheckIndexConstraints(rri, slot, estate, &conflict, &none, arbiters);
+#endif
+}
+
+/*
+ * Whether no row has a NULL in a column.  From 18 on the constraint may be there without
+ * having been checked, and one of a check may not be enforced.
+ */
+#if PG_VERSION_NUM < 180000
+#define qml_column_is_not_null(desc, i) (TupleDescAttr(desc, i)->attnotnull)
+#define qml_check_is_enforced(check)	true
+#else
+#define qml_column_is_not_null(desc, i)    \
+	(TupleDescAttr(desc, i)->attnotnull && \
+	 TupleDescCompactAttr(desc, i)->attnullability != ATTNULLABLE_INVALID)
+#define qml_check_is_enforced(check) ((check)->ccenforced)
 #endif
 
 #if PG_VERSION_NUM < 160000
@@ -65,6 +113,22 @@ typedef TU_UpdateIndexes QmlUpdateIndexes;
 #else
 #define qml_schema_is_usable(schema, role) \
 	(object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK)
+#endif
+
+/* Runs a portal to its end, as the only statement of its transaction. */
+#if PG_VERSION_NUM < 180000
+#define qml_portal_run_all(portal, receiver, completion) \
+	PortalRun(portal, FETCH_ALL, true, true, receiver, receiver, completion)
+#else
+#define qml_portal_run_all(portal, receiver, completion) \
+	PortalRun(portal, FETCH_ALL, true, receiver, receiver, completion)
+#endif
+
+/* Those of this session. */
+#if PG_VERSION_NUM < 170000
+#define qml_replication_slots_drop_temporary() ReplicationSlotCleanup()
+#else
+#define qml_replication_slots_drop_temporary() ReplicationSlotCleanup(false)
 #endif
 
 /* A database whose DROP was cut off: minor releases of 2023 brought the mark. */
@@ -86,22 +150,44 @@ typedef TU_UpdateIndexes QmlUpdateIndexes;
 #define qml_may_become(member, role) member_can_set_role(member, role)
 #endif
 
+/* The functions of a name, which may be qualified, in the search path; NULL: none. */
+static inline FuncCandidateList
+qml_function_candidates(const char *name)
+{
+#if PG_VERSION_NUM < 160000
+	List *names = stringToQualifiedNameList(name);
+#else
+	List *names = stringToQualifiedNameList(name, NULL);
+#endif
+
+	return FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
+}
+
 /* The type of a name that is qualified or built in; InvalidOid: there is none. */
 static inline Oid
 qml_type_by_name(const char *name)
 {
 	Oid type = InvalidOid;
 	int32 typmod;
-#if PG_VERSION_NUM < 160000
 	MemoryContext context = CurrentMemoryContext;
 
 	PG_TRY();
 	{
+#if PG_VERSION_NUM < 160000
 		parseTypeString(name, &type, &typmod, true);
+#else
+		ErrorSaveContext errors = {.type = T_ErrorSaveContext};
+
+		if (!parseTypeString(name, &type, &typmod, (Node *) &errors))
+			type = InvalidOid;
+#endif
 	}
 	PG_CATCH();
 	{
-		/* Only what is said of the name, by the parser; nothing else is caught here. */
+		/*
+		 * Only what is said of the name, by the grammar, which raises in every version;
+		 * nothing else is caught here.
+		 */
 		if (geterrcode() != ERRCODE_SYNTAX_ERROR)
 			PG_RE_THROW();
 		MemoryContextSwitchTo(context);
@@ -109,12 +195,6 @@ qml_type_by_name(const char *name)
 		type = InvalidOid;
 	}
 	PG_END_TRY();
-#else
-	ErrorSaveContext errors = {.type = T_ErrorSaveContext};
-
-	if (!parseTypeString(name, &type, &typmod, (Node *) &errors))
-		return InvalidOid;
-#endif
 	return type;
 }
 
@@ -151,11 +231,18 @@ qml_input_text(PGFunction input, char *string, Datum *value)
 #endif
 }
 
-/* Named wait events; before 17 all extensions share one. */
-#if PG_VERSION_NUM < 170000
-#define qml_wait_event(name) PG_WAIT_EXTENSION
+/* What the server shows of a session, by a number from 1 to pgstat_fetch_stat_numbackends(). */
+#if PG_VERSION_NUM < 160000
+#define qml_backend_entry(number) pgstat_fetch_stat_local_beentry(number)
 #else
-#define qml_wait_event(name) WaitEventExtensionNew(name)
+#define qml_backend_entry(number) pgstat_get_local_beentry_by_index(number)
+#endif
+
+/* Named wait events; before 17 all extensions share one.  For common/wait_event.c only. */
+#if PG_VERSION_NUM < 170000
+#define qml_wait_event_new(name) PG_WAIT_EXTENSION
+#else
+#define qml_wait_event_new(name) WaitEventExtensionNew(name)
 #endif
 
 /* Settings that came later, and that a process of qml must not get from others. */

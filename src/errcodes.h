@@ -17,4 +17,7 @@
 /* Reserved: qml_unlock answers false. */
 #define ERRCODE_QML_LOCK_NOT_HELD MAKE_SQLSTATE('Q', 'M', '0', '0', '9')
 
+/* Of warnings. */
+#define ERRCODE_QML_STALE_CLAIMS_SKIPPED MAKE_SQLSTATE('0', '1', 'Q', 'M', '3')
+
 #endif

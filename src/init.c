@@ -6,6 +6,10 @@
  * shared_preload_libraries: only then are there background processes and shared
  * memory.  pg_upgrade starts servers whose databases it must be alone in, so
  * nothing is registered there.
+ *
+ * A process has the library that the server was started with, or that it loaded first, also
+ * when the file has been replaced since.  A second copy, loaded from another path, would
+ * share nothing with the first: it is refused.
  */
 #include "postgres.h"
 
@@ -18,31 +22,62 @@
 #include "ipc/prepared.h"
 #include "ipc/shmem.h"
 #include "ipc/wakeup.h"
+#include "jobs/claim_skip.h"
+#include "jobs/failure_log.h"
 #include "jobs/history.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/queue.h"
+#include "model/role_mark.h"
 #include "process/launcher.h"
+#include "qml.h"
+#include "schedule/takeover.h"
+#include "sql/schema_hint.h"
 #include "userfn/callback.h"
 #include "userfn/handler.h"
+#include "userfn/retries.h"
 #include "userfn/sandbox.h"
 
 PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
+/* Raises 55000 if another copy of the library is in this process. */
+static void
+refuse_second_copy(void)
+{
+	void **version = find_rendezvous_variable("qml library");
+
+	if (*version != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("another copy of the library of extension \"qml\" is loaded"),
+				 errdetail("Version %s is loaded; the other file has version %s.",
+						   (const char *) *version, QML_VERSION),
+				 errhint("Restart the server to load the new library, or reconnect if qml is not "
+						 "preloaded.")));
+	*version = QML_VERSION;
+}
+
 void
 _PG_init(void)
 {
+	refuse_second_copy();
 	qml_fault_init();
 	qml_guc_init();
 	qml_catalog_init();
 	qml_history_init();
 	qml_queue_init();
 	qml_handler_init();
+	qml_retries_init();
 	qml_callback_init();
 	qml_sandbox_init();
+	qml_role_mark_init();
 	qml_acl_init();
+	qml_claim_skip_init();
+	qml_failure_log_init();
+	qml_schema_hint_init();
+	qml_takeover_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		qml_shmem_init();

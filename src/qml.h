@@ -6,14 +6,34 @@
 #ifndef QML_H
 #define QML_H
 
-/* Version of the SQL objects this library works with; qml.control says the same. */
-#define QML_VERSION "1.0"
+/*
+ * The version of this library, and of the SQL objects that came with it; qml.control says
+ * the same.  It serves SQL objects of this major version, older and newer ones: see
+ * model/columns.c.
+ */
+#define QML_VERSION_MAJOR 1
+#ifndef QML_NEXT
+#define QML_VERSION_MINOR 0
+#else
+/*
+ * Only tests build this: a library that plays the next version, with a column more in some
+ * tables.  What is done for that column is what a real one takes.
+ */
+#define QML_VERSION_MINOR 1
+#endif
+#define QML_VERSION CppAsString2(QML_VERSION_MAJOR) "." CppAsString2(QML_VERSION_MINOR)
 
 /* Schema of qml's types, tables and views; the script creates it by this name. */
 #define QML_SCHEMA "qml"
 
 /* The queue of those who name none; the script says the same. */
 #define QML_DEFAULT_QUEUE "default"
+
+/* Queues whose names begin so are qml's own. */
+#define QML_RESERVED_QUEUES "qml."
+
+/* That of the calls of after-commit hooks. */
+#define QML_HOOK_QUEUE QML_RESERVED_QUEUES "hooks"
 
 /* States of a job, in the order of the labels of qml.job_state. */
 typedef enum QmlState
@@ -48,6 +68,7 @@ typedef enum QmlState
 #define QML_MAX_ERRORS 100
 
 #define QML_MAX_BATCH	10000
+#define QML_MAX_TOKENS	1000000 /* claims that one call speaks of */
 #define QML_MAX_RETRIES 1000
 
 /* Highest limit on the jobs of one handler that run at the same time. */

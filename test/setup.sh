@@ -5,11 +5,14 @@
 #
 #   demo       only what building qml and running a server needs
 #   lint       also what only the lint needs
+#   examples   also the large toolchains of some examples, which the tests skip otherwise
 #   valgrind   also what "make valgrind" needs
 #   versions   only what test/versions/run needs
+#   assert     also what building PostgreSQL needs
 #   absent     print the names of the packages that apt does not know, install nothing
 #
-# What apt says is shown only if it fails.
+# What apt says is shown only if it fails.  Where npm is installed, it brings in the driver of
+# the Node example, because Debian's package fits no Node but Debian's.
 #
 #   QML_PG_MAJOR=version              of PostgreSQL (default 15, that of Debian 12)
 #   QML_WITHOUT_PACKAGES="name ..."   packages to do without
@@ -23,10 +26,16 @@ set -euo pipefail
 server=postgresql-${QML_PG_MAJOR:-15}
 packages=(gcc libc6-dev make "$server" "postgresql-server-dev-${QML_PG_MAJOR:-15}")
 test_packages=(libpq-dev "$server-cron" "$server-pgtap" libipc-run-perl tini pgbouncer libfaketime
-	python3-psycopg)
+	python3-psycopg python3-asyncpg ruby ruby-pg php-cli php-pgsql libdbd-pg-perl nodejs
+	libpostgresql-jdbc-java ruby-activejob ruby-activerecord php-illuminate-queue php-illuminate-events)
+# About 200 MB of archives, and 900 MB on the disk.
+examples_packages=(golang-go golang-github-jackc-pgx-v4-dev
+	cargo librust-tokio-postgres-dev librust-tokio-dev librust-serde-json-dev)
+node_driver=pg@8.11.3
 lint_packages=(clang-format binutils python3-pglast clang libclang-rt-14-dev)
 versions_packages=(debootstrap)
 valgrind_packages=(valgrind libc6-dbg)
+assert_packages=(dpkg-dev bzip2 xz-utils patch bison flex pkg-config zlib1g-dev libicu-dev libxml2-dev)
 
 is_installed()
 {
@@ -69,6 +78,22 @@ run_quietly()
 	return "$rc"
 }
 
+# Without it the tests skip the Node example.
+install_node_driver()
+{
+	local -x NODE_PATH
+
+	NODE_PATH=$(npm root -g)
+	if node -e 'require("pg")' 2>/dev/null; then
+		return
+	elif [ "$(id -u)" -eq 0 ]; then
+		echo "== setup: npm install $node_driver"
+		run_quietly npm install -g "$node_driver" || echo '== setup: no driver for the Node example'
+	else
+		echo "== setup: no driver for the Node example; run as root: npm install -g $node_driver"
+	fi
+}
+
 install_missing()
 {
 	local package
@@ -105,10 +130,14 @@ main()
 	local package
 	local -a missing=()
 
+	command -v npm >/dev/null || test_packages+=(node-pg)
+	command -v javac >/dev/null || test_packages+=(default-jdk-headless)
 	case ${1:-} in
 		demo) ;;
 		lint) packages+=("${test_packages[@]}" "${lint_packages[@]}") ;;
+		examples) packages+=("${test_packages[@]}" "${examples_packages[@]}") ;;
 		versions) packages=("${versions_packages[@]}") ;;
+		assert) packages+=("${test_packages[@]}" "${assert_packages[@]}") ;;
 		valgrind) packages+=("${test_packages[@]}" "${valgrind_packages[@]}") ;;
 		absent)
 			packages+=("${test_packages[@]}")
@@ -138,6 +167,9 @@ main()
 		echo "setup.sh: missing packages: ${missing[*]}" >&2
 		echo "setup.sh: run as root: apt-get install ${missing[*]}" >&2
 		return 1
+	fi
+	if [[ " ${packages[*]} " == *' nodejs '* ]] && command -v npm >/dev/null; then
+		install_node_driver
 	fi
 }
 

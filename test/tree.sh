@@ -92,6 +92,8 @@ variant_make_args()
 	case $1 in
 		release) ;;
 		faults) copt="-DQML_FAULTS $copt" ;;
+		# The library that plays the next version, for upgrades.
+		next) copt="-DQML_NEXT $copt" ;;
 		# Debian's flags hold -fwrapv, with which an overflow is defined, and not reported.
 		ubsan)
 			make_args=(CC=gcc)

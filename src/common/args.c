@@ -8,18 +8,21 @@
 #include <math.h>
 
 #include "access/detoast.h"
+#include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "funcapi.h"
 #include "mb/pg_wchar.h"
+#include "parser/scansup.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
 #include "common/args.h"
 #include "common/guc.h"
+#include "common/report.h"
 #include "qml.h"
-
-/* Longest name of a function with its argument types, in bytes. */
-#define MAX_FUNCTION_NAME 4096
 
 /* Raises an error if the argument is null. */
 void
@@ -31,27 +34,70 @@ qml_args_require(FunctionCallInfo fcinfo, int arg, const char *name)
 				 errmsg("argument \"%s\" must not be null", name)));
 }
 
-/* Control characters: C0, DEL and, in UTF-8, C1. */
 static bool
 has_control_character(const char *value)
 {
-	bool utf8 = GetDatabaseEncoding() == PG_UTF8;
-
-	for (const unsigned char *c = (const unsigned char *) value; *c; c++)
+	for (; *value; value++)
 	{
-		if (*c < 0x20 || *c == 0x7f || (utf8 && *c == 0xc2 && c[1] < 0xa0))
+		if (qml_report_control_length(value) > 0)
 			return true;
 	}
 	return false;
 }
 
-/* Whether a string can be a name: not empty, not too long, fit for a terminal. */
+/*
+ * Whether a character is a blank: a space, or in UTF-8 one of the others that Unicode calls
+ * white space.  Tabs and line ends are control characters.
+ */
+static bool
+is_blank(const char *value)
+{
+	const unsigned char *c = (const unsigned char *) value;
+
+	if (*c == ' ')
+		return true;
+	if (*c < 0x80 || GetDatabaseEncoding() != PG_UTF8)
+		return false;
+	switch (utf8_to_unicode(c))
+	{
+		case 0x00a0:
+		case 0x1680:
+		case 0x2028:
+		case 0x2029:
+		case 0x202f:
+		case 0x205f:
+		case 0x3000:
+			return true;
+		default:
+			return utf8_to_unicode(c) >= 0x2000 && utf8_to_unicode(c) <= 0x200a;
+	}
+}
+
+/* Whether a string that is not empty begins or ends with a blank, which nobody would see. */
+static bool
+has_outer_blank(const char *value)
+{
+	const char *last = value;
+
+	if (is_blank(value))
+		return true;
+	for (const char *c = value; *c; c += pg_mblen(c))
+		last = c;
+	return is_blank(last);
+}
+
+/*
+ * Whether a string can be a name: not empty, not too long, fit for a terminal, and the same as
+ * it looks.
+ */
 bool
 qml_args_is_name(const char *value, int maxlen)
 {
-	int length = pg_mbstrlen(value);
+	size_t bytes = strlen(value);
 
-	return length > 0 && length <= maxlen && !has_control_character(value);
+	/* Characters are counted only if there may be too many. */
+	return bytes > 0 && (bytes <= (size_t) maxlen || pg_mbstrlen(value) <= maxlen) &&
+		   !has_control_character(value) && !has_outer_blank(value);
 }
 
 /* Raises an error that says why a string cannot be a name. */
@@ -70,9 +116,14 @@ check_name(const char *value, const char *name, int maxlen)
 				 errmsg("argument \"%s\" is too long", name),
 				 errdetail("It has %d characters; at most %d are allowed.", pg_mbstrlen(value),
 						   maxlen)));
+	if (has_control_character(value))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must not contain control characters", name)));
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("argument \"%s\" must not contain control characters", name)));
+			 errmsg("argument \"%s\" must not begin or end with a blank", name),
+			 errdetail("It is \"%s\".", value)));
 }
 
 /* A name; NULL when null. */
@@ -94,6 +145,35 @@ qml_args_name(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen)
 {
 	qml_args_require(fcinfo, arg, name);
 	return qml_args_name_or_null(fcinfo, arg, name, maxlen);
+}
+
+/* Whether a queue of this name is one of qml's own. */
+bool
+qml_args_is_reserved_queue(const char *name)
+{
+	return strncmp(name, QML_RESERVED_QUEUES, strlen(QML_RESERVED_QUEUES)) == 0;
+}
+
+/* Raises 42939 if a queue of this name is one of qml's own. */
+void
+qml_args_check_queue(const char *name)
+{
+	if (qml_args_is_reserved_queue(name))
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("queue name \"%s\" is reserved", name),
+				 errdetail("The prefix \"%s\" is reserved for queues of qml itself.",
+						   QML_RESERVED_QUEUES)));
+}
+
+/* The name of a queue that is not one of qml's own. */
+char *
+qml_args_queue(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	char *queue = qml_args_name(fcinfo, arg, name, QML_MAX_QUEUE_NAME);
+
+	qml_args_check_queue(queue);
+	return queue;
 }
 
 /* A number between min and max. */
@@ -143,6 +223,26 @@ qml_args_time_or_null(FunctionCallInfo fcinfo, int arg, const char *name)
 }
 
 /*
+ * The time at which an interval after now() is over, as now() + interval says: a day is one of
+ * the calendar in the session's time zone.  A negative one leads into the past.
+ */
+TimestampTz
+qml_args_time_after(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	TimestampTz now = GetCurrentTransactionStartTimestamp();
+	TimestampTz time;
+
+	qml_args_require(fcinfo, arg, name);
+	time = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												   TimestampTzGetDatum(now), PG_GETARG_DATUM(arg)));
+	if (TIMESTAMP_NOT_FINITE(time))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must be a finite interval", name)));
+	return time;
+}
+
+/*
  * Microseconds of an interval, with months of 30 days.  Far beyond every limit if they
  * do not fit.
  */
@@ -157,21 +257,35 @@ qml_args_interval_usecs(const Interval *interval)
 	return (int64) days * USECS_PER_DAY + interval->time;
 }
 
-/* A positive interval in microseconds; -1 when null. */
-int64
-qml_args_duration(FunctionCallInfo fcinfo, int arg, const char *name)
+/* An interval in microseconds, not below the least; -1 when null. */
+static int64
+read_interval(FunctionCallInfo fcinfo, int arg, const char *name, int64 least, const char *range)
 {
 	int64 usecs;
 
 	if (PG_ARGISNULL(arg))
 		return -1;
 	usecs = qml_args_interval_usecs(PG_GETARG_INTERVAL_P(arg));
-	if (usecs <= 0 || usecs > (int64) (QML_MAX_SECONDS * USECS_PER_SEC))
+	if (usecs < least || usecs > (int64) (QML_MAX_SECONDS * USECS_PER_SEC))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" is out of range", name),
-				 errdetail("It must be longer than 0 and at most 3660 days.")));
+				 errmsg("argument \"%s\" is out of range", name), errdetail("%s", range)));
 	return usecs;
+}
+
+/* A positive interval in microseconds; -1 when null. */
+int64
+qml_args_duration(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	return read_interval(fcinfo, arg, name, 1, "It must be longer than 0 and at most 3660 days.");
+}
+
+/* How long to wait, in microseconds: an interval that may be 0; -1 when null. */
+int64
+qml_args_wait_time(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	return read_interval(fcinfo, arg, name, 0,
+						 "It must be from 0 to 3660 days; 0 looks and does not wait.");
 }
 
 /* A timeout in milliseconds; -1 when null. */
@@ -237,35 +351,22 @@ qml_args_options(FunctionCallInfo fcinfo, int arg, const char *name)
 	return DatumGetJsonbP(qml_args_document(fcinfo, arg, name));
 }
 
-/* A text, cut at maxbytes on a character's end; 0 when null. */
+/* A text, cut if it is longer than maxbytes; 0 when null. */
 Datum
 qml_args_text(FunctionCallInfo fcinfo, int arg, int maxbytes)
 {
-	text *value;
-	int length;
-
-	if (PG_ARGISNULL(arg))
-		return (Datum) 0;
-	value = PG_GETARG_TEXT_PP(arg);
-	length = VARSIZE_ANY_EXHDR(value);
-	if (length <= maxbytes)
-		return PointerGetDatum(value);
-	length = pg_mbcliplen(VARDATA_ANY(value), length, maxbytes);
-	return PointerGetDatum(cstring_to_text_with_len(VARDATA_ANY(value), length));
+	return PG_ARGISNULL(arg) ? (Datum) 0 : qml_report_text(PG_GETARG_DATUM(arg), maxbytes);
 }
 
-/* The elements of an array that is not null and has at most one dimension. */
-void
-qml_args_array(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, Datum **elements,
-			   bool **nulls, int *count)
+/* The elements of an array that has at most one dimension. */
+static void
+deconstruct(Datum value, const char *name, Oid type, Datum **elements, bool **nulls, int *count)
 {
-	ArrayType *array;
+	ArrayType *array = DatumGetArrayTypeP(value);
 	int16 typlen;
 	bool typbyval;
 	char typalign;
 
-	qml_args_require(fcinfo, arg, name);
-	array = PG_GETARG_ARRAYTYPE_P(arg);
 	if (ARR_NDIM(array) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
@@ -274,48 +375,185 @@ qml_args_array(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, Dat
 	deconstruct_array(array, type, typlen, typbyval, typalign, elements, nulls, count);
 }
 
-/* Names of queues, at least one; NULL, which stands for all queues, when null. */
+/* The same of an argument, which must not be null. */
+void
+qml_args_array(FunctionCallInfo fcinfo, int arg, const char *name, Oid type, Datum **elements,
+			   bool **nulls, int *count)
+{
+	qml_args_require(fcinfo, arg, name);
+	deconstruct(PG_GETARG_DATUM(arg), name, type, elements, nulls, count);
+}
+
+/* A value of one of the types of text, without the blanks that char(n) adds. */
+static char *
+text_of(Datum value, Oid type)
+{
+	char *string = type == NAMEOID ? pstrdup(NameStr(*DatumGetName(value))) :
+									 TextDatumGetCString(value);
+
+	if (type == BPCHAROID)
+		string[bpchartruelen(string, strlen(string))] = '\0';
+	return string;
+}
+
+/* The same for the elements of an array; those that are null are NULL. */
+static char **
+strings_of(const Datum *elements, const bool *nulls, int count, Oid type)
+{
+	char **strings = palloc(sizeof(char *) * Max(count, 1));
+
+	for (int i = 0; i < count; i++)
+		strings[i] = nulls[i] ? NULL : text_of(elements[i], type);
+	return strings;
+}
+
+/* Whether a text is an array literal: it begins with a brace, but for blanks before it. */
+static bool
+is_array_literal(const char *string)
+{
+	while (scanner_isspace(*string))
+		string++;
+	return *string == '{';
+}
+
+/* The types of text, and of their arrays. */
+static const struct
+{
+	Oid type;
+	Oid array;
+} text_types[] = {
+	{TEXTOID, TEXTARRAYOID},
+	{VARCHAROID, VARCHARARRAYOID},
+	{NAMEOID, NAMEARRAYOID},
+	{BPCHAROID, BPCHARARRAYOID},
+};
+
+/* Whether a type is one of them, *text, or its array. */
+static bool
+is_text_type(Oid type, Oid *text, bool *is_array)
+{
+	for (int i = 0; i < (int) lengthof(text_types); i++)
+	{
+		*text = text_types[i].type;
+		*is_array = type == text_types[i].array;
+		if (*is_array || type == *text)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The names in an argument that is declared anycompatible: it is given as an array or as a
+ * text, which is an array literal if it begins with a brace, and one name otherwise.  NULL if
+ * it is null; names that are null are NULL.
+ */
+static char **
+read_names(FunctionCallInfo fcinfo, int arg, const char *name, int *count)
+{
+	Oid type = get_fn_expr_argtype(fcinfo->flinfo, arg);
+	Datum value = PG_GETARG_DATUM(arg);
+	Oid text;
+	bool is_array;
+	Datum *elements;
+	bool *nulls;
+
+	if (!is_text_type(type, &text, &is_array) && !is_text_type(getBaseType(type), &text, &is_array))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("argument \"%s\" must be an array of text or a text, not of type %s", name,
+						format_type_be(type))));
+	if (PG_ARGISNULL(arg))
+		return NULL;
+	if (!is_array)
+	{
+		char *string = text_of(value, text);
+
+		if (!is_array_literal(string))
+		{
+			char **names = palloc(sizeof(char *));
+
+			names[0] = string;
+			*count = 1;
+			return names;
+		}
+		value = OidInputFunctionCall(F_ARRAY_IN, string, TEXTOID, -1);
+		text = TEXTOID;
+	}
+	deconstruct(value, name, text, &elements, &nulls, count);
+	return strings_of(elements, nulls, *count, text);
+}
+
+/* Raises an error unless there is a name, and all are; all: what NULL in their place means. */
+static void
+check_names(char **names, int count, const char *name, int maxlen, const char *all)
+{
+	if (count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must not be empty", name),
+				 errhint("NULL stands for %s.", all)));
+	for (int i = 0; i < count; i++)
+	{
+		if (names[i] == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("element %d of argument \"%s\" must not be null", i + 1, name)));
+		check_name(names[i], name, maxlen);
+	}
+}
+
+/*
+ * Names of queues, at least one; NULL, which stands for all queues, when null.  They are given
+ * as an array or as a text.
+ */
 char **
 qml_args_queues(FunctionCallInfo fcinfo, int arg, const char *name, int *count)
 {
+	char **queues;
+
+	queues = read_names(fcinfo, arg, name, count);
+	if (queues == NULL)
+		return NULL;
+	check_names(queues, *count, name, QML_MAX_QUEUE_NAME, "all queues");
+	for (int i = 0; i < *count; i++)
+		qml_args_check_queue(queues[i]);
+	return queues;
+}
+
+/* Names of methods, at least one, as an array; NULL, for all without a handler, when null. */
+char **
+qml_args_methods(FunctionCallInfo fcinfo, int arg, const char *name, int *count)
+{
 	Datum *elements;
 	bool *nulls;
-	char **queues;
+	char **methods;
 
 	if (PG_ARGISNULL(arg))
 		return NULL;
 	qml_args_array(fcinfo, arg, name, TEXTOID, &elements, &nulls, count);
-	if (*count == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" must not be empty", name),
-				 errhint("NULL stands for all queues.")));
-	queues = palloc(sizeof(char *) * *count);
-	for (int i = 0; i < *count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("element %d of argument \"%s\" must not be null", i + 1, name)));
-		queues[i] = TextDatumGetCString(elements[i]);
-		check_name(queues[i], name, QML_MAX_QUEUE_NAME);
-	}
-	return queues;
+	methods = strings_of(elements, nulls, *count, TEXTOID);
+	check_names(methods, *count, name, QML_MAX_NAME, "all methods without a handler");
+	return methods;
 }
 
-/* A function by its name, with or without its argument types; by search_path. */
-Oid
-qml_args_function(FunctionCallInfo fcinfo, int arg)
+/* Strings as a value of type text[]. */
+Datum
+qml_args_text_array(char **strings, int count)
 {
-	char *name = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+	Datum *elements = palloc(sizeof(Datum) * Max(count, 1));
 
-	/* The error about a function that does not exist repeats the name. */
-	if (strlen(name) > MAX_FUNCTION_NAME)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("name of a function is too long"),
-				 errdetail("It has %zu bytes; at most %d are allowed.", strlen(name),
-						   MAX_FUNCTION_NAME)));
-	return DatumGetObjectId(
-		DirectFunctionCall1(strchr(name, '(') ? regprocedurein : regprocin, CStringGetDatum(name)));
+	for (int i = 0; i < count; i++)
+		elements[i] = CStringGetTextDatum(strings[i]);
+	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* What a procedure returns that has one output argument: a row of its value. */
+Datum
+qml_args_output(FunctionCallInfo fcinfo, Datum value, bool isnull)
+{
+	TupleDesc desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), &value, &isnull));
 }

@@ -18,11 +18,16 @@ extern void qml_args_require(FunctionCallInfo fcinfo, int arg, const char *name)
 extern char *qml_args_name(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen);
 extern char *qml_args_name_or_null(FunctionCallInfo fcinfo, int arg, const char *name, int maxlen);
 extern bool qml_args_is_name(const char *value, int maxlen);
+extern char *qml_args_queue(FunctionCallInfo fcinfo, int arg, const char *name);
+extern bool qml_args_is_reserved_queue(const char *name);
+extern void qml_args_check_queue(const char *name);
 extern int qml_args_int(FunctionCallInfo fcinfo, int arg, const char *name, int min, int max);
 extern bool qml_args_flag(FunctionCallInfo fcinfo, int arg, const char *name);
 extern pg_uuid_t *qml_args_uuid(FunctionCallInfo fcinfo, int arg, const char *name);
 extern TimestampTz qml_args_time_or_null(FunctionCallInfo fcinfo, int arg, const char *name);
+extern TimestampTz qml_args_time_after(FunctionCallInfo fcinfo, int arg, const char *name);
 extern int64 qml_args_duration(FunctionCallInfo fcinfo, int arg, const char *name);
+extern int64 qml_args_wait_time(FunctionCallInfo fcinfo, int arg, const char *name);
 extern int qml_args_timeout_ms(FunctionCallInfo fcinfo, int arg, const char *name);
 extern Datum qml_args_document(FunctionCallInfo fcinfo, int arg, const char *name);
 extern void qml_args_check_document(Datum document, const char *name);
@@ -32,8 +37,10 @@ extern Datum qml_args_text(FunctionCallInfo fcinfo, int arg, int maxbytes);
 extern void qml_args_array(FunctionCallInfo fcinfo, int arg, const char *name, Oid type,
 						   Datum **elements, bool **nulls, int *count);
 extern char **qml_args_queues(FunctionCallInfo fcinfo, int arg, const char *name, int *count);
+extern char **qml_args_methods(FunctionCallInfo fcinfo, int arg, const char *name, int *count);
+extern Datum qml_args_text_array(char **strings, int count);
 
 extern int64 qml_args_interval_usecs(const Interval *interval);
-extern Oid qml_args_function(FunctionCallInfo fcinfo, int arg);
+extern Datum qml_args_output(FunctionCallInfo fcinfo, Datum value, bool isnull);
 
 #endif

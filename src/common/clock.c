@@ -6,7 +6,11 @@
 
 #include <time.h>
 
+#include "miscadmin.h"
+#include "storage/latch.h"
+
 #include "common/clock.h"
+#include "common/wait_event.h"
 
 /* Milliseconds since `start`. */
 double
@@ -27,4 +31,18 @@ qml_clock_monotonic_ms(void)
 
 	(void) clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Between two tries of something that is not waited for; can be canceled. */
+void
+qml_clock_pause(int milliseconds)
+{
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = qml_wait_event("QmlRetry");
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, milliseconds,
+					 wait_event);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
 }

@@ -9,5 +9,6 @@
 
 extern int64 qml_clock_monotonic_ms(void);
 extern double qml_clock_ms_since(instr_time start);
+extern void qml_clock_pause(int milliseconds);
 
 #endif

@@ -24,7 +24,7 @@ typedef struct FaultPoint
 {
 	char name[MAX_NAME];
 	char action[8];
-	int nth;	/* passage at which it acts */
+	int nth;	/* passage at which it acts; of a limit: its value */
 	int passed; /* so far */
 } FaultPoint;
 
@@ -43,8 +43,9 @@ parse_point(const char *spec, FaultPoint *point)
 	point->nth = 1;
 	fields = sscanf(spec, " %63[a-z_.]:%7[a-z]:%d", point->name, point->action, &point->nth);
 	return fields >= 2 && point->nth >= 1 &&
-		   (strcmp(point->action, "error") == 0 || strcmp(point->action, "fatal") == 0 ||
-			strcmp(point->action, "abort") == 0);
+		   (strcmp(point->action, "error") == 0 || strcmp(point->action, "always") == 0 ||
+			strcmp(point->action, "fatal") == 0 || strcmp(point->action, "abort") == 0 ||
+			strcmp(point->action, "limit") == 0);
 }
 
 /* Parses the setting; returns how many points, -1 if it is malformed. */
@@ -74,7 +75,8 @@ check_faults(char **newval, void **extra, GucSource source)
 
 	if (parse_points(*newval, parsed) >= 0)
 		return true;
-	GUC_check_errdetail("A fault is name:action[:nth] with action error, fatal or abort.");
+	GUC_check_errdetail(
+		"A fault is name:action[:nth] with action error, always, fatal, abort or limit.");
 	return false;
 }
 
@@ -105,9 +107,27 @@ qml_fault_reached(const char *name)
 {
 	for (int i = 0; i < npoints; i++)
 	{
-		if (strcmp(points[i].name, name) == 0 && ++points[i].passed == points[i].nth)
-			fail_at(&points[i]);
+		FaultPoint *point = &points[i];
+
+		if (strcmp(point->name, name) != 0)
+			continue;
+		point->passed++;
+		if (point->passed == point->nth ||
+			(point->passed > point->nth && strcmp(point->action, "always") == 0))
+			fail_at(point);
 	}
+}
+
+/* A limit of the code, or what the test has put in its place. */
+int
+qml_fault_limit(const char *name, int usual)
+{
+	for (int i = 0; i < npoints; i++)
+	{
+		if (strcmp(points[i].name, name) == 0 && strcmp(points[i].action, "limit") == 0)
+			return points[i].nth;
+	}
+	return usual;
 }
 
 /* The point is reached just before the transaction commits or is prepared. */

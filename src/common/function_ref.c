@@ -15,8 +15,10 @@
 
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -27,6 +29,12 @@
 
 #include "common/function_ref.h"
 #include "compat.h"
+
+/* Longest name of a function with its argument types, in bytes. */
+#define MAX_NAME 4096
+
+/* Most functions that an error names. */
+#define MAX_NAMED 8
 
 /* An array of text as a list of strings; a null, which names no type, as "". */
 static List *
@@ -107,6 +115,93 @@ qml_function_ref_find(const QmlFunctionName *name)
 	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name->name),
 						   PointerGetDatum(buildoidvector(types, ntypes)),
 						   ObjectIdGetDatum(get_namespace_oid(name->schema, true)));
+}
+
+/* Comparator of signatures, for list_sort(). */
+static int
+compare_signatures(const ListCell *a, const ListCell *b)
+{
+	return strcmp(format_procedure(lfirst_oid(a)), format_procedure(lfirst_oid(b)));
+}
+
+static char *
+join_signatures(List *functions)
+{
+	StringInfoData list;
+	ListCell *lc;
+
+	initStringInfo(&list);
+	foreach(lc, functions)
+	{
+		if (foreach_current_index(lc) == MAX_NAMED)
+		{
+			appendStringInfoString(&list, ", ...");
+			break;
+		}
+		appendStringInfo(&list, "%s%s", list.len > 0 ? ", " : "", format_procedure(lfirst_oid(lc)));
+	}
+	return list.data;
+}
+
+/* Raises 42725 for a name that several functions have; those in `fitting` can be what is wanted. */
+pg_noreturn static void
+raise_ambiguous(const char *text, const char *word, List *functions, List *fitting)
+{
+	list_sort(functions, compare_signatures);
+	list_sort(fitting, compare_signatures);
+	ereport(ERROR,
+			(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
+			 errmsg("more than one function named \"%s\"", text),
+			 fitting != NIL ?
+				 errdetail("These can be a %s: %s.", word, join_signatures(fitting)) :
+				 errdetail("None of them can be a %s: %s.", word, join_signatures(functions)),
+			 errhint("Give the types of its arguments too, as in \"%s\".",
+					 format_procedure(linitial_oid(fitting != NIL ? fitting : functions)))));
+}
+
+/*
+ * The function of a name, found by search_path, with or without its argument types.  Where
+ * several have the name, those of pg_catalog count only if there are no others, because
+ * everybody has them in the path; then the only one that fits is taken, if there is one.
+ * word: what the function is to be, for the error.
+ */
+Oid
+qml_function_ref_choose(const char *text, const char *word, bool (*fits)(Oid function, void *arg),
+						void *arg)
+{
+	List *own = NIL;
+	List *all = NIL;
+	List *fitting = NIL;
+	ListCell *lc;
+
+	/* The error about a function that does not exist repeats the name. */
+	if (strlen(text) > MAX_NAME)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of a function is too long"),
+				 errdetail("It has %zu bytes; at most %d are allowed.", strlen(text), MAX_NAME)));
+	if (strchr(text, '('))
+		return DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(text)));
+	for (FuncCandidateList found = qml_function_candidates(text); found; found = found->next)
+	{
+		all = lappend_oid(all, found->oid);
+		if (get_func_namespace(found->oid) != PG_CATALOG_NAMESPACE)
+			own = lappend_oid(own, found->oid);
+	}
+	if (list_length(all) <= 1)
+		return DatumGetObjectId(DirectFunctionCall1(regprocin, CStringGetDatum(text)));
+	if (own != NIL)
+		all = own;
+	if (list_length(all) == 1)
+		return linitial_oid(all);
+	foreach(lc, all)
+	{
+		if (fits(lfirst_oid(lc), arg))
+			fitting = lappend_oid(fitting, lfirst_oid(lc));
+	}
+	if (list_length(fitting) != 1)
+		raise_ambiguous(text, word, all, fitting);
+	return linitial_oid(fitting);
 }
 
 /* The function as messages show it; it need not exist. */

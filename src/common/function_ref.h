@@ -34,6 +34,8 @@ extern void qml_function_ref_read(HeapTuple tuple, TupleDesc desc, int first,
 extern void qml_function_ref_values(Oid function, Datum *values);
 extern Oid qml_function_ref_owner(Oid function);
 extern Oid qml_function_ref_find(const QmlFunctionName *name);
+extern Oid qml_function_ref_choose(const char *text, const char *word,
+								   bool (*fits)(Oid function, void *arg), void *arg);
 extern char *qml_function_ref_show(const QmlFunctionName *name);
 extern bool qml_function_ref_trusted(const QmlFunctionName *name, Oid owner, Oid role);
 extern bool qml_function_ref_superuser_allowed(Oid owner, Oid role);

@@ -7,6 +7,8 @@
  * only.  Ordinary users can change none, because settings limit what jobs may do.
  *
  * The initial values of the variables are the defaults.
+ *
+ * Also here: settings of the server that qml changes for a while.
  */
 #include "postgres.h"
 
@@ -23,6 +25,9 @@ int qml_lease = 5 * 60 * 1000;
 int qml_succeeded_ttl = 24 * 60 * 60;
 int qml_failed_ttl = 7 * 24 * 60 * 60;
 int qml_max_payload_size = 1024;
+int qml_new_queues = QML_NEW_QUEUES_NOTICE;
+bool qml_warn_idle = true;
+bool qml_log_failures = true;
 bool qml_enabled = true;
 bool qml_scheduler_enabled = true;
 bool qml_recurring_enabled = true;
@@ -33,10 +38,18 @@ int qml_cleanup_interval = 60;
 int qml_heartbeat_interval = 10;
 int qml_dead_server_timeout = 60;
 int qml_workers = 5;
+int qml_max_workers = -1;
 int qml_worker_idle_timeout = 60;
 int qml_shutdown_timeout = 30;
 char *qml_databases;
 char *qml_server_name;
+
+static const struct config_enum_entry new_queues_entries[] = {
+	{"notice", QML_NEW_QUEUES_NOTICE, false},
+	{"quiet", QML_NEW_QUEUES_QUIET, false},
+	{"error", QML_NEW_QUEUES_ERROR, false},
+	{NULL, 0, false},
+};
 
 /* The helpers take the default of a setting from the variable's initial value. */
 
@@ -44,6 +57,14 @@ static void
 define_switch(const char *name, const char *description, bool *value)
 {
 	DefineCustomBoolVariable(name, description, NULL, value, *value, PGC_SIGHUP, 0, NULL, NULL,
+							 NULL);
+}
+
+/* The same, read by each call. */
+static void
+define_call_switch(const char *name, const char *description, const char *more, bool *value)
+{
+	DefineCustomBoolVariable(name, description, more, value, *value, PGC_SUSET, 0, NULL, NULL,
 							 NULL);
 }
 
@@ -72,6 +93,16 @@ check_server_name(char **newval, void **extra, GucSource source)
 	if (strlen(*newval) <= QML_MAX_SERVER_NAME && strchr(*newval, '/') == NULL)
 		return true;
 	GUC_check_errdetail("It must have at most %d bytes and contain no slash.", QML_MAX_SERVER_NAME);
+	return false;
+}
+
+/* With fewer a database could have a scheduler or a worker, but never both. */
+static bool
+check_max_workers(int *newval, void **extra, GucSource source)
+{
+	if (*newval == -1 || *newval >= 2)
+		return true;
+	GUC_check_errdetail("It must be -1, or at least 2: one for a scheduler and one for a worker.");
 	return false;
 }
 
@@ -108,6 +139,17 @@ qml_guc_init(void)
 					"Sets the maximum size of the payload, metadata, progress or result of a job.",
 					NULL, &qml_max_payload_size, 1, 256 * 1024, GUC_UNIT_KB);
 
+	DefineCustomEnumVariable("qml.new_queues",
+							 "Sets what happens when a queue comes into being by being named.",
+							 "With \"error\", only qml_create_queue() makes queues.",
+							 &qml_new_queues, qml_new_queues, new_queues_entries, PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	define_call_switch("qml.warn_idle",
+					   "Warns when nothing would do the background work that is asked for.",
+					   "Each kind of work is warned about once a session.", &qml_warn_idle);
+	define_call_switch("qml.log_failures", "Logs each job that fails for good.", NULL,
+					   &qml_log_failures);
+
 	define_switch("qml.enabled", "Enables background processing.", &qml_enabled);
 	define_switch("qml.enable_scheduler",
 				  "Enables the scheduler to promote due jobs and reclaim lost ones.",
@@ -136,6 +178,12 @@ qml_guc_init(void)
 		"qml.workers",
 		"Sets the maximum number of background workers that run jobs in each database.",
 		"0 runs no jobs in databases.", &qml_workers, 0, 1000, 0);
+	DefineCustomIntVariable("qml.max_workers",
+							"Sets the maximum number of background processes of qml in the server.",
+							"Schedulers and workers of all databases count; -1 is half of "
+							"max_worker_processes, but at least 2.",
+							&qml_max_workers, qml_max_workers, -1, 262143, PGC_SIGHUP, 0,
+							check_max_workers, NULL, NULL);
 	define_background_int("qml.worker_idle_timeout",
 						  "Sets how long a background worker waits for work before it exits.", NULL,
 						  &qml_worker_idle_timeout, 1, 86400, GUC_UNIT_S);
@@ -151,4 +199,25 @@ qml_guc_init(void)
 							   "If empty, the host name is used.", &qml_server_name, "", PGC_SIGHUP,
 							   0, check_server_name, NULL, NULL);
 	MarkGUCPrefixReserved("qml");
+}
+
+/* Whether a setting has a value; false also if the server does not know the setting. */
+bool
+qml_guc_has(const char *name, const char *value)
+{
+	const char *present = GetConfigOption(name, true, false);
+
+	return present && strcmp(present, value) == 0;
+}
+
+/*
+ * Gives a setting a value in the current nest level of settings, which the caller has begun
+ * and ends.  Most have the value already, and to look is cheaper than to set.
+ */
+void
+qml_guc_set(const char *name, const char *value)
+{
+	if (!qml_guc_has(name, value))
+		(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+								 false);
 }

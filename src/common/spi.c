@@ -10,14 +10,17 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
+#include "common/guc.h"
 #include "common/spi.h"
 #include "common/table.h"
 
-/* Settings of the caller that would change what the statements mean. */
+/* Settings of the caller that would change what the statements mean or make. */
 static const struct
 {
 	const char *name;
@@ -28,13 +31,32 @@ static const struct
 	{"default_table_access_method", "heap"},
 };
 
+/* And what else could change the meaning of the script that creates the extension. */
+static const struct
+{
+	const char *name;
+	const char *value;
+} pinned_in_script[] = {
+	{"DateStyle", "ISO"},	  {"IntervalStyle", "postgres"}, {"TimeZone", "UTC"},
+	{"array_nulls", "on"},	  {"row_security", "on"},		 {"transform_null_equals", "off"},
+	{"xmloption", "content"},
+};
+
 /* Pins the settings, in a nest level of settings that the caller has begun. */
-void
-qml_spi_pin(void)
+static void
+pin(void)
 {
 	for (int i = 0; i < (int) lengthof(pinned); i++)
-		(void) set_config_option(pinned[i].name, pinned[i].value, PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+		qml_guc_set(pinned[i].name, pinned[i].value);
+}
+
+/* The same for the script that creates the extension. */
+void
+qml_spi_pin_for_script(void)
+{
+	pin();
+	for (int i = 0; i < (int) lengthof(pinned_in_script); i++)
+		qml_guc_set(pinned_in_script[i].name, pinned_in_script[i].value);
 }
 
 /* Until qml_spi_end(): the current user is the owner of qml's tables. */
@@ -43,7 +65,7 @@ qml_spi_begin(QmlSpi *spi, Oid owner)
 {
 	Assert(OidIsValid(owner));
 	spi->guc_level = NewGUCNestLevel();
-	qml_spi_pin();
+	pin();
 	GetUserIdAndSecContext(&spi->user, &spi->security_context);
 	SetUserIdAndSecContext(owner, spi->security_context | SECURITY_LOCAL_USERID_CHANGE |
 									  SECURITY_RESTRICTED_OPERATION);
@@ -67,6 +89,12 @@ null_flags(int nargs, const bool *isnull)
 static uint64
 check_result(const char *sql, int result, int expected)
 {
+	if (result == SPI_OK_REWRITTEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a rule on a table of extension \"qml\" replaces what qml does"),
+				 errdetail("The statement was: %s", sql),
+				 errhint("Drop the rule.")));
 	if (result != expected)
 		elog(ERROR, "unexpected result %s of \"%s\"", SPI_result_code_string(result), sql);
 	return SPI_processed;
@@ -112,7 +140,37 @@ qml_spi_execute_latest(const char *sql, int nargs, const Oid *types, const Datum
 	return check_result(sql, result, expected);
 }
 
-/* The first column of all rows of the last query, none of them null, as C strings. */
+/*
+ * A value out of a row of a query, which must be of this type.  isnull is NULL where it
+ * cannot be null.  The tables have been checked when they were looked up, but only the query
+ * locks them: they may have been altered in between.
+ */
+Datum
+qml_spi_value(const SPITupleTable *table, uint64 row, int column, Oid type, bool *isnull)
+{
+	bool null;
+	Datum value;
+
+	Assert(row < table->numvals && column <= table->tupdesc->natts);
+	if (SPI_gettypeid(table->tupdesc, column) != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a statement of qml returned a value of type %s instead of %s",
+						format_type_be(SPI_gettypeid(table->tupdesc, column)),
+						format_type_be(type)),
+				 errhint("A table of extension \"qml\" may have been altered.")));
+	value = SPI_getbinval(table->vals[row], table->tupdesc, column, &null);
+	if (isnull)
+		*isnull = null;
+	else if (null)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a statement of qml returned a null value"),
+				 errhint("A table of extension \"qml\" may have been altered.")));
+	return value;
+}
+
+/* The first column of all rows of the last query, texts, as C strings. */
 List *
 qml_spi_strings(MemoryContext context)
 {
@@ -120,10 +178,10 @@ qml_spi_strings(MemoryContext context)
 
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		char *string = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
+		Datum value = qml_spi_value(SPI_tuptable, i, 1, TEXTOID, NULL);
 		MemoryContext spi_context = MemoryContextSwitchTo(context);
 
-		strings = lappend(strings, pstrdup(string));
+		strings = lappend(strings, TextDatumGetCString(value));
 		MemoryContextSwitchTo(spi_context);
 	}
 	return strings;

@@ -21,6 +21,18 @@ qml_srf_alloc(int most)
 }
 
 /*
+ * The columns that the caller's statement expects of a function which returns rows; NULL:
+ * any.  The row type may have got more of them since the statement began.
+ */
+TupleDesc
+qml_srf_expected(FunctionCallInfo fcinfo)
+{
+	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	return info && IsA(info, ReturnSetInfo) ? info->expectedDesc : NULL;
+}
+
+/*
  * The body of a set-returning function: the first call has make() make all rows, in a
  * context that lives as long as the set; each call returns one of them.
  */

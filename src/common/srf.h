@@ -5,6 +5,7 @@
 #ifndef QML_SRF_H
 #define QML_SRF_H
 
+#include "access/tupdesc.h"
 #include "fmgr.h"
 
 /* The rows of one call: values of the function's return type. */
@@ -15,6 +16,7 @@ typedef struct QmlSrfRows
 } QmlSrfRows;
 
 extern QmlSrfRows *qml_srf_alloc(int most);
+extern TupleDesc qml_srf_expected(FunctionCallInfo fcinfo);
 extern Datum qml_srf_return(FunctionCallInfo fcinfo, QmlSrfRows *(*make)(FunctionCallInfo fcinfo));
 
 #endif

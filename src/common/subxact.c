@@ -6,6 +6,9 @@
  * in a subtransaction.  An error that may lie in the data rolls it back and is returned
  * to the caller, which skips the row.  All other errors are raised again: cancellation
  * and shutdown, lack of resources, and errors that the next try may not meet.
+ *
+ * Where a call has several parts that have nothing to do with each other, a part may meet
+ * any error: only what concerns the whole call is raised again (qml_subxact_ends_call).
  */
 #include "postgres.h"
 
@@ -30,6 +33,19 @@ is_unrelated_error(int sqlerrcode)
 			return sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
 				   sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION;
 	}
+}
+
+/*
+ * Errors of the whole call rather than of a part of it: it was canceled, its transaction has
+ * to be repeated, or must not write.
+ */
+bool
+qml_subxact_ends_call(int sqlerrcode)
+{
+	int category = ERRCODE_TO_CATEGORY(sqlerrcode);
+
+	return category == ERRCODE_TRANSACTION_ROLLBACK || category == ERRCODE_OPERATOR_INTERVENTION ||
+		   sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION;
 }
 
 /*
@@ -75,6 +91,7 @@ qml_subxact_try(void (*work)(void *arg), void *arg, bool (*must_reraise)(int sql
 			ReThrowError(error);
 		failure->sqlerrcode = error->sqlerrcode;
 		failure->message = error->message ? error->message : "missing error text";
+		failure->detail = error->detail;
 		failure->hint = error->hint;
 	}
 	PG_END_TRY();

@@ -10,9 +10,11 @@ typedef struct QmlFailure
 {
 	int sqlerrcode;
 	char *message;
-	char *hint; /* or NULL */
+	char *detail; /* or NULL */
+	char *hint;	  /* or NULL */
 } QmlFailure;
 
+extern bool qml_subxact_ends_call(int sqlerrcode);
 extern bool qml_subxact_try(void (*work)(void *arg), void *arg,
 							bool (*must_reraise)(int sqlerrcode), QmlFailure *failure);
 extern bool qml_subxact_run(void (*work)(void *arg), void *arg, QmlFailure *failure);

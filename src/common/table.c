@@ -4,20 +4,21 @@
  *
  * Rows go through the table access method and indexes through
  * ExecInsertIndexTuples, so that indexes which an administrator adds are kept
- * too.  Triggers, check constraints and row security are ignored: the tables
- * that are written here have none.  Locks are held to the end of the transaction, as in SQL.
+ * too.  Triggers, check constraints, rules and row security would be passed over: a table
+ * that has any is refused when it is opened.  Locks are held to the end of the transaction,
+ * as in SQL.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/multixact.h"
+#include "access/heapam.h"
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "storage/procarray.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -25,6 +26,27 @@
 #include "common/table.h"
 #include "compat.h"
 #include "qml.h"
+
+/* What model/ knows of the tables. */
+static QmlTableCheck check_table = NULL;
+
+/* Called when the library is loaded. */
+void
+qml_table_init(QmlTableCheck check)
+{
+	check_table = check;
+}
+
+/*
+ * Whoever opens a table of qml calls this with the lock that keeps it from being altered: to
+ * have looked before, while the lock was waited for, would not do.
+ */
+void
+qml_table_check(Relation rel, bool write)
+{
+	Assert(check_table != NULL);
+	check_table(rel, write);
+}
 
 static void
 init_table(QmlTable *table, Relation rel)
@@ -61,8 +83,18 @@ qml_table_try_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 	rel = try_table_open(relid, lockmode);
 	if (rel == NULL)
 		return false;
+	qml_table_check(rel, lockmode != AccessShareLock);
 	init_table(table, rel);
 	return true;
+}
+
+pg_noreturn static void
+raise_changed(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("extension \"qml\" was dropped or changed by another session"),
+			 errhint("Try again.")));
 }
 
 /* The same for a table that must be there. */
@@ -70,10 +102,7 @@ void
 qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 {
 	if (!qml_table_try_open(table, relid, lockmode))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension \"qml\" was dropped or changed by another session"),
-				 errhint("Try again.")));
+		raise_changed();
 }
 
 /* Closes a table; its lock is held to the end of the transaction. */
@@ -90,8 +119,9 @@ qml_table_close(QmlTable *table)
 	table_close(table->rel, NoLock);
 }
 
+/* speculative: also to insert rows that may meet others with the same key. */
 static void
-open_indexes(QmlTable *table)
+open_indexes(QmlTable *table, bool speculative)
 {
 	MemoryContext oldcontext;
 
@@ -102,19 +132,22 @@ open_indexes(QmlTable *table)
 	MemoryContextSwitchTo(table->estate->es_query_cxt);
 	table->indexes = makeNode(ResultRelInfo);
 	InitResultRelInfo(table->indexes, table->rel, 0, NULL, 0);
-	ExecOpenIndices(table->indexes, false);
+	ExecOpenIndices(table->indexes, speculative);
 	MemoryContextSwitchTo(oldcontext);
 }
 
-/* Enters a row that has just been stored into all indexes. */
+/*
+ * Enters a row that has just been stored into the indexes that need it.  is_update: it is a
+ * new version of a row, which lets btree look for dead versions before it splits a page.
+ */
 static void
-insert_index_entries(QmlTable *table, TupleTableSlot *row)
+insert_index_entries(QmlTable *table, TupleTableSlot *row, bool is_update, QmlUpdateIndexes indexes)
 {
 	MemoryContext oldcontext;
 
-	open_indexes(table);
+	open_indexes(table, false);
 	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(table->estate));
-	(void) qml_exec_insert_index_tuples(table->indexes, row, table->estate);
+	(void) qml_exec_insert_index_tuples(table->indexes, row, table->estate, is_update, indexes);
 	MemoryContextSwitchTo(oldcontext);
 	ResetPerTupleExprContext(table->estate);
 }
@@ -124,7 +157,38 @@ void
 qml_table_insert(QmlTable *table, TupleTableSlot *row)
 {
 	table_tuple_insert(table->rel, row, GetCurrentCommandId(true), 0, NULL);
-	insert_index_entries(table, row);
+	insert_index_entries(table, row, false, QML_UPDATE_ALL_INDEXES);
+}
+
+/*
+ * Inserts a row unless there is one with its key, a unique index, as INSERT ... ON CONFLICT DO
+ * NOTHING does: it waits for others that are adding or removing one.  False: there is one.  The
+ * table must not have been written before.
+ */
+bool
+qml_table_try_insert(QmlTable *table, TupleTableSlot *row, Oid key)
+{
+	List *arbiters = list_make1_oid(key);
+	MemoryContext oldcontext;
+	bool conflicts = true;
+
+	open_indexes(table, true);
+	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(table->estate));
+	while (conflicts && qml_exec_key_is_free(table->indexes, row, table->estate, arbiters))
+	{
+		uint32 token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
+
+		conflicts = false;
+		table_tuple_insert_speculative(table->rel, row, GetCurrentCommandId(true), 0, NULL, token);
+		(void) qml_exec_try_insert_index_tuples(table->indexes, row, table->estate, &conflicts,
+												arbiters);
+		table_tuple_complete_speculative(table->rel, row, token, !conflicts);
+		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+		CHECK_FOR_INTERRUPTS();
+	}
+	MemoryContextSwitchTo(oldcontext);
+	ResetPerTupleExprContext(table->estate);
+	return !conflicts;
 }
 
 /* Several rows at once: one WAL record a page instead of one a row. */
@@ -135,7 +199,7 @@ qml_table_insert_many(QmlTable *table, TupleTableSlot **rows, int count)
 	MemoryContext oldcontext;
 
 	/* The access method leaves its copies of the rows behind. */
-	open_indexes(table);
+	open_indexes(table, false);
 	scratch = AllocSetContextCreate(CurrentMemoryContext, "qml rows", ALLOCSET_DEFAULT_SIZES);
 	oldcontext = MemoryContextSwitchTo(scratch);
 	table_multi_insert(table->rel, rows, count, GetCurrentCommandId(true), 0, NULL);
@@ -143,40 +207,40 @@ qml_table_insert_many(QmlTable *table, TupleTableSlot **rows, int count)
 	MemoryContextDelete(scratch);
 
 	for (int i = 0; i < count; i++)
-		insert_index_entries(table, rows[i]);
+		insert_index_entries(table, rows[i], false, QML_UPDATE_ALL_INDEXES);
 }
 
 /*
- * Before a row is changed without waiting for others.  If heap_update() must not wait and
- * the row is being changed it returns at once, but it asserts that nobody asks for that.
- * So with assertions, which only tests use, the row is acquired by a lock that does not
- * wait, and *wait becomes true: it is this transaction's then.  A row that was locked so
- * has to be deleted the same way.  Without assertions the WAL record of the lock is saved.
+ * What has become of the row in a slot that a scan has filled: TM_BeingModified if another
+ * transaction that is running has changed or locked it, TM_Updated or TM_Deleted if one that has
+ * committed since has changed it.  heap_update() and heap_delete() decide by the same function whether they
+ * have to wait.  The lock on the page keeps the header of the row from changing meanwhile;
+ * afterwards the transaction may end, or another one begin, at any moment.
  */
-static TM_Result
-lock_without_waiting(QmlTable *table, ItemPointer tid, Snapshot snapshot, LockTupleMode mode,
-					 bool *wait)
+TM_Result
+qml_table_row_fate(TupleTableSlot *slot)
 {
-#ifdef USE_ASSERT_CHECKING
-	TupleTableSlot *locked = table_slot_create(table->rel, NULL);
-	TM_FailureData failure;
+	BufferHeapTupleTableSlot *row = (BufferHeapTupleTableSlot *) slot;
 	TM_Result result;
 
-	result = table_tuple_lock(table->rel, tid, snapshot, locked, GetCurrentCommandId(true), mode,
-							  LockWaitSkip, 0, &failure);
-	ExecDropSingleTupleTableSlot(locked);
-	*wait = true;
+	if (!TTS_IS_BUFFERTUPLE(slot) || !BufferIsValid(row->buffer))
+		return TM_Ok;
+	LockBuffer(row->buffer, BUFFER_LOCK_SHARE);
+	result = HeapTupleSatisfiesUpdate(row->base.tuple, GetCurrentCommandId(false), row->buffer);
+	LockBuffer(row->buffer, BUFFER_LOCK_UNLOCK);
 	return result;
-#else
-	return TM_Ok;
-#endif
 }
 
 /*
- * Replaces the row at tid.  TM_Ok, or the reason why not: somebody else changed
- * it (TM_Updated, TM_Deleted), is changing it and wait is false
- * (TM_BeingModified, TM_WouldBlock), or this command did already
- * (TM_SelfModified).
+ * Replaces the row at tid.  TM_Ok, or the reason why not: somebody else changed it
+ * (TM_Updated, TM_Deleted), is changing it and wait is false (TM_BeingModified), or this
+ * command did already (TM_SelfModified).  If wait is false, the row is that in table->slot.
+ *
+ * heap_update() returns TM_BeingModified if it must not wait, but asserts that this does not
+ * happen.  So the row is looked at first.  Somebody may begin to change it between the look
+ * and the update: heap_update() notices, and returns what it should.  Only with assertions
+ * that would end the server, and therefore the update waits in this case.  It then returns
+ * what the other transaction did, which callers treat in the same way.
  */
 TM_Result
 qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row, Snapshot snapshot,
@@ -189,53 +253,28 @@ qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row, Snapshot
 
 	if (!wait)
 	{
-		result = lock_without_waiting(table, tid, snapshot, LockTupleNoKeyExclusive, &wait);
-		if (result != TM_Ok)
-			return result;
+		Assert(ItemPointerEquals(tid, &table->slot->tts_tid));
+		if (qml_table_row_fate(table->slot) == TM_BeingModified)
+			return TM_BeingModified;
+#ifdef USE_ASSERT_CHECKING
+		wait = true;
+#endif
 	}
 	result = table_tuple_update(table->rel, tid, row, GetCurrentCommandId(true), snapshot,
 								InvalidSnapshot, wait, &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok && update_indexes != QML_UPDATE_NO_INDEXES)
-		insert_index_entries(table, row);
+		insert_index_entries(table, row, true, update_indexes);
 	return result;
 }
 
-/* Deletes the row at tid; results as above. */
+/* Deletes the row at tid; results as above.  heap_delete() asserts nothing about waiting. */
 TM_Result
 qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait)
 {
 	TM_FailureData failure;
 
-	if (!wait)
-	{
-		TM_Result result = lock_without_waiting(table, tid, snapshot, LockTupleExclusive, &wait);
-
-		if (result != TM_Ok)
-			return result;
-	}
 	return table_tuple_delete(table->rel, tid, GetCurrentCommandId(true), snapshot, InvalidSnapshot,
 							  wait, &failure, false);
-}
-
-/*
- * Whether another transaction that is running has changed or locked the row in a slot
- * that a scan has filled.  A hint: it may end, or begin, at any moment.
- */
-bool
-qml_table_is_row_locked(TupleTableSlot *slot)
-{
-	HeapTupleHeader header;
-	TransactionId xmax;
-
-	if (!TTS_IS_BUFFERTUPLE(slot))
-		return false;
-	header = ((BufferHeapTupleTableSlot *) slot)->base.tuple->t_data;
-	if (header->t_infomask & HEAP_XMAX_INVALID)
-		return false;
-	xmax = HeapTupleHeaderGetRawXmax(header);
-	if (header->t_infomask & HEAP_XMAX_IS_MULTI)
-		return MultiXactIdIsRunning(xmax, HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask));
-	return !TransactionIdIsCurrentTransactionId(xmax) && TransactionIdIsInProgress(xmax);
 }
 
 /*
@@ -253,7 +292,9 @@ qml_table_first_after(Oid relid, Oid indexid, TimestampTz after)
 	TimestampTz found = QML_NO_TIME;
 
 	qml_table_open(&table, relid, AccessShareLock);
-	index = index_open(indexid, AccessShareLock);
+	index = try_index_open(indexid, AccessShareLock);
+	if (index == NULL)
+		raise_changed();
 	scan = qml_index_beginscan(table.rel, index, snapshot, 1);
 	scan->xs_want_itup = true;
 	ScanKeyInit(&key, 1, BTGreaterStrategyNumber, F_TIMESTAMPTZ_GT, TimestampTzGetDatum(after));

@@ -21,18 +21,27 @@ typedef struct QmlTable
 	ResultRelInfo *indexes;
 } QmlTable;
 
+/*
+ * Checks a table that has been opened, and is locked; write: rows are going to be written.
+ * Raises an error if it is not as the library needs it.
+ */
+typedef void (*QmlTableCheck)(Relation rel, bool write);
+
+extern void qml_table_init(QmlTableCheck check);
+extern void qml_table_check(Relation rel, bool write);
 extern void qml_table_require_write(void);
 extern void qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode);
 extern bool qml_table_try_open(QmlTable *table, Oid relid, LOCKMODE lockmode);
 extern void qml_table_close(QmlTable *table);
 
 extern void qml_table_insert(QmlTable *table, TupleTableSlot *row);
+extern bool qml_table_try_insert(QmlTable *table, TupleTableSlot *row, Oid key);
 extern void qml_table_insert_many(QmlTable *table, TupleTableSlot **rows, int count);
 extern TM_Result qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row,
 								  Snapshot snapshot, bool wait);
 extern TM_Result qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait);
 
-extern bool qml_table_is_row_locked(TupleTableSlot *slot);
+extern TM_Result qml_table_row_fate(TupleTableSlot *slot);
 extern TimestampTz qml_table_first_after(Oid relid, Oid indexid, TimestampTz after);
 extern Snapshot qml_table_snapshot(void);
 extern Snapshot qml_table_latest_snapshot(void);

@@ -9,6 +9,7 @@
 #define QML_CRON_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Years that the year field knows. */
@@ -52,15 +53,24 @@ typedef struct QmlCron
 	bool elapsed;	   /* follows elapsed time: minute or hour begins with * */
 } QmlCron;
 
-/* Why an expression was refused. */
+/* Why an expression, or an interval (core/interval.h), was refused. */
 typedef struct QmlCronError
 {
 	const char *field;	 /* "minute", ...; NULL: the expression as a whole */
 	char text[64];		 /* the part that is wrong, perhaps cut; empty: none */
+	int position;		 /* of that part: bytes of the expression before it */
+	char reason[128];	 /* why it is refused, a clause without a full stop; empty: see allowed */
 	const char *allowed; /* what is allowed instead, a clause without a full stop */
 } QmlCronError;
 
+/* More days than anybody asks for. */
+#define QML_CRON_MANY_DAYS 100000
+
 extern bool qml_cron_parse(const char *expression, QmlCron *cron, QmlCronError *error);
+extern void qml_cron_set_error(QmlCronError *error, const char *expression, const char *text,
+							   size_t length, const char *allowed);
+extern int qml_cron_ticks_a_day(const QmlCron *cron);
+extern int qml_cron_days_for(const QmlCron *cron, int ticks);
 
 /*
  * The least instant after `after` at which the expression fires, or

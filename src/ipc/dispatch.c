@@ -4,8 +4,9 @@
  *
  * A worker runs the jobs of one role.  A session that makes jobs ready sets `has_work` of all
  * workers of the role, and wakes one that is idle.  If none is idle, the role is added to
- * the roles that wait, in the slot of the scheduler, which serves them: it asks the
- * launcher for one more worker, or for the slot of an idle worker of another role.
+ * the roles that wait for the scheduler, which serves them: it asks the launcher for one
+ * more worker, or for the slot of an idle worker of another role.  While a database has no
+ * scheduler they wait for the next one (databases.c).
  *
  * No work is forgotten.  A worker clears `has_work`, claims until there is nothing, sets
  * `idle`, and sleeps only if `has_work` is still clear; the other side sets `has_work` and
@@ -18,6 +19,7 @@
 #include "miscadmin.h"
 
 #include "common/guc.h"
+#include "ipc/databases.h"
 #include "ipc/dispatch.h"
 #include "ipc/due.h"
 #include "ipc/slots.h"
@@ -44,6 +46,27 @@ add_role(Oid *roles, int *nroles, bool *any, Oid role)
 		roles[(*nroles)++] = role;
 	else
 		*any = true;
+}
+
+/* Adds ready jobs to those of other kinds; anything: there are more. */
+static void
+add_jobs(QmlReadyWork *work, const QmlReadyJobs *ready)
+{
+	for (int i = work->njobs - 1; i >= 0; i--)
+	{
+		QmlReadyJobs *jobs = &work->jobs[i];
+
+		if (jobs->queue == ready->queue && jobs->method == ready->method)
+		{
+			jobs->count = jobs->count < INT_MAX - ready->count ? jobs->count + ready->count :
+																 INT_MAX;
+			return;
+		}
+	}
+	if (work->njobs < QML_MAX_READY_KINDS)
+		work->jobs[work->njobs++] = *ready;
+	else
+		work->anything = true;
 }
 
 /* Adds a queue to a list of queues; *any: there are more. */
@@ -118,22 +141,39 @@ may_have_worker(Oid role)
 		   qml_slots_count_workers(MyDatabaseId, role) == 0;
 }
 
+/* What waits for the scheduler, or (NULL) the next one; NULL: nobody knows.  Without the lock. */
+static const QmlPending *
+look_at_pending(QmlSlot *scheduler)
+{
+	QmlDatabase *entry;
+
+	if (scheduler)
+		return &scheduler->pending;
+	entry = qml_databases_find_own();
+	return entry ? &entry->pending : NULL;
+}
+
 /* Adds a role to those that wait for a worker. */
 static void
 add_waiting_role(QmlSlot *scheduler, Oid role)
 {
+	const QmlPending *seen = look_at_pending(scheduler);
+	QmlPending *pending;
+
 	/*
 	 * Without the lock first: while all workers are busy each commit comes here, and
 	 * finds that the role is there.  The scheduler may take the list meanwhile; then it
 	 * looks for workers after this session has found none.
 	 */
-	for (int i = 0; i < scheduler->nroles && i < QML_MAX_ROLES; i++)
+	for (int i = 0; seen && i < seen->nroles && i < QML_MAX_ROLES; i++)
 	{
-		if (scheduler->roles[i] == role)
+		if (seen->roles[i] == role)
 			return;
 	}
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	add_role(scheduler->roles, &scheduler->nroles, &scheduler->any_role, role);
+	pending = qml_databases_pending(scheduler);
+	if (pending)
+		add_role(pending->roles, &pending->nroles, &pending->any_role, role);
 	LWLockRelease(qml_shmem->lock);
 }
 
@@ -141,8 +181,12 @@ add_waiting_role(QmlSlot *scheduler, Oid role)
 static void
 add_all_waiting_roles(QmlSlot *scheduler)
 {
+	QmlPending *pending;
+
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	scheduler->any_role = true;
+	pending = qml_databases_pending(scheduler);
+	if (pending)
+		pending->any_role = true;
 	LWLockRelease(qml_shmem->lock);
 }
 
@@ -154,7 +198,7 @@ add_all_waiting_roles(QmlSlot *scheduler)
 static void
 wake_or_wait(QmlSlot *scheduler, Oid role)
 {
-	if (wake_idle_worker(role) || scheduler == NULL)
+	if (wake_idle_worker(role))
 		return;
 	add_waiting_role(scheduler, role);
 	if (may_have_worker(role))
@@ -170,33 +214,37 @@ qml_dispatch_reset(QmlReadyWork *work)
 {
 	work->nroles = 0;
 	work->any_role = false;
-	work->nqueues = 0;
+	work->njobs = 0;
 	work->nnotify = 0;
 	work->anything = false;
 }
 
 /*
- * Adds a job of a queue, for a handler of the role, or (InvalidOid) for workers outside
- * of the database.  notify: the queue has listeners.
+ * Adds jobs, for a handler of the role, or (InvalidOid) for workers outside of the database.
+ * notify: their queue has listeners.
  */
 void
-qml_dispatch_add(QmlReadyWork *work, int queue, Oid role, bool notify)
+qml_dispatch_add(QmlReadyWork *work, const QmlReadyJobs *ready, Oid role, bool notify)
 {
 	if (OidIsValid(role))
 		add_role(work->roles, &work->nroles, &work->any_role, role);
-	add_queue(work->queues, &work->nqueues, &work->anything, queue);
+	add_jobs(work, ready);
 	if (notify)
-		add_queue(work->notify, &work->nnotify, &work->anything, queue);
+		add_queue(work->notify, &work->nnotify, &work->anything, ready->queue);
 }
 
 /* Has the scheduler send a notification to those who listen to the queues. */
 static void
 send_notify(QmlSlot *scheduler, const QmlReadyWork *work, TimestampTz all_at)
 {
+	QmlPending *pending;
+
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < work->nnotify; i++)
-		add_queue(scheduler->notify, &scheduler->nnotify, &scheduler->notify_all, work->notify[i]);
-	scheduler->notify_all = scheduler->notify_all || work->anything;
+	pending = qml_databases_pending(scheduler);
+	for (int i = 0; pending && i < work->nnotify; i++)
+		add_queue(pending->notify, &pending->nnotify, &pending->notify_all, work->notify[i]);
+	if (pending && work->anything)
+		pending->notify_all = true;
 	LWLockRelease(qml_shmem->lock);
 	qml_due_at(scheduler, QML_WAKE_NOTIFY, work->nnotify > 0 ? GetCurrentTimestamp() : all_at);
 }
@@ -214,17 +262,17 @@ qml_dispatch_send(const QmlReadyWork *work, TimestampTz all_at, const pg_uuid_t 
 	Assert(!LWLockHeldByMe(qml_shmem->lock));
 	for (int i = 0; i < work->nroles; i++)
 		wake_or_wait(scheduler, work->roles[i]);
-	if (scheduler && work->any_role)
+	if (work->any_role)
 	{
 		add_all_waiting_roles(scheduler);
 		qml_due_at(scheduler, QML_WAKE_WORK, all_at);
 	}
-	if (scheduler && (work->nnotify > 0 || work->anything))
+	if (work->nnotify > 0 || work->anything)
 		send_notify(scheduler, work, all_at);
 	if (work->anything)
 		qml_waiters_wake_all();
-	else if (work->nqueues > 0 || nfinished > 0)
-		qml_waiters_wake(work->queues, work->nqueues, finished, nfinished);
+	else if (work->njobs > 0 || nfinished > 0)
+		qml_waiters_wake(work->jobs, work->njobs, finished, nfinished);
 }
 
 /* ----- by a worker, of itself ----- */
@@ -266,6 +314,18 @@ qml_dispatch_begin_idle(QmlSlot *worker)
 	qml_dispatch_offer_slot(true);
 }
 
+/*
+ * It has been idle for a moment: if roles wait for a worker, of this database or of another one,
+ * the launcher gives its slot to one of them.
+ */
+void
+qml_dispatch_stay_idle(QmlSlot *worker)
+{
+	Assert(worker->kind == QML_WORKER && worker->pid == MyProcPid);
+	if (pg_atomic_read_u32(&qml_shmem->has_waiting))
+		qml_shmem_wake_launcher();
+}
+
 void
 qml_dispatch_end_idle(QmlSlot *worker)
 {
@@ -292,8 +352,9 @@ void
 qml_dispatch_offer_slot(bool idle)
 {
 	QmlSlot *scheduler = qml_slots_find_scheduler(MyDatabaseId);
+	const QmlPending *pending = look_at_pending(scheduler);
 
-	if (scheduler && (scheduler->nroles > 0 || scheduler->any_role))
+	if (pending && (pending->nroles > 0 || pending->any_role))
 		qml_due_at(scheduler, QML_WAKE_WORK, GetCurrentTimestamp() + (idle ? IDLE_GRACE : 0));
 }
 
@@ -308,8 +369,6 @@ qml_dispatch_recheck_later(Oid role)
 {
 	QmlSlot *scheduler = qml_slots_find_scheduler(MyDatabaseId);
 
-	if (scheduler == NULL)
-		return;
 	if (OidIsValid(role))
 		add_waiting_role(scheduler, role);
 	else
@@ -321,11 +380,7 @@ qml_dispatch_recheck_later(Oid role)
 void
 qml_dispatch_recheck_all(void)
 {
-	QmlSlot *scheduler = qml_slots_find_scheduler(MyDatabaseId);
-
-	if (scheduler == NULL)
-		return;
-	add_all_waiting_roles(scheduler);
+	add_all_waiting_roles(qml_slots_find_scheduler(MyDatabaseId));
 	qml_due_now(QML_WAKE_WORK);
 }
 
@@ -348,38 +403,90 @@ qml_dispatch_serve_role(QmlSlot *scheduler, Oid role)
 		qml_dispatch_request_worker(MyDatabaseId, role);
 }
 
+/* Moves the roles of one list to another. */
+static void
+move_roles(QmlPending *from, QmlPending *to)
+{
+	Assert(LWLockHeldByMeInMode(qml_shmem->lock, LW_EXCLUSIVE));
+	for (int i = 0; i < from->nroles; i++)
+		add_role(to->roles, &to->nroles, &to->any_role, from->roles[i]);
+	to->any_role = to->any_role || from->any_role;
+	from->nroles = 0;
+	from->any_role = false;
+}
+
+/* The same for queues with listeners. */
+static void
+move_notify(QmlPending *from, QmlPending *to)
+{
+	Assert(LWLockHeldByMeInMode(qml_shmem->lock, LW_EXCLUSIVE));
+	for (int i = 0; i < from->nnotify; i++)
+		add_queue(to->notify, &to->nnotify, &to->notify_all, from->notify[i]);
+	to->notify_all = to->notify_all || from->notify_all;
+	from->nnotify = 0;
+	from->notify_all = false;
+}
+
 /* Takes the roles that wait; true: there are others. */
 bool
 qml_dispatch_take_roles(QmlSlot *scheduler, Oid *roles, int *nroles)
 {
-	bool any;
+	QmlDatabase *entry;
+	QmlPending taken = {0};
 
 	Assert(scheduler->kind == QML_SCHEDULER && scheduler->pid == MyProcPid);
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	*nroles = scheduler->nroles;
-	memcpy(roles, scheduler->roles, sizeof(Oid) * scheduler->nroles);
-	any = scheduler->any_role;
-	scheduler->nroles = 0;
-	scheduler->any_role = false;
+	move_roles(&scheduler->pending, &taken);
+	entry = qml_databases_find_own();
+	if (entry)
+		move_roles(&entry->pending, &taken);
 	LWLockRelease(qml_shmem->lock);
-	return any;
+	*nroles = taken.nroles;
+	memcpy(roles, taken.roles, sizeof(Oid) * taken.nroles);
+	return taken.any_role;
 }
 
 /* Takes the queues whose listeners must be notified; true: it may be any queue. */
 bool
 qml_dispatch_take_notify(QmlSlot *scheduler, int *queues, int *nqueues)
 {
-	bool all;
+	QmlDatabase *entry;
+	QmlPending taken = {0};
 
 	Assert(scheduler->kind == QML_SCHEDULER && scheduler->pid == MyProcPid);
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	*nqueues = scheduler->nnotify;
-	memcpy(queues, scheduler->notify, sizeof(int) * scheduler->nnotify);
-	all = scheduler->notify_all;
-	scheduler->nnotify = 0;
-	scheduler->notify_all = false;
+	move_notify(&scheduler->pending, &taken);
+	entry = qml_databases_find_own();
+	if (entry)
+		move_notify(&entry->pending, &taken);
 	LWLockRelease(qml_shmem->lock);
-	return all;
+	*nqueues = taken.nnotify;
+	memcpy(queues, taken.notify, sizeof(int) * taken.nnotify);
+	return taken.notify_all;
+}
+
+/*
+ * The scheduler has left, and nobody finds it any more: what it has not taken is for the next
+ * one.  Roles wait until something can be done for them, listeners do not.
+ */
+void
+qml_dispatch_hand_over(QmlSlot *scheduler)
+{
+	QmlDatabase *entry;
+	bool notify = false;
+
+	Assert(pg_atomic_read_u32(&scheduler->process) == 0);
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	entry = qml_databases_find_own();
+	if (entry)
+	{
+		move_roles(&scheduler->pending, &entry->pending);
+		move_notify(&scheduler->pending, &entry->pending);
+		notify = entry->pending.nnotify > 0 || entry->pending.notify_all;
+	}
+	LWLockRelease(qml_shmem->lock);
+	if (notify)
+		qml_databases_note_due(QML_WAKE_NOTIFY, GetCurrentTimestamp());
 }
 
 /* ----- requests to the launcher ----- */
@@ -404,6 +511,14 @@ qml_dispatch_request_worker(Oid database, Oid role)
 	}
 	LWLockRelease(qml_shmem->lock);
 	qml_shmem_wake_launcher();
+}
+
+/* By the launcher: whether roles that it was asked for wait for a worker. */
+void
+qml_dispatch_set_waiting(bool waiting)
+{
+	Assert(pg_atomic_read_u32(&qml_shmem->launcher) == qml_shmem_my_process());
+	pg_atomic_write_u32(&qml_shmem->has_waiting, waiting);
 }
 
 /* By the launcher: takes the requests, at most QML_MAX_REQUESTS; returns how many. */

@@ -17,14 +17,16 @@
  * the latch, and a latch that is set before WaitLatch ends that at once.  While
  * asleep_until is 0 the scheduler is awake, and gets to its step 2.
  *
- * A session that finds no scheduler need not wake anybody: a scheduler that starts
- * looks at everything.  A crash of the server loses all due times for the same reason.
+ * A session that finds no scheduler leaves the time to the next one (databases.c).  The
+ * first scheduler of a database looks at everything, so a crash of the server may lose all
+ * times.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
 
+#include "ipc/databases.h"
 #include "ipc/due.h"
 #include "ipc/slots.h"
 
@@ -39,43 +41,64 @@ qml_due_lower(QmlSlot *scheduler, QmlWake kind, TimestampTz time)
 		;
 }
 
-/* Wakes a scheduler that means to sleep beyond this time. */
-void
+/*
+ * Wakes a scheduler that means to sleep beyond this time.  False if it has left meanwhile, and
+ * may not have seen what was lowered: the caller notes that for the next one.
+ */
+bool
 qml_due_wake_before(QmlSlot *scheduler, TimestampTz time)
 {
 	pg_memory_barrier();
+	if (!qml_databases_is_there(scheduler))
+		return false;
 	if (time < (TimestampTz) pg_atomic_read_u64(&scheduler->asleep_until))
 		qml_shmem_set_latch(&scheduler->process);
+	return true;
 }
 
-/* The scheduler has something to do at this time. */
+/* The scheduler, or (NULL) the next one, has something to do at this time. */
 void
 qml_due_at(QmlSlot *scheduler, QmlWake kind, TimestampTz time)
 {
-	qml_due_lower(scheduler, kind, time);
-	qml_due_wake_before(scheduler, time);
+	if (scheduler)
+		qml_due_lower(scheduler, kind, time);
+	if (scheduler == NULL || !qml_due_wake_before(scheduler, time))
+		qml_databases_note_due(kind, time);
 }
 
-/* The scheduler of this database, if there is one, has something to do now. */
+/* The scheduler of this database, or the next one, has something to do now. */
 void
 qml_due_now(QmlWake kind)
 {
-	QmlSlot *scheduler = qml_slots_find_scheduler(MyDatabaseId);
-
-	if (scheduler == NULL)
-		return;
-	qml_due_lower(scheduler, kind, GetCurrentTimestamp());
-	qml_shmem_set_latch(&scheduler->process);
+	if (qml_shmem)
+		qml_due_at(qml_slots_find_scheduler(MyDatabaseId), kind, GetCurrentTimestamp());
 }
 
-/* The earliest due time of a kind since it was taken last; QML_WAKE_NEVER: none. */
+/*
+ * The earliest due time of a kind since it was taken last, with what was noted while there
+ * was no scheduler; QML_WAKE_NEVER: none.
+ */
 TimestampTz
 qml_due_take(QmlSlot *scheduler, QmlWake kind)
 {
+	TimestampTz noted = qml_databases_take_due(kind);
+	TimestampTz due;
+
 	Assert(pg_atomic_read_u32(&scheduler->process) == qml_shmem_my_process());
 	if ((TimestampTz) pg_atomic_read_u64(&scheduler->due[kind]) == QML_WAKE_NEVER)
-		return QML_WAKE_NEVER;
-	return (TimestampTz) pg_atomic_exchange_u64(&scheduler->due[kind], QML_WAKE_NEVER);
+		return noted;
+	due = (TimestampTz) pg_atomic_exchange_u64(&scheduler->due[kind], QML_WAKE_NEVER);
+	return Min(noted, due);
+}
+
+/* The scheduler has left, and nobody finds it any more: what it has not taken is for the next. */
+void
+qml_due_hand_over(QmlSlot *scheduler)
+{
+	Assert(pg_atomic_read_u32(&scheduler->process) == 0);
+	for (int kind = 0; kind < QML_WAKES; kind++)
+		qml_databases_note_due((QmlWake) kind,
+							   (TimestampTz) pg_atomic_read_u64(&scheduler->due[kind]));
 }
 
 /* The scheduler means to sleep so long; it must take the due times again before it does. */

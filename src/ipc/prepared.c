@@ -15,6 +15,11 @@
  * second in a database.  Sessions that wait are woken each time: there may be a job for
  * them, and a look costs them little.
  *
+ * What COMMIT PREPARED has done cannot be undone, so nothing that follows it here may raise
+ * an error, which would tell the client that it has failed: only shared memory is read and
+ * written.  So it is not looked up whether the transaction has made the extension.  Where
+ * there was none before, the launcher is asked to look, which it does now and then.
+ *
  * The statements are seen by a ProcessUtility hook.  Logical replication prepares and
  * commits without a statement; what it makes due is found by looking (process/scheduler.c).
  */
@@ -25,7 +30,6 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
-#include "utils/inval.h"
 
 #include "ipc/prepared.h"
 #include "ipc/slots.h"
@@ -53,7 +57,7 @@ find_prepared(Oid database, uint32 name)
 
 /* The transaction that is being prepared noted something. */
 static void
-remember_prepared(bool launcher, bool has_taken)
+remember_prepared(bool launcher, bool has_taken, bool rules)
 {
 	QmlPrepared *entry;
 
@@ -65,6 +69,7 @@ remember_prepared(bool launcher, bool has_taken)
 		entry->name = current_name;
 		entry->call = launcher;
 		entry->took = has_taken;
+		entry->rules = rules;
 	}
 	LWLockRelease(qml_shmem->lock);
 }
@@ -121,13 +126,14 @@ note_committed(uint32 name, bool extension_was_there)
 	QmlPrepared prepared;
 	bool known = take_prepared(name, &prepared);
 
-	/* From 18 on the catalog's cache remembers that the extension was not there. */
-	AcceptInvalidationMessages();
-	if (!OidIsValid(get_extension_oid("qml", true)))
-		return;
-	if (prepared.call || !extension_was_there)
-		qml_wakeup_launcher();
-	qml_wakeup_anything_at(known ? GetCurrentTimestamp() : time_for_unknown());
+	if (prepared.call)
+		qml_wakeup_launcher(true);
+	else if (!known && !extension_was_there)
+		qml_wakeup_launcher(false);
+	if (known || extension_was_there)
+		qml_wakeup_anything_at(known ? GetCurrentTimestamp() : time_for_unknown());
+	if (known ? prepared.rules : extension_was_there)
+		qml_wakeup_rules_changed();
 }
 
 static void
@@ -184,12 +190,13 @@ at_transaction_end(XactEvent event, void *arg)
 {
 	bool launcher;
 	bool has_taken;
+	bool rules;
 
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	if (event == XACT_EVENT_PREPARE && has_current_name &&
-		qml_wakeup_is_pending(&launcher, &has_taken))
-		remember_prepared(launcher, has_taken);
+		qml_wakeup_is_pending(&launcher, &has_taken, &rules))
+		remember_prepared(launcher, has_taken, rules);
 	has_current_name = false;
 }
 

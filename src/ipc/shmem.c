@@ -25,7 +25,7 @@ QmlShmem *qml_shmem = NULL;
 static shmem_request_hook_type previous_request = NULL;
 static shmem_startup_hook_type previous_startup = NULL;
 
-/* Size of the fixed part and the slots; the entries of sessions follow them. */
+/* Size of the fixed part and the slots; databases and the entries of sessions follow them. */
 static Size
 slots_size(void)
 {
@@ -36,8 +36,9 @@ slots_size(void)
 static Size
 shmem_size(void)
 {
-	return add_size(slots_size(),
-					mul_size(MaxBackends, sizeof(QmlWaiter) + sizeof(pg_atomic_uint32)));
+	return add_size(add_size(slots_size(), MAXALIGN(sizeof(QmlDatabase) * QML_MAX_DATABASES)),
+					mul_size(MaxBackends, sizeof(QmlWaiter) + sizeof(QmlWaitSign) +
+											  2 * sizeof(pg_atomic_uint32)));
 }
 
 static void
@@ -55,19 +56,37 @@ init_slot(QmlSlot *slot)
 }
 
 static void
+init_databases(void)
+{
+	qml_shmem->databases = (QmlDatabase *) ((char *) qml_shmem + slots_size());
+	for (int i = 0; i < QML_MAX_DATABASES; i++)
+	{
+		for (int kind = 0; kind < QML_WAKES; kind++)
+			pg_atomic_init_u64(&qml_shmem->databases[i].due[kind], QML_WAKE_NEVER);
+	}
+}
+
+static void
 init_sessions(void)
 {
 	if (!pg_strong_random(&qml_shmem->boot, sizeof(qml_shmem->boot)))
 		elog(FATAL, "could not generate random values");
 	pg_atomic_init_u32(&qml_shmem->next_token, 0);
 	qml_shmem->nsessions = MaxBackends;
-	pg_atomic_init_u32(&qml_shmem->nwaiting, 0);
-	qml_shmem->waiters = (QmlWaiter *) ((char *) qml_shmem + slots_size());
-	qml_shmem->sessions = (pg_atomic_uint32 *) (qml_shmem->waiters + qml_shmem->nsessions);
+	pg_atomic_init_u32(&qml_shmem->nready, 0);
+	pg_atomic_init_u32(&qml_shmem->nfinished, 0);
+	pg_atomic_init_u32(&qml_shmem->last_warm, 0);
+	pg_atomic_init_u32(&qml_shmem->rules, 0);
+	qml_shmem->waiters = (QmlWaiter *) ((char *) qml_shmem->databases +
+										MAXALIGN(sizeof(QmlDatabase) * QML_MAX_DATABASES));
+	qml_shmem->signs = (QmlWaitSign *) (qml_shmem->waiters + qml_shmem->nsessions);
+	qml_shmem->sessions = (pg_atomic_uint32 *) (qml_shmem->signs + qml_shmem->nsessions);
 	for (int i = 0; i < qml_shmem->nsessions; i++)
 	{
+		qml_shmem->signs[i].kind = QML_WAITS_NOT;
 		pg_atomic_init_u32(&qml_shmem->sessions[i], 0);
-		pg_atomic_init_u32(&qml_shmem->waiters[i].kind, QML_WAITS_NOT);
+		pg_atomic_init_u32(&qml_shmem->sessions[qml_shmem->nsessions + i], 0);
+		SpinLockInit(&qml_shmem->waiters[i].mutex);
 	}
 }
 
@@ -85,14 +104,23 @@ create_shmem(void)
 	if (!found)
 	{
 		memset(qml_shmem, 0, shmem_size());
+		qml_shmem->layout = QML_SHMEM_LAYOUT;
 		qml_shmem->lock = &GetNamedLWLockTranche(TRANCHE)->lock;
 		pg_atomic_init_u32(&qml_shmem->launcher, 0);
+		pg_atomic_init_u32(&qml_shmem->has_waiting, 0);
+		pg_atomic_init_u64(&qml_shmem->last_beat_end, (uint64) PG_INT64_MIN);
 		qml_shmem->nslots = max_worker_processes;
 		for (int i = 0; i < qml_shmem->nslots; i++)
 			init_slot(&qml_shmem->slots[i]);
+		init_databases();
 		init_sessions();
 	}
 	LWLockRelease(AddinShmemInitLock);
+	if (qml_shmem->layout != QML_SHMEM_LAYOUT)
+		ereport(FATAL,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the shared memory of qml was made by another version of the library"),
+				 errhint("Restart the server to load the new library everywhere.")));
 }
 
 static void

@@ -17,12 +17,14 @@
  *
  *		shmem.c			launcher
  *		slots.c			states of slots, heartbeats, concurrency slots, progress, cancels
+ *		databases.c		databases, what is due in those without a scheduler, the limit of processes
  *		due.c			due[], asleep_until
  *		dispatch.c		has_work, idle, roles and queues that wait, worker requests
  *		waiters.c		sessions that wait
- *		wakeup.c		calls to the launcher
+ *		wakeup.c		calls to the launcher, rules
  *		prepared.c		prepared transactions, unknown_prepared_at
  *		session_claim.c	session tokens, lost jobs, last running jobs
+ *		beats.c			heartbeats of jobs whose rows are held
  *		stuck_hooks.c	stuck hooks
  *
  * Other folders read some fields of their own slot, and call functions of these files
@@ -58,6 +60,7 @@ typedef enum QmlOutcome
 	QML_ENDED_COPY,			/* the jobs are a copy that is not adopted */
 	QML_ENDED_IDLE,			/* a worker that had no work */
 	QML_ENDED_MADE_WAY,		/* another session needs the database exclusively */
+	QML_ENDED_TURN,			/* a scheduler whose slot another database needs */
 	QML_ENDED_DISABLED		/* by a setting; a worker: its slot is for another one, too */
 } QmlOutcome;
 
@@ -80,13 +83,16 @@ typedef enum QmlWake
 	QML_WAKE_PROGRESS,	/* a job in the database reports its progress */
 	QML_WAKE_NOTIFY,	/* ready jobs in queues that have listeners */
 	QML_WAKE_HOOK,		/* a hook that could not be canceled ended its process */
+	QML_WAKE_HISTORY,	/* a job has finished, and the history has no partition for it */
 	QML_WAKES
 } QmlWake;
 
-/* Sizes of the lists in a scheduler's slot; what does not fit becomes "all". */
+/* Sizes of the lists for a scheduler; what does not fit becomes "all". */
 #define QML_MAX_ROLES		16
 #define QML_MAX_LOST		128
+#define QML_MAX_KEPT_LOST	16 /* while the database has no scheduler */
 #define QML_MAX_WAIT_QUEUES 16
+#define QML_MAX_WAIT_NAMES	16
 
 /* A due time that is later than all others. */
 #define QML_WAKE_NEVER PG_INT64_MAX
@@ -96,6 +102,20 @@ typedef enum QmlWake
 
 /* Largest progress document that a job in the database can show, in bytes. */
 #define QML_MAX_SHOWN_PROGRESS 4096
+
+/*
+ * What sessions leave for the scheduler of their database, or for the next one.  Under the
+ * lock; dispatch.c also reads the roles without it.
+ */
+typedef struct QmlPending
+{
+	int nroles; /* that have ready jobs and no worker that is free */
+	bool any_role;
+	Oid roles[QML_MAX_ROLES];
+	int nnotify; /* queues with listeners that have ready jobs */
+	bool notify_all;
+	int notify[QML_MAX_WAIT_QUEUES];
+} QmlPending;
 
 typedef struct QmlProgress
 {
@@ -127,6 +147,7 @@ typedef struct QmlSlot
 	bool connected; /* to its database */
 	QmlOutcome outcome;
 	TimestampTz started_at;
+	int64 started_ms; /* the same on the monotonic clock */
 
 	/* Written by the process that owns the slot; read by everybody without a lock. */
 	pg_atomic_uint32 process;	   /* its PGPROC, counted from 1; 0: none */
@@ -144,29 +165,24 @@ typedef struct QmlSlot
 	pg_atomic_uint64 unknown_prepared_at; /* TimestampTz */
 
 	/*
-	 * Of a scheduler, under the lock: added by any session, taken by the scheduler.
-	 * dispatch.c also reads the roles without the lock.  A session that sees its role there
-	 * leaves it to the scheduler, which takes it later.  A session that adds its role then
-	 * looks for workers; a worker that becomes idle or ends shows that, and then looks for
-	 * roles.  There is a full barrier between, so that one of them sees the other.
+	 * Of a scheduler, under the lock: added by any session as long as `process` is set,
+	 * taken by the scheduler.  A session that sees its role there leaves it to the
+	 * scheduler, which takes it later.  A session that adds its role then looks for workers;
+	 * a worker that becomes idle or ends shows that, and then looks for roles.  There is a
+	 * full barrier between, so that one of them sees the other.
 	 */
-	int nroles; /* that have ready jobs and no worker that is free */
-	bool any_role;
-	Oid roles[QML_MAX_ROLES];
+	QmlPending pending;
 	int nlost; /* jobs whose session has ended */
 	bool any_lost;
 	pg_uuid_t lost[QML_MAX_LOST];
-	int nnotify; /* queues with listeners that have ready jobs */
-	bool notify_all;
-	int notify[QML_MAX_WAIT_QUEUES];
 
 	/* Of a worker, without a lock; see dispatch.c. */
 	pg_atomic_uint32 has_work; /* set by any session, cleared by the worker */
 	pg_atomic_uint32 idle;	   /* set by the worker, cleared by the session that wakes it */
 
 	/*
-	 * Of a worker: set by the launcher under the lock, read without: the worker is to end
-	 * after its job.
+	 * Set by the launcher under the lock, read without: the worker is to end after its
+	 * job, the scheduler after its round.
 	 */
 	volatile bool leave;
 
@@ -187,6 +203,49 @@ typedef struct QmlSlot
 	bool has_cancel; /* by the session that deletes the job; the worker reads it without, too */
 } QmlSlot;
 
+/* Whether a database is served, and why not. */
+typedef enum QmlDatabaseState
+{
+	QML_DATABASE_FREE = 0, /* of an entry: it belongs to none */
+	QML_DATABASE_STARTING, /* its process has been asked for, or will be in a moment */
+	QML_DATABASE_SERVED,   /* it has a scheduler */
+	QML_DATABASE_WAITING,  /* for a slot */
+	QML_DATABASE_RESTING,  /* it has had a turn, and nothing is due */
+	QML_DATABASE_FAILED,   /* it will be tried again */
+	QML_DATABASE_COPY,	   /* it is not adopted */
+	QML_DATABASE_UNKNOWN,  /* not a database: a name in qml.databases that none has */
+	QML_DATABASE_REFUSED   /* listed there, but a template, or closed to connections */
+} QmlDatabaseState;
+
+/* Databases beyond these have their turns, but are not shown. */
+#define QML_MAX_DATABASES 1024
+
+/* Room for what a scheduler keeps for its next turn: see process/scheduler.c. */
+#define QML_TURN_BYTES 832
+
+typedef struct QmlDatabase
+{
+	/* Under the lock, by the launcher; sessions read `database` without it. */
+	Oid database;
+	QmlDatabaseState state;
+	char name[NAMEDATALEN];
+	int waiting_roles;	   /* that want a worker */
+	TimestampTz served_at; /* when it had a scheduler last; 0: never */
+
+	/* Without a lock, by sessions while there is no scheduler; taken by the next one. */
+	pg_atomic_uint64 due[QML_WAKES]; /* TimestampTz */
+
+	/* Under the lock: the same that its slot has, while there is no scheduler. */
+	QmlPending pending;
+	int nlost;
+	bool any_lost;
+	pg_uuid_t lost[QML_MAX_KEPT_LOST];
+
+	/* Under the lock: by a scheduler that ends with its turn, taken by the next one. */
+	bool has_turn;
+	char turn[QML_TURN_BYTES];
+} QmlDatabase;
+
 /* What a session waits for. */
 typedef enum QmlWaitKind
 {
@@ -195,14 +254,67 @@ typedef enum QmlWaitKind
 	QML_WAITS_FINISHED /* the end of a job */
 } QmlWaitKind;
 
-/* A session that waits.  Written by that session, `kind` last; read by all without a lock. */
+/*
+ * A set of names, by hash; none: all names.  If they do not fit there is a bit for each hash,
+ * counted modulo the bits, so that it may seem to have a name that it does not have.
+ */
+typedef struct QmlNames
+{
+	int count;
+	uint32 hashes[QML_MAX_WAIT_NAMES];
+} QmlNames;
+
+/* Ready jobs of one queue and one method. */
+typedef struct QmlReadyJobs
+{
+	int queue;	   /* id */
+	uint32 name;   /* of the queue, by hash: who waits for a queue that is to come has no id */
+	uint32 method; /* by hash */
+	bool handled;  /* it has a handler: only who names it may fetch them */
+	int count;
+} QmlReadyJobs;
+
+/* What a session is woken for. */
+typedef struct QmlWakeUp
+{
+	QmlReadyJobs ready; /* count: for how many sessions, this one included; 0: it looks */
+	int first;			/* the session that had it first, by number; -1: none */
+} QmlWakeUp;
+
+/*
+ * What others look at first of a session that waits.  These lie close together, so that those
+ * of hundreds of sessions are looked through in a microsecond.  Written under the mutex of the
+ * waiter, all but that one bit by the session itself; read without it by those who then take it.
+ */
+typedef struct QmlWaitSign
+{
+	/*
+	 * A bit for each name, of queues together with the database: others may have the same.
+	 * None if it does not wait for ready jobs.  One more bit among those of the queues: while
+	 * it waits, and others have not woken it since it looked.
+	 */
+	uint32 queues;
+	uint32 methods;
+	uint32 began; /* when it began to wait, monotonic and in milliseconds, modulo 2^32 */
+	uint8 kind;	  /* QmlWaitKind; what it waits for is valid if it waits */
+} QmlWaitSign;
+
+/*
+ * A session that waits.  What it waits for is written by that session, the rest by others,
+ * too; under the mutex, and read without it by those who then take it.
+ */
 typedef struct QmlWaiter
 {
-	pg_atomic_uint32 kind;
+	slock_t mutex;
 	Oid database;
-	int nqueues; /* 0: any */
-	int queues[QML_MAX_WAIT_QUEUES];
+	QmlNames queues; /* which need not exist yet */
+	QmlNames methods;
 	pg_uuid_t job;
+	QmlWakeUp wakeup; /* if it is woken */
+
+	/* It looks at this time, monotonic and in milliseconds, whether such jobs are left; 0: no. */
+	int64 guard_at;
+	QmlReadyJobs guarded;
 } QmlWaiter;
 
 /*
@@ -213,8 +325,9 @@ typedef struct QmlPrepared
 {
 	Oid database;
 	uint32 name;
-	bool call; /* wake the launcher when it commits */
-	bool took; /* it took ready jobs, which are ready again if it is rolled back */
+	bool call;	/* wake the launcher when it commits */
+	bool took;	/* it took ready jobs, which are ready again if it is rolled back */
+	bool rules; /* it changed who runs which jobs */
 } QmlPrepared;
 
 #define QML_MAX_PREPARED 128
@@ -260,18 +373,41 @@ typedef struct QmlLastJob
 /* Some groups may end at the same time. */
 #define QML_MAX_LAST_JOBS 512
 
-/* Databases that sessions ask the launcher to look at. */
+/* The end of a lease that could not be written into the job's row; free when it is over. */
+typedef struct QmlBeat
+{
+	Oid database;
+	pg_uuid_t job;
+	int attempt;
+	TimestampTz end;
+} QmlBeat;
+
+/* A beat is in the bucket of its job. */
+#define QML_BEAT_BUCKETS 512
+#define QML_BUCKET_BEATS 8
+
+/* A database that a session asks the launcher to look at. */
+typedef struct QmlCall
+{
+	Oid database;
+	bool sure; /* the extension was made or changed there; if not, it may have been */
+} QmlCall;
+
 #define QML_MAX_CALLS 64
+
+/* Raised with each change of what lies in the shared memory. */
+#define QML_SHMEM_LAYOUT 4
 
 typedef struct QmlShmem
 {
+	uint32 layout;			   /* QML_SHMEM_LAYOUT of the library that made it; first */
 	LWLock *lock;			   /* set at start */
 	pg_atomic_uint32 launcher; /* its PGPROC, counted from 1; 0: none.  By the launcher */
 
 	/* Under the lock: added by any session, taken by the launcher. */
 	int ncalls;
 	bool call_all; /* more than fit */
-	Oid calls[QML_MAX_CALLS];
+	QmlCall calls[QML_MAX_CALLS];
 
 	/* Under the lock: added by sessions that prepare, removed by those that end one. */
 	QmlPrepared prepared[QML_MAX_PREPARED];
@@ -279,6 +415,7 @@ typedef struct QmlShmem
 	/* Under the lock: added by schedulers and workers, taken by the launcher. */
 	int nrequests;
 	QmlRequest requests[QML_MAX_REQUESTS];
+	pg_atomic_uint32 has_waiting; /* roles wait for a worker.  By the launcher */
 
 	/* Under the lock: added by processes that end, removed by those that follow them. */
 	int nstuck;
@@ -288,9 +425,15 @@ typedef struct QmlShmem
 	int next_last_job;
 	QmlLastJob last_jobs[QML_MAX_LAST_JOBS];
 
+	/* Under the lock: written by sessions that send heartbeats. */
+	QmlBeat beats[QML_BEAT_BUCKETS][QML_BUCKET_BEATS];
+	/* The latest end that a beat has, or had; only grows.  Written under the lock. */
+	pg_atomic_uint64 last_beat_end;
+
 	/*
-	 * Sessions that hold jobs, by the number of their PGPROC: a token, or 0.  Each is
-	 * written by its session without a lock.  `boot` is a random number of this
+	 * Sessions that hold jobs, by the number of their PGPROC: a token, or 0.  Behind
+	 * them, counted from nsessions on, the jobs that run in them, if they hold jobs.  Each
+	 * is written by its session without a lock.  `boot` is a random number of this
 	 * start of the server.
 	 */
 	uint32 boot; /* set at start */
@@ -298,9 +441,22 @@ typedef struct QmlShmem
 	int nsessions;				/* set at start */
 	pg_atomic_uint32 *sessions; /* set at start */
 
-	/* Sessions that wait, by the number of their PGPROC, and how many they are. */
-	pg_atomic_uint32 nwaiting;
-	QmlWaiter *waiters; /* set at start */
+	/* Under the lock, by the launcher. */
+	int process_limit;
+	bool limited_by_server;
+	int ndatabases;			/* entries from here on are free; read by sessions without the lock */
+	int nhidden;			/* databases, and names in qml.databases, that found no entry */
+	QmlDatabase *databases; /* set at start */
+
+	/* Sessions that wait, by the number of their PGPROC, and how many they are, by kind. */
+	pg_atomic_uint32 nready;
+	pg_atomic_uint32 nfinished;
+	pg_atomic_uint32 last_warm; /* number of a session: see waiters.c */
+	QmlWaiter *waiters;			/* set at start */
+	QmlWaitSign *signs;			/* set at start */
+
+	/* Changes of who runs which jobs, in all databases; see wakeup.c. */
+	pg_atomic_uint32 rules;
 
 	int nslots; /* set at start */
 	QmlSlot slots[FLEXIBLE_ARRAY_MEMBER];

@@ -22,6 +22,7 @@
 #include "miscadmin.h"
 #include "storage/proc.h"
 
+#include "common/clock.h"
 #include "ipc/slots.h"
 
 /* ----- the launcher ----- */
@@ -37,12 +38,9 @@ reset_slot(QmlSlot *slot)
 	slot->outcome = QML_ENDED_EARLY;
 	for (int kind = 0; kind < QML_WAKES; kind++)
 		pg_atomic_write_u64(&slot->due[kind], QML_WAKE_NEVER);
-	slot->nroles = 0;
-	slot->any_role = false;
+	memset(&slot->pending, 0, sizeof(slot->pending));
 	slot->nlost = 0;
 	slot->any_lost = false;
-	slot->nnotify = 0;
-	slot->notify_all = false;
 	pg_atomic_write_u32(&slot->has_work, 0);
 	pg_atomic_write_u32(&slot->idle, 0);
 	slot->leave = false;
@@ -104,10 +102,12 @@ view_slot(QmlSlot *slot, QmlSlotView *view)
 	view->role = slot->role;
 	view->pid = slot->pid;
 	view->connected = slot->connected;
-	view->idle = pg_atomic_read_u32(&slot->idle) != 0;
+	view->idle = slot->kind == QML_SCHEDULER ? pg_atomic_read_u64(&slot->asleep_until) != 0 :
+											   pg_atomic_read_u32(&slot->idle) != 0;
 	view->leave = slot->leave;
 	view->outcome = slot->outcome;
 	view->started_at = slot->started_at;
+	view->started_ms = slot->started_ms;
 	view->heartbeat_at = (TimestampTz) pg_atomic_read_u64(&slot->heartbeat_at);
 }
 
@@ -146,7 +146,7 @@ qml_slots_terminate_unconnected(QmlSlot *slot, uint32 generation)
 	return sent;
 }
 
-/* Asks a worker to end after its job; false if it has ended. */
+/* Asks a worker to end after its job, or a scheduler after its round; false if it has ended. */
 bool
 qml_slots_ask_to_leave(QmlSlot *slot, uint32 generation)
 {
@@ -156,12 +156,25 @@ qml_slots_ask_to_leave(QmlSlot *slot, uint32 generation)
 	running = slot->state == QML_SLOT_RUNNING && slot->generation == generation;
 	if (running)
 	{
-		Assert(slot->kind == QML_WORKER);
+		Assert(slot->kind != QML_LOOK);
 		slot->leave = true;
 		qml_shmem_set_latch(&slot->process);
 	}
 	LWLockRelease(qml_shmem->lock);
 	return running;
+}
+
+/* A worker need not leave any more; one that is leaving already has given back its jobs. */
+void
+qml_slots_let_stay(QmlSlot *slot, uint32 generation)
+{
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	if (slot->state == QML_SLOT_RUNNING && slot->generation == generation)
+	{
+		Assert(slot->kind == QML_WORKER);
+		slot->leave = false;
+	}
+	LWLockRelease(qml_shmem->lock);
 }
 
 /* ----- the process that has the slot ----- */
@@ -182,6 +195,7 @@ qml_slots_take(QmlSlot *slot, uint32 generation)
 		slot->state = QML_SLOT_RUNNING;
 		slot->pid = MyProcPid;
 		slot->started_at = GetCurrentTimestamp();
+		slot->started_ms = qml_clock_monotonic_ms();
 		pg_atomic_write_u64(&slot->heartbeat_at, (uint64) slot->started_at);
 		pg_atomic_write_u64(&slot->asleep_until, 0);
 	}
@@ -225,20 +239,29 @@ qml_slots_beat(QmlSlot *slot)
 }
 
 /*
- * The process ends: from now on nobody wakes it, and the launcher may free the slot.
- * *has_work: it was given work, maybe while it was leaving.  *had_concurrency: it held
- * concurrency slots, which others may acquire now.
+ * The process ends: from now on nobody wakes it, or leaves anything with it.  Under the lock,
+ * so that whoever holds that knows.
  */
 void
-qml_slots_end(QmlSlot *slot, QmlOutcome outcome, bool *has_work, bool *had_concurrency)
+qml_slots_hide(QmlSlot *slot)
 {
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	Assert(slot->state == QML_SLOT_RUNNING && slot->pid == MyProcPid);
 	pg_atomic_write_u32(&slot->process, 0);
-	/* A session that gives it work sets `has_work`, and then finds that it is not idle. */
+	LWLockRelease(qml_shmem->lock);
 	pg_memory_barrier();
-	*has_work = pg_atomic_read_u32(&slot->has_work) != 0;
-	*had_concurrency = slot->nconcurrency_slots > 0;
+}
+
+/* The process has ended: the launcher may free the slot. */
+void
+qml_slots_end(QmlSlot *slot, QmlOutcome outcome, QmlLeft *left)
+{
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	Assert(slot->state == QML_SLOT_RUNNING && slot->pid == MyProcPid);
+	Assert(pg_atomic_read_u32(&slot->process) == 0);
+	/* A session that gives it work sets `has_work`, and then finds that it is not idle. */
+	left->has_work = pg_atomic_read_u32(&slot->has_work) != 0;
+	left->had_concurrency = slot->nconcurrency_slots > 0;
 	slot->state = QML_SLOT_ENDED;
 	slot->outcome = outcome;
 	LWLockRelease(qml_shmem->lock);
@@ -284,9 +307,9 @@ qml_slots_end_job(QmlSlot *slot)
 	return canceled;
 }
 
-/* Cancels a job that was deleted, in the worker of this database that runs it. */
-void
-qml_slots_cancel_job(const pg_uuid_t *job)
+/* Cancels a job in the worker of this database that runs it; NULL: all that run. */
+static void
+cancel_jobs(const pg_uuid_t *job)
 {
 	LWLockAcquire(qml_shmem->lock, LW_SHARED);
 	for (int i = 0; i < qml_shmem->nslots; i++)
@@ -298,7 +321,7 @@ qml_slots_cancel_job(const pg_uuid_t *job)
 			slot->state != QML_SLOT_RUNNING)
 			continue;
 		SpinLockAcquire(&slot->mutex);
-		running = slot->has_job && memcmp(&slot->job, job, sizeof(pg_uuid_t)) == 0;
+		running = slot->has_job && (job == NULL || memcmp(&slot->job, job, sizeof(pg_uuid_t)) == 0);
 		if (running)
 			slot->has_cancel = true;
 		SpinLockRelease(&slot->mutex);
@@ -306,6 +329,20 @@ qml_slots_cancel_job(const pg_uuid_t *job)
 			(void) kill(slot->pid, SIGINT);
 	}
 	LWLockRelease(qml_shmem->lock);
+}
+
+/* A job was deleted. */
+void
+qml_slots_cancel_job(const pg_uuid_t *job)
+{
+	cancel_jobs(job);
+}
+
+/* The extension is being dropped: all jobs that run in this database are canceled. */
+void
+qml_slots_cancel_all_jobs(void)
+{
+	cancel_jobs(NULL);
 }
 
 /* ----- the progress of a job ----- */
@@ -371,6 +408,24 @@ qml_slots_find_scheduler(Oid database)
 			return slot;
 	}
 	return NULL;
+}
+
+/* How many schedulers and looks there are, and how many workers.  Without the lock. */
+void
+qml_slots_count_all(int *schedulers, int *workers)
+{
+	*schedulers = *workers = 0;
+	for (int i = 0; i < qml_shmem->nslots; i++)
+	{
+		const QmlSlot *slot = &qml_shmem->slots[i];
+
+		if (slot->state != QML_SLOT_STARTING && slot->state != QML_SLOT_RUNNING)
+			continue;
+		if (slot->kind == QML_WORKER)
+			(*workers)++;
+		else
+			(*schedulers)++;
+	}
 }
 
 static bool

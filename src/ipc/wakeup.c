@@ -20,15 +20,24 @@
  * know it, find no job and sleep again.  Transaction callbacks run before the
  * messages, hence the callback for the release of resources.
  *
+ * Who runs a job, workers of which role or sessions that name no method, is noted with the
+ * job.  Handlers may be registered and unregistered before the transaction ends, and whoever
+ * does that wakes all before it does.  So such changes are counted (qml_shmem->rules): a
+ * transaction reads the number before it looks a handler up, and again when it sends, and if
+ * there has been one, anybody may be concerned.
+ *
  * Transactions that are prepared: see prepared.c.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+#include "ipc/beats.h"
+#include "ipc/databases.h"
 #include "ipc/dispatch.h"
 #include "ipc/due.h"
 #include "ipc/slots.h"
@@ -44,18 +53,33 @@ typedef struct DeletedJob
 	SubTransactionId subxact;
 } DeletedJob;
 
+/* An attempt that has ended, and in which subtransaction. */
+typedef struct EndedAttempt
+{
+	pg_uuid_t job;
+	int attempt;
+	SubTransactionId subxact;
+} EndedAttempt;
+
 /* Sent if the transaction commits. */
 static bool noted_any = false;
 static TimestampTz noted[QML_WAKES];
 static bool noted_launcher = false;
+static bool noted_sure = false; /* it is known that the launcher has something to do */
+static bool noted_rules = false;
 static QmlReadyWork ready;
 static pg_uuid_t finished_jobs[MAX_FINISHED];
 static int nfinished_jobs = 0;
-static List *deleted_jobs = NIL; /* of DeletedJob, in TopTransactionContext */
+static List *deleted_jobs = NIL;   /* of DeletedJob, in TopTransactionContext */
+static List *ended_attempts = NIL; /* of EndedAttempt, there too */
 
 /* Sent if the transaction, or a part of it, is rolled back. */
 static QmlReadyWork taken;
 static SubTransactionId last_taker = InvalidSubTransactionId; /* that added to `taken` */
+
+/* The number of changes of who runs which jobs, before the transaction looked a handler up. */
+static bool has_rules = false;
+static uint32 rules = 0;
 
 static bool committed = false; /* and nothing is sent yet */
 
@@ -66,9 +90,12 @@ forget_ready(void)
 		noted[i] = QML_WAKE_NEVER;
 	noted_any = false;
 	noted_launcher = false;
+	noted_sure = false;
+	noted_rules = false;
 	qml_dispatch_reset(&ready);
 	nfinished_jobs = 0;
 	deleted_jobs = NIL;
+	ended_attempts = NIL;
 	committed = false;
 }
 
@@ -78,40 +105,73 @@ forget_all(void)
 	forget_ready();
 	qml_dispatch_reset(&taken);
 	last_taker = InvalidSubTransactionId;
+	has_rules = false;
 }
 
 /* ----- sending ----- */
 
-/* Puts the times that the transaction noted into the slot of the scheduler. */
+/* Leaves the times that the transaction noted for the scheduler, or for the next one. */
 static void
 send_due(void)
 {
 	QmlSlot *scheduler = qml_slots_find_scheduler(MyDatabaseId);
 	TimestampTz earliest = QML_WAKE_NEVER;
 
-	if (scheduler == NULL)
-		return;
 	for (int i = 0; i < QML_WAKES; i++)
 	{
 		if (noted[i] == QML_WAKE_NEVER)
 			continue;
-		qml_due_lower(scheduler, (QmlWake) i, noted[i]);
+		if (scheduler)
+			qml_due_lower(scheduler, (QmlWake) i, noted[i]);
 		earliest = Min(earliest, noted[i]);
 	}
-	qml_due_wake_before(scheduler, earliest);
+	if (earliest == QML_WAKE_NEVER || (scheduler && qml_due_wake_before(scheduler, earliest)))
+		return;
+	for (int i = 0; i < QML_WAKES; i++)
+		qml_databases_note_due((QmlWake) i, noted[i]);
 }
 
 /* Asks the launcher to look at this database. */
 static void
 call_launcher(void)
 {
+	QmlCall call = {.database = MyDatabaseId, .sure = noted_sure};
+	bool is_there = false;
+
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	if (qml_shmem->ncalls < QML_MAX_CALLS)
-		qml_shmem->calls[qml_shmem->ncalls++] = MyDatabaseId;
-	else
+	for (int i = 0; i < qml_shmem->ncalls; i++)
+	{
+		if (qml_shmem->calls[i].database == MyDatabaseId)
+		{
+			qml_shmem->calls[i].sure = qml_shmem->calls[i].sure || noted_sure;
+			is_there = true;
+		}
+	}
+	if (!is_there && qml_shmem->ncalls < QML_MAX_CALLS)
+		qml_shmem->calls[qml_shmem->ncalls++] = call;
+	else if (!is_there)
 		qml_shmem->call_all = true;
 	LWLockRelease(qml_shmem->lock);
 	qml_shmem_wake_launcher();
+}
+
+/*
+ * Anybody may be concerned by these jobs, if who runs which has changed since they were noted.
+ * The end of this transaction is visible before the number is read, and the change before it
+ * is counted: whoever was woken because of a change that is not counted yet sees the jobs.
+ */
+static void
+check_rules(QmlReadyWork *work)
+{
+	if (work->njobs == 0 && !work->anything)
+		return;
+	Assert(has_rules || work->njobs == 0);
+	pg_memory_barrier();
+	if (has_rules && pg_atomic_read_u32(&qml_shmem->rules) != rules)
+	{
+		work->any_role = true;
+		work->anything = true;
+	}
 }
 
 /* The transaction has committed. */
@@ -121,12 +181,22 @@ send_committed(void)
 	TimestampTz all_at = noted[QML_WAKE_WORK];
 	ListCell *lc;
 
+	/* Before others are woken because of it; the invalidation messages were sent before. */
+	if (noted_rules)
+		(void) pg_atomic_fetch_add_u32(&qml_shmem->rules, 1);
+	check_rules(&ready);
 	if (all_at == QML_WAKE_NEVER)
 		all_at = GetCurrentTimestamp();
 	qml_dispatch_send(&ready, all_at, finished_jobs, nfinished_jobs);
 	send_due();
 	foreach(lc, deleted_jobs)
 		qml_slots_cancel_job(&((DeletedJob *) lfirst(lc))->job);
+	foreach(lc, ended_attempts)
+	{
+		const EndedAttempt *ended = lfirst(lc);
+
+		qml_beats_forget(&ended->job, ended->attempt);
+	}
 	if (noted_launcher)
 		call_launcher();
 }
@@ -135,8 +205,10 @@ send_committed(void)
 static void
 send_rolled_back(void)
 {
-	if (taken.nqueues > 0)
-		qml_dispatch_send(&taken, GetCurrentTimestamp(), NULL, 0);
+	if (taken.njobs == 0)
+		return;
+	check_rules(&taken);
+	qml_dispatch_send(&taken, GetCurrentTimestamp(), NULL, 0);
 }
 
 /* ----- callbacks of transactions ----- */
@@ -168,19 +240,31 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 		if (((DeletedJob *) lfirst(lc))->subxact >= mine)
 			deleted_jobs = foreach_delete_current(deleted_jobs, lc);
 	}
+	foreach(lc, ended_attempts)
+	{
+		if (((EndedAttempt *) lfirst(lc))->subxact >= mine)
+			ended_attempts = foreach_delete_current(ended_attempts, lc);
+	}
 	if (last_taker >= mine)
 		send_rolled_back();
 }
 
-/* The last thing that a commit does. */
+/*
+ * The last thing that a commit does.  The transaction can no longer be undone, so an error
+ * would end the server (PANIC), here and in all callbacks that run at or after the commit.
+ * Therefore nothing is allocated and no table is read: all that is sent was noted before.
+ * The critical section says so to servers with assertions, which then check it.
+ */
 static void
 after_commit(ResourceReleasePhase phase, bool commit, bool top_level, void *arg)
 {
 	if (!committed || phase != RESOURCE_RELEASE_AFTER_LOCKS || !top_level)
 		return;
 	committed = false;
+	START_CRIT_SECTION();
 	send_committed();
 	forget_all();
+	END_CRIT_SECTION();
 }
 
 /* Called while the server loads its preloaded libraries: otherwise there is nobody to wake. */
@@ -195,6 +279,22 @@ qml_wakeup_init(void)
 
 /* ----- noting ----- */
 
+/*
+ * The transaction is about to look up who runs jobs that it will make ready, or take.  After
+ * this it knows of all changes that are counted by now.
+ */
+void
+qml_wakeup_read_rules(void)
+{
+	if (qml_shmem == NULL || has_rules)
+		return;
+	Assert(IsTransactionState());
+	rules = pg_atomic_read_u32(&qml_shmem->rules);
+	has_rules = true;
+	pg_memory_barrier();
+	AcceptInvalidationMessages();
+}
+
 /* The scheduler has something to do at this time, if the transaction commits. */
 void
 qml_wakeup_at(QmlWake kind, TimestampTz time)
@@ -208,39 +308,43 @@ qml_wakeup_at(QmlWake kind, TimestampTz time)
 	noted_any = true;
 }
 
-/* The launcher must look at this database, if the transaction commits. */
+/*
+ * The launcher must look at this database, if the transaction commits.  Unless sure, it does
+ * so now and then only.
+ */
 void
-qml_wakeup_launcher(void)
+qml_wakeup_launcher(bool sure)
 {
 	if (qml_shmem == NULL)
 		return;
 	Assert(IsTransactionState());
 	noted_launcher = true;
+	noted_sure = noted_sure || sure;
 	noted_any = true;
 }
 
 /*
- * A job of the queue is ready if the transaction commits: for a handler of the role, or
- * (InvalidOid) for workers outside of the database.  notify: the queue has listeners.
+ * Jobs are ready if the transaction commits: for a handler of the role, or (InvalidOid) for
+ * workers outside of the database.  notify: their queue has listeners.
  */
 void
-qml_wakeup_ready(int queue, Oid role, bool notify)
+qml_wakeup_ready(const QmlReadyJobs *jobs, Oid role, bool notify)
 {
 	if (qml_shmem == NULL)
 		return;
 	Assert(IsTransactionState());
-	qml_dispatch_add(&ready, queue, role, notify);
+	qml_dispatch_add(&ready, jobs, role, notify);
 	noted_any = true;
 }
 
-/* Such a job was ready, and will be again if the transaction is rolled back. */
+/* Such jobs were ready, and will be again if the transaction is rolled back. */
 void
-qml_wakeup_taken(int queue, Oid role, bool notify)
+qml_wakeup_taken(const QmlReadyJobs *jobs, Oid role, bool notify)
 {
 	if (qml_shmem == NULL)
 		return;
 	Assert(IsTransactionState());
-	qml_dispatch_add(&taken, queue, role, notify);
+	qml_dispatch_add(&taken, jobs, role, notify);
 	last_taker = Max(last_taker, GetCurrentSubTransactionId());
 }
 
@@ -256,7 +360,15 @@ qml_wakeup_anything(void)
 	noted_any = true;
 }
 
-/* The same, and anything else may be due; the scheduler looks at this time. */
+/* The same; who runs which jobs has changed, also those of transactions that are open. */
+void
+qml_wakeup_rules_changed(void)
+{
+	qml_wakeup_anything();
+	noted_rules = true;
+}
+
+/* The same as "anything", and anything else may be due; the scheduler looks at this time. */
 void
 qml_wakeup_anything_at(TimestampTz time)
 {
@@ -299,14 +411,38 @@ qml_wakeup_deleted(const pg_uuid_t *job)
 }
 
 /*
+ * An attempt has ended if the transaction commits: what heartbeats left for it is forgotten
+ * then.  There is nothing to do while no heartbeat has left anything.
+ */
+void
+qml_wakeup_ended(const pg_uuid_t *job, int attempt)
+{
+	MemoryContext oldcontext;
+	EndedAttempt *ended;
+
+	if (!qml_beats_exist())
+		return;
+	Assert(IsTransactionState());
+	oldcontext = MemoryContextSwitchTo(TopTransactionContext);
+	ended = palloc(sizeof(EndedAttempt));
+	ended->job = *job;
+	ended->attempt = attempt;
+	ended->subxact = GetCurrentSubTransactionId();
+	ended_attempts = lappend(ended_attempts, ended);
+	MemoryContextSwitchTo(oldcontext);
+	noted_any = true;
+}
+
+/*
  * Whether the transaction has anything to send when it ends.  *launcher: also to the
- * launcher; *has_taken: also if it is rolled back.
+ * launcher; *has_taken: also if it is rolled back; *changed: it changes who runs which jobs.
  */
 bool
-qml_wakeup_is_pending(bool *launcher, bool *has_taken)
+qml_wakeup_is_pending(bool *launcher, bool *has_taken, bool *changed)
 {
+	*changed = noted_rules;
 	*launcher = noted_launcher;
-	*has_taken = taken.nqueues > 0;
+	*has_taken = taken.njobs > 0;
 	return noted_any || *has_taken;
 }
 
@@ -315,14 +451,14 @@ qml_wakeup_is_pending(bool *launcher, bool *has_taken)
  * returns how many.  *all: it must look at all of them.
  */
 int
-qml_wakeup_take_calls(Oid *databases, bool *all)
+qml_wakeup_take_calls(QmlCall *calls, bool *all)
 {
 	int count;
 
 	Assert(pg_atomic_read_u32(&qml_shmem->launcher) == qml_shmem_my_process());
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	count = qml_shmem->ncalls;
-	memcpy(databases, qml_shmem->calls, sizeof(Oid) * count);
+	memcpy(calls, qml_shmem->calls, sizeof(QmlCall) * count);
 	*all = qml_shmem->call_all;
 	qml_shmem->ncalls = 0;
 	qml_shmem->call_all = false;

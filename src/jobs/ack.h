@@ -12,7 +12,7 @@ typedef enum QmlAckKind
 	QML_ACK_SUCCEED = 0,
 	QML_ACK_FAIL,
 	QML_ACK_RELEASE,
-	QML_ACK_HEARTBEAT,
+	QML_ACK_DISCARD,
 	QML_ACK_PROGRESS
 } QmlAckKind;
 
@@ -22,19 +22,33 @@ typedef struct QmlAck
 	QmlAckKind kind;
 	int attempt;
 	Datum document;	   /* result or progress; 0: none */
-	int64 lease;	   /* of a heartbeat, microseconds; -1: as the queue says */
-	QmlJobError error; /* of a failure, with the next two */
+	QmlJobError error; /* of a failure, with the next one */
 	bool retry;
-	TimestampTz retry_at; /* QML_NO_TIME: by the backoff */
+	TimestampTz run_at; /* of a failure: QML_NO_TIME: by the backoff; of a release: at once */
+	Datum reason;		/* of a release or a discard; 0: none */
 
 	/* Results, written by ack.c. */
 	bool accepted;
-	QmlState state;				  /* that follows */
-	TimestampTz lease_expires_at; /* QML_NO_TIME: the claim is bound to its session */
+	bool repeated;	/* among many: an earlier element said so of the same attempt, and counts */
+	QmlState state; /* that follows */
 } QmlAck;
+
+/* A heartbeat of an attempt. */
+typedef struct QmlHeartbeat
+{
+	int attempt;
+	int64 lease; /* microseconds; -1: as the queue says */
+
+	/* Results, written by ack.c. */
+	bool accepted;		   /* the attempt holds the job, or has succeeded with it */
+	TimestampTz row_end;   /* the end of the lease before, as the row has it */
+	TimestampTz lease_end; /* QML_NO_TIME: not extended */
+} QmlHeartbeat;
 
 extern void qml_ack_one(const pg_uuid_t *id, QmlAck *ack);
 extern void qml_ack_many(const pg_uuid_t *ids, QmlAck *acks, int count);
+extern void qml_ack_heartbeat(const pg_uuid_t *id, QmlHeartbeat *beat);
+extern void qml_ack_heartbeat_many(const pg_uuid_t *ids, QmlHeartbeat *beats, int count);
 extern void qml_ack_write_progress(const pg_uuid_t *id, QmlAck *ack);
 
 #endif

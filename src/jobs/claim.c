@@ -12,11 +12,19 @@
  * rows alike, and a claim is a HOT update while its page has room.
  *
  * A background worker that claims again and again resumes where it stopped
- * (jobs/claim_cursor.c), and wants to know whether it left jobs for other workers.
+ * (jobs/claim_cursor.c), and wants to know whether it left jobs for other workers.  It passes
+ * over the jobs of methods that it has no handler for.  There can be any number of them, so
+ * a call of it has a time limit: what is behind is looked at by the next one, which is
+ * another transaction.
+ *
+ * A worker outside the database may pass over jobs because of their methods
+ * (jobs/claim_filter.c), and then begins where it has not passed over them yet
+ * (jobs/claim_skip.c).
  *
  * A claim is the caller's transaction.  A crash before its commit leaves the jobs
- * enqueued and gives no attempt number away; after it they are processing, until their
- * lease or their session ends (maintenance/reclaim.c).
+ * enqueued and gives no attempt number away; after it, which is not before the WAL is on
+ * the disk (jobs/writer.c), they are processing, until their lease or their session ends
+ * (maintenance/reclaim.c).
  */
 #include "postgres.h"
 
@@ -29,30 +37,67 @@
 #include "common/fault.h"
 #include "compat.h"
 #include "ipc/session_claim.h"
+#include "ipc/waiters.h"
 #include "jobs/claim.h"
 #include "jobs/claim_cursor.h"
+#include "jobs/claim_filter.h"
+#include "jobs/claim_skip.h"
 #include "jobs/transition.h"
 #include "jobs/writer.h"
 #include "model/acl.h"
 #include "model/catalog.h"
+#include "model/lineage.h"
 #include "model/queue.h"
 
 /* Jobs that are looked at behind a full batch, for one that another worker could have. */
 #define MAX_LOOKED 100
 
+/* Jobs of a queue that a session which found none looks at, for one that others may have. */
+#define MAX_LOOKED_FOR_OTHERS 1000
+
+/* Jobs or queues between two looks at the clock. */
+#define VISITS_PER_LOOK 32
+
 /* One call. */
 typedef struct ClaimState
 {
 	const QmlClaim *claim;
+	QmlClaimFilter filter;
 	QmlWriter writer;
 	Relation ready;
 	TimestampTz now;
 	int count;
+	bool skipped;  /* some jobs were not looked at, because of what earlier claims saw */
 	bool full;	   /* takes no more */
 	QmlMore more;  /* whether there are jobs for others */
 	int looked;	   /* how many were looked at for that */
 	bool resuming; /* queues that have a cursor are done */
+
+	/* Of a background worker. */
+	instr_time began;
+	unsigned visited;  /* jobs and queues */
+	bool late;		   /* its time is over */
+	QmlClaimPlace end; /* how far it has come then */
 } ClaimState;
+
+/* A walk over a part of a queue, for a claim with a filter. */
+typedef struct Walk
+{
+	int most;	 /* rows to look at; 0: no limit */
+	bool beyond; /* what it passes over was not looked at before */
+	bool stops;	 /* at a priority of which some is skipped: written to `skip` */
+	QmlSkip skip;
+	QmlSkipTrail trail;
+	pg_uuid_t last; /* looked at */
+} Walk;
+
+/* How it ended. */
+typedef enum WalkEnd
+{
+	WALK_THROUGH = 0, /* there is nothing more */
+	WALK_STOPPED,	  /* as told */
+	WALK_CLAIMED	  /* the call is done */
+} WalkEnd;
 
 /* Where the last claim from all queues ended, so that no queue starves. */
 static int last_queue_id = 0;
@@ -62,6 +107,33 @@ static bool
 is_background(const QmlClaim *claim)
 {
 	return claim->choose != NULL;
+}
+
+/*
+ * The job in live.slot cannot be claimed, now or ever: it fails, so that somebody gets to
+ * know.  The one case in which a claim needs a partition of the history.
+ */
+static void
+give_up(ClaimState *state, QmlJob *job)
+{
+	qml_transition_give_up(job, "no attempt numbers are left", "attempts_exhausted", state->now);
+	(void) qml_writer_put(&state->writer, job, false);
+}
+
+/*
+ * There is a job, unless it was taken since the snapshot; if another transaction has its row,
+ * it may claim it or not.
+ */
+static void
+peek_row(ClaimState *state)
+{
+	TM_Result fate = qml_table_row_fate(state->writer.live.slot);
+
+	state->full = fate == TM_Ok;
+	if (state->full)
+		state->more = QML_MORE;
+	else if (fate == TM_BeingModified)
+		state->more = QML_MAYBE_MORE;
 }
 
 /*
@@ -78,13 +150,16 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 	Assert(!state->full && state->count < claim->batch);
 	if (claim->peek)
 	{
-		/* Another transaction has it, and may claim it or not. */
-		state->full = !qml_table_is_row_locked(state->writer.live.slot);
-		state->more = state->full ? QML_MORE : QML_MAYBE_MORE;
+		peek_row(state);
 		return;
 	}
 	qml_job_from_live(state->writer.live.slot, &job);
 	Assert(job.queue_id == queue->id);
+	if (unlikely(!qml_lineage_has_next(&job)))
+	{
+		give_up(state, &job);
+		return;
+	}
 	choice = is_background(claim) ? claim->choose(&job, claim->arg) : QML_TAKE;
 	if (choice == QML_STOP)
 	{
@@ -106,6 +181,8 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 		qml_session_claim_hold(&job.id);
 	if (is_background(claim))
 		qml_claim_cursor_advance(&job);
+	else
+		qml_waiters_claimed(job.queue_id);
 	claim->take(&job, claim->arg);
 	state->count++;
 	state->full = state->count == claim->batch;
@@ -118,7 +195,32 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 static bool
 is_done(const ClaimState *state)
 {
+	if (state->late)
+		return true;
 	return state->full && (state->more != QML_NO_MORE || !is_background(state->claim));
+}
+
+/* Counts a job or a queue that was looked at; returns whether the time of the call is over. */
+static bool
+count_visit(ClaimState *state)
+{
+	if (!is_background(state->claim) || ++state->visited % VISITS_PER_LOOK != 0)
+		return false;
+	state->late = qml_clock_ms_since(state->began) >= state->claim->limit_ms;
+	return state->late;
+}
+
+/* The time is over: remembers the job in live.slot, behind which the next call goes on. */
+static void
+end_behind_job(ClaimState *state, const QmlQueue *queue)
+{
+	TupleTableSlot *slot = state->writer.live.slot;
+	bool isnull;
+
+	state->end.in_queue = true;
+	state->end.cursor.queue_id = queue->id;
+	state->end.cursor.priority = DatumGetInt32(slot_getattr(slot, LIVE_PRIORITY, &isnull));
+	state->end.cursor.id = *DatumGetUUIDP(slot_getattr(slot, LIVE_ID, &isnull));
 }
 
 /* The batch of a background worker is full: whether another one could have this job. */
@@ -134,39 +236,168 @@ look_for_more(ClaimState *state)
 		state->more = QML_MAYBE_MORE;
 }
 
-/*
- * Claims ready jobs of one queue until there are none or the call is done.  keys[0] is
- * filled in here; the others say where in the queue to look.
- */
+/* Whether this job is of the kind that is looked for. */
 static void
-claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
+look_for_kind(ClaimState *state)
+{
+	QmlJob job;
+
+	qml_job_from_live(state->writer.live.slot, &job);
+	if (qml_job_hash_method(job.method) == state->claim->kind->method)
+		peek_row(state);
+	else if (++state->looked >= MAX_LOOKED_FOR_OTHERS)
+	{
+		state->full = true;
+		state->more = QML_MAYBE_MORE;
+	}
+}
+
+/*
+ * Begins to walk over a part of a queue.  keys[0] is filled in here; the others say where in
+ * the queue.
+ */
+static IndexScanDesc
+begin_walk(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 {
 	Snapshot snapshot = qml_writer_snapshot(&state->writer);
-	TupleTableSlot *slot = state->writer.live.slot;
 	IndexScanDesc scan = qml_index_beginscan(state->writer.live.rel, state->ready, snapshot, nkeys);
 
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
 	index_rescan(scan, keys, nkeys, NULL, 0);
+	return scan;
+}
+
+/* Claims ready jobs of one queue, by these keys, until there are none or the call is done. */
+static void
+claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
+{
+	TupleTableSlot *slot = state->writer.live.slot;
+	IndexScanDesc scan = begin_walk(state, queue, keys, nkeys);
+
 	while (!is_done(state) && index_getnext_slot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (qml_job_live_state(slot) != QML_ENQUEUED)
-			continue;
-		if (state->full)
-			look_for_more(state);
-		else
-			claim_row(state, queue);
+		if (qml_job_live_state(slot) == QML_ENQUEUED)
+		{
+			if (state->full)
+				look_for_more(state);
+			else if (state->claim->kind)
+				look_for_kind(state);
+			else
+				claim_row(state, queue);
+		}
+		if (count_visit(state))
+			end_behind_job(state, queue);
 	}
 	index_endscan(scan);
 }
 
-/* The same from the beginning of the queue. */
+/* The same for a claim with a filter; the walk says for how long. */
+static WalkEnd
+claim_filtered_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys,
+					   Walk *walk)
+{
+	TupleTableSlot *slot = state->writer.live.slot;
+	IndexScanDesc scan = begin_walk(state, queue, keys, nkeys);
+	WalkEnd end = WALK_THROUGH;
+	int looked = 0;
+	int current = 0;
+
+	while (!is_done(state) && index_getnext_slot(scan, ForwardScanDirection, slot))
+	{
+		int priority;
+		pg_uuid_t id;
+
+		CHECK_FOR_INTERRUPTS();
+		qml_job_live_place(slot, &priority, &id);
+		if (walk->stops && (looked == 0 || priority != current) &&
+			qml_claim_skip_find(state->filter.key, queue->id, priority, &walk->skip) &&
+			memcmp(&id, &walk->skip.front, sizeof(id)) <= 0)
+		{
+			end = WALK_STOPPED;
+			break;
+		}
+		current = priority;
+		walk->last = id;
+		if (qml_job_live_state(slot) == QML_ENQUEUED &&
+			qml_claim_filter_passes(&state->filter, slot))
+			claim_row(state, queue);
+		if (walk->beyond && state->count == 0)
+			qml_claim_skip_pass(&walk->trail, state->filter.key, queue->id, priority, &id);
+		if (++looked == walk->most)
+		{
+			end = WALK_STOPPED;
+			break;
+		}
+	}
+	index_endscan(scan);
+	return is_done(state) ? WALK_CLAIMED : end;
+}
+
+/* Looks again at some of the jobs that are skipped, which come before all others of theirs. */
+static WalkEnd
+claim_again(ClaimState *state, const QmlQueue *queue, const QmlSkip *skip)
+{
+	Walk walk = {.most = qml_claim_skip_sweep_rows(skip)};
+	ScanKeyData keys[4];
+	int nkeys = 3;
+	WalkEnd end;
+
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(skip->priority));
+	ScanKeyInit(&keys[2], 3, BTLessEqualStrategyNumber, F_UUID_LE, UUIDPGetDatum(&skip->front));
+	if (skip->sweeping)
+	{
+		ScanKeyInit(&keys[3], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&skip->swept));
+		nkeys = 4;
+	}
+	end = claim_filtered_by_keys(state, queue, keys, nkeys, &walk);
+	qml_claim_skip_swept(skip, end == WALK_THROUGH ? NULL : &walk.last);
+	state->skipped = state->skipped || skip->sweeping || end != WALK_THROUGH;
+	return end;
+}
+
+/*
+ * Claims from one queue with a filter: as claim_from_queue(), but for what earlier claims
+ * have passed over.
+ */
+static void
+claim_filtered(ClaimState *state, const QmlQueue *queue)
+{
+	ScanKeyData keys[3];
+	int nkeys = 1;
+
+	for (;;)
+	{
+		Walk walk = {.beyond = true, .stops = true};
+		Walk rest = {.beyond = true};
+		const QmlSkip *skip = &walk.skip;
+
+		if (claim_filtered_by_keys(state, queue, keys, nkeys, &walk) != WALK_STOPPED ||
+			claim_again(state, queue, skip) == WALK_CLAIMED)
+			return;
+		ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(skip->priority));
+		ScanKeyInit(&keys[2], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&skip->front));
+		if (claim_filtered_by_keys(state, queue, keys, 3, &rest) == WALK_CLAIMED)
+			return;
+		/* Lower priorities. */
+		ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(skip->priority));
+		nkeys = 2;
+	}
+}
+
+/* Claims from the beginning of a queue. */
 static void
 claim_from_queue(ClaimState *state, const QmlQueue *queue)
 {
 	ScanKeyData keys[1];
+	Walk whole = {.most = 0};
 
-	claim_by_keys(state, queue, keys, lengthof(keys));
+	if (state->filter.key != 0 && state->claim->whole)
+		(void) claim_filtered_by_keys(state, queue, keys, lengthof(keys), &whole);
+	else if (state->filter.key != 0)
+		claim_filtered(state, queue);
+	else
+		claim_by_keys(state, queue, keys, lengthof(keys));
 }
 
 /* The same behind a cursor: the rest of its priority, then lower ones. */
@@ -221,14 +452,20 @@ claim_from_range(ClaimState *state, int after, int upto)
 		/* The index also has entries of a new queue that is not committed. */
 		if (queue == NULL || queue->paused)
 			continue;
-		/* Background workers ask for no rights. */
-		if (!is_background(state->claim) && !qml_acl_allow(QML_CAN_WORK, queue->name))
+		/* Background workers ask for no rights; qml's own queue is theirs alone. */
+		if (!is_background(state->claim) &&
+			(queue->own || !qml_acl_allow(QML_CAN_WORK, queue->name)))
 			continue;
 		if (state->resuming && qml_claim_cursor_has(id))
 			continue;
 		claim_from_queue(state, queue);
 		if (state->count > before)
 			last_queue_id = id;
+		if (!state->late && count_visit(state))
+		{
+			state->end.in_queue = false;
+			state->end.cursor.queue_id = id;
+		}
 	}
 }
 
@@ -243,15 +480,56 @@ claim_from_all(ClaimState *state)
 		claim_from_range(state, 0, start);
 }
 
-/* The same for a background worker, which remembers how long it takes. */
+/* Claims behind a cursor, from a queue that may be gone or paused by now. */
 static void
-walk_all(ClaimState *state, QmlWalk walk)
+claim_resuming_at(ClaimState *state, const QmlClaimCursor *cursor)
+{
+	const QmlQueue *queue = qml_queue_by_id(cursor->queue_id);
+	int before = state->count;
+
+	if (queue == NULL || queue->paused)
+		return;
+	claim_behind_cursor(state, queue, cursor);
+	if (state->count > before)
+		last_queue_id = queue->id;
+}
+
+/* Walks over all queues, for a background worker: from where the last call ended, if it did. */
+static void
+walk_to_claim(ClaimState *state)
+{
+	QmlClaimWalk *walk = qml_claim_cursor_walk(last_queue_id);
+	QmlClaimPlace place = walk->place;
+	instr_time start;
+
+	INSTR_TIME_SET_CURRENT(start);
+	if (place.in_queue)
+		claim_resuming_at(state, &place.cursor);
+	if (!walk->wrapped)
+		claim_from_range(state, place.cursor.queue_id, INT_MAX);
+	if (!walk->wrapped && !is_done(state))
+	{
+		walk->wrapped = true;
+		place.cursor.queue_id = 0;
+	}
+	if (walk->wrapped)
+		claim_from_range(state, place.cursor.queue_id, walk->first);
+	walk->place = state->end;
+	qml_claim_cursor_walked(QML_WALK_TO_CLAIM, qml_clock_ms_since(start),
+							!state->late || state->count > 0);
+}
+
+/* Walks over the queues without a cursor for jobs that others could have. */
+static void
+walk_to_look(ClaimState *state)
 {
 	instr_time start;
 
 	INSTR_TIME_SET_CURRENT(start);
+	state->resuming = true;
 	claim_from_all(state);
-	qml_claim_cursor_walked(walk, qml_clock_ms_since(start));
+	state->resuming = false;
+	qml_claim_cursor_walked(QML_WALK_TO_LOOK, qml_clock_ms_since(start), true);
 }
 
 /*
@@ -273,38 +551,32 @@ claim_resuming(ClaimState *state)
 	}
 	for (int i = 0; i < count && !is_done(state); i++)
 	{
-		const QmlClaimCursor *cursor = &cursors[(first + i) % count];
-		const QmlQueue *queue = qml_queue_by_id(cursor->queue_id);
-		int before = state->count;
-
-		if (queue == NULL || queue->paused)
-			continue;
-		claim_behind_cursor(state, queue, cursor);
-		if (state->count > before)
-			last_queue_id = queue->id;
+		claim_resuming_at(state, &cursors[(first + i) % count]);
 	}
+	/* Behind the jobs that it has passed over there are none for this worker. */
+	if (state->late && !state->full)
+		qml_claim_cursor_set(&state->end.cursor);
 	if (!state->full || is_done(state))
 		return;
 	if (qml_claim_cursor_is_recent(QML_WALK_TO_LOOK))
 		state->more = QML_MAYBE_MORE;
 	else
-	{
-		state->resuming = true;
-		walk_all(state, QML_WALK_TO_LOOK);
-		state->resuming = false;
-	}
+		walk_to_look(state);
 }
 
 /* All queues, for a background worker. */
 static void
 claim_for_worker(ClaimState *state)
 {
+	INSTR_TIME_SET_CURRENT(state->began);
 	if (qml_claim_cursor_is_recent(QML_WALK_TO_CLAIM))
 		claim_resuming(state);
-	if (state->count > 0)
-		return;
-	qml_claim_cursor_reset();
-	walk_all(state, QML_WALK_TO_CLAIM);
+	if (state->count == 0 && !state->late)
+		walk_to_claim(state);
+	if (state->late && state->count == 0)
+		state->more = QML_UNFINISHED;
+	else if (state->late && state->more == QML_NO_MORE)
+		state->more = QML_MAYBE_MORE;
 }
 
 /* The queues in the order given; claims end with a full batch. */
@@ -320,9 +592,32 @@ claim_from_list(ClaimState *state)
 	}
 }
 
+/* Whoever only peeks may do so in a transaction that is read-only. */
+static void
+open_tables(ClaimState *state)
+{
+	if (state->claim->peek)
+		qml_writer_open_to_read(&state->writer);
+	else
+		qml_writer_open(&state->writer, false, is_background(state->claim));
+	state->ready = index_open(qml_catalog()->live_ready,
+							  state->claim->peek ? AccessShareLock : RowExclusiveLock);
+}
+
+static void
+close_tables(ClaimState *state)
+{
+	index_close(state->ready, NoLock);
+	if (state->claim->peek)
+		qml_writer_close_after_read(&state->writer);
+	else
+		qml_writer_close(&state->writer);
+}
+
 /*
  * Claims up to claim->batch jobs; returns how many.  *more, for a background worker and
- * for one who only peeks: whether there are others.
+ * for one who only peeks: whether there are others ("maybe" if some of those that could be
+ * claimed were not looked at), or whether it has to be called again, or to look at all.
  */
 int
 qml_claim_batch(const QmlClaim *claim, QmlMore *more)
@@ -330,7 +625,9 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 	ClaimState state = {.claim = claim};
 
 	Assert(claim->batch > 0);
-	Assert(!is_background(claim) || (claim->wants && claim->queues == NULL));
+	Assert(claim->peek || !claim->whole);
+	Assert(!is_background(claim) ||
+		   (claim->wants && claim->queues == NULL && claim->methods == NULL));
 	(void) qml_catalog_to_work();
 	if (!is_background(claim))
 	{
@@ -338,12 +635,12 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 			qml_acl_require_any(QML_CAN_WORK);
 		for (int i = 0; i < claim->nqueues; i++)
 			qml_acl_require(QML_CAN_WORK, claim->queues[i]);
+		qml_claim_filter_init(&state.filter, claim->methods);
 	}
-	qml_writer_open(&state.writer, false, is_background(claim));
+	open_tables(&state);
 	/* After the snapshot is taken: no job begins before the time at which it was due. */
 	(void) qml_writer_snapshot(&state.writer);
 	state.now = GetCurrentTimestamp();
-	state.ready = index_open(qml_catalog()->live_ready, RowExclusiveLock);
 
 	if (claim->queues)
 		claim_from_list(&state);
@@ -352,9 +649,35 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 	else
 		claim_from_all(&state);
 
-	index_close(state.ready, NoLock);
-	qml_writer_close(&state.writer);
+	close_tables(&state);
+	qml_claim_filter_tell(&state.filter);
+	if (!claim->peek && !is_background(claim))
+		qml_waiters_fetched();
 	QML_FAULT_AT_COMMIT("claim.before_commit");
+	if (claim->peek && state.more != QML_MORE && state.skipped)
+		state.more = QML_SKIPPED;
+	/* The fetch that follows must find it, too. */
+	if (claim->whole && state.more == QML_MORE)
+		qml_claim_skip_forget();
 	*more = state.more;
 	return state.count;
+}
+
+/*
+ * Whether there is a job of this kind that is ready, for whomever; perhaps, if it would take
+ * long to find out.
+ */
+bool
+qml_claim_is_ready(const QmlReadyJobs *kind)
+{
+	QmlClaim claim = {.batch = 1, .peek = true, .kind = kind};
+	ClaimState state = {.claim = &claim};
+	const QmlQueue *queue = qml_queue_by_id(kind->queue);
+
+	if (queue == NULL || queue->paused)
+		return false;
+	open_tables(&state);
+	claim_from_queue(&state, queue);
+	close_tables(&state);
+	return state.more != QML_NO_MORE;
 }

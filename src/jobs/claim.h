@@ -5,6 +5,8 @@
 #ifndef QML_CLAIM_H
 #define QML_CLAIM_H
 
+#include "ipc/shmem.h"
+#include "jobs/method_set.h"
 #include "model/job.h"
 
 #define QML_LEASE_OF_QUEUE (-1)
@@ -24,7 +26,9 @@ typedef enum QmlMore
 {
 	QML_NO_MORE = 0,
 	QML_MORE,
-	QML_MAYBE_MORE /* it would take long to find out */
+	QML_MAYBE_MORE, /* it would take long to find out */
+	QML_UNFINISHED, /* it has claimed nothing within its time, and goes on with the next call */
+	QML_SKIPPED		/* of a peek: none was seen, but some jobs were skipped, see claim_skip.c */
 } QmlMore;
 
 typedef struct QmlClaim
@@ -33,14 +37,20 @@ typedef struct QmlClaim
 	Datum server;  /* text, 0: none */
 	char **queues; /* NULL: all that the caller may work */
 	int nqueues;
+	const QmlMethodSet *methods; /* NULL: all that have no handler; a background worker's: all */
 	int batch;
 	int64 lease; /* microseconds, or one of the above */
 	bool peek;	 /* only say whether there is a job; nothing is claimed */
+	bool whole;	 /* of a peek: nothing is skipped */
+
+	const QmlReadyJobs *kind; /* peek for one of this kind; NULL: for any */
 
 	/*
 	 * Of background workers, which need no rights and claim from all queues; NULL for
 	 * all others.  wants: whether another worker could have a job that this one leaves.
+	 * limit_ms: how long the call may look at jobs.
 	 */
+	int limit_ms;
 	QmlChoice (*choose)(const QmlJob *job, void *arg);
 	bool (*wants)(const QmlJob *job, void *arg);
 
@@ -50,5 +60,6 @@ typedef struct QmlClaim
 } QmlClaim;
 
 extern int qml_claim_batch(const QmlClaim *claim, QmlMore *more);
+extern bool qml_claim_is_ready(const QmlReadyJobs *kind);
 
 #endif

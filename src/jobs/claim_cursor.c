@@ -10,6 +10,10 @@
  * nothing to do.  If such a walk takes long, the worker resumes for longer, so that it
  * spends its time on jobs.
  *
+ * A walk that finds nothing within the time of one claim goes on with the next one, behind
+ * the last job that it has passed over.  What comes in before that place meanwhile is told
+ * to the worker as usual (ipc/dispatch.c), which then walks once more.
+ *
  * All of it is private to the process and only a hint: to lose it costs one walk.
  * A transaction that is undone leaves it too far ahead, until the next walk.
  */
@@ -25,6 +29,9 @@
 
 static QmlClaimCursor cursors[QML_MAX_CURSORS];
 static int ncursors = 0;
+
+/* The walk that is to claim. */
+static QmlClaimWalk walk;
 
 /* The last walk of each kind: when it ended, and how long it is not to be repeated. */
 static struct
@@ -78,27 +85,57 @@ qml_claim_cursor_advance(const QmlJob *job)
 	cursor->id = job->id;
 }
 
-/* A walk from the beginning is about to claim. */
+/* The next claim from the queue resumes there, if it resumes in it at all. */
 void
-qml_claim_cursor_reset(void)
+qml_claim_cursor_set(const QmlClaimCursor *place)
 {
-	ncursors = 0;
+	QmlClaimCursor *cursor = find_cursor(place->queue_id);
+
+	if (cursor)
+		*cursor = *place;
 }
 
-/* A walk over all queues has just ended, after so many milliseconds. */
-void
-qml_claim_cursor_walked(QmlWalk walk, double ms)
+/*
+ * A walk over all queues is about to claim: the one that has not come to its end, or a new one,
+ * which begins behind the queue `first`.
+ */
+QmlClaimWalk *
+qml_claim_cursor_walk(int first)
 {
-	Assert(walk < QML_WALKS && ms >= 0);
-	INSTR_TIME_SET_CURRENT(walks[walk].ended);
-	walks[walk].pause = Min(RESUME_FACTOR * ms, MAX_RESUME_TIME);
-	if (walk == QML_WALK_TO_CLAIM)
-		walks[walk].pause = Max(walks[walk].pause, RESUME_TIME);
+	if (walk.running)
+		return &walk;
+	ncursors = 0;
+	memset(&walk, 0, sizeof(walk));
+	walk.running = true;
+	walk.first = first;
+	walk.place.cursor.queue_id = first;
+	return &walk;
+}
+
+/* A walk has just taken so many milliseconds; over: it has ended, or is not to go on. */
+void
+qml_claim_cursor_walked(QmlClaimWalkKind kind, double ms, bool over)
+{
+	Assert(kind < QML_WALKS && ms >= 0);
+	if (kind == QML_WALK_TO_CLAIM)
+	{
+		walk.running = !over;
+		walk.ms += ms;
+		ms = walk.ms;
+	}
+	if (!over)
+		return;
+	INSTR_TIME_SET_CURRENT(walks[kind].ended);
+	walks[kind].pause = Min(RESUME_FACTOR * ms, MAX_RESUME_TIME);
+	if (kind == QML_WALK_TO_CLAIM)
+		walks[kind].pause = Max(walks[kind].pause, RESUME_TIME);
 }
 
 /* Whether the last walk of this kind ended so recently that it is not repeated yet. */
 bool
-qml_claim_cursor_is_recent(QmlWalk walk)
+qml_claim_cursor_is_recent(QmlClaimWalkKind kind)
 {
-	return qml_clock_ms_since(walks[walk].ended) < walks[walk].pause;
+	if (kind == QML_WALK_TO_CLAIM && walk.running)
+		return false;
+	return qml_clock_ms_since(walks[kind].ended) < walks[kind].pause;
 }

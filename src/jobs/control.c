@@ -29,14 +29,20 @@ typedef struct ControlRequest
 	Datum row; /* the job afterwards */
 } ControlRequest;
 
-/* Raises 42501 unless the current user may change the job. */
+/*
+ * Raises 42501 unless the current user may change the job; QM001 to one who sees nothing of its
+ * queue, and therefore is not told that it is there.
+ */
 static void
 check_right(const QmlJob *job, const ControlRequest *request)
 {
 	const char *queue = qml_queue_require(job->queue_id)->name;
 
-	if (!request->own_suffices || !qml_acl_own_job(queue, job->created_by))
-		qml_acl_require(QML_CAN_ADMIN, queue);
+	if (request->own_suffices && qml_acl_own_job(queue, job->created_by))
+		return;
+	if (!qml_acl_see_queue(queue))
+		qml_job_raise_missing(&job->id);
+	qml_acl_require(QML_CAN_ADMIN, queue);
 }
 
 /* Changes a job, or raises QM001. */
@@ -50,9 +56,7 @@ change_job(const pg_uuid_t *id, QmlChange change, ControlRequest *request)
 		qml_acl_require_any(QML_CAN_ADMIN);
 	qml_writer_open(&writer, false, false);
 	if (!qml_writer_change(&writer, id, change, request))
-		ereport(ERROR,
-				(errcode(ERRCODE_QML_JOB_NOT_FOUND),
-				 errmsg("job %s does not exist", qml_job_id_string(id))));
+		qml_job_raise_missing(id);
 	qml_writer_close(&writer);
 }
 
@@ -66,8 +70,7 @@ delete_job(QmlJob *job, void *arg)
 	request->changed = job->state != QML_DELETED;
 	if (!request->changed)
 		return false;
-	qml_transition_set(job, QML_DELETED, GetCurrentTimestamp());
-	job->reason = request->data->reason;
+	qml_transition_delete(job, request->data->reason, GetCurrentTimestamp());
 	return true;
 }
 

@@ -16,16 +16,19 @@
 
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 
 #include "common/fault.h"
 #include "common/uuid.h"
+#include "ipc/wakeup.h"
 #include "jobs/enqueue.h"
-#include "jobs/history.h"
+#include "jobs/own_id.h"
+#include "jobs/partition.h"
 #include "jobs/writer.h"
 #include "model/acl.h"
+#include "model/lineage.h"
 #include "model/queue.h"
 #include "userfn/handler.h"
 #include "userfn/trace.h"
@@ -33,20 +36,37 @@
 /* Rows written together. */
 #define ROWS_AT_ONCE 256
 
+/* The partitions of the history: now, so that they are there for the first job. */
+static void
+prepare_history(const QmlQueue *queue)
+{
+	(void) qml_partition_make_ahead(qml_queue_ttls_of(queue), NULL);
+}
+
 /*
  * The queue to add jobs to, made when it is missing, and locked against being dropped.
- * Unless wait: NULL if somebody else is making or dropping it.
+ * named: by a caller, who is told if it is made.
  */
 const QmlQueue *
-qml_enqueue_lock_queue(const char *name, bool wait)
+qml_enqueue_lock_queue(const char *name, bool named)
 {
 	bool created;
-	const QmlQueue *queue = wait ? qml_queue_to_enqueue(name, &created) :
-								   qml_queue_try_to_enqueue(name, &created);
+	const QmlQueue *queue = qml_queue_to_enqueue(name, named, &created);
 
-	/* The partitions of the history: now, so that no worker has to make the first. */
+	if (created)
+		prepare_history(queue);
+	return queue;
+}
+
+/* The same for a schedule; NULL if somebody else is making or dropping the queue. */
+const QmlQueue *
+qml_enqueue_try_lock_queue(const char *name)
+{
+	bool created;
+	const QmlQueue *queue = qml_queue_try_to_enqueue(name, &created);
+
 	if (queue && created)
-		(void) qml_history_make_ahead();
+		prepare_history(queue);
 	return queue;
 }
 
@@ -65,6 +85,7 @@ is_by_schedule(const QmlEnqueue *request)
 static const QmlHandler *
 find_handler(const QmlEnqueue *request)
 {
+	qml_wakeup_read_rules();
 	AcceptInvalidationMessages();
 	return qml_handler_of(request->method);
 }
@@ -96,7 +117,7 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 
 	if (!is_by_schedule(request))
 		qml_acl_require(QML_CAN_ENQUEUE, name);
-	queue = qml_enqueue_lock_queue(name, true);
+	queue = qml_enqueue_lock_queue(name, !is_by_schedule(request));
 
 	memset(job, 0, sizeof(*job));
 	job->created_at = now;
@@ -107,11 +128,14 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 								   handler ? handler->options.common.max_retries : -1);
 	if (job->max_retries < 0)
 		job->max_retries = qml_queue_max_retries(queue);
+	job->retries_asked = job->max_retries > 0 &&
+						 (request->max_retries >= 0 || (handler && handler->command));
 	job->timeout_ms = first_given(request->timeout_ms,
 								  handler ? handler->options.common.timeout_ms : -1);
 	if (job->timeout_ms < 0)
 		job->timeout_ms = qml_queue_timeout_ms(queue);
 	job->created_by = is_by_schedule(request) ? request->created_by : GetUserId();
+	job->ready_at = QML_NO_TIME; /* when it is created */
 	job->run_at = job->state == QML_SCHEDULED ? request->run_at : QML_NO_TIME;
 	job->started_at = QML_NO_TIME;
 	job->finished_at = QML_NO_TIME;
@@ -120,6 +144,9 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 	job->method = request->method;
 	job->job_type = request->job_type;
 	job->metadata = qml_trace_add_parent(request->metadata);
+#ifdef QML_NEXT
+	job->note = CStringGetTextDatum("made by " QML_VERSION);
+#endif
 }
 
 /* If the handler changed since the schedule was defined, its job fails when it runs. */
@@ -131,32 +158,14 @@ check_payload(const QmlEnqueue *request, const QmlHandler *handler, Datum payloa
 }
 
 /*
- * The primary key of qml.live keeps ids of unfinished jobs unique.  The id of a finished
- * job that has not expired must not be given again either.
- */
-static void
-check_own_id(const pg_uuid_t *id)
-{
-	Snapshot snapshot = qml_table_latest_snapshot();
-	QmlTable leaf;
-	QmlJob job;
-
-	if (qml_history_find(id, snapshot, AccessShareLock, &leaf, &job))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("job %s already exists", qml_job_id_string(id)),
-				 errdetail("It is finished; its id is free again when it has expired.")));
-	UnregisterSnapshot(snapshot);
-}
-
-/*
  * Adds one job.  own_id: the id is the caller's own, and may be there already; else
  * qml_uuid_generate() made it.
  */
-void
+QmlEnqueued
 qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, bool own_id)
 {
 	const QmlHandler *handler = find_handler(request);
+	QmlEnqueued enqueued = {.created = true};
 	QmlWriter writer;
 	QmlJob job;
 
@@ -164,19 +173,23 @@ qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, b
 	check_payload(request, handler, payload);
 	job.id = *id;
 	job.payload = payload;
+	enqueued.state = job.state;
 
 	qml_writer_open(&writer, false, is_by_schedule(request));
-	qml_writer_insert(&writer, &job, handler, true);
-	QML_FAULT("enqueue.after_insert");
-	/* After the insert, so that a job of this id that finishes meanwhile is seen. */
+	job.lineage = qml_lineage();
 	if (own_id)
-		check_own_id(id);
+		enqueued.created = qml_own_id_insert(&writer, &job, handler,
+											 request->options.on_duplicate_id, &enqueued.state);
+	else
+		qml_writer_insert(&writer, &job, handler, true);
+	QML_FAULT("enqueue.after_insert");
 	qml_writer_close(&writer);
 	QML_FAULT_AT_COMMIT("enqueue.precommit");
+	return enqueued;
 }
 
-/* Adds one job per payload, with new ids; fills ids in the same order. */
-void
+/* Adds one job per payload, with new ids; fills ids in the same order.  Returns their state. */
+QmlState
 qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, pg_uuid_t *ids)
 {
 	const QmlHandler *handler = find_handler(request);
@@ -188,12 +201,13 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 	if (count == 0)
 	{
 		qml_acl_require(QML_CAN_ENQUEUE, choose_queue(request, handler));
-		return;
+		return QML_ENQUEUED;
 	}
 	jobs = palloc(sizeof(QmlJob) * nrows);
 	rows = palloc(sizeof(TupleTableSlot *) * nrows);
 	prepare_job(request, handler, &jobs[0]);
 	qml_writer_open(&writer, true, is_by_schedule(request));
+	jobs[0].lineage = qml_lineage();
 	for (int i = 0; i < nrows; i++)
 	{
 		jobs[i] = jobs[0];
@@ -222,4 +236,5 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 		ExecDropSingleTupleTableSlot(rows[i]);
 	qml_writer_close(&writer);
 	QML_FAULT_AT_COMMIT("enqueue.precommit");
+	return jobs[0].state;
 }

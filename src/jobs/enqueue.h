@@ -22,12 +22,21 @@ typedef struct QmlEnqueue
 	Datum metadata;
 	Datum job_type;
 	Oid created_by; /* a schedule's owner; InvalidOid: the current user, who needs the right */
+	QmlEnqueueOptions options;
 } QmlEnqueue;
 
-extern const QmlQueue *qml_enqueue_lock_queue(const char *name, bool wait);
-extern void qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id,
-							bool own_id);
-extern void qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count,
-							  pg_uuid_t *ids);
+/* What became of the request for a job. */
+typedef struct QmlEnqueued
+{
+	bool created;	/* false: a job of this id, which is the same, was there */
+	QmlState state; /* of the one or the other */
+} QmlEnqueued;
+
+extern const QmlQueue *qml_enqueue_lock_queue(const char *name, bool named);
+extern const QmlQueue *qml_enqueue_try_lock_queue(const char *name);
+extern QmlEnqueued qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id,
+								   bool own_id);
+extern QmlState qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count,
+								  pg_uuid_t *ids);
 
 #endif

@@ -1,17 +1,13 @@
 /*
  * history.c
- *		Finished jobs, in partitions by time of expiry.
+ *		Finished jobs: the partition that one goes to, and finding one by its id.
  *
- * A partition covers a day of expires_at, or thirty days where that lies more
- * than 45 days ahead; days begin at midnight UTC.  Neighbours never overlap: a
- * new partition is cut to the gap it is made for.  Partitions are made ahead of need by
- * maintenance and by functions that create or alter a queue.  A transaction that
- * finishes a job and finds none makes it then, as the owner of the tables.
- *
- * Locks: qml.history before the partition.  Making one takes ShareUpdateExclusiveLock on
- * qml.history, which stops neither readers nor writers.  Dropping an expired one needs
- * AccessExclusiveLock on both; each is tried for a tenth of a second, never queued for,
- * because everybody else would queue up behind it.
+ * qml.history is partitioned by time of expiry.  Maintenance makes partitions ahead of need
+ * (partition.c) and drops those that have expired (expiry.c).  Finishing a job makes none, and
+ * waits for nothing that has to do with them: a job whose partition is missing, or locked, goes
+ * to the table qml.history_overflow, from where it is moved later (overflow.c).  So a job
+ * can be finished whatever keeps partitions from being made, and its end takes no longer
+ * than an INSERT.
  *
  * Rows past their expires_at do not exist for qml: readers skip them and nothing is
  * moved out of them, so a partition that is expired as a whole can be dropped.
@@ -19,81 +15,51 @@
  * Each partition has its own index on id, not a part of one on qml.history: pg_dump
  * writes partitions as ordinary tables, and would write that index too.
  *
- * Partitions are made and dropped in the caller's transaction.  A crash before its commit
- * leaves all of them as they were, and the next call does it again.
+ * Locks: to store, RowExclusiveLock on the partition, tried; to look, AccessShareLock on
+ * qml.history, not held, and then the caller's lock on each partition and the overflow.  Who
+ * must not wait tries these, and is told if something could not be looked at.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/table.h"
-#include "access/xact.h"
-#include "catalog/dependency.h"
-#include "catalog/partition.h"
-#include "catalog/pg_class.h"
-#include "executor/executor.h"
-#include "miscadmin.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
-#include "storage/bufmgr.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/partcache.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 
-#include "common/default_acl.h"
-#include "common/fault.h"
-#include "common/spi.h"
-#include "common/subxact.h"
+#include "common/cache.h"
 #include "compat.h"
+#include "ipc/wakeup.h"
 #include "jobs/history.h"
 #include "model/catalog.h"
-#include "model/queue.h"
+#include "model/shape.h"
 
-#define NEAR_WIDTH	 USECS_PER_DAY
-#define FAR_WIDTH	 (30 * USECS_PER_DAY)
-#define FAR_DISTANCE (45 * USECS_PER_DAY)
+/* The partition, or the gap, that was needed last; most jobs finish into the same one. */
+static QmlLeaf last_leaf;
+static bool last_leaf_known = false;
 
-/* How far beyond the need of today maintenance makes partitions. */
-#define AHEAD_DAYS 2
-
-/* How long an expired partition that is in use is tried for. */
-#define LOCK_TRIES	  20
-#define LOCK_PAUSE_MS 5
-
-/* A partition and its bounds; leaf is InvalidOid if there is none between the bounds. */
-typedef struct Leaf
-{
-	Oid leaf;
-	TimestampTz lower;
-	TimestampTz upper;
-} Leaf;
-
-/* The partition that was needed last; most jobs finish into the same one. */
-static Leaf last_leaf;
-
-/* Relcache callback. */
+/* A relation changed; InvalidOid stands for all of them. */
 static void
-forget_leaf(Datum arg, Oid relid)
+forget_leaf(Oid relid)
 {
-	/* New partitions do not change old ones: only its own removal matters. */
-	if (relid == InvalidOid || relid == last_leaf.leaf)
-		last_leaf.leaf = InvalidOid;
+	/* New partitions do not change old ones, but they fill gaps. */
+	if (relid == InvalidOid || relid == last_leaf.leaf || !OidIsValid(last_leaf.leaf))
+		last_leaf_known = false;
 }
 
 /* Called once a process, when the library is loaded. */
 void
 qml_history_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_leaf, (Datum) 0);
+	qml_cache_listen(forget_leaf);
 }
 
 /* The bound that is datum `offset`; before the first and after the last: infinity. */
-static TimestampTz
-bound_at(PartitionBoundInfo bounds, int offset)
+TimestampTz
+qml_history_bound(PartitionBoundInfo bounds, int offset)
 {
 	if (offset < 0)
 		return DT_NOBEGIN;
@@ -110,15 +76,24 @@ bound_at(PartitionBoundInfo bounds, int offset)
 	}
 }
 
-/* The partition that a time falls into, or the gap between two. */
-static Leaf
-find_leaf(TimestampTz at)
+/*
+ * The partition that a time falls into, or the gap between two; *leaf.  Unless wait: false
+ * if somebody has locked qml.history.
+ */
+bool
+qml_history_find_leaf(TimestampTz at, bool wait, QmlLeaf *leaf)
 {
-	Relation history = table_open(qml_catalog()->history, AccessShareLock);
-	PartitionKey key = RelationGetPartitionKey(history);
-	PartitionDesc desc = RelationGetPartitionDesc(history, true);
-	Leaf found = {InvalidOid, DT_NOBEGIN, DT_NOEND};
+	Oid relid = qml_catalog()->history;
+	Relation history;
+	PartitionKey key;
+	PartitionDesc desc;
+	QmlLeaf found = {InvalidOid, DT_NOBEGIN, DT_NOEND};
 
+	if (!wait && !ConditionalLockRelationOid(relid, AccessShareLock))
+		return false;
+	history = table_open(relid, wait ? AccessShareLock : NoLock);
+	key = RelationGetPartitionKey(history);
+	desc = RelationGetPartitionDesc(history, true);
 	if (desc->nparts > 0)
 	{
 		Datum value = TimestampTzGetDatum(at);
@@ -129,187 +104,138 @@ find_leaf(TimestampTz at)
 
 		if (index >= 0)
 			found.leaf = desc->oids[index];
-		found.lower = bound_at(desc->boundinfo, offset);
-		found.upper = bound_at(desc->boundinfo, offset + 1);
+		found.lower = qml_history_bound(desc->boundinfo, offset);
+		found.upper = qml_history_bound(desc->boundinfo, offset + 1);
 	}
 	/* Not held to the end, so that dropping an expired partition finds it free. */
 	table_close(history, AccessShareLock);
 	Assert(!OidIsValid(found.leaf) || (found.lower <= at && at < found.upper));
-	return found;
-}
-
-/* A time as a literal that means the same in every session. */
-static char *
-format_bound(TimestampTz time)
-{
-	struct pg_tm tm;
-	fsec_t fsec;
-
-	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
-	return psprintf("%04d-%02d-%02d %02d:%02d:%02d.%06d+00", tm.tm_year, tm.tm_mon, tm.tm_mday,
-					tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
-}
-
-/* A name by the day of the lower bound that nothing in the schema has. */
-static char *
-choose_name(const char *lower)
-{
-	Oid schema = qml_catalog()->schema;
-	char *base = psprintf("history_p%.4s%.2s%.2s", lower, lower + 5, lower + 8);
-	char *name = base;
-
-	for (int i = 2; OidIsValid(get_relname_relid(name, schema)) ||
-					OidIsValid(get_relname_relid(psprintf("%s_id", name), schema));
-		 i++)
-		name = psprintf("%s_%d", base, i);
-	return name;
-}
-
-/*
- * A query over qml.history that is open in this session keeps it from being
- * altered; PostgreSQL's own message would not say what to do.
- */
-static void
-check_not_in_use(void)
-{
-	Relation history = table_open(qml_catalog()->history, NoLock);
-	bool in_use = history->rd_refcnt > 1;
-
-	Assert(CheckRelationLockedByMe(history, ShareUpdateExclusiveLock, true));
-	table_close(history, NoLock);
-	if (in_use)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot make a partition of \"%s.history\" while a query over it is open "
-						"in this session",
-						QML_SCHEMA),
-				 errhint("Call qml_cleanup() first: it makes partitions ahead of need.")));
-}
-
-/* The caller holds the lock on qml.history that keeps others from making one. */
-static void
-create_leaf(TimestampTz lower, TimestampTz upper)
-{
-	char *from = format_bound(lower);
-	char *to = format_bound(upper);
-	char *name = choose_name(from);
-	QmlSpi spi;
-
-	Assert(lower < upper);
-	check_not_in_use();
-	qml_spi_begin(&spi, qml_catalog()->owner);
-	/* Rows are added once and go with the partition: nothing to vacuum but for age. */
-	(void) qml_spi_execute(psprintf("CREATE TABLE qml.%s (LIKE qml.history INCLUDING COMMENTS) "
-									"WITH (autovacuum_vacuum_insert_threshold = -1)",
-									name),
-						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	qml_default_acl_close_table(get_relname_relid(name, qml_catalog()->schema));
-	(void) qml_spi_execute(psprintf("CREATE INDEX %s_id ON qml.%s (id)", name, name), 0, NULL, NULL,
-						   NULL, SPI_OK_UTILITY);
-	(void) qml_spi_execute(psprintf("ALTER TABLE qml.history ATTACH PARTITION qml.%s "
-									"FOR VALUES FROM ('%s') TO ('%s')",
-									name, from, to),
-						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	(void) qml_spi_execute(psprintf("COMMENT ON TABLE qml.%s IS 'finished jobs that expire from "
-									"%s to %s'",
-									name, from, to),
-						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	(void) qml_spi_execute(psprintf("COMMENT ON INDEX qml.%s_id IS 'finds a finished job by id'",
-									name),
-						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	qml_spi_end(&spi);
-	CommandCounterIncrement();
-}
-
-/*
- * Makes the partition for a time unless it is there; true if it was made.  If others are
- * making one, waits for them or leaves it to them.
- */
-static bool
-make_leaf(TimestampTz at, bool wait)
-{
-	Oid history = qml_catalog()->history;
-	int64 width = at - GetCurrentTimestamp() > FAR_DISTANCE ? FAR_WIDTH : NEAR_WIDTH;
-	TimestampTz lower = at - at % width;
-	Leaf gap = find_leaf(at);
-
-	if (OidIsValid(gap.leaf))
-		return false;
-	if (wait)
-		LockRelationOid(history, ShareUpdateExclusiveLock);
-	else if (!ConditionalLockRelationOid(history, ShareUpdateExclusiveLock))
-		return false;
-	/* Somebody else may have made it while this one waited. */
-	gap = find_leaf(at);
-	if (OidIsValid(gap.leaf))
-		return false;
-	create_leaf(Max(lower, gap.lower), Min(lower + width, gap.upper));
+	*leaf = found;
 	return true;
 }
 
-/*
- * The partition that takes rows which expire then; made when missing.  A waiting lock on
- * qml.history is taken only then.
- */
-Oid
-qml_history_leaf_for(TimestampTz expires_at)
+/* Locks a partition to store rows in it; false if it is gone, or that would have to wait. */
+static bool
+lock_to_store(Oid leaf)
 {
-	if (!OidIsValid(last_leaf.leaf) || expires_at < last_leaf.lower ||
-		expires_at >= last_leaf.upper)
-	{
-		Leaf leaf = find_leaf(expires_at);
+	Relation rel;
+	bool fits;
 
-		if (!OidIsValid(leaf.leaf))
-		{
-			(void) make_leaf(expires_at, true);
-			leaf = find_leaf(expires_at);
-		}
-		last_leaf = leaf;
-	}
-	Assert(OidIsValid(last_leaf.leaf));
-	return last_leaf.leaf;
+	if (!ConditionalLockRelationOid(leaf, RowExclusiveLock))
+		return false;
+	rel = try_table_open(leaf, NoLock);
+	/* It may have been dropped or detached before it was locked. */
+	fits = rel && rel->rd_rel->relispartition;
+	if (rel)
+		table_close(rel, NoLock);
+	if (!fits)
+		UnlockRelationOid(leaf, RowExclusiveLock);
+	return fits;
 }
 
-/* The partition's index on id. */
-static Oid
-find_id_index(Relation leaf)
+/*
+ * The partition for rows that expire then, locked to store them; InvalidOid if there is
+ * none that takes them at once.  held: one that the caller has locked already.
+ */
+Oid
+qml_history_partition_for(TimestampTz expires_at, Oid held)
+{
+	if (!last_leaf_known || expires_at < last_leaf.lower || expires_at >= last_leaf.upper)
+	{
+		QmlLeaf leaf;
+
+		last_leaf_known = false;
+		if (!qml_history_find_leaf(expires_at, false, &leaf))
+			return InvalidOid;
+		/* Before it is used: locking it may bring news of it. */
+		last_leaf = leaf;
+		last_leaf_known = true;
+	}
+	if (!OidIsValid(last_leaf.leaf) || last_leaf.leaf == held)
+		return last_leaf.leaf;
+	held = last_leaf.leaf;
+	return lock_to_store(held) ? held : InvalidOid;
+}
+
+/*
+ * The same for a finished job, which otherwise goes to the overflow, for which the
+ * scheduler is told to look: once a second is enough.
+ */
+Oid
+qml_history_place_for(TimestampTz expires_at, Oid held)
+{
+	static TimestampTz told = 0;
+	Oid leaf = qml_history_partition_for(expires_at, held);
+	TimestampTz now;
+
+	if (OidIsValid(leaf))
+		return leaf;
+	now = GetCurrentTimestamp();
+	if (now - told >= USECS_PER_SEC || now < told)
+	{
+		qml_wakeup_at(QML_WAKE_HISTORY, now);
+		told = now;
+	}
+	return qml_catalog()->overflow;
+}
+
+/*
+ * Opens the partition's btree index on id.  Unless wait: NULL if an index of it is locked
+ * against readers, and no other is the one.
+ */
+static Relation
+open_id_index(Relation leaf, bool wait)
 {
 	List *indexes = RelationGetIndexList(leaf);
+	bool locked = false;
 	ListCell *lc;
 
 	foreach(lc, indexes)
 	{
-		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
-		bool fits = index->rd_index->indkey.values[0] == LIVE_ID && index->rd_index->indisvalid &&
-					RelationGetIndexPredicate(index) == NIL;
+		Relation index;
 
+		if (!wait && !ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+		{
+			locked = true;
+			continue;
+		}
+		/* It cannot go while the table is locked. */
+		index = index_open(lfirst_oid(lc), wait ? AccessShareLock : NoLock);
+		if (qml_shape_index_fits(index, QML_INDEX_LEAF_ID) &&
+			RelationGetIndexPredicate(index) == NIL)
+			return index;
 		index_close(index, AccessShareLock);
-		if (fits)
-			return lfirst_oid(lc);
 	}
+	if (locked)
+		return NULL;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("partition \"%s.%s\" has no index on column \"id\"", QML_SCHEMA,
 					RelationGetRelationName(leaf)),
-			 errhint("Create one: each partition of \"%s.history\" needs it.", QML_SCHEMA)));
+			 errhint("Create one: each partition of \"%s.history\" needs a btree index.",
+					 QML_SCHEMA)));
 }
 
 /*
  * An id may be there more than once, but unexpired only once.  The lock on the index is
- * not kept: dropping the partition must not have to wait for it.
+ * not kept: dropping the partition must not have to wait for it.  looked: NULL to wait for
+ * that lock; otherwise it becomes false if the index is locked.
  */
 static bool
-find_in_leaf(QmlTable *leaf, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
+find_in_leaf(QmlTable *leaf, const pg_uuid_t *id, Snapshot snapshot, bool *looked, QmlJob *job)
 {
-	Relation index = index_open(find_id_index(leaf->rel), AccessShareLock);
-	IndexScanDesc scan = qml_index_beginscan(leaf->rel, index, snapshot, 1);
+	Relation index = open_id_index(leaf->rel, looked == NULL);
+	IndexScanDesc scan;
 	TimestampTz now = GetCurrentTimestamp();
 	ScanKeyData key;
 	bool found = false;
 
+	if (index == NULL)
+	{
+		*looked = false;
+		return false;
+	}
+	scan = qml_index_beginscan(leaf->rel, index, snapshot, 1);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (!found && index_getnext_slot(scan, ForwardScanDirection, leaf->slot))
@@ -323,8 +249,8 @@ find_in_leaf(QmlTable *leaf, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job
 }
 
 /* The partitions there are; how many. */
-static int
-list_leaves(Oid **oids)
+int
+qml_history_list(Oid **oids)
 {
 	Relation history = table_open(qml_catalog()->history, AccessShareLock);
 	PartitionDesc desc = RelationGetPartitionDesc(history, true);
@@ -338,22 +264,51 @@ list_leaves(Oid **oids)
 }
 
 /*
- * Finds an unexpired job.  True: leaf is open, locked in lockmode, and its slot
- * holds the row; the caller closes it.
+ * Where a job can be that has not expired; how many.  The restore of a dump may bring back, as
+ * an ordinary partition without indexes, one that was being dropped.
+ */
+static int
+list_places(Oid **oids)
+{
+	Relation history = table_open(qml_catalog()->history, AccessShareLock);
+	PartitionDesc desc = RelationGetPartitionDesc(history, true);
+	TimestampTz now = GetCurrentTimestamp();
+	int count = 0;
+
+	*oids = palloc(sizeof(Oid) * (desc->nparts + 1));
+	for (int i = 0; desc->nparts > 0 && i < desc->boundinfo->ndatums; i++)
+	{
+		/* indexes[i] is the partition whose upper bound is datum i. */
+		int index = desc->boundinfo->indexes[i];
+
+		if (index >= 0 && qml_history_bound(desc->boundinfo, i) > now)
+			(*oids)[count++] = desc->oids[index];
+	}
+	if (desc->nparts > 0 && partition_bound_has_default(desc->boundinfo))
+		(*oids)[count++] = desc->oids[desc->boundinfo->default_index];
+	Assert(count <= desc->nparts);
+	table_close(history, AccessShareLock);
+	(*oids)[count++] = qml_catalog()->overflow;
+	return count;
+}
+
+/*
+ * Finds an unexpired job, in a partition or in the overflow.  True: leaf is open, locked in
+ * lockmode, and its slot holds the row; the caller closes it.
  */
 bool
 qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode, QmlTable *leaf,
 				 QmlJob *job)
 {
 	Oid *oids;
-	int nparts = list_leaves(&oids);
+	int count = list_places(&oids);
 
 	Assert(lockmode == AccessShareLock || lockmode == RowExclusiveLock);
-	for (int i = 0; i < nparts; i++)
+	for (int i = 0; i < count; i++)
 	{
 		if (!qml_table_try_open(leaf, oids[i], lockmode))
 			continue;
-		if (find_in_leaf(leaf, id, snapshot, job))
+		if (find_in_leaf(leaf, id, snapshot, NULL, job))
 			return true;
 		qml_table_close(leaf);
 		UnlockRelationOid(oids[i], lockmode);
@@ -361,223 +316,40 @@ qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode, QmlT
 	return false;
 }
 
-/* What maintenance does to one partition. */
-typedef struct PartitionWork
-{
-	TimestampTz at; /* a time to make one for */
-	Oid leaf;		/* the one to drop */
-	int64 rows;		/* of that */
-	bool done;
-} PartitionWork;
-
 /*
- * Makes or drops a partition in a subtransaction.  One that cannot be made or dropped (a
- * view depends on it, an event trigger forbids it) must not stop the rest: that is
- * undone, and reported in a warning.
+ * The same to read the job, without waiting for a lock.  *looked: false if it was not found,
+ * but something was locked and could not be looked at.
  */
-static bool
-run_partition_work(void (*run)(void *arg), PartitionWork *work)
+bool
+qml_history_try_find(const pg_uuid_t *id, Snapshot snapshot, QmlTable *leaf, QmlJob *job,
+					 bool *looked)
 {
-	QmlFailure failure;
-
-	work->done = false;
-	if (qml_subxact_run(run, work, &failure))
-		return work->done;
-	ereport(WARNING,
-			(errcode(failure.sqlerrcode),
-			 errmsg("could not make or drop a partition of \"%s.history\"", QML_SCHEMA),
-			 errdetail("%s", failure.message),
-			 failure.hint ? errhint("%s", failure.hint) : 0));
-	return false;
-}
-
-/* Work of qml_subxact_run(); leaves it to others who are making one. */
-static void
-make_leaf_ahead(void *arg)
-{
-	PartitionWork *work = arg;
-
-	work->done = make_leaf(work->at, false);
-}
-
-/*
- * Makes the partitions that will be needed soon and that nobody else is making; returns
- * how many.
- */
-int
-qml_history_make_ahead(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int made = 0;
-	ListCell *lc;
-
-	foreach(lc, qml_queue_ttls())
-	{
-		int64 ttl = *(int64 *) lfirst(lc);
-
-		if (ttl == 0)
-			continue;
-		for (int day = 0; day <= AHEAD_DAYS; day++)
-		{
-			PartitionWork work = {.at = now + ttl + day * USECS_PER_DAY};
-
-			if (!OidIsValid(find_leaf(work.at).leaf) && run_partition_work(make_leaf_ahead, &work))
-				made++;
-		}
-	}
-	return made;
-}
-
-/* The number of rows of a partition, estimated where counting would take long. */
-static int64
-count_rows(Oid leaf)
-{
-	Relation rel = try_table_open(leaf, AccessShareLock);
-	TupleTableSlot *slot;
-	TableScanDesc scan;
-	Snapshot snapshot;
-	int64 rows = 0;
-
-	if (rel == NULL)
-		return 0;
-	/* A gigabyte; past that the statistics will do. */
-	if (RelationGetNumberOfBlocks(rel) > 131072 && rel->rd_rel->reltuples >= 0)
-	{
-		rows = (int64) rel->rd_rel->reltuples;
-		table_close(rel, AccessShareLock);
-		return rows;
-	}
-	slot = table_slot_create(rel, NULL);
-	snapshot = qml_table_snapshot();
-	scan = table_beginscan(rel, snapshot, 0, NULL);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		rows++;
-	}
-	table_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
-	return rows;
-}
-
-/*
- * Takes AccessExclusiveLock if it is free, or becomes free in a moment: tried
- * again and again, never queued for, so that nobody has to wait behind this.
- */
-static bool
-lock_if_free(Oid relid)
-{
-	static uint32 wait_event = 0;
-
-	if (wait_event == 0)
-		wait_event = qml_wait_event("QmlPartitionLock");
-	for (int i = 0; i < LOCK_TRIES; i++)
-	{
-		if (ConditionalLockRelationOid(relid, AccessExclusiveLock))
-			return true;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOCK_PAUSE_MS,
-						 wait_event);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	return false;
-}
-
-/* Drops one partition if nobody is using it. */
-static void
-drop_leaf(void *arg)
-{
-	PartitionWork *work = arg;
 	Oid history = qml_catalog()->history;
-	ObjectAddress object;
-
-	if (!lock_if_free(history))
-		return;
-	if (!lock_if_free(work->leaf))
-	{
-		UnlockRelationOid(history, AccessExclusiveLock);
-		return;
-	}
-	/* The locks let invalidations in: somebody else may have dropped or detached it. */
-	if (!get_rel_relispartition(work->leaf) || get_partition_parent(work->leaf, true) != history)
-	{
-		UnlockRelationOid(work->leaf, AccessExclusiveLock);
-		UnlockRelationOid(history, AccessExclusiveLock);
-		return;
-	}
-
-	ObjectAddressSet(object, RelationRelationId, work->leaf);
-	performDeletion(&object, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
-	CommandCounterIncrement();
-	work->done = true;
-}
-
-/* Partitions that ended before now, in the order of time. */
-static List *
-expired_leaves(void)
-{
-	Relation history = table_open(qml_catalog()->history, AccessShareLock);
-	PartitionDesc desc = RelationGetPartitionDesc(history, true);
-	TimestampTz now = GetCurrentTimestamp();
-	List *expired = NIL;
-
-	for (int i = 0; desc->nparts > 0 && i < desc->boundinfo->ndatums; i++)
-	{
-		int index = desc->boundinfo->indexes[i];
-
-		/* indexes[i] is the partition whose upper bound is datum i. */
-		if (index >= 0 && bound_at(desc->boundinfo, i) <= now)
-			expired = lappend_oid(expired, desc->oids[index]);
-	}
-	table_close(history, AccessShareLock);
-	return expired;
-}
-
-/*
- * Drops all partitions that are expired as a whole and not in use; returns the number of
- * their rows, and of the partitions.
- */
-int64
-qml_history_expire(int *partitions)
-{
-	List *leaves = expired_leaves();
-	int nleaves = list_length(leaves);
-	PartitionWork *works = palloc0(sizeof(PartitionWork) * Max(nleaves, 1));
-	int64 rows = 0;
-
-	/* Counted before the first lock is taken, which stops everybody else. */
-	for (int i = 0; i < nleaves; i++)
-	{
-		works[i].leaf = list_nth_oid(leaves, i);
-		works[i].rows = count_rows(works[i].leaf);
-	}
-	*partitions = 0;
-	for (int i = 0; i < nleaves; i++)
-	{
-		if (!run_partition_work(drop_leaf, &works[i]))
-			continue;
-		rows += works[i].rows;
-		(*partitions)++;
-		QML_FAULT("cleanup.mid_batch");
-	}
-	return rows;
-}
-
-/*
- * Revokes all privileges of other roles on partitions.  A restore makes them as ordinary
- * tables, to which the default privileges of the new database apply.
- */
-void
-qml_history_revoke(void)
-{
 	Oid *oids;
-	int nparts = list_leaves(&oids);
-	QmlSpi spi;
+	int count;
 
-	qml_spi_begin(&spi, qml_catalog()->owner);
-	for (int i = 0; i < nparts; i++)
-		qml_default_acl_close_table(oids[i]);
-	qml_spi_end(&spi);
+	*looked = false;
+	if (!ConditionalLockRelationOid(history, AccessShareLock))
+		return false;
+	count = list_places(&oids);
+	UnlockRelationOid(history, AccessShareLock);
+	*looked = true;
+	for (int i = 0; i < count; i++)
+	{
+		if (!ConditionalLockRelationOid(oids[i], AccessShareLock))
+		{
+			*looked = false;
+			continue;
+		}
+		/* Held already: this does not wait. */
+		if (qml_table_try_open(leaf, oids[i], AccessShareLock))
+		{
+			UnlockRelationOid(oids[i], AccessShareLock);
+			if (find_in_leaf(leaf, id, snapshot, looked, job))
+				return true;
+			qml_table_close(leaf);
+		}
+		UnlockRelationOid(oids[i], AccessShareLock);
+	}
+	return false;
 }

@@ -1,19 +1,34 @@
 /*
  * history.h
- *		Finished jobs, in partitions by time of expiry.
+ *		Finished jobs: the partition that one goes to, and finding one by its id.
  */
 #ifndef QML_HISTORY_H
 #define QML_HISTORY_H
 
+#include "partitioning/partdefs.h"
+
 #include "common/table.h"
 #include "model/job.h"
 
+/* A partition and its bounds; leaf is InvalidOid if there is none between the bounds. */
+typedef struct QmlLeaf
+{
+	Oid leaf;
+	TimestampTz lower;
+	TimestampTz upper;
+} QmlLeaf;
+
 extern void qml_history_init(void);
-extern Oid qml_history_leaf_for(TimestampTz expires_at);
+extern Oid qml_history_place_for(TimestampTz expires_at, Oid held);
 extern bool qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode,
 							 QmlTable *leaf, QmlJob *job);
-extern int qml_history_make_ahead(void);
-extern int64 qml_history_expire(int *partitions);
-extern void qml_history_revoke(void);
+extern bool qml_history_try_find(const pg_uuid_t *id, Snapshot snapshot, QmlTable *leaf,
+								 QmlJob *job, bool *looked);
+
+/* For partition.c, expiry.c and overflow.c. */
+extern TimestampTz qml_history_bound(PartitionBoundInfo bounds, int offset);
+extern bool qml_history_find_leaf(TimestampTz at, bool wait, QmlLeaf *leaf);
+extern Oid qml_history_partition_for(TimestampTz expires_at, Oid held);
+extern int qml_history_list(Oid **oids);
 
 #endif

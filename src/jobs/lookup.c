@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "miscadmin.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -15,6 +16,7 @@
 #include "common/spi.h"
 #include "common/table.h"
 #include "compat.h"
+#include "ipc/beats.h"
 #include "jobs/history.h"
 #include "jobs/lookup.h"
 #include "model/acl.h"
@@ -32,8 +34,8 @@ access_to(const QmlJob *job)
 }
 
 /* Finds an unfinished job; its values are in live's slot. */
-static bool
-find_live(QmlTable *live, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
+bool
+qml_lookup_live(QmlTable *live, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
 {
 	Relation pkey = index_open(qml_catalog()->live_pkey, AccessShareLock);
 	IndexScanDesc scan = qml_index_beginscan(live->rel, pkey, snapshot, 1);
@@ -44,7 +46,12 @@ find_live(QmlTable *live, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
 	index_rescan(scan, &key, 1, NULL, 0);
 	found = index_getnext_slot(scan, ForwardScanDirection, live->slot);
 	if (found)
+	{
 		qml_job_from_live(live->slot, job);
+		/* A heartbeat that could not be written counts. */
+		if (job->lease_expires_at != QML_NO_TIME)
+			job->lease_expires_at = qml_beats_end(&job->id, job->attempt, job->lease_expires_at);
+	}
 	index_endscan(scan);
 	index_close(pkey, NoLock);
 	return found;
@@ -64,7 +71,7 @@ find_job(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *a
 
 	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
 	snapshot = qml_table_snapshot();
-	if (find_live(&live, id, snapshot, &job))
+	if (qml_lookup_live(&live, id, snapshot, &job))
 		use(&job, arg);
 	else if (qml_history_find(id, snapshot, AccessShareLock, &leaf, &job))
 	{
@@ -75,23 +82,33 @@ find_job(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *a
 	qml_table_close(&live);
 }
 
+typedef struct FoundRow
+{
+	TupleDesc expected;
+	Datum row;
+} FoundRow;
+
 static void
 use_row(const QmlJob *job, void *arg)
 {
+	FoundRow *found = arg;
 	QmlAccess access = access_to(job);
 
 	if (access != QML_ACCESS_NONE)
-		*(Datum *) arg = qml_job_to_row(job, access == QML_ACCESS_FULL);
+		found->row = qml_job_to_expected_row(job, access == QML_ACCESS_FULL, found->expected);
 }
 
-/* A value of type qml.job; 0 when there is no such job, or not for this user. */
+/*
+ * A value of type qml.job, with the columns that the caller expects (qml_srf_expected()); 0
+ * when there is no such job, or not for this user.
+ */
 Datum
-qml_lookup_job(const pg_uuid_t *id)
+qml_lookup_job(const pg_uuid_t *id, TupleDesc expected)
 {
-	Datum row = (Datum) 0;
+	FoundRow found = {.expected = expected};
 
-	find_job(id, use_row, &row);
-	return row;
+	find_job(id, use_row, &found);
+	return found.row;
 }
 
 typedef struct FoundState
@@ -120,6 +137,57 @@ qml_lookup_state(const pg_uuid_t *id, QmlState *state)
 	return found.visible;
 }
 
+/* How many jobs of a queue are ready.  Reads all of them, and those in work. */
+int64
+qml_lookup_depth(int queue)
+{
+	Relation ready;
+	Snapshot snapshot;
+	IndexScanDesc scan;
+	ScanKeyData key;
+	QmlTable live;
+	int64 count = 0;
+
+	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
+	ready = index_open(qml_catalog()->live_ready, AccessShareLock);
+	snapshot = qml_table_snapshot();
+	scan = qml_index_beginscan(live.rel, ready, snapshot, 1);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue));
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (index_getnext_slot(scan, ForwardScanDirection, live.slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (qml_job_live_state(live.slot) == QML_ENQUEUED)
+			count++;
+	}
+	index_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	index_close(ready, NoLock);
+	qml_table_close(&live);
+	return count;
+}
+
+/*
+ * False when there is no unfinished job of that id.  For qml itself: no capability is asked
+ * for, and what is committed counts, at any isolation level.
+ */
+bool
+qml_lookup_unfinished(const pg_uuid_t *id, QmlState *state)
+{
+	Snapshot snapshot = qml_table_latest_snapshot();
+	QmlTable live;
+	QmlJob job;
+	bool found;
+
+	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
+	found = qml_lookup_live(&live, id, snapshot, &job);
+	if (found)
+		*state = job.state;
+	qml_table_close(&live);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
 /* Runs a query as the owner of qml's tables, and puts its rows into the store. */
 static void
 store_query(Tuplestorestate *store, TupleDesc desc, const char *sql)
@@ -127,7 +195,8 @@ store_query(Tuplestorestate *store, TupleDesc desc, const char *sql)
 	QmlSpi spi;
 	uint64 rows;
 
-	Assert(desc->natts <= MAX_COLUMNS);
+	if (desc->natts > MAX_COLUMNS)
+		elog(ERROR, "unexpected number of columns: %d", desc->natts);
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	rows = qml_spi_execute(sql, 0, NULL, NULL, NULL, SPI_OK_SELECT);
 	for (uint64 i = 0; i < rows; i++)
@@ -136,38 +205,46 @@ store_query(Tuplestorestate *store, TupleDesc desc, const char *sql)
 		bool nulls[MAX_COLUMNS];
 
 		for (int a = 0; a < desc->natts; a++)
-			values[a] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, a + 1,
+			values[a] = qml_spi_value(SPI_tuptable, i, a + 1, TupleDescAttr(desc, a)->atttypid,
 									  &nulls[a]);
 		tuplestore_putvalues(store, desc, values, nulls);
 	}
 	qml_spi_end(&spi);
 }
 
-/* state, count: every state, also those that no job is in. */
+/* Queue and state of every job that there is.  The tables may differ in columns of somebody's own. */
+#define ALL_JOBS                                                        \
+	"(SELECT l.queue_id, l.state FROM qml.live l UNION ALL "            \
+	"SELECT h.queue_id, h.state FROM qml.history h "                    \
+	"WHERE h.expires_at > pg_catalog.statement_timestamp() "            \
+	"UNION ALL SELECT o.queue_id, o.state FROM qml.history_overflow o " \
+	"WHERE o.expires_at > pg_catalog.statement_timestamp())"
+
+/* state, count: every state, also those that no job is in.  Without qml's own queue. */
 void
 qml_lookup_counts(Tuplestorestate *store, TupleDesc desc)
 {
 	qml_acl_require_any(QML_CAN_MONITOR);
-	store_query(store, desc,
-				"SELECT s.state, COALESCE(c.count, 0) "
-				"FROM pg_catalog.unnest(pg_catalog.enum_range(NULL::qml.job_state)) s (state) "
-				"LEFT JOIN (SELECT j.state, pg_catalog.count(*) AS count FROM "
-				"(SELECT l.state FROM qml.live l UNION ALL SELECT h.state FROM qml.history h "
-				"WHERE h.expires_at > pg_catalog.statement_timestamp()) j "
-				"GROUP BY j.state) c USING (state) ORDER BY s.state");
+	store_query(
+		store, desc,
+		psprintf("SELECT s.state, COALESCE(c.count, 0) "
+				 "FROM pg_catalog.unnest(pg_catalog.enum_range(NULL::qml.job_state)) s (state) "
+				 "LEFT JOIN (SELECT j.state, pg_catalog.count(*) AS count FROM " ALL_JOBS " j "
+				 "WHERE j.queue_id <> %d GROUP BY j.state) c USING (state) ORDER BY s.state",
+				 qml_queue_own_id()));
 }
 
-/* queue, state, count: where there are jobs. */
+/* queue, state, count: where there are jobs.  Without qml's own queue. */
 void
 qml_lookup_queue_counts(Tuplestorestate *store, TupleDesc desc)
 {
 	qml_acl_require_any(QML_CAN_MONITOR);
-	store_query(store, desc,
-				"SELECT q.name, c.state, c.count FROM (SELECT j.queue_id, j.state, "
-				"pg_catalog.count(*) AS count FROM "
-				"(SELECT l.queue_id, l.state FROM qml.live l UNION ALL "
-				"SELECT h.queue_id, h.state FROM qml.history h "
-				"WHERE h.expires_at > pg_catalog.statement_timestamp()) j "
-				"GROUP BY j.queue_id, j.state) c JOIN qml.queue_data q ON q.id = c.queue_id "
-				"ORDER BY q.name, c.state");
+	store_query(
+		store, desc,
+		psprintf("SELECT q.name, c.state, c.count FROM (SELECT j.queue_id, j.state, "
+				 "pg_catalog.count(*) AS count FROM " ALL_JOBS " j "
+				 "WHERE j.queue_id <> %d "
+				 "GROUP BY j.queue_id, j.state) c JOIN qml.queue_data q ON q.id = c.queue_id "
+				 "ORDER BY q.name, c.state",
+				 qml_queue_own_id()));
 }

@@ -6,12 +6,15 @@
 #define QML_LOOKUP_H
 
 #include "utils/tuplestore.h"
-#include "utils/uuid.h"
 
-#include "qml.h"
+#include "common/table.h"
+#include "model/job.h"
 
-extern Datum qml_lookup_job(const pg_uuid_t *id);
+extern bool qml_lookup_live(QmlTable *live, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job);
+extern Datum qml_lookup_job(const pg_uuid_t *id, TupleDesc expected);
 extern bool qml_lookup_state(const pg_uuid_t *id, QmlState *state);
+extern int64 qml_lookup_depth(int queue);
+extern bool qml_lookup_unfinished(const pg_uuid_t *id, QmlState *state);
 extern void qml_lookup_counts(Tuplestorestate *store, TupleDesc desc);
 extern void qml_lookup_queue_counts(Tuplestorestate *store, TupleDesc desc);
 

@@ -9,7 +9,7 @@
 
 extern void qml_queue_admin_create(const char *name, Jsonb *options);
 extern void qml_queue_admin_alter(const char *name, Jsonb *options);
-extern void qml_queue_admin_drop(const char *name);
-extern void qml_queue_admin_pause(const char *name, bool paused);
+extern bool qml_queue_admin_drop(const char *name, bool missing_ok);
+extern bool qml_queue_admin_pause(const char *name, bool paused, bool missing_ok);
 
 #endif

@@ -20,8 +20,27 @@
 #include "core/state.h"
 #include "errcodes.h"
 #include "jobs/transition.h"
+#include "model/lineage.h"
 #include "model/queue.h"
-#include "userfn/handler.h"
+#include "userfn/hook_job.h"
+#include "userfn/retries.h"
+
+/* Which states may follow one, for a hint. */
+static char *
+describe_next(QmlState from)
+{
+	StringInfoData list;
+
+	initStringInfo(&list);
+	for (int to = 0; to < QML_STATES; to++)
+	{
+		if (qml_state_allowed(from, (QmlState) to))
+			appendStringInfo(&list, "%s%s", list.len ? ", " : "", qml_state_label((QmlState) to));
+	}
+	if (list.len == 0)
+		return psprintf("No state may follow %s.", qml_state_label(from));
+	return psprintf("%s may be followed by: %s.", qml_state_label(from), list.data);
+}
 
 /*
  * Gives the job another state, or raises QM002.  What depends on the caller (run_at,
@@ -37,9 +56,14 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 				(errcode(ERRCODE_QML_INVALID_STATE_TRANSITION),
 				 errmsg("job %s cannot go from state %s to %s", qml_job_id_string(&job->id),
 						qml_state_label(from), qml_state_label(to)),
-				 errhint("qml_can_transition() shows which transitions are allowed.")));
+				 errhint("%s", describe_next(from))));
 
 	job->state = to;
+	/* A delayed job has been ready since it was due, however late it was promoted. */
+	if (job->run_at != QML_NO_TIME)
+		job->ready_at = job->run_at;
+	if (to == QML_ENQUEUED && (job->run_at == QML_NO_TIME || job->run_at > now))
+		job->ready_at = now;
 	job->run_at = QML_NO_TIME;
 	job->lease_expires_at = QML_NO_TIME;
 	if (qml_state_is_final(to))
@@ -57,7 +81,7 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 	if (to == QML_PROCESSING)
 	{
 		/* Counted when it begins, so that a job which kills its worker ends. */
-		job->attempt++;
+		qml_lineage_next_attempt(job);
 		job->started_at = now;
 	}
 	if (from == QML_FAILED)
@@ -74,20 +98,11 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 	}
 }
 
-/* The handler's, if it has one, or the queue's. */
-static const QmlRetryPolicy *
-retry_policy(const QmlJob *job, const QmlHandler *handler)
-{
-	return handler && handler->options.common.has_retry ?
-			   &handler->options.common.retry :
-			   &qml_queue_require(job->queue_id)->options.retry;
-}
-
 /* Whether a failed attempt may be followed by another one. */
 static bool
-has_retry_left(const QmlJob *job, const QmlRetryPolicy *policy)
+has_retry_left(const QmlJob *job, const QmlHandler *handler)
 {
-	return job->attempt - job->uncounted <= job->max_retries && policy->strategy != QML_RETRY_NONE;
+	return qml_job_tries(job) <= qml_retries_most(job, handler);
 }
 
 /*
@@ -99,12 +114,12 @@ void
 qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry, TimestampTz retry_at,
 					TimestampTz now)
 {
-	const QmlHandler *handler = qml_handler_of(job->method);
-	const QmlRetryPolicy *policy = retry_policy(job, handler);
-	int failures = job->attempt - job->uncounted;
+	const QmlHandler *handler = qml_hook_job_handler(job);
+	const QmlRetryPolicy *policy = qml_retries_policy(job->queue_id, handler);
+	int failures = qml_job_tries(job);
 
 	qml_job_add_error(job, error, now);
-	if (!retry || !has_retry_left(job, policy) ||
+	if (!retry || !has_retry_left(job, handler) ||
 		(handler && error->error_type != (Datum) 0 &&
 		 qml_handler_never_retries(handler, TextDatumGetCString(error->error_type))))
 	{
@@ -119,6 +134,32 @@ qml_transition_fail(QmlJob *job, const QmlJobError *error, bool retry, Timestamp
 								  USECS_PER_SEC);
 	qml_transition_set(job, QML_AWAITING_RETRY, now);
 	job->run_at = retry_at;
+}
+
+/*
+ * Ends an attempt that gives its claim back, and does not count.  The job is ready at once,
+ * or waits if run_at is still to come.  A reason replaces the one that the job has.
+ */
+void
+qml_transition_release(QmlJob *job, TimestampTz run_at, Datum reason, TimestampTz now)
+{
+	bool later = run_at != QML_NO_TIME && run_at > now;
+
+	/* The same as for a handler that wants to run again later: the job has been begun. */
+	qml_transition_set(job, later ? QML_AWAITING_RETRY : QML_ENQUEUED, now);
+	if (later)
+		job->run_at = run_at;
+	job->uncounted++;
+	if (reason != (Datum) 0)
+		job->reason = reason;
+}
+
+/* Deletes the job, whatever it is doing, for this reason or for none. */
+void
+qml_transition_delete(QmlJob *job, Datum reason, TimestampTz now)
+{
+	qml_transition_set(job, QML_DELETED, now);
+	job->reason = reason;
 }
 
 /* The attempt ends with an error that says how it was lost. */
@@ -140,10 +181,10 @@ end_lost_attempt(QmlJob *job, const char *reason, const char *error_type, QmlSta
 void
 qml_transition_lose(QmlJob *job, const char *reason, const char *error_type, TimestampTz now)
 {
-	const QmlRetryPolicy *policy = retry_policy(job, qml_handler_of(job->method));
+	const QmlHandler *handler = qml_hook_job_handler(job);
+	bool again = has_retry_left(job, handler);
 
-	end_lost_attempt(job, reason, error_type,
-					 has_retry_left(job, policy) ? QML_ENQUEUED : QML_FAILED, now);
+	end_lost_attempt(job, reason, error_type, again ? QML_ENQUEUED : QML_FAILED, now);
 }
 
 /* The same for a job that must not be tried again: failed, whatever retries are left. */

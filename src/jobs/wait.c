@@ -3,50 +3,77 @@
  *		Waiting for a ready job, or for the end of one.
  *
  * The session writes into its entry in shared memory what it waits for, then looks, and
- * sleeps on its latch until the transaction that brings it commits and sets the latch
- * (ipc/waiters.c).  The entry comes before the look, so nothing is missed, and nothing is
- * polled.
+ * sleeps on its latch until another one wakes it (ipc/waiters.c).  The entry comes before the
+ * look, so nothing is missed, and nothing is polled: but where another transaction has the row
+ * of a ready job, which it may give back without waking anybody, a look a second follows.
+ *
+ * A look begins behind the jobs that earlier ones have passed over because of their methods
+ * (jobs/claim_skip.c).  If it finds nothing there, one at all jobs follows, because that which
+ * this session is woken for may have come in before them.  Where the backlog is long, looks at
+ * all take a bounded share of the time, and the session sleeps no longer than until the next.
  *
  * Each look is a transaction of its own, and the sleep is in one that has no snapshot
  * and no lock.  That is why these are procedures: a function cannot end its caller's
  * transaction.  They are refused within a transaction that they cannot end.
  *
- * The entry is cleared in whatever way the call or the process ends.
+ * Nothing is written, so they work in transactions that are read-only.  On a standby they are
+ * refused: what becomes ready there is replayed, and no session commits it.
+ *
+ * A client that is gone ends the wait at once, where the platform can tell.  The entry is
+ * cleared in whatever way the call or the process ends; a wake-up that is not used goes to
+ * another session.
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "common/clock.h"
+#include "common/wait_event.h"
 #include "compat.h"
 #include "core/state.h"
-#include "errcodes.h"
 #include "ipc/waiters.h"
 #include "jobs/claim.h"
 #include "jobs/lookup.h"
 #include "jobs/wait.h"
+#include "model/acl.h"
 #include "model/job.h"
 #include "model/queue.h"
+#include "userfn/handler.h"
+
+/*
+ * What a session waits for from its client: the socket, the latch, the end of the postmaster;
+ * NULL in a background process.  libpq/libpq.h declares it, but needs headers of Kerberos that
+ * whoever builds an extension need not have.
+ */
+extern PGDLLIMPORT WaitEventSet *FeBeWaitSet;
+#define CLIENT_SOCKET 0
+#define CLIENT_EVENTS 3
 
 /* Milliseconds.  A transaction that only had a job locked wakes nobody when it ends. */
 #define LOOK_AGAIN 1000
+
+/* After a look at all jobs there is none for so many times as long as it took. */
+#define REST_FACTOR 4
 
 /* One call. */
 typedef struct Wait
 {
 	QmlWaitKind kind;
-	char **queues;
-	int nqueues;
+	const QmlWaitFor *what;
 	pg_uuid_t job;
 	int64 deadline; /* monotonic, milliseconds */
 	bool came;
-	bool doubtful; /* there is a ready job, but another transaction has its row */
-	bool seen;	   /* the job was there */
+	int64 look_at;	/* look again then, unwoken: there may be a ready job; 0: there is none */
+	int64 whole_at; /* no look at all jobs before */
+	bool seen;		/* the job was there */
 	QmlState state;
 } Wait;
 
@@ -59,34 +86,47 @@ qml_wait_check(FunctionCallInfo fcinfo, const char *procedure)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s() can wait only if qml is preloaded", procedure),
 				 errhint("Add qml to shared_preload_libraries.")));
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("%s() cannot wait on a standby", procedure),
+				 errdetail("Jobs become ready and end on the primary, and nobody is woken here."),
+				 errhint("Call it on the primary.")));
 	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
 		castNode(CallContext, fcinfo->context)->atomic)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 				 errmsg("%s() cannot be called within a transaction block", procedure),
-				 errdetail("It ends its transaction, so that it holds nothing while it waits.")));
+				 errdetail("It ends its transaction, so that it holds nothing while it waits."),
+				 errhint("Call it on a connection in autocommit mode, outside of BEGIN and COMMIT, "
+						 "and not in a function.")));
 }
 
 /* Fills this session's entry. */
 static void
 publish_wait(const Wait *wait)
 {
-	int queues[QML_MAX_WAIT_QUEUES];
-	int nqueues = 0;
+	const QmlWaitFor *what = wait->what;
+	uint32 *queues;
+	uint32 *methods;
+	int nmethods;
 
-	/* With too many queues, or one that is not there yet, all are waited for. */
-	for (int i = 0; i < wait->nqueues && wait->nqueues <= QML_MAX_WAIT_QUEUES; i++)
+	if (wait->kind == QML_WAITS_FINISHED)
 	{
-		const QmlQueue *queue = qml_queue_by_name(wait->queues[i]);
-
-		if (queue == NULL)
-		{
-			nqueues = 0;
-			break;
-		}
-		queues[nqueues++] = queue->id;
+		qml_waiters_begin_finished(&wait->job);
+		return;
 	}
-	qml_waiters_begin(wait->kind, queues, nqueues, &wait->job);
+	/* By name: a queue may come into being, or be created again, while it is waited for. */
+	queues = palloc(sizeof(uint32) * (what->nqueues + 1));
+	for (int i = 0; i < what->nqueues; i++)
+		queues[i] = qml_queue_hash_name(what->queues[i]);
+	nmethods = what->methods ? what->methods->count : 0;
+	methods = palloc(sizeof(uint32) * (nmethods + 1));
+	for (int i = 0; i < nmethods; i++)
+		methods[i] = qml_job_hash_method(CStringGetTextDatum(what->methods->methods[i]));
+	qml_waiters_begin_ready(queues, what->nqueues, methods, nmethods);
+	pfree(queues);
+	pfree(methods);
 }
 
 /* Clears this session's entry; also called when the process exits. */
@@ -96,16 +136,67 @@ clear_wait(int code, Datum arg)
 	qml_waiters_end();
 }
 
-/* Looks by a claim that takes nothing: what it sees, a fetch may get. */
-static void
-look_for_ready(Wait *wait)
+/*
+ * Whether there is a ready job of this kind although this session has found none.  Not asked
+ * where it would have found it: the job has been taken by somebody since.  Who names no method
+ * passes over jobs that have a handler, which may be newer than the wake-up.
+ */
+static bool
+is_for_others(const QmlReadyJobs *ready, void *arg)
 {
-	QmlClaim claim = {.queues = wait->queues, .nqueues = wait->nqueues, .batch = 1, .peek = true};
+	const QmlWaitFor *what = ((Wait *) arg)->what;
+	const QmlQueue *queue = qml_queue_by_id(ready->queue);
+	bool looked = false;
+
+	if (queue && what->queues == NULL)
+		looked = qml_acl_allow(QML_CAN_WORK, queue->name);
+	for (int i = 0; queue && i < what->nqueues && !looked; i++)
+		looked = strcmp(queue->name, what->queues[i]) == 0;
+	looked = looked && what->methods == NULL && !qml_handler_exist();
+	return !looked && qml_claim_is_ready(ready);
+}
+
+/* Looks by a claim that takes nothing: what it sees, a fetch may get. */
+static QmlMore
+peek(const QmlWaitFor *what, bool whole)
+{
+	QmlClaim claim = {.queues = what->queues,
+					  .nqueues = what->nqueues,
+					  .methods = what->methods,
+					  .batch = 1,
+					  .peek = true,
+					  .whole = whole};
 	QmlMore more;
 
 	(void) qml_claim_batch(&claim, &more);
+	return more;
+}
+
+static void
+look_for_ready(Wait *wait)
+{
+	QmlMore more = peek(wait->what, false);
+	int64 now = qml_clock_monotonic_ms();
+
+	if (more == QML_SKIPPED && now >= wait->whole_at)
+	{
+		int64 began = now;
+
+		more = peek(wait->what, true);
+		Assert(more != QML_SKIPPED);
+		now = qml_clock_monotonic_ms();
+		wait->whole_at = now + REST_FACTOR * (now - began);
+	}
 	wait->came = more == QML_MORE;
-	wait->doubtful = more == QML_MAYBE_MORE;
+	wait->look_at = 0;
+	if (more == QML_MAYBE_MORE)
+		wait->look_at = now + LOOK_AGAIN;
+	else if (more == QML_SKIPPED)
+		wait->look_at = wait->whole_at;
+	if (wait->came)
+		qml_waiters_found(now);
+	else if (more == QML_NO_MORE)
+		qml_waiters_found_nothing(is_for_others, wait);
 }
 
 /* Looks for the state of the job; raises QM001 if it was never there. */
@@ -116,41 +207,99 @@ look_for_end(Wait *wait)
 
 	/* One that was there and is not any more is finished and not kept. */
 	if (!found && !wait->seen)
-		ereport(ERROR,
-				(errcode(ERRCODE_QML_JOB_NOT_FOUND),
-				 errmsg("job %s does not exist", qml_job_id_string(&wait->job))));
+		qml_job_raise_missing(&wait->job);
 	wait->came = !found || qml_state_is_final(wait->state);
 	wait->seen = found;
+}
+
+/* The client has gone: the session ends, with FATAL. */
+static void
+end_session(void)
+{
+	ClientConnectionLost = true;
+	InterruptPending = true;
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Sleeps until the latch is set, for so many milliseconds at most; notices if the client has gone. */
+static void
+sleep_on_latch(int64 milliseconds)
+{
+	static uint32 wait_event = 0;
+	WaitEvent events[CLIENT_EVENTS];
+	long timeout = (long) Min(milliseconds, INT_MAX);
+	bool gone = false;
+	int n;
+
+	if (wait_event == 0)
+		wait_event = qml_wait_event("QmlWait");
+	if (FeBeWaitSet == NULL || !WaitEventSetCanReportClosed())
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
+						 wait_event);
+	else
+	{
+		/* Whoever uses the set next says anew what to wait for on the socket. */
+		ModifyWaitEvent(FeBeWaitSet, CLIENT_SOCKET, WL_SOCKET_CLOSED, NULL);
+		n = WaitEventSetWait(FeBeWaitSet, timeout, events, lengthof(events), wait_event);
+		for (int i = 0; i < n; i++)
+		{
+			if (events[i].events & WL_POSTMASTER_DEATH)
+				proc_exit(1);
+			gone = gone || (events[i].events & WL_SOCKET_CLOSED);
+		}
+	}
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (gone)
+		end_session();
+}
+
+/*
+ * Sleeps until there is a reason to look: another session has woken this one, it is to look
+ * for others, the last look left a doubt, or its time is over.
+ */
+static void
+sleep_until_woken(const Wait *wait)
+{
+	int64 end = wait->deadline;
+
+	Assert(!HaveRegisteredOrActiveSnapshot());
+	if (wait->look_at != 0)
+		end = Min(end, wait->look_at);
+	for (;;)
+	{
+		int64 now = qml_clock_monotonic_ms();
+		int64 until = Min(end, qml_waiters_next_look());
+
+		if (qml_waiters_take(now) || now >= end)
+			return;
+		/* One that is due was taken, or has come since. */
+		sleep_on_latch(Max(until - now, 0));
+	}
 }
 
 /* Looks, each time in a transaction that ends with the look, and sleeps in between. */
 static void
 look_and_sleep(Wait *wait)
 {
-	static uint32 wait_event = 0;
+	MemoryContext call = CurrentMemoryContext;
+	MemoryContext look = AllocSetContextCreate(call, "qml look", ALLOCSET_DEFAULT_SIZES);
 
-	if (wait_event == 0)
-		wait_event = qml_wait_event("QmlWait");
 	for (;;)
 	{
 		int64 left = wait->deadline - qml_clock_monotonic_ms();
 
-		clear_wait(0, (Datum) 0);
-		publish_wait(wait);
+		MemoryContextSwitchTo(look);
 		if (wait->kind == QML_WAITS_READY)
 			look_for_ready(wait);
 		else
 			look_for_end(wait);
 		SPI_commit();
-		Assert(!HaveRegisteredOrActiveSnapshot());
+		MemoryContextSwitchTo(call);
+		MemoryContextReset(look);
 		if (wait->came || left <= 0)
 			return;
-		if (wait->doubtful)
-			left = Min(left, LOOK_AGAIN);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (long) Min(left, INT_MAX), wait_event);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		sleep_until_woken(wait);
 	}
 }
 
@@ -163,6 +312,14 @@ run_wait(Wait *wait, int64 timeout)
 		elog(ERROR, "SPI_connect failed");
 	PG_ENSURE_ERROR_CLEANUP(clear_wait, (Datum) 0);
 	{
+		/* Who only looks answers for nothing. */
+		if (timeout > 0)
+			publish_wait(wait);
+		/*
+		 * The first look must see what was committed before the entry was filled.  In
+		 * REPEATABLE READ the snapshot of the call's own transaction would not.
+		 */
+		SPI_commit();
 		look_and_sleep(wait);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(clear_wait, (Datum) 0);
@@ -172,13 +329,12 @@ run_wait(Wait *wait, int64 timeout)
 }
 
 /*
- * Waits until a job of the queues may be ready; NULL: of all that the user may work.
- * False when the time, in microseconds, is over.
+ * Waits until a job may be ready.  False when the time, in microseconds, is over.
  */
 bool
-qml_wait_ready(char **queues, int nqueues, int64 timeout)
+qml_wait_ready(const QmlWaitFor *what, int64 timeout)
 {
-	Wait wait = {.kind = QML_WAITS_READY, .queues = queues, .nqueues = nqueues};
+	Wait wait = {.kind = QML_WAITS_READY, .what = what};
 
 	run_wait(&wait, timeout);
 	return wait.came;

@@ -8,10 +8,19 @@
 #include "fmgr.h"
 #include "utils/uuid.h"
 
+#include "jobs/method_set.h"
 #include "qml.h"
 
+/* The ready jobs that are waited for. */
+typedef struct QmlWaitFor
+{
+	char **queues; /* NULL: all that the user may work */
+	int nqueues;
+	const QmlMethodSet *methods; /* NULL: as a fetch that names none */
+} QmlWaitFor;
+
 extern void qml_wait_check(FunctionCallInfo fcinfo, const char *procedure);
-extern bool qml_wait_ready(char **queues, int nqueues, int64 timeout);
+extern bool qml_wait_ready(const QmlWaitFor *what, int64 timeout);
 extern bool qml_wait_finished(const pg_uuid_t *id, int64 timeout, QmlState *state);
 
 #endif

@@ -16,14 +16,12 @@
  *   it leaves a row alone that somebody else is changing, or has changed
  *   (qml_writer_put with wait = false).  So it takes part in no deadlock.
  *
- * Locks are taken in this order: queue, qml.history and the partition, job row.  A
- * partition is found or made before the job's row is deleted, because making one may
- * wait.  Two cases go against the order, and both are rare: a call that finishes several
- * jobs into partitions which do not exist, and a retry of a finished job whose queue
- * was dropped.  A deadlock there is error 40P01.
+ * Locks are taken in this order: queue, qml.history and the partition, job row.  Finishing
+ * a job waits for none of the first three.  A retry of a finished job whose queue was dropped
+ * goes against the order, which is rare.  A deadlock there is error 40P01.
  *
- * State hooks run, and the scheduler and workers are told at commit, whatever path
- * made the change.
+ * State hooks run, or jobs are made that call them after the commit, and the scheduler and
+ * workers are told at commit, whatever path made the change.
  */
 #include "postgres.h"
 
@@ -38,10 +36,12 @@
 #include "compat.h"
 #include "core/state.h"
 #include "ipc/wakeup.h"
+#include "jobs/failure_log.h"
 #include "jobs/history.h"
 #include "jobs/writer.h"
 #include "model/catalog.h"
 #include "model/queue.h"
+#include "userfn/hook_job.h"
 
 /* Rows gathered for history before they are written. */
 #define MAX_PENDING 128
@@ -54,10 +54,28 @@ void
 qml_writer_open(QmlWriter *writer, bool batch, bool catch_hook_errors)
 {
 	Assert(IsTransactionState());
+	qml_wakeup_read_rules();
 	memset(writer, 0, sizeof(*writer));
 	qml_table_open(&writer->live, qml_catalog()->live, RowExclusiveLock);
 	writer->batch = batch;
 	qml_hook_start(&writer->transitions, catch_hook_errors);
+	qml_after_commit_start(&writer->after_commit);
+}
+
+/*
+ * A row was written: notes the transition for the hooks.  Jobs of qml's own queue have none;
+ * without any hook, nobody has to know which queue that is.
+ */
+static void
+note_transition(QmlWriter *writer, const QmlJob *job, bool is_new)
+{
+	if (!qml_hook_exist() || (!is_new && job->state == job->was))
+		return;
+	qml_after_commit_note(&writer->after_commit, job, is_new);
+	if (qml_after_commit_is_full(&writer->after_commit))
+		qml_after_commit_write(&writer->after_commit, &writer->live);
+	if (!qml_queue_is_own(job->queue_id))
+		qml_hook_note(&writer->transitions, job, is_new);
 }
 
 /* The snapshot that jobs are looked for by; taken when first needed. */
@@ -119,27 +137,40 @@ qml_writer_close(QmlWriter *writer)
 	drop_snapshot(writer);
 	if (writer->pkey)
 		index_close(writer->pkey, NoLock);
+	qml_after_commit_write(&writer->after_commit, &writer->live);
 	qml_table_close(&writer->live);
 	Assert(writer->npending == 0 && writer->nslots == 0);
+	qml_after_commit_record(&writer->after_commit);
 	qml_hook_run(&writer->transitions);
 }
 
-/* Opens the partition for rows that expire then, which is made if there is none. */
+/* Opens qml.live for one who only looks at rows. */
+void
+qml_writer_open_to_read(QmlWriter *writer)
+{
+	memset(writer, 0, sizeof(*writer));
+	qml_table_open(&writer->live, qml_catalog()->live, AccessShareLock);
+}
+
+void
+qml_writer_close_after_read(QmlWriter *writer)
+{
+	drop_snapshot(writer);
+	qml_table_close(&writer->live);
+}
+
+/* Opens the partition for rows that expire then, or the overflow if none takes them now. */
 static void
 open_leaf(QmlWriter *writer, TimestampTz expires_at)
 {
-	Oid leaf = qml_history_leaf_for(expires_at);
+	Oid leaf = qml_history_place_for(expires_at, writer->leaf_open ? writer->leaf_oid : InvalidOid);
 	MemoryContext oldcontext;
 
 	if (writer->leaf_open && writer->leaf_oid == leaf)
 		return;
 	close_leaf(writer);
 	oldcontext = MemoryContextSwitchTo(writer->live.context);
-	/*
-	 * Nothing keeps it from being dropped before it is locked but that it has not expired.
-	 * With a time to live of seconds it may just have, at midnight UTC: error 55000, to be
-	 * tried again.
-	 */
+	/* A partition is locked already, and cannot be dropped any more. */
 	qml_table_open(&writer->leaf, leaf, RowExclusiveLock);
 	writer->leaf_oid = leaf;
 	writer->leaf_open = true;
@@ -171,26 +202,31 @@ store_finished(QmlWriter *writer, const QmlJob *job)
 		flush_pending(writer);
 }
 
-/* The job will be ready when the transaction commits, or is undone: `note` says which. */
+/* So many like the job will be ready when the transaction commits, or is undone, as `note` says. */
 static void
-note_ready(const QmlJob *job, const QmlHandler *handler,
-		   void (*note)(int queue, Oid role, bool notify))
+note_ready(const QmlJob *job, int count, const QmlHandler *handler,
+		   void (*note)(const QmlReadyJobs *jobs, Oid role, bool notify))
 {
 	const QmlQueue *queue = qml_queue_by_id(job->queue_id);
-
 	/* A queue that is missing is an error for callers that need it, not for this one. */
-	note(job->queue_id, handler ? handler->run_as : InvalidOid, queue && queue->options.notify);
+	QmlReadyJobs ready = {.queue = job->queue_id,
+						  .name = queue ? queue->name_hash : 0,
+						  .method = qml_job_hash_method(job->method),
+						  .handled = handler != NULL,
+						  .count = count};
+
+	note(&ready, qml_handler_role(handler), queue && queue->options.notify);
 }
 
 /*
- * A job was written into qml.live.  At commit workers are told that it is ready, and the
- * scheduler when it is due.
+ * So many jobs like this one were written into qml.live.  At commit workers are told that they
+ * are ready, and the scheduler when they are due.
  */
 static void
-note_times(const QmlJob *job, const QmlHandler *handler)
+note_times(const QmlJob *job, int count, const QmlHandler *handler)
 {
 	if (job->state == QML_ENQUEUED)
-		note_ready(job, handler, qml_wakeup_ready);
+		note_ready(job, count, handler, qml_wakeup_ready);
 	if (job->run_at != QML_NO_TIME)
 		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
 	if (job->lease_expires_at != QML_NO_TIME)
@@ -207,8 +243,41 @@ qml_writer_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handle
 	Assert(!qml_state_is_final(job->state));
 	qml_job_to_live(job, writer->live.row);
 	qml_table_insert(&writer->live, writer->live.row);
-	qml_hook_note(&writer->transitions, job, is_new);
-	note_times(job, handler);
+	note_transition(writer, job, is_new);
+	note_times(job, 1, handler);
+}
+
+/*
+ * Inserts the row of a new job unless there is one with its id; waits for others that are
+ * adding it.  Either qml_writer_note_new() or qml_writer_take_back() must follow.
+ */
+bool
+qml_writer_try_insert(QmlWriter *writer, const QmlJob *job)
+{
+	Assert(!qml_state_is_final(job->state));
+	qml_job_to_live(job, writer->live.row);
+	return qml_table_try_insert(&writer->live, writer->live.row, qml_catalog()->live_pkey);
+}
+
+/* Removes that row, of which nobody has been told yet. */
+void
+qml_writer_take_back(QmlWriter *writer)
+{
+	TM_Result result;
+
+	/* What this command has written can be changed by the next one. */
+	CommandCounterIncrement();
+	result = qml_table_delete(&writer->live, &writer->live.row->tts_tid, InvalidSnapshot, true);
+	if (result != TM_Ok)
+		elog(ERROR, "unexpected result of deleting a new row: %d", result);
+}
+
+/* That row stays: tells of the new job. */
+void
+qml_writer_note_new(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler)
+{
+	note_transition(writer, job, true);
+	note_times(job, 1, handler);
 }
 
 /*
@@ -224,9 +293,21 @@ qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *h
 	for (int i = 0; i < count; i++)
 	{
 		Assert(jobs[i].queue_id == jobs[0].queue_id && jobs[i].state == jobs[0].state);
-		qml_hook_note(&writer->transitions, &jobs[i], true);
+		note_transition(writer, &jobs[i], true);
 	}
-	note_times(&jobs[0], handler);
+	note_times(&jobs[0], count, handler);
+}
+
+/*
+ * An attempt begins in this transaction.  Its number leaves the database with the commit,
+ * so a crash after that must not lose it, or it would be given again: the commit waits for
+ * the disk, whatever synchronous_commit says.  It also lets a job that crashes the server
+ * count its attempts.
+ */
+static void
+keep_number(void)
+{
+	ForceSyncCommit();
 }
 
 /*
@@ -245,29 +326,37 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	Assert(CheckRelationLockedByMe(writer->live.rel, RowExclusiveLock, true));
 	/* Before it is touched: an error may come at any time after that. */
 	if (qml_job_live_state(writer->live.slot) == QML_ENQUEUED)
-		note_ready(job, qml_handler_of(job->method), qml_wakeup_taken);
+		note_ready(job, 1, qml_hook_job_handler(job), qml_wakeup_taken);
 	if (!qml_state_is_final(job->state))
 	{
 		qml_job_to_live(job, writer->live.row);
 		result = qml_table_update(&writer->live, tid, writer->live.row, snapshot, wait);
 		if (result == TM_Ok)
 		{
-			qml_hook_note(&writer->transitions, job, false);
-			note_times(job, job->state == QML_ENQUEUED ? qml_handler_of(job->method) : NULL);
+			if (job->state == QML_PROCESSING && job->was != QML_PROCESSING)
+				keep_number();
+			else if (job->was == QML_PROCESSING && job->state != QML_PROCESSING)
+				qml_wakeup_ended(&job->id, job->attempt);
+			note_transition(writer, job, false);
+			note_times(job, 1, job->state == QML_ENQUEUED ? qml_hook_job_handler(job) : NULL);
 		}
 		return result;
 	}
-	/* First the partition: making one may wait, and should not while it holds the job. */
+	/* First the partition: a lock on a table comes before that of a row. */
 	if (is_kept)
 		open_leaf(writer, job->expires_at);
 	result = qml_table_delete(&writer->live, tid, snapshot, wait);
 	if (result != TM_Ok)
 		return result;
 	qml_wakeup_finished(&job->id);
+	if (job->was == QML_PROCESSING)
+		qml_wakeup_ended(&job->id, job->attempt);
 	/* At commit, a worker in the database that is running the job is canceled. */
 	if (job->was == QML_PROCESSING && job->state == QML_DELETED)
 		qml_wakeup_deleted(&job->id);
-	qml_hook_note(&writer->transitions, job, false);
+	note_transition(writer, job, false);
+	if (job->state == QML_FAILED)
+		qml_failure_log_note(job);
 	if (is_kept)
 		store_finished(writer, job);
 	return result;
@@ -330,46 +419,62 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 		qml_job_to_history(job, leaf->row);
 		result = qml_table_update(leaf, tid, leaf->row, writer->snapshot, true);
 		if (result == TM_Ok)
-			qml_hook_note(&writer->transitions, job, false);
+			note_transition(writer, job, false);
 		return result;
 	}
 	/* Finished jobs do not keep their queue: it is made again if it was dropped. */
-	(void) qml_queue_to_enqueue(qml_queue_require(job->queue_id)->name, &created);
+	(void) qml_queue_to_enqueue(qml_queue_require(job->queue_id)->name, false, &created);
 	result = qml_table_delete(leaf, tid, writer->snapshot, true);
 	if (result == TM_Ok)
-		qml_writer_insert(writer, job, qml_handler_of(job->method), false);
+		qml_writer_insert(writer, job, qml_hook_job_handler(job), false);
 	return result;
 }
 
 /*
- * Changes one job, wherever it is, and waits for others that are changing it.  False
- * when there is no such job.
+ * Finds a finished job, to change it if we may wait, and otherwise to read it; *looked: false
+ * if part of the history was locked, and the job was not found elsewhere.
  */
-bool
-qml_writer_change(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg)
+static bool
+find_finished(QmlWriter *writer, const pg_uuid_t *id, bool wait, QmlTable *leaf, QmlJob *job,
+			  bool *looked)
+{
+	*looked = true;
+	return wait ? qml_history_find(id, writer->snapshot, RowExclusiveLock, leaf, job) :
+				  qml_history_try_find(id, writer->snapshot, leaf, job, looked);
+}
+
+/* Changes one job, wherever it is. */
+static QmlChanged
+change_job(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg, bool wait)
 {
 	for (;;)
 	{
 		TM_Result result = TM_Ok;
+		bool looked;
 		QmlTable leaf;
 		QmlJob job;
 
 		if (find_live(writer, id, &job))
 		{
 			if (change(&job, arg))
-				result = qml_writer_put(writer, &job, true);
+				result = qml_writer_put(writer, &job, wait);
+			if (result == TM_BeingModified)
+				return QML_HELD;
 		}
-		else if (qml_history_find(id, writer->snapshot, RowExclusiveLock, &leaf, &job))
+		else if (find_finished(writer, id, wait, &leaf, &job, &looked))
 		{
 			check_unchanged(writer, &leaf);
 			if (change(&job, arg))
+			{
+				Assert(wait);
 				result = put_finished(writer, &leaf, &job);
+			}
 			qml_table_close(&leaf);
 		}
 		else
-			return false;
+			return looked ? QML_NO_SUCH_JOB : QML_UNSEEN;
 		if (result == TM_Ok)
-			return true;
+			return QML_CHANGED;
 
 		/*
 		 * Somebody else was faster, and has committed: look for the job again, with a new
@@ -390,8 +495,29 @@ qml_writer_change(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void
 }
 
 /*
- * The same for a job that is not finished, without waiting.  False also when somebody
- * else is changing it.
+ * Changes one job, wherever it is, and waits for others that are changing it.  False
+ * when there is no such job.
+ */
+bool
+qml_writer_change(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg)
+{
+	return change_job(writer, id, change, arg, true) == QML_CHANGED;
+}
+
+/*
+ * The same without waiting: a job whose row another transaction has is left as it is, and
+ * one that is not in qml.live is not looked for in what is locked of the history.  A finished
+ * job must not be changed so.
+ */
+QmlChanged
+qml_writer_change_unless_held(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg)
+{
+	return change_job(writer, id, change, arg, false);
+}
+
+/*
+ * The same for a job that is not finished, in one try.  False also when somebody else is
+ * changing it, or has just changed it.
  */
 bool
 qml_writer_try_change(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg)

@@ -18,9 +18,11 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 
+#include "common/cache.h"
 #include "common/spi.h"
 #include "common/table.h"
-#include "jobs/history.h"
+#include "ipc/wakeup.h"
+#include "jobs/partition.h"
 #include "maintenance/adopt.h"
 #include "maintenance/reclaim.h"
 #include "model/catalog.h"
@@ -38,7 +40,8 @@ qml_adopt_database(void)
 	QmlSpi spi;
 
 	/* Also in a database that is adopted: revoking again does no harm. */
-	qml_history_revoke();
+	qml_partition_revoke();
+	qml_partition_mend();
 	cat = qml_catalog();
 	if (cat->adopted)
 		return;
@@ -56,4 +59,7 @@ qml_adopt_database(void)
 						   "VALUES ($1, $2)",
 						   2, types, values, NULL, SPI_OK_INSERT);
 	qml_spi_end(&spi);
+	/* As the trigger on the table does, if it is not disabled. */
+	qml_cache_changed(qml_catalog()->instance);
+	qml_wakeup_launcher(true);
 }

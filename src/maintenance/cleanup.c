@@ -1,21 +1,50 @@
 /*
  * cleanup.c
  *		Removing what has expired: finished jobs, named locks, the record of ticks, dead
- *		servers, and names of roles that were dropped.
+ *		servers, calls of hooks that are gone, and names of roles that were dropped.
  *
- * Any number of callers may do this at once.  Expired rows that another transaction is
- * changing are left to the next call, and expired partitions that are in use are, too.
+ * Any number of callers may do this at once.  Nothing here waits for a lock: rows that another
+ * transaction is changing, tables that it has locked, and expired partitions that are in use
+ * are left to the next call.
+ *
+ * It has parts, each in a subtransaction: one that fails (a trigger that somebody added raises
+ * an error, the disk is full) is undone and told, and stops no other.  Above all it must not
+ * keep partitions from being dropped, which is what frees the disk.
+ *
  * All of it is the caller's transaction; a crash before its commit leaves everything as it
  * was, and the next call does it again.
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+
+#include "common/cache.h"
+#include "common/clock.h"
+#include "common/guc.h"
+#include "common/log.h"
 #include "common/spi.h"
-#include "jobs/history.h"
+#include "common/subxact.h"
+#include "jobs/after_commit.h"
+#include "jobs/expiry.h"
+#include "jobs/overflow.h"
+#include "jobs/partition.h"
 #include "maintenance/cleanup.h"
 #include "maintenance/server.h"
 #include "model/catalog.h"
+#include "model/queue.h"
 #include "schedule/occurrence.h"
+
+/* Jobs that one call, or one step, moves out of the overflow at most. */
+#define OVERFLOW_MAX   100000
+#define OVERFLOW_BATCH 1000
+
+/* Locks a table to delete rows, unless that would have to wait. */
+static bool
+try_lock(Oid table)
+{
+	return ConditionalLockRelationOid(table, RowExclusiveLock);
+}
 
 /* Returns how many. */
 static int64
@@ -24,6 +53,8 @@ delete_expired_locks(const QmlCatalog *cat)
 	QmlSpi spi;
 	uint64 deleted;
 
+	if (!try_lock(cat->lock))
+		return 0;
 	qml_spi_begin(&spi, cat->owner);
 	/* A lock that somebody is taking over just now is left alone. */
 	deleted = qml_spi_execute("DELETE FROM qml.lock_data WHERE resource IN "
@@ -35,59 +66,270 @@ delete_expired_locks(const QmlCatalog *cat)
 	return (int64) deleted;
 }
 
+/* The role of a row is one that there is not any more. */
+#define DROPPED "NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.%s)"
+
+/*
+ * Changes the rows of a table that name a dropped role in a column; cached: all backends read
+ * the table again then.  A look first, because a change is one for all of them.
+ */
+static void
+change_of_dropped(Oid table, const char *name, const char *column, const char *change, int expected,
+				  bool cached)
+{
+	char *condition = psprintf(DROPPED, column);
+
+	if (expected == SPI_OK_UPDATE)
+		condition = psprintf("t.%s <> 0 AND %s", column, condition);
+	if (!try_lock(table) ||
+		qml_spi_execute(psprintf("SELECT FROM qml.%s t WHERE %s", name, condition), 0, NULL, NULL,
+						NULL, SPI_OK_SELECT) == 0)
+		return;
+	if (qml_spi_execute(psprintf("%s WHERE t.ctid IN (SELECT t.ctid FROM qml.%s t WHERE %s "
+								 "FOR UPDATE SKIP LOCKED)",
+								 change, name, condition),
+						0, NULL, NULL, NULL, expected) > 0 &&
+		cached)
+		qml_cache_changed(table);
+}
+
 /*
  * Rows that name a role which was dropped give nobody anything.  But a dump would
  * contain the number of the role, and where it is restored that may be another role's.
+ * The tables are in the order in which maintenance/role_objects.c takes them.
  */
 static void
 forget_dropped_roles(const QmlCatalog *cat)
 {
-	static const struct
+	const struct
 	{
+		Oid oid;
 		const char *table;
 		const char *column;
+		bool cached;
 	} roles[] = {
-		{"handler", "owner"},	  {"handler", "run_as"}, {"handler", "registered_by"},
-		{"hook", "owner"},		  {"hook", "run_as"},	 {"middleware", "owner"},
-		{"middleware", "run_as"},
+		{cat->recurring, "recurring_data", "created_by", false},
+		{cat->handler, "handler_data", "owner", true},
+		{cat->handler, "handler_data", "run_as", true},
+		{cat->handler, "handler_data", "registered_by", true},
+		{cat->hook, "hook_data", "owner", true},
+		{cat->hook, "hook_data", "run_as", true},
+		{cat->middleware, "middleware_data", "owner", true},
+		{cat->middleware, "middleware_data", "run_as", true},
 	};
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, cat->owner);
-	/* A look first: a DELETE would invalidate what all backends know of capabilities. */
-	if (qml_spi_execute("SELECT FROM qml.acl_data a WHERE NOT EXISTS "
-						"(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.grantee)",
-						0, NULL, NULL, NULL, SPI_OK_SELECT) > 0)
-		(void) qml_spi_execute("DELETE FROM qml.acl_data a WHERE NOT EXISTS "
-							   "(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = a.grantee)",
-							   0, NULL, NULL, NULL, SPI_OK_DELETE);
-	/* What is registered stays, so that its jobs fail and say why. */
+	/* What is registered stays, so that it can be seen why its jobs wait. */
 	for (int i = 0; i < (int) lengthof(roles); i++)
-	{
-		const char *condition = psprintf("t.%s <> 0 AND NOT EXISTS "
-										 "(SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.%s)",
-										 roles[i].column, roles[i].column);
-
-		if (qml_spi_execute(psprintf("SELECT FROM qml.%s_data t WHERE %s", roles[i].table,
-									 condition),
-							0, NULL, NULL, NULL, SPI_OK_SELECT) > 0)
-			(void) qml_spi_execute(psprintf("UPDATE qml.%s_data t SET %s = 0 WHERE %s",
-											roles[i].table, roles[i].column, condition),
-								   0, NULL, NULL, NULL, SPI_OK_UPDATE);
-	}
+		change_of_dropped(roles[i].oid, roles[i].table, roles[i].column,
+						  psprintf("UPDATE qml.%s t SET %s = 0", roles[i].table, roles[i].column),
+						  SPI_OK_UPDATE, roles[i].cached);
+	change_of_dropped(cat->acl, "acl_data", "grantee", "DELETE FROM qml.acl_data t", SPI_OK_DELETE,
+					  true);
 	qml_spi_end(&spi);
 }
 
-/* Removes what has expired, and makes the partitions that are needed next. */
+/* Part: everything that has expired but jobs and ticks.  arg: QmlCleanup. */
+static void
+remove_rows(void *arg)
+{
+	const QmlCatalog *cat = qml_catalog_to_work();
+	QmlCleanup *done = arg;
+
+	forget_dropped_roles(cat);
+	if (try_lock(cat->live) && try_lock(cat->hook))
+		(void) qml_after_commit_forget();
+	if (try_lock(cat->server))
+		qml_server_forget();
+	done->locks += delete_expired_locks(cat);
+}
+
+/* Part: the partitions that are needed next. */
+static void
+make_partitions(void *arg)
+{
+	QmlCleanup *done = arg;
+
+	qml_partition_mend();
+	done->prepared += qml_partition_make_ahead(qml_queue_ttls(), NULL);
+}
+
+/* Part: jobs that have finished without a partition. */
+static void
+empty_overflow(void *arg)
+{
+	QmlCleanup *done = arg;
+	QmlOverflow overflow;
+
+	qml_overflow_empty(OVERFLOW_MAX, NULL, &overflow);
+	done->jobs += overflow.expired;
+}
+
+/* Part: the partitions that have expired. */
+static void
+drop_partitions(void *arg)
+{
+	QmlCleanup *done = arg;
+
+	done->jobs += qml_expiry_drop_all(&done->partitions);
+}
+
+/* Part: the record of ticks. */
+static void
+forget_ticks(void *arg)
+{
+	if (try_lock(qml_catalog_to_work()->occurrence))
+		qml_occurrence_forget();
+}
+
+/*
+ * Partitions are dropped and emptied last: they are locked from then to the end of the
+ * transaction, the history, too.
+ */
+const QmlCleanupPart qml_cleanup_parts[QML_CLEANUP_PARTS] = {
+	{"cleanup", remove_rows},	 {"partitions", make_partitions}, {"overflow", empty_overflow},
+	{"expiry", drop_partitions}, {"ticks", forget_ticks},
+};
+
+/* Runs a part in a subtransaction.  False: it failed, which is told. */
+static bool
+try_part(const char *name, void (*run)(void *arg), void *arg)
+{
+	QmlFailure failure;
+
+	if (qml_subxact_try(run, arg, qml_subxact_ends_call, &failure))
+		return true;
+	if (MyBackendType != B_BG_WORKER || qml_log_is_due(QML_LOG_CLEANUP))
+		ereport(WARNING,
+				(errcode(failure.sqlerrcode),
+				 errmsg("step \"%s\" of the cleanup failed: %s (SQLSTATE %s)", name,
+						failure.message, unpack_sql_state(failure.sqlerrcode)),
+				 errdetail("It is undone; the other steps are not."),
+				 failure.hint ? errhint("%s", failure.hint) : 0));
+	return false;
+}
+
+/* Removes what has expired, and makes the partitions that are needed next: all parts. */
 void
 qml_cleanup_expired(QmlCleanup *done)
 {
-	const QmlCatalog *cat = qml_catalog_to_work();
+	/* A copy of a database: none of the parts would work. */
+	(void) qml_catalog_to_work();
+	memset(done, 0, sizeof(*done));
+	for (int i = 0; i < QML_CLEANUP_PARTS; i++)
+	{
+		QmlCleanup before = *done;
 
-	forget_dropped_roles(cat);
-	done->locks = delete_expired_locks(cat);
-	qml_occurrence_forget();
-	qml_server_forget();
-	done->jobs = qml_history_expire(&done->partitions);
-	done->prepared = qml_history_make_ahead();
+		if (!try_part(qml_cleanup_parts[i].name, qml_cleanup_parts[i].run, done))
+			*done = before;
+	}
+}
+
+/* Part, for the scheduler: one partition that has expired, or a piece of it. */
+typedef struct ExpiryStep
+{
+	bool more;
+	bool waiting;
+} ExpiryStep;
+
+static void
+drop_partition(void *arg)
+{
+	ExpiryStep *step = arg;
+
+	step->more = qml_expiry_step(&step->waiting);
+}
+
+/*
+ * One short step of removing what has expired, for the scheduler: at most one partition.
+ * Returns whether there is more: at once, or (*waiting) when readers have gone.
+ */
+bool
+qml_cleanup_step(QmlCleanupState *state, bool *waiting)
+{
+	int64 now = qml_clock_monotonic_ms();
+	bool goes_on = state->dropping;
+	ExpiryStep expiry = {0};
+
+	state->dropping = false; /* also after an error */
+	*waiting = false;
+	(void) qml_catalog_to_work();
+	/* A partition may wait for its readers for days. */
+	if (!goes_on || now - state->removed >= (int64) qml_cleanup_interval * 1000)
+	{
+		QmlCleanup done = {0};
+
+		/* A step of its own: the partitions of ticks are locked to the end of the transaction. */
+		state->forgot = !state->forgot;
+		if (state->forgot)
+		{
+			(void) try_part("ticks", forget_ticks, &done);
+			return true;
+		}
+		(void) try_part("cleanup", remove_rows, &done);
+		state->removed = now;
+	}
+	/* What was removed above stays so if the partitions cannot be looked for. */
+	if (try_part("expiry", drop_partition, &expiry))
+	{
+		state->dropping = expiry.more;
+		*waiting = expiry.waiting;
+	}
+	return state->dropping;
+}
+
+/* A piece of emptying the overflow. */
+typedef struct OverflowPiece
+{
+	QmlWalk walk;
+	QmlOverflow done;
+} OverflowPiece;
+
+static void
+run_overflow_piece(void *arg)
+{
+	OverflowPiece *piece = arg;
+
+	qml_overflow_empty(OVERFLOW_BATCH, &piece->walk, &piece->done);
+}
+
+/*
+ * Makes the partitions that are needed next, and moves jobs there that found none, in one
+ * short step.  Returns whether there is more to move.  *failed: a partition could not be
+ * made, or written.
+ */
+bool
+qml_cleanup_prepare(QmlCleanupState *state, bool *failed)
+{
+	OverflowPiece piece = {.walk = state->walk};
+	bool began = state->walk.next > 0;
+	List *ttls;
+
+	memset(&state->walk, 0, sizeof(state->walk)); /* also after an error */
+
+	(void) qml_catalog_to_work();
+	*failed = false;
+	/* Without queues, a dump is perhaps being restored: what comes next must not be there. */
+	ttls = qml_queue_ttls();
+	if (ttls == NIL)
+		return false;
+	qml_partition_mend();
+	(void) qml_partition_make_ahead(ttls, failed);
+	/* The partitions are needed most where the overflow cannot be read or written. */
+	if (!try_part("overflow", run_overflow_piece, &piece))
+	{
+		state->settled = false;
+		*failed = true;
+		return false;
+	}
+	state->walk = piece.walk;
+	*failed = *failed || piece.done.failed;
+	state->settled = state->settled || piece.done.moved + piece.done.expired > 0;
+	if (piece.done.more)
+		return true;
+	/* Rows may have come behind a walk of several pieces, which has made room there. */
+	began = began && state->settled;
+	state->settled = false;
+	return began;
 }

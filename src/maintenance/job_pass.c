@@ -21,6 +21,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "compat.h"
+#include "ipc/session_claim.h"
 #include "maintenance/job_pass.h"
 #include "model/catalog.h"
 
@@ -59,21 +60,13 @@ change_alone(void *arg, ItemPointer tid)
 	return changed;
 }
 
-/* QmlRowPass: failed.  The first failure is kept for the warning. */
+/* QmlRowPass: failed. */
 static void
 note_failure(void *arg, TupleTableSlot *slot, const QmlFailure *failure)
 {
 	QmlJobPass *pass = arg;
-	MemoryContext oldcontext;
-	bool isnull;
 
-	if (pass->failures++ > 0)
-		return;
-	oldcontext = MemoryContextSwitchTo(pass->context);
-	pass->first_failure.sqlerrcode = failure->sqlerrcode;
-	pass->first_failure.message = pstrdup(failure->message);
-	pass->first_failed_id = qml_job_id_string(DatumGetUUIDP(slot_getattr(slot, LIVE_ID, &isnull)));
-	MemoryContextSwitchTo(oldcontext);
+	qml_pass_failures_note(&pass->failures, slot, failure);
 }
 
 /* Opens the writer, and forgets what a walk before did that was undone. */
@@ -81,11 +74,14 @@ static void
 start_walk(QmlJobPass *pass)
 {
 	pass->count = 0;
+	pass->missed = 0;
+	pass->over = false;
 	pass->next_lease = QML_NO_TIME;
 	qml_writer_open(&pass->writer, false, true);
 	/* The time is taken after the snapshot, and so after all that this shows. */
 	(void) qml_writer_snapshot(&pass->writer);
 	pass->now = GetCurrentTimestamp();
+	qml_session_claim_begin_search();
 }
 
 /* Changes the job in the writer's slot. */
@@ -94,29 +90,28 @@ visit_job(QmlJobPass *pass)
 {
 	if (qml_row_pass_visit(&pass->rows, pass->writer.live.slot))
 		pass->count++;
+	else
+		pass->missed++;
 }
 
 /* Runs the pass, and warns of jobs that were left out. */
 static void
 run_pass(QmlJobPass *pass, void (*walk)(void *arg))
 {
-	pass->context = CurrentMemoryContext;
-	pass->failures = 0;
+	pass->failures = (QmlPassFailures){.context = CurrentMemoryContext};
 	pass->rows = (QmlRowPass){.walk = walk,
 							  .change = change_in_pass,
 							  .change_alone = change_alone,
 							  .failed = note_failure,
 							  .arg = pass};
 	qml_row_pass_run(&pass->rows);
-	if (pass->failures > 0 && qml_log_is_due(QML_LOG_JOBS))
+	if (pass->failures.count > 0 && qml_log_is_due(QML_LOG_JOBS))
 		ereport(WARNING,
-				(errcode(pass->first_failure.sqlerrcode),
+				(errcode(pass->failures.first.sqlerrcode),
 				 errmsg_plural("%d job cannot be changed and is skipped",
-							   "%d jobs cannot be changed and are skipped", pass->failures,
-							   pass->failures),
-				 errdetail("Job %s: %s (SQLSTATE %s).", pass->first_failed_id,
-						   pass->first_failure.message,
-						   unpack_sql_state(pass->first_failure.sqlerrcode))));
+							   "%d jobs cannot be changed and are skipped", pass->failures.count,
+							   pass->failures.count),
+				 qml_pass_failures_detail(&pass->failures, "")));
 }
 
 static void
@@ -156,12 +151,15 @@ static void
 walk_all(void *arg)
 {
 	QmlJobPass *pass = arg;
-	TableScanDesc scan;
+	QmlWalkPiece piece;
 
 	start_walk(pass);
-	scan = table_beginscan(pass->writer.live.rel, qml_writer_snapshot(&pass->writer), 0, NULL);
-	while (pass->count < pass->max &&
-		   table_scan_getnextslot(scan, ForwardScanDirection, pass->writer.live.slot))
+	/* A copy: the pass may start anew, or fail. */
+	if (pass->walk)
+		pass->reached = *pass->walk;
+	qml_walk_open(&piece, pass->walk ? &pass->reached : NULL, &pass->writer.live,
+				  qml_writer_snapshot(&pass->writer));
+	while (pass->count < pass->max && qml_walk_next_row(&piece))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!pass->wants(pass, pass->writer.live.slot))
@@ -169,19 +167,21 @@ walk_all(void *arg)
 		QML_FAULT("reclaim.after_select");
 		visit_job(pass);
 	}
-	table_endscan(scan);
+	pass->over = qml_walk_close(&piece);
 	qml_writer_close(&pass->writer);
 }
 
 /*
- * Over all jobs, for up to max that are wanted.  Leases, for one, are in no index: a
- * heartbeat would not be a HOT update then.
+ * Over all jobs, or a piece of them, for up to max that are wanted.  Leases, for one, are
+ * in no index: a heartbeat would not be a HOT update then.
  */
 void
 qml_job_pass_over_all(QmlJobPass *pass)
 {
 	Assert(pass->wants && pass->max > 0);
 	run_pass(pass, walk_all);
+	if (pass->walk)
+		*pass->walk = pass->reached;
 }
 
 static void

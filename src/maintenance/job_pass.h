@@ -6,6 +6,8 @@
 #define QML_JOB_PASS_H
 
 #include "common/row_pass.h"
+#include "common/walk.h"
+#include "jobs/pass_failures.h"
 #include "jobs/writer.h"
 
 typedef struct QmlJobPass
@@ -15,9 +17,12 @@ typedef struct QmlJobPass
 	void (*change)(struct QmlJobPass *pass, QmlJob *job);
 	const void *arg; /* of these two */
 	int max;		 /* jobs to change */
+	QmlWalk *walk;	 /* of qml_job_pass_over_all: this is a piece of it; NULL: all at once */
 
 	/* Results.  A pass may start anew: all are reset then. */
 	int count;				/* jobs changed */
+	int missed;				/* jobs that are wanted, and could not be changed */
+	bool over;				/* the end of the table was reached */
 	TimestampTz now;		/* of the walk, not before anything that its snapshot shows */
 	TimestampTz next_lease; /* written by `wants`: the earliest one that is not over */
 
@@ -26,10 +31,8 @@ typedef struct QmlJobPass
 	QmlWriter writer;
 	const pg_uuid_t *ids; /* of qml_job_pass_by_id */
 	int nids;
-	MemoryContext context; /* of what the warning says */
-	int failures;
-	QmlFailure first_failure;
-	char *first_failed_id;
+	QmlWalk reached;		  /* how far this piece has come */
+	QmlPassFailures failures; /* for the warning */
 } QmlJobPass;
 
 extern void qml_job_pass_over_due(QmlJobPass *pass);

@@ -19,7 +19,8 @@
 static void
 enqueue_due_job(QmlJobPass *pass, QmlJob *job)
 {
-	Assert(job->run_at != QML_NO_TIME && job->run_at <= pass->now);
+	/* A time that was set by hand may be -infinity, which is QML_NO_TIME. */
+	Assert(job->run_at <= pass->now);
 	qml_transition_set(job, QML_ENQUEUED, pass->now);
 }
 

@@ -8,9 +8,11 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-extern int qml_reclaim_expired(int max, TimestampTz *next);
+#include "common/walk.h"
+
+extern int qml_reclaim_lost(QmlWalk *walk, int max, bool *over, TimestampTz *next);
 extern int qml_reclaim_of_sessions(const pg_uuid_t *ids, int count);
-extern int qml_reclaim_of_server(const char *server, int max);
+extern int qml_reclaim_of_server(const char *server);
 extern void qml_reclaim_all(void);
 
 #endif

@@ -1,15 +1,14 @@
 /*
  * reject.h
- *		Failing ready jobs that no worker can run.
+ *		Finding the roles that have work, and failing ready jobs that no worker can run.
  */
 #ifndef QML_REJECT_H
 #define QML_REJECT_H
 
-#include "executor/tuptable.h"
+#include "nodes/pg_list.h"
 
-#include "common/function_ref.h"
+#include "common/walk.h"
 
-extern Oid qml_reject_role_of(TupleTableSlot *slot);
-extern int qml_reject_jobs(Oid role, const QmlProblem *problem, int max);
+extern bool qml_reject_search(QmlWalk *walk, int max, List **roles);
 
 #endif

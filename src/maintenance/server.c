@@ -4,13 +4,17 @@
  *
  * A server registers and gets an id; its workers fetch as "<id>/<name>", which puts the
  * id into the jobs that they claim.  If it sends no heartbeat for
- * qml.dead_server_timeout, it is given up: its jobs are reclaimed and its row is marked
- * dead.  A heartbeat after that is answered with false, and the server must register
- * again, under a new id.  So what it fetches then is not taken for what it lost.
+ * qml.dead_server_timeout, it is given up: its row is marked dead, and the jobs that it
+ * held are reclaimed.  A heartbeat after that is answered with false, and the server must
+ * register again, under a new id.  So what it fetches then is not taken for what it lost.
  *
- * The row of a server is locked before its jobs, and giving it up is one transaction.  A
- * heartbeat that comes meanwhile waits and is then answered with false.  A crash before
- * the commit leaves the server alive and its jobs held; the next look does it again.
+ * The mark comes first.  The scheduler commits it, then reclaims the jobs of all servers
+ * that are marked, in as many transactions as that takes (reclaim.c).  So a server that
+ * has lost some of its jobs never passes for alive, and a crash leaves nothing undone: what
+ * is marked is found again.  In calls of clients all of it is one transaction.
+ *
+ * The row of a server is locked before its jobs.  A heartbeat that comes meanwhile waits
+ * and is then answered with false.
  *
  * Background processes of this database are not in the table but in shared memory
  * (ipc/slots.c).
@@ -25,9 +29,9 @@
 #include "utils/builtins.h"
 
 #include "common/guc.h"
-#include "common/log.h"
 #include "common/spi.h"
 #include "ipc/slots.h"
+#include "ipc/wakeup.h"
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
 #include "model/acl.h"
@@ -36,6 +40,9 @@
 
 /* Random bytes at the end of an id. */
 #define ID_BYTES 6
+
+/* Servers that one call gives up at most; a call that finds so many is followed by another. */
+#define MAX_SILENT 1000
 
 /* The name and random digits: no id is given twice. */
 static char *
@@ -104,13 +111,11 @@ find_owner(const char *id, bool lock)
 	Datum value = CStringGetTextDatum(id);
 	Oid owner = InvalidOid;
 	QmlSpi spi;
-	bool isnull;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	if (qml_spi_execute_latest(lock ? FIND_OWNER " FOR UPDATE" : FIND_OWNER, 1, &type, &value, NULL,
 							   SPI_OK_SELECT) > 0)
-		owner = DatumGetObjectId(
-			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		owner = DatumGetObjectId(qml_spi_value(SPI_tuptable, 0, 1, OIDOID, NULL));
 	qml_spi_end(&spi);
 	return owner;
 }
@@ -123,11 +128,26 @@ check_control(Oid owner)
 		qml_acl_require(QML_CAN_ADMIN, NULL);
 }
 
-/* A server is alive; false when it is not known, or was given up. */
-bool
-qml_server_heartbeat(const char *id)
+/* The same; raises 42704 when there is none, unless missing_ok. */
+static Oid
+find_owner_or_raise(const char *id, bool lock, bool missing_ok)
 {
-	Oid owner = find_owner(id, false);
+	Oid owner = find_owner(id, lock);
+
+	if (!OidIsValid(owner) && !missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("server \"%s\" does not exist", id),
+				 errdetail("It was not registered, or has been removed since."),
+				 errhint("qml_register_server() registers a server, and returns its id.")));
+	return owner;
+}
+
+/* A server is alive; false when it was given up, or is not known and missing_ok. */
+bool
+qml_server_heartbeat(const char *id, bool missing_ok)
+{
+	Oid owner = find_owner_or_raise(id, false, missing_ok);
 
 	if (!OidIsValid(owner))
 		return false;
@@ -137,49 +157,49 @@ qml_server_heartbeat(const char *id)
 							  id, SPI_OK_UPDATE) > 0;
 }
 
-/* Removes a server; jobs that its workers still hold are reclaimed.  False: not known. */
+/*
+ * Removes a server; jobs that its workers still hold are reclaimed.  False: not known, and
+ * missing_ok.
+ */
 bool
-qml_server_unregister(const char *id)
+qml_server_unregister(const char *id, bool missing_ok)
 {
-	Oid owner = find_owner(id, true);
+	Oid owner = find_owner_or_raise(id, true, missing_ok);
 
 	if (!OidIsValid(owner))
 		return false;
 	check_control(owner);
 	(void) qml_catalog_to_work();
-	(void) qml_reclaim_of_server(id, INT_MAX);
+	(void) qml_reclaim_of_server(id);
 	return execute_for_server("DELETE FROM qml.server_data s WHERE s.id = $1", id, SPI_OK_DELETE) >
 		   0;
 }
 
-/*
- * Reclaims up to max jobs of a server, which the caller has locked; returns how many.  It
- * is marked dead when none is left, so that the next call goes on.
- */
-static int
-give_up_server(const char *id, int max)
+/* Marks a server dead, which the caller has locked. */
+static void
+mark_dead(const char *id)
 {
-	int jobs = qml_reclaim_of_server(id, max);
-
-	if (jobs < max)
-		(void) execute_for_server("UPDATE qml.server_data s SET dead_at = $2 "
-								  "WHERE s.id = $1 AND s.dead_at IS NULL",
-								  id, SPI_OK_UPDATE);
-	return jobs;
+	(void) execute_for_server("UPDATE qml.server_data s SET dead_at = $2 "
+							  "WHERE s.id = $1 AND s.dead_at IS NULL",
+							  id, SPI_OK_UPDATE);
 }
 
-/* Gives a server up; returns how many jobs are reclaimed. */
+/*
+ * Gives a server up; returns how many jobs are reclaimed.  With missing_ok also jobs of a
+ * server that is not known any more.
+ */
 int
-qml_server_reclaim(const char *id)
+qml_server_reclaim(const char *id, bool missing_ok)
 {
-	Oid owner = find_owner(id, true);
+	Oid owner = find_owner_or_raise(id, true, missing_ok);
 
 	(void) qml_catalog_to_work();
 	if (OidIsValid(owner))
 		check_control(owner);
 	else
 		qml_acl_require(QML_CAN_ADMIN, NULL);
-	return give_up_server(id, INT_MAX);
+	mark_dead(id);
+	return qml_reclaim_of_server(id);
 }
 
 /*
@@ -198,7 +218,8 @@ lock_silent_servers(TimestampTz since)
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void) qml_spi_execute("SELECT s.id FROM qml.server_data s "
 						   "WHERE s.dead_at IS NULL AND s.heartbeat_at < $1 "
-						   "ORDER BY s.id LIMIT 10 FOR UPDATE SKIP LOCKED",
+						   "ORDER BY s.id LIMIT " CppAsString2(
+							   MAX_SILENT) " FOR UPDATE SKIP LOCKED",
 						   1, &type, &value, NULL, SPI_OK_SELECT);
 	ids = qml_spi_strings(context);
 	qml_spi_end(&spi);
@@ -217,38 +238,42 @@ oldest_heartbeat(void)
 	(void) qml_spi_execute("SELECT pg_catalog.min(s.heartbeat_at) FROM qml.server_data s "
 						   "WHERE s.dead_at IS NULL",
 						   0, NULL, NULL, NULL, SPI_OK_SELECT);
-	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	value = qml_spi_value(SPI_tuptable, 0, 1, TIMESTAMPTZOID, &isnull);
 	qml_spi_end(&spi);
-	return isnull ? QML_NO_TIME : DatumGetTimestampTz(value);
+	/* One that was set to infinity by hand never falls silent. */
+	return isnull || TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(value)) ? QML_NO_TIME :
+																		DatumGetTimestampTz(value);
 }
 
 /*
- * Gives up servers that have sent no heartbeat for qml.dead_server_timeout; reclaims up to
- * max jobs, and returns how many.  *next becomes the time when another one may be dead,
- * or QML_NO_TIME.
+ * Marks servers dead that have sent no heartbeat for qml.dead_server_timeout; returns how
+ * many.  Their jobs are left to qml_reclaim_lost().  *next becomes the time when another
+ * one may be dead, or QML_NO_TIME.
  */
 int
-qml_server_reclaim_dead(int max, TimestampTz *next)
+qml_server_give_up_silent(TimestampTz *next)
 {
+	TimestampTz now = GetCurrentTimestamp();
 	int64 timeout = qml_dead_server_timeout * USECS_PER_SEC;
-	List *ids = lock_silent_servers(GetCurrentTimestamp() - timeout);
-	int jobs = 0;
+	List *ids = lock_silent_servers(now - timeout);
 	ListCell *lc;
 
 	(void) qml_catalog_to_work();
 	foreach(lc, ids)
 	{
-		if (jobs < max)
-			jobs += give_up_server(lfirst(lc), max - jobs);
-	}
-	if (ids != NIL && qml_log_is_due(QML_LOG_SERVERS))
+		mark_dead(lfirst(lc));
+		/* Each dies once, so each is told. */
 		ereport(LOG,
 				(errmsg("server \"%s\" sent no heartbeat for %d seconds; its jobs are reclaimed",
-						(char *) linitial(ids), qml_dead_server_timeout)));
+						(char *) lfirst(lc), qml_dead_server_timeout)));
+	}
+	/* The scheduler looks for the jobs, also for those that this caller leaves. */
+	if (ids != NIL)
+		qml_wakeup_at(QML_WAKE_LEASE, now);
 	*next = oldest_heartbeat();
 	if (*next != QML_NO_TIME)
 		*next += timeout;
-	return jobs;
+	return list_length(ids);
 }
 
 /* Deletes servers that have been dead for a day; until then they can be seen. */
@@ -258,8 +283,10 @@ qml_server_forget(void)
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("DELETE FROM qml.server_data s "
-						   "WHERE s.dead_at < pg_catalog.clock_timestamp() - interval '1 day'",
+	(void) qml_spi_execute("DELETE FROM qml.server_data WHERE id IN (SELECT s.id "
+						   "FROM qml.server_data s "
+						   "WHERE s.dead_at < pg_catalog.clock_timestamp() - interval '1 day' "
+						   "FOR UPDATE SKIP LOCKED)",
 						   0, NULL, NULL, NULL, SPI_OK_DELETE);
 	qml_spi_end(&spi);
 }
@@ -285,6 +312,9 @@ get_own_name(void)
 	return pstrdup(host);
 }
 
+/* The columns of qml.background_servers(). */
+#define BACKGROUND_COLUMNS 6
+
 /* The rows of qml.background_servers(): the processes of this database; none if not preloaded. */
 void
 qml_server_list_background(Tuplestorestate *store, TupleDesc desc)
@@ -292,6 +322,8 @@ qml_server_list_background(Tuplestorestate *store, TupleDesc desc)
 	char *name = get_own_name();
 	QmlSlotView *slots;
 
+	if (desc->natts != BACKGROUND_COLUMNS)
+		elog(ERROR, "unexpected number of columns: %d", desc->natts);
 	if (qml_shmem == NULL)
 		return;
 	slots = palloc(sizeof(QmlSlotView) * qml_shmem->nslots);
@@ -299,7 +331,7 @@ qml_server_list_background(Tuplestorestate *store, TupleDesc desc)
 	for (int i = 0; i < qml_shmem->nslots; i++)
 	{
 		const QmlSlotView *slot = &slots[i];
-		Datum values[6];
+		Datum values[BACKGROUND_COLUMNS];
 		bool nulls[lengthof(values)] = {false};
 
 		if (slot->state != QML_SLOT_RUNNING || slot->database != MyDatabaseId ||

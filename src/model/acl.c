@@ -7,24 +7,31 @@
  * three.  The current user is checked, not the session user, so that a
  * security-definer function lends its owner's capabilities with its other rights.
  *
+ * The rows of a role without its mark count as revoked (model/role_mark.c).
+ *
  * Answers are cached by role, capability and queue until rights or role memberships
  * change.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/namespace.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "common/args.h"
 #include "common/cache.h"
 #include "model/acl.h"
 #include "model/catalog.h"
+#include "model/role_mark.h"
 #include "qml.h"
 
 /* A row of qml.acl_data. */
@@ -34,6 +41,9 @@ typedef struct Grant
 	QmlCapability capability;
 	char *queue; /* NULL: all */
 } Grant;
+
+/* Answers that are kept, of about 600 bytes each. */
+#define MAX_ANSWERS 16384
 
 /* A cached answer.  any: for some queue, whichever; the name is empty then. */
 typedef struct AnswerKey
@@ -56,52 +66,68 @@ const char *const qml_capability_names[QML_CAPABILITIES] = {"enqueue", "work", "
 static MemoryContext rights_context = NULL;
 static List *grants;
 static HTAB *answers;
+static uint64 marks_seen = 0; /* qml_role_mark_changes() when it was read */
 
-static QmlCapability
-parse_capability(const char *name)
+/* False if there is no capability of this name. */
+static bool
+parse_capability(const char *name, QmlCapability *capability)
 {
 	for (int i = 0; i < QML_CAPABILITIES; i++)
 	{
 		if (strcmp(name, qml_capability_names[i]) == 0)
-			return (QmlCapability) i;
+		{
+			*capability = (QmlCapability) i;
+			return true;
+		}
 	}
-	elog(ERROR, "unexpected capability \"%s\" in table \"%s.acl_data\"", name, QML_SCHEMA);
+	return false;
 }
 
-/* NULL for a row that is not about a capability; see grant.c. */
+/*
+ * NULL for a row that grants nothing: it is not about a capability (see grant.c), or about
+ * one that there is not, which somebody wrote by hand.
+ */
 static Grant *
 read_grant(HeapTuple tuple, TupleDesc desc)
 {
 	Grant *grant;
-	char *capability;
+	char *name;
+	QmlCapability capability;
 	bool isnull;
 	Datum queue;
 
-	capability = TextDatumGetCString(heap_getattr(tuple, ACL_CAPABILITY, desc, &isnull));
-	if (strcmp(capability, QML_ACL_USAGE) == 0)
+	name = TextDatumGetCString(heap_getattr(tuple, ACL_CAPABILITY, desc, &isnull));
+	if (!parse_capability(name, &capability))
 		return NULL;
 	grant = palloc(sizeof(Grant));
 	grant->grantee = DatumGetObjectId(heap_getattr(tuple, ACL_GRANTEE, desc, &isnull));
-	grant->capability = parse_capability(capability);
+	grant->capability = capability;
 	queue = heap_getattr(tuple, ACL_QUEUE, desc, &isnull);
 	grant->queue = isnull ? NULL : TextDatumGetCString(queue);
 	return grant;
+}
+
+static void
+start_answers(void)
+{
+	HASHCTL control = {.keysize = sizeof(AnswerKey),
+					   .entrysize = sizeof(Answer),
+					   .hcxt = rights_context};
+
+	answers = hash_create("qml rights", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
 /* QmlCache.start. */
 static void
 start_rights(void)
 {
-	HASHCTL control = {.keysize = sizeof(AnswerKey), .entrysize = sizeof(Answer)};
-
 	if (rights_context)
 		MemoryContextReset(rights_context);
 	else
 		rights_context = AllocSetContextCreate(TopMemoryContext, "qml rights",
 											   ALLOCSET_SMALL_SIZES);
-	control.hcxt = rights_context;
 	grants = NIL;
-	answers = hash_create("qml rights", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	start_answers();
 }
 
 /* QmlCache.add. */
@@ -111,7 +137,7 @@ add_grant(HeapTuple tuple, TupleDesc desc)
 	MemoryContext oldcontext = MemoryContextSwitchTo(rights_context);
 	Grant *grant = read_grant(tuple, desc);
 
-	if (grant)
+	if (grant && qml_role_mark_has(QML_MARK_CAPABILITY, grant->grantee))
 		grants = lappend(grants, grant);
 	MemoryContextSwitchTo(oldcontext);
 }
@@ -139,12 +165,17 @@ qml_acl_init(void)
 static void
 refresh_rights(void)
 {
-	qml_cache_refresh(&rights_cache, qml_catalog()->acl);
+	const QmlCatalog *cat = qml_catalog();
+
+	if (marks_seen != qml_role_mark_changes())
+		qml_cache_forget(&rights_cache);
+	marks_seen = qml_role_mark_changes();
+	qml_cache_refresh(&rights_cache, cat->acl);
 }
 
 /* Whether the current user is a superuser, or has the privileges of the extension's owner. */
-static bool
-is_owner(void)
+bool
+qml_acl_is_owner(void)
 {
 	return superuser() || has_privs_of_role(GetUserId(), qml_catalog()->owner);
 }
@@ -180,8 +211,11 @@ is_allowed(QmlCapability capability, const char *queue, bool any)
 
 	Assert(capability >= 0 && capability < QML_CAPABILITIES);
 	Assert(!any || queue == NULL);
-	if (is_owner())
+	if (qml_acl_is_owner())
 		return true;
+	/* What is granted on all queues does not hold for qml's own. */
+	if (queue && qml_args_is_reserved_queue(queue))
+		return false;
 	refresh_rights();
 	/* Not cached: the right to all queues, which is rarely asked for, and very long names. */
 	if (!any && (queue == NULL || strlen(queue) >= sizeof(key.queue)))
@@ -201,6 +235,12 @@ is_allowed(QmlCapability capability, const char *queue, bool any)
 	allowed = has_grant(key.role, capability, queue, any);
 	if (rights_cache.valid)
 	{
+		/* A caller may name any number of queues, also such as there are not. */
+		if (hash_get_num_entries(answers) >= MAX_ANSWERS)
+		{
+			hash_destroy(answers);
+			start_answers();
+		}
 		entry = hash_search(answers, &key, HASH_ENTER, &found);
 		entry->allowed = allowed;
 	}
@@ -221,6 +261,92 @@ qml_acl_allow_any(QmlCapability capability)
 	return is_allowed(capability, NULL, true);
 }
 
+/* Whether the current user sees that there is the queue: with any capability on it. */
+bool
+qml_acl_see_queue(const char *name)
+{
+	if (qml_args_is_reserved_queue(name))
+		return qml_acl_allow(QML_CAN_ADMIN, name);
+	return qml_acl_allow_any(QML_CAN_MONITOR) || qml_acl_allow(QML_CAN_ENQUEUE, name) ||
+		   qml_acl_allow(QML_CAN_WORK, name);
+}
+
+/* The name of a function of qml, with its schema if the search_path does not lead to it. */
+const char *
+qml_acl_qualify(const char *name)
+{
+	Oid schema = qml_catalog()->function_schema;
+	FuncCandidateList candidate = FuncnameGetCandidates(list_make1(makeString(pstrdup(name))), -1,
+														NIL, false, false, false, true);
+
+	for (; candidate; candidate = candidate->next)
+	{
+		if (get_func_namespace(candidate->oid) == schema)
+			return name;
+	}
+	return psprintf("%s.%s", quote_identifier(get_namespace_name(schema)), name);
+}
+
+/*
+ * The statement that gives the current user the capability, for a hint; queue: the argument as
+ * it is to be shown, NULL: none, for all queues.
+ */
+static char *
+describe_grant(QmlCapability capability, const char *queue)
+{
+	/* The role is a regrole: its name is quoted as an identifier, and then as a string. */
+	const char *role = quote_identifier(GetUserNameFromId(GetUserId(), false));
+
+	return psprintf("SELECT %s(%s, '%s'%s%s);", qml_acl_qualify("qml_grant"),
+					quote_literal_cstr(role), qml_capability_names[capability], queue ? ", " : "",
+					queue ? queue : "");
+}
+
+/*
+ * Raises the error that the current user lacks a set of capabilities, of which one would do, on
+ * the queue; NULL: on any.  advised: the one to ask for.  Nothing is asked or remembered: whoever
+ * has no right can come here with any number of names.
+ */
+void
+qml_acl_refuse_advising(int capabilities, QmlCapability advised, const char *queue)
+{
+	bool one = capabilities == 1 << advised;
+	char *grant = describe_grant(advised, queue ? quote_literal_cstr(queue) : "<queue>");
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < QML_CAPABILITIES; i++)
+	{
+		if (capabilities & (1 << i))
+			appendStringInfo(&names, "%s\"%s\"", names.len ? ", " : "", qml_capability_names[i]);
+	}
+	if (queue)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for queue \"%s\"", queue),
+				 one ? errdetail("The capability %s on the queue is required.", names.data) :
+					   errdetail("One of the capabilities %s on the queue is required.", names.data),
+				 errhint("The owner of the extension can grant it: %s", grant)));
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for extension \"qml\""),
+			 one ? errdetail("The capability %s on at least one queue is required.", names.data) :
+				   errdetail("One of the capabilities %s on at least one queue is required.",
+							 names.data),
+			 errhint("The owner of the extension can grant it: %s", grant)));
+}
+
+/*
+ * The same, with the least of them to ask for: the first.  monitor shows the outlines of the jobs
+ * of all queues, so it comes last.
+ */
+void
+qml_acl_refuse(int capabilities, const char *queue)
+{
+	qml_acl_refuse_advising(capabilities, (QmlCapability) pg_rightmost_one_pos32(capabilities),
+							queue);
+}
+
 /* Raises an error unless the current user may do this to the queue; NULL: to all queues. */
 void
 qml_acl_require(QmlCapability capability, const char *queue)
@@ -229,40 +355,61 @@ qml_acl_require(QmlCapability capability, const char *queue)
 	AcceptInvalidationMessages();
 	if (qml_acl_allow(capability, queue))
 		return;
-	if (queue)
+	/* qml's own queues are for its owner. */
+	if (queue && qml_args_is_reserved_queue(queue))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for queue \"%s\"", queue),
-				 errdetail("The capability \"%s\" on the queue is required.",
-						   qml_capability_names[capability]),
-				 errhint("The owner of the extension can grant it with qml_grant().")));
+				 errdetail("The queue is one of qml's own.")));
+	if (queue)
+		qml_acl_refuse(1 << capability, queue);
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for extension \"qml\""),
 			 errdetail("The capability \"%s\" on all queues is required.",
 					   qml_capability_names[capability]),
-			 errhint("The owner of the extension can grant it with qml_grant().")));
+			 errhint("The owner of the extension can grant it: %s",
+					 describe_grant(capability, NULL))));
 }
 
 /* Raises an error unless the current user may do this to some queue. */
 void
 qml_acl_require_any(QmlCapability capability)
 {
+	qml_acl_require_one(1 << capability, NULL);
+}
+
+/* Whether the current user has one of a set of capabilities on the queue; NULL: on some queue. */
+bool
+qml_acl_allow_one(int capabilities, const char *queue)
+{
+	for (int i = 0; i < QML_CAPABILITIES; i++)
+	{
+		if ((capabilities & (1 << i)) == 0)
+			continue;
+		if (queue ? qml_acl_allow((QmlCapability) i, queue) : qml_acl_allow_any((QmlCapability) i))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Raises an error unless the current user has one of a set of capabilities on the queue; NULL:
+ * on some queue.
+ */
+void
+qml_acl_require_one(int capabilities, const char *queue)
+{
 	AcceptInvalidationMessages();
-	if (!qml_acl_allow_any(capability))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for extension \"qml\""),
-				 errdetail("The capability \"%s\" on at least one queue is required.",
-						   qml_capability_names[capability]),
-				 errhint("The owner of the extension can grant it with qml_grant().")));
+	if (!qml_acl_allow_one(capabilities, queue))
+		qml_acl_refuse(capabilities, queue);
 }
 
 /* Raises an error unless the current user is the owner. */
 void
 qml_acl_require_owner(const char *action)
 {
-	if (!is_owner())
+	if (!qml_acl_is_owner())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to %s", action),
@@ -270,32 +417,51 @@ qml_acl_require_owner(const char *action)
 }
 
 /*
- * Whether a role may enqueue to the queue.  It need not be the current user, and may
- * have been dropped.
+ * Whether a role has the capability on the queue; NULL: on all queues.  It need not be the
+ * current user, and may have been dropped.
  */
 bool
-qml_acl_role_may_enqueue(Oid role, const char *queue)
+qml_acl_role_may(Oid role, QmlCapability capability, const char *queue)
 {
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
 		return false;
 	if (superuser_arg(role) || has_privs_of_role(role, qml_catalog()->owner))
 		return true;
 	refresh_rights();
-	return has_grant(role, QML_CAN_ENQUEUE, queue, false);
+	return has_grant(role, capability, queue, false);
 }
 
-/* Whether the current user created the job, and may enqueue to its queue. */
+/* The same for enqueueing. */
+bool
+qml_acl_role_may_enqueue(Oid role, const char *queue)
+{
+	return qml_acl_role_may(role, QML_CAN_ENQUEUE, queue);
+}
+
+/*
+ * Whether the current user created the job, and may enqueue to its queue.  A job of qml's
+ * own queue is that of a hook: its role has it as long as it may register hooks.
+ */
 bool
 qml_acl_own_job(const char *queue, Oid created_by)
 {
+	if (qml_args_is_reserved_queue(queue))
+		return has_privs_of_role(GetUserId(), created_by) && qml_acl_allow(QML_CAN_ADMIN, NULL);
 	return has_privs_of_role(GetUserId(), created_by) && qml_acl_allow(QML_CAN_ENQUEUE, queue);
+}
+
+/* Whether the current user sees the contents of the jobs of all queues but qml's own. */
+bool
+qml_acl_allow_contents(void)
+{
+	return qml_acl_allow(QML_CAN_WORK, NULL) || qml_acl_allow(QML_CAN_MONITOR, NULL);
 }
 
 /*
  * What the current user sees of a job.  Workers and administrators of its queue see
  * all of it, and so does the role that created it while it may enqueue to the queue.  A
  * role with the capability monitor sees all jobs of the queues that it holds it for, and
- * an outline of the others.
+ * an outline of the others, but nothing of qml's own queue.
  */
 QmlAccess
 qml_acl_access(const char *queue, Oid created_by)
@@ -303,5 +469,7 @@ qml_acl_access(const char *queue, Oid created_by)
 	if (qml_acl_allow(QML_CAN_WORK, queue) || qml_acl_allow(QML_CAN_MONITOR, queue) ||
 		qml_acl_own_job(queue, created_by))
 		return QML_ACCESS_FULL;
+	if (qml_args_is_reserved_queue(queue))
+		return QML_ACCESS_NONE;
 	return qml_acl_allow_any(QML_CAN_MONITOR) ? QML_ACCESS_OUTLINE : QML_ACCESS_NONE;
 }

@@ -6,8 +6,9 @@
  * found once, by schema and name and as objects of the extension, and cached by oid.
  * The invalidation callback only sets a flag; the next call looks them up again.
  *
- * Also checked here, before anything else is done: the SQL objects have the version of
- * the library, the tables the columns that it expects.
+ * Also checked here, before anything else is done: the SQL objects have a version that
+ * the library serves, the tables the columns that it knows (model/columns.c), and nothing
+ * was done to them by hand that it cannot work with (model/shape.c).
  */
 #include "postgres.h"
 
@@ -23,6 +24,7 @@
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -31,27 +33,138 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "common/cache.h"
+#include "common/table.h"
 #include "core/state.h"
 #include "model/catalog.h"
+#include "model/shape.h"
 
 static QmlCatalog catalog;
 static bool catalog_valid = false;
 
-/* Invalidation callback; InvalidOid stands for all relations. */
-static void
-forget_catalog(Datum arg, Oid relid)
+/* A partition of the history that is as it must be, since it was changed last. */
+static Oid checked_leaf = InvalidOid;
+
+/* The number of a partition of the ledger of ticks; -1: it is another table. */
+static int
+occurrence_partition(Oid relid)
 {
+	for (int i = 0; i < QML_OCCURRENCE_PARTITIONS; i++)
+	{
+		if (relid == catalog.occurrences[i])
+			return i;
+	}
+	return -1;
+}
+
+/* A relation changed; InvalidOid stands for all of them. */
+static void
+forget_catalog(Oid relid)
+{
+	if (relid == InvalidOid || relid == checked_leaf)
+		checked_leaf = InvalidOid;
 	if (relid == InvalidOid || relid == catalog.live || relid == catalog.history ||
 		relid == catalog.queue || relid == catalog.handler || relid == catalog.hook ||
 		relid == catalog.middleware || relid == catalog.acl || relid == catalog.instance ||
-		relid == catalog.recurring || relid == catalog.occurrence)
+		relid == catalog.recurring || relid == catalog.occurrence || relid == catalog.lock ||
+		relid == catalog.server || relid == catalog.job || relid == catalog.overflow ||
+		occurrence_partition(relid) >= 0)
 		catalog_valid = false;
+}
+
+/* Whether it is a table of qml that is no partition. */
+static bool
+is_own_table(Oid relid)
+{
+	return relid == catalog.live || relid == catalog.recurring || relid == catalog.queue ||
+		   relid == catalog.handler || relid == catalog.hook || relid == catalog.middleware ||
+		   relid == catalog.acl || relid == catalog.instance || relid == catalog.overflow;
+}
+
+/* Checks a partition of the ledger of ticks, once. */
+static void
+check_occurrences(Relation rel, int partition)
+{
+	if (catalog.occurrences_checked[partition])
+		return;
+	qml_columns_check_open(QML_TABLE_OCCURRENCE, rel);
+	qml_shape_check(rel, QML_SHAPE_OCCURRENCE);
+	catalog.occurrences_checked[partition] = true;
+}
+
+/*
+ * Those that nobody has locked.  One that is being emptied, for as long as a transaction is
+ * open or prepared, is checked when it is opened: no call but those that use it waits.
+ */
+static void
+check_free_occurrences(void)
+{
+	for (int i = 0; i < QML_OCCURRENCE_PARTITIONS; i++)
+	{
+		Relation rel;
+
+		if (!ConditionalLockRelationOid(catalog.occurrences[i], AccessShareLock))
+			continue;
+		rel = table_open(catalog.occurrences[i], NoLock);
+		check_occurrences(rel, i);
+		table_close(rel, AccessShareLock);
+	}
+}
+
+/* Checks a partition of the history: once, as all sessions write to the same one. */
+static void
+check_leaf(Relation leaf)
+{
+	if (RelationGetRelid(leaf) == checked_leaf)
+		return;
+	/* A change that arrives meanwhile clears it. */
+	checked_leaf = RelationGetRelid(leaf);
+	PG_TRY();
+	{
+		qml_columns_check_leaf(leaf);
+		qml_shape_check(leaf, QML_SHAPE_LEAF);
+	}
+	PG_CATCH();
+	{
+		checked_leaf = InvalidOid;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+/* QmlTableCheck: also for partitions. */
+static void
+check_open_table(Relation rel, bool write)
+{
+	/* If a table was altered meanwhile, this looks at all of them again. */
+	const QmlCatalog *cat = qml_catalog();
+	int partition = occurrence_partition(RelationGetRelid(rel));
+
+	if (partition >= 0)
+		check_occurrences(rel, partition);
+	else if (!is_own_table(RelationGetRelid(rel)))
+	{
+		check_leaf(rel);
+		/* What was added to the history is meant for its partitions, and not always on them. */
+		if (write && !cat->history_is_plain &&
+			ConditionalLockRelationOid(cat->history, AccessShareLock))
+		{
+			Relation history = table_open(cat->history, NoLock);
+
+			qml_shape_require_plain(history);
+			catalog.history_is_plain = true;
+			table_close(history, AccessShareLock);
+		}
+	}
+	if (write)
+		qml_shape_require_plain(rel);
 }
 
 void
 qml_catalog_init(void)
 {
-	CacheRegisterRelcacheCallback(forget_catalog, (Datum) 0);
+	qml_cache_listen(forget_catalog);
+	qml_table_init(check_open_table);
 }
 
 /* A relation of qml's schema, or an error. */
@@ -64,19 +177,57 @@ lookup_relation(const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("relation \"%s.%s\" of extension \"qml\" is missing", QML_SCHEMA, name),
-				 errhint("Drop and create the extension, or restore it from a backup.")));
+				 errhint("%s", qml_columns_hint())));
 	return relid;
 }
 
+/* Reads MAJOR.MINOR, also if more follows; false if it is no version. */
+static bool
+parse_version(const char *version, int *major, int *minor)
+{
+	return sscanf(version, "%d.%d", major, minor) == 2;
+}
+
+/*
+ * The library serves all SQL objects of its major version.  Of newer ones it knows only a
+ * part; whether that is there is checked table by table.
+ */
 static void
 check_version(const char *version)
 {
-	if (strcmp(version, QML_VERSION) != 0)
+	int major;
+	bool valid = parse_version(version, &major, &catalog.sql_minor);
+
+	if (!valid || major != QML_VERSION_MAJOR)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("extension \"qml\" has version %s, but the library has version %s",
 						version, QML_VERSION),
-				 errhint("Run ALTER EXTENSION qml UPDATE, or reconnect if the library is the older one.")));
+				 valid && major < QML_VERSION_MAJOR ?
+					 errhint("Run ALTER EXTENSION qml UPDATE.") :
+					 errhint("Restart the server to load the new library, or reconnect if qml is "
+							 "not preloaded.")));
+}
+
+/* For scripts that need a library of this version: 55000 if this one is older. */
+void
+qml_catalog_require_library(const char *version)
+{
+	int major;
+	int minor;
+
+	if (!parse_version(version, &major, &minor))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid version \"%s\"", version)));
+	if (major > QML_VERSION_MAJOR || (major == QML_VERSION_MAJOR && minor > QML_VERSION_MINOR))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("version %s of extension \"qml\" needs the library of that version, but "
+						"version %s is loaded",
+						version, QML_VERSION),
+				 errhint("Install the new library if it is not there.  Then restart the server, or "
+						 "reconnect if qml is not preloaded, and run the command again.")));
 }
 
 /* Reads the extension's row: checks its version, and finds the schema of its functions. */
@@ -111,29 +262,40 @@ load_extension(void)
 	return extension;
 }
 
-/* Checks that a table has as many columns as the library expects. */
+/* Checks what was done to a table by hand. */
 static void
-check_columns(Oid relid, int natts)
+check_shape(Oid relid, QmlShape shape)
 {
 	Relation rel = table_open(relid, AccessShareLock);
 
-	if (RelationGetDescr(rel)->natts != natts)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s.%s\" has %d columns, but the library expects %d",
-						QML_SCHEMA, RelationGetRelationName(rel),
-						RelationGetDescr(rel)->natts, natts)));
+	qml_shape_check(rel, shape);
+	if (shape == QML_SHAPE_HISTORY)
+		catalog.history_is_plain = qml_shape_is_plain(rel);
+	/* The owner of the tables: that of qml.live counts. */
+	if (shape == QML_SHAPE_LIVE)
+		catalog.owner = rel->rd_rel->relowner;
 	table_close(rel, AccessShareLock);
 }
 
-/* The owner of the tables: that of qml.live counts. */
+/* Of all tables, and of the indexes that are searched without a plan. */
 static void
-load_owner(void)
+check_shapes(void)
 {
-	Relation rel = table_open(catalog.live, AccessShareLock);
-
-	catalog.owner = rel->rd_rel->relowner;
-	table_close(rel, AccessShareLock);
+	check_shape(catalog.live, QML_SHAPE_LIVE);
+	check_shape(catalog.overflow, QML_SHAPE_OVERFLOW);
+	check_shape(catalog.recurring, QML_SHAPE_RECURRING);
+	check_shape(catalog.queue, QML_SHAPE_QUEUE);
+	check_shape(catalog.handler, QML_SHAPE_HANDLER);
+	check_shape(catalog.hook, QML_SHAPE_HOOK);
+	check_shape(catalog.middleware, QML_SHAPE_MIDDLEWARE);
+	check_shape(catalog.acl, QML_SHAPE_ACL);
+	check_shape(catalog.instance, QML_SHAPE_INSTANCE);
+	check_shape(catalog.lock, QML_SHAPE_OTHER);
+	check_shape(catalog.server, QML_SHAPE_OTHER);
+	qml_shape_check_index(catalog.live, catalog.live_pkey, QML_INDEX_LIVE_PKEY);
+	qml_shape_check_index(catalog.live, catalog.live_ready, QML_INDEX_LIVE_READY);
+	qml_shape_check_index(catalog.live, catalog.live_due, QML_INDEX_LIVE_DUE);
+	qml_shape_check_index(catalog.recurring, catalog.recurring_due, QML_INDEX_RECURRING_DUE);
 }
 
 /* The labels of qml.job_state. */
@@ -149,7 +311,12 @@ load_states(void)
 											ObjectIdGetDatum(catalog.state_type),
 											CStringGetDatum(qml_state_label(i)));
 		if (!OidIsValid(catalog.states[i]))
-			elog(ERROR, "type qml.job_state has no label \"%s\"", qml_state_label(i));
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("type \"%s.job_state\" has no label \"%s\"", QML_SCHEMA,
+							qml_state_label(i)),
+					 errhint("Rename what was renamed back, or restore the extension from a "
+							 "backup.")));
 	}
 }
 
@@ -189,6 +356,7 @@ load_catalog(void)
 
 	memset(&catalog, 0, sizeof(catalog));
 	extension = load_extension();
+	qml_columns_begin(catalog.sql_minor, InvalidOid);
 	catalog.schema = get_namespace_oid(QML_SCHEMA, false);
 	catalog.live = lookup_relation("live");
 	/* A schema named qml that is not the extension's must not be taken for it. */
@@ -200,27 +368,50 @@ load_catalog(void)
 	catalog.live_ready = lookup_relation("live_ready");
 	catalog.live_due = lookup_relation("live_due");
 	catalog.history = lookup_relation("history");
+	catalog.overflow = lookup_relation("history_overflow");
 	catalog.queue = lookup_relation("queue_data");
 	catalog.handler = lookup_relation("handler_data");
 	catalog.hook = lookup_relation("hook_data");
 	catalog.middleware = lookup_relation("middleware_data");
 	catalog.acl = lookup_relation("acl_data");
+	catalog.capability_mark = lookup_relation(QML_CAPABILITY_MARK);
+	catalog.registration_mark = lookup_relation(QML_REGISTRATION_MARK);
 	catalog.lock = lookup_relation("lock_data");
 	catalog.instance = lookup_relation("instance_data");
 	catalog.recurring = lookup_relation("recurring_data");
 	catalog.recurring_due = lookup_relation("recurring_due");
 	catalog.occurrence = lookup_relation("occurrence_data");
-	catalog.occurrence_pkey = lookup_relation("occurrence_data_pkey");
-	catalog.job_type = get_rel_type_id(lookup_relation("job"));
-	check_columns(catalog.live, LIVE_NATTS);
-	check_columns(catalog.history, HISTORY_NATTS);
-	check_columns(catalog.handler, HANDLER_NATTS);
-	check_columns(catalog.hook, HOOK_NATTS);
-	check_columns(catalog.middleware, MIDDLEWARE_NATTS);
-	check_columns(catalog.recurring, RECURRING_NATTS);
-	check_columns(catalog.occurrence, OCCURRENCE_NATTS);
-	load_owner();
+	for (int i = 0; i < QML_OCCURRENCE_PARTITIONS; i++)
+		catalog.occurrences[i] = lookup_relation(psprintf("occurrence_%d", i));
+	catalog.server = lookup_relation("server_data");
+	catalog.job = lookup_relation("job");
+	catalog.job_type = get_rel_type_id(catalog.job);
 	load_states();
+	qml_columns_begin(catalog.sql_minor, catalog.state_type);
+	qml_columns_check(QML_TABLE_LIVE, catalog.live);
+	/*
+	 * Nobody waits for somebody who has locked all of the history: its partitions are checked
+	 * when they are opened.
+	 */
+	if (ConditionalLockRelationOid(catalog.history, AccessShareLock))
+	{
+		qml_columns_check(QML_TABLE_HISTORY, catalog.history);
+		check_shape(catalog.history, QML_SHAPE_HISTORY);
+		UnlockRelationOid(catalog.history, AccessShareLock);
+	}
+	qml_columns_check(QML_TABLE_HISTORY, catalog.overflow);
+	qml_columns_check(QML_TABLE_RECURRING, catalog.recurring);
+	check_free_occurrences();
+	qml_columns_check(QML_TABLE_QUEUE, catalog.queue);
+	qml_columns_check(QML_TABLE_HANDLER, catalog.handler);
+	qml_columns_check(QML_TABLE_HOOK, catalog.hook);
+	qml_columns_check(QML_TABLE_MIDDLEWARE, catalog.middleware);
+	qml_columns_check(QML_TABLE_ACL, catalog.acl);
+	qml_columns_check(QML_TABLE_LOCK, catalog.lock);
+	qml_columns_check(QML_TABLE_INSTANCE, catalog.instance);
+	qml_columns_check(QML_TABLE_SERVER, catalog.server);
+	qml_columns_check(QML_VIEW_JOB, catalog.job);
+	check_shapes();
 	catalog.adopted = load_adopted();
 }
 
@@ -232,6 +423,7 @@ qml_catalog(void)
 	{
 		/* An invalidation that arrives meanwhile clears the flag: it is loaded again. */
 		catalog_valid = true;
+		checked_leaf = InvalidOid;
 		PG_TRY();
 		{
 			load_catalog();
@@ -242,6 +434,9 @@ qml_catalog(void)
 			PG_RE_THROW();
 		}
 		PG_END_TRY();
+		/* By the next call, if a server for tests makes one arrive all the time. */
+		if (debug_discard_caches > 0)
+			break;
 	}
 	return &catalog;
 }
@@ -269,9 +464,9 @@ qml_catalog_to_work(void)
 	return cat;
 }
 
-/* The state that an enum value stands for. */
+/* The state that an enum value stands for; QML_STATES for one that somebody added. */
 QmlState
-qml_catalog_state(Oid label)
+qml_catalog_state_or_none(Oid label)
 {
 	const QmlCatalog *cat = qml_catalog();
 
@@ -280,7 +475,23 @@ qml_catalog_state(Oid label)
 		if (cat->states[i] == label)
 			return (QmlState) i;
 	}
-	elog(ERROR, "unexpected value %u of type qml.job_state", label);
+	return (QmlState) QML_STATES;
+}
+
+/* The same; raises 55000 for a label that somebody added. */
+QmlState
+qml_catalog_state(Oid label)
+{
+	QmlState state = qml_catalog_state_or_none(label);
+
+	if (state == (QmlState) QML_STATES)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a row has a value of type \"%s.job_state\" that qml does not know",
+						QML_SCHEMA),
+				 errdetail("The value has OID %u.", label),
+				 errhint("Change the row, or delete it.")));
+	return state;
 }
 
 /*

@@ -6,6 +6,8 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "common/hashfn.h"
+#include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/fmgrprotos.h"
@@ -14,43 +16,24 @@
 #include "utils/typcache.h"
 
 #include "common/json.h"
+#include "core/state.h"
+#include "errcodes.h"
 #include "model/catalog.h"
+#include "model/columns.h"
 #include "model/job.h"
 #include "model/queue.h"
 
 /* Member of an error that no longer counts. */
 #define FORGIVEN "forgiven"
 
-/* The columns of qml.job. */
-enum
+/* From a higher layer: the policy can be that of a handler. */
+static QmlRetriesMost retries_most;
+
+void
+qml_job_init(QmlRetriesMost most)
 {
-	JOB_ID,
-	JOB_QUEUE,
-	JOB_METHOD,
-	JOB_PAYLOAD,
-	JOB_STATE,
-	JOB_PRIORITY,
-	JOB_ATTEMPT,
-	JOB_MAX_RETRIES,
-	JOB_RUN_AT,
-	JOB_CREATED_AT,
-	JOB_STARTED_AT,
-	JOB_FINISHED_AT,
-	JOB_EXPIRES_AT,
-	JOB_LEASE_EXPIRES_AT,
-	JOB_WORKER,
-	JOB_SERVER,
-	JOB_TIMEOUT,
-	JOB_RESULT,
-	JOB_PROGRESS,
-	JOB_ERROR,
-	JOB_ERRORS,
-	JOB_METADATA,
-	JOB_JOB_TYPE,
-	JOB_REASON,
-	JOB_CREATED_BY,
-	JOB_NATTS
-};
+	retries_most = most;
+}
 
 /* Columns of a row in a slot, whose attributes have been extracted. */
 
@@ -73,11 +56,29 @@ get_int(TupleTableSlot *slot, int attnum)
 	return DatumGetInt32(slot->tts_values[attnum - 1]);
 }
 
+static int16
+get_smallint(TupleTableSlot *slot, int attnum)
+{
+	return DatumGetInt16(slot->tts_values[attnum - 1]);
+}
+
+#ifdef QML_NEXT
+/* Of a column that came after version 1.0. */
+static Datum
+get_later_varlena(QmlKnownTable table, TupleTableSlot *slot, int known)
+{
+	int attnum = qml_columns_number(table, slot->tts_tupleDescriptor, known);
+
+	return attnum ? get_varlena(slot, attnum) : (Datum) 0;
+}
+#endif
+
 /* Reads the columns that both tables begin with; the others are null. */
 static void
 read_common(TupleTableSlot *slot, QmlJob *job)
 {
 	memset(job, 0, sizeof(*job));
+	job->source = slot;
 	job->id = *DatumGetUUIDP(slot->tts_values[LIVE_ID - 1]);
 	job->created_at = get_time(slot, LIVE_CREATED_AT);
 	job->queue_id = get_int(slot, LIVE_QUEUE_ID);
@@ -86,9 +87,11 @@ read_common(TupleTableSlot *slot, QmlJob *job)
 	job->was = job->state;
 	job->attempt = get_int(slot, LIVE_ATTEMPT);
 	job->uncounted = get_int(slot, LIVE_UNCOUNTED);
-	job->max_retries = get_int(slot, LIVE_MAX_RETRIES);
+	qml_job_set_stored_retries(job, get_smallint(slot, LIVE_MAX_RETRIES));
+	job->lineage = get_smallint(slot, LIVE_LINEAGE);
 	job->timeout_ms = get_int(slot, LIVE_TIMEOUT_MS);
 	job->created_by = DatumGetObjectId(slot->tts_values[LIVE_CREATED_BY - 1]);
+	job->ready_at = get_time(slot, LIVE_READY_AT);
 	job->run_at = QML_NO_TIME;
 	job->finished_at = QML_NO_TIME;
 	job->expires_at = QML_NO_TIME;
@@ -113,6 +116,9 @@ qml_job_from_live(TupleTableSlot *slot, QmlJob *job)
 	job->errors = get_varlena(slot, LIVE_ERRORS);
 	job->reason = get_varlena(slot, LIVE_REASON);
 	job->payload = get_varlena(slot, LIVE_PAYLOAD);
+#ifdef QML_NEXT
+	job->note = get_later_varlena(QML_TABLE_LIVE, slot, LIVE_NOTE);
+#endif
 }
 
 /* Reads a row of qml.history.  Variable-length values point into the slot. */
@@ -134,15 +140,40 @@ qml_job_from_history(TupleTableSlot *slot, QmlJob *job)
 	job->reason = get_varlena(slot, HISTORY_REASON);
 	job->payload = get_varlena(slot, HISTORY_PAYLOAD);
 	job->result = get_varlena(slot, HISTORY_RESULT);
+#ifdef QML_NEXT
+	job->note = get_later_varlena(QML_TABLE_HISTORY, slot, HISTORY_NOTE);
+#endif
 }
 
-/* The state of a row of qml.live, without reading the rest of it. */
+/*
+ * The state of a row of qml.live, without reading the rest of it; QML_STATES if it has a
+ * label that qml does not know, which must not hide the other rows.
+ */
 QmlState
 qml_job_live_state(TupleTableSlot *slot)
 {
 	bool isnull;
 
-	return qml_catalog_state(DatumGetObjectId(slot_getattr(slot, LIVE_STATE, &isnull)));
+	return qml_catalog_state_or_none(DatumGetObjectId(slot_getattr(slot, LIVE_STATE, &isnull)));
+}
+
+/* The method of a row of qml.live, a text. */
+Datum
+qml_job_live_method(TupleTableSlot *slot)
+{
+	bool isnull;
+
+	return slot_getattr(slot, LIVE_METHOD, &isnull);
+}
+
+/* Where a row of qml.live stands in its queue. */
+void
+qml_job_live_place(TupleTableSlot *slot, int *priority, pg_uuid_t *id)
+{
+	bool isnull;
+
+	*priority = DatumGetInt32(slot_getattr(slot, LIVE_PRIORITY, &isnull));
+	*id = *DatumGetUUIDP(slot_getattr(slot, LIVE_ID, &isnull));
 }
 
 static void
@@ -166,6 +197,18 @@ set_varlena(TupleTableSlot *slot, int attnum, Datum value)
 	slot->tts_isnull[attnum - 1] = value == (Datum) 0;
 }
 
+#ifdef QML_NEXT
+/* Of a column that came after version 1.0. */
+static void
+set_later_varlena(QmlKnownTable table, TupleTableSlot *slot, int known, Datum value)
+{
+	int attnum = qml_columns_number(table, slot->tts_tupleDescriptor, known);
+
+	if (attnum)
+		set_varlena(slot, attnum, value);
+}
+#endif
+
 /* Clears a slot, and sets the columns that both tables begin with. */
 static void
 write_common(const QmlJob *job, TupleTableSlot *slot)
@@ -179,9 +222,13 @@ write_common(const QmlJob *job, TupleTableSlot *slot)
 	set_value(slot, LIVE_STATE, ObjectIdGetDatum(qml_catalog()->states[job->state]));
 	set_value(slot, LIVE_ATTEMPT, Int32GetDatum(job->attempt));
 	set_value(slot, LIVE_UNCOUNTED, Int32GetDatum(job->uncounted));
-	set_value(slot, LIVE_MAX_RETRIES, Int32GetDatum(job->max_retries));
+	set_value(slot, LIVE_MAX_RETRIES,
+			  Int16GetDatum(job->max_retries |
+							(job->retries_asked ? QML_STORED_RETRIES_ASKED : 0)));
+	set_value(slot, LIVE_LINEAGE, Int16GetDatum(job->lineage));
 	set_value(slot, LIVE_TIMEOUT_MS, Int32GetDatum(job->timeout_ms));
 	set_value(slot, LIVE_CREATED_BY, ObjectIdGetDatum(job->created_by));
+	set_time(slot, LIVE_READY_AT, job->ready_at);
 }
 
 /* Makes a row of qml.live.  It points to the job's values, which must last until it is written. */
@@ -201,6 +248,10 @@ qml_job_to_live(const QmlJob *job, TupleTableSlot *slot)
 	set_varlena(slot, LIVE_ERRORS, job->errors);
 	set_varlena(slot, LIVE_REASON, job->reason);
 	set_varlena(slot, LIVE_PAYLOAD, job->payload);
+#ifdef QML_NEXT
+	set_later_varlena(QML_TABLE_LIVE, slot, LIVE_NOTE, job->note);
+#endif
+	qml_columns_fill_unknown(QML_TABLE_LIVE, slot, LIVE_NUMBERED, job->source);
 	ExecStoreVirtualTuple(slot);
 }
 
@@ -222,13 +273,26 @@ qml_job_to_history(const QmlJob *job, TupleTableSlot *slot)
 	set_varlena(slot, HISTORY_REASON, job->reason);
 	set_varlena(slot, HISTORY_PAYLOAD, job->payload);
 	set_varlena(slot, HISTORY_RESULT, job->result);
+#ifdef QML_NEXT
+	set_later_varlena(QML_TABLE_HISTORY, slot, HISTORY_NOTE, job->note);
+#endif
+	qml_columns_fill_unknown(QML_TABLE_HISTORY, slot, HISTORY_NUMBERED, job->source);
 	ExecStoreVirtualTuple(slot);
 }
 
-/* The error of the last failed attempt, as text; 0 when none failed. */
-static Datum
-last_error(Datum errors)
+/* Finds a member of an entry of the job's errors; false also if it is no object. */
+static bool
+find_in_entry(const JsonbValue *entry, const char *key, JsonbValue *value)
 {
+	return entry->type == jbvBinary && JsonContainerIsObject(entry->val.binary.data) &&
+		   getKeyJsonValueFromContainer(entry->val.binary.data, key, strlen(key), value) != NULL;
+}
+
+/* The error of the last failed attempt, as text; 0 when none failed. */
+Datum
+qml_job_last_error(const QmlJob *job)
+{
+	Datum errors = job->errors;
 	Jsonb *array;
 	JsonbValue *entry;
 	JsonbValue value;
@@ -236,12 +300,61 @@ last_error(Datum errors)
 	if (errors == (Datum) 0)
 		return (Datum) 0;
 	array = DatumGetJsonbP(errors);
+	/* Somebody may have edited the row. */
+	if (!JB_ROOT_IS_ARRAY(array))
+		return (Datum) 0;
 	entry = getIthJsonbValueFromContainer(&array->root, JB_ROOT_COUNT(array) - 1);
-	if (entry == NULL || entry->type != jbvBinary ||
-		getKeyJsonValueFromContainer(entry->val.binary.data, "error", 5, &value) == NULL ||
-		value.type != jbvString)
+	if (entry == NULL || !find_in_entry(entry, "error", &value) || value.type != jbvString)
 		return (Datum) 0;
 	return PointerGetDatum(cstring_to_text_with_len(value.val.string.val, value.val.string.len));
+}
+
+/*
+ * When the job became ready for its latest attempt, or will be.  It stays when the attempt
+ * begins and ends, so started_at - ready_at is how long the job waited for it.  Most jobs are
+ * ready when they are created, and store nothing; while a job is delayed, run_at says it.
+ */
+static TimestampTz
+ready_at(const QmlJob *job)
+{
+	if (job->run_at != QML_NO_TIME)
+		return job->run_at;
+	return job->ready_at != QML_NO_TIME ? job->ready_at : job->created_at;
+}
+
+/* The number of retries as it is stored. */
+void
+qml_job_set_stored_retries(QmlJob *job, int stored)
+{
+	job->max_retries = stored & ~QML_STORED_RETRIES_ASKED;
+	job->retries_asked = (stored & QML_STORED_RETRIES_ASKED) != 0;
+}
+
+/* How many attempts count, with the one that is to come or goes on; also if the row was edited. */
+int
+qml_job_tries(const QmlJob *job)
+{
+	return Max(job->attempt - job->uncounted, 1);
+}
+
+/* How many retries may still follow; none follow a final state. */
+int
+qml_job_retries_left(const QmlJob *job)
+{
+	int tries = qml_job_tries(job);
+
+	if (qml_state_is_final(job->state) || job->max_retries < tries)
+		return 0;
+	return Max(retries_most(job) - (tries - 1), 0);
+}
+
+/* A method, a text, by hash: sessions wait for jobs by it. */
+uint32
+qml_job_hash_method(Datum method)
+{
+	text *name = DatumGetTextPP(method);
+
+	return hash_bytes((const unsigned char *) VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
 }
 
 /* Milliseconds as an interval. */
@@ -255,29 +368,68 @@ make_timeout(int timeout_ms)
 }
 
 /*
+ * The columns of a row as it was when the caller's statement began.  With one column more
+ * since then, the executor would refuse rows of the type as it is now.
+ */
+static TupleDesc
+make_expected(TupleDesc expected)
+{
+	TupleDesc desc = CreateTupleDescCopy(expected);
+
+	desc->tdtypeid = RECORDOID;
+	desc->tdtypmod = -1;
+	return BlessTupleDesc(desc);
+}
+
+#ifdef QML_NEXT
+/* The value, of variable length, of a column that came after version 1.0. */
+static void
+set_later_value(TupleDesc desc, int known, Datum value, Datum *values)
+{
+	int attnum = qml_columns_number(QML_VIEW_JOB, desc, known + 1);
+
+	if (attnum)
+		values[attnum - 1] = value;
+}
+#endif
+
+/*
  * A value of type qml.job that refers to no other memory.  Without contents for a user
- * who may see only an outline (qml_acl_access).
+ * who may see only an outline (qml_acl_access).  Columns that the library does not know are
+ * null; those that the type does not have yet are left out.
  */
 Datum
 qml_job_to_row(const QmlJob *job, bool contents)
 {
-	TupleDesc desc = lookup_rowtype_tupdesc(qml_catalog()->job_type, -1);
-	Datum values[JOB_NATTS] = {0};
-	bool nulls[JOB_NATTS] = {0};
+	return qml_job_to_expected_row(job, contents, NULL);
+}
+
+/* The same for a caller that expects these columns (qml_srf_expected()); NULL: any. */
+Datum
+qml_job_to_expected_row(const QmlJob *job, bool contents, TupleDesc expected)
+{
+	TupleDesc current = lookup_rowtype_tupdesc(qml_catalog()->job_type, -1);
+	bool is_older = expected && expected->natts < current->natts;
+	TupleDesc desc = is_older ? make_expected(expected) : current;
+	int natts = desc->natts;
+	Datum *values = palloc0(sizeof(Datum) * Max(natts, JOB_NUMBERED));
+	bool *nulls = palloc0(sizeof(bool) * Max(natts, JOB_NUMBERED));
 	HeapTuple tuple;
 	Datum row;
 
-	Assert(desc->natts == JOB_NATTS);
 	values[JOB_ID] = UUIDPGetDatum(&job->id);
 	values[JOB_QUEUE] = CStringGetTextDatum(qml_queue_require(job->queue_id)->name);
 	values[JOB_METHOD] = job->method;
 	values[JOB_STATE] = ObjectIdGetDatum(qml_catalog()->states[job->state]);
 	values[JOB_PRIORITY] = Int32GetDatum(job->priority);
 	values[JOB_ATTEMPT] = Int32GetDatum(job->attempt);
+	values[JOB_TRIES] = Int32GetDatum(job->attempt - job->uncounted);
 	values[JOB_MAX_RETRIES] = Int32GetDatum(job->max_retries);
+	values[JOB_RETRIES_LEFT] = Int32GetDatum(qml_job_retries_left(job));
 	values[JOB_RUN_AT] = TimestampTzGetDatum(job->run_at);
 	nulls[JOB_RUN_AT] = job->run_at == QML_NO_TIME;
 	values[JOB_CREATED_AT] = TimestampTzGetDatum(job->created_at);
+	values[JOB_READY_AT] = TimestampTzGetDatum(ready_at(job));
 	values[JOB_STARTED_AT] = TimestampTzGetDatum(job->started_at);
 	nulls[JOB_STARTED_AT] = job->started_at == QML_NO_TIME;
 	values[JOB_FINISHED_AT] = TimestampTzGetDatum(job->finished_at);
@@ -290,7 +442,6 @@ qml_job_to_row(const QmlJob *job, bool contents)
 	values[JOB_SERVER] = job->server;
 	values[JOB_TIMEOUT] = make_timeout(job->timeout_ms);
 	values[JOB_JOB_TYPE] = job->job_type;
-	values[JOB_REASON] = job->reason;
 	values[JOB_CREATED_BY] = DirectFunctionCall1(pg_get_userbyid,
 												 ObjectIdGetDatum(job->created_by));
 	if (contents)
@@ -298,21 +449,27 @@ qml_job_to_row(const QmlJob *job, bool contents)
 		values[JOB_PAYLOAD] = job->payload;
 		values[JOB_RESULT] = job->result;
 		values[JOB_PROGRESS] = job->progress;
-		values[JOB_ERROR] = last_error(job->errors);
+		values[JOB_ERROR] = qml_job_last_error(job);
 		values[JOB_ERRORS] = job->errors;
 		values[JOB_METADATA] = job->metadata;
+		values[JOB_REASON] = job->reason;
+#ifdef QML_NEXT
+		set_later_value(desc, JOB_NOTE, job->note, values);
+#endif
 	}
 
 	/* A column of variable length is null if its datum is 0. */
-	for (int i = 0; i < JOB_NATTS; i++)
+	for (int i = 0; i < natts; i++)
 	{
 		if (TupleDescAttr(desc, i)->attlen == -1)
 			nulls[i] = values[i] == (Datum) 0;
+		else if (i >= JOB_NUMBERED)
+			nulls[i] = true;
 	}
 
 	tuple = heap_form_tuple(desc, values, nulls);
 	row = heap_copy_tuple_as_datum(tuple, desc);
-	ReleaseTupleDesc(desc);
+	ReleaseTupleDesc(current);
 	return row;
 }
 
@@ -325,9 +482,11 @@ qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
 {
 	JsonbParseState *state = NULL;
 	char time[MAXDATELEN + 1];
+	int utc = 0;
 	Datum entry;
 
-	JsonEncodeDateTime(time, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL);
+	/* In one zone and format, whatever the session that records the error has. */
+	JsonEncodeDateTime(time, TimestampTzGetDatum(at), TIMESTAMPTZOID, &utc);
 
 	(void) pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
@@ -348,14 +507,6 @@ qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at)
 	job->errors = DirectFunctionCall2(jsonb_concat, job->errors, entry);
 	while (JB_ROOT_COUNT(DatumGetJsonbP(job->errors)) > QML_MAX_ERRORS)
 		job->errors = DirectFunctionCall2(jsonb_delete_idx, job->errors, Int32GetDatum(0));
-}
-
-/* Finds a member of an entry of the job's errors. */
-static bool
-find_in_entry(const JsonbValue *entry, const char *key, JsonbValue *value)
-{
-	return entry->type == jbvBinary &&
-		   getKeyJsonValueFromContainer(entry->val.binary.data, key, strlen(key), value) != NULL;
 }
 
 /* Whether an entry is an error of a type that still counts. */
@@ -423,6 +574,15 @@ qml_job_id_string(const pg_uuid_t *id)
 	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id)));
 }
 
+/* Raises QM001. */
+void
+qml_job_raise_missing(const pg_uuid_t *id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_QML_JOB_NOT_FOUND),
+			 errmsg("job %s does not exist", qml_job_id_string(id))));
+}
+
 static Datum
 copy_value(Datum value)
 {
@@ -434,6 +594,7 @@ void
 qml_job_copy(const QmlJob *job, QmlJob *copy)
 {
 	*copy = *job;
+	copy->source = NULL;
 	copy->worker = copy_value(job->worker);
 	copy->server = copy_value(job->server);
 	copy->method = copy_value(job->method);
@@ -444,6 +605,9 @@ qml_job_copy(const QmlJob *job, QmlJob *copy)
 	copy->reason = copy_value(job->reason);
 	copy->payload = copy_value(job->payload);
 	copy->result = copy_value(job->result);
+#ifdef QML_NEXT
+	copy->note = copy_value(job->note);
+#endif
 }
 
 /* The error of an attempt that was stopped by the job's timeout. */

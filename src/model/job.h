@@ -9,6 +9,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "qml.h"
 
 /*
@@ -27,8 +28,11 @@ typedef struct QmlJob
 	int attempt;
 	int uncounted;
 	int max_retries;
+	bool retries_asked; /* with the job, or by its command; not by another default */
+	int16 lineage;		/* of the attempt's number (model/lineage.h) */
 	int timeout_ms;
 	Oid created_by;
+	TimestampTz ready_at; /* QML_NO_TIME: when it was created, or run_at */
 	TimestampTz run_at;
 	TimestampTz started_at;
 	TimestampTz finished_at;
@@ -44,6 +48,10 @@ typedef struct QmlJob
 	Datum reason;
 	Datum payload;
 	Datum result;
+#ifdef QML_NEXT
+	Datum note;
+#endif
+	TupleTableSlot *source; /* the row it was read from; NULL: none, or it is a copy */
 } QmlJob;
 
 /* Type of the error of an attempt that the whole server ended with. */
@@ -60,18 +68,34 @@ typedef struct QmlJobError
 	Datum stack_trace;
 } QmlJobError;
 
+/* In the stored number of retries: they were asked for.  Above QML_MAX_RETRIES. */
+#define QML_STORED_RETRIES_ASKED 0x1000
+
+/* How many retries a job may have in all. */
+typedef int (*QmlRetriesMost)(const QmlJob *job);
+
+extern void qml_job_init(QmlRetriesMost most);
+extern void qml_job_set_stored_retries(QmlJob *job, int stored);
+extern int qml_job_tries(const QmlJob *job);
+extern int qml_job_retries_left(const QmlJob *job);
 extern void qml_job_from_live(TupleTableSlot *slot, QmlJob *job);
 extern void qml_job_from_history(TupleTableSlot *slot, QmlJob *job);
 extern void qml_job_to_live(const QmlJob *job, TupleTableSlot *slot);
 extern void qml_job_to_history(const QmlJob *job, TupleTableSlot *slot);
 extern Datum qml_job_to_row(const QmlJob *job, bool contents);
+extern Datum qml_job_to_expected_row(const QmlJob *job, bool contents, TupleDesc expected);
 extern QmlState qml_job_live_state(TupleTableSlot *slot);
+extern uint32 qml_job_hash_method(Datum method);
+extern Datum qml_job_live_method(TupleTableSlot *slot);
+extern void qml_job_live_place(TupleTableSlot *slot, int *priority, pg_uuid_t *id);
 
 extern void qml_job_copy(const QmlJob *job, QmlJob *copy);
+extern Datum qml_job_last_error(const QmlJob *job);
 extern void qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at);
 extern void qml_job_forgive(QmlJob *job, const char *error_type);
 extern int qml_job_count_errors(const QmlJob *job, const char *error_type);
 extern char *qml_job_id_string(const pg_uuid_t *id);
+pg_noreturn extern void qml_job_raise_missing(const pg_uuid_t *id);
 extern char *qml_job_timeout_message(const QmlJob *job);
 
 #endif

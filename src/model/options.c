@@ -2,9 +2,10 @@
  * options.c
  *		Options in jsonb, and all that is known about them.
  *
- * There are four kinds of documents: the options of a queue, those of a handler, the
- * retry policy in both, and the data of qml_set_state().  Each has a table of names and
- * readers at the end of its section.  To add an option: a member of the structure in
+ * There are six kinds of documents: the options of a queue, those of a handler, the
+ * retry policy in both, those of a hook, those of an enqueue, and the data of
+ * qml_set_state().  Each has a table
+ * of names and readers at the end of its section.  To add an option: a member of the structure in
  * options.h, a reader, a line in the table, and the default.
  *
  * An unknown name and a value that is not allowed are error QM005, which names the
@@ -23,6 +24,9 @@
 #include "utils/numeric.h"
 
 #include "common/args.h"
+#include "common/conversion.h"
+#include "common/report.h"
+#include "common/suggest.h"
 #include "compat.h"
 #include "errcodes.h"
 #include "model/options.h"
@@ -82,14 +86,22 @@ read_boolean(const char *path, JsonbValue *value)
 	return value->val.boolean;
 }
 
-/* A string as a value of a type, by the type's input function. */
+/*
+ * A string as a value of a type, by the type's input function.  Intervals are read under
+ * fixed settings, as options are stored as they are given, and read again in other sessions.
+ */
 static Datum
 read_typed(const char *path, JsonbValue *value, PGFunction input, const char *allowed)
 {
+	char *string = pnstrdup(value->val.string.val, value->val.string.len);
+	int level = qml_conversion_begin(QML_NEEDS_INTERVALS);
 	Datum typed;
+	bool valid;
 
 	Assert(value->type == jbvString);
-	if (!qml_input_text(input, pnstrdup(value->val.string.val, value->val.string.len), &typed))
+	valid = qml_input_text(input, string, &typed);
+	qml_conversion_end(level);
+	if (!valid)
 		bad_value(path, allowed);
 	return typed;
 }
@@ -141,35 +153,83 @@ read_name(const char *path, JsonbValue *value, int maxlen)
 		name = pnstrdup(value->val.string.val, value->val.string.len);
 	if (name == NULL || !qml_args_is_name(name, maxlen))
 		bad_value(path,
-				  psprintf("a string of 1 to %d characters without control characters", maxlen));
+				  psprintf("a string of 1 to %d characters without control characters, and without "
+						   "blanks at either end",
+						   maxlen));
 	return name;
 }
 
-/* A string of at most maxlen bytes. */
-static text *
-read_text(const char *path, JsonbValue *value, int maxlen)
+/* A string, cut if it has more than maxbytes: see common/report.c. */
+static Datum
+read_text(const char *path, JsonbValue *value, int maxbytes)
 {
-	if (value->type != jbvString || value->val.string.len > maxlen)
-		bad_value(path, psprintf("a string of at most %d bytes", maxlen));
-	return cstring_to_text_with_len(value->val.string.val, value->val.string.len);
+	if (value->type != jbvString)
+		bad_value(path, "a string");
+	return qml_report_cut(value->val.string.val, value->val.string.len, maxbytes);
+}
+
+/* The number of a string among some; -1 if it is none of them. */
+static int
+read_choice(JsonbValue *value, const char *const *names, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		if (value->type == jbvString && value->val.string.len == (int) strlen(names[i]) &&
+			memcmp(value->val.string.val, names[i], strlen(names[i])) == 0)
+			return i;
+	}
+	return -1;
 }
 
 /* ----- documents ----- */
 
-static void
-unknown_option(const char *path, const Option *known)
+static const Option *members_of(const Option *option);
+
+/* Their names, for a hint: "a, b (c, d), e". */
+static char *
+list_options(const Option *known)
 {
 	StringInfoData list;
 
 	initStringInfo(&list);
 	for (; known->name; known++)
+	{
 		appendStringInfo(&list, "%s%s", list.len ? ", " : "", known->name);
+		if (members_of(known))
+			appendStringInfo(&list, " (%s)", list_options(members_of(known)));
+	}
+	return list.data;
+}
+
+/* What the name of an option may have been meant to be, also a member of another one. */
+static const char *
+guess_option(const char *prefix, const char *name, const Option *known)
+{
+	QmlSuggestion suggestion;
+
+	qml_suggest_begin(&suggestion, name);
+	for (; known->name; known++)
+	{
+		qml_suggest_consider_as(&suggestion, known->name, psprintf("%s%s", prefix, known->name));
+		for (const Option *member = members_of(known); member && member->name; member++)
+			qml_suggest_consider_as(&suggestion, member->name,
+									psprintf("%s.%s", known->name, member->name));
+	}
+	return qml_suggest_question(&suggestion);
+}
+
+static void
+unknown_option(const char *prefix, const char *name, const Option *known)
+{
+	char *path = psprintf("%s%s", prefix, name);
+
 	ereport(ERROR,
 			(errcode(ERRCODE_QML_INVALID_OPTION),
 			 errmsg("unrecognized option \"%s\"",
 					pnstrdup(path, pg_mbcliplen(path, strlen(path), QML_MAX_NAME))),
-			 list.len ? errhint("Options are: %s.", list.data) :
-						errhint("There are no options here.")));
+			 known->name ? errhint("%sOptions are: %s.", guess_option(prefix, name, known),
+								   list_options(known)) :
+						   errhint("There are no options here.")));
 }
 
 /* Reads an object by a table; an option that is null says nothing. */
@@ -189,7 +249,7 @@ read_object(const char *prefix, JsonbContainer *object, const Option *known, voi
 		while (option->name && strcmp(option->name, key) != 0)
 			option++;
 		if (option->name == NULL)
-			unknown_option(path, known);
+			unknown_option(prefix, key, known);
 		(void) JsonbIteratorNext(&it, &value, true);
 		if (value.type != jbvNull)
 			option->read(path, &value, into);
@@ -203,7 +263,9 @@ read_document(Jsonb *options, const Option *known, void *into)
 	if (!JB_ROOT_IS_OBJECT(options))
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_INVALID_OPTION),
-				 errmsg("options must be a JSON object")));
+				 errmsg("options must be a JSON object"),
+				 known->name ? errhint("Options are: %s.", list_options(known)) :
+							   errhint("There are no options here: {} is the only object.")));
 	read_object("", &options->root, known, into);
 }
 
@@ -213,17 +275,11 @@ static void
 read_strategy(const char *path, JsonbValue *value, void *into)
 {
 	static const char *const names[] = {"none", "fixed", "linear", "exponential"};
+	int chosen = read_choice(value, names, lengthof(names));
 
-	for (int i = 0; i < (int) lengthof(names); i++)
-	{
-		if (value->type == jbvString && value->val.string.len == (int) strlen(names[i]) &&
-			memcmp(value->val.string.val, names[i], strlen(names[i])) == 0)
-		{
-			((QmlRetryPolicy *) into)->strategy = (QmlRetryStrategy) i;
-			return;
-		}
-	}
-	bad_value(path, "\"none\", \"fixed\", \"linear\" or \"exponential\"");
+	if (chosen < 0)
+		bad_value(path, "\"none\", \"fixed\", \"linear\" or \"exponential\"");
+	((QmlRetryPolicy *) into)->strategy = (QmlRetryStrategy) chosen;
 }
 
 static void
@@ -269,10 +325,17 @@ static void
 read_retry(const char *path, JsonbValue *value, void *into)
 {
 	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
-		bad_value(path, "an object");
+		bad_value(path, psprintf("an object; its members are %s", list_options(retry_options)));
 	read_object("retry.", value->val.binary.data, retry_options,
 				&((QmlQueueOptions *) into)->retry);
 	((QmlQueueOptions *) into)->has_retry = true;
+}
+
+/* The members of an option that is an object; NULL: it is none. */
+static const Option *
+members_of(const Option *option)
+{
+	return option->read == read_retry ? retry_options : NULL;
 }
 
 /* ----- queues ----- */
@@ -354,7 +417,11 @@ qml_options_parse_queue(Jsonb *options, void *into)
 static void
 read_queue(const char *path, JsonbValue *value, void *into)
 {
-	((QmlHandlerOptions *) into)->queue = read_name(path, value, QML_MAX_QUEUE_NAME);
+	char *name = read_name(path, value, QML_MAX_QUEUE_NAME);
+
+	if (qml_args_is_reserved_queue(name))
+		bad_value(path, "the name of a queue that is not reserved");
+	((QmlHandlerOptions *) into)->queue = name;
 }
 
 /* Whether the role exists is checked where it is used. */
@@ -444,7 +511,7 @@ read_worker(const char *path, JsonbValue *value, void *into)
 static void
 read_reason(const char *path, JsonbValue *value, void *into)
 {
-	((QmlStateData *) into)->reason = PointerGetDatum(read_text(path, value, QML_MAX_ERROR));
+	((QmlStateData *) into)->reason = read_text(path, value, QML_MAX_ERROR);
 }
 
 static void
@@ -456,20 +523,20 @@ read_result(const char *path, JsonbValue *value, void *into)
 static void
 read_error(const char *path, JsonbValue *value, void *into)
 {
-	((QmlStateData *) into)->error = PointerGetDatum(read_text(path, value, QML_MAX_ERROR));
+	((QmlStateData *) into)->error = qml_report_error(read_text(path, value, QML_MAX_ERROR));
 }
 
 static void
 read_error_type(const char *path, JsonbValue *value, void *into)
 {
-	((QmlStateData *) into)->error_type = CStringGetTextDatum(read_name(path, value, QML_MAX_NAME));
+	((QmlStateData *) into)->error_type = qml_report_error_type(
+		read_text(path, value, QML_MAX_ERROR));
 }
 
 static void
 read_stack_trace(const char *path, JsonbValue *value, void *into)
 {
-	((QmlStateData *) into)->stack_trace = PointerGetDatum(
-		read_text(path, value, QML_MAX_STACK_TRACE));
+	((QmlStateData *) into)->stack_trace = read_text(path, value, QML_MAX_STACK_TRACE);
 }
 
 static const Option scheduled_data[] = {{"run_at", read_run_at},
@@ -510,16 +577,77 @@ qml_options_parse_state(QmlState state, Jsonb *data, QmlStateData *into)
 		(into->error_type != (Datum) 0 || into->stack_trace != (Datum) 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_INVALID_OPTION),
-				 errmsg("options \"error_type\" and \"stack_trace\" require option \"error\"")));
+				 errmsg("options \"error_type\" and \"stack_trace\" require option \"error\""),
+				 errhint("Give an error too, or leave them out.")));
 }
 
-/* Hooks and middleware have no options: any member is an error. */
+/* ----- hooks and middleware ----- */
+
+static void
+read_after_commit(const char *path, JsonbValue *value, void *into)
+{
+	((QmlHookOptions *) into)->after_commit = read_boolean(path, value);
+}
+
+static void
+read_with_payload(const char *path, JsonbValue *value, void *into)
+{
+	((QmlHookOptions *) into)->with_payload = read_boolean(path, value);
+}
+
+static const Option hook_options[] = {{"after_commit", read_after_commit},
+									  {"with_payload", read_with_payload},
+									  {NULL, NULL}};
+
 void
-qml_options_parse_callback(Jsonb *options)
+qml_options_parse_hook(Jsonb *options, void *into)
+{
+	QmlHookOptions *hook = into;
+
+	memset(hook, 0, sizeof(*hook));
+	read_document(options, hook_options, hook);
+	if (hook->with_payload && !hook->after_commit)
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_OPTION),
+				 errmsg("option \"with_payload\" requires option \"after_commit\""),
+				 errdetail("Without it, a hook gets the whole job."),
+				 errhint("Leave it out, or add \"after_commit\": true.")));
+}
+
+/* Middleware has no options: any member is an error. */
+void
+qml_options_parse_middleware(Jsonb *options)
 {
 	static const Option none[] = {{NULL, NULL}};
 
 	read_document(options, none, NULL);
+}
+
+/* ----- enqueueing ----- */
+
+static void
+read_on_duplicate_id(const char *path, JsonbValue *value, void *into)
+{
+	static const char *const names[] = {"error", "return"};
+	int chosen = read_choice(value, names, lengthof(names));
+
+	if (chosen < 0)
+		bad_value(path, "\"error\" or \"return\"");
+	((QmlEnqueueOptions *) into)->on_duplicate_id = (QmlOnDuplicateId) chosen;
+}
+
+static const Option enqueue_options[] = {{"on_duplicate_id", read_on_duplicate_id}, {NULL, NULL}};
+
+/* own_id: the caller gives the id of the job. */
+void
+qml_options_parse_enqueue(Jsonb *options, bool own_id, QmlEnqueueOptions *into)
+{
+	read_document(options, enqueue_options, into);
+	if (into->on_duplicate_id != QML_DUPLICATE_ID_ERROR && !own_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_OPTION),
+				 errmsg("option \"on_duplicate_id\" requires argument \"id\""),
+				 errdetail("Without it, each job gets an id that no other job has.")));
 }
 
 /* ----- documents that are stored ----- */

@@ -1,6 +1,6 @@
 /*
  * options.h
- *		Options in jsonb: of queues, of handlers, and the data of a new state.
+ *		Options in jsonb: of queues, handlers and hooks, and the data of a new state.
  */
 #ifndef QML_OPTIONS_H
 #define QML_OPTIONS_H
@@ -36,6 +36,26 @@ typedef struct QmlHandlerOptions
 	bool no_middleware;	 /* called without middleware */
 } QmlHandlerOptions;
 
+/* The options of a state hook. */
+typedef struct QmlHookOptions
+{
+	bool after_commit; /* called by a job, after the commit of the transition */
+	bool with_payload; /* and told the payload and the result */
+} QmlHookOptions;
+
+/* What becomes of a job whose id is there already. */
+typedef enum QmlOnDuplicateId
+{
+	QML_DUPLICATE_ID_ERROR = 0,
+	QML_DUPLICATE_ID_RETURN /* the standing job is returned, if it is the same */
+} QmlOnDuplicateId;
+
+/* The options of an enqueue; all zero: none is given. */
+typedef struct QmlEnqueueOptions
+{
+	QmlOnDuplicateId on_duplicate_id;
+} QmlEnqueueOptions;
+
 /* What qml_set_state() is given with a state.  Datums are 0 where nothing is given. */
 typedef struct QmlStateData
 {
@@ -54,8 +74,10 @@ typedef void (*QmlOptionParser)(Jsonb *options, void *into);
 
 extern void qml_options_default_queue(QmlQueueOptions *into);
 extern void qml_options_parse_queue(Jsonb *options, void *into);
-extern void qml_options_parse_callback(Jsonb *options);
+extern void qml_options_parse_hook(Jsonb *options, void *into);
+extern void qml_options_parse_middleware(Jsonb *options);
 extern void qml_options_parse_handler(Jsonb *options, void *into);
+extern void qml_options_parse_enqueue(Jsonb *options, bool own_id, QmlEnqueueOptions *into);
 extern void qml_options_parse_state(QmlState state, Jsonb *data, QmlStateData *into);
 extern bool qml_options_parse_stored(QmlOptionParser parse, Jsonb *options, void *into,
 									 char **error);

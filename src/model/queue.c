@@ -2,6 +2,11 @@
  * queue.c
  *		Queues: their names, options and state, cached by each backend.
  *
+ * There can be tens of thousands.  A backend reads the rows of those that it uses, by an
+ * index, and again those that changed (common/cache.c).  It reads all of them where all are
+ * asked for, and from then on those that changed.  That a name is not there is known until
+ * any row changes, because a new row can have it.
+ *
  * Locks: a transaction that adds a job to a queue holds AccessShareLock on the queue,
  * as an object of qml.queue_data, to its end; one that drops the queue takes
  * AccessExclusiveLock first.  There is no foreign key, which would lock the queue's row
@@ -14,15 +19,19 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #include "common/cache.h"
 #include "common/guc.h"
 #include "common/spi.h"
+#include "common/suggest.h"
 #include "common/table.h"
 #include "errcodes.h"
+#include "model/acl.h"
 #include "model/catalog.h"
+#include "model/new_queue.h"
 #include "model/queue.h"
 
 /* Entries of the two hash tables. */
@@ -60,6 +69,13 @@ create_hashes(void)
 								 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 }
 
+/* It must be read again.  Until then, callers that hold it see what was read. */
+static void
+forget_queue(QmlQueue *queue)
+{
+	queue->read_at = 0;
+}
+
 /* QmlCache.start: every queue counts as gone until its row is read. */
 static void
 start_queues(void)
@@ -71,7 +87,27 @@ start_queues(void)
 		create_hashes();
 	hash_seq_init(&status, queues_by_id);
 	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		forget_queue(entry->queue);
 		entry->queue->gone = true;
+	}
+}
+
+/* What stands for the name of a queue, whether it exists or not, where names do not fit. */
+uint32
+qml_queue_hash_name(const char *name)
+{
+	return qml_cache_hash_name(&name, sizeof(name));
+}
+
+/* QmlCache.row_changed. */
+static void
+change_queue(int32 id)
+{
+	QueueById *entry = queues_by_id ? hash_search(queues_by_id, &id, HASH_FIND, NULL) : NULL;
+
+	if (entry)
+		forget_queue(entry->queue);
 }
 
 /* Finds or adds a queue by id.  A new one is complete before it is entered. */
@@ -86,7 +122,12 @@ enter_queue(int id, const char *name)
 	queue = MemoryContextAllocZero(TopMemoryContext, sizeof(QmlQueue));
 	queue->id = id;
 	queue->name = MemoryContextStrdup(TopMemoryContext, name);
+	queue->name_hash = qml_queue_hash_name(name);
+	queue->own = strcmp(name, QML_HOOK_QUEUE) == 0;
 	queue->gone = true;
+	/* The row got another name: what is known of the old one is no longer told of. */
+	if (entry)
+		forget_queue(entry->queue);
 	entry = hash_search(queues_by_id, &id, HASH_ENTER, NULL);
 	entry->queue = queue;
 	return queue;
@@ -114,6 +155,33 @@ read_queue_options(QmlQueue *queue, Datum options)
 	qml_options_default_queue(&queue->options);
 }
 
+static void add_queue(HeapTuple tuple, TupleDesc desc);
+
+static QmlCache queue_cache = {
+	.start = start_queues,
+	.add = add_queue,
+	.row_changed = change_queue,
+};
+
+/* What was just read holds, unless it changed meanwhile: then it is read again next time. */
+static void
+mark_read(QmlQueue *queue)
+{
+	queue->read_at = qml_cache_holds(&queue_cache) ? queue_cache.reading : 0;
+	queue->seen_at = queue_cache.reading_seen;
+}
+
+/*
+ * Whether what is known of a queue holds.  That it is gone does until any row changes, and
+ * only of its name.
+ */
+static bool
+is_current(const QmlQueue *queue)
+{
+	return queue->read_at != 0 && queue->read_at == queue_cache.changes &&
+		   (!queue->gone || queue->seen_at == queue_cache.seen);
+}
+
 /* QmlCache.add. */
 static void
 add_queue(HeapTuple tuple, TupleDesc desc)
@@ -129,6 +197,7 @@ add_queue(HeapTuple tuple, TupleDesc desc)
 	queue->dropped = DatumGetBool(heap_getattr(tuple, QUEUE_DROPPED, desc, &isnull));
 	read_queue_options(queue, heap_getattr(tuple, QUEUE_OPTIONS, desc, &isnull));
 	queue->gone = false;
+	mark_read(queue);
 
 	/* The name may have got another id: its first insertion was rolled back. */
 	by_name = hash_search(queues_by_name, &key, HASH_ENTER, NULL);
@@ -137,21 +206,92 @@ add_queue(HeapTuple tuple, TupleDesc desc)
 	pfree(name);
 }
 
-static QmlCache queue_cache = {
-	.start = start_queues,
-	.add = add_queue,
-};
-
 void
 qml_queue_init(void)
 {
 	qml_cache_init(&queue_cache);
 }
 
+static const QmlCacheKey key_id = {"queue_data_pkey", QUEUE_ID, F_INT4EQ};
+static const QmlCacheKey key_name = {"queue_data_name_key", QUEUE_NAME, F_TEXTEQ};
+
+/* Reads the row of a queue, of which `queue` is what was known of it, or NULL. */
+static void
+read_queue(const QmlCacheKey *key, Datum value, QmlQueue *queue)
+{
+	if (queues_by_name == NULL)
+		create_hashes();
+	/* As start_queues() does for all of them. */
+	if (queue)
+	{
+		forget_queue(queue);
+		queue->gone = true;
+	}
+	if (!qml_cache_read_row(&queue_cache, key, value, add_queue))
+		qml_cache_refresh(&queue_cache, qml_catalog()->queue);
+	/* No row has the name.  Of the id nothing is known: its row may have got another name. */
+	if (queue && queue->gone && key == &key_name)
+		mark_read(queue);
+}
+
+/*
+ * Reads all queues, or those that changed since.  If one changes meanwhile, or if there is an
+ * error, all are read next time.
+ */
 static void
 refresh_queues(void)
 {
+	qml_cache_set_table(&queue_cache, qml_catalog()->queue);
+	if (queue_cache.valid && queue_cache.nchanged > 0)
+	{
+		uint64 seen = queue_cache.seen;
+		int nchanged = queue_cache.nchanged;
+
+		queue_cache.valid = false;
+		for (int i = 0; i < nchanged; i++)
+			(void) qml_queue_by_id(queue_cache.changed[i]);
+		queue_cache.nchanged = 0;
+		queue_cache.valid = seen == queue_cache.seen;
+	}
 	qml_cache_refresh(&queue_cache, qml_catalog()->queue);
+}
+
+/*
+ * Names that were not there when they were looked up, and are asked for often: that of the
+ * queue of the hooks, and those that a worker waits for.
+ */
+#define MISSING_NAMES 8
+
+static struct
+{
+	char name[QML_MAX_QUEUE_NAME + 1];
+	uint64 seen_at;
+} missing_names[MISSING_NAMES];
+static int next_missing = 0;
+
+/* Whether it is known that no row has the name, which is not entered. */
+static bool
+is_missing(const char *name)
+{
+	if (queue_cache.valid && queue_cache.nchanged == 0)
+		return true;
+	for (int i = 0; i < MISSING_NAMES; i++)
+	{
+		if (missing_names[i].seen_at == queue_cache.seen &&
+			strcmp(missing_names[i].name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+note_missing(const char *name)
+{
+	if (strlen(name) > QML_MAX_QUEUE_NAME || !qml_cache_holds(&queue_cache))
+		return;
+	strcpy(missing_names[next_missing].name, name);
+	missing_names[next_missing].seen_at = queue_cache.seen;
+	next_missing = (next_missing + 1) % MISSING_NAMES;
 }
 
 /* The queue of this name; NULL if there is none, or it was dropped. */
@@ -160,8 +300,15 @@ qml_queue_by_name(const char *name)
 {
 	QueueByName *entry;
 
-	refresh_queues();
-	entry = hash_search(queues_by_name, &name, HASH_FIND, NULL);
+	qml_cache_set_table(&queue_cache, qml_catalog()->queue);
+	entry = queues_by_name ? hash_search(queues_by_name, &name, HASH_FIND, NULL) : NULL;
+	if (entry ? !is_current(entry->queue) : !is_missing(name))
+	{
+		read_queue(&key_name, CStringGetTextDatum(name), entry ? entry->queue : NULL);
+		entry = hash_search(queues_by_name, &name, HASH_FIND, NULL);
+		if (entry == NULL)
+			note_missing(name);
+	}
 	return entry && !entry->queue->gone && !entry->queue->dropped ? entry->queue : NULL;
 }
 
@@ -171,9 +318,32 @@ qml_queue_by_id(int id)
 {
 	QueueById *entry;
 
-	refresh_queues();
-	entry = hash_search(queues_by_id, &id, HASH_FIND, NULL);
+	qml_cache_set_table(&queue_cache, qml_catalog()->queue);
+	entry = queues_by_id ? hash_search(queues_by_id, &id, HASH_FIND, NULL) : NULL;
+	if (entry == NULL || entry->queue->gone || !is_current(entry->queue))
+	{
+		read_queue(&key_id, Int32GetDatum(id), entry ? entry->queue : NULL);
+		entry = hash_search(queues_by_id, &id, HASH_FIND, NULL);
+	}
 	return entry && !entry->queue->gone ? entry->queue : NULL;
+}
+
+/* The id of the queue that holds the calls of after-commit hooks; 0: there is none yet. */
+int
+qml_queue_own_id(void)
+{
+	const QmlQueue *queue = qml_queue_by_name(QML_HOOK_QUEUE);
+
+	return queue ? queue->id : 0;
+}
+
+/* Whether a queue is that one. */
+bool
+qml_queue_is_own(int id)
+{
+	const QmlQueue *queue = qml_queue_by_id(id);
+
+	return queue && queue->own;
 }
 
 /* The queue of a job, also one that was dropped; raises XX001 if there is no row. */
@@ -190,27 +360,64 @@ qml_queue_require(int id)
 }
 
 /*
- * The queue of this name, locked: with AccessShareLock it cannot be dropped, with
- * AccessExclusiveLock nobody can add jobs to it.  NULL if there is none.
+ * What the name of a queue that does not exist may have been meant to be, of those that the
+ * current user sees; for a hint.
  */
-const QmlQueue *
-qml_queue_lock(const char *name, LOCKMODE mode)
+static const char *
+guess_queue(const char *name)
+{
+	QmlSuggestion suggestion;
+	ListCell *lc;
+
+	qml_suggest_begin(&suggestion, name);
+	foreach(lc, qml_queue_all())
+	{
+		const QmlQueue *queue = lfirst(lc);
+
+		if (!queue->dropped && !queue->own && qml_acl_see_queue(queue->name))
+			qml_suggest_consider(&suggestion, queue->name);
+	}
+	return qml_suggest_question(&suggestion);
+}
+
+void
+qml_queue_raise_missing(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_QML_QUEUE_NOT_FOUND),
+			 errmsg("queue \"%s\" does not exist", name),
+			 errhint("%sqml_create_queue() makes one.", guess_queue(name))));
+}
+
+/* The queue of this name, locked so that it cannot be dropped; NULL if there is none. */
+static const QmlQueue *
+lock_queue(const char *name)
 {
 	const QmlQueue *queue;
 
-	Assert(mode == AccessShareLock || mode == AccessExclusiveLock);
 	while ((queue = qml_queue_by_name(name)) != NULL)
 	{
 		int id = queue->id;
 
 		/* While this waited the queue may have been dropped, or created again. */
-		LockDatabaseObject(queue_cache.relid, id, 0, mode);
+		LockDatabaseObject(queue_cache.relid, id, 0, AccessShareLock);
 		queue = qml_queue_by_name(name);
 		if (queue && queue->id == id)
 			return queue;
-		UnlockDatabaseObject(queue_cache.relid, id, 0, mode);
+		UnlockDatabaseObject(queue_cache.relid, id, 0, AccessShareLock);
 	}
 	return NULL;
+}
+
+/* The last statement of SPI has changed the rows of these ids: tells all backends. */
+void
+qml_queue_changed(void)
+{
+	const SPITupleTable *rows = SPI_tuptable;
+
+	for (uint64 i = 0; i < rows->numvals; i++)
+		qml_cache_row_changed(qml_catalog()->queue,
+							  DatumGetInt32(qml_spi_value(rows, i, 1, INT4OID, NULL)));
 }
 
 /* Creates a queue, or one that was dropped again; the caller has locked its name. */
@@ -224,11 +431,18 @@ create_queue(const char *name)
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void) qml_spi_execute("INSERT INTO qml.queue_data AS q (name) VALUES ($1) "
 						   "ON CONFLICT (name) DO UPDATE SET dropped = false, paused = false, "
-						   "options = '{}', created_at = pg_catalog.now() WHERE q.dropped",
-						   1, &type, &value, NULL, SPI_OK_INSERT);
+						   "options = '{}', created_at = pg_catalog.now() WHERE q.dropped "
+						   "RETURNING id",
+						   1, &type, &value, NULL, SPI_OK_INSERT_RETURNING);
+	qml_queue_changed();
 	qml_spi_end(&spi);
-	CommandCounterIncrement();
-	qml_cache_forget(&queue_cache);
+	if (qml_queue_by_name(name) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("queue \"%s\" was created, but is not there", name),
+				 errhint("Look for triggers, rules and row-level security on table "
+						 "\"%s.queue_data\".",
+						 QML_SCHEMA)));
 }
 
 /* Sub-id of the lock on a queue's name; that on its id has sub-id 0. */
@@ -239,13 +453,16 @@ void
 qml_queue_lock_name(const char *name)
 {
 	qml_table_require_write();
-	LockDatabaseObject(qml_catalog()->queue, qml_cache_hash_name(&name, sizeof(name)), NAME_SUB_ID,
-					   ExclusiveLock);
+	LockDatabaseObject(qml_catalog()->queue, qml_queue_hash_name(name), NAME_SUB_ID, ExclusiveLock);
 }
 
-/* qml_queue_lock() for callers that must not wait; NULL also if somebody else has the lock. */
-static const QmlQueue *
-try_lock_queue(const char *name)
+/*
+ * The queue of this name, locked: with AccessShareLock it cannot be dropped, with
+ * AccessExclusiveLock nobody can add jobs to it.  Does not wait: NULL if there is none, or if
+ * somebody else has the lock.
+ */
+const QmlQueue *
+qml_queue_try_lock(const char *name, LOCKMODE mode)
 {
 	const QmlQueue *queue = qml_queue_by_name(name);
 	int id;
@@ -253,12 +470,12 @@ try_lock_queue(const char *name)
 	if (queue == NULL)
 		return NULL;
 	id = queue->id;
-	if (!qml_catalog_try_lock(queue_cache.relid, id, 0, AccessShareLock))
+	if (!qml_catalog_try_lock(queue_cache.relid, id, 0, mode))
 		return NULL;
 	queue = qml_queue_by_name(name);
 	if (queue && queue->id == id)
 		return queue;
-	UnlockDatabaseObject(queue_cache.relid, id, 0, AccessShareLock);
+	UnlockDatabaseObject(queue_cache.relid, id, 0, mode);
 	return NULL;
 }
 
@@ -273,8 +490,8 @@ qml_queue_try_to_enqueue(const char *name, bool *created)
 	if (qml_queue_by_name(name) == NULL)
 	{
 		qml_table_require_write();
-		if (!qml_catalog_try_lock(qml_catalog()->queue, qml_cache_hash_name(&name, sizeof(name)),
-								  NAME_SUB_ID, ExclusiveLock))
+		if (!qml_catalog_try_lock(qml_catalog()->queue, qml_queue_hash_name(name), NAME_SUB_ID,
+								  ExclusiveLock))
 			return NULL;
 		if (qml_queue_by_name(name) == NULL)
 		{
@@ -282,26 +499,41 @@ qml_queue_try_to_enqueue(const char *name, bool *created)
 			*created = true;
 		}
 	}
-	return try_lock_queue(name);
+	return qml_queue_try_lock(name, AccessShareLock);
 }
 
-/* The queue to add jobs to, locked against being dropped; created when missing. */
+/*
+ * The queue to add jobs to, locked against being dropped; created when missing.  named: a
+ * caller names it, who is told, or must have created it before (new_queue.c).
+ */
 const QmlQueue *
-qml_queue_to_enqueue(const char *name, bool *created)
+qml_queue_to_enqueue(const char *name, bool named, bool *created)
 {
 	const QmlQueue *queue;
 
 	*created = false;
-	while ((queue = qml_queue_lock(name, AccessShareLock)) == NULL)
+	while ((queue = lock_queue(name)) == NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
 		qml_queue_lock_name(name);
 		if (qml_queue_by_name(name))
 			continue; /* somebody else has created it */
+		if (named)
+			qml_new_queue_allow(name);
 		create_queue(name);
+		if (named)
+			qml_new_queue_tell(name);
 		*created = true;
 	}
 	return queue;
+}
+
+/* A caller has named a queue for later, and is told if it is not there. */
+void
+qml_queue_check_named(const char *name)
+{
+	if (qml_queue_by_name(name) == NULL)
+		qml_new_queue_tell_missing(name);
 }
 
 /* What holds for a queue: its own option, or the setting. */
@@ -349,6 +581,13 @@ add_ttl(List *ttls, int64 ttl)
 	entry = palloc(sizeof(int64));
 	*entry = ttl;
 	return lappend(ttls, entry);
+}
+
+/* The times to live of one queue, without repeats, as qml_queue_ttls() has them. */
+List *
+qml_queue_ttls_of(const QmlQueue *queue)
+{
+	return add_ttl(add_ttl(NIL, qml_queue_ttl(queue, false)), qml_queue_ttl(queue, true));
 }
 
 /*

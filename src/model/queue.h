@@ -18,26 +18,38 @@ typedef struct QmlQueue
 {
 	int id;
 	char *name;
+	uint32 name_hash; /* qml_queue_hash_name() of it */
 	bool paused;
 	bool dropped;
-	bool gone; /* no row: not committed, or deleted by hand */
+	bool own;		/* holds the calls of after-commit hooks */
+	bool gone;		/* no row: not committed, or deleted by hand */
+	uint64 read_at; /* QmlCache.changes at that time; 0: out of date */
+	uint64 seen_at; /* QmlCache.seen */
 	QmlQueueOptions options;
 } QmlQueue;
 
 extern void qml_queue_init(void);
 extern const QmlQueue *qml_queue_by_name(const char *name);
 extern const QmlQueue *qml_queue_by_id(int id);
+extern void qml_queue_raise_missing(const char *name);
 extern const QmlQueue *qml_queue_require(int id);
-extern const QmlQueue *qml_queue_to_enqueue(const char *name, bool *created);
+extern bool qml_queue_is_own(int id);
+extern int qml_queue_own_id(void);
+extern const QmlQueue *qml_queue_to_enqueue(const char *name, bool named, bool *created);
 extern const QmlQueue *qml_queue_try_to_enqueue(const char *name, bool *created);
+extern void qml_queue_check_named(const char *name);
 extern void qml_queue_lock_name(const char *name);
-extern const QmlQueue *qml_queue_lock(const char *name, LOCKMODE mode);
+extern const QmlQueue *qml_queue_try_lock(const char *name, LOCKMODE mode);
+
+extern void qml_queue_changed(void);
 
 extern int qml_queue_max_retries(const QmlQueue *queue);
 extern int qml_queue_timeout_ms(const QmlQueue *queue);
 extern int64 qml_queue_lease(const QmlQueue *queue);
 extern int64 qml_queue_ttl(const QmlQueue *queue, bool failed);
 extern List *qml_queue_ttls(void);
+extern List *qml_queue_ttls_of(const QmlQueue *queue);
 extern List *qml_queue_all(void);
+extern uint32 qml_queue_hash_name(const char *name);
 
 #endif

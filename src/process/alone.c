@@ -7,6 +7,9 @@
  * the end of the attempt is recorded in another one (record.c), unless the error was
  * only that of the claim ahead: then the job runs again.
  *
+ * A command cannot run in a transaction with anything else (command.c).  Its end is recorded
+ * after it has committed.
+ *
  * While the job runs, it stands in the worker's slot, so that a session which deletes it
  * can cancel it.  If the deletion is rolled back, the job is released and runs again.
  *
@@ -25,11 +28,13 @@
 #include "jobs/writer.h"
 #include "process/alone.h"
 #include "process/batch.h"
+#include "process/command.h"
 #include "process/execute.h"
 #include "process/pace.h"
 #include "process/process.h"
 #include "process/record.h"
 #include "process/session_reset.h"
+#include "process/slot.h"
 #include "userfn/call.h"
 
 /* Whether the job still belongs to the attempt: it may have been deleted since the claim. */
@@ -45,9 +50,21 @@ is_held(QmlAttempt *attempt)
 	return attempt->state != QML_ATTEMPT_LOST;
 }
 
+/* Runs a command, which needs the process to be outside of any transaction. */
+static void
+run_command(QmlRunner *runner, QmlAttempt *attempt, const QmlHandler *handler)
+{
+	/* The handler is valid until the transaction ends. */
+	char *command = MemoryContextStrdup(runner->job_context, handler->command);
+
+	qml_execute_commit();
+	MemoryContextSwitchTo(runner->job_context);
+	qml_command_run(runner, attempt, command);
+}
+
 /*
  * Calls the handler, records the end of the attempt and commits.  Returns the batch that
- * was claimed ahead, or NULL.
+ * was claimed ahead, or NULL.  Of a command, the end remains to be recorded.
  */
 static QmlBatch *
 run_job(QmlRunner *runner, QmlAttempt *attempt)
@@ -55,11 +72,18 @@ run_job(QmlRunner *runner, QmlAttempt *attempt)
 	QmlBatch *batch = runner->batch;
 	const QmlHandler *handler = is_held(attempt) ? qml_execute_prepare(attempt) : NULL;
 	bool is_last = batch->done + 1 == batch->count;
-	bool procedure = handler && qml_call_is_procedure(handler);
-	bool may_commit = procedure && !qml_execute_is_wrapped(handler);
+	bool procedure;
+	bool may_commit;
 	QmlBatch *next;
 
 	attempt->begun = true;
+	if (handler && handler->command)
+	{
+		run_command(runner, attempt, handler);
+		return NULL;
+	}
+	procedure = handler && qml_call_is_procedure(handler);
+	may_commit = procedure && !qml_execute_is_wrapped(handler);
 	if (handler)
 	{
 		double milliseconds;
@@ -129,8 +153,12 @@ undo_job(QmlRunner *runner, QmlAttempt *attempt)
 	 */
 	if (error->sqlerrcode == ERRCODE_QML_STALE_CLAIM && attempt->state == QML_ATTEMPT_LOST)
 		qml_attempt_fail(attempt, "the handler ended its job itself", "QM003", (Datum) 0, false);
-	/* Already decided without a run: what kept it from being recorded is not its error. */
-	else if (attempt->state != QML_ATTEMPT_RELEASED && attempt->state != QML_ATTEMPT_FAILED)
+	/*
+	 * Already decided, without a run or by the commit of a command: what kept it from being
+	 * recorded is not its error.
+	 */
+	else if (!attempt->committed && attempt->state != QML_ATTEMPT_RELEASED &&
+			 attempt->state != QML_ATTEMPT_FAILED)
 		qml_attempt_judge(attempt, error, reason, deleted);
 	return true;
 }
@@ -147,6 +175,7 @@ qml_alone_run(QmlRunner *runner)
 	Assert(batch->done < batch->count && !attempt->ended);
 	attempt->state = QML_ATTEMPT_PENDING;
 	attempt->begun = false;
+	attempt->committed = false;
 	attempt->trace.traced = false;
 	qml_job_stop_publish(&attempt->job);
 	MemoryContextSwitchTo(batch->context);
@@ -161,10 +190,18 @@ qml_alone_run(QmlRunner *runner)
 	PG_CATCH();
 	{
 		again = !undo_job(runner, attempt);
+		/*
+		 * It may have been canceled because the extension is being dropped: its end cannot
+		 * be recorded then.  If the drop is rolled back it is reclaimed, and not counted.
+		 */
+		if (!again && attempt->state == QML_ATTEMPT_RELEASED)
+			qml_slot_leave_if_blocking();
 		if (!again)
-			qml_record_undone(runner, attempt);
+			qml_record_apart(runner, attempt);
 	}
 	PG_END_TRY();
+	if (!again && attempt->committed && !attempt->ended)
+		qml_record_apart(runner, attempt);
 	MemoryContextReset(runner->job_context);
 	if (again)
 		return;

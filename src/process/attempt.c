@@ -16,6 +16,7 @@
 #include "utils/datum.h"
 
 #include "common/fault.h"
+#include "common/report.h"
 #include "errcodes.h"
 #include "jobs/transition.h"
 #include "process/attempt.h"
@@ -57,37 +58,28 @@ qml_attempt_finish(QmlJob *job, void *arg)
 			job->result = attempt->result;
 			break;
 		case QML_ATTEMPT_RETRY_LATER:
-			qml_transition_set(job, QML_AWAITING_RETRY, now);
-			job->run_at = now + attempt->delay;
-			job->reason = attempt->reason;
-			job->uncounted++;
+			Assert(attempt->delay > 0);
+			qml_transition_release(job, now + attempt->delay, attempt->reason, now);
 			break;
 		case QML_ATTEMPT_DISCARDED:
-			qml_transition_set(job, QML_DELETED, now);
-			job->reason = attempt->reason;
+			qml_transition_delete(job, attempt->reason, now);
 			break;
 		case QML_ATTEMPT_FAILED:
 			qml_transition_fail(job, &attempt->error, attempt->retry, attempt->retry_at, now);
 			break;
 		default:
 			Assert(attempt->state == QML_ATTEMPT_RELEASED);
-			qml_transition_set(job, QML_ENQUEUED, now);
-			job->uncounted++;
+			qml_transition_release(job, QML_NO_TIME, (Datum) 0, now);
 			break;
 	}
 	QML_FAULT("finish.before_update");
 	return true;
 }
 
-/* A text datum of at most so many bytes, cut between two characters. */
-static Datum
-cut_text(const char *text, int maxbytes)
-{
-	return PointerGetDatum(
-		cstring_to_text_with_len(text, pg_mbcliplen(text, strlen(text), maxbytes)));
-}
-
-/* The attempt has failed.  type: as it stands in the job's errors. */
+/*
+ * The attempt has failed.  message: NULL, if the error has none; type: as it stands in the
+ * job's errors.
+ */
 void
 qml_attempt_fail(QmlAttempt *attempt, const char *message, const char *type, Datum stack_trace,
 				 bool retry)
@@ -97,10 +89,19 @@ qml_attempt_fail(QmlAttempt *attempt, const char *message, const char *type, Dat
 	attempt->state = QML_ATTEMPT_FAILED;
 	attempt->retry = retry;
 	attempt->retry_at = QML_NO_TIME;
-	attempt->error.error = cut_text(message, QML_MAX_ERROR);
+	attempt->error.error = qml_report_message(message);
 	attempt->error.error_type = CStringGetTextDatum(type);
 	attempt->error.stack_trace = stack_trace;
 	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Appends a part of an error, if it has it, or what of it can be kept: it may be very long. */
+static void
+append_part(StringInfo buffer, const char *name, const char *text)
+{
+	if (text)
+		appendStringInfo(buffer, "%s: %.*s\n", name,
+						 pg_mbcliplen(text, strlen(text), QML_MAX_STACK_TRACE), text);
 }
 
 /* The attempt has failed with an error of the handler: keeps what the server says of it. */
@@ -113,14 +114,11 @@ fail_with_error(QmlAttempt *attempt, const ErrorData *error)
 	bool retry;
 
 	initStringInfo(&buffer);
-	if (error->detail)
-		appendStringInfo(&buffer, "DETAIL: %s\n", error->detail);
-	if (error->hint)
-		appendStringInfo(&buffer, "HINT: %s\n", error->hint);
-	if (error->context)
-		appendStringInfo(&buffer, "CONTEXT: %s\n", error->context);
+	append_part(&buffer, "DETAIL", error->detail);
+	append_part(&buffer, "HINT", error->hint);
+	append_part(&buffer, "CONTEXT", error->context);
 	if (buffer.len > 0)
-		stack_trace = cut_text(buffer.data, QML_MAX_STACK_TRACE);
+		stack_trace = qml_report_cut(buffer.data, buffer.len, QML_MAX_STACK_TRACE);
 	MemoryContextSwitchTo(oldcontext);
 	/*
 	 * A payload that does not fit the handler will not fit the next time either.  The

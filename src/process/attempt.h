@@ -27,8 +27,9 @@ typedef struct QmlAttempt
 	MemoryContext context; /* of what it refers to */
 	QmlJob job;
 	QmlAttemptState state;
-	bool begun; /* run.c notes it if the process ends now; false again when it is undone */
-	bool ended; /* the job has run, and only its end is to be recorded */
+	bool begun;		/* run.c notes it if the process ends now; false again when it is undone */
+	bool ended;		/* the job has run, and only its end is to be recorded */
+	bool committed; /* what it did is committed already: it was a command */
 	Datum result;
 	QmlJobError error; /* when failed; with the next two */
 	bool retry;

@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "common/fault.h"
 #include "ipc/dispatch.h"
 #include "ipc/session_claim.h"
 #include "jobs/claim.h"
@@ -38,6 +39,9 @@
 #include "userfn/handler.h"
 #include "userfn/hook.h"
 
+/* How long a claim may look at jobs. */
+#define CLAIM_MS QML_FAULT_LIMIT("claim.ms", 100)
+
 /* ----- which jobs ----- */
 
 /*
@@ -48,7 +52,8 @@ bool
 qml_batch_may_group(const QmlJob *job, int attempts)
 {
 	return job->attempt - job->uncounted <= attempts && job->errors == (Datum) 0 &&
-		   job->timeout_ms > QML_GROUP_MAX_MS && qml_pace_is_short(job);
+		   job->timeout_ms > QML_GROUP_MAX_MS && qml_pace_is_short(job) &&
+		   !(job->uncounted > 0 && qml_session_claim_held_up_group(&job->id));
 }
 
 /* Whether the job was claimed when the server went down, and may have been the cause. */
@@ -152,9 +157,9 @@ qml_batch_empty(QmlBatch *batch)
 	batch->done = 0;
 }
 
-/* In a transaction: claims jobs into a batch, which is emptied first. */
+/* In a transaction: claims jobs into a batch, which is emptied first, within so many ms. */
 static void
-claim_into(QmlRunner *runner, QmlBatch *batch)
+claim_into(QmlRunner *runner, QmlBatch *batch, int limit_ms)
 {
 	QmlSlot *slot = runner->slot;
 	QmlClaim claim = {
@@ -162,6 +167,7 @@ claim_into(QmlRunner *runner, QmlBatch *batch)
 		.server = CStringGetTextDatum(qml_session_claim_id()),
 		.batch = qml_hook_batch_size(runner->batch_size),
 		.lease = QML_NO_LEASE,
+		.limit_ms = limit_ms,
 		.choose = choose_job,
 		.wants = could_be_claimed,
 		.take = add_job,
@@ -173,8 +179,13 @@ claim_into(QmlRunner *runner, QmlBatch *batch)
 	Assert(IsTransactionState());
 	qml_batch_empty(batch);
 	if (qml_job_stop_is_shutting_down() || slot->leave)
+	{
+		/* It has not looked: the jobs that there may be are for itself or its successor. */
+		qml_dispatch_set_work(slot);
 		return;
+	}
 	(void) qml_claim_batch(&claim, &more);
+	runner->searching = more == QML_UNFINISHED;
 	/*
 	 * Slots of jobs that somebody else claimed first.  Two workers that wake each other
 	 * at once for what neither gets would do so all the time.
@@ -198,7 +209,7 @@ qml_batch_claim(QmlRunner *runner)
 	qml_process_begin("claiming jobs");
 	PG_TRY();
 	{
-		claim_into(runner, batch);
+		claim_into(runner, batch, CLAIM_MS);
 		qml_process_commit();
 		runner->claim_ahead_failed = false;
 	}
@@ -236,7 +247,7 @@ qml_batch_claim_ahead(QmlRunner *runner, bool is_last)
 		return NULL;
 	runner->claiming_ahead = true;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	claim_into(runner, next);
+	claim_into(runner, next, QML_GROUP_MAX_MS);
 	PopActiveSnapshot();
 	runner->claiming_ahead = false;
 	return next;

@@ -32,6 +32,7 @@
 #include "process/session_reset.h"
 #include "userfn/call.h"
 #include "userfn/current_job.h"
+#include "userfn/hook_job.h"
 #include "userfn/middleware.h"
 
 /* Handlers' functions made ready for this transaction: QmlCall, all in the context. */
@@ -84,9 +85,11 @@ qml_execute_forget_calls(void)
 const QmlHandler *
 qml_execute_handler(const QmlJob *job)
 {
-	const QmlHandler *handler = qml_handler_of(job->method);
+	const QmlHandler *handler = qml_hook_job_handler(job);
 
-	return handler && handler->run_as == GetSessionUserId() ? handler : NULL;
+	return handler && handler->run_as == GetSessionUserId() && !qml_handler_is_revoked(handler) ?
+			   handler :
+			   NULL;
 }
 
 /* The handler, if the job can be run; otherwise NULL, and the attempt's state is set. */
@@ -95,19 +98,28 @@ qml_execute_prepare(QmlAttempt *attempt)
 {
 	const QmlHandler *handler = qml_execute_handler(&attempt->job);
 	QmlProblem problem;
+	bool allowed;
 
 	if (handler == NULL)
 	{
-		/* It was unregistered since the claim, or given to another role. */
+		/* It was unregistered or revoked since the claim, or given to another role. */
 		attempt->state = QML_ATTEMPT_RELEASED;
 		return NULL;
 	}
-	if (qml_handler_usable(handler, &problem))
-		return handler;
+	allowed = qml_hook_job_is_allowed(&attempt->job, &problem);
+	if (allowed && qml_handler_usable(handler, &problem))
+	{
+		if (!qml_handler_ignores(handler, attempt->job.payload))
+			return handler;
+		/* It was enqueued before the command was registered. */
+		qml_attempt_fail(attempt, "a command takes no payload", "QM008", (Datum) 0, false);
+		return NULL;
+	}
+	/* A function may be repaired; a right that was lost is not for the job to wait for. */
 	qml_attempt_fail(attempt,
 					 problem.detail ? psprintf("%s: %s", problem.message, problem.detail) :
 									  problem.message,
-					 unpack_sql_state(problem.sqlerrcode), (Datum) 0, true);
+					 unpack_sql_state(problem.sqlerrcode), (Datum) 0, allowed);
 	return NULL;
 }
 
@@ -166,8 +178,8 @@ call_handler(void *arg)
 }
 
 /* The handler has returned: keeps its result, or what it requested instead. */
-static void
-keep_result(QmlRunner *runner, QmlAttempt *attempt, Datum result)
+void
+qml_execute_keep_result(QmlRunner *runner, QmlAttempt *attempt, Datum result)
 {
 	const QmlCurrent *said;
 	MemoryContext oldcontext = MemoryContextSwitchTo(attempt->context);
@@ -199,9 +211,9 @@ qml_execute_function(QmlRunner *runner, QmlAttempt *attempt, const QmlHandler *h
 	PushActiveSnapshot(GetTransactionSnapshot());
 	MemoryContextSwitchTo(runner->job_context);
 	QML_FAULT("run.before_call");
-	keep_result(runner, attempt,
-				this.wrapped ? qml_middleware_run(&attempt->job, call_handler, &this) :
-							   call_handler(&this));
+	qml_execute_keep_result(runner, attempt,
+							this.wrapped ? qml_middleware_run(&attempt->job, call_handler, &this) :
+										   call_handler(&this));
 	QML_FAULT("run.after_call");
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, guc_level);
@@ -215,7 +227,7 @@ qml_execute_procedure(QmlRunner *runner, QmlAttempt *attempt, const QmlHandler *
 	Assert(qml_job_stop_is_running());
 	MemoryContextSwitchTo(runner->job_context);
 	QML_FAULT("run.before_call");
-	keep_result(runner, attempt, qml_call_procedure(handler, &attempt->job, false));
+	qml_execute_keep_result(runner, attempt, qml_call_procedure(handler, &attempt->job, false));
 	QML_FAULT("run.after_call");
 	qml_session_reset_after_procedure();
 }

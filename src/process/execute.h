@@ -19,6 +19,7 @@ extern bool qml_execute_is_wrapped(const QmlHandler *handler);
 extern void qml_execute_function(QmlRunner *runner, QmlAttempt *attempt, const QmlHandler *handler);
 extern void qml_execute_procedure(QmlRunner *runner, QmlAttempt *attempt,
 								  const QmlHandler *handler);
+extern void qml_execute_keep_result(QmlRunner *runner, QmlAttempt *attempt, Datum result);
 extern void qml_execute_keep_progress(QmlAttempt *attempt);
 
 #endif

@@ -47,7 +47,10 @@ qml_group_looks_short(const QmlAttempt *attempt)
 	return attempt->state != QML_ATTEMPT_RUN_ALONE && qml_batch_may_group(&attempt->job, 1);
 }
 
-/* The same, in a transaction: a procedure may commit, and so cannot be in a group. */
+/*
+ * The same, in a transaction: a procedure may commit, and so cannot be in a group, nor can a
+ * command.
+ */
 static bool
 may_be_in_group(const QmlAttempt *attempt)
 {
@@ -56,6 +59,8 @@ may_be_in_group(const QmlAttempt *attempt)
 	if (!qml_group_looks_short(attempt))
 		return false;
 	handler = qml_execute_handler(&attempt->job);
+	if (handler && handler->command)
+		return false;
 	return handler == NULL || qml_handler_signature(handler) == NULL ||
 		   !qml_call_is_procedure(handler);
 }

@@ -8,13 +8,19 @@
  * A database that accepts connections is looked at once: a process connects, finds out
  * who owns the extension's tables, and exits; the launcher then starts the scheduler
  * with that role as its session user.  A database without the extension is left alone
- * until a commit of CREATE EXTENSION or qml_adopt() calls the launcher (ipc/wakeup.c).
+ * until a commit of CREATE EXTENSION or qml_adopt() calls the launcher (ipc/wakeup.c).  So
+ * does one of ALTER EXTENSION, after which processes may be able to work that were not.
  * New databases are found by reading pg_database again after an invalidation.
  *
  *	 what is known of a database			what starts next
  *	 nothing, or the launcher was called	a look
  *	 the owner								the scheduler
  *	 no extension, a copy					nothing, until the launcher is called
+ *
+ * Where there are more databases than slots for schedulers (capacity.c), they take
+ * turns: one that wants a scheduler, because something is due (ipc/databases.c) or it had
+ * none for a minute, gets the slot of the one that has been there longest.  That one
+ * ends after its round, once it has been at work for a turn.
  *
  * It also starts the workers that schedulers ask for; worker_pool.c says which is next.
  *
@@ -25,24 +31,23 @@
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
-#include "access/table.h"
-#include "access/tableam.h"
-#include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/guc.h"
-#include "common/log.h"
+#include "common/wait_event.h"
 #include "compat.h"
+#include "ipc/databases.h"
 #include "ipc/slots.h"
 #include "ipc/wakeup.h"
+#include "process/capacity.h"
+#include "process/known_databases.h"
 #include "process/launcher.h"
 #include "process/process.h"
 #include "process/worker_pool.h"
@@ -52,8 +57,9 @@ extern PGDLLEXPORT void qml_launcher_main(Datum arg);
 /* All times in milliseconds. */
 #define RESTART_SECONDS		 1
 #define LOOK_INTERVAL		 10000 /* at pg_database, if it changed */
-#define RETRY_SLOT			 2000  /* when there is no free slot */
-#define RETRY_WORKER		 200   /* when another one has to leave first */
+#define RETRY_SLOT			 200   /* when another process has to leave first */
+#define TURN				 QML_FAULT_LIMIT("launcher.turn_ms", 1000) /* of a scheduler, while others wait */
+#define REST				 60000 /* between turns, when nothing is known to be due */
 #define RETRY_TERMINATED	 1000
 #define MAX_TERMINATED		 4000
 #define RETRY_MADE_WAY		 2000
@@ -68,29 +74,6 @@ extern PGDLLEXPORT void qml_launcher_main(Datum arg);
 #define MAX_STARTING		 2	   /* processes that start at the same time */
 #define LONG_ENOUGH_TO_TRUST 60000
 
-/* What to start for a database. */
-typedef enum Next
-{
-	NEXT_NOTHING = 0, /* until the launcher is called */
-	NEXT_LOOK,
-	NEXT_SCHEDULER
-} Next;
-
-/* What the launcher knows of a database. */
-typedef struct Database
-{
-	Oid oid;
-	char name[NAMEDATALEN];
-	bool listed; /* seen in pg_database in this round */
-	Oid role;	 /* owner of the extension's tables */
-	Next next;
-	int64 not_before; /* monotonic, milliseconds */
-	int failures;	  /* in a row */
-	bool running;	  /* its look or scheduler has a slot */
-	bool called;	  /* since its process started */
-	int64 started;	  /* monotonic */
-} Database;
-
 /* A slot that this launcher has filled. */
 typedef struct Started
 {
@@ -100,108 +83,11 @@ typedef struct Started
 } Started;
 
 static MemoryContext round_context; /* reset after each round */
-static List *databases = NIL;		/* in order of their last start: the oldest first */
 static Started *started;			/* by slot */
-static bool databases_changed = true;
-
-/* Invalidation of pg_database; hashvalue 0 stands for all of it. */
-static void
-on_database_change(Datum arg, int cacheid, uint32 hashvalue)
-{
-	databases_changed = true;
-}
-
-/* What is known of a database; NULL if nothing is. */
-static Database *
-find_database(Oid oid)
-{
-	ListCell *lc;
-
-	foreach(lc, databases)
-	{
-		Database *database = lfirst(lc);
-
-		if (database->oid == oid)
-			return database;
-	}
-	return NULL;
-}
-
-/* A database that is new to us is looked at first. */
-static Database *
-add_database(Oid oid)
-{
-	Database *database = MemoryContextAllocZero(TopMemoryContext, sizeof(Database));
-	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-
-	database->oid = oid;
-	database->next = NEXT_LOOK;
-	databases = lappend(databases, database);
-	MemoryContextSwitchTo(oldcontext);
-	return database;
-}
-
-/* Forgets the databases that are gone, or must not be worked in. */
-static void
-remove_unlisted(void)
-{
-	ListCell *lc;
-
-	foreach(lc, databases)
-	{
-		Database *database = lfirst(lc);
-
-		/* A process that still runs there ends by itself. */
-		if (database->listed || database->running)
-			continue;
-		databases = foreach_delete_current(databases, lc);
-		pfree(database);
-	}
-}
-
-/* A row of pg_database. */
-static void
-note_database(Form_pg_database entry)
-{
-	Database *database;
-
-	/* A template must stay free to be copied; the DROP of some databases was interrupted. */
-	if (!entry->datallowconn || entry->datistemplate || qml_database_is_invalid(entry))
-		return;
-	database = find_database(entry->oid);
-	if (database == NULL)
-		database = add_database(entry->oid);
-	strlcpy(database->name, NameStr(entry->datname), NAMEDATALEN);
-	database->listed = true;
-}
-
-/* Reads pg_database. */
-static void
-read_databases(void)
-{
-	Relation rel;
-	TableScanDesc scan;
-	HeapTuple tuple;
-	ListCell *lc;
-
-	foreach(lc, databases)
-		((Database *) lfirst(lc))->listed = false;
-
-	databases_changed = false;
-	qml_process_begin("reading pg_database");
-	rel = table_open(DatabaseRelationId, AccessShareLock);
-	scan = table_beginscan_catalog(rel, 0, NULL);
-	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
-		note_database((Form_pg_database) GETSTRUCT(tuple));
-	table_endscan(scan);
-	table_close(rel, AccessShareLock);
-	qml_process_commit();
-	remove_unlisted();
-}
 
 /* The delay after so many failures in a row: doubled for each, MAX_BACKOFF at most. */
 static int64
-backoff_ms(const Database *database, int64 first)
+backoff_ms(const QmlKnownDatabase *database, int64 first)
 {
 	int shift = Max(Min(database->failures - 1, 10), 0);
 
@@ -210,7 +96,7 @@ backoff_ms(const Database *database, int64 first)
 
 /* A look or scheduler has ended: what to start next, and when. */
 static void
-plan_next(Database *database, QmlOutcome outcome, Oid role, int64 now)
+plan_next(QmlKnownDatabase *database, QmlOutcome outcome, Oid role, int64 now)
 {
 	bool failed = outcome == QML_ENDED_EARLY || outcome == QML_ENDED_FAILED ||
 				  (outcome == QML_ENDED_TERMINATED &&
@@ -218,6 +104,9 @@ plan_next(Database *database, QmlOutcome outcome, Oid role, int64 now)
 				  (outcome == QML_ENDED_MADE_WAY && now - database->started < MAX_MADE_WAY);
 
 	database->running = false;
+	database->ended = now;
+	database->rested = outcome == QML_ENDED_TURN;
+	database->is_copy = outcome == QML_ENDED_COPY;
 	/* A look that found the owner proves nothing about the scheduler. */
 	if (outcome != QML_ENDED_FOUND)
 		database->failures = failed ? database->failures + 1 : 0;
@@ -226,20 +115,21 @@ plan_next(Database *database, QmlOutcome outcome, Oid role, int64 now)
 		case QML_ENDED_NO_EXTENSION:
 		case QML_ENDED_COPY:
 			database->role = InvalidOid;
-			database->next = NEXT_NOTHING;
+			database->next = QML_NEXT_NOTHING;
 			break;
 		case QML_ENDED_IDLE: /* not a scheduler's */
 		case QML_ENDED_DISABLED:
+		case QML_ENDED_TURN:
 			database->not_before = now;
 			break;
 		case QML_ENDED_FOUND:
 			database->role = role;
-			database->next = NEXT_SCHEDULER;
+			database->next = QML_NEXT_SCHEDULER;
 			database->not_before = now;
 			break;
 		case QML_ENDED_MADE_WAY:
 			/* The database may be dropped by now. */
-			databases_changed = true;
+			qml_known_databases_forget();
 			database->not_before = now + Min(backoff_ms(database, RETRY_MADE_WAY), MAX_MADE_WAY);
 			break;
 		case QML_ENDED_TERMINATED:
@@ -247,19 +137,19 @@ plan_next(Database *database, QmlOutcome outcome, Oid role, int64 now)
 								   Min(backoff_ms(database, RETRY_TERMINATED), MAX_TERMINATED);
 			break;
 		case QML_ENDED_EARLY:
-			databases_changed = true;
-			database->next = NEXT_LOOK;
+			qml_known_databases_forget();
+			database->next = QML_NEXT_LOOK;
 			database->not_before = now + backoff_ms(database, RETRY_EARLY);
 			break;
 		case QML_ENDED_FAILED:
-			database->next = NEXT_LOOK;
+			database->next = QML_NEXT_LOOK;
 			database->not_before = now + RETRY_FAILED;
 			break;
 	}
 	/* The launcher was called since it started: what it saw may have changed. */
-	if (database->called && database->next == NEXT_NOTHING)
-		database->next = NEXT_LOOK;
-	if (database->called && !failed)
+	if (database->called && database->next == QML_NEXT_NOTHING)
+		database->next = QML_NEXT_LOOK;
+	if (database->called)
 		database->not_before = now;
 }
 
@@ -315,7 +205,7 @@ static bool
 is_proven(const QmlSlotView *seen)
 {
 	return seen->state == QML_SLOT_RUNNING && seen->connected &&
-		   TimestampDifferenceExceeds(seen->started_at, GetCurrentTimestamp(), PROVEN);
+		   qml_clock_monotonic_ms() - seen->started_ms > PROVEN;
 }
 
 /* Frees the slots of processes that have ended, and notes which databases have one. */
@@ -324,7 +214,7 @@ reap_slots(int64 now)
 {
 	for (int i = 0; i < qml_shmem->nslots; i++)
 	{
-		Database *database;
+		QmlKnownDatabase *database;
 		QmlSlotView seen;
 
 		read_slot(i, now, &seen);
@@ -334,14 +224,16 @@ reap_slots(int64 now)
 			qml_worker_pool_note_working(seen.database, seen.role, seen.started_at);
 		if (seen.state == QML_SLOT_FREE || seen.kind == QML_WORKER)
 			continue;
-		database = find_database(seen.database);
+		database = qml_known_databases_find(seen.database);
 		if (database == NULL)
-			database = add_database(seen.database);
+			database = qml_known_databases_add(seen.database);
 		database->running = true;
+		if (seen.kind == QML_SCHEDULER && seen.connected)
+			database->served_at = GetCurrentTimestamp();
 		if (OidIsValid(seen.role))
 		{
 			database->role = seen.role;
-			database->next = NEXT_SCHEDULER;
+			database->next = QML_NEXT_SCHEDULER;
 		}
 		if (seen.state == QML_SLOT_ENDED)
 			plan_next(database, seen.outcome, seen.role, now);
@@ -350,38 +242,63 @@ reap_slots(int64 now)
 
 /* Has the database looked at again, as soon as its process has ended. */
 static void
-request_look(Database *database)
+request_look(QmlKnownDatabase *database)
 {
 	database->called = true;
+	database->rested = false;
 	if (database->running)
 		return;
-	if (database->next == NEXT_NOTHING)
-		database->next = NEXT_LOOK;
+	if (database->next == QML_NEXT_NOTHING)
+		database->next = QML_NEXT_LOOK;
 	database->failures = 0;
 	database->not_before = 0;
 }
 
-/* Somebody created the extension, or adopted a copy: looks at those databases. */
+/* Databases that perhaps have the extension now: looks at those that it has not looked at lately. */
 static void
-take_calls(void)
+look_at_asked(int64 now)
 {
-	Oid calls[QML_MAX_CALLS];
+	ListCell *lc;
+
+	foreach(lc, qml_known_databases_all())
+	{
+		QmlKnownDatabase *database = lfirst(lc);
+
+		if (!database->asked || database->running || now - database->ended < LOOK_INTERVAL)
+			continue;
+		database->asked = false;
+		if (database->next == QML_NEXT_NOTHING)
+			request_look(database);
+	}
+}
+
+/* Somebody created or updated the extension, or adopted a copy: looks at those databases. */
+static void
+take_calls(int64 now)
+{
+	QmlCall calls[QML_MAX_CALLS];
 	bool all;
 	int ncalls = qml_wakeup_take_calls(calls, &all);
 	ListCell *lc;
 
 	for (int i = 0; i < ncalls; i++)
 	{
-		Database *database = find_database(calls[i]);
+		QmlKnownDatabase *database = qml_known_databases_find(calls[i].database);
 
-		if (database)
+		if (calls[i].sure)
+			qml_worker_pool_retry(calls[i].database);
+		if (database == NULL)
+			qml_known_databases_forget();
+		else if (calls[i].sure)
 			request_look(database);
 		else
-			databases_changed = true;
+			database->asked = true;
 	}
+	look_at_asked(now);
 	if (!all)
 		return;
-	foreach(lc, databases)
+	qml_worker_pool_retry(InvalidOid);
+	foreach(lc, qml_known_databases_all())
 		request_look(lfirst(lc));
 }
 
@@ -397,9 +314,12 @@ static const struct
 	[QML_WORKER] = {"qml worker", "qml worker", "qml_worker_main"},
 };
 
-/* What the postmaster needs to know of the process of a slot. */
+/*
+ * What the postmaster needs to know of the process of a slot.  quiet: the log does not tell
+ * of its start.
+ */
 static void
-describe_process(const QmlSlot *slot, const char *database, BackgroundWorker *worker)
+describe_process(const QmlSlot *slot, const char *database, bool quiet, BackgroundWorker *worker)
 {
 	memset(worker, 0, sizeof(*worker));
 	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -411,24 +331,34 @@ describe_process(const QmlSlot *slot, const char *database, BackgroundWorker *wo
 	strlcpy(worker->bgw_type, kinds[slot->kind].type, BGW_MAXLEN);
 	worker->bgw_main_arg = Int32GetDatum((int) (slot - qml_shmem->slots));
 	memcpy(worker->bgw_extra, &slot->generation, sizeof(slot->generation));
+	worker->bgw_extra[sizeof(slot->generation)] = quiet;
 	worker->bgw_notify_pid = MyProcPid;
 }
 
-/* Starts a process; false when no slot is free, or the server has none for its process. */
+/* Starts a process; false when as many as there can be are there. */
 static bool
-start_process(QmlKind kind, const Database *database, Oid role, int64 now)
+start_process(QmlKind kind, const QmlKnownDatabase *database, Oid role, int64 now)
 {
-	QmlSlot *slot = qml_slots_reserve(kind, database->oid, role);
+	QmlSlot *slot;
 	BackgroundWorker worker;
 	MemoryContext oldcontext;
+	int schedulers;
+	int workers;
 	bool registered;
 	int number;
 
+	qml_slots_count_all(&schedulers, &workers);
+	if (schedulers + workers >= qml_capacity_processes() ||
+		(kind == QML_WORKER ? workers >= qml_capacity_workers() :
+							  schedulers >= qml_capacity_schedulers()))
+		return false;
+	slot = qml_slots_reserve(kind, database->oid, role);
 	if (slot == NULL)
 		return false;
 	number = (int) (slot - qml_shmem->slots);
 	Assert(started[number].handle == NULL);
-	describe_process(slot, database->name, &worker);
+	/* Turns come too often to tell of each. */
+	describe_process(slot, database->name, kind == QML_SCHEDULER && database->rested, &worker);
 	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 	registered = RegisterDynamicBackgroundWorker(&worker, &started[number].handle);
 	MemoryContextSwitchTo(oldcontext);
@@ -436,18 +366,19 @@ start_process(QmlKind kind, const Database *database, Oid role, int64 now)
 	{
 		started[number].handle = NULL;
 		qml_slots_release(slot);
+		qml_capacity_note_refused(now);
 		return false;
 	}
 	started[number].since = now;
+	qml_capacity_note_started();
 	return true;
 }
 
 /* Starts what is next for a database; false as above. */
 static bool
-start_next(Database *database, int64 now)
+start_next(QmlKnownDatabase *database, int64 now)
 {
-	MemoryContext oldcontext;
-	bool look = database->next != NEXT_SCHEDULER;
+	bool look = database->next != QML_NEXT_SCHEDULER;
 
 	if (!start_process(look ? QML_LOOK : QML_SCHEDULER, database,
 					   look ? InvalidOid : database->role, now))
@@ -455,10 +386,6 @@ start_next(Database *database, int64 now)
 	database->running = true;
 	database->called = false;
 	database->started = now;
-	/* To the end of the list: those that waited longer come first. */
-	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-	databases = lappend(list_delete_ptr(databases, database), database);
-	MemoryContextSwitchTo(oldcontext);
 	return true;
 }
 
@@ -482,18 +409,6 @@ count_starting(int64 now)
 	return count;
 }
 
-static void
-log_no_slot(const Database *database)
-{
-	if (qml_log_is_due(QML_LOG_SLOTS))
-		ereport(LOG,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("qml launcher: no free background worker slot for database \"%s\"",
-						database->name),
-				 errhint("Increase max_worker_processes, or list fewer databases in "
-						 "qml.databases.")));
-}
-
 /*
  * Starts workers that schedulers have asked for.  Returns how long to sleep until there
  * may be more to start.  When the server is full, the next one waits for its turn, and
@@ -509,7 +424,7 @@ start_workers(int64 now)
 	qml_worker_pool_poll(now);
 	while (!full && (wanted = qml_worker_pool_next(now)) != NULL)
 	{
-		Database *database = find_database(wanted->database);
+		QmlKnownDatabase *database = qml_known_databases_find(wanted->database);
 		bool may_start = database && database->listed;
 		bool allowed = qml_slots_count_workers(wanted->database, InvalidOid) < qml_workers;
 
@@ -524,12 +439,10 @@ start_workers(int64 now)
 			qml_worker_pool_note_started(wanted);
 			continue;
 		}
-		if (allowed)
-			log_no_slot(database);
 		/* One that is allowed and could not be started: the server is full. */
 		if (qml_worker_pool_make_room(wanted, allowed, now))
 		{
-			sleep = RETRY_WORKER;
+			sleep = RETRY_SLOT;
 			/* A role that has workers does not hold up the others. */
 			full = allowed && qml_slots_count_workers(wanted->database, wanted->role) == 0;
 		}
@@ -541,41 +454,161 @@ start_workers(int64 now)
 	return Min(sleep, qml_worker_pool_time_left(now));
 }
 
-/* Starts looks and schedulers that are due.  Returns how long to sleep until others are. */
+/* Milliseconds until a database wants a scheduler; those that waited longer come first. */
+static int64
+time_until_wanted(const QmlKnownDatabase *database, int64 now)
+{
+	TimestampTz due = qml_databases_due(database->entry);
+	int64 left = database->ended + REST - now;
+
+	if (!database->rested)
+		return Min(database->ended - now, 0);
+	if (due != QML_WAKE_NEVER)
+		left = Min(left, (due - GetCurrentTimestamp()) / 1000);
+	return left;
+}
+
+static int
+compare_time_left(const ListCell *a, const ListCell *b)
+{
+	const QmlKnownDatabase *first = lfirst(a);
+	const QmlKnownDatabase *second = lfirst(b);
+
+	return first->time_left < second->time_left ? -1 : first->time_left > second->time_left;
+}
+
+/*
+ * Asks schedulers to leave for so many others, those first that have been there longest.
+ * Each has a turn at least, and another one if it is busy.  One that has not left within
+ * a turn, because a step takes long, does not count.
+ */
+static void
+ask_schedulers_to_leave(int count)
+{
+	QmlSlotView *slots = palloc(sizeof(QmlSlotView) * qml_shmem->nslots);
+	static int64 asked_at = 0;
+	int64 now = qml_clock_monotonic_ms();
+
+	qml_slots_copy_all(slots);
+	for (int i = 0; i < qml_shmem->nslots && now - asked_at < TURN; i++)
+	{
+		if (slots[i].kind == QML_SCHEDULER && slots[i].state == QML_SLOT_RUNNING && slots[i].leave)
+			count--;
+	}
+	while (count-- > 0)
+	{
+		int64 longest = TURN - 1;
+		int victim = -1;
+
+		for (int i = 0; i < qml_shmem->nslots; i++)
+		{
+			const QmlSlotView *slot = &slots[i];
+			int64 at_work = now - slot->started_ms - (slot->idle ? 0 : TURN);
+
+			if (slot->kind == QML_SCHEDULER && slot->state == QML_SLOT_RUNNING && slot->connected &&
+				!slot->leave && at_work > longest)
+			{
+				longest = at_work;
+				victim = i;
+			}
+		}
+		if (victim < 0)
+			break;
+		if (qml_slots_ask_to_leave(&qml_shmem->slots[victim], slots[victim].generation))
+			asked_at = now;
+		slots[victim].leave = true;
+	}
+	pfree(slots);
+}
+
+/* Makes room for the schedulers of so many databases. */
+static void
+make_room(int waiting, int64 now)
+{
+	int schedulers;
+	int workers;
+
+	qml_slots_count_all(&schedulers, &workers);
+	if (schedulers < qml_capacity_schedulers())
+	{
+		/* The slot that shrink() makes free is for one of them. */
+		if (workers <= qml_capacity_workers())
+			qml_worker_pool_make_room_for_scheduler(now);
+	}
+	else
+		ask_schedulers_to_leave(waiting);
+}
+
+/* Starts looks and schedulers that are wanted.  Returns how long to sleep until others are. */
 static int64
 start_schedulers(int64 now)
 {
 	int64 sleep = LOOK_INTERVAL;
 	int starting = count_starting(now);
-	List *waiting = list_copy(databases);
+	List *wanting = NIL;
+	int waiting = 0;
 	ListCell *lc;
 
-	foreach(lc, waiting)
+	foreach(lc, qml_known_databases_all())
 	{
-		Database *database = lfirst(lc);
+		QmlKnownDatabase *database = lfirst(lc);
 
-		if (database->running || database->next == NEXT_NOTHING || !database->listed ||
-			!qml_process_works_database(database->name))
+		database->time_left = PG_INT64_MAX;
+		if (database->running || !qml_known_databases_wants_process(database))
 			continue;
 		if (database->not_before > now)
 		{
 			sleep = Min(sleep, database->not_before - now);
 			continue;
 		}
-		/* Each wakes the launcher when it has started. */
-		if (starting >= MAX_STARTING)
-			break;
-		if (!start_next(database, now))
+		database->time_left = time_until_wanted(database, now);
+		wanting = lappend(wanting, database);
+	}
+	list_sort(wanting, compare_time_left);
+	foreach(lc, wanting)
+	{
+		QmlKnownDatabase *database = lfirst(lc);
+
+		/* Each wakes the launcher when it has started, and then the next can. */
+		if (starting >= MAX_STARTING && waiting == 0)
 		{
-			log_no_slot(database);
-			qml_worker_pool_make_room_for_scheduler(now);
-			sleep = Min(sleep, RETRY_SLOT);
+			database->time_left = PG_INT64_MAX;
+			continue;
+		}
+		/* While a slot is free nobody has to wait until something is due. */
+		if (waiting == 0 && start_next(database, now))
+		{
+			starting++;
+			continue;
+		}
+		if (database->time_left > 0)
+		{
+			sleep = Min(sleep, database->time_left);
 			break;
 		}
-		starting++;
+		waiting++;
 	}
-	list_free(waiting);
+	list_free(wanting);
+	if (waiting > 0)
+	{
+		make_room(Min(waiting, MAX_STARTING), now);
+		sleep = Min(sleep, RETRY_SLOT);
+	}
 	return sleep;
+}
+
+/* Settings or the server allow fewer processes than there are, or more databases came. */
+static void
+shrink(int64 now)
+{
+	int schedulers;
+	int workers;
+
+	qml_slots_count_all(&schedulers, &workers);
+	for (int i = qml_capacity_workers(); i < workers; i++)
+		qml_worker_pool_make_room_for_scheduler(now);
+	if (schedulers > qml_capacity_schedulers())
+		ask_schedulers_to_leave(schedulers - qml_capacity_schedulers());
 }
 
 /* From now on nobody tries to wake the launcher. */
@@ -595,12 +628,19 @@ do_round(void)
 	AcceptInvalidationMessages();
 	reap_slots(now);
 	if (!qml_enabled)
+	{
+		qml_known_databases_hide();
 		return LOOK_INTERVAL;
-	take_calls();
-	if (databases_changed)
-		read_databases();
+	}
+	take_calls(now);
+	qml_known_databases_read_if_changed();
+	qml_capacity_update(qml_known_databases_count_wanting(), now);
+	shrink(now);
 	sleep = start_schedulers(now);
-	return Min(sleep, start_workers(now));
+	sleep = Min(sleep, start_workers(now));
+	qml_worker_pool_end_round();
+	qml_known_databases_show(now);
+	return sleep;
 }
 
 /* Rounds, until an error. */
@@ -632,7 +672,7 @@ qml_launcher_main(Datum arg)
 	before_shmem_exit(on_exit_launcher, (Datum) 0);
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	qml_process_pin_settings();
-	CacheRegisterSyscacheCallback(DATABASEOID, on_database_change, (Datum) 0);
+	qml_known_databases_init();
 	started = MemoryContextAllocZero(TopMemoryContext, sizeof(Started) * qml_shmem->nslots);
 	round_context = AllocSetContextCreate(TopMemoryContext, "qml launcher", ALLOCSET_DEFAULT_SIZES);
 	qml_shmem_set_launcher();
@@ -650,7 +690,7 @@ qml_launcher_main(Datum arg)
 		{
 			qml_process_log_error("qml launcher", QML_LOG_PROCESS, qml_process_undo());
 			/* It may have happened while the list was read. */
-			databases_changed = true;
+			qml_known_databases_forget();
 		}
 		PG_END_TRY();
 		MemoryContextSwitchTo(round_context);

@@ -7,14 +7,17 @@
  * transaction with one cannot be prepared.  A notification says that there are jobs to
  * fetch, not how many, and comes at most every 100 ms, however many jobs there are.
  *
- * It is a hint.  A crash before it is sent loses it, so listeners must also look at
- * intervals.
+ * A scheduler that leaves sends what it owes before, or leaves it to the next one
+ * (ipc/dispatch.c).  After an error, and where no other scheduler has kept its state, all
+ * queues with listeners are notified.  It is a hint all the same: a crash of the server loses
+ * it, so listeners must also look at intervals.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "commands/async.h"
 
+#include "common/fault.h"
 #include "ipc/dispatch.h"
 #include "model/queue.h"
 #include "process/notify.h"
@@ -30,16 +33,20 @@ notify_queue(const QmlQueue *queue)
 		Async_Notify(psprintf("%s%s", QML_CHANNEL_PREFIX, queue->name), "");
 }
 
-/* In a transaction: notifies of the queues that have got ready jobs since the last time. */
+/*
+ * In a transaction: notifies of the queues that have got ready jobs since the last time.
+ * lost: which they were before that is not known any more.
+ */
 void
-qml_notify_send(QmlSlot *scheduler)
+qml_notify_send(QmlSlot *scheduler, bool lost)
 {
 	int queues[QML_MAX_WAIT_QUEUES];
 	int count;
-	bool all = qml_dispatch_take_notify(scheduler, queues, &count);
+	bool all = qml_dispatch_take_notify(scheduler, queues, &count) || lost;
 	ListCell *lc;
 
 	Assert(IsTransactionState());
+	QML_FAULT("notify.after_take");
 	for (int i = 0; i < count && !all; i++)
 		notify_queue(qml_queue_by_id(queues[i]));
 	if (!all)

@@ -7,6 +7,6 @@
 
 #include "ipc/shmem.h"
 
-extern void qml_notify_send(QmlSlot *scheduler);
+extern void qml_notify_send(QmlSlot *scheduler, bool lost);
 
 #endif

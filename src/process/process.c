@@ -33,13 +33,14 @@
 #include "utils/varlena.h"
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/guc.h"
 #include "common/log.h"
 #include "compat.h"
 #include "process/process.h"
 
-/* No step may hold up the others for longer. */
-#define STEP_TIMEOUT_MS (60 * 1000)
+/* No step may hold up the others for longer; what takes long is done in several. */
+#define STEP_TIMEOUT_MS QML_FAULT_LIMIT("process.timeout_ms", 60 * 1000)
 
 /*
  * Settings that would change what qml's own statements mean, or make them wait.  ALTER
@@ -75,6 +76,7 @@ static const QmlSetting pinned[] = {
 /* Of the transaction with a time limit. */
 static int64 transaction_began; /* monotonic, milliseconds */
 static bool is_limited = false;
+static bool undone_late = false; /* the one that was undone last had used up its time */
 
 static bool ending = false; /* qml commits, not a procedure */
 
@@ -203,6 +205,7 @@ qml_process_undo(void)
 	ErrorData *error;
 
 	HOLD_INTERRUPTS();
+	undone_late = qml_process_is_late();
 	disable_all_timeouts(false);
 	QueryCancelPending = false;
 	MemoryContextReset(error_context);
@@ -229,16 +232,21 @@ qml_process_is_late(void)
 	return is_limited && qml_clock_monotonic_ms() - transaction_began >= STEP_TIMEOUT_MS;
 }
 
-/* Logs an error.  what: the subject of the message. */
+/* Logs the error of the transaction that was undone last.  what: the subject of the message. */
 void
 qml_process_log_error(const char *what, QmlLogKind kind, ErrorData *error)
 {
-	bool timeout = qml_clock_monotonic_ms() - transaction_began >= STEP_TIMEOUT_MS;
-
 	/* Somebody canceled it by hand, and knows why. */
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !timeout)
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && !undone_late)
 		ereport(DEBUG1, (errmsg("%s: canceled", what)));
-	else if (qml_log_is_due(kind))
+	else if (!qml_log_is_due(kind))
+		return;
+	else if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("%s failed: it did not end within %d seconds (SQLSTATE %s)", what,
+						STEP_TIMEOUT_MS / 1000, unpack_sql_state(error->sqlerrcode))));
+	else
 		ereport(LOG,
 				(errcode(error->sqlerrcode),
 				 errmsg("%s failed: %s (SQLSTATE %s)", what, error->message,
@@ -266,24 +274,44 @@ qml_process_sleep(int64 milliseconds, uint32 wait_event)
 	ResetLatch(MyLatch);
 }
 
+/* The names in qml.databases, as copies in the current memory context; not for "*". */
+List *
+qml_process_listed_databases(void)
+{
+	char *copy = pstrdup(qml_databases);
+	List *parts;
+	List *names = NIL;
+	ListCell *lc;
+
+	if (SplitIdentifierString(copy, ',', &parts))
+	{
+		foreach(lc, parts)
+			names = lappend(names, pstrdup(lfirst(lc)));
+		list_free(parts);
+	}
+	pfree(copy);
+	return names;
+}
+
+bool
+qml_process_works_all_databases(void)
+{
+	return strcmp(qml_databases, "*") == 0;
+}
+
 /* Whether qml.databases names a database, or all. */
 bool
 qml_process_works_database(const char *name)
 {
 	List *names;
 	ListCell *lc;
-	char *copy;
 	bool found = false;
 
-	if (strcmp(qml_databases, "*") == 0)
+	if (qml_process_works_all_databases())
 		return true;
-	copy = pstrdup(qml_databases);
-	if (SplitIdentifierString(copy, ',', &names))
-	{
-		foreach(lc, names)
-			found = found || strcmp(lfirst(lc), name) == 0;
-		list_free(names);
-	}
-	pfree(copy);
+	names = qml_process_listed_databases();
+	foreach(lc, names)
+		found = found || strcmp(lfirst(lc), name) == 0;
+	list_free_deep(names);
 	return found;
 }

@@ -5,6 +5,8 @@
 #ifndef QML_PROCESS_H
 #define QML_PROCESS_H
 
+#include "nodes/pg_list.h"
+
 #include "common/log.h"
 
 /* A setting that a process fixes for itself. */
@@ -26,6 +28,8 @@ extern bool qml_process_is_late(void);
 extern void qml_process_log_error(const char *what, QmlLogKind kind, ErrorData *error);
 extern void qml_process_handle_signals(void);
 extern void qml_process_sleep(int64 milliseconds, uint32 wait_event);
+extern List *qml_process_listed_databases(void);
+extern bool qml_process_works_all_databases(void);
 extern bool qml_process_works_database(const char *name);
 
 #endif

@@ -4,7 +4,8 @@
  *
  * The end of an attempt that had effects is recorded in the transaction of these
  * effects (qml_record_attempts): both commit, or neither.  The end of one whose
- * transaction was undone is recorded in a transaction of its own (qml_record_undone).
+ * transaction was undone, or that was a command (command.c), is recorded in a transaction of
+ * its own (qml_record_apart).
  *
  * A session that deletes a job holds its row locked until it commits, and may take its
  * time.  An attempt that has ended meanwhile and cannot be recorded is copied to the
@@ -22,6 +23,7 @@
 #include "utils/memutils.h"
 
 #include "common/clock.h"
+#include "common/guc.h"
 #include "errcodes.h"
 #include "ipc/session_claim.h"
 #include "jobs/writer.h"
@@ -38,10 +40,11 @@ static int64 flushed_at;	   /* monotonic, milliseconds: when that was tried last
 
 /* Whether the end of the attempt commits effects of the handler with it. */
 static bool
-has_effects(QmlAttemptState state)
+has_effects(const QmlAttempt *attempt)
 {
-	return state == QML_ATTEMPT_SUCCEEDED || state == QML_ATTEMPT_RETRY_LATER ||
-		   state == QML_ATTEMPT_DISCARDED;
+	return !attempt->committed &&
+		   (attempt->state == QML_ATTEMPT_SUCCEEDED || attempt->state == QML_ATTEMPT_RETRY_LATER ||
+			attempt->state == QML_ATTEMPT_DISCARDED);
 }
 
 /*
@@ -69,12 +72,11 @@ qml_record_attempts(QmlRunner *runner, QmlAttempt *attempts, int count, int wait
 	/* An error undoes the transaction, and with it this setting. */
 	guc_level = NewGUCNestLevel();
 	snprintf(value, sizeof(value), "%d", in_job ? 0 : wait_ms);
-	(void) set_config_option("lock_timeout", value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
-							 true, 0, false);
+	qml_guc_set("lock_timeout", value);
 	for (int i = 0; i < count; i++)
 	{
 		QmlAttempt *attempt = &attempts[i];
-		bool effects = has_effects(attempt->state);
+		bool effects = has_effects(attempt);
 
 		runner->recording = attempt;
 		if (!qml_writer_change(&writer, &attempt->job.id, qml_attempt_finish, attempt))
@@ -137,11 +139,12 @@ record_alone(QmlRunner *runner, QmlAttempt *attempt, int wait_ms)
 }
 
 /*
- * Ends an attempt whose own transaction was undone.  The session is reset first: what a
- * procedure has set may stand in the way, such as default_transaction_read_only.
+ * Ends an attempt whose own transaction was undone, or committed by itself.  The session is
+ * reset first: what a procedure has set may stand in the way, such as
+ * default_transaction_read_only.
  */
 void
-qml_record_undone(QmlRunner *runner, QmlAttempt *attempt)
+qml_record_apart(QmlRunner *runner, QmlAttempt *attempt)
 {
 	Assert(!IsTransactionState());
 	attempt->ended = true;
@@ -163,7 +166,7 @@ qml_record_postpone(const QmlAttempt *attempt)
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 	QmlAttempt *copy = palloc(sizeof(QmlAttempt));
 
-	Assert(!has_effects(attempt->state));
+	Assert(!has_effects(attempt));
 	qml_attempt_copy(attempt, copy);
 	MemoryContextSwitchTo(TopMemoryContext);
 	unrecorded = lappend(unrecorded, copy);

@@ -13,7 +13,7 @@
 extern void qml_record_attempts(QmlRunner *runner, QmlAttempt *attempts, int count, int wait_ms,
 								bool catch_hook_errors);
 extern void qml_record_log(QmlRunner *runner, const QmlAttempt *attempts, int count);
-extern void qml_record_undone(QmlRunner *runner, QmlAttempt *attempt);
+extern void qml_record_apart(QmlRunner *runner, QmlAttempt *attempt);
 
 extern void qml_record_postpone(const QmlAttempt *attempt);
 extern int qml_record_flush(QmlRunner *runner, int wait_ms);

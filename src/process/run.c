@@ -97,7 +97,7 @@ record_ended(void)
 
 	if (batch->done == batch->count || !batch->attempts[batch->done].ended)
 		return false;
-	qml_record_undone(&runner, &batch->attempts[batch->done]);
+	qml_record_apart(&runner, &batch->attempts[batch->done]);
 	batch->done++;
 	return true;
 }
@@ -141,6 +141,16 @@ qml_run_next(void)
 	if (runner.batch_size == 1)
 		qml_batch_release_from(&runner, runner.batch->done, false);
 	return true;
+}
+
+/*
+ * Whether the last claim found nothing, and has not come to the end of the jobs: it goes on with
+ * qml_run_next().
+ */
+bool
+qml_run_is_searching(void)
+{
+	return runner.searching;
 }
 
 /* Between jobs: records what could not be recorded before, if it is time. */

@@ -9,6 +9,7 @@
 
 extern void qml_run_init(QmlSlot *slot);
 extern bool qml_run_next(void);
+extern bool qml_run_is_searching(void);
 extern void qml_run_flush(void);
 extern void qml_run_end(void);
 

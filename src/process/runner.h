@@ -43,6 +43,7 @@ typedef struct QmlRunner
 								* group.c */
 	bool claiming_ahead;	 /* an error is the claim's, not that of the jobs before it; batch.c */
 	bool claim_ahead_failed; /* none is made until a claim succeeds; batch.c */
+	bool searching;			 /* the last claim has not come to the end of the jobs; batch.c */
 } QmlRunner;
 
 #endif

@@ -8,13 +8,18 @@
  * catalogs, leaves the owner in its slot, and exits (run_look).
  *
  * The work is a list of steps.  Each has its own transaction and its own errors: one that
- * fails is logged and tried again later, and stops no other.  A crash at any point
+ * fails is logged and tried again later, and stops no other.  What can be long, such as
+ * reading all jobs, is made in pieces, one a round (common/walk.c).  A crash at any point
  * leaves a transaction undone.
  *
  * Between rounds it sleeps until the next time that it knows of, from the indexes or from
  * commits that make something due (ipc/due.c).  It also looks once in each poll
  * interval, because replication and changes by hand wake nobody.  While it sleeps it
  * holds nothing, and it leaves when somebody needs the database alone (slot.c).
+ *
+ * Where databases take turns, a scheduler may live for a second.  Its successor goes on
+ * where it was: with its walks, its pauses, and what it has told the log (Turn).  One that
+ * ends in any other way leaves nothing, and its successor begins anew.
  */
 #include "postgres.h"
 
@@ -30,7 +35,9 @@
 #include "common/clock.h"
 #include "common/guc.h"
 #include "common/log.h"
+#include "common/wait_event.h"
 #include "compat.h"
+#include "ipc/databases.h"
 #include "ipc/due.h"
 #include "ipc/session_claim.h"
 #include "ipc/slots.h"
@@ -56,12 +63,11 @@ extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
 #define NOTIFY_INTERVAL	  100
 #define PROGRESS_INTERVAL 100
 #define PROBE_INTERVAL	  1000
+#define HISTORY_INTERVAL  100
 #define FALLBACK_POLL	  60000 /* for what woke nobody */
 #define SERVER_POLL		  10000
 #define REFRESH_INTERVAL  (24 * 3600 * 1000)
 #define MAX_STEP_BACKOFF  60000
-/* Looking for lost jobs may take one in so many parts of the time. */
-#define RECLAIM_SHARE 50
 
 /* Rows of one transaction; fewer if hooks take long. */
 #define PROMOTE_BATCH 1000
@@ -70,6 +76,8 @@ extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
 
 /* Long before the machine started. */
 #define NEVER (PG_INT64_MIN / 2)
+
+#define MAX_STEPS (QML_LOG_LAST_STEP - QML_LOG_STEP + 1)
 
 /* How far the wall clock may differ from the other one between two rounds. */
 #define CLOCK_TOLERANCE 5000
@@ -84,14 +92,50 @@ typedef struct Step
 	int64 (*interval)(void);
 	TimestampTz (*run)(struct Step *step); /* in a transaction; returns when it is due next */
 	TimestampTz due;					   /* on the wall clock; QML_NO_TIME: not known */
+	bool unfinished;					   /* a piece of it is done, and the next is due */
+	bool owed;							   /* to others: it runs before the scheduler leaves */
+	const bool *urgent;					   /* if it points to true: due, and without a pause */
 	int64 last;							   /* when it ran last, milliseconds */
 	int64 not_before;					   /* after an error, or to save time */
 	int failures;						   /* in a row */
 	int64 looked;						   /* when it read all rows last, milliseconds */
 } Step;
 
+/* The walk over all jobs that looks for lost ones. */
+typedef struct Reclaim
+{
+	QmlWalk walk;
+	TimestampTz next; /* end of a lease that the walk has seen, or that was noted since */
+	int64 worked;	  /* milliseconds */
+} Reclaim;
+
+/* What the next scheduler goes on with, if this one leaves because its turn is over. */
+typedef struct Turn
+{
+	struct
+	{
+		int64 last;
+		int64 not_before;
+		int64 looked;
+		int failures;
+		bool unfinished;
+	} steps[MAX_STEPS];
+	Reclaim reclaim;
+	bool servers_died; /* some were given up since the walk of reclaim_jobs() began */
+	QmlWorkerDemand demand;
+	int workers; /* qml.workers when workers were asked for last */
+	QmlCleanupState cleanup;
+	QmlWalk refresh;
+	double hook_average;
+	QmlLogTimes told;
+} Turn;
+
+StaticAssertDecl(sizeof(Turn) <= QML_TURN_BYTES, "there is room for it in shared memory");
+
 static QmlSlot *slot;
-static int64 round_began; /* one time for all steps, so that they are due together */
+static int64 round_began;	/* one time for all steps, so that they are due together */
+static Turn turn;			/* the steps use their parts of it in place */
+static bool begins = false; /* no scheduler before this one has kept its turn */
 
 /* ----- looking ----- */
 
@@ -173,43 +217,68 @@ promote_jobs(Step *step)
 	return next;
 }
 
-/* Jobs whose lease is over, and all others that are lost. */
+/* The earlier of two times, either of which may be missing. */
+static TimestampTz
+earlier(TimestampTz a, TimestampTz b)
+{
+	return a == QML_NO_TIME || (b != QML_NO_TIME && b < a) ? b : a;
+}
+
+/*
+ * Jobs whose lease is over, and all others that are lost: the next piece of a walk over
+ * all jobs.
+ */
 static TimestampTz
 reclaim_jobs(Step *step)
 {
+	Reclaim *reclaim = &turn.reclaim;
 	int64 begun = qml_clock_monotonic_ms();
-	int batch = qml_hook_batch_size(RECLAIM_BATCH);
-	TimestampTz next;
+	TimestampTz found;
+	bool over;
 
-	if (qml_reclaim_expired(batch, &next) == batch)
-		next = GetCurrentTimestamp();
-	/* It reads all jobs, so not too often. */
-	step->not_before = begun +
-					   Max(PROBE_INTERVAL, (qml_clock_monotonic_ms() - begun) * RECLAIM_SHARE);
-	return next;
+	if (step->unfinished && step->failures == 0)
+	{
+		/* It may be of a job behind the walk. */
+		reclaim->next = earlier(reclaim->next, step->due);
+	}
+	else
+	{
+		memset(reclaim, 0, sizeof(*reclaim));
+		reclaim->next = QML_NO_TIME;
+		turn.servers_died = false;
+	}
+	(void) qml_reclaim_lost(&reclaim->walk, qml_hook_batch_size(RECLAIM_BATCH), &over, &found);
+	reclaim->next = earlier(reclaim->next, found);
+	reclaim->worked += qml_clock_monotonic_ms() - begun;
+	step->unfinished = !over;
+	if (over)
+		step->not_before = begun + Max(PROBE_INTERVAL, reclaim->worked * QML_WALK_SHARE);
+	return reclaim->next;
 }
+
+/* Taken from the slot, and not looked at yet. */
+static pg_uuid_t lost[QML_MAX_LOST];
+static int nlost = 0;
 
 /* The jobs that ended sessions have left in the slot; reclaim_jobs() finds any others. */
 static TimestampTz
 reclaim_session_jobs(Step *step)
 {
-	static pg_uuid_t jobs[QML_MAX_LOST];
-	static int count = 0;
 	static bool any = false;
 	int batch;
 
 	/* First what is left from before: a part, or all of it after an error. */
-	if (count == 0)
-		count = qml_session_claim_take_lost(slot, jobs, &any);
+	if (nlost == 0)
+		nlost = qml_session_claim_take_lost(slot, lost, &any);
 	if (any)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
-	batch = qml_hook_batch_size(count);
-	/* The others are finished, or locked by somebody who may roll back: so look again. */
-	if (batch > 0 && qml_reclaim_of_sessions(jobs, batch) < batch)
+	batch = qml_hook_batch_size(nlost);
+	/* Some are locked by somebody who may roll back: so look again. */
+	if (batch > 0 && qml_reclaim_of_sessions(lost, batch) > 0)
 		qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp() + USECS_PER_SEC);
-	count -= batch;
-	memmove(jobs, jobs + batch, sizeof(pg_uuid_t) * count);
-	return count > 0 ? GetCurrentTimestamp() : QML_NO_TIME;
+	nlost -= batch;
+	memmove(lost, lost + batch, sizeof(pg_uuid_t) * nlost);
+	return nlost > 0 ? GetCurrentTimestamp() : QML_NO_TIME;
 }
 
 /* Writes the progress that running jobs have reported into their rows. */
@@ -236,38 +305,46 @@ write_progress(Step *step)
 static TimestampTz
 notify_listeners(Step *step)
 {
-	qml_notify_send(slot);
+	qml_notify_send(slot, step->failures > 0 || (begins && step->looked == NEVER));
+	step->looked = round_began;
 	step->not_before = qml_clock_monotonic_ms() + NOTIFY_INTERVAL;
 	return QML_NO_TIME;
 }
 
-/* qml.workers when workers were asked for last. */
-static int last_workers = 0;
-
-/* Reading all ready jobs costs much: only at intervals, and when more workers are allowed. */
+/*
+ * Searching all ready jobs costs much: only at intervals, the longer the more it costs,
+ * and when more workers are allowed.
+ */
 static TimestampTz
 request_workers(Step *step)
 {
-	bool look = step->looked == NEVER || qml_workers > last_workers ||
-				next_multiple(step->looked, FALLBACK_POLL, round_began) <= 0;
+	bool look = step->looked == NEVER || qml_workers > turn.workers ||
+				(next_multiple(step->looked, FALLBACK_POLL, round_began) <= 0 &&
+				 round_began - step->looked >= turn.demand.worked * QML_WALK_SHARE);
+	int64 wait = PG_INT64_MAX;
 
 	if (qml_workers > 0)
 	{
-		qml_worker_demand_serve(slot, look);
+		wait = qml_worker_demand_serve(&turn.demand, slot, look);
 		if (look)
 			step->looked = round_began;
 	}
-	last_workers = qml_workers;
-	return QML_NO_TIME;
+	turn.workers = qml_workers;
+	step->unfinished = wait == 0;
+	return wait == 0 || wait == PG_INT64_MAX ? QML_NO_TIME : GetCurrentTimestamp() + wait * 1000;
 }
 
-/* Servers outside that have sent no heartbeat: their jobs are reclaimed. */
+/*
+ * Servers outside that have sent no heartbeat are given up.  Their jobs are then
+ * reclaimed, however lately that step has read all jobs.
+ */
 static TimestampTz
 reap_servers(Step *step)
 {
 	TimestampTz next;
 
-	(void) qml_server_reclaim_dead(qml_hook_batch_size(INT_MAX), &next);
+	if (qml_server_give_up_silent(&next) > 0)
+		turn.servers_died = true;
 	/* The rows of some may be locked just now. */
 	step->not_before = qml_clock_monotonic_ms() + PROBE_INTERVAL;
 	return next;
@@ -283,12 +360,28 @@ fire_recurring(Step *step)
 	return ticks.more ? ticks.as_of : qml_tick_next(ticks.as_of);
 }
 
+/* Partitions of the history that are needed next, and jobs that have finished without one. */
+static TimestampTz
+prepare_history(Step *step)
+{
+	bool failed;
+
+	step->unfinished = qml_cleanup_prepare(&turn.cleanup, &failed);
+	/* What keeps a partition from being made may do so for long. */
+	if (!step->unfinished)
+		step->not_before = qml_clock_monotonic_ms() + (failed ? FALLBACK_POLL : HISTORY_INTERVAL);
+	return QML_NO_TIME;
+}
+
+/* One partition in a round, so that a large one holds up the other steps only once. */
 static TimestampTz
 remove_expired(Step *step)
 {
-	QmlCleanup done;
+	bool waiting;
 
-	qml_cleanup_expired(&done);
+	step->unfinished = qml_cleanup_step(&turn.cleanup, &waiting);
+	if (waiting)
+		step->not_before = qml_clock_monotonic_ms() + PROBE_INTERVAL;
 	return QML_NO_TIME;
 }
 
@@ -296,7 +389,7 @@ remove_expired(Step *step)
 static TimestampTz
 refresh_schedules(Step *step)
 {
-	(void) qml_tick_refresh();
+	step->unfinished = !qml_tick_refresh(&turn.refresh);
 	return QML_NO_TIME;
 }
 
@@ -318,7 +411,7 @@ scheduler_interval(void)
 static int64
 worker_interval(void)
 {
-	return qml_workers != last_workers ? 1 : FALLBACK_POLL;
+	return qml_workers != turn.workers ? 1 : FALLBACK_POLL;
 }
 
 static int64
@@ -370,6 +463,7 @@ static Step steps[] = {
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = QML_WAKE_LEASE,
 	 .interval = fallback_interval,
+	 .urgent = &turn.servers_died,
 	 .run = reclaim_jobs},
 	{.activity = "reclaiming jobs of ended sessions",
 	 .name = "qml scheduler: reclaiming jobs of ended sessions",
@@ -382,6 +476,7 @@ static Step steps[] = {
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_PROGRESS,
 	 .interval = fallback_interval,
+	 .owed = true,
 	 .run = write_progress},
 	{.activity = "asking for workers",
 	 .name = "qml scheduler: asking for workers",
@@ -394,6 +489,7 @@ static Step steps[] = {
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_NOTIFY,
 	 .interval = fallback_interval,
+	 .owed = true,
 	 .run = notify_listeners},
 	{.activity = "looking for dead servers",
 	 .name = "qml scheduler: looking for dead servers",
@@ -401,6 +497,12 @@ static Step steps[] = {
 	 .wake = -1,
 	 .interval = server_interval,
 	 .run = reap_servers},
+	{.activity = "preparing the history",
+	 .name = "qml scheduler: preparing the history",
+	 .enabled = &qml_scheduler_enabled,
+	 .wake = QML_WAKE_HISTORY,
+	 .interval = fallback_interval,
+	 .run = prepare_history},
 	{.activity = "cleaning up",
 	 .name = "qml scheduler: cleanup",
 	 .enabled = &qml_cleanup_enabled,
@@ -415,8 +517,7 @@ static Step steps[] = {
 	 .run = refresh_schedules},
 };
 
-StaticAssertDecl(lengthof(steps) <= QML_LOG_LAST_STEP - QML_LOG_STEP + 1,
-				 "each step has a kind of log messages");
+StaticAssertDecl(lengthof(steps) <= MAX_STEPS, "each step has a kind of log messages");
 
 #define FOREACH_STEP(step) for (Step *step = steps; step < steps + lengthof(steps); step++)
 
@@ -433,16 +534,26 @@ poll_wakeup(Step *step)
 		step->due = time;
 }
 
+/* Whether a step is due, and no pause keeps it from being done. */
+static bool
+is_urgent(const Step *step)
+{
+	return step->urgent && *step->urgent && step->failures == 0;
+}
+
 /* Milliseconds until a step is due. */
 static int64
 time_left(const Step *step)
 {
 	int64 now = qml_clock_monotonic_ms();
+	bool urgent = is_urgent(step);
 	int64 left = next_multiple(step->last, step->interval(), now);
 
-	if (step->due != QML_NO_TIME)
+	if (step->unfinished || urgent)
+		left = 0;
+	else if (step->due != QML_NO_TIME)
 		left = Min(left, (step->due - GetCurrentTimestamp() + 999) / 1000);
-	return Max(left, step->not_before - now);
+	return urgent ? left : Max(left, step->not_before - now);
 }
 
 /* One run of a step, in its transaction; an error makes it due again, later each time. */
@@ -478,6 +589,10 @@ run_step(Step *step)
 		/* A step that meets a DROP EXTENSION has no error to log. */
 		qml_slot_leave_if_dropped();
 		qml_process_log_error(step->name, kind, error);
+		/* Not a matter of this step: a new process looks when the extension has changed. */
+		if (kind == QML_LOG_PROCESS &&
+			error->sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+			qml_slot_leave(QML_ENDED_FAILED);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -565,6 +680,88 @@ do_round(void)
 	return sleep;
 }
 
+/* ----- turns ----- */
+
+/* Goes on where the last scheduler was when its turn was over. */
+static void
+resume_turn(void)
+{
+	begins = !qml_databases_take_turn(&turn, sizeof(turn));
+	FOREACH_STEP(step)
+	{
+		step->last = NEVER;
+		step->looked = NEVER;
+	}
+	if (begins)
+		return;
+	FOREACH_STEP(step)
+	{
+		step->due = QML_NO_TIME;
+		/* What sessions may have made due is looked at, unless it has to pause. */
+		if (step->wake < 0)
+			step->last = turn.steps[step - steps].last;
+		step->not_before = turn.steps[step - steps].not_before;
+		step->looked = turn.steps[step - steps].looked;
+		step->failures = turn.steps[step - steps].failures;
+		step->unfinished = turn.steps[step - steps].unfinished;
+	}
+	qml_hook_limit_resume(turn.hook_average);
+	qml_log_resume(&turn.told);
+}
+
+/*
+ * When a step is due that a commit or the step itself has asked for; QML_WAKE_NEVER: it has
+ * not.  One that waits for others is looked at again in the next turn.
+ */
+static TimestampTz
+due_at(const Step *step)
+{
+	int64 wait = step->not_before - qml_clock_monotonic_ms();
+	TimestampTz due = step->due;
+
+	if (!*step->enabled)
+		return QML_WAKE_NEVER;
+	if (is_urgent(step) || (step->unfinished && wait <= 0))
+		return GetCurrentTimestamp();
+	if (due == QML_NO_TIME)
+		return QML_WAKE_NEVER;
+	return wait > 0 ? Max(due, GetCurrentTimestamp() + wait * 1000) : due;
+}
+
+/* Does what others wait for, and what only a pause has kept from being done. */
+static void
+pay_debts(void)
+{
+	FOREACH_STEP(step)
+	{
+		poll_wakeup(step);
+		if (step->owed && *step->enabled && step->failures == 0 && step->due != QML_NO_TIME &&
+			step->due <= GetCurrentTimestamp())
+			run_step(step);
+	}
+}
+
+/* The slot is for another database: keeps for the next turn how far this one has come. */
+pg_noreturn static void
+leave_turn(void)
+{
+	FOREACH_STEP(step)
+	{
+		turn.steps[step - steps].last = step->last;
+		turn.steps[step - steps].not_before = step->not_before;
+		turn.steps[step - steps].looked = step->looked;
+		turn.steps[step - steps].failures = step->failures;
+		turn.steps[step - steps].unfinished = step->unfinished;
+		/* What no commit makes due makes the database wait for its turn all the same. */
+		qml_databases_note_due(step->wake >= 0 ? (QmlWake) step->wake : QML_WAKE_DUE, due_at(step));
+	}
+	turn.hook_average = qml_hook_limit_average();
+	qml_log_copy(&turn.told);
+	qml_session_claim_give_back_lost(lost, nlost);
+	qml_databases_keep_turn(&turn, sizeof(turn));
+	qml_slot_leave(QML_ENDED_TURN);
+}
+
 /* Rounds, until an error. */
 static void
 run_rounds(MemoryContext context)
@@ -583,6 +780,12 @@ run_rounds(MemoryContext context)
 		sleep = do_round();
 		MemoryContextSwitchTo(context);
 		MemoryContextReset(context);
+		/* What polls find waits for the next turn, which comes within a minute. */
+		if (slot->leave)
+		{
+			pay_debts();
+			leave_turn();
+		}
 		if (sleep > 0)
 			qml_process_sleep(sleep, wait_event);
 		qml_due_awake(slot);
@@ -595,11 +798,7 @@ run_scheduler(void)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "qml scheduler",
 												  ALLOCSET_DEFAULT_SIZES);
-	FOREACH_STEP(step)
-	{
-		step->last = NEVER;
-		step->looked = NEVER;
-	}
+	resume_turn();
 	for (;;)
 	{
 		PG_TRY();

@@ -4,9 +4,9 @@
  *
  * A worker runs the jobs of a role one after the other in one session.  None may find
  * what another left there: settings, cursors, temporary tables, prepared statements,
- * advisory locks, currval(), open large objects, the seed of random().  DISCARD ALL
- * would do most of this, but is not allowed in a transaction, and would throw away
- * the plans that make short jobs fast.
+ * advisory locks, currval(), open large objects, the seed of random(), a replication
+ * origin, temporary replication slots.  DISCARD ALL would do most of this, but is not
+ * allowed in a transaction, and would throw away the plans that make short jobs fast.
  *
  *	 after a job in a transaction	leftovers, large objects, temporary tables; its
  *									settings are undone by the caller's level of them
@@ -24,13 +24,17 @@
 #include "commands/sequence.h"
 #include "common/pg_prng.h"
 #include "libpq/be-fsstubs.h"
+#include "replication/origin.h"
+#include "replication/slot.h"
 #include "storage/lock.h"
 #include "tcop/utility.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/portal.h"
+#include "utils/snapmgr.h"
 
+#include "compat.h"
 #include "process/session_reset.h"
 
 /*
@@ -56,6 +60,26 @@ watch_utility(PlannedStmt *statement, const char *query, bool readonly,
 																	dest, completion);
 }
 
+/*
+ * As the end of a session does.  With an origin, the commits of the next job and of qml would
+ * be taken for those of another server.  A slot that an error left acquired is in the way of
+ * all others.
+ */
+static void
+reset_replication(void)
+{
+	if (replorigin_session_origin != InvalidRepOriginId)
+	{
+		replorigin_session_reset();
+		replorigin_session_origin = InvalidRepOriginId;
+		replorigin_session_origin_lsn = InvalidXLogRecPtr;
+		replorigin_session_origin_timestamp = 0;
+	}
+	if (MyReplicationSlot)
+		ReplicationSlotRelease();
+	qml_replication_slots_drop_temporary();
+}
+
 /* What the end of a transaction leaves in the session, whether it committed or not. */
 void
 qml_session_reset_leftovers(void)
@@ -64,11 +88,21 @@ qml_session_reset_leftovers(void)
 	DropAllPreparedStatements();
 	ResetSequenceCaches();
 	LockReleaseSession(USER_LOCKMETHOD);
+	reset_replication();
 	/* A job may know what follows the seed that it has set. */
 	(void) DirectFunctionCall1(setseed,
 							   Float8GetDatum(pg_prng_double(&pg_global_prng_state) * 2 - 1));
 	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
 		temporary_jobs++;
+}
+
+/* Dropping reads catalogs whose values may be toasted, which needs a snapshot. */
+static void
+drop_temporary_objects(void)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+	ResetTempTableNamespace();
+	PopActiveSnapshot();
 }
 
 /* In the transaction of a job that has ended well, and that others may share. */
@@ -80,7 +114,7 @@ qml_session_reset_after_function(void)
 	/* As at the end of the transaction: the next job could read what is open. */
 	AtEOXact_LargeObject(true);
 	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
-		ResetTempTableNamespace();
+		drop_temporary_objects();
 }
 
 /* In a transaction: after a procedure, which may have committed what it set and made. */
@@ -93,7 +127,7 @@ qml_session_reset_after_procedure(void)
 	/* Those that ResetAllOptions() leaves out. */
 	SetPGVariable("session_authorization", NIL, false);
 	SetPGVariable("role", NIL, false);
-	ResetTempTableNamespace();
+	drop_temporary_objects();
 	temporary_jobs++;
 }
 

@@ -10,7 +10,8 @@
  *
  * Our process must not stand in the way of the database's owner, who may not be allowed
  * to terminate it.  Once a second it probes the lock on the database: while DROP, RENAME
- * or CREATE ... TEMPLATE has it, the process leaves.  It also leaves when the extension
+ * or CREATE ... TEMPLATE has it, the process leaves.  It does the same for DROP EXTENSION,
+ * for which the scheduler also cancels the running jobs.  It also leaves when the extension
  * is gone, when the jobs are a copy, and when a setting says so.
  *
  * After a crash of the server all slots are free.
@@ -30,6 +31,8 @@
 
 #include "common/guc.h"
 #include "ipc/dispatch.h"
+#include "ipc/due.h"
+#include "ipc/session_claim.h"
 #include "ipc/slots.h"
 #include "model/catalog.h"
 #include "process/process.h"
@@ -38,26 +41,34 @@
 static QmlSlot *slot;
 static QmlOutcome outcome = QML_ENDED_EARLY; /* if the process ended now */
 static bool extension_found;				 /* in the last transaction, as it should be */
+static Oid last_extension = InvalidOid;		 /* that a transaction has found */
+static bool is_quiet;						 /* about its start */
 
-/* Runs on every exit: gives the slot back, and the work that was meant for a worker. */
+/* Runs on every exit: gives the slot back, and the work that was meant for the process. */
 static void
 end_slot(int code, Datum arg)
 {
 	/* Once the slot has ended the launcher may give it to another process. */
-	bool is_worker = slot->kind == QML_WORKER;
+	QmlKind kind = slot->kind;
 	Oid role = slot->role;
-	bool has_work;
-	bool had_concurrency;
+	QmlLeft left;
 
-	qml_slots_end(slot, outcome, &has_work, &had_concurrency);
-	if (is_worker && outcome != QML_ENDED_NO_EXTENSION)
+	qml_slots_hide(slot);
+	if (kind == QML_SCHEDULER)
+	{
+		qml_due_hand_over(slot);
+		qml_dispatch_hand_over(slot);
+		qml_session_claim_hand_over(slot);
+	}
+	qml_slots_end(slot, outcome, &left);
+	if (kind == QML_WORKER && outcome != QML_ENDED_NO_EXTENSION)
 	{
 		/* It was given work while it was leaving, or ended with work left. */
-		if (has_work)
+		if (left.has_work)
 			qml_dispatch_request_worker(MyDatabaseId, role);
 		qml_dispatch_offer_slot(false);
 		/* Others have passed over the jobs that needed its concurrency slots. */
-		if (had_concurrency)
+		if (left.had_concurrency)
 			qml_dispatch_recheck_all();
 	}
 	qml_shmem_wake_launcher();
@@ -78,28 +89,59 @@ qml_slot_leave(QmlOutcome why)
 	proc_exit(0);
 }
 
+/* Whether somebody has or wants a lock on an object that conflicts with this one. */
+static bool
+is_wanted(Oid database, Oid class, Oid object, LOCKMODE mode)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, database, class, object, 0);
+	if (LockAcquire(&tag, mode, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, mode, true);
+	return false;
+}
+
+/*
+ * Whether somebody is dropping the extension.  DROP EXTENSION locks it first, and then waits
+ * for those who use its tables, such as a running job.
+ */
+static bool
+is_extension_being_dropped(void)
+{
+	return OidIsValid(last_extension) &&
+		   is_wanted(MyDatabaseId, ExtensionRelationId, last_extension, AccessShareLock);
+}
+
 /*
  * Whether the process stands in the way of somebody who needs the database alone: the
  * lock that it probes conflicts with those of DROP, RENAME, SET TABLESPACE and of being
- * copied.
+ * copied.  Or of somebody who drops the extension.
  */
 bool
 qml_slot_is_blocking(void)
 {
-	LOCKTAG tag;
+	return is_wanted(InvalidOid, DatabaseRelationId, MyDatabaseId, RowExclusiveLock) ||
+		   is_extension_being_dropped();
+}
 
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
-	if (LockAcquire(&tag, RowExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-		return true;
-	LockRelease(&tag, RowExclusiveLock, true);
-	return false;
+/*
+ * Leaves, because somebody else needs to be alone.  Workers notice that between two jobs;
+ * when the extension is being dropped, the scheduler also cancels the jobs that run.
+ */
+pg_noreturn static void
+make_way(void)
+{
+	if (slot->kind == QML_SCHEDULER && is_extension_being_dropped())
+		qml_slots_cancel_all_jobs();
+	qml_slot_leave(QML_ENDED_MADE_WAY);
 }
 
 void
 qml_slot_leave_if_blocking(void)
 {
 	if (qml_slot_is_blocking())
-		qml_slot_leave(QML_ENDED_MADE_WAY);
+		make_way();
 }
 
 /* Whether the settings say that no process works here. */
@@ -141,9 +183,10 @@ qml_slot_leave_unless_extension(void)
 	 * takes any other, so there is no deadlock.  If it has come first, it has precedence:
 	 * we do not wait.
 	 */
+	last_extension = extension;
 	if (!qml_catalog_try_lock(ExtensionRelationId, extension, 0, AccessShareLock) ||
 		get_extension_oid("qml", true) != extension)
-		qml_slot_leave(QML_ENDED_MADE_WAY);
+		make_way();
 	if (!qml_catalog()->adopted)
 	{
 		ereport(WARNING,
@@ -192,6 +235,7 @@ qml_slot_enter(int number, const char *name)
 	uint32 generation;
 
 	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
+	is_quiet = MyBgworkerEntry->bgw_extra[sizeof(generation)] != 0;
 	slot = &qml_shmem->slots[number];
 	/* It was given to another process since. */
 	if (!qml_slots_take(slot, generation))
@@ -202,6 +246,7 @@ qml_slot_enter(int number, const char *name)
 
 	BackgroundWorkerInitializeConnectionByOid(slot->database, slot->role, 0);
 	qml_slots_set_connected(slot);
+	qml_session_claim_set_background();
 	outcome = QML_ENDED_TERMINATED;
 	pgstat_report_appname(name);
 	return slot;
@@ -212,6 +257,8 @@ void
 qml_slot_set_ready(void)
 {
 	qml_slots_set_ready(slot);
-	ereport(LOG, (errmsg("%s started in database \"%s\"", MyBgworkerEntry->bgw_type,
-						 database_name())));
+	pg_memory_barrier();
+	if (!is_quiet)
+		ereport(LOG, (errmsg("%s started in database \"%s\"", MyBgworkerEntry->bgw_type,
+							 database_name())));
 }

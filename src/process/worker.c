@@ -28,6 +28,7 @@
 
 #include "common/clock.h"
 #include "common/guc.h"
+#include "common/wait_event.h"
 #include "compat.h"
 #include "ipc/dispatch.h"
 #include "ipc/slots.h"
@@ -134,6 +135,8 @@ wait_for_work(int64 idle_since, uint32 wait_event)
 		left = Max(left, PROBE_INTERVAL);
 	/* First say that it sleeps, then look again: see ipc/dispatch.c. */
 	qml_dispatch_begin_idle(slot);
+	if (qml_clock_monotonic_ms() - idle_since >= PROBE_INTERVAL)
+		qml_dispatch_stay_idle(slot);
 	if (!qml_dispatch_has_work(slot) && left > 0)
 		qml_process_sleep(Min(left, PROBE_INTERVAL), wait_event);
 	qml_dispatch_end_idle(slot);
@@ -158,14 +161,15 @@ run_jobs(void)
 		bool found;
 
 		check_between_jobs(true);
-		qml_dispatch_clear_work(slot);
+		/* What comes while it searches may be behind it: then it searches once more. */
+		if (!qml_run_is_searching())
+			qml_dispatch_clear_work(slot);
 		found = qml_run_next();
 		failures = 0;
 		if (found)
-		{
 			idle_since = qml_clock_monotonic_ms();
+		if (found || qml_run_is_searching())
 			continue;
-		}
 		while (!qml_dispatch_has_work(slot))
 		{
 			if (!wait_for_work(idle_since, wait_event))

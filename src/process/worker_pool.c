@@ -10,6 +10,10 @@
  * its job and asks again, so that roles take turns.  A role that has some workers gets
  * only the slot of an idle one.
  *
+ * As many workers are asked to leave as slots are needed, one that becomes idle at once, and
+ * one more after each turn in which none has left, because jobs may be long.  When no slot is
+ * needed any more, those that have not left stay.
+ *
  * Called by the launcher only, whose memory it is in: what is wanted is lost with it, and
  * schedulers ask again.
  */
@@ -18,6 +22,7 @@
 #include "nodes/pg_list.h"
 #include "utils/memutils.h"
 
+#include "common/guc.h"
 #include "ipc/dispatch.h"
 #include "ipc/slots.h"
 #include "process/worker_pool.h"
@@ -34,6 +39,7 @@
 #define VICTIM_IDLE	   3 /* it has nothing to do */
 
 static List *wanted_list = NIL;
+static int needed = 0; /* slots, in this round */
 
 static QmlWanted *
 find_wanted(Oid database, Oid role)
@@ -98,6 +104,23 @@ comes_first(const QmlWanted *a, const QmlWanted *b)
 		difference = qml_slots_count_workers(a->database, a->role) -
 					 qml_slots_count_workers(b->database, b->role);
 	return difference != 0 ? difference < 0 : a->since < b->since;
+}
+
+/* In this round: how many roles of a database wait until there is room for one more worker. */
+int
+qml_worker_pool_count_waiting(Oid database)
+{
+	int count = 0;
+	ListCell *lc;
+
+	foreach(lc, wanted_list)
+	{
+		const QmlWanted *wanted = lfirst(lc);
+
+		if (wanted->database == database && wanted->open && wanted->tried && qml_workers > 0)
+			count++;
+	}
+	return count;
 }
 
 /* The role that gets a worker next, or NULL.  Its database may be full. */
@@ -173,13 +196,28 @@ qml_worker_pool_note_working(Oid database, Oid role, TimestampTz started_at)
 		remove_wanted(wanted);
 }
 
+/* What kept the workers of a database, or (InvalidOid) of all, from working may be gone. */
+void
+qml_worker_pool_retry(Oid database)
+{
+	ListCell *lc;
+
+	foreach(lc, wanted_list)
+	{
+		QmlWanted *wanted = lfirst(lc);
+
+		if (!OidIsValid(database) || wanted->database == database)
+			wanted->not_before = 0;
+	}
+}
+
 /*
  * How readily the slot is taken for what is wanted; for a scheduler (wanted is NULL) the
  * worker need not have had its turn.  If only the database is full, a slot of another database
  * is of no use.
  */
 static int
-rate_victim(const QmlSlotView *slot, const QmlWanted *wanted, bool server_is_full)
+rate_victim(const QmlSlotView *slot, const QmlWanted *wanted, bool server_is_full, int64 now)
 {
 	bool own = wanted && slot->database == wanted->database;
 
@@ -193,8 +231,7 @@ rate_victim(const QmlSlotView *slot, const QmlWanted *wanted, bool server_is_ful
 		return VICTIM_SURPLUS;
 	if (wanted == NULL)
 		return VICTIM_TURN;
-	return GetCurrentTimestamp() - slot->started_at > TURN * INT64CONST(1000) ? VICTIM_TURN :
-																				VICTIM_NOT;
+	return now - slot->started_ms > TURN ? VICTIM_TURN : VICTIM_NOT;
 }
 
 /* Milliseconds until the first role that has to wait can be tried again. */
@@ -215,9 +252,9 @@ qml_worker_pool_time_left(int64 now)
 }
 
 /*
- * Asks the worker to leave whose slot is taken most readily, if it rates at least so high.  It
- * leaves after its job; another one is asked only if it has not left within a turn, so
- * that a long job does not hold up the rest.  Returns whether a slot is or will be free.
+ * A slot is needed, also for those that were asked for in this round before: asks the worker to
+ * leave whose slot is taken most readily, if it rates at least so high.  Returns whether a slot
+ * is or will be free.
  */
 static bool
 make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 now)
@@ -225,36 +262,76 @@ make_one_leave(const QmlWanted *wanted, bool server_is_full, int least, int64 no
 	static int64 asked_at = PG_INT64_MIN / 2;
 	QmlSlotView *slots = palloc(sizeof(QmlSlotView) * qml_shmem->nslots);
 	int victim = -1;
-	bool leaving = false;
+	int leaving = 0;
+	bool idle_leaves = false;
 	int best = least - 1;
+	bool found;
+	bool ask;
 
 	Assert(wanted != NULL || least != VICTIM_IDLE);
 	qml_slots_copy_all(slots);
 	for (int i = 0; i < qml_shmem->nslots; i++)
 	{
 		const QmlSlotView *slot = &slots[i];
-		int value = rate_victim(slot, wanted, server_is_full);
+		int value = rate_victim(slot, wanted, server_is_full, now);
 
 		/* An idle worker of the role itself has been woken for the work. */
 		if (least == VICTIM_IDLE && slot->database == wanted->database &&
 			slot->role == wanted->role)
 			continue;
-
-		leaving = leaving ||
-				  (slot->kind == QML_WORKER && slot->state == QML_SLOT_RUNNING && slot->leave);
+		if (slot->kind == QML_WORKER && slot->state == QML_SLOT_RUNNING && slot->leave)
+		{
+			leaving++;
+			idle_leaves = idle_leaves || slot->idle;
+		}
 		/* Of several the one that has been there longest. */
 		if (value > best ||
-			(victim >= 0 && value == best && slot->started_at < slots[victim].started_at))
+			(victim >= 0 && value == best && slot->started_ms < slots[victim].started_ms))
 		{
 			best = value;
 			victim = i;
 		}
 	}
-	if (victim >= 0 && !(leaving && now - asked_at < TURN) &&
+	/* For one that gets an idle worker's slot only, the others that leave are of no use. */
+	found = victim >= 0 || (least == VICTIM_IDLE ? idle_leaves : leaving > 0);
+	if (found)
+		needed++;
+	ask = (best == VICTIM_IDLE && !idle_leaves) ||
+		  (least != VICTIM_IDLE && (leaving < needed || now - asked_at >= TURN));
+	if (victim >= 0 && ask &&
 		qml_slots_ask_to_leave(&qml_shmem->slots[victim], slots[victim].generation))
+	{
 		asked_at = now;
+		ereport(DEBUG1, (errmsg_internal("qml launcher: worker %d is asked to leave",
+										 slots[victim].pid)));
+	}
 	pfree(slots);
-	return victim >= 0 || leaving;
+	return found;
+}
+
+/*
+ * At the end of a round: if no slot was needed, no worker has to leave any more.  If roles wait,
+ * workers that become idle wake the launcher.
+ */
+void
+qml_worker_pool_end_round(void)
+{
+	bool waiting = false;
+	ListCell *lc;
+
+	foreach(lc, wanted_list)
+		waiting = waiting ||
+				  (((QmlWanted *) lfirst(lc))->open && ((QmlWanted *) lfirst(lc))->tried);
+	qml_dispatch_set_waiting(waiting);
+	for (int i = 0; i < qml_shmem->nslots && needed == 0; i++)
+	{
+		QmlSlot *slot = &qml_shmem->slots[i];
+
+		/* Read without the lock: the launcher alone reserves slots, and sets `leave`. */
+		if (slot->kind == QML_WORKER && slot->state == QML_SLOT_RUNNING && slot->leave)
+			qml_slots_let_stay(slot, slot->generation);
+	}
+	needed = 0;
 }
 
 /*

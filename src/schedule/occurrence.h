@@ -1,27 +1,35 @@
 /*
  * occurrence.h
- *		The ledger of ticks that have fired.
+ *		The ledger of ticks: what became of each.
  */
 #ifndef QML_OCCURRENCE_H
 #define QML_OCCURRENCE_H
 
-#include "utils/uuid.h"
-
 #include "common/table.h"
+#include "model/catalog.h"
+#include "schedule/misfire.h"
 
-/* The ledger, open for writing. */
+/* The ledger, open for writing; its partitions are opened as they are needed. */
 typedef struct QmlOccurrences
 {
-	QmlTable table;
-	Relation pkey; /* (occurrence, recurring) */
+	MemoryContext context; /* of what is opened later */
+	TimestampTz now;
+	bool available; /* nobody has locked the ledger as a whole */
+	bool readable;	/* its partitions in use are locked for this transaction */
+	QmlTable tables[QML_OCCURRENCE_PARTITIONS];
+	bool open[QML_OCCURRENCE_PARTITIONS];
 } QmlOccurrences;
 
-extern void qml_occurrence_open(QmlOccurrences *occurrences);
+extern void qml_occurrence_open(QmlOccurrences *occurrences, TimestampTz now);
 extern void qml_occurrence_close(QmlOccurrences *occurrences);
-extern bool qml_occurrence_find(QmlOccurrences *occurrences, const char *recurring,
-								TimestampTz tick);
+extern bool qml_occurrence_try_read(QmlOccurrences *occurrences);
+extern bool qml_occurrence_try_write(QmlOccurrences *occurrences, const QmlTimes *times);
+extern TimestampTz qml_occurrence_last_fired(QmlOccurrences *occurrences, const char *recurring,
+											 TimestampTz from);
+extern bool qml_occurrence_has_fired(QmlOccurrences *occurrences, const char *recurring,
+									 TimestampTz tick);
 extern void qml_occurrence_record(QmlOccurrences *occurrences, const char *recurring,
-								  TimestampTz tick, const pg_uuid_t *job);
+								  const QmlTimes *times, const QmlTick *tick);
 extern void qml_occurrence_forget(void);
 
 #endif

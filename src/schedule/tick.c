@@ -8,14 +8,17 @@
  * that any number of callers make one job for each tick, through crashes and jumps of the
  * clock.  A crash before the commit leaves the schedule where it was.
  *
- * Which ticks fire when some are late is decided in schedule/misfire.c.
+ * Which ticks fire when some are late is decided in schedule/misfire.c, and which are
+ * skipped because a job is unfinished, in schedule/overlap.c.  All of them are recorded,
+ * also those that make no job.
  *
  * A schedule that cannot fire (its owner may not enqueue, its zone is gone, its
  * expression was edited by hand) says so in its column error and stops no other.
  *
  * Nothing here waits for others.  A schedule that is being changed or fired is left
- * alone, and so is one whose queue is being made or dropped: it is still due at the next
- * call.  As neither the row nor the queue is waited for, their order does not matter.
+ * alone, and so is one whose queue is being made or dropped, or whose part of the ledger
+ * somebody has locked: it is still due at the next call.  As none of them is waited for,
+ * their order does not matter.
  */
 #include "postgres.h"
 
@@ -42,12 +45,14 @@
 #include "jobs/enqueue.h"
 #include "model/acl.h"
 #include "model/catalog.h"
+#include "model/role_mark.h"
 #include "schedule/misfire.h"
 #include "schedule/occurrence.h"
+#include "schedule/overlap.h"
 #include "schedule/tick.h"
 
-/* A call makes about this many jobs at most. */
-#define MAX_JOBS 10000
+/* A call records about this many ticks at most. */
+#define MAX_TICKS 10000
 
 /* A row of qml.recurring_data. */
 typedef struct Schedule
@@ -56,15 +61,22 @@ typedef struct Schedule
 	Oid created_by;
 	TimestampTz next_run_at;
 	TimestampTz last_run_at;
+	TimestampTz fired_through;
+	TimestampTz anchor;
+	Datum open_jobs; /* uuid[]; 0: null */
 } Schedule;
 
 /* What becomes of a schedule that is due. */
 typedef struct Firing
 {
+	QmlTimes times;
 	QmlDueTicks due;
-	pg_uuid_t *jobs; /* one for each tick */
-	int sqlerrcode;	 /* of the problem */
-	char *problem;	 /* why it cannot fire; NULL: it can */
+	int jobs;				   /* ticks that fire */
+	const QmlTick *last_job;   /* the last of them; NULL: none */
+	TimestampTz fired_through; /* of the schedule afterwards */
+	Datum open_jobs;		   /* of the schedule afterwards; 0: null */
+	int sqlerrcode;			   /* of the problem */
+	char *problem;			   /* why it cannot fire; NULL: it can */
 } Firing;
 
 /* The tables that firing writes, besides qml.live. */
@@ -82,7 +94,9 @@ typedef struct Poll
 	QmlRowPass rows;
 	TickTables tables;
 	Snapshot snapshot;
-	int fired; /* ticks of the schedule that was fired last */
+	int fired;	  /* jobs of the schedule that was fired last */
+	int recorded; /* and its ticks */
+	int ticks;	  /* recorded by this call */
 	QmlTicks done;
 } Poll;
 
@@ -113,7 +127,7 @@ get_time(TupleTableSlot *slot, int column)
 										  DatumGetTimestampTz(slot->tts_values[column - 1]);
 }
 
-/* Payload and metadata point into the slot. */
+/* Payload, metadata, type and open jobs point into the slot. */
 static void
 read_schedule(TupleTableSlot *slot, Schedule *schedule)
 {
@@ -126,14 +140,19 @@ read_schedule(TupleTableSlot *slot, Schedule *schedule)
 	recurring->queue = get_text(slot, RECURRING_QUEUE);
 	recurring->timezone = get_text(slot, RECURRING_TIMEZONE);
 	recurring->misfire = get_text(slot, RECURRING_MISFIRE);
+	recurring->overlap = get_text(slot, RECURRING_OVERLAP);
 	recurring->payload = get_value(slot, RECURRING_PAYLOAD);
 	recurring->metadata = get_value(slot, RECURRING_METADATA);
+	recurring->job_type = get_value(slot, RECURRING_JOB_TYPE);
 	recurring->priority = DatumGetInt32(get_value(slot, RECURRING_PRIORITY));
 	recurring->max_retries = get_int_or_default(slot, RECURRING_MAX_RETRIES);
 	recurring->timeout_ms = get_int_or_default(slot, RECURRING_TIMEOUT_MS);
 	schedule->created_by = DatumGetObjectId(get_value(slot, RECURRING_CREATED_BY));
 	schedule->next_run_at = get_time(slot, RECURRING_NEXT_RUN_AT);
 	schedule->last_run_at = get_time(slot, RECURRING_LAST_RUN_AT);
+	schedule->fired_through = get_time(slot, RECURRING_FIRED_THROUGH);
+	schedule->anchor = get_time(slot, RECURRING_ANCHOR);
+	schedule->open_jobs = get_value(slot, RECURRING_OPEN_JOBS);
 }
 
 static void
@@ -148,10 +167,13 @@ static void
 copy_row(QmlTable *recurring, TimestampTz next)
 {
 	TupleTableSlot *row = recurring->row;
+	int natts = row->tts_tupleDescriptor->natts;
 
+	Assert(recurring->slot->tts_nvalid == natts);
 	ExecClearTuple(row);
-	memcpy(row->tts_values, recurring->slot->tts_values, sizeof(Datum) * RECURRING_NATTS);
-	memcpy(row->tts_isnull, recurring->slot->tts_isnull, sizeof(bool) * RECURRING_NATTS);
+	/* All of them, also those that the library does not know. */
+	memcpy(row->tts_values, recurring->slot->tts_values, sizeof(Datum) * natts);
+	memcpy(row->tts_isnull, recurring->slot->tts_isnull, sizeof(bool) * natts);
 	set_value(row, RECURRING_NEXT_RUN_AT, TimestampTzGetDatum(next), next == QML_NO_TIME);
 	ExecStoreVirtualTuple(row);
 }
@@ -173,6 +195,12 @@ make_metadata(const QmlRecurring *recurring, TimestampTz tick)
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	if (recurring->metadata != (Datum) 0)
 	{
+		/* Somebody has edited the row. */
+		if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(recurring->metadata)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("metadata of recurring job \"%s\" is not a JSON object", recurring->id),
+					 errhint("Define the recurring job anew, with qml_schedule_recurring().")));
 		it = JsonbIteratorInit(&DatumGetJsonbP(recurring->metadata)->root);
 		(void) JsonbIteratorNext(&it, &value, true);
 		while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_END_OBJECT)
@@ -209,6 +237,7 @@ qml_tick_enqueue(const QmlRecurring *recurring, TimestampTz tick, Oid created_by
 		.max_retries = recurring->max_retries,
 		.timeout_ms = recurring->timeout_ms,
 		.metadata = make_metadata(recurring, tick),
+		.job_type = recurring->job_type,
 		.created_by = created_by,
 	};
 
@@ -217,30 +246,27 @@ qml_tick_enqueue(const QmlRecurring *recurring, TimestampTz tick, Oid created_by
 
 /* ----- firing ----- */
 
-/*
- * The schedule passes its ticks without jobs.  With a bad zone or expression it has no next
- * tick, and next_run_at becomes NULL; with a lost right it goes on from tick to tick.
- */
 static void
 set_problem(Firing *firing, int sqlerrcode, char *problem)
 {
-	firing->due.count = 0;
 	firing->sqlerrcode = sqlerrcode;
 	firing->problem = problem;
 }
 
 /* Expression and zone; false, with the problem in firing, when one of them is not valid. */
 static bool
-parse_times(const QmlRecurring *recurring, QmlCron *cron, QmlZone *zone, Firing *firing)
+parse_times(const Schedule *schedule, Firing *firing)
 {
+	const QmlRecurring *recurring = &schedule->recurring;
 	QmlCronError error;
 
-	if (!qml_cron_parse(recurring->cron, cron, &error))
+	if (!qml_times_parse(recurring->cron, &firing->times, &error))
 	{
 		set_problem(firing, ERRCODE_QML_INVALID_CRON, "the cron expression is not valid");
 		return false;
 	}
-	if (!qml_timezone_find(recurring->timezone, zone))
+	firing->times.anchor = schedule->anchor;
+	if (!qml_timezone_find(recurring->timezone, &firing->times.zone))
 	{
 		set_problem(firing, ERRCODE_INVALID_PARAMETER_VALUE,
 					psprintf("the time zone \"%s\" is not known", recurring->timezone));
@@ -249,33 +275,87 @@ parse_times(const QmlRecurring *recurring, QmlCron *cron, QmlZone *zone, Firing 
 	return true;
 }
 
-/* Decides what becomes of a schedule that is due. */
+/* Whether the schedule may make jobs; the problem is in firing if not. */
+static bool
+may_fire(const Schedule *schedule, Firing *firing)
+{
+	char *reason = qml_role_mark_problem(QML_MARK_REGISTRATION, schedule->created_by, "its owner");
+
+	if (reason)
+		set_problem(firing, ERRCODE_INSUFFICIENT_PRIVILEGE, reason);
+	else if (!qml_acl_role_may_enqueue(schedule->created_by, schedule->recurring.queue))
+		set_problem(firing, ERRCODE_INSUFFICIENT_PRIVILEGE,
+					psprintf("its owner may not enqueue to queue \"%s\"",
+							 schedule->recurring.queue));
+	return firing->problem == NULL;
+}
+
+/*
+ * Whether the schedule may have fired at its next ticks already.  It fires in the order of
+ * time, so only one that was set back can have, or a new one with the name of an older one
+ * that fired at later times: fired_through is the last of them.
+ */
+static bool
+may_have_fired(const Schedule *schedule)
+{
+	return schedule->last_run_at == QML_NO_TIME || schedule->next_run_at <= schedule->last_run_at ||
+		   (schedule->fired_through != QML_NO_TIME &&
+			schedule->next_run_at <= schedule->fired_through);
+}
+
+/*
+ * Decides what becomes of a schedule that is due.  With a bad zone or expression it has no
+ * next tick, and next_run_at becomes NULL; with a lost right it goes on from tick to tick
+ * without jobs.
+ */
 static void
 plan_firing(const Schedule *schedule, TimestampTz now, QmlOccurrences *occurrences, Firing *firing)
 {
 	const QmlRecurring *recurring = &schedule->recurring;
 	QmlDueTicks *due = &firing->due;
-	QmlCron cron;
-	QmlZone zone;
+	bool watched = qml_overlap_is_watched(recurring->overlap);
+	bool look = may_have_fired(schedule);
+	bool allowed;
+	bool room = true;
 	int count = 0;
 
 	memset(firing, 0, sizeof(*firing));
 	due->next = QML_NO_TIME;
-	if (!parse_times(recurring, &cron, &zone, firing))
+	firing->fired_through = look ? qml_occurrence_last_fired(occurrences, recurring->id,
+															 schedule->next_run_at) :
+								   QML_NO_TIME;
+	firing->open_jobs = schedule->open_jobs;
+	if (!parse_times(schedule, firing))
 		return;
-	qml_misfire_choose(recurring->misfire, &cron, &zone, schedule->next_run_at, now, due);
-	if (!qml_acl_role_may_enqueue(schedule->created_by, recurring->queue))
-		set_problem(firing, ERRCODE_INSUFFICIENT_PRIVILEGE,
-					psprintf("its owner may not enqueue to queue \"%s\"", recurring->queue));
+	qml_misfire_choose(recurring->misfire, &firing->times, schedule->next_run_at, now, due);
+	allowed = may_fire(schedule, firing);
+	if (watched && allowed)
+		room = qml_overlap_has_room(recurring->overlap, schedule->open_jobs, &firing->open_jobs);
 
-	/* Ticks that have fired before are dropped; the others get jobs. */
-	firing->jobs = palloc(sizeof(pg_uuid_t) * Max(due->count, 1));
 	for (int i = 0; i < due->count; i++)
 	{
-		if (qml_occurrence_find(occurrences, recurring->id, due->ticks[i]))
-			continue;
-		qml_uuid_generate(&firing->jobs[count]);
-		due->ticks[count++] = due->ticks[i];
+		QmlTick *tick = &due->ticks[count];
+
+		*tick = due->ticks[i];
+		if (qml_misfire_fires(tick))
+		{
+			if (look && qml_occurrence_has_fired(occurrences, recurring->id, tick->at))
+				continue;
+			if (!allowed)
+				tick->outcome = QML_TICK_ERROR;
+			else if (!room)
+				tick->outcome = QML_TICK_SKIPPED;
+			else
+			{
+				qml_uuid_generate(&tick->job);
+				firing->last_job = tick;
+				firing->jobs++;
+				room = !watched;
+				if (watched)
+					firing->open_jobs = qml_overlap_add(firing->open_jobs, &tick->job);
+			}
+		}
+		count++;
 	}
 	due->count = count;
 }
@@ -286,14 +366,20 @@ advance_schedule(QmlTable *recurring, Snapshot snapshot, const Firing *firing)
 {
 	const QmlDueTicks *due = &firing->due;
 	TupleTableSlot *row = recurring->row;
+	TimestampTz last_run_at = get_time(recurring->slot, RECURRING_LAST_RUN_AT);
+	bool passed;
 
 	copy_row(recurring, due->next);
-	if (due->count > 0)
+	/* One that was set back may fire an earlier tick. */
+	if (firing->last_job && firing->last_job->at > last_run_at)
 	{
-		set_value(row, RECURRING_LAST_RUN_AT, TimestampTzGetDatum(due->ticks[due->count - 1]),
-				  false);
-		set_value(row, RECURRING_LAST_JOB, UUIDPGetDatum(&firing->jobs[due->count - 1]), false);
+		set_value(row, RECURRING_LAST_RUN_AT, TimestampTzGetDatum(firing->last_job->at), false);
+		set_value(row, RECURRING_LAST_JOB, UUIDPGetDatum(&firing->last_job->job), false);
 	}
+	/* While a tick that has fired is ahead, the ledger is looked at. */
+	passed = due->next == QML_NO_TIME || firing->fired_through < due->next;
+	set_value(row, RECURRING_FIRED_THROUGH, TimestampTzGetDatum(firing->fired_through), passed);
+	set_value(row, RECURRING_OPEN_JOBS, firing->open_jobs, firing->open_jobs == (Datum) 0);
 	set_value(row, RECURRING_ERROR,
 			  firing->problem ? CStringGetTextDatum(firing->problem) : (Datum) 0,
 			  firing->problem == NULL);
@@ -316,9 +402,14 @@ fire_schedule(Poll *poll, TickTables *tables, Snapshot snapshot)
 	const QmlDueTicks *due = &firing.due;
 
 	read_schedule(tables->recurring.slot, &schedule);
+	/* Nothing here waits for others: later, if somebody has locked the ledger. */
+	if (may_have_fired(&schedule) && !qml_occurrence_try_read(&tables->occurrences))
+		return false;
 	plan_firing(&schedule, poll->now, &tables->occurrences, &firing);
-	/* Nothing here waits for others: later, if the queue is being made or dropped. */
-	if (due->count > 0 && qml_enqueue_lock_queue(schedule.recurring.queue, false) == NULL)
+	if (due->count > 0 && !qml_occurrence_try_write(&tables->occurrences, &firing.times))
+		return false;
+	/* And if the queue is being made or dropped. */
+	if (firing.jobs > 0 && qml_enqueue_try_lock_queue(schedule.recurring.queue) == NULL)
 		return false;
 	QML_FAULT("recurring.before_advance");
 	if (!advance_schedule(&tables->recurring, snapshot, &firing))
@@ -331,20 +422,24 @@ fire_schedule(Poll *poll, TickTables *tables, Snapshot snapshot)
 						   firing.problem)));
 	for (int i = 0; i < due->count; i++)
 	{
-		qml_occurrence_record(&tables->occurrences, schedule.recurring.id, due->ticks[i],
-							  &firing.jobs[i]);
-		qml_tick_enqueue(&schedule.recurring, due->ticks[i], schedule.created_by, &firing.jobs[i]);
+		const QmlTick *tick = &due->ticks[i];
+
+		qml_occurrence_record(&tables->occurrences, schedule.recurring.id, &firing.times, tick);
+		if (!qml_misfire_fires(tick))
+			continue;
+		qml_tick_enqueue(&schedule.recurring, tick->at, schedule.created_by, &tick->job);
 		QML_FAULT("recurring.after_insert");
 	}
-	poll->fired = due->count;
+	poll->fired = firing.jobs;
+	poll->recorded = due->count;
 	return true;
 }
 
 static void
-open_tables(TickTables *tables)
+open_tables(TickTables *tables, TimestampTz now)
 {
 	qml_table_open(&tables->recurring, qml_catalog()->recurring, RowExclusiveLock);
-	qml_occurrence_open(&tables->occurrences);
+	qml_occurrence_open(&tables->occurrences, now);
 }
 
 static void
@@ -367,14 +462,15 @@ fire_in_pass(void *arg)
 static bool
 fire_alone(void *arg, ItemPointer tid)
 {
+	Poll *poll = arg;
 	Snapshot snapshot = qml_table_snapshot();
 	TickTables tables;
 	bool fired;
 
-	open_tables(&tables);
+	open_tables(&tables, poll->now);
 	fired = table_tuple_fetch_row_version(tables.recurring.rel, tid, snapshot,
 										  tables.recurring.slot) &&
-			fire_schedule(arg, &tables, snapshot);
+			fire_schedule(poll, &tables, snapshot);
 	close_tables(&tables);
 	UnregisterSnapshot(snapshot);
 	return fired;
@@ -399,7 +495,7 @@ warn_of_failure(void *arg, TupleTableSlot *slot, const QmlFailure *failure)
 static bool
 is_full(const Poll *poll)
 {
-	return poll->done.schedules >= poll->max || poll->done.jobs >= MAX_JOBS;
+	return poll->done.schedules >= poll->max || poll->ticks >= MAX_TICKS;
 }
 
 /* Goes through the schedules that are due, the longest due first. */
@@ -412,7 +508,8 @@ walk_due(void *arg)
 	ScanKeyData key;
 
 	memset(&poll->done, 0, sizeof(poll->done));
-	open_tables(&poll->tables);
+	poll->ticks = 0;
+	open_tables(&poll->tables, poll->now);
 	poll->snapshot = qml_table_snapshot();
 	due = index_open(qml_catalog()->recurring_due, RowExclusiveLock);
 	scan = qml_index_beginscan(poll->tables.recurring.rel, due, poll->snapshot, 1);
@@ -426,6 +523,7 @@ walk_due(void *arg)
 			continue;
 		poll->done.schedules++;
 		poll->done.jobs += poll->fired;
+		poll->ticks += poll->recorded;
 	}
 	index_endscan(scan);
 	index_close(due, NoLock);
@@ -433,7 +531,7 @@ walk_due(void *arg)
 	close_tables(&poll->tables);
 }
 
-/* Fires up to max schedules that are due, and no more once they made MAX_JOBS jobs. */
+/* Fires up to max schedules that are due, and no more once MAX_TICKS ticks are recorded. */
 void
 qml_tick_poll(int max, QmlTicks *ticks)
 {
@@ -467,16 +565,14 @@ static bool
 is_outdated(const Schedule *schedule, TimestampTz now, TimestampTz *next)
 {
 	Firing firing;
-	QmlCron cron;
-	QmlZone zone;
 
 	if (schedule->next_run_at == QML_NO_TIME || schedule->next_run_at <= now ||
-		!parse_times(&schedule->recurring, &cron, &zone, &firing))
+		!parse_times(schedule, &firing))
 		return false;
 	/* Still a tick: the clock may have been set back since it was computed. */
-	if (qml_timezone_next(&cron, &zone, schedule->next_run_at - 1) == schedule->next_run_at)
+	if (qml_times_next(&firing.times, schedule->next_run_at - 1) == schedule->next_run_at)
 		return false;
-	*next = qml_timezone_next(&cron, &zone, Max(now, schedule->last_run_at));
+	*next = qml_times_next(&firing.times, Max(now, schedule->last_run_at));
 	Assert(*next == QML_NO_TIME || (*next > now && *next > schedule->last_run_at));
 	return *next != schedule->next_run_at;
 }
@@ -484,21 +580,22 @@ is_outdated(const Schedule *schedule, TimestampTz now, TimestampTz *next)
 /*
  * Computes next_run_at anew where it is in the future: the rules of a zone may have
  * changed with an update of the system.  It is never set to a time that has passed or
- * that the schedule has fired at.  Returns how many changed.
+ * that the schedule has fired at.  Looks at a piece of the walk over all schedules; one
+ * that moves behind it was computed with today's rules.  Returns whether the walk is over.
  */
-int
-qml_tick_refresh(void)
+bool
+qml_tick_refresh(QmlWalk *walk)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	Snapshot snapshot = qml_table_snapshot();
 	QmlTable table;
-	TableScanDesc scan;
-	int count = 0;
+	QmlWalkPiece piece;
+	bool over;
 
 	(void) qml_catalog_to_work();
 	qml_table_open(&table, qml_catalog()->recurring, RowExclusiveLock);
-	scan = table_beginscan(table.rel, snapshot, 0, NULL);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, table.slot))
+	qml_walk_open(&piece, walk, &table, snapshot);
+	while (qml_walk_next_row(&piece))
 	{
 		Schedule schedule;
 		TimestampTz next;
@@ -512,10 +609,9 @@ qml_tick_refresh(void)
 			continue;
 		if (next != QML_NO_TIME)
 			qml_wakeup_at(QML_WAKE_RECURRING, next);
-		count++;
 	}
-	table_endscan(scan);
+	over = qml_walk_close(&piece);
 	UnregisterSnapshot(snapshot);
 	qml_table_close(&table);
-	return count;
+	return over;
 }

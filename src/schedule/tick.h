@@ -8,17 +8,21 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-/* What a schedule makes jobs of.  Datums are 0 when null. */
+#include "common/walk.h"
+
+/* What a schedule makes jobs of, and when.  Datums are 0 when null. */
 typedef struct QmlRecurring
 {
 	const char *id;
-	const char *cron;
+	const char *cron; /* or an interval: see schedule/times.c */
 	const char *method;
 	const char *queue;
 	const char *timezone;
 	const char *misfire;
+	const char *overlap;
 	Datum payload;
 	Datum metadata;
+	Datum job_type; /* text */
 	int priority;
 	int max_retries; /* -1: as the handler or the queue says */
 	int timeout_ms;	 /* -1: as the handler or the queue says */
@@ -37,6 +41,6 @@ extern void qml_tick_enqueue(const QmlRecurring *recurring, TimestampTz tick, Oi
 							 const pg_uuid_t *job);
 extern void qml_tick_poll(int max, QmlTicks *ticks);
 extern TimestampTz qml_tick_next(TimestampTz after);
-extern int qml_tick_refresh(void);
+extern bool qml_tick_refresh(QmlWalk *walk);
 
 #endif

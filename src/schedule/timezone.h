@@ -17,6 +17,7 @@ typedef struct QmlZone
 } QmlZone;
 
 extern bool qml_timezone_find(const char *name, QmlZone *zone);
+extern const char *qml_timezone_guess(const char *name);
 extern TimestampTz qml_timezone_next(const QmlCron *cron, const QmlZone *zone, TimestampTz after);
 
 #endif

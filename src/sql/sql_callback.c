@@ -13,9 +13,11 @@
 
 #include "common/args.h"
 #include "compat.h"
+#include "jobs/after_commit.h"
 #include "model/acl.h"
 #include "qml.h"
 #include "userfn/callback.h"
+#include "userfn/handler.h"
 #include "userfn/middleware.h"
 #include "userfn/registry.h"
 #include "userfn/trace.h"
@@ -30,24 +32,27 @@ QML_FUNCTION(qml_next);
 QML_FUNCTION(qml_tracing);
 QML_FUNCTION(qml_hook_problem);
 QML_FUNCTION(qml_middleware_problem);
+QML_FUNCTION(qml_hook_access);
 
 /* The second argument: a regprocedure, or the name of a function. */
 static Oid
-read_function(FunctionCallInfo fcinfo, bool by_name)
+read_function(FunctionCallInfo fcinfo, QmlCallbackKind kind, bool by_name)
 {
 	qml_args_require(fcinfo, 1, "function");
-	return by_name ? qml_args_function(fcinfo, 1) : PG_GETARG_OID(1);
+	return by_name ? qml_registry_callback_function(kind, text_to_cstring(PG_GETARG_TEXT_PP(1))) :
+					 PG_GETARG_OID(1);
 }
 
 /* Both forms of qml_register_hook(). */
 static Datum
 register_hook(FunctionCallInfo fcinfo, bool by_name)
 {
-	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
+	char *name;
 	Datum states = (Datum) 0;
 	Jsonb *options;
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
+	name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
 	if (!PG_ARGISNULL(2))
 	{
 		ArrayType *array = PG_GETARG_ARRAYTYPE_P(2);
@@ -60,32 +65,41 @@ register_hook(FunctionCallInfo fcinfo, bool by_name)
 		states = PointerGetDatum(array);
 	}
 	options = qml_args_options(fcinfo, 3, "options");
-	qml_registry_add_hook(name, read_function(fcinfo, by_name), states, options);
-	PG_RETURN_VOID();
+	if (qml_registry_add_hook(name, read_function(fcinfo, QML_HOOK, by_name), states, options))
+		qml_after_commit_make_queue();
+	/* Those of a hook of this name that another role had. */
+	(void) qml_after_commit_forget();
+	PG_RETURN_BOOL(true);
 }
 
 /* Both forms of qml_register_middleware(). */
 static Datum
 register_middleware(FunctionCallInfo fcinfo, bool by_name)
 {
-	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
+	char *name;
 	Jsonb *options;
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
+	name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
 	qml_args_require(fcinfo, 2, "position");
 	options = qml_args_options(fcinfo, 3, "options");
-	qml_registry_add_middleware(name, read_function(fcinfo, by_name), PG_GETARG_INT32(2), options);
-	PG_RETURN_VOID();
+	qml_registry_add_middleware(name, read_function(fcinfo, QML_MIDDLEWARE, by_name),
+								PG_GETARG_INT32(2), options);
+	PG_RETURN_BOOL(true);
 }
 
 static Datum
 unregister_callback(FunctionCallInfo fcinfo, QmlCallbackKind kind)
 {
-	char *name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
+	char *name;
+	bool found;
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
-	PG_RETURN_BOOL(
-		qml_registry_remove_callback(kind, name, qml_args_flag(fcinfo, 1, "missing_ok")));
+	name = qml_args_name(fcinfo, 0, "name", QML_MAX_NAME);
+	found = qml_registry_remove_callback(kind, name, qml_args_flag(fcinfo, 1, "missing_ok"));
+	if (found && kind == QML_HOOK)
+		(void) qml_after_commit_forget();
+	PG_RETURN_BOOL(found);
 }
 
 Datum
@@ -128,8 +142,10 @@ qml_unregister_middleware(PG_FUNCTION_ARGS)
 Datum
 qml_next(PG_FUNCTION_ARGS)
 {
-	Datum result = qml_middleware_next();
+	Datum result;
 
+	qml_acl_require_any(QML_CAN_ADMIN);
+	result = qml_middleware_next();
 	if (result == (Datum) 0)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(result);
@@ -149,6 +165,7 @@ qml_tracing(PG_FUNCTION_ARGS)
 	Datum metadata;
 	bool isnull[3];
 
+	qml_acl_require_any(QML_CAN_ADMIN);
 	qml_args_require(fcinfo, 0, "job");
 	job = PG_GETARG_HEAPTUPLEHEADER(0);
 	id = GetAttributeByName(job, "id", &isnull[0]);
@@ -168,12 +185,24 @@ qml_tracing(PG_FUNCTION_ARGS)
 static Datum
 show_problem(FunctionCallInfo fcinfo, QmlCallbackKind kind)
 {
-	const QmlCallback *callback = qml_callback_find(kind, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	const QmlCallback *callback;
 	QmlProblem problem;
 
-	if (callback == NULL || OidIsValid(qml_callback_resolve(callback, &problem)))
+	qml_acl_require_one(QML_MAY_WATCH, NULL);
+	callback = qml_callback_find(kind, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (callback == NULL)
 		PG_RETURN_NULL();
-	PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s: %s", problem.message, problem.detail)));
+	if (!OidIsValid(qml_callback_resolve(callback, &problem)))
+		PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s: %s", problem.message, problem.detail)));
+	problem.detail = qml_callback_lost_right(callback);
+	if (problem.detail)
+		PG_RETURN_TEXT_P(
+			cstring_to_text(psprintf("%s \"%s\" is passed over: %s", qml_callback_word(kind),
+									 callback->name, problem.detail)));
+	if (callback->options.after_commit && !qml_handler_role_usable(callback->role, &problem))
+		PG_RETURN_TEXT_P(cstring_to_text(
+			psprintf("jobs of hook \"%s\" cannot run: %s", callback->name, problem.message)));
+	PG_RETURN_NULL();
 }
 
 /* Why a hook cannot be called; NULL when it can. */
@@ -188,4 +217,19 @@ Datum
 qml_middleware_problem(PG_FUNCTION_ARGS)
 {
 	return show_problem(fcinfo, QML_MIDDLEWARE);
+}
+
+/*
+ * Whether the current user sees the errors of a hook, which may quote jobs of any queue.  The
+ * calls of an after-commit hook are jobs of its role.
+ */
+Datum
+qml_hook_access(PG_FUNCTION_ARGS)
+{
+	bool after_commit = PG_GETARG_BOOL(1);
+
+	qml_acl_require_one(QML_MAY_WATCH, NULL);
+	PG_RETURN_BOOL(after_commit ?
+					   qml_acl_access(QML_HOOK_QUEUE, PG_GETARG_OID(0)) == QML_ACCESS_FULL :
+					   qml_acl_allow_contents());
 }

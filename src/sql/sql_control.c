@@ -1,8 +1,9 @@
 /*
  * sql_control.c
  *		SQL functions that look at jobs and change them by hand: qml_job,
- *		qml_counts, qml_queue_counts, qml_delete, qml_retry, qml_reschedule,
- *		qml_set_state, qml_can_transition; and qml.job_access for the view.
+ *		qml_counts, qml_queue_counts, qml_queue_depth, qml_delete, qml_retry, qml_reschedule,
+ *		qml_set_state, qml_can_transition; and qml.job_access and qml.retries_left
+ *		for the view.
  */
 #include "postgres.h"
 
@@ -12,6 +13,7 @@
 #include "utils/builtins.h"
 
 #include "common/args.h"
+#include "common/srf.h"
 #include "compat.h"
 #include "core/state.h"
 #include "jobs/control.h"
@@ -20,12 +22,15 @@
 #include "model/catalog.h"
 #include "model/options.h"
 #include "model/queue.h"
+#include "sql/sql_rights.h"
 
 QML_FUNCTION(qml_can_transition);
 QML_FUNCTION(qml_job);
 QML_FUNCTION(qml_counts);
 QML_FUNCTION(qml_queue_counts);
+QML_FUNCTION(qml_queue_depth);
 QML_FUNCTION(qml_job_access);
+QML_FUNCTION(qml_retries_left);
 QML_FUNCTION(qml_delete);
 QML_FUNCTION(qml_retry);
 QML_FUNCTION(qml_reschedule);
@@ -35,21 +40,30 @@ QML_FUNCTION(qml_set_state);
 Datum
 qml_can_transition(PG_FUNCTION_ARGS)
 {
+	qml_acl_require_one(QML_MAY_ANY, NULL);
 	qml_args_require(fcinfo, 0, "from");
 	qml_args_require(fcinfo, 1, "to");
 	PG_RETURN_BOOL(qml_state_allowed(qml_catalog_state(PG_GETARG_OID(0)),
 									 qml_catalog_state(PG_GETARG_OID(1))));
 }
 
-/* NULL if there is no such job that the caller may see. */
+/* The row of qml_job(); none if there is no such job that the caller may see. */
+static QmlSrfRows *
+find_job(FunctionCallInfo fcinfo)
+{
+	QmlSrfRows *rows;
+
+	qml_acl_require_one(QML_MAY_ANY, NULL);
+	rows = qml_srf_alloc(1);
+	rows->values[0] = qml_lookup_job(qml_args_uuid(fcinfo, 0, "id"), qml_srf_expected(fcinfo));
+	rows->count = rows->values[0] == (Datum) 0 ? 0 : 1;
+	return rows;
+}
+
 Datum
 qml_job(PG_FUNCTION_ARGS)
 {
-	Datum row = qml_lookup_job(qml_args_uuid(fcinfo, 0, "id"));
-
-	if (row == (Datum) 0)
-		PG_RETURN_NULL();
-	PG_RETURN_DATUM(row);
+	return qml_srf_return(fcinfo, find_job);
 }
 
 Datum
@@ -57,6 +71,7 @@ qml_counts(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
+	qml_acl_require_any(QML_CAN_MONITOR);
 	InitMaterializedSRF(fcinfo, 0);
 	qml_lookup_counts(rsinfo->setResult, rsinfo->setDesc);
 	return (Datum) 0;
@@ -67,9 +82,32 @@ qml_queue_counts(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
+	qml_acl_require_any(QML_CAN_MONITOR);
 	InitMaterializedSRF(fcinfo, 0);
 	qml_lookup_queue_counts(rsinfo->setResult, rsinfo->setDesc);
 	return (Datum) 0;
+}
+
+/* For whoever has any capability on the queue. */
+Datum
+qml_queue_depth(PG_FUNCTION_ARGS)
+{
+	char *name;
+	bool missing_ok;
+	const QmlQueue *queue;
+
+	qml_sql_require_queue(fcinfo, QML_MAY_ANY, 0);
+	name = qml_args_queue(fcinfo, 0, "queue");
+	missing_ok = qml_args_flag(fcinfo, 1, "missing_ok");
+	qml_acl_require_one(QML_MAY_ANY, name);
+	queue = qml_queue_by_name(name);
+	if (queue == NULL)
+	{
+		if (!missing_ok)
+			qml_queue_raise_missing(name);
+		PG_RETURN_NULL();
+	}
+	PG_RETURN_INT64(qml_lookup_depth(queue->id));
 }
 
 /* For the view qml.job: what the current user sees of a job (QmlAccess). */
@@ -77,31 +115,61 @@ Datum
 qml_job_access(PG_FUNCTION_ARGS)
 {
 	const QmlQueue *queue = qml_queue_by_id(PG_GETARG_INT32(0));
+	QmlAccess access = queue ? qml_acl_access(queue->name, PG_GETARG_OID(1)) : QML_ACCESS_NONE;
 
-	if (queue == NULL)
-		PG_RETURN_INT32(QML_ACCESS_NONE);
-	PG_RETURN_INT32(qml_acl_access(queue->name, PG_GETARG_OID(1)));
+	/* It is called for each row, so who sees the job is not asked again. */
+	if (access == QML_ACCESS_NONE)
+		qml_acl_require_one(QML_MAY_ANY, NULL);
+	PG_RETURN_INT32(access);
+}
+
+/*
+ * For the view qml.job: how many retries may still follow to an unfinished job of this queue,
+ * method and role, with this stored max_retries and after so many tries; 0 for jobs that the
+ * caller does not see.
+ */
+Datum
+qml_retries_left(PG_FUNCTION_ARGS)
+{
+	QmlJob job = {.queue_id = PG_GETARG_INT32(0),
+				  .method = PG_GETARG_DATUM(1),
+				  .created_by = PG_GETARG_OID(2),
+				  .attempt = PG_GETARG_INT32(4),
+				  .state = QML_ENQUEUED};
+	const QmlQueue *queue;
+
+	qml_acl_require_one(QML_MAY_ANY, NULL);
+	queue = qml_queue_by_id(job.queue_id);
+	if (queue == NULL || qml_acl_access(queue->name, job.created_by) == QML_ACCESS_NONE)
+		PG_RETURN_INT32(0);
+	qml_job_set_stored_retries(&job, PG_GETARG_INT32(3));
+	PG_RETURN_INT32(qml_job_retries_left(&job));
 }
 
 Datum
 qml_delete(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t *id = qml_args_uuid(fcinfo, 0, "id");
+	pg_uuid_t *id;
 
+	qml_acl_require_any(QML_CAN_ENQUEUE);
+	id = qml_args_uuid(fcinfo, 0, "id");
 	PG_RETURN_BOOL(qml_control_delete(id, qml_args_text(fcinfo, 1, QML_MAX_ERROR)));
 }
 
 Datum
 qml_retry(PG_FUNCTION_ARGS)
 {
+	qml_acl_require_any(QML_CAN_ENQUEUE);
 	PG_RETURN_BOOL(qml_control_retry(qml_args_uuid(fcinfo, 0, "id")));
 }
 
 Datum
 qml_reschedule(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t *id = qml_args_uuid(fcinfo, 0, "id");
+	pg_uuid_t *id;
 
+	qml_acl_require_any(QML_CAN_ENQUEUE);
+	id = qml_args_uuid(fcinfo, 0, "id");
 	qml_args_require(fcinfo, 1, "run_at");
 	PG_RETURN_BOOL(qml_control_schedule(id, qml_args_time_or_null(fcinfo, 1, "run_at"),
 										qml_args_text(fcinfo, 2, QML_MAX_ERROR)));
@@ -111,10 +179,12 @@ qml_reschedule(PG_FUNCTION_ARGS)
 Datum
 qml_set_state(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t *id = qml_args_uuid(fcinfo, 0, "id");
+	pg_uuid_t *id;
 	QmlState state;
 	QmlStateData data;
 
+	qml_acl_require_any(QML_CAN_ADMIN);
+	id = qml_args_uuid(fcinfo, 0, "id");
 	qml_args_require(fcinfo, 1, "state");
 	qml_args_require(fcinfo, 2, "data");
 	state = qml_catalog_state(PG_GETARG_OID(1));

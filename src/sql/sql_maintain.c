@@ -5,14 +5,20 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "executor/spi.h"
 #include "fmgr.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 
 #include "common/args.h"
+#include "common/cache.h"
 #include "common/json.h"
+#include "common/subxact.h"
 #include "compat.h"
 #include "ipc/wakeup.h"
 #include "maintenance/adopt.h"
@@ -21,6 +27,7 @@
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
 #include "model/acl.h"
+#include "model/catalog.h"
 #include "schedule/tick.h"
 
 QML_FUNCTION(qml_promote_due);
@@ -36,22 +43,26 @@ QML_FUNCTION(qml_invalidate);
 Datum
 qml_promote_due(PG_FUNCTION_ARGS)
 {
-	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
+	int max;
 	TimestampTz as_of;
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
+	max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
 	PG_RETURN_INT32(qml_promote_jobs(max, &as_of));
 }
 
-/* Jobs whose lease has expired, and jobs of servers that stopped sending heartbeats. */
+/* Jobs whose lease has expired, whose session is gone, or whose server sends no heartbeats. */
 Datum
 qml_reclaim(PG_FUNCTION_ARGS)
 {
-	int max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
+	int max;
 	TimestampTz next;
+	bool over;
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
-	PG_RETURN_INT32(qml_reclaim_expired(max, &next) + qml_server_reclaim_dead(INT_MAX, &next));
+	max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
+	(void) qml_server_give_up_silent(&next);
+	PG_RETURN_INT32(qml_reclaim_lost(NULL, max, &over, &next));
 }
 
 /* Returns how many jobs and locks were removed. */
@@ -65,28 +76,136 @@ qml_cleanup(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(done.jobs + done.locks);
 }
 
-/* All maintenance in one call, for cron and the like; the result counts each step. */
+/* What the steps of qml_maintain() have done. */
+typedef struct Maintenance
+{
+	int promoted;
+	int reclaimed;
+	QmlTicks ticks;
+	QmlCleanup cleanup;
+} Maintenance;
+
+static void
+promote(void *arg)
+{
+	TimestampTz as_of;
+
+	((Maintenance *) arg)->promoted = qml_promote_jobs(MAINTAIN_MAX, &as_of);
+}
+
+static void
+give_up_servers(void *arg)
+{
+	TimestampTz next;
+
+	(void) qml_server_give_up_silent(&next);
+}
+
+static void
+reclaim(void *arg)
+{
+	TimestampTz next;
+	bool over;
+
+	((Maintenance *) arg)->reclaimed = qml_reclaim_lost(NULL, MAINTAIN_MAX, &over, &next);
+}
+
+static void
+fire_recurring(void *arg)
+{
+	qml_tick_poll(MAINTAIN_MAX, &((Maintenance *) arg)->ticks);
+}
+
+/* In this order, before the parts of the cleanup; the names are in the result and the warning. */
+static const struct
+{
+	const char *name;
+	void (*run)(void *arg);
+} maintain_steps[] = {
+	{"promote", promote},
+	{"servers", give_up_servers},
+	{"reclaim", reclaim},
+	{"recurring", fire_recurring},
+};
+
+#define MAINTAIN_STEPS ((int) lengthof(maintain_steps))
+#define ALL_STEPS	   (MAINTAIN_STEPS + QML_CLEANUP_PARTS)
+
+static const char *
+step_name(int step)
+{
+	return step < MAINTAIN_STEPS ? maintain_steps[step].name :
+								   qml_cleanup_parts[step - MAINTAIN_STEPS].name;
+}
+
+/* Runs a step in a subtransaction; false: it failed. */
+static bool
+try_step(int step, Maintenance *done, QmlFailure *failure)
+{
+	Maintenance before = *done;
+	bool good = step < MAINTAIN_STEPS ?
+					qml_subxact_try(maintain_steps[step].run, done, qml_subxact_ends_call,
+									failure) :
+					qml_subxact_try(qml_cleanup_parts[step - MAINTAIN_STEPS].run, &done->cleanup,
+									qml_subxact_ends_call, failure);
+
+	/* What it did is undone. */
+	if (!good)
+		*done = before;
+	return good;
+}
+
+/* A step has failed: warns, and adds it to the result. */
+static void
+report_failed_step(JsonbParseState **failed, const char *name, const QmlFailure *failure)
+{
+	ereport(WARNING,
+			(errcode(failure->sqlerrcode),
+			 errmsg("step \"%s\" of qml_maintain() failed: %s (SQLSTATE %s)", name,
+					failure->message, unpack_sql_state(failure->sqlerrcode)),
+			 errdetail("It is undone; the other steps are not.")));
+	(void) pushJsonbValue(failed, WJB_BEGIN_OBJECT, NULL);
+	qml_json_push_text(failed, "step", CStringGetTextDatum(name));
+	qml_json_push_text(failed, "sqlstate",
+					   CStringGetTextDatum(unpack_sql_state(failure->sqlerrcode)));
+	qml_json_push_text(failed, "error", CStringGetTextDatum(failure->message));
+	(void) pushJsonbValue(failed, WJB_END_OBJECT, NULL);
+}
+
+/*
+ * All maintenance in one call, for cron and the like.  Each step stands alone: one that
+ * fails undoes no other.  The result counts what was done, and has the errors.
+ */
 Datum
 qml_maintain(PG_FUNCTION_ARGS)
 {
 	JsonbParseState *state = NULL;
-	QmlCleanup done;
-	QmlTicks ticks;
-	TimestampTz next;
+	Maintenance done;
+	QmlFailure failures[ALL_STEPS];
+	bool has_failed[ALL_STEPS];
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
+	/* A copy of a database: none of the steps would work. */
+	(void) qml_catalog_to_work();
+	memset(&done, 0, sizeof(done));
+	for (int i = 0; i < ALL_STEPS; i++)
+		has_failed[i] = !try_step(i, &done, &failures[i]);
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	qml_json_push_int(&state, "promoted", qml_promote_jobs(MAINTAIN_MAX, &next));
-	qml_json_push_int(&state, "reclaimed",
-					  qml_reclaim_expired(MAINTAIN_MAX, &next) +
-						  qml_server_reclaim_dead(INT_MAX, &next));
-	qml_tick_poll(MAINTAIN_MAX, &ticks);
-	qml_json_push_int(&state, "recurring", ticks.jobs);
-	qml_cleanup_expired(&done);
-	qml_json_push_int(&state, "expired_jobs", done.jobs);
-	qml_json_push_int(&state, "expired_locks", done.locks);
-	qml_json_push_int(&state, "partitions_dropped", done.partitions);
-	qml_json_push_int(&state, "partitions_created", done.prepared);
+	qml_json_push_int(&state, "promoted", done.promoted);
+	qml_json_push_int(&state, "reclaimed", done.reclaimed);
+	qml_json_push_int(&state, "recurring", done.ticks.jobs);
+	qml_json_push_int(&state, "expired_jobs", done.cleanup.jobs);
+	qml_json_push_int(&state, "expired_locks", done.cleanup.locks);
+	qml_json_push_int(&state, "partitions_dropped", done.cleanup.partitions);
+	qml_json_push_int(&state, "partitions_created", done.cleanup.prepared);
+	qml_json_push_key(&state, "failed");
+	(void) pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < ALL_STEPS; i++)
+	{
+		if (has_failed[i])
+			report_failed_step(&state, step_name(i), &failures[i]);
+	}
+	(void) pushJsonbValue(&state, WJB_END_ARRAY, NULL);
 	PG_RETURN_JSONB_P(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 }
 
@@ -96,23 +215,52 @@ qml_adopt(PG_FUNCTION_ARGS)
 {
 	qml_acl_require(QML_CAN_ADMIN, NULL);
 	qml_adopt_database();
-	PG_RETURN_VOID();
+	PG_RETURN_BOOL(true);
 }
 
-/* A trigger: when this commits, all backends read the table again. */
+/* Tells of one version of a row of qml.queue_data; of the whole table if it was altered. */
+static void
+tell_queue_row(Relation rel, HeapTuple tuple)
+{
+	TupleDesc desc = RelationGetDescr(rel);
+	int column = SPI_fnumber(desc, "id");
+	bool isnull = true;
+	Datum id = (Datum) 0;
+
+	if (column > 0 && SPI_gettypeid(desc, column) == INT4OID)
+		id = heap_getattr(tuple, column, desc, &isnull);
+	if (isnull)
+		CacheInvalidateRelcache(rel);
+	else
+		qml_cache_tell_row(RelationGetRelid(rel), DatumGetInt32(id));
+}
+
+/*
+ * A trigger: when this commits, all backends read the table again; of the queues, the row that
+ * has changed.
+ */
 Datum
 qml_invalidate(PG_FUNCTION_ARGS)
 {
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
 	Relation rel;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"qml.invalidate\" must be called as a trigger")));
-	rel = ((TriggerData *) fcinfo->context)->tg_relation;
-	CacheInvalidateRelcache(rel);
+	rel = trigger->tg_relation;
+	if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event) &&
+		strcmp(RelationGetRelationName(rel), "queue_data") == 0)
+	{
+		tell_queue_row(rel, trigger->tg_trigtuple);
+		if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+			tell_queue_row(rel, trigger->tg_newtuple);
+	}
+	else
+		CacheInvalidateRelcache(rel);
 	/* The extension was created, or a copy adopted: there is work to do. */
 	if (strcmp(RelationGetRelationName(rel), "instance_data") == 0)
-		qml_wakeup_launcher();
+		qml_wakeup_launcher(true);
 	PG_RETURN_POINTER(NULL);
 }

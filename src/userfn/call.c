@@ -2,14 +2,15 @@
  * call.c
  *		Calls the handler of a job.
  *
- * A function is called as an expression, to_jsonb(f(...)).  It is planned once for the
- * jobs of a transaction: the planner inlines SQL functions and fills in defaults, the
- * executor checks the privilege EXECUTE, and no query surrounds it.  A procedure can
+ * A function is called as an expression.  It is planned once for the jobs of a
+ * transaction: the planner inlines SQL functions and fills in defaults, the executor
+ * checks the privilege EXECUTE, and no query surrounds it.  A procedure can
  * end the transaction, so it is called as CALL would be: from a portal, whose memory
  * survives COMMIT.
  *
  * The return value, converted by to_jsonb(), is the result of the job; void and NULL
- * mean no result.  Of a procedure, it is an object of its output arguments.
+ * mean no result.  Of a procedure, it is an object of its output arguments.  The
+ * conversion has fixed settings (common/conversion.c); the handler has its own.
  *
  * The caller has started a transaction as the role of the handler, and aborts it, or
  * the subtransaction, after an error.  A QmlCall is invalid after that.
@@ -36,6 +37,7 @@
 #include "utils/syscache.h"
 
 #include "common/args.h"
+#include "common/conversion.h"
 #include "userfn/call.h"
 
 struct QmlCall
@@ -47,6 +49,7 @@ struct QmlCall
 	bool *present; /* which of the arguments the expression has */
 	ExprState *state;
 	ExprContext *econtext;
+	FmgrInfo convert; /* to_jsonb() of the function's type, unless that is jsonb or void */
 };
 
 /* True while a payload is converted; an error in the conversion leaves it true. */
@@ -99,11 +102,25 @@ make_args(const QmlSignature *signature, const bool *present)
 	return args;
 }
 
+/* Whether the function has an argument of a type with a collation. */
+static bool
+takes_collation(const QmlSignature *signature)
+{
+	for (int i = 0; i < signature->nargs; i++)
+	{
+		if (OidIsValid(get_typcollation(signature->args[i].type)))
+			return true;
+	}
+	return false;
+}
+
+/* As the parser would make it. */
 static FuncExpr *
 make_call(const QmlSignature *signature, const bool *present)
 {
 	return makeFuncExpr(signature->function, signature->result, make_args(signature, present),
-						get_typcollation(signature->result), DEFAULT_COLLATION_OID,
+						get_typcollation(signature->result),
+						takes_collation(signature) ? DEFAULT_COLLATION_OID : InvalidOid,
 						COERCE_EXPLICIT_CALL);
 }
 
@@ -114,11 +131,20 @@ plan_call(QmlCall *call)
 	MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
 	Expr *expression = (Expr *) make_call(call->signature, call->present);
 
-	if (call->signature->result != VOIDOID && call->signature->result != JSONBOID)
-		expression = (Expr *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(expression), InvalidOid,
-										   InvalidOid, COERCE_EXPLICIT_CALL);
 	call->state = ExecInitExprWithParams(expression_planner(expression), call->params);
 	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Prepares to_jsonb(), which looks at the declared type of its argument. */
+static void
+prepare_conversion(QmlCall *call)
+{
+	Const *value = makeConst(call->signature->result, -1, InvalidOid, -1, (Datum) 0, true, false);
+
+	fmgr_info(F_TO_JSONB, &call->convert);
+	fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(value), InvalidOid,
+											 InvalidOid, COERCE_EXPLICIT_CALL),
+					   &call->convert);
 }
 
 /*
@@ -138,6 +164,8 @@ qml_call_prepare(const QmlHandler *handler)
 	call->present = palloc0(sizeof(bool) * Max(call->signature->nargs, 1));
 	call->econtext = CreateStandaloneExprContext();
 	call->econtext->ecxt_param_list_info = call->params;
+	if (call->signature->result != VOIDOID && call->signature->result != JSONBOID)
+		prepare_conversion(call);
 	return call;
 }
 
@@ -207,6 +235,23 @@ check_result(Datum result)
 	return result;
 }
 
+/* What the function returned, which is not null, as jsonb. */
+static Datum
+convert_result(QmlCall *call, Datum value)
+{
+	MemoryContext oldcontext;
+	int level;
+
+	if (call->signature->result == JSONBOID)
+		return value;
+	oldcontext = MemoryContextSwitchTo(call->econtext->ecxt_per_tuple_memory);
+	level = qml_conversion_begin(call->signature->result_needs);
+	value = FunctionCall1(&call->convert, value);
+	qml_conversion_end(level);
+	MemoryContextSwitchTo(oldcontext);
+	return value;
+}
+
 /* Calls the function for a job; returns its result, or 0, in the current memory context. */
 Datum
 qml_call_function(QmlCall *call, const QmlJob *job)
@@ -223,7 +268,7 @@ qml_call_function(QmlCall *call, const QmlJob *job)
 	result = ExecEvalExprSwitchContext(call->state, call->econtext, &isnull);
 	if (isnull || call->signature->result == VOIDOID)
 		return (Datum) 0;
-	return check_result(PointerGetDatum(DatumGetJsonbPCopy(result)));
+	return check_result(PointerGetDatum(DatumGetJsonbPCopy(convert_result(call, result))));
 }
 
 /* ----- procedures ----- */
@@ -247,8 +292,10 @@ receive_output(TupleTableSlot *slot, DestReceiver *self)
 {
 	OutputReceiver *receiver = (OutputReceiver *) self;
 	MemoryContext oldcontext = MemoryContextSwitchTo(receiver->context);
+	int level = qml_conversion_begin(QML_NEEDS_ANYTHING);
 	Datum json = DirectFunctionCall1(row_to_json, ExecFetchSlotHeapTupleDatum(slot));
 
+	qml_conversion_end(level);
 	receiver->result = DirectFunctionCall1(jsonb_in, CStringGetDatum(TextDatumGetCString(json)));
 	MemoryContextSwitchTo(oldcontext);
 	return true;

@@ -8,6 +8,7 @@
 #include "nodes/pg_list.h"
 
 #include "common/function_ref.h"
+#include "model/options.h"
 
 typedef enum QmlCallbackKind
 {
@@ -30,13 +31,20 @@ typedef struct QmlCallback
 	int states;	 /* of a hook: a bit for each state that it is called for */
 	bool broken; /* disabled after too many errors */
 	int errors;	 /* in a row */
+	QmlHookOptions options;
+	struct QmlHandler *handler; /* of an after-commit hook; NULL: not made yet */
 } QmlCallback;
 
 extern void qml_callback_init(void);
+extern Oid qml_callback_table(QmlCallbackKind kind);
 extern List *qml_callback_all(QmlCallbackKind kind);
 extern const QmlCallback *qml_callback_find(QmlCallbackKind kind, const char *name);
 extern const char *qml_callback_word(QmlCallbackKind kind);
-extern char *qml_callback_refuse(QmlCallbackKind kind, Oid function);
+extern char *qml_callback_refuse(QmlCallbackKind kind, bool after_commit, Oid function);
+extern bool qml_callback_is_owners(Oid role);
+extern char *qml_callback_stranger(Oid function);
+extern bool qml_callback_is_allowed(const QmlCallback *callback, Oid session_role);
+extern char *qml_callback_lost_right(const QmlCallback *callback);
 extern Oid qml_callback_resolve(const QmlCallback *callback, QmlProblem *problem);
 
 #endif

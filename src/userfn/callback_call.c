@@ -11,10 +11,18 @@
  *	 - it is a security-restricted operation: the function cannot become another role,
  *	   make temporary objects, or leave triggers and cursors that would run later as the
  *	   session's user;
- *	 - search_path and the other settings of common/spi.c are pinned, because the
- *	   session's user chose their values;
- *	 - open cursors are hidden and descriptors of large objects forbidden
- *	   (userfn/sandbox.c).
+ *	 - search_path and other settings that decide what the function does are pinned
+ *	   (userfn/settings.c), because the session's user chose their values;
+ *	 - open cursors are hidden, and what would stay with the session is forbidden
+ *	   (userfn/sandbox.c);
+ *	 - nobody else may execute a function of the owner that runs in sessions of others.  A
+ *	   session keeps what it has compiled of a function, so who calls it first, under a
+ *	   search_path and with types of their choice, decides what it does here
+ *	   (userfn/callback.c).
+ *
+ * None of this protects the session from the function: what others have compiled or planned
+ * in a session cannot be undone.  Therefore only callbacks of roles that the session
+ * trusts are called at all (userfn/callback.c).
  *
  * All of this, and what the function sets with SET, is undone after the call.  After an
  * error, the abort of the (sub)transaction restores the user and the settings.
@@ -22,13 +30,14 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_collation.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
-#include "common/spi.h"
 #include "userfn/callback_call.h"
 #include "userfn/sandbox.h"
+#include "userfn/settings.h"
 
 /* Raises QM007 if it cannot be called.  Allocates in the current memory context. */
 void
@@ -54,7 +63,12 @@ add_context(void *arg)
 	errcontext("qml %s \"%s\"", qml_callback_word(callback->kind), callback->name);
 }
 
-/* A strict function is not called with null, as everywhere. */
+/*
+ * A strict function is not called with null, as everywhere.  The arguments of callbacks are
+ * of types without a collation, so most other callers have InvalidOid as the input
+ * collation, and share nothing that is compiled with this call.  An aggregate can have the
+ * default one, too: this keeps calls of the same role apart, and protects nobody.
+ */
 static Datum
 call_function(QmlCallable *callable, const NullableDatum *args, bool *isnull)
 {
@@ -62,7 +76,8 @@ call_function(QmlCallable *callable, const NullableDatum *args, bool *isnull)
 	int nargs = callable->function.fn_nargs;
 	Datum result;
 
-	InitFunctionCallInfoData(*fcinfo, &callable->function, nargs, InvalidOid, NULL, NULL);
+	InitFunctionCallInfoData(*fcinfo, &callable->function, nargs, DEFAULT_COLLATION_OID, NULL,
+							 NULL);
 	for (int i = 0; i < nargs; i++)
 	{
 		fcinfo->args[i] = args[i];
@@ -86,7 +101,8 @@ static Datum
 call_in_sandbox(QmlCallable *callable, const NullableDatum *args, bool *isnull)
 {
 	List *cursors = qml_sandbox_hide_portals();
-	bool forbidden = qml_sandbox_forbid_lobjects(true);
+	QmlSandbox outer = qml_sandbox_enter(
+		callable->callback->kind == QML_HOOK ? QML_SANDBOX_HOOK : QML_SANDBOX_MIDDLEWARE);
 	volatile Datum result = (Datum) 0;
 
 	PG_TRY();
@@ -96,7 +112,7 @@ call_in_sandbox(QmlCallable *callable, const NullableDatum *args, bool *isnull)
 	}
 	PG_FINALLY();
 	{
-		(void) qml_sandbox_forbid_lobjects(forbidden);
+		(void) qml_sandbox_enter(outer);
 		qml_sandbox_show_portals(cursors);
 	}
 	PG_END_TRY();
@@ -117,7 +133,7 @@ qml_callback_call_run(QmlCallable *callable, const NullableDatum *args, bool *is
 
 	Assert(IsTransactionState());
 	error_context_stack = &context;
-	qml_spi_pin();
+	qml_settings_pin();
 	GetUserIdAndSecContext(&user, &security);
 	SetUserIdAndSecContext(callable->callback->role,
 						   security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);

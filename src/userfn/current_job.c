@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "ipc/due.h"
+#include "ipc/session_claim.h"
 #include "ipc/slots.h"
 #include "userfn/current_job.h"
 
@@ -100,6 +101,7 @@ qml_current_job_begin(const QmlJob *job, MemoryContext context)
 	wishes = NULL;
 	current.job = job;
 	current_context = context;
+	qml_session_claim_begin_job();
 }
 
 /* The job has ended; returns what its handler asked for, valid until the next job. */
@@ -107,6 +109,7 @@ const QmlCurrent *
 qml_current_job_end(void)
 {
 	current.job = NULL;
+	qml_session_claim_end_job();
 	if (wishes)
 	{
 		current.wish = wishes->wish;

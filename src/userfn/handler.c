@@ -1,6 +1,7 @@
 /*
  * handler.c
- *		Handlers: the functions that run the jobs of a method, cached by each backend.
+ *		Handlers: the functions and commands that run the jobs of a method, cached by each
+ *		backend.
  *
  * Two caches with different lifetimes.  The rows of the table are read again after
  * each change of the table (common/cache.c).  What the row's function takes, its
@@ -11,6 +12,12 @@
  * Callers may keep a QmlHandler, and its signature, until the transaction ends:
  * what is replaced is deleted then.  An entry whose row did not change stays the
  * same object, however often the table is read, so that callers can compare pointers.
+ *
+ * A handler whose role, or the role that registered it, was dropped or lost its rights by
+ * DROP OWNED (model/role_mark.c) counts as revoked: its jobs wait, and nothing of them fails.
+ *
+ * A command is the text of a statement (statement.c).  It has no signature, takes no payload,
+ * and whoever registered it has decided what the role does, so only roles are looked at.
  *
  * A function is never called on the strength of this cache alone.  Each use checks
  * that the function still belongs to a trusted role and that the role of the handler
@@ -23,7 +30,9 @@
 #include "catalog/pg_authid.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -33,6 +42,7 @@
 #include "compat.h"
 #include "errcodes.h"
 #include "model/catalog.h"
+#include "model/role_mark.h"
 #include "qml.h"
 #include "userfn/handler.h"
 
@@ -51,12 +61,27 @@ static HTAB *handlers = NULL;
 /* Counts changes of objects that decide whether a handler can be called. */
 static uint64 object_changes = 0;
 
-static void
-retire_handler(QmlHandler *handler)
+/* Deletes a handler when the transaction ends; nothing more is kept with it. */
+void
+qml_handler_retire(QmlHandler *handler)
 {
+	handler->gone = true;
 	qml_cache_retire(handler->context);
 	if (handler->resolution)
 		qml_cache_retire(handler->resolution);
+}
+
+static void
+create_hash(void)
+{
+	HASHCTL control = {.keysize = sizeof(const char *),
+					   .entrysize = sizeof(HandlerByMethod),
+					   .hash = qml_cache_hash_name,
+					   .match = qml_cache_match_names,
+					   .hcxt = TopMemoryContext};
+
+	handlers = hash_create("qml handlers", 64, &control,
+						   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 }
 
 /*
@@ -66,17 +91,11 @@ retire_handler(QmlHandler *handler)
 static void
 start_handlers(void)
 {
-	HASHCTL control = {.keysize = sizeof(const char *),
-					   .entrysize = sizeof(HandlerByMethod),
-					   .hash = qml_cache_hash_name,
-					   .match = qml_cache_match_names,
-					   .hcxt = TopMemoryContext};
 	HASH_SEQ_STATUS status;
 	HandlerByMethod *entry;
 
 	if (handlers == NULL)
-		handlers = hash_create("qml handlers", 64, &control,
-							   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+		create_hash();
 	hash_seq_init(&status, handlers);
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{
@@ -85,7 +104,7 @@ start_handlers(void)
 		if (handler->gone)
 		{
 			(void) hash_search(handlers, &handler->method, HASH_REMOVE, NULL);
-			retire_handler(handler);
+			qml_handler_retire(handler);
 		}
 		handler->gone = true;
 	}
@@ -115,6 +134,7 @@ read_options(QmlHandler *handler, Datum options)
 static QmlHandler *
 read_handler(HeapTuple tuple, TupleDesc desc)
 {
+	char *command;
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "qml handler",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
@@ -132,6 +152,15 @@ read_handler(HeapTuple tuple, TupleDesc desc)
 	handler->registered_by = DatumGetObjectId(
 		heap_getattr(tuple, HANDLER_REGISTERED_BY, desc, &isnull));
 	read_options(handler, heap_getattr(tuple, HANDLER_OPTIONS, desc, &isnull));
+	command = TextDatumGetCString(heap_getattr(tuple, HANDLER_COMMAND, desc, &isnull));
+	if (*command != '\0')
+	{
+		handler->command = command;
+		handler->options.no_middleware = true;
+		/* What it did before it failed may stay: it is run again if somebody says so. */
+		if (handler->options.common.max_retries < 0)
+			handler->options.common.max_retries = 0;
+	}
 	MemoryContextSwitchTo(oldcontext);
 	return handler;
 }
@@ -146,6 +175,13 @@ is_same_row(HeapTuple a, HeapTuple b)
 		   memcmp((char *) a->t_data + offset, (char *) b->t_data + offset, a->t_len - offset) == 0;
 }
 
+static void add_handler(HeapTuple tuple, TupleDesc desc);
+
+static QmlCache handler_cache = {
+	.start = start_handlers,
+	.add = add_handler,
+};
+
 /* Enters a row that was read.  A handler whose row did not change is kept. */
 static void
 add_handler(HeapTuple tuple, TupleDesc desc)
@@ -158,21 +194,47 @@ add_handler(HeapTuple tuple, TupleDesc desc)
 	if (entry && is_same_row(entry->handler->row, tuple))
 	{
 		entry->handler->gone = false;
+		entry->handler->read_at = handler_cache.reading;
 		return;
 	}
 	handler = read_handler(tuple, desc);
+	handler->read_at = handler_cache.reading;
 	if (entry)
-		retire_handler(entry->handler);
+		qml_handler_retire(entry->handler);
 	/* Only now is the entry written, with a key that lives as long as the handler. */
 	entry = hash_search(handlers, &method, HASH_ENTER, NULL);
 	entry->method = handler->method;
 	entry->handler = handler;
 }
 
-static QmlCache handler_cache = {
-	.start = start_handlers,
-	.add = add_handler,
-};
+/*
+ * What calls an after-commit hook for its jobs: as a handler, but without a row of the
+ * table, without options and without middleware.  The caller retires it.
+ */
+QmlHandler *
+qml_handler_make(const char *name, const QmlFunctionName *function, Oid role)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "qml hook",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
+	QmlHandler *handler = palloc0(sizeof(QmlHandler));
+	ListCell *lc;
+
+	handler->context = context;
+	handler->method = pstrdup(name);
+	handler->is_hook = true;
+	handler->function.schema = pstrdup(function->schema);
+	handler->function.name = pstrdup(function->name);
+	handler->function.owner = function->owner;
+	foreach(lc, function->types)
+		handler->function.types = lappend(handler->function.types, pstrdup(lfirst(lc)));
+	handler->run_as = OidIsValid(role) ? role : NO_SUCH_ROLE;
+	handler->registered_by = handler->run_as;
+	qml_options_default_queue(&handler->options.common);
+	handler->options.no_middleware = true;
+	MemoryContextSwitchTo(oldcontext);
+	return handler;
+}
 
 static void
 count_object_change(Datum arg, int cacheid, uint32 hashvalue)
@@ -193,6 +255,32 @@ qml_handler_init(void)
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, count_object_change, (Datum) 0);
 }
 
+/* Reads the row of a method, of which entry is what was known of it, or NULL. */
+static void
+read_method(const char *method, HandlerByMethod *entry)
+{
+	static const QmlCacheKey key = {"handler_data_pkey", HANDLER_METHOD, F_TEXTEQ};
+	QmlHandler *handler = entry ? entry->handler : NULL;
+
+	if (handlers == NULL)
+		create_hash();
+	/* As start_handlers() does for all of them. */
+	if (handler)
+		handler->gone = true;
+	if (!qml_cache_read_row(&handler_cache, &key, CStringGetTextDatum(method), add_handler))
+		qml_cache_refresh(&handler_cache, handler_cache.relid);
+	else if (handler && handler->gone)
+	{
+		/* Replaced, and retired, by another row, or not there any more. */
+		entry = hash_search(handlers, &method, HASH_FIND, NULL);
+		if (entry && entry->handler == handler)
+		{
+			(void) hash_search(handlers, &method, HASH_REMOVE, NULL);
+			qml_handler_retire(handler);
+		}
+	}
+}
+
 /* The handler of a method; NULL when there is none. */
 const QmlHandler *
 qml_handler_find(const char *method)
@@ -200,9 +288,53 @@ qml_handler_find(const char *method)
 	HandlerByMethod *entry;
 
 	Assert(IsTransactionState());
-	qml_cache_refresh(&handler_cache, qml_catalog()->handler);
-	entry = hash_search(handlers, &method, HASH_FIND, NULL);
+	qml_cache_set_table(&handler_cache, qml_catalog()->handler);
+	entry = handlers ? hash_search(handlers, &method, HASH_FIND, NULL) : NULL;
+	if (!qml_cache_is_current(&handler_cache, entry ? entry->handler->read_at : 0))
+	{
+		read_method(method, entry);
+		entry = hash_search(handlers, &method, HASH_FIND, NULL);
+	}
 	return entry && !entry->handler->gone ? entry->handler : NULL;
+}
+
+/* Whether any method has a handler. */
+bool
+qml_handler_exist(void)
+{
+	qml_cache_refresh(&handler_cache, qml_catalog()->handler);
+	return handler_cache.nrows > 0;
+}
+
+/* Whether a handler, that is not revoked, runs as the role or one that it has the privileges of. */
+bool
+qml_handler_exist_for(Oid role)
+{
+	HASH_SEQ_STATUS status;
+	HandlerByMethod *entry;
+
+	if (!qml_handler_exist())
+		return false;
+	hash_seq_init(&status, handlers);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		const QmlHandler *handler = entry->handler;
+
+		if (!handler->gone && qml_role_mark_has(QML_MARK_REGISTRATION, handler->run_as) &&
+			has_privs_of_role(role, handler->run_as))
+		{
+			hash_seq_term(&status);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Counts changes of the table that may have added or removed handlers. */
+uint64
+qml_handler_generation(void)
+{
+	return handler_cache.changes;
 }
 
 /* The same for the method of a job, a text. */
@@ -249,10 +381,14 @@ resolve_function(QmlHandler *handler)
 	handler->resolved_at = changes;
 }
 
-/* What the handler takes; NULL when it cannot be called: handler->reason says why. */
+/*
+ * What the handler takes; NULL when it cannot be called: handler->reason says why.  Not for
+ * commands.
+ */
 const QmlSignature *
 qml_handler_signature(const QmlHandler *handler)
 {
+	Assert(handler->command == NULL);
 	/*
 	 * The memory of a handler that is gone is about to be deleted, together with this
 	 * resolution; a new resolution would leak.
@@ -262,6 +398,18 @@ qml_handler_signature(const QmlHandler *handler)
 	return handler->signature;
 }
 
+/* Whether it is a command, and the payload has something that it would not look at. */
+bool
+qml_handler_ignores(const QmlHandler *handler, Datum payload)
+{
+	Jsonb *document;
+
+	if (handler->command == NULL)
+		return false;
+	document = DatumGetJsonbP(payload);
+	return !JB_ROOT_IS_OBJECT(document) || JB_ROOT_COUNT(document) > 0;
+}
+
 /*
  * Raises QM008 if a payload is not what the handler takes.  A handler that cannot be
  * called now accepts everything: it can be fixed before the job runs.
@@ -269,8 +417,16 @@ qml_handler_signature(const QmlHandler *handler)
 void
 qml_handler_check(const QmlHandler *handler, Datum payload)
 {
-	const QmlSignature *signature = qml_handler_signature(handler);
+	const QmlSignature *signature;
 
+	if (qml_handler_ignores(handler, payload))
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_PAYLOAD_MISMATCH), errmsg("a command takes no payload"),
+				 errdetail("Jobs of method \"%s\" run a fixed statement.", handler->method),
+				 errhint("Leave the payload as {}, or register a function, which has arguments.")));
+	if (handler->command)
+		return;
+	signature = qml_handler_signature(handler);
 	if (signature)
 		qml_signature_check(signature, payload);
 }
@@ -319,6 +475,13 @@ qml_handler_role_usable(Oid role, QmlProblem *problem)
 	return true;
 }
 
+/* As messages call it. */
+static const char *
+handler_word(const QmlHandler *handler)
+{
+	return handler->is_hook ? "hook" : "handler";
+}
+
 /* Whether the role that registered the handler could do so now: memberships end. */
 static bool
 may_run_as(const QmlHandler *handler, QmlProblem *problem)
@@ -338,17 +501,58 @@ may_run_as(const QmlHandler *handler, QmlProblem *problem)
 	return false;
 }
 
+/* Whether its jobs wait, because a role that it needs is gone or has lost its rights. */
+bool
+qml_handler_is_revoked(const QmlHandler *handler)
+{
+	return !qml_role_mark_has(QML_MARK_REGISTRATION, handler->run_as) ||
+		   (handler->registered_by != handler->run_as &&
+			!qml_role_mark_has(QML_MARK_REGISTRATION, handler->registered_by));
+}
+
+/* The role of the workers that run jobs of the handler; InvalidOid: no worker runs them. */
+Oid
+qml_handler_role(const QmlHandler *handler)
+{
+	return handler && !qml_handler_is_revoked(handler) ? handler->run_as : InvalidOid;
+}
+
+/* Returns false when nothing is revoked any more: another session has just granted it again. */
+static bool
+describe_revoked(const QmlHandler *handler, QmlProblem *problem)
+{
+	Oid run_as = handler->run_as == NO_SUCH_ROLE ? InvalidOid : handler->run_as;
+	char *reason = qml_role_mark_problem(QML_MARK_REGISTRATION, run_as, "The role that it runs as");
+
+	if (reason == NULL)
+		reason = qml_role_mark_problem(QML_MARK_REGISTRATION, handler->registered_by,
+									   "The role that registered it");
+	if (reason == NULL)
+		return false;
+	problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
+	problem->message = psprintf("%s \"%s\" is revoked, and its jobs wait", handler_word(handler),
+								handler->method);
+	problem->detail = psprintf("%s.", reason);
+	return true;
+}
+
 /* Whether jobs of the handler can run now; *problem says why not. */
 bool
 qml_handler_usable(const QmlHandler *handler, QmlProblem *problem)
 {
-	const QmlSignature *signature = qml_handler_signature(handler);
+	const QmlSignature *signature;
 
+	if (qml_handler_is_revoked(handler) && describe_revoked(handler, problem))
+		return false;
+	if (handler->command)
+		return qml_handler_role_usable(handler->run_as, problem) && may_run_as(handler, problem);
+	signature = qml_handler_signature(handler);
 	if (signature == NULL)
 	{
 		problem->sqlerrcode = ERRCODE_QML_HANDLER_NOT_FOUND;
-		problem->message = psprintf("function %s of handler \"%s\" cannot be called",
-									qml_function_ref_show(&handler->function), handler->method);
+		problem->message = psprintf("function %s of %s \"%s\" cannot be called",
+									qml_function_ref_show(&handler->function),
+									handler_word(handler), handler->method);
 		problem->detail = handler->reason;
 		return false;
 	}
@@ -359,8 +563,9 @@ qml_handler_usable(const QmlHandler *handler, QmlProblem *problem)
 		problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
 		problem->message = psprintf("permission denied for function %s",
 									qml_function_ref_show(&handler->function));
-		problem->detail = psprintf("Role \"%s\" of handler \"%s\" must have the privilege EXECUTE.",
-								   GetUserNameFromId(handler->run_as, true), handler->method);
+		problem->detail = psprintf("Role \"%s\" of %s \"%s\" must have the privilege EXECUTE.",
+								   GetUserNameFromId(handler->run_as, true), handler_word(handler),
+								   handler->method);
 		return false;
 	}
 	return true;

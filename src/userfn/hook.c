@@ -1,6 +1,6 @@
 /*
  * hook.c
- *		State hooks: functions of users that run on every transition of a job.
+ *		State hooks: functions of users that run in every transition of a job.
  *
  * Transitions are noted while rows are written.  The hooks are called when all rows of
  * the operation are written and its scans are closed, because a hook may change jobs
@@ -17,6 +17,10 @@
  * there the error undoes what the handler did, and fails the attempt.  In background
  * processes the time of all calls is limited (userfn/hook_limit.c).
  *
+ * Only hooks of roles with the privileges of the extension's owner are called here; those
+ * of others are called after the commit (jobs/after_commit.c).  Jobs of qml's own queue have
+ * no hooks.
+ *
  * Hooks run in the caller's session with the rights of the role that registered them
  * (userfn/callback_call.c).  They hold the locks of the transitions while they run: the
  * rows of the jobs, and the locks on their queues.
@@ -24,6 +28,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "utils/inval.h"
 
 #include "common/clock.h"
 #include "model/catalog.h"
@@ -77,10 +82,28 @@ qml_hook_start(QmlHookCalls *calls, bool guarded)
 static bool
 wants_state(const QmlCallback *hook, QmlState state)
 {
-	return !hook->broken && (hook->states & (1 << state)) != 0;
+	return !hook->broken && !hook->options.after_commit && (hook->states & (1 << state)) != 0;
 }
 
-/* Whether any hook is called for transitions to the state. */
+/* Whether there are any hooks, of whatever kind. */
+bool
+qml_hook_exist(void)
+{
+	return qml_callback_all(QML_HOOK) != NIL;
+}
+
+/*
+ * Whether a hook that is not disabled is called at all.  One whose role has lost the right
+ * is passed over: it must not run, and who changes jobs is not to blame for it.
+ */
+static bool
+is_active(const QmlCallback *hook)
+{
+	return !hook->broken && !hook->options.after_commit &&
+		   qml_callback_is_allowed(hook, InvalidOid);
+}
+
+/* Whether any hook is called, before the commit, for transitions to the state. */
 bool
 qml_hook_wanted(QmlState state)
 {
@@ -88,7 +111,7 @@ qml_hook_wanted(QmlState state)
 
 	foreach(lc, qml_callback_all(QML_HOOK))
 	{
-		if (wants_state(lfirst(lc), state))
+		if (wants_state(lfirst(lc), state) && is_active(lfirst(lc)))
 			return true;
 	}
 	return false;
@@ -105,8 +128,7 @@ qml_hook_note(QmlHookCalls *calls, const QmlJob *job, bool is_new)
 	Transition *transition;
 
 	Assert(calls->context != NULL);
-	if (!is_new && job->state == job->was)
-		return;
+	Assert(is_new || job->state != job->was);
 	if (!qml_hook_wanted(job->state))
 		return;
 	oldcontext = MemoryContextSwitchTo(calls->context);
@@ -227,7 +249,7 @@ report_transition(ActiveHook *hooks, int count, const QmlHookCalls *calls,
 	{
 		HookCall call = {.hook = &hooks[i], .transition = transition};
 
-		if (!wants_state(hooks[i].result.hook, transition->to))
+		if (!wants_state(hooks[i].result.hook, transition->to) || !is_active(hooks[i].result.hook))
 			continue;
 		if (calls->guarded)
 			call_guarded(&call);
@@ -246,7 +268,7 @@ count_active_hooks(void)
 
 	foreach(lc, qml_callback_all(QML_HOOK))
 	{
-		if (!((QmlCallback *) lfirst(lc))->broken)
+		if (is_active(lfirst(lc)))
 			count++;
 	}
 	return count;
@@ -273,8 +295,9 @@ qml_hook_run(QmlHookCalls *calls)
 		return;
 	}
 	calls->list = NIL;
-	/* Hooks see the jobs as they are now. */
+	/* Hooks see the jobs as they are now; a right that was revoked meanwhile is gone. */
 	CommandCounterIncrement();
+	AcceptInvalidationMessages();
 	callbacks = qml_callback_all(QML_HOOK);
 	count = list_length(callbacks);
 	hooks = palloc0(sizeof(ActiveHook) * Max(count, 1));

@@ -18,6 +18,7 @@ typedef struct QmlHookCalls
 extern void qml_hook_start(QmlHookCalls *calls, bool guarded);
 extern void qml_hook_note(QmlHookCalls *calls, const QmlJob *job, bool is_new);
 extern void qml_hook_run(QmlHookCalls *calls);
+extern bool qml_hook_exist(void);
 extern bool qml_hook_wanted(QmlState state);
 extern int qml_hook_batch_size(int most);
 extern bool qml_hook_is_running(void);

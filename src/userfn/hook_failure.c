@@ -17,13 +17,28 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 
+#include "common/cache.h"
 #include "common/log.h"
 #include "common/spi.h"
 #include "ipc/stuck_hooks.h"
 #include "ipc/wakeup.h"
+#include "model/acl.h"
 #include "model/catalog.h"
 #include "userfn/hook_failure.h"
 #include "userfn/hook_limit.h"
+
+/*
+ * What the hook said may quote a job.  Whoever made the transition reads it only with the
+ * right to all jobs; the server's log has it in any case.
+ */
+static int
+failure_detail(const QmlFailure *failure)
+{
+	const char *sqlstate = unpack_sql_state(failure->sqlerrcode);
+
+	return qml_acl_allow_contents() ? errdetail("%s (SQLSTATE %s)", failure->message, sqlstate) :
+									  errdetail_log("%s (SQLSTATE %s)", failure->message, sqlstate);
+}
 
 /* Failures that do not disable the hook are logged once a minute only. */
 static void
@@ -34,15 +49,13 @@ log_failure(const QmlHookResult *result, bool disabled)
 				(errcode(result->failure.sqlerrcode),
 				 errmsg("hook \"%s\" failed %d times in a row and is disabled",
 						result->hook->name, QML_HOOK_MAX_ERRORS),
-				 errdetail("%s (SQLSTATE %s)", result->failure.message,
-						   unpack_sql_state(result->failure.sqlerrcode)),
+				 failure_detail(&result->failure),
 				 errhint("Fix the function, then enable the hook again with qml_register_hook().")));
 	else if (result->failed && qml_log_is_due(QML_LOG_HOOKS))
 		ereport(WARNING,
 				(errcode(result->failure.sqlerrcode),
 				 errmsg("hook \"%s\" failed and is skipped", result->hook->name),
-				 errdetail("%s (SQLSTATE %s)", result->failure.message,
-						   unpack_sql_state(result->failure.sqlerrcode))));
+				 failure_detail(&result->failure)));
 }
 
 /*
@@ -58,7 +71,6 @@ qml_hook_failure_record(const QmlHookResult *result)
 	QmlSpi spi;
 	bool written;
 	bool disabled = false;
-	bool isnull;
 
 	Assert(IsTransactionState());
 	/* After a success, the errors since then are all; otherwise they are added. */
@@ -73,8 +85,8 @@ qml_hook_failure_record(const QmlHookResult *result)
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	written = qml_spi_execute(
 				  "UPDATE qml.hook_data AS h "
-				  "SET errors = LEAST($2 + CASE WHEN $4 THEN 0 ELSE h.errors END, $5), "
-				  "broken = $2 + CASE WHEN $4 THEN 0 ELSE h.errors END >= $5, "
+				  "SET errors = LEAST($2 + CASE WHEN $4 THEN 0 ELSE h.errors::bigint END, $5), "
+				  "broken = $2 + CASE WHEN $4 THEN 0 ELSE h.errors::bigint END >= $5, "
 				  "last_error = coalesce($3, h.last_error), "
 				  "last_error_at = CASE WHEN $3 IS NULL THEN h.last_error_at "
 				  "ELSE pg_catalog.clock_timestamp() END "
@@ -83,12 +95,40 @@ qml_hook_failure_record(const QmlHookResult *result)
 				  "RETURNING h.broken",
 				  lengthof(types), types, values, nulls, SPI_OK_UPDATE_RETURNING) > 0;
 	if (written)
-		disabled = DatumGetBool(
-			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		disabled = DatumGetBool(qml_spi_value(SPI_tuptable, 0, 1, BOOLOID, NULL));
 	qml_spi_end(&spi);
 	if (written)
+	{
+		qml_cache_changed(qml_callback_table(QML_HOOK));
 		log_failure(result, disabled);
+	}
 	return written;
+}
+
+/*
+ * The job of an after-commit hook has failed for good: counts it, and keeps what it says.  A
+ * row that another transaction holds is skipped, as above; the job itself says the same.
+ */
+void
+qml_hook_failure_record_job(Datum name, Oid role, Datum error)
+{
+	Oid types[] = {TEXTOID, REGROLEOID, TEXTOID};
+	Datum values[] = {name, ObjectIdGetDatum(role), error};
+	bool nulls[] = {false, false, error == (Datum) 0};
+	QmlSpi spi;
+	bool written;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	written =
+		qml_spi_execute_latest("UPDATE qml.hook_data AS h SET errors = h.errors + 1, "
+							   "last_error = $3, last_error_at = pg_catalog.clock_timestamp() "
+							   "WHERE h.errors < 2147483647 AND h.name = "
+							   "(SELECT s.name FROM qml.hook_data s WHERE s.name = $1 "
+							   "AND s.run_as = $2 FOR UPDATE SKIP LOCKED)",
+							   lengthof(types), types, values, nulls, SPI_OK_UPDATE) > 0;
+	qml_spi_end(&spi);
+	if (written)
+		qml_cache_changed(qml_callback_table(QML_HOOK));
 }
 
 /* Disables the hooks of this database that ignored a cancel and ended their process. */
@@ -113,7 +153,8 @@ qml_hook_failure_disable_stuck(void)
 
 		for (int i = 0; i < count; i++)
 		{
-			if (qml_hook_limit_hash(result.hook) == stuck[i] && !result.hook->broken)
+			if (qml_hook_limit_hash(result.hook) == stuck[i] && !result.hook->broken &&
+				!result.hook->options.after_commit)
 				left[i] = !qml_hook_failure_record(&result) || left[i];
 		}
 	}

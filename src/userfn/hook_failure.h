@@ -22,6 +22,7 @@ typedef struct QmlHookResult
 } QmlHookResult;
 
 extern bool qml_hook_failure_record(const QmlHookResult *result);
+extern void qml_hook_failure_record_job(Datum name, Oid role, Datum error);
 extern void qml_hook_failure_disable_stuck(void);
 
 #endif

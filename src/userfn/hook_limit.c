@@ -223,6 +223,20 @@ qml_hook_limit_forget(void)
 	average = 0;
 }
 
+/* Milliseconds that hooks took for a transition lately, for the process that follows this one. */
+double
+qml_hook_limit_average(void)
+{
+	return average;
+}
+
+/* What they took in the process before this one. */
+void
+qml_hook_limit_resume(double milliseconds)
+{
+	average = milliseconds;
+}
+
 /* How many transitions fit into the time, by the latest average; 1 at least. */
 int
 qml_hook_limit_room(int milliseconds)

@@ -14,6 +14,8 @@ extern bool qml_hook_limit_is_own(int sqlerrcode);
 extern void qml_hook_limit_note_transition(double milliseconds);
 extern void qml_hook_limit_check(void);
 extern void qml_hook_limit_forget(void);
+extern double qml_hook_limit_average(void);
+extern void qml_hook_limit_resume(double milliseconds);
 extern int qml_hook_limit_room(int milliseconds);
 extern int qml_hook_limit_batch(int most);
 extern uint32 qml_hook_limit_hash(const QmlCallback *hook);

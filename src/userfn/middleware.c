@@ -9,9 +9,14 @@
  *
  * A middleware runs as the role that registered it, in a security-restricted operation
  * (userfn/callback_call.c).  The handler within is called as if there were no middleware:
- * as its own role, unrestricted, with its own search_path, and without access to the open
- * cursors of others, because each of these could be used against it.  Other settings are
- * passed on, so that a middleware can hand values to a handler.
+ * as its own role, unrestricted, with its own search_path and other settings that decide
+ * what it does (userfn/settings.c), and without access to the open cursors of others,
+ * because each of these could be used against it.  Other settings are passed on, so that a
+ * middleware can hand values to a handler.
+ *
+ * Middleware of roles with the privileges of the extension's owner stands around all
+ * handlers, that of other roles around the handlers that run as the very same role
+ * (userfn/callback.c).  The others are not in the chain.
  *
  * The state is that of one job, on the stack of qml_middleware_run(); an error anywhere
  * leaves the chain as it was before the call that failed.
@@ -29,6 +34,7 @@
 #include "userfn/hook.h"
 #include "userfn/middleware.h"
 #include "userfn/sandbox.h"
+#include "userfn/settings.h"
 
 /* The middleware of the job that runs. */
 typedef struct Chain
@@ -44,17 +50,39 @@ typedef struct Chain
 	/* What holds for the handler. */
 	Oid user;
 	int security;
-	char *search_path;
+	QmlSettings settings;
 } Chain;
 
 /* NULL: no job runs in a chain. */
 static Chain *chain = NULL;
 
-/* Whether any middleware is registered. */
+/* The middleware that stands around the handlers of this session's role, in its order. */
+static List *
+list_allowed(void)
+{
+	List *allowed = NIL;
+	ListCell *lc;
+
+	foreach(lc, qml_callback_all(QML_MIDDLEWARE))
+	{
+		if (qml_callback_is_allowed(lfirst(lc), GetSessionUserId()))
+			allowed = lappend(allowed, lfirst(lc));
+	}
+	return allowed;
+}
+
+/* Whether there is any. */
 bool
 qml_middleware_wanted(void)
 {
-	return qml_callback_all(QML_MIDDLEWARE) != NIL;
+	ListCell *lc;
+
+	foreach(lc, qml_callback_all(QML_MIDDLEWARE))
+	{
+		if (qml_callback_is_allowed(lfirst(lc), GetSessionUserId()))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -66,15 +94,14 @@ call_handler(void)
 {
 	int guc_level = NewGUCNestLevel();
 	List *cursors = qml_sandbox_hide_portals();
-	bool forbidden = qml_sandbox_forbid_lobjects(false);
+	QmlSandbox outer = qml_sandbox_enter(QML_SANDBOX_NONE);
 	Oid user;
 	int security;
 	volatile Datum result;
 
 	GetUserIdAndSecContext(&user, &security);
 	SetUserIdAndSecContext(chain->user, chain->security);
-	(void) set_config_option("search_path", chain->search_path, PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	qml_settings_restore(&chain->settings);
 	PG_TRY();
 	{
 		result = chain->handler(chain->arg);
@@ -84,7 +111,7 @@ call_handler(void)
 	}
 	PG_FINALLY();
 	{
-		(void) qml_sandbox_forbid_lobjects(forbidden);
+		(void) qml_sandbox_enter(outer);
 		qml_sandbox_show_portals(cursors);
 	}
 	PG_END_TRY();
@@ -144,15 +171,15 @@ run_rest(void)
 Datum
 qml_middleware_run(const QmlJob *job, Datum (*handler)(void *arg), void *arg)
 {
-	List *callbacks = qml_callback_all(QML_MIDDLEWARE);
+	List *callbacks = list_allowed();
 	Chain this = {.context = CurrentMemoryContext,
 				  .count = list_length(callbacks),
 				  .handler = handler,
-				  .arg = arg,
-				  .search_path = pstrdup(GetConfigOption("search_path", false, false))};
+				  .arg = arg};
 	volatile Datum result = (Datum) 0;
 
 	Assert(chain == NULL);
+	qml_settings_save(&this.settings);
 	this.callables = palloc0(sizeof(QmlCallable) * this.count);
 	for (int i = 0; i < this.count; i++)
 		qml_callback_call_prepare(list_nth(callbacks, i), &this.callables[i]);

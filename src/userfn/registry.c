@@ -7,13 +7,19 @@
  * an error of the registration.  What changes later is found by the same checks before
  * each call (userfn/handler.c, userfn/callback.c).
  *
- * A registration replaces one of the same name.  The tables belong to the owner of the
- * extension and are written with its rights; their triggers make all backends read them
- * again.
+ * A registration replaces one of the same name.  A hook or middleware of a role with the
+ * privileges of the extension's owner, which may run in all sessions, is replaced and removed
+ * by such roles alone: others would switch off what the owner relies on.  Handlers are not
+ * protected so: who has "admin" decides what becomes of all jobs, and the handler that takes
+ * the place of another one runs as a role that its registrar could be.  A command is a
+ * handler, too: its text is what the registrar says, who could become the role and run it.
  *
- * Locks: the exclusive lock on the method of a handler, then the row, then those of
- * model/grant.c, because the role of a handler gets privileges with its first handler and
- * loses them with its last one.  Hooks and middleware need the lock on the row only.
+ * The tables belong to the owner of the extension and are written with its rights.
+ *
+ * Locks: that of model/grant.c on all registrations, then those on roles, then the row.  The
+ * roles that a registration names are marked with the first one, the role of a handler gets
+ * privileges, and both are lost with the last one; and what is replaced or removed must be
+ * known, and stay as it is.
  */
 #include "postgres.h"
 
@@ -27,6 +33,7 @@
 
 #include "common/cache.h"
 #include "common/spi.h"
+#include "common/suggest.h"
 #include "common/table.h"
 #include "compat.h"
 #include "errcodes.h"
@@ -34,9 +41,11 @@
 #include "model/catalog.h"
 #include "model/grant.h"
 #include "model/options.h"
+#include "model/queue.h"
 #include "userfn/callback.h"
 #include "userfn/handler.h"
 #include "userfn/registry.h"
+#include "userfn/statement.h"
 
 /* The role that jobs run as.  The current user must be able to become it. */
 static Oid
@@ -52,20 +61,43 @@ choose_role(const QmlHandlerOptions *options)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to register a handler that runs as role \"%s\"",
 						options->run_as),
-				 errdetail("You must be a member of the role.")));
+				 errdetail("You must be a member of the role."),
+				 errhint("Ask for GRANT %s TO %s.", quote_identifier(options->run_as),
+						 quote_identifier(GetUserNameFromId(GetUserId(), false)))));
 	return role;
 }
 
-/*
- * Registrations of a method wait for each other until the transaction ends: the role of
- * the handler that is replaced must be known, to adjust its privileges.
- */
-static void
-lock_method(const char *method)
+/* For qml_function_ref_choose(). */
+static bool
+can_be_handler(Oid function, void *arg)
 {
-	qml_table_require_write();
-	LockDatabaseObject(qml_catalog()->handler, qml_cache_hash_name(&method, sizeof(method)), 0,
-					   ExclusiveLock);
+	char *reason;
+
+	return qml_signature_load(function, qml_catalog()->job_type, &reason) != NULL;
+}
+
+/* The function of a name that is to be a handler; by search_path. */
+Oid
+qml_registry_handler_function(const char *name)
+{
+	return qml_function_ref_choose(name, "handler", can_be_handler, NULL);
+}
+
+/* For qml_function_ref_choose(); arg: the kind.  A hook may be called after the commit. */
+static bool
+can_be_callback(Oid function, void *arg)
+{
+	QmlCallbackKind kind = *(QmlCallbackKind *) arg;
+
+	return qml_callback_refuse(kind, false, function) == NULL ||
+		   (kind == QML_HOOK && qml_callback_refuse(kind, true, function) == NULL);
+}
+
+/* The same for a hook or middleware. */
+Oid
+qml_registry_callback_function(QmlCallbackKind kind, const char *name)
+{
+	return qml_function_ref_choose(name, qml_callback_word(kind), can_be_callback, &kind);
 }
 
 /* The signature of a function that can be a handler, or an error. */
@@ -102,31 +134,53 @@ require_superuser_owner(Oid function, Oid owner, Oid role)
 				 errhint("Register it as its owner, or register a handler with the option run_as.")));
 }
 
+/* The row of a handler: of a function; or of a command, which has no function, or NULL. */
 static void
-write_handler(const char *method, const QmlSignature *signature, Oid role, Jsonb *options)
+write_handler(const char *method, Oid function, const char *command, Oid role, Jsonb *options)
 {
-	Oid types[] = {TEXTOID,	   TEXTOID,	   TEXTOID,	   TEXTARRAYOID,
-				   REGROLEOID, REGROLEOID, REGROLEOID, JSONBOID};
+	Oid types[] = {TEXTOID,	   TEXTOID,	   TEXTOID,	 TEXTARRAYOID, REGROLEOID,
+				   REGROLEOID, REGROLEOID, JSONBOID, TEXTOID};
 	Datum values[lengthof(types)];
 	QmlSpi spi;
 
 	values[0] = CStringGetTextDatum(method);
-	qml_function_ref_values(signature->function, &values[1]);
+	if (command == NULL)
+		qml_function_ref_values(function, &values[1]);
+	else
+	{
+		values[1] = values[2] = CStringGetTextDatum("");
+		values[3] = PointerGetDatum(construct_empty_array(TEXTOID));
+		values[4] = ObjectIdGetDatum(InvalidOid);
+	}
 	values[1 + QML_FUNCTION_COLUMNS] = ObjectIdGetDatum(role);
 	values[2 + QML_FUNCTION_COLUMNS] = ObjectIdGetDatum(GetUserId());
 	values[3 + QML_FUNCTION_COLUMNS] = JsonbPGetDatum(options);
+	values[4 + QML_FUNCTION_COLUMNS] = CStringGetTextDatum(command ? command : "");
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void)
 		qml_spi_execute("INSERT INTO qml.handler_data AS h (method, schema, name, argument_types, "
-						"owner, run_as, registered_by, registered_at, options) "
-						"VALUES ($1, $2, $3, $4, $5, $6, $7, pg_catalog.now(), $8) "
+						"owner, run_as, registered_by, registered_at, options, command) "
+						"VALUES ($1, $2, $3, $4, $5, $6, $7, pg_catalog.now(), $8, $9) "
 						"ON CONFLICT (method) DO UPDATE SET schema = excluded.schema, "
 						"name = excluded.name, argument_types = excluded.argument_types, "
 						"owner = excluded.owner, run_as = excluded.run_as, "
 						"registered_by = excluded.registered_by, "
-						"registered_at = excluded.registered_at, options = excluded.options",
-						8, types, values, NULL, SPI_OK_INSERT);
+						"registered_at = excluded.registered_at, options = excluded.options, "
+						"command = excluded.command",
+						lengthof(types), types, values, NULL, SPI_OK_INSERT);
 	qml_spi_end(&spi);
+	qml_cache_changed(qml_catalog()->handler);
+}
+
+/* What was registered is not in the table: a trigger, a rule or a policy that somebody added. */
+pg_noreturn static void
+raise_lost(const char *word, const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("%s \"%s\" was registered, but is not there", word, name),
+			 errhint("Look for triggers, rules and row-level security on the tables of schema \"%s\".",
+					 QML_SCHEMA)));
 }
 
 static void
@@ -137,38 +191,95 @@ raise_problem(const QmlProblem *problem)
 			 problem->detail ? errdetail("%s", problem->detail) : 0));
 }
 
-/* Registers a function as the handler of a method, in place of the present one. */
-void
-qml_registry_add_handler(const char *method, Oid function, Jsonb *options)
+/* Registers a function, or a command, as the handler of a method in place of the present one. */
+static void
+add_handler(const char *method, Oid function, const char *command, Oid role,
+			const QmlHandlerOptions *parsed, Jsonb *options)
 {
-	QmlHandlerOptions parsed;
-	const QmlSignature *signature;
 	const QmlHandler *handler;
 	QmlProblem problem;
-	Oid role;
 	Oid old_role;
+	Oid old_registrar;
 
-	qml_options_parse_handler(options, &parsed);
-	signature = require_signature(function);
-	role = choose_role(&parsed);
-	require_superuser_owner(function, signature->owner, role);
-	lock_method(method);
+	qml_grant_lock();
 	handler = qml_handler_find(method);
 	old_role = handler ? handler->run_as : InvalidOid;
-	write_handler(method, signature, role, options);
+	old_registrar = handler ? handler->registered_by : InvalidOid;
+	qml_grant_mark_role(role);
+	qml_grant_mark_role(GetUserId());
+	write_handler(method, function, command, role, options);
 
 	/*
 	 * Check the handler as it is read back: that the names lead to the function again,
 	 * and that the role may log in and execute it.
 	 */
-	CommandCounterIncrement();
 	handler = qml_handler_find(method);
+	if (handler == NULL)
+		raise_lost("handler", method);
 	if (!qml_handler_usable(handler, &problem))
 		raise_problem(&problem);
-	qml_wakeup_anything();
+	qml_wakeup_rules_changed();
 	qml_grant_adjust_role(role);
 	if (OidIsValid(old_role) && old_role != role)
 		qml_grant_adjust_role(old_role);
+	if (OidIsValid(old_registrar))
+		qml_grant_unmark_role(old_registrar);
+	if (parsed->queue)
+		qml_queue_check_named(parsed->queue);
+}
+
+/* Registers a function as the handler of a method. */
+void
+qml_registry_add_handler(const char *method, Oid function, Jsonb *options)
+{
+	QmlHandlerOptions parsed;
+	const QmlSignature *signature;
+	Oid role;
+
+	qml_options_parse_handler(options, &parsed);
+	signature = require_signature(function);
+	role = choose_role(&parsed);
+	require_superuser_owner(function, signature->owner, role);
+	add_handler(method, function, NULL, role, &parsed, options);
+}
+
+/* Registers a statement as the handler of a method. */
+void
+qml_registry_add_command(const char *method, const char *command, Jsonb *options)
+{
+	QmlHandlerOptions parsed;
+	JsonbValue value;
+
+	qml_options_parse_handler(options, &parsed);
+	if (getKeyJsonValueFromContainer(&options->root, "middleware", strlen("middleware"), &value) &&
+		value.type != jbvNull)
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_OPTION),
+				 errmsg("option \"%s\" is not for commands", "middleware"),
+				 errdetail("Middleware is a function, and a command runs inside of none.")));
+	(void) qml_statement_parse(command);
+	add_handler(method, InvalidOid, command, choose_role(&parsed), &parsed, options);
+}
+
+/* What a method without a handler may have been meant to be. */
+static const char *
+guess_method(const char *method)
+{
+	MemoryContext context = CurrentMemoryContext;
+	QmlSuggestion suggestion;
+	List *methods;
+	ListCell *lc;
+	QmlSpi spi;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	(void) qml_spi_execute("SELECT h.method FROM qml.handler_data h ORDER BY h.method", 0, NULL,
+						   NULL, NULL, SPI_OK_SELECT);
+	methods = qml_spi_strings(context);
+	qml_spi_end(&spi);
+	qml_suggest_begin(&suggestion, method);
+	foreach(lc, methods)
+		qml_suggest_consider(&suggestion, lfirst(lc));
+	return qml_suggest_question(&suggestion);
 }
 
 /* Returns false when the method has no handler and missing_ok; raises QM007 without it. */
@@ -178,25 +289,38 @@ qml_registry_remove_handler(const char *method, bool missing_ok)
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(method);
 	Oid role = InvalidOid;
+	Oid registrar = InvalidOid;
 	QmlSpi spi;
 	bool found;
-	bool isnull;
 
-	lock_method(method);
+	qml_grant_lock();
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	found = qml_spi_execute_latest(
-				"DELETE FROM qml.handler_data h WHERE h.method = $1 RETURNING h.run_as", 1, &type,
-				&value, NULL, SPI_OK_DELETE_RETURNING) > 0;
+	found = qml_spi_execute_latest("DELETE FROM qml.handler_data h WHERE h.method = $1 "
+								   "RETURNING h.run_as, h.registered_by",
+								   1, &type, &value, NULL, SPI_OK_DELETE_RETURNING) > 0;
 	if (found)
-		role = DatumGetObjectId(
-			SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	{
+		role = DatumGetObjectId(qml_spi_value(SPI_tuptable, 0, 1, REGROLEOID, NULL));
+		registrar = DatumGetObjectId(qml_spi_value(SPI_tuptable, 0, 2, REGROLEOID, NULL));
+	}
 	qml_spi_end(&spi);
+	if (found)
+		qml_cache_changed(qml_catalog()->handler);
+	/* This session forgets it, however many it registers and unregisters. */
+	(void) qml_handler_find(method);
 	if (!found && !missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_HANDLER_NOT_FOUND),
-				 errmsg("method \"%s\" has no handler", method)));
+				 errmsg("method \"%s\" has no handler", method),
+				 errhint("%sThe view qml.handler lists those that there are.",
+						 guess_method(method))));
+	/* Its jobs are for those who name no method, too. */
+	if (found)
+		qml_wakeup_rules_changed();
 	if (OidIsValid(role))
 		qml_grant_adjust_role(role);
+	if (OidIsValid(registrar))
+		qml_grant_unmark_role(registrar);
 	return found;
 }
 
@@ -204,9 +328,9 @@ qml_registry_remove_handler(const char *method, bool missing_ok)
 
 /* Raises an error unless the function can be a hook, or a middleware. */
 static void
-require_callback(QmlCallbackKind kind, Oid function)
+require_callback(QmlCallbackKind kind, bool after_commit, Oid function)
 {
-	char *reason = qml_callback_refuse(kind, function);
+	char *reason = qml_callback_refuse(kind, after_commit, function);
 	bool exists = get_func_name(function) != NULL;
 
 	if (reason)
@@ -218,6 +342,89 @@ require_callback(QmlCallbackKind kind, Oid function)
 				 errdetail("%s", reason)));
 }
 
+/*
+ * Raises 42501 if a role without the privileges of the extension's owner may execute the
+ * function: who can call it decides what it does later in the same session.
+ */
+static void
+require_private(Oid function)
+{
+	char *stranger = qml_callback_stranger(function);
+
+	if (stranger)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("function %s must not run in the sessions of other roles",
+						format_procedure(function)),
+				 errdetail("%s has the privilege EXECUTE on it, which only roles with the privileges of "
+						   "role \"%s\", the owner of the extension, may have.",
+						   stranger, GetUserNameFromId(qml_catalog()->owner, false)),
+				 errhint("REVOKE EXECUTE ON FUNCTION %s FROM %s", format_procedure_qualified(function),
+						 strcmp(stranger, "PUBLIC") == 0 ? stranger : quote_identifier(stranger))));
+}
+
+/*
+ * Raises 42501 unless the function, of a role with the privileges of the extension's owner,
+ * belongs to such a role, too, and only such roles may execute it: these decide what runs in
+ * the sessions of others.
+ */
+static void
+require_trusted_owner(QmlCallbackKind kind, Oid function)
+{
+	Oid owner = qml_function_ref_owner(function);
+
+	if (!qml_callback_is_owners(owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("function %s must not run in the sessions of other roles",
+						format_procedure(function)),
+				 errdetail("It belongs to role \"%s\", which does not have the privileges of role "
+						   "\"%s\", the owner of the extension.",
+						   GetUserNameFromId(owner, false),
+						   GetUserNameFromId(qml_catalog()->owner, false)),
+				 kind == QML_HOOK ?
+					 errhint("Make a function of your own that does the same, or register it as its "
+							 "owner with the option {\"after_commit\": true}.") :
+					 errhint("Make a function of your own that does the same, or register it as its "
+							 "owner: then it stands around handlers that run as that very role.")));
+	require_private(function);
+}
+
+/*
+ * Raises 42501 unless the current user may have a function called in all transactions that
+ * change jobs.
+ */
+static void
+require_hook_right(Oid function)
+{
+	if (!qml_callback_is_owners(GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to register a hook that runs in the sessions of other roles"),
+				 errdetail("The privileges of role \"%s\", the owner of the extension, are required.",
+						   GetUserNameFromId(qml_catalog()->owner, false)),
+				 errhint("Register it with the option {\"after_commit\": true}: then it is called by a "
+						 "job that runs as your own role.")));
+	require_trusted_owner(QML_HOOK, function);
+}
+
+/* Raises an error unless a worker can run the jobs of a hook of the current user. */
+static void
+require_hook_role(void)
+{
+	QmlProblem problem;
+
+	if (!qml_handler_role_usable(GetUserId(), &problem))
+		ereport(ERROR,
+				(errcode(problem.sqlerrcode),
+				 errmsg("role \"%s\" cannot run hooks after the commit",
+						GetUserNameFromId(GetUserId(), false)),
+				 errdetail("A background worker must be able to connect as the role: it needs LOGIN, and "
+						   "the privilege CONNECT on the database."),
+				 errhint("Run ALTER ROLE ... LOGIN, or GRANT CONNECT ON DATABASE, or register the hook "
+						 "as another role.")));
+}
+
 /* Values of the columns that both tables have, except for the time. */
 static void
 set_callback_values(const char *name, Oid function, Datum *values)
@@ -227,15 +434,17 @@ set_callback_values(const char *name, Oid function, Datum *values)
 	values[CALLBACK_RUN_AS - 1] = ObjectIdGetDatum(GetUserId());
 }
 
-/* Checks a callback as it is read back. */
+/* After it was written: checks a callback as it is read back. */
 static void
 check_callback(QmlCallbackKind kind, const char *name)
 {
 	const QmlCallback *callback;
 	QmlProblem problem;
 
-	CommandCounterIncrement();
+	qml_cache_changed(qml_callback_table(kind));
 	callback = qml_callback_find(kind, name);
+	if (callback == NULL)
+		raise_lost(qml_callback_word(kind), name);
 	if (!OidIsValid(qml_callback_resolve(callback, &problem)))
 		raise_problem(&problem);
 }
@@ -248,31 +457,71 @@ check_callback(QmlCallbackKind kind, const char *name)
 	"run_as = excluded.run_as, registered_at = excluded.registered_at"
 
 /*
- * Registers a function as a hook, in place of one of the same name, and enables it.
- * states is an array of qml.job_state, or 0 for all.
+ * Locks the hooks and middleware, and returns the role of the one of this name that is about
+ * to be replaced or removed; InvalidOid: there is none.  Raises 42501 if the current user may
+ * not do that.
  */
-void
+static Oid
+lock_callback(QmlCallbackKind kind, const char *name, const char *action)
+{
+	const QmlCallback *callback;
+
+	qml_grant_lock();
+	callback = qml_callback_find(kind, name);
+	if (callback == NULL)
+		return InvalidOid;
+	if (qml_callback_is_owners(callback->role) && !qml_callback_is_owners(GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to %s %s \"%s\"", action, qml_callback_word(kind), name),
+				 errdetail("It belongs to role \"%s\", which has the privileges of role \"%s\", the "
+						   "owner of the extension.  Only such roles may %s it.",
+						   GetUserNameFromId(callback->role, false),
+						   GetUserNameFromId(qml_catalog()->owner, false), action),
+				 errhint("Leave it as it is, and choose another name for one of your own.")));
+	return callback->role;
+}
+
+/*
+ * Registers a function as a hook, in place of one of the same name, and enables it.
+ * states is an array of qml.job_state, or 0 for all.  Returns whether it is called after the
+ * commit.
+ */
+bool
 qml_registry_add_hook(const char *name, Oid function, Datum states, Jsonb *options)
 {
-	Oid types[] = {CALLBACK_TYPES, get_array_type(qml_catalog()->state_type)};
+	Oid types[] = {CALLBACK_TYPES, get_array_type(qml_catalog()->state_type), JSONBOID};
 	Datum values[lengthof(types)];
 	bool nulls[lengthof(types)] = {false};
+	QmlHookOptions parsed;
+	Oid old_role;
 	QmlSpi spi;
 
-	qml_options_parse_callback(options);
-	require_callback(QML_HOOK, function);
+	qml_options_parse_hook(options, &parsed);
+	require_callback(QML_HOOK, parsed.after_commit, function);
+	if (parsed.after_commit)
+		require_hook_role();
+	else
+		require_hook_right(function);
 	set_callback_values(name, function, values);
 	values[CALLBACK_RUN_AS] = states;
 	nulls[CALLBACK_RUN_AS] = states == (Datum) 0;
+	values[CALLBACK_RUN_AS + 1] = JsonbPGetDatum(options);
+	old_role = lock_callback(QML_HOOK, name, "replace");
+	qml_grant_mark_role(GetUserId());
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("INSERT INTO qml.hook_data AS h (" CALLBACK_COLUMNS ", states) "
-						   "VALUES ($1, $2, $3, $4, $5, $6, pg_catalog.now(), $7) "
+	(void) qml_spi_execute("INSERT INTO qml.hook_data AS h (" CALLBACK_COLUMNS ", states, options) "
+						   "VALUES ($1, $2, $3, $4, $5, $6, pg_catalog.now(), $7, $8) "
 						   "ON CONFLICT (name) DO UPDATE SET " CALLBACK_UPDATES
-						   ", states = excluded.states, errors = 0, broken = false, "
+						   ", states = excluded.states, options = excluded.options, "
+						   "errors = 0, broken = false, "
 						   "last_error = NULL, last_error_at = NULL",
 						   lengthof(types), types, values, nulls, SPI_OK_INSERT);
 	qml_spi_end(&spi);
 	check_callback(QML_HOOK, name);
+	if (OidIsValid(old_role))
+		qml_grant_unmark_role(old_role);
+	return parsed.after_commit;
 }
 
 /* The same for a middleware; lower positions are further out. */
@@ -281,12 +530,17 @@ qml_registry_add_middleware(const char *name, Oid function, int position, Jsonb 
 {
 	Oid types[] = {CALLBACK_TYPES, INT4OID};
 	Datum values[lengthof(types)];
+	Oid old_role;
 	QmlSpi spi;
 
-	qml_options_parse_callback(options);
-	require_callback(QML_MIDDLEWARE, function);
+	qml_options_parse_middleware(options);
+	require_callback(QML_MIDDLEWARE, false, function);
+	if (qml_callback_is_owners(GetUserId()))
+		require_trusted_owner(QML_MIDDLEWARE, function);
 	set_callback_values(name, function, values);
 	values[CALLBACK_RUN_AS] = Int32GetDatum(position);
+	old_role = lock_callback(QML_MIDDLEWARE, name, "replace");
+	qml_grant_mark_role(GetUserId());
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void) qml_spi_execute("INSERT INTO qml.middleware_data AS m (" CALLBACK_COLUMNS ", position) "
 						   "VALUES ($1, $2, $3, $4, $5, $6, pg_catalog.now(), $7) "
@@ -295,6 +549,21 @@ qml_registry_add_middleware(const char *name, Oid function, int position, Jsonb 
 						   lengthof(types), types, values, NULL, SPI_OK_INSERT);
 	qml_spi_end(&spi);
 	check_callback(QML_MIDDLEWARE, name);
+	if (OidIsValid(old_role))
+		qml_grant_unmark_role(old_role);
+}
+
+/* What an unknown name may have been meant to be. */
+static const char *
+guess_callback(QmlCallbackKind kind, const char *name)
+{
+	QmlSuggestion suggestion;
+	ListCell *lc;
+
+	qml_suggest_begin(&suggestion, name);
+	foreach(lc, qml_callback_all(kind))
+		qml_suggest_consider(&suggestion, ((const QmlCallback *) lfirst(lc))->name);
+	return qml_suggest_question(&suggestion);
 }
 
 /* Returns false when there is none of that name and missing_ok; raises 42704 without it. */
@@ -303,6 +572,7 @@ qml_registry_remove_callback(QmlCallbackKind kind, const char *name, bool missin
 {
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(name);
+	Oid role = lock_callback(kind, name, "unregister");
 	QmlSpi spi;
 	bool found;
 
@@ -312,9 +582,15 @@ qml_registry_remove_callback(QmlCallbackKind kind, const char *name, bool missin
 									   "DELETE FROM qml.middleware_data m WHERE m.name = $1",
 								   1, &type, &value, NULL, SPI_OK_DELETE) > 0;
 	qml_spi_end(&spi);
+	if (found)
+		qml_cache_changed(qml_callback_table(kind));
 	if (!found && !missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("%s \"%s\" does not exist", qml_callback_word(kind), name)));
+				 errmsg("%s \"%s\" does not exist", qml_callback_word(kind), name),
+				 errhint("%sThe view qml.%s lists those that there are.",
+						 guess_callback(kind, name), qml_callback_word(kind))));
+	if (OidIsValid(role))
+		qml_grant_unmark_role(role);
 	return found;
 }

@@ -1,6 +1,6 @@
 /*
  * sandbox.c
- *		Keeps cursors and large objects apart between functions of different roles.
+ *		Keeps functions of different roles apart that share a session.
  *
  * Hooks, middleware and handlers of different roles run in one transaction.  Two things
  * of a transaction work with the rights of the role that opened them, no matter who uses
@@ -15,17 +15,27 @@
  *
  * Descriptors cannot be hidden.  So hooks and middleware may not call the functions that
  * take one.  Functions that open and close a large object in one call, such as lo_get(),
- * are allowed.  The check is made by object_access_hook, when an expression that calls
- * the function is initialized.
+ * are allowed.
+ *
+ * A hook runs in the transaction of a caller who did not ask for it, and may not leave
+ * anything with that caller: no notification and no session-level advisory lock.  A
+ * middleware is part of its job, and may.  Neither may SET CONSTRAINTS, which makes deferred
+ * triggers of others fire at once, as the role of the hook or middleware.
+ *
+ * Functions are checked by object_access_hook, when an expression that calls one is
+ * initialized; statements by ProcessUtility_hook.  What C code calls directly is seen by
+ * neither.
  *
  * Each of these is undone by the function that did it, in a PG_FINALLY: nothing here
  * outlives the (sub)transaction.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_proc.h"
 #include "nodes/memnodes.h"
+#include "tcop/utility.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -38,8 +48,15 @@
 #define UNNAMED		"<unnamed>"
 
 static object_access_hook_type previous_access = NULL;
-static bool forbidden = false;
-static bool used_allowed = false; /* an expression was initialized while they were allowed */
+static ProcessUtility_hook_type previous_utility = NULL;
+static QmlSandbox current = QML_SANDBOX_NONE;
+
+/*
+ * By the lowest sandbox that forbids it: a function was made ready to be called in this
+ * transaction, since plans were made invalid for the last time.
+ */
+static bool used[QML_SANDBOX_HOOK + 1];
+static bool any_used = false;
 
 /* ----- cursors ----- */
 
@@ -140,7 +157,7 @@ qml_sandbox_show_portals(List *hidden)
 	}
 }
 
-/* ----- descriptors of large objects ----- */
+/* ----- functions and statements ----- */
 
 static bool
 takes_descriptor(Oid function)
@@ -163,40 +180,148 @@ takes_descriptor(Oid function)
 	}
 }
 
-/* object_access_hook: raises an error where a descriptor would be used and must not be. */
-static void
-check_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, void *arg)
+/* Takes an advisory lock that outlives the transaction, or gives one back. */
+static bool
+locks_session(Oid function)
 {
-	if (previous_access)
-		previous_access(access, classid, objectid, subid, arg);
-	if (access != OAT_FUNCTION_EXECUTE || classid != ProcedureRelationId ||
-		!takes_descriptor(objectid))
-		return;
-	if (!forbidden)
-		used_allowed = true;
-	else
+	switch (function)
+	{
+		case F_PG_ADVISORY_LOCK_INT8:
+		case F_PG_ADVISORY_LOCK_INT4_INT4:
+		case F_PG_ADVISORY_LOCK_SHARED_INT8:
+		case F_PG_ADVISORY_LOCK_SHARED_INT4_INT4:
+		case F_PG_TRY_ADVISORY_LOCK_INT8:
+		case F_PG_TRY_ADVISORY_LOCK_INT4_INT4:
+		case F_PG_TRY_ADVISORY_LOCK_SHARED_INT8:
+		case F_PG_TRY_ADVISORY_LOCK_SHARED_INT4_INT4:
+		case F_PG_ADVISORY_UNLOCK_INT8:
+		case F_PG_ADVISORY_UNLOCK_INT4_INT4:
+		case F_PG_ADVISORY_UNLOCK_SHARED_INT8:
+		case F_PG_ADVISORY_UNLOCK_SHARED_INT4_INT4:
+		case F_PG_ADVISORY_UNLOCK_ALL:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* The lowest sandbox in which the function is forbidden; QML_SANDBOX_NONE: in no one. */
+static QmlSandbox
+forbidden_from(Oid function)
+{
+	if (takes_descriptor(function))
+		return QML_SANDBOX_MIDDLEWARE;
+	if (function == F_PG_NOTIFY || locks_session(function))
+		return QML_SANDBOX_HOOK;
+	return QML_SANDBOX_NONE;
+}
+
+static void
+refuse_function(Oid function)
+{
+	if (takes_descriptor(function))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("a hook or middleware cannot use descriptors of large objects"),
 				 errdetail("Other functions in the transaction could use them as well."),
 				 errhint("Use lo_get() and lo_put() instead.")));
+	if (locks_session(function))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("a hook cannot use session-level advisory locks"),
+				 errdetail("They belong to the session that called the hook."),
+				 errhint("Use pg_advisory_xact_lock() instead.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("a hook cannot execute %s", "NOTIFY"),
+			 errdetail("The notification would be part of the transaction that called the hook."),
+			 errhint("Register the hook with the option {\"after_commit\": true}.")));
 }
 
-/* Forbids descriptors of large objects, or allows them; returns what held before. */
-bool
-qml_sandbox_forbid_lobjects(bool forbid)
+/* object_access_hook: raises an error where a function is called that is forbidden. */
+static void
+check_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, void *arg)
 {
-	bool was = forbidden;
+	QmlSandbox from;
 
-	forbidden = forbid;
+	if (previous_access)
+		previous_access(access, classid, objectid, subid, arg);
+	if (access != OAT_FUNCTION_EXECUTE || classid != ProcedureRelationId)
+		return;
+	from = forbidden_from(objectid);
+	if (from == QML_SANDBOX_NONE)
+		return;
+	if (current >= from)
+		refuse_function(objectid);
+	used[from] = true;
+	any_used = true;
+}
+
+/* It would also fire the triggers that others have deferred, with the rights of the function's role. */
+static void
+refuse_set_constraints(void)
+{
+	if (current == QML_SANDBOX_HOOK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("a hook cannot execute %s", "SET CONSTRAINTS"),
+				 errdetail("It would hold for the rest of the transaction that called the hook.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("a middleware cannot execute %s", "SET CONSTRAINTS"),
+			 errdetail("Triggers that the handler has deferred would fire with the rights of the "
+					   "middleware's role.")));
+}
+
+/* ProcessUtility_hook: the same for statements. */
+static void
+check_utility(PlannedStmt *statement, const char *query, bool readonly,
+			  ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
+			  DestReceiver *dest, QueryCompletion *completion)
+{
+	if (current == QML_SANDBOX_HOOK && IsA(statement->utilityStmt, NotifyStmt))
+		refuse_function(F_PG_NOTIFY);
+	if (current != QML_SANDBOX_NONE && IsA(statement->utilityStmt, ConstraintsSetStmt))
+		refuse_set_constraints();
+	(previous_utility ? previous_utility : standard_ProcessUtility)(statement, query, readonly,
+																	context, params, environment,
+																	dest, completion);
+}
+
+static void
+forget_used(void)
+{
+	memset(used, 0, sizeof(used));
+	any_used = false;
+}
+
+/* Nothing that is ready to be called outlives the transaction. */
+static void
+end_transaction(XactEvent event, void *arg)
+{
+	if (any_used &&
+		(event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE))
+		forget_used();
+}
+
+/* A function of this kind runs from now on; returns what held before. */
+QmlSandbox
+qml_sandbox_enter(QmlSandbox sandbox)
+{
+	QmlSandbox was = current;
+
+	current = sandbox;
 	/*
 	 * PL/pgSQL keeps initialized expressions until the transaction ends, and would run
 	 * them without a check; not if their plans are invalid.
 	 */
-	if (forbid && used_allowed)
+	for (int from = 1; from <= (int) sandbox; from++)
 	{
-		used_allowed = false;
+		if (!used[from])
+			continue;
+		forget_used();
 		ResetPlanCache();
+		break;
 	}
 	return was;
 }
@@ -207,4 +332,7 @@ qml_sandbox_init(void)
 {
 	previous_access = object_access_hook;
 	object_access_hook = check_access;
+	previous_utility = ProcessUtility_hook;
+	ProcessUtility_hook = check_utility;
+	RegisterXactCallback(end_transaction, NULL);
 }

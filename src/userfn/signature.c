@@ -18,7 +18,8 @@
  * with the rights of the role that enqueues it.  It must not run code of other users
  * (the check of a domain, the input function of a type), and so converts only values
  * of built-in types and enums.  qml_signature_bind() converts all of them when the
- * job runs, as the role of the handler.
+ * job runs, as the role of the handler.  Both convert under the same fixed settings
+ * (common/conversion.c), so that what a value means does not depend on the session.
  */
 #include "postgres.h"
 
@@ -37,6 +38,7 @@
 #include "utils/regproc.h"
 #include "utils/syscache.h"
 
+#include "common/conversion.h"
 #include "errcodes.h"
 #include "qml.h"
 #include "userfn/signature.h"
@@ -161,6 +163,10 @@ choose_kind(QmlSignature *signature, Oid job_type)
 		if (reason)
 			return reason;
 		arg->builtin = is_builtin(arg->type);
+		arg->needs = qml_conversion_needs(arg->type);
+		signature->bind_needs |= arg->needs & QML_NEEDS_ANYTHING;
+		if (arg->builtin)
+			signature->check_needs |= arg->needs & QML_NEEDS_ANYTHING;
 		prepare_conversion(arg);
 	}
 	return NULL;
@@ -189,6 +195,7 @@ qml_signature_load(Oid function, Oid job_type, char **reason)
 	signature->procedure = proc->prokind == PROKIND_PROCEDURE;
 	signature->strict = proc->proisstrict;
 	signature->result = proc->prorettype;
+	signature->result_needs = qml_conversion_needs(proc->prorettype);
 	*reason = refuse_function(proc);
 	if (*reason == NULL)
 		read_arguments(tuple, signature);
@@ -281,12 +288,17 @@ is_about_value(const QmlArgument *arg, int sqlerrcode)
 		   sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 }
 
-/* Converts the value of a key; an error about the value is raised as QM008 instead. */
+/*
+ * Converts the value of a key; an error about the value is raised as QM008 instead.  The
+ * caller has fixed the settings that this depends on, but for search_path: it is fixed for
+ * the value of a built-in type alone, which calls no code of users.
+ */
 static Datum
 convert_value(const QmlSignature *signature, QmlArgument *arg, Datum payload, bool *isnull)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile Datum row = (Datum) 0;
+	int level = qml_conversion_begin(arg->needs & QML_NEEDS_NAMES);
 	HeapTupleData tuple;
 
 	/* jsonb_populate_record() remembers row types, and does not notice that they change. */
@@ -309,9 +321,10 @@ convert_value(const QmlSignature *signature, QmlArgument *arg, Datum payload, bo
 			PG_RE_THROW();
 		FlushErrorState();
 		/* Always raises: after a caught error, the transaction must not go on. */
-		raise_mismatch(signature, arg, error->message);
+		raise_mismatch(signature, arg, error->message ? error->message : "missing error text");
 	}
 	PG_END_TRY();
+	qml_conversion_end(level);
 
 	tuple.t_data = DatumGetHeapTupleHeader(row);
 	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
@@ -347,11 +360,13 @@ void
 qml_signature_check(const QmlSignature *signature, Datum payload)
 {
 	Jsonb *document;
+	int level;
 
 	if (signature->takes != QML_TAKES_ARGS)
 		return;
 	document = DatumGetJsonbP(payload);
 	check_keys(signature, document);
+	level = qml_conversion_begin(signature->check_needs);
 	for (int i = 0; i < signature->nargs; i++)
 	{
 		QmlArgument *arg = &signature->args[i];
@@ -360,6 +375,7 @@ qml_signature_check(const QmlSignature *signature, Datum payload)
 		if (find_value(signature, document, arg, &isnull) && !isnull && arg->builtin)
 			(void) convert_value(signature, arg, JsonbPGetDatum(document), &isnull);
 	}
+	qml_conversion_end(level);
 }
 
 /*
@@ -371,10 +387,12 @@ qml_signature_bind(const QmlSignature *signature, Datum payload, Datum *values, 
 				   bool *present)
 {
 	Jsonb *document = DatumGetJsonbP(payload);
+	int level;
 
 	Assert(signature->takes == QML_TAKES_ARGS);
 	Assert(signature->nargs <= FUNC_MAX_ARGS);
 	check_keys(signature, document);
+	level = qml_conversion_begin(signature->bind_needs);
 	for (int i = 0; i < signature->nargs; i++)
 	{
 		QmlArgument *arg = &signature->args[i];
@@ -385,4 +403,5 @@ qml_signature_bind(const QmlSignature *signature, Datum payload, Datum *values, 
 		if (present[i] && (!nulls[i] || !arg->builtin))
 			values[i] = convert_value(signature, arg, JsonbPGetDatum(document), &nulls[i]);
 	}
+	qml_conversion_end(level);
 }

@@ -20,6 +20,7 @@ typedef struct QmlArgument
 {
 	char *name;
 	Oid type;
+	int needs;	   /* of its conversion: see common/conversion.h */
 	bool optional; /* has a default */
 	bool builtin;  /* conversion to its type runs only the server's own code */
 	Datum row;	   /* a row of this one column, null */
@@ -34,7 +35,10 @@ typedef struct QmlSignature
 	bool procedure;
 	bool strict;
 	Oid result; /* VOIDOID: none */
+	int result_needs;
 	QmlTakes takes;
+	int check_needs; /* of the arguments that are checked at enqueue */
+	int bind_needs;	 /* of all arguments */
 	int nargs;
 	QmlArgument *args;
 } QmlSignature;

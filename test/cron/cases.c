@@ -1,15 +1,18 @@
 /*
  * cases.c
- *		Runs the table of cases of cron expressions.
+ *		Runs the table of cases of cron expressions and intervals.
  *
  * A line of the table, whose parts are separated by " | ", is one of
  *
  *		expression | zone | after | next, next, ...
- *		expression | error | field
+ *		expression | error | field | text @ position: reason
+ *		interval | anchor | after | next, next, ...
+ *		interval | error | expression | text @ position: reason
  *
  * Times are in UTC, as 2026-03-29T01:00Z or with seconds.  Each "next" is worked
  * out from the one before it; "never" ends the list.  The field of an error is
- * "expression" when it is about the expression as a whole.  In an expression \xHH
+ * "expression" when it is about the expression as a whole; what the part that is wrong is,
+ * how many bytes come before it, and why it is wrong, may be left out.  In an expression \xHH
  * is a byte.  Blank lines and lines that begin with # are skipped.
  */
 #include <err.h>
@@ -18,6 +21,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/interval.h"
 #include "zone.h"
 
 #define MAX_LINE  2000
@@ -135,13 +139,35 @@ field_name(const QmlCronError *error)
 	return error->field != NULL ? error->field : "expression";
 }
 
+/* The part that is wrong, and why. */
 static void
-run_error(const char *expression, const char *field)
+check_reason(const char *expression, const QmlCronError *error, const char *expected)
+{
+	char found[sizeof(error->text) + sizeof(error->reason) + 20];
+
+	snprintf(found, sizeof(found), "%s @ %d: %s", error->text, error->position, error->reason);
+	if (strcmp(found, expected) != 0)
+		printf("%s:%d: \"%s\": \"%s\", not \"%s\"\n", file_name, line_number, expression, found,
+			   expected);
+	count(strcmp(found, expected) == 0);
+}
+
+static bool
+parse(const char *expression, QmlCronError *error)
 {
 	QmlCron cron;
+	int64_t seconds;
+
+	return qml_interval_is_meant(expression) ? qml_interval_parse(expression, &seconds, error) :
+											   qml_cron_parse(expression, &cron, error);
+}
+
+static void
+run_error(const char *expression, const char *field, const char *reason)
+{
 	QmlCronError error;
 
-	if (qml_cron_parse(expression, &cron, &error))
+	if (parse(expression, &error))
 	{
 		printf("%s:%d: \"%s\" was accepted\n", file_name, line_number, expression);
 		count(false);
@@ -151,10 +177,65 @@ run_error(const char *expression, const char *field)
 		printf("%s:%d: \"%s\": field is %s, not %s\n", file_name, line_number, expression,
 			   field_name(&error), field);
 	count(strcmp(field_name(&error), field) == 0);
+	if (reason)
+		check_reason(expression, &error, reason);
 	if (error.allowed == NULL || error.allowed[0] == '\0')
 	{
 		printf("%s:%d: \"%s\": nothing says what is allowed\n", file_name, line_number, expression);
 		count(false);
+	}
+}
+
+/* What fires, for check_times(). */
+typedef struct CronTimes
+{
+	const QmlCron *cron;
+	const QmlCronZone *zone;
+} CronTimes;
+
+typedef struct IntervalTimes
+{
+	int64_t anchor;
+	int64_t seconds;
+} IntervalTimes;
+
+static int64_t
+next_of_cron(const void *what, int64_t after)
+{
+	const CronTimes *times = what;
+
+	return qml_cron_next_after(times->cron, times->zone, after);
+}
+
+static int64_t
+next_of_interval(const void *what, int64_t after)
+{
+	const IntervalTimes *times = what;
+
+	return qml_interval_next(times->anchor, times->seconds, after);
+}
+
+/* Compares the times that follow an instant with a list of them. */
+static void
+check_times(const char *expression, const char *expected, int64_t instant,
+			int64_t (*next_after)(const void *what, int64_t after), const void *what)
+{
+	for (;;)
+	{
+		char one[64], other[64];
+		int64_t wanted = read_time(&expected);
+		int64_t next = next_after(what, instant);
+
+		if (next != wanted)
+			printf("%s:%d: \"%s\": got %s, not %s\n", file_name, line_number, expression,
+				   show_time(next, one, sizeof(one)), show_time(wanted, other, sizeof(other)));
+		count(next == wanted);
+		instant = wanted;
+		if (*expected == '\0')
+			break;
+		if (wanted == QML_CRON_NEVER || strncmp(expected, ", ", 2) != 0)
+			malformed("times are separated by a comma and a blank, and never is the last");
+		expected += 2;
 	}
 }
 
@@ -174,23 +255,27 @@ run_times(const char *expression, const Zone *zone, const char *after, const cha
 		count(false);
 		return;
 	}
-	for (;;)
-	{
-		char one[64], other[64];
-		int64_t wanted = read_time(&expected);
-		int64_t next = qml_cron_next_after(&cron, &zone->base, instant);
+	check_times(expression, expected, instant, next_of_cron, &(CronTimes){&cron, &zone->base});
+}
 
-		if (next != wanted)
-			printf("%s:%d: \"%s\": got %s, not %s\n", file_name, line_number, expression,
-				   show_time(next, one, sizeof(one)), show_time(wanted, other, sizeof(other)));
-		count(next == wanted);
-		instant = wanted;
-		if (*expected == '\0')
-			break;
-		if (wanted == QML_CRON_NEVER || strncmp(expected, ", ", 2) != 0)
-			malformed("times are separated by a comma and a blank, and never is the last");
-		expected += 2;
+static void
+run_interval(const char *expression, const char *anchor, const char *after, const char *expected)
+{
+	QmlCronError error;
+	int64_t from = read_time(&anchor);
+	int64_t instant = read_time(&after);
+	int64_t seconds;
+
+	if (*anchor != '\0' || *after != '\0')
+		malformed("something follows the time");
+	if (!qml_interval_parse(expression, &seconds, &error))
+	{
+		printf("%s:%d: \"%s\" was refused: \"%s\": %s\n", file_name, line_number, expression,
+			   error.text, error.reason);
+		count(false);
+		return;
 	}
+	check_times(expression, expected, instant, next_of_interval, &(IntervalTimes){from, seconds});
 }
 
 static void
@@ -201,13 +286,18 @@ run_line(const ZoneList *zones, char *line)
 	const Zone *zone;
 
 	unescape(parts[0]);
-	if (found == 3 && strcmp(parts[1], "error") == 0)
+	if (found >= 3 && strcmp(parts[1], "error") == 0)
 	{
-		run_error(parts[0], parts[2]);
+		run_error(parts[0], parts[2], found == 4 ? parts[3] : NULL);
 		return;
 	}
 	if (found != 4)
 		malformed("a case has three or four parts");
+	if (qml_interval_is_meant(parts[0]))
+	{
+		run_interval(parts[0], parts[1], parts[2], parts[3]);
+		return;
+	}
 	zone = zone_list_find(zones, parts[1]);
 	if (zone == NULL)
 		malformed("there is no such zone");

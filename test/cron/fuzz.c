@@ -1,8 +1,8 @@
 /*
  * fuzz.c
- *		Fuzz target for cron expressions: any bytes, and a zone made of them.
+ *		Fuzz target for cron expressions and intervals: any bytes, and a zone made of them.
  *
- * An input is an expression and, after a NUL byte, numbers (the least significant
+ * An input is an expression, which is read as both, and, after a NUL byte, numbers (the least significant
  * byte first; missing bytes are 0):
  *
  *		flags (1)		bit 0: `after` may be any time of PostgreSQL
@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/interval.h"
 #include "reference.h"
 
 #define DAY			INT64_C(86400)
@@ -118,7 +119,10 @@ check_error(const char *expression, const QmlCronError *error)
 {
 	REQUIRE(error->field == NULL || is_field(error->field));
 	REQUIRE(memchr(error->text, '\0', sizeof(error->text)) != NULL);
-	REQUIRE(strstr(expression, error->text) != NULL);
+	REQUIRE(error->position >= 0 && error->position <= (int) strlen(expression));
+	REQUIRE(strncmp(expression + error->position, error->text, strlen(error->text)) == 0);
+	REQUIRE(memchr(error->reason, '\0', sizeof(error->reason)) != NULL);
+	REQUIRE(error->field == NULL || error->reason[0] != '\0');
 	REQUIRE(error->field == NULL || error->text[0] != '\0');
 	REQUIRE(error->allowed != NULL && error->allowed[0] != '\0');
 }
@@ -222,6 +226,37 @@ check_other_case(const char *expression, bool valid, const Want *want)
 	REQUIRE(memcmp(want, &other_want, sizeof(other_want)) == 0);
 }
 
+/* Whether the text is an interval must not depend on case; the ticks of one are even. */
+static void
+check_interval(const char *expression, int64_t after)
+{
+	char other[LONGEST + 1];
+	QmlCronError error;
+	int64_t seconds;
+	int64_t other_seconds;
+	int64_t next;
+	size_t length = strlen(expression);
+	bool valid;
+
+	memset(&error, 0x55, sizeof(error));
+	valid = qml_interval_parse(expression, &seconds, &error);
+	for (size_t i = 0; i <= length; i++)
+		other[i] = other_case(expression[i]);
+	if (!valid)
+		check_error(expression, &error);
+	REQUIRE(!valid || qml_interval_is_meant(expression));
+	REQUIRE(qml_interval_is_meant(other) == qml_interval_is_meant(expression));
+	REQUIRE(qml_interval_parse(other, &other_seconds, &error) == valid);
+	if (!valid)
+		return;
+	REQUIRE(other_seconds == seconds && seconds >= 1 && seconds <= QML_INTERVAL_MAX);
+	REQUIRE(qml_interval_next(after, seconds, after) == after + seconds);
+	next = qml_interval_next(0, seconds, after);
+	REQUIRE(next > after && next % seconds == 0 && next >= seconds);
+	REQUIRE(after < 0 || next - seconds <= after);
+	REQUIRE(qml_interval_next(0, seconds, next - 1) == next);
+}
+
 /* The answer must fire, and nothing between it and `after`, near either of them. */
 static void
 check_answer(const Want *want, const Zone *zone, int64_t after, int64_t next)
@@ -245,6 +280,25 @@ check_answer(const Want *want, const Zone *zone, int64_t after, int64_t next)
 			end = next - CLOSE_BY;
 		REQUIRE(reference_next(want, zone, end, next) == next);
 	}
+}
+
+/* So often in so many days, and some hours: clocks may change. */
+static void
+check_days(const QmlCron *cron, const QmlCronZone *zone, int64_t after)
+{
+	int days = qml_cron_days_for(cron, 10);
+	int64_t instant = after;
+
+	REQUIRE(days >= 1 && days <= QML_CRON_MANY_DAYS);
+	/* Not where the fuzzer's clocks change by more than the longest day has. */
+	if (days == QML_CRON_MANY_DAYS || cron->elapsed)
+		return;
+	for (int i = 0; i < 10; i++)
+	{
+		instant = qml_cron_next_after(cron, zone, instant);
+		REQUIRE(instant != QML_CRON_NEVER);
+	}
+	REQUIRE(instant - after <= (days + 4) * DAY);
 }
 
 static void
@@ -289,6 +343,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		length++;
 	expression[length] = '\0';
 	memset(&error, 0x55, sizeof(error));
+	check_interval(expression, (int64_t) length * 12345678 - 7);
 	valid = qml_cron_parse(expression, &cron, &error);
 	if (!valid)
 	{
@@ -303,6 +358,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	after = take_after(&source);
 	take_zone(&source, after, &zone);
 	check_times(&cron, &want, &zone, after);
+	if (after >= FIRST_CHECKED && after <= LAST_CHECKED)
+		check_days(&cron, &zone.base, after);
 	zone_free(&zone);
 	return 0;
 }

@@ -312,8 +312,15 @@ class Lint:
         for elt in stmt.tableElts or ():
             if isinstance(elt, ast.ColumnDef) and elt.typeName is not None:
                 self.needs_comment.append(('column', {f'{name}.{elt.colname}'}, self.line))
-            elif isinstance(elt, ast.TableLikeClause):
-                self.report('star', 'LIKE hides columns: name them')
+            elif isinstance(elt, ast.TableLikeClause) and not self.copies_own(elt):
+                self.report('star', 'LIKE hides columns: name them, or copy a table of the '
+                            'script with its comments')
+
+    def copies_own(self, like):
+        """The columns of a table that the script has made are named there."""
+        comments = like.options & enums.TableLikeOption.CREATE_TABLE_LIKE_COMMENTS
+        own = [names for kind, names, _ in self.needs_comment if kind == 'table']
+        return bool(comments) and {range_name(like.relation)} in own
 
     def on_ViewStmt(self, stmt):
         name = range_name(stmt.view)
@@ -407,8 +414,9 @@ class Lint:
     def on_GrantStmt(self, stmt):
         public = any(g.roletype == enums.RoleSpecType.ROLESPEC_PUBLIC for g in stmt.grantees)
         if stmt.is_grant:
-            if public:
-                self.report('grant-public', 'GRANT ... TO PUBLIC')
+            if public and not self.opens_own(stmt):
+                self.report('grant-public', 'GRANT ... TO PUBLIC of more than EXECUTE on functions, '
+                            'SELECT on views and USAGE on types, by their names')
             return
         kinds = (enums.ObjectType.OBJECT_FUNCTION, enums.ObjectType.OBJECT_PROCEDURE,
                  enums.ObjectType.OBJECT_ROUTINE)
@@ -420,6 +428,22 @@ class Lint:
                 self.revoked_schemas.append((schema, len(self.functions)))
         else:
             self.revoked.update(object_key(o) for o in stmt.objects)
+
+    def opens_own(self, stmt):
+        """Functions and views that check who asks can be open; schemas, tables and the like not."""
+        kinds = enums.ObjectType
+        wanted = {kinds.OBJECT_FUNCTION: ('execute', None), kinds.OBJECT_PROCEDURE: ('execute', None),
+                  kinds.OBJECT_TABLE: ('select', 'view'), kinds.OBJECT_TYPE: ('usage', 'type')}
+        privilege, kind = wanted.get(stmt.objtype, (None, None))
+        if stmt.targtype != enums.GrantTargetType.ACL_TARGET_OBJECT or stmt.grant_option \
+                or [(p.priv_name, p.cols) for p in stmt.privileges or ()] != [(privilege, None)]:
+            return False
+        if kind is None:
+            return all(any(object_key(o) in keys for _, keys, _ in self.functions)
+                       for o in stmt.objects)
+        own = [names for k, names, _ in self.needs_comment if k == kind]
+        return all({range_name(o) if kind == 'view' else '.'.join(strings(o))} in own
+                   for o in stmt.objects)
 
     def on_CommentStmt(self, stmt):
         kinds = enums.ObjectType
@@ -547,6 +571,10 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA qml FROM PUBLIC;
 CREATE FUNCTION qml.once() RETURNS void AS 'MODULE_PATHNAME', 'qml_once' LANGUAGE C;
 SELECT qml.once();
 DROP FUNCTION qml.once();
+
+GRANT EXECUTE ON FUNCTION qml.atomic() TO PUBLIC;
+GRANT SELECT ON TABLE qml.job TO PUBLIC;
+GRANT USAGE ON TYPE qml.state TO PUBLIC;
 '''
 
 # (rule, text to replace, replacement)
@@ -585,6 +613,12 @@ BROKEN = [
     ('internal', 'a int, b text', 'a internal, b text'),
     ('internal', ', OUT c bigint) RETURNS bigint', ') RETURNS internal'),
     ('grant-public', 'REVOKE ALL ON SCHEMA qml FROM', 'GRANT USAGE ON SCHEMA qml TO'),
+    ('grant-public', 'GRANT SELECT ON TABLE qml.job TO', 'GRANT SELECT ON TABLE qml.thing TO'),
+    ('grant-public', 'GRANT SELECT ON TABLE qml.job TO', 'GRANT ALL ON TABLE qml.job TO'),
+    ('grant-public', 'GRANT SELECT ON TABLE qml.job TO', 'GRANT SELECT, UPDATE ON TABLE qml.job TO'),
+    ('grant-public', 'GRANT SELECT ON TABLE qml.job TO', 'GRANT USAGE ON SEQUENCE qml.counter TO'),
+    ('grant-public', 'GRANT EXECUTE ON FUNCTION qml.atomic()', 'GRANT EXECUTE ON FUNCTION qml.other()'),
+    ('grant-public', 'GRANT EXECUTE ON FUNCTION qml.atomic()', 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA qml'),
     ('revoke', 'REVOKE ALL ON FUNCTION @extschema@.qml_add(int, text) FROM PUBLIC;', ''),
     ('revoke', 'qml_add(int, text) FROM', 'qml_add(int, int) FROM'),
     ('revoke', 'REVOKE ALL ON ALL FUNCTIONS IN SCHEMA qml FROM PUBLIC;', ''),

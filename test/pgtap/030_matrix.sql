@@ -8,7 +8,7 @@
 -- The extension belongs to a role that is no superuser any more: what its owner
 -- may must not rest on that.
 DROP EXTENSION qml CASCADE;
-CREATE ROLE t_owner SUPERUSER;
+CREATE ROLE t_owner SUPERUSER LOGIN;
 SET LOCAL ROLE t_owner;
 CREATE EXTENSION qml SCHEMA public;
 RESET ROLE;
@@ -24,7 +24,8 @@ INSERT INTO actor
 	FROM unnest(ARRAY['enqueue', 'work', 'monitor', 'admin']) c, unnest(ARRAY['own', 'all']) s;
 INSERT INTO actor VALUES
 	('t_nobody', 'nobody', 'own'),
-	-- Every EXECUTE and SELECT that qml_grant ever gives, but no capability.
+	-- All privileges that somebody could grant by hand on functions, views and the schema, but no
+	-- capability.
 	('t_doors', 'doors', 'own'),
 	-- A member of the owner, and the superuser.
 	('t_deputy', 'owner', 'all'),
@@ -40,15 +41,14 @@ DECLARE
 	a record;
 BEGIN
 	FOR a IN SELECT * FROM actor WHERE to_regrole(role::text) IS NULL LOOP
-		EXECUTE format('CREATE ROLE %I', a.role);
+		-- A worker must be able to run the hooks of the role.
+		EXECUTE format('CREATE ROLE %I LOGIN', a.role);
 	END LOOP;
 	FOR a IN SELECT * FROM actor LOOP
 		EXECUTE format('GRANT t_guise TO %I', a.role);
 	END LOOP;
 	GRANT t_owner TO t_deputy;
 	GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA qml TO t_doors;
-	GRANT SELECT ON qml.job, qml.queue, qml.lock, qml.acl, qml.recurring, qml.server, qml.handler,
-		qml.hook, qml.middleware TO t_doors;
 	GRANT USAGE ON SCHEMA qml TO t_doors;
 	FOR a IN SELECT p.oid::regprocedure AS f FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass
 		JOIN pg_extension e ON e.oid = d.refobjid AND d.deptype = 'e' AND e.extname = 'qml' LOOP
@@ -65,17 +65,21 @@ GRANT USAGE ON SCHEMA probe TO PUBLIC;
 
 CREATE FUNCTION probe.work(jsonb) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION probe.tell(qml.job, qml.job_state, qml.job_state) RETURNS void LANGUAGE sql AS '';
-CREATE FUNCTION probe.wrap(qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb';
+CREATE FUNCTION probe.after(jsonb) RETURNS void LANGUAGE sql AS '';
+-- All may execute it: nobody else can decide what a function of the server does.
+CREATE FUNCTION probe.wrap(qml.job) RETURNS jsonb LANGUAGE internal AS 'to_jsonb';
+REVOKE EXECUTE ON FUNCTION probe.tell FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION probe.tell TO t_owner;
 
 -- What a reader saw of a job.
 CREATE FUNCTION probe.sight(j qml.job) RETURNS text LANGUAGE sql AS $$
 	SELECT CASE
 		WHEN j.id IS NULL THEN 'nothing'
-		WHEN num_nonnulls(j.payload, j.result, j.progress, j.error, j.errors, j.metadata) = 0 THEN 'outline'
-		WHEN num_nonnulls(j.payload, j.metadata)
+		WHEN num_nonnulls(j.payload, j.result, j.progress, j.error, j.errors, j.metadata, j.reason) = 0 THEN 'outline'
+		WHEN num_nonnulls(j.payload, j.metadata, j.reason)
 			+ CASE WHEN j.attempt > 0 THEN num_nonnulls(j.progress) ELSE 1 END
 			+ CASE WHEN j.state = 'succeeded' THEN num_nonnulls(j.result) ELSE 1 END
-			+ CASE WHEN j.state IN ('failed', 'awaiting_retry') THEN num_nonnulls(j.error, j.errors) ELSE 2 END = 6
+			+ CASE WHEN j.state IN ('failed', 'awaiting_retry') THEN num_nonnulls(j.error, j.errors) ELSE 2 END = 7
 			THEN 'full'
 		ELSE 'partly: ' || j::text END
 $$;
@@ -97,9 +101,9 @@ CREATE TEMP TABLE server AS SELECT DISTINCT role, NULL::text AS id FROM job;
 
 -- What a reader saw of a schedule.
 CREATE FUNCTION probe.sight(r qml.recurring) RETURNS text LANGUAGE sql AS $$
-	SELECT CASE num_nonnulls(r.payload, r.metadata)
+	SELECT CASE num_nonnulls(r.payload, r.metadata, r.error)
 		WHEN 0 THEN 'outline'
-		WHEN 2 THEN 'full'
+		WHEN 3 THEN 'full'
 		ELSE 'partly: ' || r::text END
 $$;
 
@@ -138,17 +142,27 @@ BEGIN
 END $$;
 
 DO $$
+DECLARE
+	r record;
 BEGIN
 	-- Everybody could enqueue and work once; most cannot any more.
 	INSERT INTO qml.acl_data (grantee, capability, grantor)
 		SELECT role::regrole, capability, 't_owner' FROM (SELECT DISTINCT role FROM job) j, unnest(ARRAY['enqueue', 'work']) capability;
+	FOR r IN SELECT DISTINCT role FROM job LOOP
+		EXECUTE format('GRANT REFERENCES ON qml.capabilities_see_qml_drop_role_objects TO %I', r.role);
+	END LOOP;
 	GRANT USAGE ON SCHEMA qml TO PUBLIC;
-	GRANT EXECUTE ON FUNCTION qml_enqueue, qml_schedule_recurring, qml_register_server TO PUBLIC;
 	PERFORM pg_temp.make(job) FROM job;
 	PERFORM pg_temp.make(schedule) FROM schedule;
+	UPDATE qml.recurring_data SET error = 'secret';
+	INSERT INTO qml.occurrence_data SELECT clock_timestamp(), id, gen_random_uuid(), clock_timestamp(), 0, 'on_time' FROM qml.recurring_data;
+	UPDATE qml.live SET reason = 'secret';
+	UPDATE qml.history SET reason = 'secret';
 	UPDATE server SET id = pg_temp.register(role);
-	REVOKE EXECUTE ON FUNCTION qml_enqueue, qml_schedule_recurring, qml_register_server FROM PUBLIC;
 	REVOKE USAGE ON SCHEMA qml FROM PUBLIC;
+	FOR r IN SELECT DISTINCT role FROM job LOOP
+		EXECUTE format('REVOKE REFERENCES ON qml.capabilities_see_qml_drop_role_objects FROM %I', r.role);
+	END LOOP;
 	DELETE FROM qml.acl_data;
 	PERFORM qml_grant(role::regrole, capability, CASE WHEN scope = 'own' THEN 'own' END)
 		FROM actor WHERE capability IN ('enqueue', 'work', 'monitor', 'admin');
@@ -156,6 +170,12 @@ BEGIN
 	PERFORM qml_try_lock('resource', 'somebody', '1 hour');
 	PERFORM qml_register_handler('registered', 'probe.work', '{"run_as": "t_runner"}');
 	PERFORM qml_register_hook('registered', 'probe.tell', '{processing}'), qml_register_middleware('registered', 'probe.wrap');
+	UPDATE qml.hook_data SET last_error = 'error';
+	-- Of an administrator, as if registered then.
+	INSERT INTO qml.hook_data (name, schema, function, argument_types, owner, run_as, registered_at, options)
+		VALUES ('theirs', 'probe', 'after', '{jsonb}', current_user::regrole, 't_runner', now(), '{"after_commit": true}');
+	INSERT INTO qml.middleware_data (name, schema, function, argument_types, owner, run_as, registered_at, "position")
+		VALUES ('theirs', 'probe', 'wrap', '{qml.job}', current_user::regrole, 't_runner', now(), 0);
 	INSERT INTO qml.queue_data (name) VALUES ('own-empty'), ('foreign-empty');
 	INSERT INTO qml.acl_data (grantee, capability, queue, grantor)
 		SELECT grantee, capability, 'own-empty', grantor FROM qml.acl_data WHERE queue = 'own';
@@ -176,6 +196,7 @@ END $$;
 --   allowed   it succeeds
 --   granted   succeeds if the capability is held for the queue, 42501 otherwise
 --   mine      the same, and the job, schedule or server must be one's own
+--   mine seen the same, but QM001 where no capability is held for the queue
 --   mine/everywhere  succeeds if it is one's own or the capability is held for all
 --             queues, 42501 otherwise
 --   everywhere  succeeds if the capability is held for all queues, 42501 otherwise
@@ -199,12 +220,22 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_enqueue', $$SELECT qml_enqueue('m', queue => $queue, run_at => now() + interval '1 hour', id => gen_random_uuid())$$,
 	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
+('qml_try_enqueue', $$SELECT created FROM qml_try_enqueue('m', queue => $queue, id => gen_random_uuid(), options => '{"on_duplicate_id": "return"}')$$,
+	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
+('qml_enqueue_job', $$CALL qml_enqueue_job('m', queue => $queue)$$,
+	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
+('qml_enqueue_job', $$CALL qml_enqueue_job('m', queue => $new)$$,
+	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_enqueue_many', $$SELECT count(*) FROM qml_enqueue_many('m', '{1,2}'::jsonb[], $queue)$$,
 	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_enqueue_many', $$SELECT count(*) FROM qml_enqueue_many('m', '{}'::jsonb[], $queue)$$,
 	'refused', 'refused', 'granted', 'refused', 'refused', 'granted', 'allowed'),
 -- workers
 ('qml_fetch', $$SELECT count(*) FROM qml_fetch('w', ARRAY[$queue])$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_fetch', $$SELECT count(*) FROM qml_fetch('w', $queue)$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_fetch', $$SELECT count(*) FROM qml_fetch('w', $queue, methods => '{m}')$$,
 	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
 ('qml_fetch', $$SELECT count(*) FROM qml_fetch('w', ARRAY['own', $queue], 1)$$,
 	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
@@ -213,39 +244,79 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 ('qml_fetch', $$SELECT string_agg(DISTINCT queue, ' ' ORDER BY queue) FROM qml_fetch('w', batch => 10000)$$,
 	'refused', 'refused', 'refused', '=own|bystander foreign own', 'refused', '=own|bystander foreign own',
 	'=|bystander foreign own'),
+('qml_fetch', $$SELECT string_agg(DISTINCT queue, ' ' ORDER BY queue) FROM qml_fetch('w', batch => 10000, methods => (SELECT array_agg(DISTINCT method) FROM qml.job))$$,
+	'refused', 'refused', 'refused', '=own|bystander foreign own', 'refused', '=own|bystander foreign own',
+	'=|bystander foreign own'),
 ('qml_heartbeat', 'SELECT qml_heartbeat($processing, 1)',
 	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_heartbeat_many', 'SELECT count(*) > 0 FROM qml_heartbeat_many(ARRAY[$processing], ARRAY[1])',
+	'refused', 'refused', 'refused', '=held', 'refused', '=held', '=|true'),
 ('qml_progress', $$SELECT qml_progress($processing, 1, '1')$$,
 	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
 ('qml_succeed', 'SELECT qml_succeed($processing, 1)',
 	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
-('qml_succeed_many', 'SELECT count(*) FROM qml_succeed_many(ARRAY[$processing], ARRAY[1])',
-	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_succeed_many', 'SELECT count(*) > 0 FROM qml_succeed_many(ARRAY[$processing], ARRAY[1])',
+	'refused', 'refused', 'refused', '=held', 'refused', '=held', '=|true'),
 ('qml_succeed_many', 'SELECT count(*) FROM qml_succeed_many(ARRAY[$processing], ARRAY[99])',
+	'refused', 'refused', 'refused', '=0|0', 'refused', '=0|0', '=|0'),
+-- both the queue of the job and that of the fetch count
+('qml_succeed_fetch', 'SELECT count(*) FROM qml_succeed_fetch($processing, 1, queues => $queue)',
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_succeed_fetch', 'SELECT count(*) FROM qml_succeed_fetch($processing, 1)',
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_succeed_fetch', $$SELECT count(*) FROM qml_fetch('w', 'own') f, qml_succeed_fetch(f.id, f.attempt, queues => $queue)$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_succeed_fetch_many', 'SELECT count(*) FROM qml_succeed_fetch_many(ARRAY[$processing], ARRAY[1], queues => $queue)',
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_succeed_fetch_many', $$SELECT count(*) FROM set_config('client_min_messages', 'error', true), qml_succeed_fetch_many(ARRAY[$processing], ARRAY[99])$$,
+	'refused', 'refused', 'refused', '=1|1', 'refused', '=1|1', '=|1'),
+('qml_succeed_fetch_many', $$SELECT count(*) FROM qml_succeed_fetch_many('{}', '{}', queues => $queue)$$,
 	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
 ('qml_fail', $$SELECT qml_fail($processing, 1, 'e')$$,
 	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
-('qml_release', 'SELECT qml_release($processing, 1)',
+('qml_fail_many', $$SELECT count(*) > 0 FROM qml_fail_many(ARRAY[$processing], ARRAY[1], '{e}')$$,
+	'refused', 'refused', 'refused', '=held', 'refused', '=held', '=|true'),
+('qml_fail_many', $$SELECT count(*) FROM qml_fail_many(ARRAY[$processing], ARRAY[99], NULL)$$,
+	'refused', 'refused', 'refused', '=0|0', 'refused', '=0|0', '=|0'),
+('qml_release', $$SELECT qml_release($processing, 1)$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_release', $$SELECT qml_release($processing, 1, '2100-01-01', 'r')$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_release_many', $$SELECT count(*) > 0 FROM qml_release_many(ARRAY[$processing], ARRAY[1])$$,
+	'refused', 'refused', 'refused', '=held', 'refused', '=held', '=|true'),
+('qml_release_many', $$SELECT count(*) FROM qml_release_many(ARRAY[$processing], ARRAY[99], '2100-01-01')$$,
+	'refused', 'refused', 'refused', '=0|0', 'refused', '=0|0', '=|0'),
+('qml_discard', $$SELECT qml_discard($processing, 1, 'r')$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_progress_job', $$CALL qml_progress_job($processing, 1, '1')$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_succeed_job', $$CALL qml_succeed_job($processing, 1)$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_fail_job', $$CALL qml_fail_job($processing, 1, 'e')$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_release_job', $$CALL qml_release_job($processing, 1)$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_discard_job', $$CALL qml_discard_job($processing, 1)$$,
 	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
 ('qml_try_lock', $$SELECT qml_try_lock('r', 'o', '1 minute')$$,
-	'refused', 'refused', 'refused', 'allowed', 'refused', 'allowed', 'allowed'),
+	'refused', 'refused', 'allowed', 'allowed', 'refused', 'allowed', 'allowed'),
 ('qml_unlock', $$SELECT qml_unlock('r', 'o')$$,
-	'refused', 'refused', 'refused', 'allowed', 'refused', 'allowed', 'allowed'),
+	'refused', 'refused', 'allowed', 'allowed', 'refused', 'allowed', 'allowed'),
 -- control
 ('qml_can_transition', $$SELECT qml_can_transition('failed', 'enqueued')$$,
-	'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
+	'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
 ('qml_delete', 'SELECT qml_delete($enqueued)',
-	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_delete', $$SELECT qml_delete($succeeded, 'reason')$$,
-	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_delete', 'SELECT qml_delete($processing)',
-	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_retry', 'SELECT qml_retry($failed)',
-	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_retry', 'SELECT qml_retry($scheduled)',
-	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_reschedule', $$SELECT qml_reschedule($enqueued, now() + interval '1 hour')$$,
-	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_set_state', $$SELECT qml_set_state($enqueued, 'failed')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_set_state', $$SELECT qml_set_state($failed, 'deleted')$$,
@@ -285,21 +356,23 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 ('qml_schedule_recurring', $$SELECT qml_schedule_recurring($recurring, '@daily', 'm', queue => 'bystander')$$,
 	'refused', 'refused', 'mine everywhere', 'refused', 'refused', 'everywhere', 'allowed'),
 ('qml_remove_recurring', 'SELECT qml_remove_recurring($recurring)',
-	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_pause_recurring', 'SELECT qml_pause_recurring($recurring)',
-	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_resume_recurring', 'SELECT qml_resume_recurring($recurring)',
-	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_run_recurring', 'SELECT qml_run_recurring($recurring)',
-	'refused', 'refused', 'mine', 'refused', 'refused', 'granted', 'allowed'),
+	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_cron_next', $$SELECT qml_cron_next('@daily')$$,
-	'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
+	'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
 ('qml_poll_recurring', 'SELECT qml_poll_recurring()',
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 -- there is no pg_cron here, which is told to whoever is let in
 ('qml_pg_cron_schedule', 'SELECT qml_pg_cron_schedule()',
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|55000', '=|55000'),
 ('qml_pg_cron_unschedule', 'SELECT qml_pg_cron_unschedule()',
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|55000', '=|55000'),
+('qml_import_pg_cron', 'SELECT qml_import_pg_cron()',
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|55000', '=|55000'),
 -- servers
 ('qml_register_server', $$SELECT qml_register_server('s', 3, ARRAY[$queue])$$,
@@ -311,68 +384,94 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 ('qml_reclaim_server', 'SELECT qml_reclaim_server($server)',
 	'refused', 'refused', 'refused', 'mine', 'refused', 'mine/everywhere', 'allowed'),
 ('qml_heartbeat_server', $$SELECT qml_heartbeat_server('unknown')$$,
+	'refused', 'refused', 'refused', '=42704|42704', 'refused', '=42704|42704', '=|42704'),
+('qml_heartbeat_server', $$SELECT qml_heartbeat_server('unknown', missing_ok => true)$$,
 	'refused', 'refused', 'refused', '=false|false', 'refused', '=false|false', '=|false'),
-('qml_unregister_server', $$SELECT qml_unregister_server('unknown')$$,
+('qml_unregister_server', $$SELECT qml_unregister_server('unknown', missing_ok => true)$$,
 	'refused', 'refused', 'refused', '=false|false', 'refused', '=false|false', '=|false'),
-('qml_reclaim_server', $$SELECT qml_reclaim_server('unknown')$$,
+('qml_reclaim_server', $$SELECT qml_reclaim_server('unknown', missing_ok => true)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 -- handlers; who may register one that runs as another is for 19_handlers
 ('qml_register_handler', $$SELECT qml_register_handler('registered', 'probe.work'::regproc::oid::regprocedure, '{"run_as": "t_guise"}')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 ('qml_register_handler', $$SELECT qml_register_handler('new', 'probe.work', '{"run_as": "t_guise"}')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_register_command', $$SELECT qml_register_command('registered', 'VACUUM', '{"run_as": "t_guise"}')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 ('qml_unregister_handler', $$SELECT qml_unregister_handler('registered')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|true', '=|true'),
 ('qml_unregister_handler', $$SELECT qml_unregister_handler('nonesuch', true)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|false', '=|false'),
 ('handler', $$SELECT string_agg(method || ' ' || coalesce(problem, ''), '') FROM qml.handler$$,
-	'refused', '=registered |', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
+	'refused', 'refused', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
 ('handler_problem', $$SELECT qml.handler_problem('registered') IS NULL$$,
-	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
+	'refused', 'refused', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
 -- hooks and middleware; what a function must be like is for 20_hooks
 ('qml_register_hook', $$SELECT qml_register_hook('new', 'probe.tell', '{failed}')$$,
-	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
 ('qml_register_hook', $$SELECT qml_register_hook('registered', 'probe.tell'::regproc::oid::regprocedure)$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
+('qml_register_hook', $$SELECT qml_register_hook('new', 'probe.after', '{failed}', '{"after_commit": true}')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+-- what the owner has registered is the owner's
+('qml_register_hook', $$SELECT qml_register_hook('registered', 'probe.after'::regproc::oid::regprocedure, options => '{"after_commit": true, "with_payload": true}')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
+('qml_register_hook', $$SELECT qml_register_hook('theirs', 'probe.after'::regproc::oid::regprocedure, options => '{"after_commit": true, "with_payload": true}')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 ('qml_unregister_hook', $$SELECT qml_unregister_hook('registered')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '=|true'),
+('qml_unregister_hook', $$SELECT qml_unregister_hook('theirs')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|true', '=|true'),
 ('qml_unregister_hook', $$SELECT qml_unregister_hook('nonesuch', true)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|false', '=|false'),
 ('qml_register_middleware', $$SELECT qml_register_middleware('new', 'probe.wrap')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 ('qml_register_middleware', $$SELECT qml_register_middleware('registered', 'probe.wrap'::regproc::oid::regprocedure, 7)$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
+('qml_register_middleware', $$SELECT qml_register_middleware('theirs', 'probe.wrap'::regproc::oid::regprocedure, 7)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 ('qml_unregister_middleware', $$SELECT qml_unregister_middleware('registered')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '=|true'),
+('qml_unregister_middleware', $$SELECT qml_unregister_middleware('theirs')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|true', '=|true'),
 ('qml_unregister_middleware', $$SELECT qml_unregister_middleware('nonesuch', true)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42501|false', '=|false'),
 -- outside of a job there is nothing to go on with, which is told to whoever is let in
 ('qml_next', 'SELECT qml_next()',
-	'refused', '=55000|', 'refused', 'refused', 'refused', '=55000|55000', '=|55000'),
+	'refused', 'refused', 'refused', 'refused', 'refused', '=55000|55000', '=|55000'),
 ('qml_tracing', 'SELECT qml_tracing(NULL)',
-	'refused', '=22004|', 'refused', 'refused', 'refused', '=22004|22004', '=|22004'),
-('hook', $$SELECT string_agg(name || ' ' || coalesce(problem, ''), '') FROM qml.hook$$,
-	'refused', '=registered |', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
-('middleware', $$SELECT string_agg(name || ' ' || coalesce(problem, ''), '') FROM qml.middleware$$,
-	'refused', '=registered |', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
+	'refused', 'refused', 'refused', 'refused', 'refused', '=22004|22004', '=|22004'),
+('hook', $$SELECT string_agg(name || ' ' || coalesce(problem, ''), '') FROM qml.hook WHERE name = 'registered'$$,
+	'refused', 'refused', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
+('middleware', $$SELECT string_agg(name || ' ' || coalesce(problem, ''), '') FROM qml.middleware WHERE name = 'registered'$$,
+	'refused', 'refused', 'refused', '=registered |registered ', '=registered |registered ', '=registered |registered ', '=|registered '),
 ('hook_problem', $$SELECT qml.hook_problem('registered') IS NULL$$,
-	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
+	'refused', 'refused', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
+-- What a hook said may be about any queue; a hook of a role is that role's.
+('hook', $$SELECT coalesce(string_agg(last_error, ''), 'none') FROM qml.hook$$,
+	'refused', 'refused', 'refused', '=none|error', '=none|error', '=none|error', '=|error'),
+('hook_access', $$SELECT qml.hook_access('t_other', false)$$,
+	'refused', 'refused', 'refused', '=false|true', '=false|true', '=false|true', '=|true'),
+('hook_access', $$SELECT qml.hook_access('t_other', true)$$,
+	'refused', 'refused', 'refused', '=false|false', '=false|false', '=false|false', '=|true'),
+('hook_access', $$SELECT qml.hook_access(current_user::text::regrole, true)$$,
+	'refused', 'refused', 'refused', '=false|false', '=false|false', '=false|true', '=|true'),
 ('middleware_problem', $$SELECT qml.middleware_problem('registered') IS NULL$$,
-	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
+	'refused', 'refused', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
 -- waiting: qml is not preloaded here, which is told to whoever is let in
 ('qml_wait', 'CALL qml_wait()',
-	'refused', '=55000|', 'refused', '=55000|55000', 'refused', '=55000|55000', '=|55000'),
+	'refused', 'refused', 'refused', '=55000|55000', 'refused', '=55000|55000', '=|55000'),
 ('qml_wait_for', 'CALL qml_wait_for($enqueued)',
-	'refused', '=55000|', '=55000|55000', '=55000|55000', '=55000|55000', '=55000|55000', '=|55000'),
+	'refused', 'refused', '=55000|55000', '=55000|55000', '=55000|55000', '=55000|55000', '=|55000'),
 -- inside a job: none of these runs one
 ('qml_current_job', 'SELECT qml_current_job() IS NULL',
-	'refused', '=true|', 'refused', 'refused', 'refused', 'refused', '=|true'),
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '=|true'),
 ('qml_progress', $$SELECT qml_progress('1')$$,
-	'refused', '=55000|', 'refused', '=55000|55000', 'refused', '=55000|55000', '=|55000'),
+	'refused', 'refused', 'refused', '=55000|55000', 'refused', '=55000|55000', '=|55000'),
 ('qml_retry_later', $$SELECT qml_retry_later('1 s')$$,
-	'refused', '=55000|', 'refused', 'refused', 'refused', 'refused', '=|55000'),
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '=|55000'),
 ('qml_discard', 'SELECT qml_discard()',
-	'refused', '=55000|', 'refused', 'refused', 'refused', 'refused', '=|55000'),
+	'refused', 'refused', 'refused', '=55000|55000', 'refused', '=55000|55000', '=|55000'),
 -- rights
 ('qml_grant', $$SELECT qml_grant('t_nobody', 'work', $queue)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
@@ -380,63 +479,95 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
 ('qml_revoke', $$SELECT qml_revoke('t_other', 'enqueue', $queue)$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
+('qml_drop_role_objects', $$SELECT qml_drop_role_objects('t_nobody')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'),
+('qml_drop_role_objects', 'SELECT qml_drop_role_objects(current_user::text::regrole)',
+	'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
 -- reading
-('qml_job', 'SELECT probe.sight(qml_job($enqueued))',
-	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
-('qml_job', 'SELECT probe.sight(qml_job($processing))',
-	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
-('qml_job', 'SELECT probe.sight(qml_job($awaiting_retry))',
-	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
-('qml_job', 'SELECT probe.sight(qml_job($failed))',
-	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
-('qml_job', 'SELECT probe.sight(qml_job($succeeded))',
-	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
-('qml_job', 'SELECT probe.sight(qml_job(gen_random_uuid()))',
-	'refused', 'nothing', 'nothing', 'nothing', 'nothing', 'nothing', 'nothing'),
+('qml_job', $$SELECT coalesce((SELECT probe.sight(j) FROM qml_job($enqueued) j), 'nothing')$$,
+	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_job', $$SELECT coalesce((SELECT probe.sight(j) FROM qml_job($processing) j), 'nothing')$$,
+	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_job', $$SELECT coalesce((SELECT probe.sight(j) FROM qml_job($awaiting_retry) j), 'nothing')$$,
+	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_job', $$SELECT coalesce((SELECT probe.sight(j) FROM qml_job($failed) j), 'nothing')$$,
+	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_job', $$SELECT coalesce((SELECT probe.sight(j) FROM qml_job($succeeded) j), 'nothing')$$,
+	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_job', $$SELECT coalesce((SELECT probe.sight(j) FROM qml_job(gen_random_uuid()) j), 'nothing')$$,
+	'refused', 'refused', 'nothing', 'nothing', 'nothing', 'nothing', 'nothing'),
 ('qml_counts', 'SELECT sum(count) > 0 FROM qml_counts()',
 	'refused', 'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed'),
+('qml_queue_depth', 'SELECT qml_queue_depth($queue)',
+	'refused', 'refused', 'granted', 'granted', 'granted', 'granted', 'allowed'),
+('qml_queue_depth', 'SELECT qml_queue_depth($new, true)',
+	'refused', 'refused', 'granted', 'granted', 'granted', 'granted', 'allowed'),
 ('qml_queue_counts', $$SELECT string_agg(DISTINCT queue, ' ' ORDER BY queue) FROM qml_queue_counts()$$,
 	'refused', 'refused', 'refused', 'refused', '=bystander foreign own|bystander foreign own',
 	'=bystander foreign own|bystander foreign own', '=|bystander foreign own'),
 ('job', 'SELECT probe.sight(j) FROM qml.job j WHERE id = $processing',
-	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
 ('job', 'SELECT probe.sight(j) FROM qml.job j WHERE id = $awaiting_retry',
-	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
 ('job', 'SELECT probe.sight(j) FROM qml.job j WHERE id = $failed',
-	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
 ('job', 'SELECT probe.sight(j) FROM qml.job j WHERE id = $succeeded',
-	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
 ('job', $$SELECT coalesce(string_agg(DISTINCT queue, ' ' ORDER BY queue), '') FROM qml.job$$,
-	'refused', '=', '=own|foreign own', '=own|bystander foreign own', '=bystander foreign own|bystander foreign own',
+	'refused', 'refused', '=own|foreign own', '=own|bystander foreign own', '=bystander foreign own|bystander foreign own',
 	'=bystander foreign own|bystander foreign own', '=|bystander foreign own'),
 ('job_access', $$SELECT qml.job_access(q, 't_other') FROM (VALUES (1), (2), (3)) v (q)$$,
-	'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
+	'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
 ('queue_access', 'SELECT qml.queue_access($queue)',
-	'refused', '=false|', '=held', '=held', '=true|true', '=true|true', '=|true'),
+	'refused', 'refused', '=held', '=held', '=true|true', '=true|true', '=|true'),
 ('queue', $$SELECT coalesce(string_agg(name, ' ' ORDER BY name), '') FROM qml.queue WHERE name NOT LIKE '%-empty'$$,
-	'refused', '=', '=own|bystander foreign own', '=own|bystander foreign own',
+	'refused', 'refused', '=own|bystander foreign own', '=own|bystander foreign own',
 	'=bystander foreign own|bystander foreign own', '=bystander foreign own|bystander foreign own',
 	'=|bystander foreign own'),
 ('lock', 'SELECT count(*) FROM qml.lock',
-	'refused', 'allowed', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
+	'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
 ('recurring', 'SELECT probe.sight(r) FROM qml.recurring r WHERE id = $recurring',
-	'refused', 'nothing', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
+	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
 ('recurring', $$SELECT coalesce(string_agg(DISTINCT queue, ' ' ORDER BY queue), '') FROM qml.recurring$$,
-	'refused', '=', '=own|foreign own', '=own|foreign own', '=foreign own|foreign own', '=foreign own|foreign own', '=|foreign own'),
+	'refused', 'refused', '=own|foreign own', '=own|foreign own', '=foreign own|foreign own', '=foreign own|foreign own', '=|foreign own'),
+('recurring_tick', $$SELECT CASE count(*) WHEN 0 THEN 'nothing' ELSE 'full' END FROM qml.recurring_tick WHERE schedule = $recurring$$,
+	'refused', 'refused', 'full mine', 'full granted', '=full|full', '=full|full', 'full'),
+('next_runs', $$SELECT cardinality(qml.next_runs('@yearly', 'UTC', NULL, '2000-01-01', true)) = 5$$,
+	'refused', 'refused', '=true|true', '=true|true', '=true|true', '=true|true', '=|true'),
 ('recurring_access', $$SELECT qml.recurring_access($queue, 't_other') > 1$$,
-	'refused', '=false|', '=false|false', '=held', '=held', '=held', '=|true'),
+	'refused', 'refused', '=false|false', '=held', '=held', '=held', '=|true'),
 ('recurring_access', $$SELECT qml.recurring_access($queue, 't_other') > 0$$,
-	'refused', '=false|', '=false|false', '=held', '=true|true', '=true|true', '=|true'),
+	'refused', 'refused', '=false|false', '=held', '=true|true', '=true|true', '=|true'),
 ('server', 'SELECT count(*) > 0 FROM qml.server',
-	'refused', 'allowed', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
+	'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
+('database', 'SELECT count(*) > 0 FROM qml.database',
+	'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
+('background_databases', 'SELECT count(*) FROM qml.background_databases()',
+	'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
 ('background_servers', 'SELECT count(*) FROM qml.background_servers()',
-	'refused', 'allowed', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
+	'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed'),
 ('is_alive', 'SELECT qml.is_alive(now(), NULL)',
-	'refused', '=true|', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
+	'refused', 'refused', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
+('may_read', $$SELECT qml.may_read('job')$$,
+	'refused', 'refused', '=true|true', '=true|true', '=true|true', '=true|true', '=|true'),
+('may_read', $$SELECT qml.may_read('handler')$$,
+	'refused', 'refused', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
+('may_read', $$SELECT qml.may_read('live')$$,
+	'refused', 'refused', '=42P01|42P01', '=42P01|42P01', '=42P01|42P01', '=42P01|42P01', '=|42P01'),
+('may_plan', $$SELECT qml.may_plan('hook')$$,
+	'refused', 'refused', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
 ('is_admin', 'SELECT qml.is_admin()',
-	'refused', '=false|', '=false|false', '=false|false', '=false|false', '=false|true', '=|true'),
+	'refused', 'refused', '=false|false', '=false|false', '=false|false', '=false|true', '=|true'),
+('lease_end', $$SELECT qml.lease_end($processing, 1, '2000-01-01') = '2000-01-01'$$,
+	'refused', 'refused', '=true|true', '=true|true', '=true|true', '=true|true', '=|true'),
+('retries_left', $$SELECT qml.retries_left(0, 'm', 'pg_monitor', 2, 1)$$,
+	'refused', 'refused', '=0|0', '=0|0', '=0|0', '=0|0', '=|0'),
+('role_problem', $$SELECT qml.role_problem('t_nobody', false)$$,
+	'refused', 'refused', '=the role, "t_nobody", has lost it by DROP OWNED|the role, "t_nobody", has lost it by DROP OWNED',
+	'=the role, "t_nobody", has lost it by DROP OWNED|the role, "t_nobody", has lost it by DROP OWNED', '=the role, "t_nobody", has lost it by DROP OWNED|the role, "t_nobody", has lost it by DROP OWNED',
+	'=the role, "t_nobody", has lost it by DROP OWNED|the role, "t_nobody", has lost it by DROP OWNED', '=|the role, "t_nobody", has lost it by DROP OWNED'),
 ('acl', $$SELECT bool_and(pg_has_role(grantee, 'usage')) || ' ' || (count(*) > 0) FROM qml.acl$$,
-	'refused', 'nothing', '=true true|true true', '=true true|true true', '=true true|true true', '=true true|false true', 'allowed'),
+	'refused', 'refused', '=true true|true true', '=true true|true true', '=true true|true true', '=true true|false true', 'allowed'),
 -- only triggers call it, and calling it so is an error for whoever is let in
 ('invalidate', 'SELECT qml.invalidate()',
 	'refused', '=39P01', 'refused', 'refused', 'refused', 'refused', '=|39P01');
@@ -444,7 +575,7 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 -- No table or sequence is open to anybody but the owner, whatever the verb.
 INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, admin, owner)
 	SELECT c.relname, format(v.sql, c.oid::regclass,
-			(SELECT attname FROM pg_attribute WHERE attrelid = c.oid AND attnum = 3)),
+			(SELECT attname FROM pg_attribute WHERE attrelid = c.oid AND attnum = LEAST(3, c.relnatts))),
 		'refused', 'refused', 'refused', 'refused', 'refused', 'refused', 'allowed'
 	FROM pg_class c
 	JOIN (VALUES
@@ -505,10 +636,11 @@ ALTER TABLE cell ADD state text, ADD value text, ADD expected_state text, ADD ex
 -- The word's meaning.  Values are looked at where the word is about one.
 UPDATE cell SET (expected_state, expected_value) = (
 	SELECT CASE
-			WHEN word IN ('refused', 'granted', 'mine', 'everywhere', 'mine everywhere', 'mine/everywhere', 'allowed') THEN
-				CASE WHEN word = 'allowed' OR (word = 'granted' AND held) OR (word = 'mine' AND held AND whose = 'mine')
+			WHEN word IN ('refused', 'granted', 'mine', 'mine seen', 'everywhere', 'mine everywhere', 'mine/everywhere', 'allowed') THEN
+				CASE WHEN word = 'allowed' OR (word = 'granted' AND held) OR (word IN ('mine', 'mine seen') AND held AND whose = 'mine')
 					OR (word = 'everywhere' AND scope = 'all') OR (word = 'mine everywhere' AND whose = 'mine' AND scope = 'all')
-					OR (word = 'mine/everywhere' AND (whose = 'mine' OR scope = 'all')) THEN '00000' ELSE '42501' END
+					OR (word = 'mine/everywhere' AND (whose = 'mine' OR scope = 'all')) THEN '00000'
+					WHEN word = 'mine seen' AND NOT held THEN 'QM001' ELSE '42501' END
 			WHEN v.value ~ '^[0-9A-Z]{5}$' THEN v.value
 			ELSE '00000' END,
 		CASE
@@ -571,25 +703,26 @@ BEGIN
 	RETURN true;
 END $$;
 CREATE OPERATOR probe.<~~ (LEFTARG = text, RIGHTARG = text, FUNCTION = probe.leak);
-INSERT INTO qml.lock_data (resource, owner, fence, acquired_at, expires_at)
-	VALUES ('expired', 'somebody', 0, now() - interval '2 hours', now() - interval '1 hour');
+INSERT INTO qml.lock_data (resource, owner, taken_by, fence, acquired_at, expires_at)
+	VALUES ('expired', 'somebody', current_user::regrole, 0, now() - interval '2 hours', now() - interval '1 hour');
 
 CREATE FUNCTION pg_temp.spy(role name) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format('SET LOCAL ROLE %I', role);
 	PERFORM FROM qml.job j WHERE probe.leak('job', j.id || ' ' || coalesce(j.payload::text, ''));
+	-- Columns that the view shows as they are in the table, which cost nothing.
+	PERFORM FROM qml.job j WHERE probe.leak('job', j.id || ' ' || j.method);
 	PERFORM FROM qml.job j WHERE 'job' OPERATOR(probe.<~~) (j.id || ' ' || coalesce(j.error, ''));
 	PERFORM FROM qml.job j JOIN qml.queue q ON q.name = j.queue AND probe.leak('job', j.id || ' ' || coalesce(j.metadata::text, ''));
 	PERFORM FROM qml.recurring r WHERE probe.leak('recurring', r.id || ': ' || coalesce(r.payload::text, ''));
+	PERFORM FROM qml.recurring r WHERE probe.leak('recurring', r.id || ': ' || r.method);
 	PERFORM FROM qml.recurring r WHERE 'recurring' OPERATOR(probe.<~~) (r.id || ': ' || coalesce(r.metadata::text, ''));
 	PERFORM FROM qml.queue WHERE probe.leak('queue', name);
 	PERFORM FROM qml.acl WHERE probe.leak('acl', grantee::text);
-	IF role NOT LIKE '%enqueue%' THEN
-		PERFORM FROM qml.lock WHERE probe.leak('lock', resource);
-	END IF;
+	PERFORM FROM qml.lock WHERE probe.leak('lock', resource);
 	RESET ROLE;
 END $$;
-DO $$ BEGIN PERFORM pg_temp.spy(role) FROM actor WHERE scope = 'own' AND capability <> 'nobody'; END $$;
+DO $$ BEGIN PERFORM pg_temp.spy(role) FROM actor WHERE scope = 'own' AND capability NOT IN ('nobody', 'doors'); END $$;
 
 CREATE TEMP VIEW spied AS
 	SELECT l.reader, a.capability, l.view, j.queue, j.role AS owner, j.role = l.reader AS mine, l.saw LIKE '%secret%' AS contents, l.saw
@@ -604,7 +737,9 @@ SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'enqueue' AND vi
 	FROM unnest(ARRAY['job', 'recurring']) view;
 SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'monitor' AND view = %L AND queue = 'foreign'$$, view), 'outlines too')
 	FROM unnest(ARRAY['job', 'recurring']) view;
-SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors' AND view <> 'lock'$$, 'without a capability it is shown nothing');
+SELECT pg_temp.ends('t_doors', format('SELECT FROM qml.%s v WHERE probe.leak(%L, v::text)', view, view), '42501', 'without a capability it is not called: ' || view)
+	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick']) view;
+SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors'$$, 'nor shown anything');
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view IN ('job', 'recurring') AND (mine AND queue = 'own') IS NOT TRUE$$,
 	'who enqueues is not shown the jobs and schedules of others');
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'work' AND view IN ('job', 'recurring') AND queue IS DISTINCT FROM 'own'$$,

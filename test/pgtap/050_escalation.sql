@@ -129,14 +129,21 @@ SELECT is(pg_temp.hits(), 0::bigint, 'which is no hit');
 -------------------------------------------------------------------------------
 
 DO $$ BEGIN PERFORM qml_grant('t_evil', 'admin'); END $$;
--- The attacker is told of all that happens below, in whoever's session.
+-- The attacker would be told of all that happens below, in whoever's session: by a hook and
+-- a middleware from a time when she was a member of the owner.
 SET LOCAL ROLE t_evil;
+CREATE FUNCTION evil.after(pg_catalog.jsonb) RETURNS void LANGUAGE sql AS 'SELECT canary.sing()';
 CREATE FUNCTION evil.tell(qml.job, qml.job_state, qml.job_state) RETURNS void LANGUAGE sql AS 'SELECT canary.sing()';
 CREATE FUNCTION evil.wrap(qml.job) RETURNS pg_catalog.jsonb LANGUAGE sql AS 'SELECT canary.sing(); SELECT public.qml_next()';
-SELECT qml_register_hook('evil', 'evil.tell'), qml_register_middleware('evil', 'evil.wrap') \g /dev/null
+SELECT qml_register_hook('after', 'evil.after', options => '{"after_commit": true}'), qml_register_middleware('evil', 'evil.wrap') \g /dev/null
 RESET ROLE;
+INSERT INTO qml.hook_data (name, schema, function, argument_types, owner, run_as, registered_at)
+	VALUES ('evil', 'evil', 'tell', '{qml.job,qml.job_state,qml.job_state}', 't_evil', 't_evil', now());
+SELECT is((SELECT problem FROM qml.hook WHERE name = 'evil'), format('hook "evil" is passed over: Role "t_evil", which registered it, '
+	'does not have the privileges of role "%s", which owns the extension.', current_user), 'a hook of the attacker is not called');
 -- Something for cleanup to drop, a tick to fire, and servers to beat and to give up.
-INSERT INTO qml.occurrence_data VALUES ('2001-01-01', 'old', gen_random_uuid());
+INSERT INTO qml.occurrence_data VALUES ('2001-01-01', 'old', gen_random_uuid(), '2001-01-01',
+	(floor(extract(epoch FROM now() - '2000-01-01 UTC') / 86400)::int + 2) % 3, 'late');
 INSERT INTO qml.server_data (id, name, workers, registered_by, registered_at, heartbeat_at, dead_at) VALUES
 	('evil:1', 'evil', 1, 't_evil', now(), now(), NULL),
 	('old:1', 'old', 1, 't_evil', '2001-01-01', '2001-01-01', '2001-01-02'),
@@ -145,7 +152,7 @@ SELECT qml_schedule_recurring('due', '0 * * * * *', 'm', queue => 'a6') \g /dev/
 UPDATE qml.recurring_data SET next_run_at = date_trunc('minute', now());
 CREATE TABLE qml.history_old PARTITION OF qml.history FOR VALUES FROM ('2001-01-01') TO ('2001-02-01');
 CREATE INDEX ON qml.history_old (id);
-INSERT INTO qml.lock_data VALUES ('old', 'o', 0, '2001-01-01', '2001-01-02');
+INSERT INTO qml.lock_data VALUES ('old', 'o', current_user::regrole, 0, '2001-01-01', '2001-01-02');
 
 CREATE TEMP TABLE attack (n int GENERATED ALWAYS AS IDENTITY, call text, owner_only boolean DEFAULT false,
 	evil_only boolean DEFAULT false);
@@ -159,6 +166,7 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_enqueue_many('m', '{1,2}', queue => 'a3')$$),
 	($$SELECT public.qml_fetch('w', '{a1}')$$),
 	($$SELECT public.qml_heartbeat('00000000-0000-7000-8000-0000000000e1', 1)$$),
+	($$SELECT public.qml_heartbeat_many('{00000000-0000-7000-8000-0000000000e1}', '{1}')$$),
 	($$SELECT public.qml_progress('00000000-0000-7000-8000-0000000000e1', 1, '1')$$),
 	($$SELECT public.qml_release('00000000-0000-7000-8000-0000000000e1', 1)$$),
 	($$SELECT public.qml_reschedule('00000000-0000-7000-8000-0000000000e1', '2999-01-01')$$),
@@ -172,6 +180,7 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_delete('00000000-0000-7000-8000-0000000000e1')$$),
 	($$SELECT public.qml_set_state(public.qml_enqueue('m', queue => 'a1'), 'failed')$$),
 	($$SELECT public.qml_succeed_many('{}', '{}')$$),
+	($$SELECT public.qml_succeed_fetch_many('{}', '{}', queues => 'a1')$$),
 	($$SELECT public.qml_counts()$$),
 	($$SELECT public.qml_queue_counts()$$),
 	($$SELECT public.qml_try_lock('r', 'o', '1 minute')$$),
@@ -201,6 +210,10 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_register_handler('h1', 'evil.work(pg_catalog.jsonb)'::pg_catalog.regprocedure, '{"run_as": "t_evil"}')$$),
 	($$SELECT public.qml_register_handler('h2', 'evil.typed', '{"run_as": "t_evil", "queue": "a7", "max_retries": 1}')$$),
 	($$SELECT public.qml_register_handler('h2', 'evil.typed', '{"run_as": "t_evil", "queue": "a8"}')$$),
+	($$CALL public.qml_enqueue_job('m', queue => 'a9')$$),
+	($$SELECT public.qml_release_many(ARRAY[id], ARRAY[attempt]) FROM public.qml_fetch('w', '{a9}')$$),
+	($$SELECT public.qml_release(id, attempt, '2000-01-01', 'r') FROM public.qml_fetch('w', '{a9}')$$),
+	($$SELECT public.qml_fail_many(ARRAY[id], ARRAY[attempt], '{e}', retry_at => '2000-01-01') FROM public.qml_fetch('w', '{a9}')$$),
 	($$SELECT public.qml_enqueue('h1', '{"a": 1}')$$),
 	($$SELECT public.qml_enqueue('h2', '{"a": 1, "d": "x", "p": {"x": "y"}, "l": ["z"], "s": "[1,2]"}')$$),
 	($$SELECT public.qml_enqueue_many('h2', ARRAY['{"a": 1, "d": "x", "p": {"x": "y"}, "l": ["z"], "s": "[1,2]", "e": "x"}']::pg_catalog.jsonb[])$$),
@@ -213,6 +226,9 @@ INSERT INTO attack (call) VALUES
 	($$TABLE qml.middleware$$),
 	($$SELECT public.qml_unregister_hook('evil')$$),
 	($$SELECT public.qml_unregister_middleware('evil')$$),
+	($$SELECT public.qml_register_command('h3', 'SELECT evil.work()', '{"run_as": "t_evil"}')$$),
+	($$SELECT public.qml_enqueue('h3')$$),
+	($$SELECT public.qml_unregister_handler('h3')$$),
 	($$SELECT public.qml_unregister_handler('h1')$$),
 	($$SELECT public.qml_unregister_handler('h2')$$),
 	($$SELECT public.qml_drop_queue('a1')$$),
@@ -224,12 +240,13 @@ INSERT INTO attack (call, owner_only) VALUES
 	($$SELECT public.qml_grant('t_weak', 'work', 'a2')$$, true),
 	($$SELECT public.qml_grant('t_weak', 'enqueue')$$, true),
 	($$SELECT public.qml_revoke('t_weak', 'work')$$, true),
+	($$SELECT public.qml_drop_role_objects('t_weak')$$, true),
 	($$SELECT public.qml_current_job()$$, true);
 
 -- A superuser may not: the function is another's.
 INSERT INTO attack (call, evil_only) VALUES
-	($$SELECT public.qml_register_hook('k', 'evil.tell')$$, true),
-	($$SELECT public.qml_register_hook('k', 'evil.tell(qml.job, qml.job_state, qml.job_state)'::pg_catalog.regprocedure, '{enqueued,processing,failed}')$$, true),
+	($$SELECT public.qml_register_hook('k', 'evil.after', options => '{"after_commit": true}')$$, true),
+	($$SELECT public.qml_register_hook('k', 'evil.after(pg_catalog.jsonb)'::pg_catalog.regprocedure, '{enqueued,processing,failed}', '{"after_commit": true, "with_payload": true}')$$, true),
 	($$SELECT public.qml_register_middleware('k', 'evil.wrap')$$, true),
 	($$SELECT public.qml_register_middleware('k', 'evil.wrap(qml.job)'::pg_catalog.regprocedure, 3)$$, true),
 	($$SELECT public.qml_enqueue('m', queue => 'a2')$$, true);
@@ -274,8 +291,8 @@ SELECT is(problem, NULL, format('%s, search_path %s: %s', a.role, a.path, call))
 		(current_user::text, '')) a (role, path)
 	CROSS JOIN LATERAL pg_temp.assault(a.role, a.path);
 SELECT is(pg_temp.hits(), 0::bigint, 'the canary never sang');
-SELECT cmp_ok((SELECT last_value FROM canary.calls), '>', 50::bigint, 'though the attacker''s hook was called');
-SELECT qml_unregister_hook('evil'), qml_unregister_middleware('evil') \g /dev/null
+SELECT is((SELECT last_value FROM canary.calls), 1::bigint, 'and nobody called the attacker''s functions');
+SELECT qml_unregister_hook('evil'), qml_unregister_hook('after'), qml_unregister_middleware('evil') \g /dev/null
 SELECT is_empty('TABLE evil.queue_data', 'nothing went into tables of the same name');
 SELECT is_empty('TABLE evil.acl_data', 'nor rights');
 SELECT is_empty('TABLE pg_temp.lock_data', 'nor locks into temporary ones');
@@ -285,6 +302,25 @@ SELECT is_empty('TABLE pg_temp.server_data', 'nor servers');
 SELECT is_empty('TABLE evil.handler', 'nor handlers');
 SELECT is_empty('TABLE evil.hook', 'nor hooks');
 SELECT is_empty('TABLE pg_temp.middleware', 'nor middleware');
+
+-- What the owner has registered, perhaps to watch her, she cannot switch off, nor with what she
+-- puts in its place.
+CREATE FUNCTION canary.watch(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS '';
+CREATE FUNCTION canary.wrap(job qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT public.qml_next()';
+REVOKE EXECUTE ON FUNCTION canary.watch, canary.wrap FROM PUBLIC;
+SELECT qml_register_hook('watch', 'canary.watch', '{deleted}'), qml_register_middleware('watch', 'canary.wrap') \g /dev/null
+SELECT pg_temp.ends('t_evil', call, '42501', call)
+	FROM unnest(ARRAY[
+		$$SELECT qml_unregister_hook('watch')$$,
+		$$SELECT qml_unregister_middleware('watch', true)$$,
+		$$SELECT qml_register_hook('watch', 'evil.after', options => '{"after_commit": true}')$$,
+		$$SELECT qml_register_hook('watch', 'evil.tell')$$,
+		$$SELECT qml_register_middleware('watch', 'evil.wrap')$$,
+		$$SELECT qml_register_middleware('watch', 'canary.wrap', 7)$$,
+		format('SELECT qml_drop_role_objects(%L)', current_user)]) call;
+SELECT bag_eq('SELECT name, run_as FROM qml.hook UNION ALL SELECT name, run_as FROM qml.middleware',
+	format('VALUES (''watch'', %1$L), (''watch'', %1$L)', current_user), 'all of it is there');
+SELECT qml_unregister_hook('watch'), qml_unregister_middleware('watch') \g /dev/null
 
 -------------------------------------------------------------------------------
 -- Settings of the caller
@@ -335,9 +371,10 @@ SELECT pg_temp.ends('t_evil', format('SET LOCAL %s = DEFAULT', name), CASE conte
 
 CREATE FUNCTION public.t_tell(qml.job, qml.job_state, qml.job_state) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION public.t_wrap(qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb';
+REVOKE EXECUTE ON FUNCTION public.t_tell, public.t_wrap FROM PUBLIC;
 CREATE TEMP TABLE odd_name (name text);
 INSERT INTO odd_name VALUES ('a"b'), ('a''b'), ('a\b'), ('a;b'), ('$1'), ('$$'), ('$q$;DROP TABLE qml.live;$q$'), ('''; DROP TABLE qml.live; --'),
-	('"; DROP SCHEMA qml CASCADE; --'), ('%s%n%I'), ('a/*b'), (' '), ('*'), ('qml'), ('NULL'), ('ünï'), (repeat('ü', 128));
+	('"; DROP SCHEMA qml CASCADE; --'), ('%s%n%I'), ('a/*b'), ('a  b'), ('*'), ('qml'), ('NULL'), ('ünï'), (repeat('ü', 128));
 
 CREATE FUNCTION pg_temp.name_survives(name text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -355,19 +392,19 @@ BEGIN
 		SELECT * INTO fetched FROM qml_fetch(name, ARRAY[name]);
 		good := fetched.id = job AND fetched.queue = name AND fetched.method = name AND fetched.worker = name AND fetched.job_type = name;
 		PERFORM qml_fail(job, 1, name, name, name);
-		good := good AND (qml_job(job)).error = name AND (qml_job(job)).errors -> 0 ->> 'error_type' = name
+		good := good AND (SELECT j.error = name AND j.errors -> 0 ->> 'error_type' = name FROM qml_job(job) j)
 			AND (SELECT count(*) FROM qml_queue_counts() q WHERE q.queue = name) = 1
 			AND qml_try_lock(name, name, '1 minute') IS NOT NULL
 			AND qml_unlock(name, name)
 			AND qml_schedule_recurring(name, '@daily', name, queue => name) > now();
-		good := good AND (qml_job(qml_run_recurring(name))).metadata -> 'recurring' ->> 'id' = name
+		good := good AND (SELECT j.metadata -> 'recurring' ->> 'id' = name FROM qml_job(qml_run_recurring(name)) j)
 			AND (SELECT count(*) FROM qml.recurring r WHERE r.id = name AND r.queue = name AND r.method = name) = 1
 			AND qml_pause_recurring(name)
 			AND qml_remove_recurring(name);
 		PERFORM qml_register_handler(name, 'evil.work', jsonb_build_object('run_as', 't_evil', 'queue', name, 'non_retryable', jsonb_build_array(name)));
 		good := good AND (SELECT count(*) FROM qml.handler h WHERE h.method = name AND h.problem IS NULL) = 1
-			AND (qml_job(qml_enqueue(name))).queue = name
-			AND (SELECT qml_fail(id, attempt, 'e', name) FROM qml_fetch('w', ARRAY[name], 1)) = 'failed'
+			AND (SELECT j.queue = name FROM qml_job(qml_enqueue(name)) j)
+			AND (SELECT qml_fail(id, attempt, 'e', name) FROM qml_fetch('w', ARRAY[name], 1, methods => ARRAY[name])) = 'failed'
 			AND qml_unregister_handler(name);
 		PERFORM qml_register_hook(name, 'public.t_tell'), qml_register_middleware(name, 'public.t_wrap');
 		good := good AND (SELECT count(*) FROM qml.hook x WHERE x.name = name_survives.name AND x.problem IS NULL) = 1
@@ -393,7 +430,7 @@ END $$;
 SELECT ok(pg_temp.name_survives(name), 'everything named ' || to_json(left(name, 40))) FROM odd_name;
 
 SELECT pg_temp.ends(NULL, format(c.call, quote_literal(n.name)), '22023', 'refused: ' || to_json(format(c.call, n.name)))
-	FROM (VALUES (E'a\nb'), (E'a\tb'), (E'\x1b[31m'), (E'a\rb'), (E'\x7f'), ('')) n (name)
+	FROM (VALUES (E'a\nb'), (E'a\tb'), (E'\x1b[31m'), (E'a\rb'), (E'\x7f'), (''), (' '), ('q ')) n (name)
 	CROSS JOIN (VALUES
 		('SELECT qml_enqueue(%s)'),
 		('SELECT qml_enqueue(''m'', queue => %s)'),
@@ -401,10 +438,11 @@ SELECT pg_temp.ends(NULL, format(c.call, quote_literal(n.name)), '22023', 'refus
 		('SELECT qml_enqueue_many(%s, ''{1}'')'),
 		('SELECT qml_fetch(worker => %s)'),
 		('SELECT qml_fetch(queues => ARRAY[%s])'),
+		('SELECT qml_fetch(queues => %s)'),
+		('SELECT qml_fetch(methods => ARRAY[%s])'),
 		('SELECT qml_create_queue(%s)'),
 		('SELECT qml_try_lock(%s, ''o'', ''1 s'')'),
 		('SELECT qml_try_lock(''r'', %s, ''1 s'')'),
-		('SELECT qml_fail(gen_random_uuid(), 1, ''e'', %s)'),
 		('SELECT qml_schedule_recurring(%s, ''@daily'', ''m'')'),
 		('SELECT qml_schedule_recurring(''r'', ''@daily'', %s)'),
 		('SELECT qml_schedule_recurring(''r'', ''@daily'', ''m'', queue => %s)'),
@@ -416,6 +454,7 @@ SELECT pg_temp.ends(NULL, format(c.call, quote_literal(n.name)), '22023', 'refus
 		('SELECT qml_run_recurring(%s)'),
 		('SELECT qml_register_handler(%s, ''evil.work'')'),
 		('SELECT qml_register_handler(%s, 0::oid::regprocedure)'),
+		('SELECT qml_register_command(%s, ''VACUUM'')'),
 		('SELECT qml_unregister_handler(%s)'),
 		('SELECT qml_register_hook(%s, ''evil.tell'')'),
 		('SELECT qml_register_hook(%s, 0::oid::regprocedure)'),
@@ -432,7 +471,7 @@ SELECT pg_temp.ends(NULL, format(c.call, quote_literal(n.name)), '22023', 'refus
 -- The same names on the way through an object of options.
 SELECT pg_temp.ends(NULL, format($$SELECT qml_set_state(qml_enqueue('m'), %L, jsonb_build_object(%L, E'a\nb'))$$, state, key),
 	'QM005', format('refused: a control character in %s of qml_set_state', key))
-	FROM (VALUES ('processing', 'worker'), ('failed', 'error_type')) v (state, key);
+	FROM (VALUES ('processing', 'worker')) v (state, key);
 SELECT pg_temp.ends(NULL, format($$SELECT qml_register_handler('m', 'evil.work', jsonb_build_object(%L, %s))$$, key, value),
 	'QM005', format('refused: a control character in %s of qml_register_handler', key))
 	FROM (VALUES ('queue', $$E'a\nb'$$), ('run_as', $$E'a\nb'$$), ('non_retryable', $$jsonb_build_array(E'a\nb')$$)) v (key, value);
@@ -521,10 +560,13 @@ SELECT is(pg_temp.identity_after(v.role, v.call), v.raised || ', t, evil, public
 		('t_evil', $$SELECT public.qml_try_lock('r', 'o', '1 min')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_enqueue('m', queue => 'never seen')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_pause_queue('lent')$$, 'T0002'),
-		('t_evil', $$SELECT public.qml_cleanup()$$, 'T0002'),
+		-- Each of its steps stands alone: a broken one is a warning.
+		('t_evil', $$SELECT public.qml_cleanup()$$, 'no error'),
 		('t_evil', $$SELECT public.qml_register_handler('h', 'evil.work')$$, 'T0002'),
+		('t_evil', $$SELECT public.qml_register_command('c', 'VACUUM')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_unregister_handler('h')$$, 'T0002'),
-		('t_evil', $$SELECT public.qml_register_hook('h', 'evil.tell')$$, 'T0002'),
+		('t_evil', $$SELECT public.qml_register_hook('h', 'evil.after', options => '{"after_commit": true}')$$, 'T0002'),
+		('t_evil', $$SELECT public.qml_register_hook('h', 'evil.tell')$$, '42501'),
 		('t_evil', $$SELECT public.qml_unregister_middleware('h')$$, 'T0002'),
 		(current_user::text, $$SELECT public.qml_grant('t_weak', 'work')$$, 'T0002'),
 		('t_evil', $$SELECT public.qml_counts()$$, 'no error')) v (role, call, raised);
@@ -542,7 +584,7 @@ SELECT is(pg_temp.identity_after(v.role, v.call), 'no error, t, evil, public', '
 		('t_evil', $$SELECT public.qml_cleanup()$$),
 		('t_evil', $$SELECT public.qml_register_handler('h', 'evil.work')$$),
 		('t_evil', $$SELECT public.qml_unregister_handler('h')$$),
-		('t_evil', $$SELECT public.qml_register_hook('h', 'evil.tell')$$),
+		('t_evil', $$SELECT public.qml_register_hook('h', 'evil.after', options => '{"after_commit": true}')$$),
 		('t_evil', $$SELECT public.qml_register_middleware('h', 'evil.wrap')$$),
 		('t_evil', $$SELECT public.qml_enqueue('m', queue => 'hooked')$$),
 		('t_evil', $$SELECT public.qml_unregister_hook('h')$$),
@@ -583,13 +625,14 @@ BEGIN
 END $$;
 CREATE EVENT TRIGGER on_ddl ON ddl_command_end EXECUTE FUNCTION public.on_ddl();
 SET LOCAL test.break_ddl = 'on';
-SELECT pg_temp.ends('t_evil', $$SELECT qml_set_state('00000000-0000-7000-8000-0000000000e3', 'failed')$$, 'T0003',
-	'an event trigger that forbids DDL keeps the job from being finished');
+SELECT pg_temp.ends('t_evil', $$SELECT qml_set_state('00000000-0000-7000-8000-0000000000e3', 'failed')$$, '00000',
+	'an event trigger that forbids DDL does not keep the job from being finished');
 SET LOCAL test.break_ddl = 'off';
 DO $$
 BEGIN
 	SET LOCAL ROLE t_evil;
 	PERFORM qml_set_state('00000000-0000-7000-8000-0000000000e3', 'failed');
+	PERFORM qml_cleanup();
 	RESET ROLE;
 END $$;
 DROP EVENT TRIGGER on_ddl;
@@ -623,7 +666,8 @@ SELECT is_empty(
 			SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace = 'evil'::regnamespace
 			UNION ALL SELECT 'pg_operator'::regclass, oid FROM pg_operator WHERE oprnamespace = 'evil'::regnamespace
 			UNION ALL SELECT 'pg_type'::regclass, oid FROM pg_type WHERE typnamespace = 'evil'::regnamespace)
-		AND pg_describe_object(d.classid, d.objid, 0) ~ 'qml'$$,
+		-- the attacker's tables have the names of qml's, too
+		AND replace(pg_describe_object(d.classid, d.objid, 0), 'see_qml_drop_role_objects', '') ~ 'qml'$$,
 	'nothing of it depends on the attacker''s objects');
 
 CREATE TEMP TABLE signature AS

@@ -171,7 +171,7 @@ SQL
 SELECT count(*)
 FROM (SELECT r.id, t.tick FROM qml.recurring_data r,
 		generate_series('$start'::timestamptz, r.last_run_at, interval '1 min') t (tick)) s
-FULL JOIN qml.occurrence_data o ON o.recurring = s.id AND o.occurrence = s.tick
+FULL JOIN (SELECT * FROM qml.occurrence_data WHERE job IS NOT NULL) o ON o.recurring = s.id AND o.occurrence = s.tick
 FULL JOIN (SELECT id, metadata #>> '{recurring,id}' AS recurring,
 		(metadata #>> '{recurring,tick}')::timestamptz AS tick FROM qml.job) j
 	ON j.id = o.job AND j.recurring = o.recurring AND j.tick = o.occurrence
@@ -249,12 +249,24 @@ sub sweep
 		$node, "$fault: the checker finds nothing", $logs,
 		server_logs => [ [ $node->logfile, $offset ] ],
 		sqlstates => ['XX000'],
-		allow => [qr/^qml fault (point|at) "\Q$point\E"/],
+		allow => [qr/^(step "expiry" of the cleanup failed: )?qml fault (point|at) "\Q$point\E"/],
 		crashes => $action eq 'abort',
 		final => 1,
 		amcheck => $action eq 'abort');
 	note(sprintf '%s took %.1f s', $fault, time - $started);
 	return;
+}
+
+# A point that is misspelled must not pass for one that was never reached.
+foreach my $wrong ('enqueue.precommit', 'enqueue.precommit:stop', 'enqueue.precommit:error:0',
+	join(',', ('a.b:error') x 100))
+{
+	my ($out, $error) = ('', '');
+	my $rc = $node->psql('postgres', "LOAD 'qml'; SET qml.faults = '$wrong'",
+		stdout => \$out,
+		stderr => \$error);
+	isnt($rc, 0, 'not a fault: ' . substr($wrong, 0, 30));
+	like($error, qr/invalid value for parameter "qml.faults"/, '... and the error says so');
 }
 
 avoid_midnight();

@@ -127,4 +127,18 @@ foreach my $action (@ACTIONS)
 	sweep($_, $action) foreach @POINTS;
 }
 
+# The server has no room for the name of what a process waits for: it waits all the same.
+drop_and_create($node);
+arm('wait_event.new:error');
+$node->stop;
+my $offset = -s $node->logfile;
+$node->start;
+wait_for_process($node, 'scheduler', 'postgres');
+query($node, "SELECT qml_enqueue('delayed', queue => 'd', run_at => clock_timestamp() + interval '0.5 s')");
+ok( $node->poll_query_until('postgres', "SELECT count(*) = 1 FROM qml.live WHERE state = 'enqueued'"),
+	'no wait event: the scheduler is at work');
+is(query($node, "CALL qml_wait(ARRAY['none'], '1 s', NULL)"), 'f', 'no wait event: a session waits');
+cmp_ok(log_count($node, 'qml fault point "wait_event.new" reached', $offset), '>=', 3, 'no wait event: launcher, scheduler and session met it');
+unlike(slurp_file($node->logfile, $offset), qr/ failed: |exited with exit code [^0]/, 'no wait event: nothing failed');
+
 done_testing();

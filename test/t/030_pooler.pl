@@ -1,6 +1,7 @@
 # Clients work through pgbouncer in transaction mode as they do without it:
 # no call depends on its session.  The pooler gives each transaction to the server
-# connection that has waited longest, so that one client's come to several.
+# connection that has waited longest, so that one client's come to several.  (It would check
+# those that have waited for half a minute first, and then give out the first that is checked.)
 
 use strict;
 use warnings;
@@ -42,6 +43,8 @@ auth_file = $dir/users
 admin_users = $user
 pool_mode = transaction
 server_round_robin = 1
+server_check_delay = 3600
+server_idle_timeout = 0
 max_client_conn = 50
 default_pool_size = $SERVER_CONNECTIONS
 INI
@@ -64,12 +67,7 @@ sub pool
 	return map { $names->[$_] => $values->[$_] // 0 } 0 .. $#$names;
 }
 
-wait_for(
-	'pgbouncer to answer',
-	sub {
-		return $node->psql('postgres', 'SELECT 1', connstr => $pooled,
-			stderr => \my $ignored) == 0;
-	});
+wait_for('pgbouncer to answer', sub { defined try_query($node, 'SELECT 1', undef, connstr => $pooled) });
 
 my @producers = map {
 	start_client(
@@ -153,7 +151,8 @@ SELECT qml_delete(qml_enqueue('t', queue => 'quiet', id => '$deleted'));
 SQL
 $node->append_conf('postgresql.conf', 'shared_preload_libraries = qml');
 $node->restart;
-wait_for('the pooler to be connected again', sub { return (pooled('SELECT 1'))[1] eq '1' });
+wait_for('the pooler to be connected again',
+	sub { (try_query($node, 'SELECT 1', undef, connstr => $pooled) // '') eq '1' });
 is_deeply([ pooled("CALL qml_wait('{quiet}', '10 ms')") ], [ '00000', 'f' ],
 	'qml_wait through the pooler');
 is_deeply([ pooled("CALL qml_wait_for('$deleted', '1 s')") ], [ '00000', 'deleted' ],

@@ -333,6 +333,19 @@ foreach my $level ('REPEATABLE READ', 'SERIALIZABLE')
 	$_->quit foreach @sessions;
 }
 
+# An id that a prepared transaction has added is waited for: then the job is there, or made.
+foreach my $end (qw(commit rollback))
+{
+	my $id = ask($node, 'SELECT gen_random_uuid()');
+	my $again = "SELECT created FROM qml_try_enqueue('own', queue => 'own', id => '$id', options => '{\"on_duplicate_id\": \"return\"}')";
+
+	prepare("own id, $end", "SELECT qml_enqueue('own', queue => 'own', id => '$id')");
+	my (undef, undef, $stderr) = $node->psql('postgres', "SET lock_timeout = '100 ms'; $again");
+	like($stderr, qr/canceling statement due to lock timeout/, "an id of a prepared transaction is waited for ($end)");
+	$end eq 'commit' ? commit("own id, $end") : rollback("own id, $end");
+	is(ask($node, $again), $end eq 'commit' ? 'f' : 't', "and found or made then ($end)");
+}
+
 # A subtransaction for each enqueue, as a loop with an EXCEPTION block has it;
 # the row of one that is rolled back is gone.
 query($node, <<'SQL');

@@ -11,14 +11,14 @@ use QmlBackground;
 use QmlTest;
 use Test::More;
 
-my @TABLES = qw(live history queue_data handler_data hook_data middleware_data acl_data lock_data);
+my @TABLES = qw(live history history_overflow queue_data handler_data hook_data middleware_data acl_data lock_data);
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
 my $node = new_node('dump', bare => 1);
 my $other = new_node('other', bare => 1);
 
 # The roles of a server come with pg_dumpall --globals-only.
-query($_, 'CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE nobody; CREATE ROLE runner LOGIN') foreach $node, $other;
+query($_, 'CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE nobody; CREATE ROLE runner LOGIN; CREATE ROLE lost LOGIN') foreach $node, $other;
 query($node, 'CREATE DATABASE source');
 
 # Jobs in every state, with everything that a job can have.
@@ -33,6 +33,7 @@ SELECT qml_grant('alice', 'enqueue', 'mail');
 SELECT qml_grant('alice', 'work');
 SELECT qml_grant('bob', 'monitor');
 GRANT EXECUTE ON FUNCTION qml_maintain() TO bob;
+REVOKE EXECUTE ON FUNCTION qml_counts() FROM PUBLIC;
 CREATE SCHEMA zoo;
 CREATE TYPE zoo.mood AS ENUM ('sad', 'happy');
 CREATE FUNCTION zoo.feed(animal text, mood zoo.mood DEFAULT 'sad') RETURNS void LANGUAGE sql AS '';
@@ -40,14 +41,22 @@ CREATE PROCEDURE zoo.close(jsonb) LANGUAGE sql AS '';
 GRANT USAGE ON SCHEMA zoo TO runner;
 SELECT qml_register_handler('feed', 'zoo.feed', '{"run_as": "runner", "queue": "short", "max_retries": 9}');
 SELECT qml_register_handler('close', 'zoo.close');
+-- A role that has lost what it had.
+SELECT qml_grant('lost', 'admin'), qml_register_handler('lost', 'zoo.close', '{"run_as": "lost"}');
+DROP OWNED BY lost;
 CREATE TABLE zoo.diary (job uuid, state qml.job_state);
 CREATE FUNCTION zoo.note(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS 'INSERT INTO zoo.diary VALUES (job.id, new)';
 CREATE FUNCTION zoo.sulk(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no$$; END';
 CREATE FUNCTION zoo.guard(job qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT public.qml_next()';
+REVOKE EXECUTE ON FUNCTION zoo.note FROM PUBLIC;
 SELECT qml_register_hook('diary', 'zoo.note', '{enqueued,deleted}');
+REVOKE EXECUTE ON FUNCTION zoo.sulk FROM PUBLIC;
 SELECT qml_register_hook('sulk', 'zoo.sulk');
+CREATE FUNCTION zoo.later(event jsonb) RETURNS void LANGUAGE sql AS '';
+SELECT qml_register_hook('later', 'zoo.later', '{deleted}', '{"after_commit": true}');
 UPDATE qml.hook_data SET errors = 5, broken = true, last_error = 'no', last_error_at = now() WHERE name = 'sulk';
 SELECT qml_register_middleware('tracing', 'qml_tracing', -1);
+REVOKE EXECUTE ON FUNCTION zoo.guard FROM PUBLIC;
 SELECT qml_register_middleware('guard', 'zoo.guard', 7);
 SELECT qml_try_lock('report', 'w1', '1 h');
 SELECT qml_try_lock('other', 'w1', '1 h');
@@ -67,6 +76,8 @@ SELECT qml_resume_queue('short');
 SELECT qml_enqueue('brief', queue => 'short') FROM generate_series(1, 4);
 SELECT qml_fail(id, attempt, 'never', retry => false) FROM qml_fetch('w1', '{short}', 2);
 SELECT qml_succeed(id, attempt) FROM qml_fetch('w1', '{short}', 2);
+-- Some that finished when their partition could not be used.
+INSERT INTO qml.history_overflow SELECT (jsonb_populate_record(h, jsonb_build_object('id', gen_random_uuid()))).* FROM qml.history h LIMIT 5;
 SQL
 
 # A table's rows as one text: their number and a fingerprint.
@@ -150,7 +161,7 @@ sub check_copy
 
 	# hooks and middleware can be called if their functions are there; what was switched off stays so
 	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY name) FROM qml.hook WHERE problem IS NOT NULL", $dbname),
-		$arg{fresh_rights} ? 'diary sulk' : '', "$name: those whose functions are missing say so");
+		$arg{fresh_rights} ? 'diary later sulk' : '', "$name: those whose functions are missing say so");
 	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY name) FROM qml.hook WHERE broken", $dbname),
 		'sulk', "$name: one that was switched off is that");
 	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY position) FROM qml.middleware WHERE problem IS NULL", $dbname),
@@ -164,6 +175,9 @@ sub check_copy
 		ask($server, q{SELECT qml_enqueue('hooked', queue => 'mail')}, $dbname);
 		is(ask($server, "SELECT count(*) FROM zoo.diary d JOIN qml.job j ON j.id = d.job WHERE j.method = 'hooked' AND d.state = 'enqueued'", $dbname),
 			1, "$name: a hook is called");
+		ask($server, q{SELECT qml_delete(id) FROM qml.job WHERE method = 'hooked'}, $dbname);
+		is(ask($server, q{SELECT count(*) FROM qml.live l JOIN qml.queue_data q ON q.id = l.queue_id WHERE q.name = 'qml.hooks' AND l.payload #>> '{job,method}' = 'hooked'}, $dbname),
+			1, "$name: a hook after the commit will be");
 	}
 
 	my $processing = ask($server, "SELECT count(*) FROM qml.job WHERE state = 'processing'", $dbname);
@@ -180,16 +194,25 @@ sub check_copy
 		1, "$name: it belongs to one place");
 
 	# what a handler calls comes with the dump, or from elsewhere
-	is(ask($server, "SELECT count(problem) FROM qml.handler", $dbname),
+	is(ask($server, "SELECT count(problem) FROM qml.handler WHERE method <> 'lost'", $dbname),
 		$arg{fresh_rights} ? 2 : 0, "$name: handlers can be called if their functions are there");
+	# whom the server knows to have something of qml's
+	is(ask($server, <<'SQL', $dbname), $arg{fresh_rights} ? '' : 'alice bob runner', "$name: and roles are marked");
+SELECT string_agg(DISTINCT grantee::regrole::text, ' ' ORDER BY grantee::regrole::text)
+FROM pg_class, aclexplode(relacl) WHERE relname LIKE '%see_qml_drop_role_objects' AND grantee <> relowner
+SQL
+	like(ask($server, "SELECT problem FROM qml.handler WHERE method = 'lost'", $dbname), qr/"lost", has lost it by DROP OWNED/,
+		"$name: what was revoked stays so");
+	is(ask($server, "SELECT string_agg(grantee, ' ' ORDER BY grantee) FROM qml.acl WHERE problem IS NOT NULL", $dbname),
+		$arg{fresh_rights} ? 'alice alice bob lost' : 'lost', "$name: and so do capabilities");
 	is(ask($server, "SELECT run_as FROM qml.handler WHERE method = 'feed'", $dbname),
 		'runner', "$name: it runs as the same role");
 	if (!$arg{fresh_rights})
 	{
 		fails_with($server, 'QM008', q(SELECT qml_enqueue('feed', '{"animal": "ape", "mood": "mad"}')),
 			"$name: payloads are checked", dbname => $dbname);
-		is(ask($server, "SELECT has_function_privilege('runner', 'qml_discard(text)', 'EXECUTE')", $dbname),
-			't', "$name: their role has its rights");
+		fails_with($server, '55000', 'SET ROLE runner; SELECT qml_discard()',
+			"$name: their role has its rights", dbname => $dbname);
 	}
 
 	# sequences go on where they were
@@ -200,9 +223,13 @@ SELECT (SELECT count(*) FROM made) = 1
 	AND qml_try_lock('new', 'w', '1 s') > (SELECT max(fence) FROM qml.lock_data WHERE resource = 'report')
 SQL
 	is(ask($server, "SELECT count(*), count(DISTINCT id) FROM qml.queue_data", $dbname),
-		'4|4', "$name: a new queue has an id of its own");
-	is(ask($server, "SELECT has_function_privilege('bob', 'qml_maintain()', 'EXECUTE')", $dbname),
-		't', "$name: a right given by hand is kept") unless $arg{fresh_rights};
+		'5|5', "$name: a new queue has an id of its own");
+	is(ask($server, "SELECT string_agg(a.grantee::regrole::text, ' ' ORDER BY a.grantee) FROM pg_proc, aclexplode(proacl) a"
+			  . " WHERE oid = 'qml_maintain()'::regprocedure AND a.grantee <> proowner", $dbname),
+		'- bob', "$name: a privilege given by hand is kept") unless $arg{fresh_rights};
+	is(ask($server, "SELECT has_function_privilege('nobody', 'qml_counts()', 'EXECUTE'), has_function_privilege('nobody', 'qml_job(uuid)', 'EXECUTE')",
+			$dbname),
+		$arg{fresh_rights} ? 't|t' : 'f|t', "$name: and so is one that was taken away by hand");
 	fails_with($server, '42501', 'SET ROLE nobody; SELECT * FROM qml_fetch()',
 		"$name: who had no right has none", dbname => $dbname);
 	is(query($server, "SET ROLE alice; SELECT count(*) FROM qml_fetch('w', '{mail}')", $dbname),
@@ -238,6 +265,39 @@ foreach my $server ($node, $other)
 	check_copy($name, $server, 'custom');
 }
 
+# pg_upgrade, here to the same version: everything is there, and counts as a copy.
+{
+	my $upgraded = background_node('upgraded', stopped => 1);
+	my %was = contents($other, 'custom');
+	my $was_allowed = rights($other, 'custom');
+	my $bindir = $other->config_data('--bindir');
+	my ($out, $err) = ('', '');
+
+	end_sessions($other);
+	$other->append_conf('postgresql.conf', "shared_preload_libraries = 'qml'");
+	$other->stop;
+	my $ok = IPC::Run::run(
+		[
+			'pg_upgrade', '--no-sync', '-b', $bindir, '-B', $bindir, '-d', $other->data_dir,
+			'-D', $upgraded->data_dir, '-s', $upgraded->host, '-p', $other->port, '-P', $upgraded->port
+		],
+		'<', \undef, '>', \$out, '2>', \$err,
+		init => sub { chdir $dir });
+	ok($ok, 'pg_upgrade') or diag(substr "$out$err", -2000);
+	$upgraded->start;
+	is_deeply({ contents($upgraded, 'custom') }, \%was, 'pg_upgrade: the tables are as they were');
+	is(rights($upgraded, 'custom'), $was_allowed, 'pg_upgrade: the rights are kept');
+	wait_for('the log', sub { slurp_file($upgraded->logfile) =~ /WARNING:  the jobs in database "custom" are a copy/ });
+	fails_with($upgraded, '55000', "SELECT * FROM $_", "pg_upgrade: $_ is refused", dbname => 'custom')
+	  foreach 'qml_fetch()', 'qml_maintain()';
+	ok(!defined process($upgraded, 'scheduler', 'custom'), 'pg_upgrade: there is no scheduler');
+	query($upgraded, 'SELECT qml_adopt()', 'custom');
+	wait_for_process($upgraded, 'scheduler', 'custom');
+	is(query($upgraded, "SELECT count(*) FROM qml_fetch('w2', '{mail}', 3)", 'custom'), 3, 'pg_upgrade: it works after adoption');
+	end_sessions($upgraded);
+	$upgraded->stop;
+}
+
 # Everything, with two processes.
 my $directory = dump_to('directory', '-Fd', '-j2');
 query($node, 'CREATE DATABASE directory');
@@ -267,7 +327,7 @@ check_copy('data only', $node, 'data', fresh_rights => 1, no_history => 1);
 # comes next must not be there already.
 {
 	my $busy = background_node('busy', bare => 1);
-	query($busy, 'CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE nobody; CREATE ROLE runner LOGIN');
+	query($busy, 'CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE nobody; CREATE ROLE runner LOGIN; CREATE ROLE lost LOGIN');
 	query($busy, 'CREATE DATABASE busy');
 	query($busy, 'CREATE EXTENSION qml', 'busy');
 	sleeping_scheduler($busy);

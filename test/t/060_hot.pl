@@ -13,6 +13,8 @@ use Test::More;
 
 my $JOBS = 200_000;
 my $MOST_BUFFERS = 50;
+my $MOST_DUE_PAGES = 8;
+my $MOST_WAL = 200;
 
 my $node = new_node('hot', conf => <<'CONF');
 autovacuum = off
@@ -56,6 +58,53 @@ SELECT count(*) FROM (SELECT array_agg(id) AS ids, array_agg(attempt) AS attempt
 	qml_succeed_many(ids, attempts)
 SQL
 
+# Failed attempts: each writes an entry of live_due, and its promotion one of live_ready.
+# The entries of dead versions are removed as new ones come, without a vacuum.
+sub pages
+{
+	my ($index) = @_;
+	return query($node, "SELECT pg_relation_size('qml.$index') / current_setting('block_size')::int");
+}
+
+my $ROUNDS = 40;
+query($node, "SELECT qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[1000]), 'failing', max_retries => 1000)");
+query($node, <<'SQL' x $ROUNDS);
+SELECT count(qml_fail(id, attempt, 'x', retry_at => now())) FROM qml_fetch('w', '{failing}', 1000);
+SELECT qml_promote_due(1000);
+SQL
+is(query($node, "SELECT min(attempt) = $ROUNDS AND max(attempt) = $ROUNDS FROM qml.live"),
+	't', "a thousand jobs failed $ROUNDS times");
+cmp_ok(pages('live_due'), '<=', $MOST_DUE_PAGES, 'live_due stays small (' . pages('live_due') . ' pages)');
+note("live_ready has ", pages('live_ready'), " pages, live_pkey ", pages('live_pkey'));
+query($node, 'DELETE FROM qml.live');
+
+# The WAL of a claim holds neither the columns before those that it changes nor those after.
+sub wal_of_a_claim
+{
+	my ($queue) = @_;
+	my ($before, $count, $after) = split /\n/, query($node, <<"SQL");
+SELECT pg_current_wal_insert_lsn() - '0/0';
+SELECT count(*) FROM qml_fetch('w', '{$queue}', 1000);
+SELECT pg_current_wal_insert_lsn() - '0/0';
+SQL
+	is($count, 1000, "a thousand jobs of $queue are claimed");
+	return ($after - $before) / 1000;
+}
+
+query($node, <<'SQL');
+SELECT count(*) FROM qml_enqueue_many('m', array_fill(to_jsonb(repeat('x', 500)), ARRAY[1000]), 'now', job_type => repeat('t', 50));
+SELECT count(*) FROM qml_enqueue_many('m', array_fill(to_jsonb(repeat('x', 500)), ARRAY[1000]), 'later', job_type => repeat('t', 50),
+	run_at => now() + interval '1 d');
+UPDATE qml.live SET run_at = now() WHERE run_at IS NOT NULL;
+SELECT qml_promote_due(1000);
+SQL
+is(query($node, 'SELECT count(ready_at) FROM qml.live'), 1000, 'since when a job waits is stored for those that were delayed');
+my $wal = wal_of_a_claim('now');
+my $wal_delayed = wal_of_a_claim('later');
+cmp_ok($wal, '<=', $MOST_WAL, "a claim writes $wal bytes of WAL");
+cmp_ok($wal_delayed, '<=', $wal + 16, "that of a job that was delayed $wal_delayed");
+query($node, 'DELETE FROM qml.live');
+
 # Three queues full of jobs, which nobody has analyzed.
 query($node, "SELECT qml_enqueue_many('m', array_fill('{\"n\": 1}'::jsonb, ARRAY[20000]), q, n % 5)"
 	  . " FROM generate_series(1, $JOBS / 20000) n, unnest(ARRAY[(ARRAY['a', 'b', 'c'])[1 + n % 3]]) q");
@@ -67,12 +116,13 @@ is(query($node, 'SELECT count(*) FROM qml.live'), $JOBS, "$JOBS jobs are ready")
 # The pages that one fetch touches, in a session that has fetched before.
 sub buffers
 {
-	my ($queues) = @_;
+	my ($queues, $before) = @_;
 	my $fetch = "SELECT * FROM qml_fetch('w', $queues)";
+	my $other = "SELECT * FROM qml_fetch('w', @{[ $before // $queues ]})";
 	my $plan = json(query($node, <<"SQL"));
 \\o /dev/null
-$fetch;
-$fetch;
+$other;
+$other;
 \\o
 EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) $fetch
 SQL
@@ -86,6 +136,31 @@ foreach my $queues ("'{a}'", "'{a,b}'", "'{nosuch,c}'", 'NULL')
 	my $buffers = buffers($queues);
 	cmp_ok($buffers, '<=', $MOST_BUFFERS, "a fetch from $queues touches $buffers pages");
 }
+
+# Dropping a queue, while those who add jobs to it wait: what is read does not depend on how
+# many jobs of other queues are ready, and jobs that wait for a time are read once, before.
+sub drop_buffers
+{
+	my $plan = json(query($node, <<'SQL'));
+SELECT qml_create_queue('dropped') \g /dev/null
+SELECT qml_drop_queue('dropped') \g /dev/null
+SELECT qml_create_queue('dropped') \g /dev/null
+EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT qml_drop_queue('dropped')
+SQL
+	my $top = $plan->[0]{Plan};
+	return $top->{'Shared Hit Blocks'} + $top->{'Shared Read Blocks'};
+}
+
+my $ready = drop_buffers();
+cmp_ok($ready, '<', 300, "to drop a queue beside $JOBS ready jobs touches $ready pages");
+query($node, "SELECT count(*) FROM qml_enqueue_many('m', array_fill('{\"n\": 1}'::jsonb, ARRAY[30000]), 'later', run_at => now() + interval '1 day')");
+query($node, 'VACUUM qml.live');
+my $later = query($node, 'SELECT count(DISTINCT (ctid::text::point)[0]) FROM qml.live WHERE run_at IS NOT NULL');
+my $due = pages('live_due');
+my $waiting = drop_buffers();
+cmp_ok($waiting, '<', $ready + 1.2 * $later + 2.2 * $due, "with jobs that wait for a time on $later pages, $waiting, which is once");
+fails_with($node, '55006', "SELECT qml_drop_queue('$_')", "a queue with jobs is not dropped: $_") foreach qw(a later);
+query($node, "DELETE FROM qml.live WHERE run_at IS NOT NULL");
 
 # Four clients fetch batches of random size; the keys of the table tell whether
 # a job is given out twice.
@@ -170,6 +245,22 @@ is( xids_used_by(
 	1, 'so does finishing them');
 is(xids_used_by("SELECT * FROM qml_fetch('w', '{x}', 1000)"),
 	0, 'fetching from an empty queue uses none');
+
+# A vacuum removes the entries of finished jobs from the indexes, however few pages had
+# any: the first fetch after it must not step over them.
+query($node, "SELECT qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[8000]), 'v')");
+query($node, "SELECT count(*) FROM qml_fetch('vac', '{v}', 3000)");
+is(query($node, <<'SQL'), 't', 'less than 2 % of the pages will have dead rows');
+SELECT pg_relation_size('qml.live') / current_setting('block_size')::int > 50 * count(DISTINCT (ctid::text::point)[0])
+FROM qml.live WHERE worker = 'vac'
+SQL
+query($node, <<'SQL');
+SELECT count(*) FROM (SELECT array_agg(id) AS ids, array_agg(attempt) AS attempts FROM qml.live WHERE worker = 'vac') j,
+	qml_succeed_many(ids, attempts)
+SQL
+query($node, 'VACUUM qml.live');
+my $vacuumed = buffers("'{v}'", "'{a}'");
+cmp_ok($vacuumed, '<=', $MOST_BUFFERS, "a fetch after a vacuum touches $vacuumed pages");
 query($node, 'DELETE FROM qml.live');
 
 # Multixacts: eight clients on the same few queues make none.

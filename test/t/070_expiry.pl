@@ -23,11 +23,11 @@ my $leaf = expired_leaf($node, 3, $EXPIRED);
 my $path = query($node, "SELECT pg_relation_filepath('qml.$leaf')");
 is(query($node, 'SELECT count(*) FROM qml.job'), 0, 'expired jobs are not seen');
 is(query($node, 'SELECT sum(count) FROM qml_counts()'), 0, 'nor counted');
-is(query($node, "SELECT (qml_job(id)).id IS NULL FROM qml.$leaf LIMIT 1"), 't', 'nor found');
+is(query($node, "SELECT count(*) FROM (SELECT id FROM qml.$leaf LIMIT 1) l, qml_job(l.id)"), 0, 'nor found');
 fails_with($node, 'QM001', "SELECT qml_retry(id) FROM qml.$leaf LIMIT 1", 'nor retried');
 
-# On a machine that is busy with something else, reading the rows once takes more
-# than its part of a second; that time is allowed instead.
+# They are not counted, but for the first pages.  On a machine that is busy with something
+# else even that takes long; a part of what reading all of them takes is allowed instead.
 my ($start, undef, $before, $removed, $after) = split /\n/, query($node, <<"SQL");
 SELECT extract(epoch FROM clock_timestamp());
 SELECT count(*) FROM qml.$leaf;
@@ -36,10 +36,10 @@ SELECT qml_cleanup();
 SELECT extract(epoch FROM clock_timestamp());
 SQL
 my ($reading, $cleaning) = ($before - $start, $after - $before);
-my $allowed = $reading > 0.5 ? 2 * $reading : 1;
-is($removed, $EXPIRED, 'cleaning up removes them');
+my $allowed = $reading > 0.5 ? $reading : 0.5;
+cmp_ok(abs($removed - $EXPIRED), '<', $EXPIRED / 50, "cleaning up removes them, about $removed");
 cmp_ok($cleaning, '<', $allowed,
-	sprintf 'in less than a second (%.2f s; reading them takes %.2f s)', $cleaning, $reading);
+	sprintf 'sooner than they could be read (%.2f s; reading them takes %.2f s)', $cleaning, $reading);
 is(query($node, "SELECT to_regclass('qml.$leaf') IS NULL"), 't', 'their partition is gone');
 is(query($node, <<'SQL'), 0, 'no dead rows are left');
 SELECT coalesce(sum(pg_stat_get_dead_tuples(c.oid)), 0) FROM pg_class c

@@ -28,10 +28,7 @@ SELECT qml_register_server('srv');
 SQL
 
 $primary->backup('copy');
-my $install_path = $ENV{QML_INST_RELEASE};
-my $standby = PostgreSQL::Test::Cluster->new('standby',
-	defined $install_path ? (install_path => $install_path) : ());
-$standby->init_from_backup($primary, 'copy', has_streaming => 1);
+my $standby = node_of_backup('standby', $primary, 'copy', has_streaming => 1);
 $standby->start;
 $primary->wait_for_catchup($standby, 'replay');
 
@@ -44,6 +41,7 @@ sub no_process
 }
 
 ok(no_process($standby), 'there are no processes on a standby');
+is(query($standby, 'SELECT state, problem FROM qml.database'), 'off|the server is a standby', 'the view says why');
 is(query($standby, "SELECT count FROM qml_counts() WHERE state = 'scheduled'"), 5, 'readers work: qml_counts');
 is(query($standby, "SELECT count(*) FROM qml.job WHERE method = 'plain'"), 5, 'qml.job');
 is( query($standby, "SELECT (qml_job(id)).method FROM claim"), 'lost', 'qml_job');
@@ -99,10 +97,56 @@ foreach my $call (
 	fails_with($standby, '25006', "SELECT $call", "$call is refused");
 }
 
+# Nobody would wake a session that waits here.
+foreach my $call ("qml_wait('{q}', '1 h')", "qml_wait('{q}', '0')", "qml_wait_for('$id', '1 h')")
+{
+	like(fails_with($standby, '25006', "CALL $call", "$call is refused"), qr/HINT:  Call it on the primary/, 'with a hint');
+}
+
 # Nothing to do with the primary's settings: reload does not start any either.
 set_config($standby, 'qml.cleanup_interval' => '1s');
 ok($standby->poll_query_until('postgres', 'SHOW qml.cleanup_interval', '1s'), 'the standby is reloaded');
 ok(no_process($standby), 'and there is still no process');
+
+# ---- the primary drops a partition that somebody reads on the standby
+
+set_config($standby, max_standby_streaming_delay => '500ms');
+ok($standby->poll_query_until('postgres', 'SHOW max_standby_streaming_delay', '500ms'), 'the standby waits for readers for half a second');
+set_config($primary, 'qml.enable_cleanup' => 'off');
+my $leaf = expired_leaf($primary, 3, 5);
+$primary->wait_for_catchup($standby, 'replay');
+my ($read, $canceled) = ('', '');
+my $reader = IPC::Run::start([ 'psql', '-XAtq', '-d', $standby->connstr('postgres'), '-c', 'SELECT count(*), pg_sleep(60) FROM qml.job' ],
+	'<', \undef, '>', \$read, '2>', \$canceled);
+ok( $standby->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"), 'a query reads on the standby');
+is(query($primary, "SELECT qml_maintain() ->> 'partitions_dropped'"), 1, 'the primary drops an expired partition');
+IPC::Run::finish($reader);
+like($canceled, qr/ERROR:  canceling statement due to conflict with recovery\nDETAIL:  User was holding a relation lock for too long\./,
+	'the query on the standby is canceled');
+$primary->wait_for_catchup($standby, 'replay');
+is(query($standby, "SELECT count(*) FROM pg_class WHERE relname = '$leaf'"), 0, 'the partition is gone there');
+is(query($standby, "SELECT count(*) FROM qml.job WHERE method = 'plain'"), 5, 'the next query works');
+
+# ---- a base backup that is started beside the original
+
+{
+	my $beside = node_of_backup('beside', $primary, 'copy');
+	$beside->append_conf('postgresql.conf', 'qml.enabled = off');
+	$beside->start;
+	is(query($beside, 'SELECT pg_is_in_recovery()'), 'f', 'a backup is started beside the original');
+	is(query($beside, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('qml scheduler', 'qml look', 'qml worker')}), 0,
+		'with qml.enabled off nothing works there by itself');
+	is(query($beside, q{SELECT count(*) FROM qml_fetch('w', '{q}')}), 1, 'but a worker that comes gets jobs');
+	query($beside, 'UPDATE qml.instance_data SET database = 0');
+	fails_with($beside, '55000', 'SELECT * FROM qml_fetch()', 'made a copy, it is not worked by anybody');
+	set_config($beside, 'qml.enabled' => 'on');
+	wait_for('the log', sub { slurp_file($beside->logfile) =~ /WARNING:  the jobs in database "postgres" are a copy/ });
+	ok(!defined process($beside, 'scheduler', 'postgres'), 'nor by a scheduler');
+	query($beside, 'SELECT qml_adopt()');
+	wait_for_process($beside, 'scheduler', 'postgres');
+	is(query($beside, q{SELECT count(*) FROM qml_fetch('w', '{q}', 9)}), 5, 'adopted, it works its jobs');
+	$beside->stop;
+}
 
 # ---- promotion
 
@@ -144,5 +188,57 @@ $standby->stop;
 $standby->start;
 wait_for_process($standby, 'scheduler', 'postgres');
 pass('afterwards they are back');
+$standby->stop;
+
+# ---- a large partition is cut into pieces, while a standby has a snapshot from before
+
+{
+	my $rows = 25_000;
+	my $conf = "qml.cleanup_interval = 1\nqml.enable_cleanup = off\nautovacuum = off\n";
+	my $cutter = background_node('cutter', variant => 'faults', init => { allows_streaming => 1 }, conf => $conf);
+	$leaf = expired_leaf($cutter, 3, $rows);
+	query($cutter, "SELECT qml_enqueue('plain')");
+	$id = query($cutter, "SELECT id FROM qml.$leaf LIMIT 1");
+	$cutter->backup('copy');
+	my $reader_node = node_of_backup('reader', $cutter, 'copy', variant => 'faults', has_streaming => 1);
+	# The feedback keeps what the snapshot needs of the catalogs.
+	$reader_node->append_conf('postgresql.conf', "hot_standby_feedback = on\nwal_receiver_status_interval = 1\nmax_standby_streaming_delay = 500ms\n");
+	$reader_node->start;
+	$cutter->wait_for_catchup($reader_node, 'replay');
+
+	my @sessions = map { new_session($reader_node) } 1 .. 3;
+	my ($middle, $late, $locker) = @sessions;
+	$_->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1') foreach $middle, $late;
+	my $xmin = query($reader_node, 'SELECT min(backend_xmin::text::bigint) FROM pg_stat_activity');
+	wait_for('the feedback', sub { query($cutter, "SELECT count(*) FROM pg_stat_replication WHERE backend_xmin::text::bigint <= $xmin") == 1 });
+	$locker->query_safe("BEGIN; LOCK TABLE qml.$leaf IN ACCESS SHARE MODE");
+
+	# Two pieces, and no more.
+	set_config($cutter, 'qml.enable_cleanup' => 'on', 'qml.faults' => 'shrink.piece_mb:limit:1,shrink.before_piece:always:3');
+	wait_for('a few pieces to be cut off', sub { slurp_file($cutter->logfile) =~ /qml fault point "shrink.before_piece" reached/ });
+	set_config($cutter, 'qml.enable_cleanup' => 'off');
+	$cutter->wait_for_catchup($reader_node, 'replay');
+	is(query($cutter, 'SELECT count(*) FROM pg_inherits WHERE inhdetachpending'), 1, 'pieces: the primary does not wait for a snapshot of the standby');
+	like(slurp_file($reader_node->logfile), qr/FATAL: .*terminating connection due to conflict with recovery\n.*DETAIL:  User was holding a relation lock for too long\./,
+		'pieces: who has locked the partition there is in the way for half a second');
+
+	my $left = $middle->query_safe('SELECT count(*) FROM qml.history');
+	ok(0 < $left && $left < $rows, "pieces: with the old snapshot the rest can be read ($left of $rows)");
+	is($middle->query_safe("SELECT count(*) FROM qml.$leaf"), $left, 'pieces: also by itself');
+	cmp_ok($middle->query_safe("SET LOCAL enable_seqscan = off; SELECT count(*) FROM qml.$leaf WHERE id = '$id'") =~ s/.*\n//sr, '<=', 1, 'pieces: and be searched');
+	cmp_ok($middle->query_safe("SELECT count(id) FROM qml_job('$id')"), '<=', 1, 'pieces: qml_job looks there, and meets no error');
+	is(query($reader_node, 'SELECT count(*) FROM qml.history'), 0, 'pieces: with a new one there is nothing');
+	$middle->query_safe('COMMIT');
+
+	set_config($cutter, 'qml.enable_cleanup' => 'on', 'qml.faults' => 'shrink.piece_mb:limit:1');
+	wait_for('the partition to go', sub { query($cutter, "SELECT to_regclass('qml.$leaf') IS NULL") eq 't' });
+	$cutter->wait_for_catchup($reader_node, 'replay');
+	is($late->query_safe('SELECT count(*) FROM qml.history'), 0, 'pieces: when it is gone, the old snapshot has nothing of it');
+	is($late->query_safe('SELECT count(*) FROM qml.job'), 1, 'pieces: and all other jobs');
+	$late->query_safe('COMMIT');
+	unlike(slurp_file($reader_node->logfile), qr/PANIC|TRAP|could not (open|read|truncate)|XX\d{3}/, 'pieces: nothing worse on the standby');
+	$_->quit foreach $middle, $late;
+	eval { $locker->quit };
+}
 
 done_testing();

@@ -94,7 +94,7 @@ add_good('beside a queue with broken options');
 # ---- schedules edited by hand
 
 my %schedule = (
-	'a cron expression' => q{cron = 'every day'},
+	'a cron expression' => q{cron = 'at noon'},
 	'a zone' => q{timezone = 'Europe/Atlantis'},
 	'a policy' => q{misfire = 'perhaps'},
 	'a queue that cannot be made' => q{queue = (SELECT string_agg(md5(n::text), '') FROM generate_series(1, 200) n)},

@@ -40,7 +40,7 @@ sub end_minute
 	return $end;
 }
 
-# The runs of the three jobs that began after a time have ended; "role status" of
+# The runs of the four jobs that began after a time have ended; "role status" of
 # each.
 sub runs_since
 {
@@ -54,7 +54,7 @@ sub runs_since
 SELECT string_agg(username || ' ' || status, ', ' ORDER BY command)
 FROM cron.job_run_details
 WHERE start_time >= to_timestamp($since) AND status IN ('succeeded', 'failed')
-HAVING count(*) >= 3
+HAVING count(*) >= 4
 SQL
 			return $runs ne '';
 		});
@@ -124,7 +124,7 @@ GROUP BY recurring, next_run_at
 HAVING count(*) <> extract(epoch FROM next_run_at - min(occurrence))
 UNION ALL
 SELECT coalesce(recurring, r->>'id'), 0, occurrence, (r->>'tick')::timestamptz, NULL
-FROM qml.occurrence_data o FULL JOIN
+FROM (SELECT * FROM qml.occurrence_data WHERE job IS NOT NULL) o FULL JOIN
 	(SELECT id, metadata->'recurring' AS r FROM qml.job WHERE metadata ? 'recurring') j
 	ON o.job = j.id AND o.recurring = r->>'id' AND o.occurrence = (r->>'tick')::timestamptz
 WHERE (o.job IS NULL OR j.id IS NULL) AND coalesce(recurring, r->>'id') LIKE '$like'
@@ -134,7 +134,7 @@ SQL
 sub count_ticks
 {
 	my ($like) = @_;
-	return query($node, "SELECT count(*) FROM qml.occurrence_data WHERE recurring LIKE '$like'");
+	return query($node, "SELECT count(job) FROM qml.occurrence_data WHERE recurring LIKE '$like'");
 }
 
 #
@@ -153,8 +153,86 @@ foreach my $function ('qml_pg_cron_schedule', 'qml_pg_cron_unschedule')
 # In a server that does not preload qml.
 #
 
+query($node, 'CREATE EXTENSION pg_cron');
+
+#
+# Whether pg_cron does the work is looked up for a warning, as the owner of qml: that never
+# fails and never waits, and where it cannot be known nothing is said.
+#
+
+# What a session is told that asks for delayed work and schedules, after some statements.
+sub told
+{
+	my ($name, @statements) = @_;
+	my ($out, $err);
+	my $rc = $node->psql('postgres', join(";\n", 'SET qml.warn_idle = on', 'SET log_min_messages = error', @statements), stdout => \$out, stderr => \$err);
+	is($rc, 0, "$name: the calls succeed") or diag($err);
+	return join(', ', $err =~ /^(?:psql:.*)?WARNING:  nothing will (.*) in this database$/mg);
+}
+
+my @ASK = ("SELECT qml_enqueue('m', delay => '1 h')",
+	"SELECT qml_schedule_recurring('s' || random(), '0 0 1 1 *', 'm')");
+my $BOTH = 'make delayed jobs ready, fire recurring jobs';
+
 query($node, <<'SQL');
-CREATE EXTENSION pg_cron;
+DROP EXTENSION qml;
+CREATE ROLE boss LOGIN SUPERUSER;
+SET ROLE boss;
+CREATE EXTENSION qml;
+RESET ROLE;
+ALTER ROLE boss NOSUPERUSER;
+SQL
+is(told('an owner without rights in cron', @ASK), '', 'nothing is said');
+query($node, 'GRANT USAGE ON SCHEMA cron TO boss');
+is(told('one that sees its own jobs of pg_cron', @ASK), '', 'nothing is said');
+is(told('without row security', 'SET row_security = off', @ASK), '', 'nothing is said');
+query($node, 'ALTER ROLE boss BYPASSRLS');
+is(told('one that sees all', @ASK), $BOTH, 'it is said');
+query($node, 'REVOKE SELECT ON cron.job FROM PUBLIC');
+is(told('one that may not read the table', @ASK), '', 'nothing is said');
+query($node, 'GRANT SELECT ON cron.job TO PUBLIC');
+query($node, 'SELECT qml_pg_cron_schedule()');
+is(told('pg_cron does it', @ASK), '', 'nothing is said');
+query($node, q{UPDATE cron.job SET active = false WHERE jobname = 'qml recurring'});
+is(told('pg_cron does a part of it', @ASK), 'fire recurring jobs', 'the other one is said');
+is(query($node, 'SELECT qml_pg_cron_unschedule()'), 4, 'taken off');
+
+foreach my $case (
+	[ 'a column is missing', 'ALTER TABLE cron.job RENAME COLUMN active TO passive' ],
+	[ 'a column is of another type', 'ALTER TABLE cron.job ALTER COLUMN active TYPE text' ],
+	[ 'a view in its place', 'ALTER TABLE cron.job RENAME TO job_table; '
+		  . "CREATE VIEW cron.job AS SELECT 1 / (random() * 0)::int = 1 AS active, ''::text AS command, ''::text AS database" ],
+	[ 'no table', 'ALTER TABLE cron.job RENAME TO job_table' ],
+	[ 'no schema', 'ALTER SCHEMA cron RENAME TO cron_schema' ],
+	[ 'a policy that fails', 'ALTER TABLE cron.job FORCE ROW LEVEL SECURITY; ALTER TABLE cron.job OWNER TO boss; '
+		  . 'ALTER ROLE boss NOBYPASSRLS; CREATE POLICY broken ON cron.job USING (1 / (random() * 0)::int = 1)' ])
+{
+	my ($name, $change) = @$case;
+	is(told($name, 'BEGIN', $change, @ASK, 'ROLLBACK'), '', 'nothing is said');
+}
+# The file of the table is lost: the look is undone, and the call goes on.
+{
+	my $file = $node->data_dir . '/' . query($node, q{CHECKPOINT; SELECT pg_relation_filepath('cron.job')});
+	rename($file, "$file.away") or die "cannot rename $file: $!";
+	is(told('a table without its file', @ASK), '', 'nothing is said');
+	fails_with($node, '58P01', 'SET log_min_messages = fatal; SELECT FROM cron.job', 'it is lost indeed');
+	rename("$file.away", $file) or die "cannot rename $file.away: $!";
+}
+{
+	my $session = new_session($node);
+	$session->query_safe('BEGIN; LOCK TABLE cron.job');
+	is(told('somebody has locked the table', q{SET statement_timeout = '60 s'}, @ASK), '', 'nobody waits, and nothing is said');
+	$session->query_safe('ROLLBACK');
+	$session->quit;
+}
+query($node, <<'SQL');
+DROP EXTENSION qml;
+DROP OWNED BY boss;
+DROP ROLE boss;
+CREATE EXTENSION qml;
+SQL
+
+query($node, <<'SQL');
 CREATE ROLE keeper LOGIN;
 CREATE ROLE bare LOGIN;
 GRANT USAGE ON SCHEMA cron TO keeper;
@@ -162,18 +240,18 @@ SELECT qml_grant('keeper', 'admin'), qml_grant('bare', 'admin');
 SQL
 
 my $ids = query($node, 'SELECT qml_pg_cron_schedule()');
-is(scalar(split /\n/, $ids), 3, 'there are three jobs of pg_cron');
+is(scalar(split /\n/, $ids), 4, 'there are four jobs of pg_cron');
 is(query($node, 'SELECT qml_pg_cron_schedule()'), $ids, 'the same when they are scheduled again');
 is(query($node, "SELECT count(*) FROM cron.job WHERE schedule = '* * * * *' AND active"),
-	3, 'they run every minute');
+	4, 'they run every minute');
 
 my $keepers = query_as('keeper', 'SELECT qml_pg_cron_schedule()');
-is(scalar(split /\n/, $keepers), 3, 'a plain role has three of its own');
+is(scalar(split /\n/, $keepers), 4, 'a plain role has four of its own');
 is(query_as('keeper', 'SELECT qml_pg_cron_schedule()'), $keepers, 'which stay, too');
-is(query($node, "SELECT count(*) FROM cron.job WHERE username = 'keeper'"), 3, 'under its name');
+is(query($node, "SELECT count(*) FROM cron.job WHERE username = 'keeper'"), 4, 'under its name');
 fails_with($node, '42501', 'SELECT qml_pg_cron_schedule()',
 	'another one may not use pg_cron', extra_params => [ '-U', 'bare' ]);
-is(query($node, 'SELECT qml_pg_cron_unschedule()'), 3, 'three jobs are taken off');
+is(query($node, 'SELECT qml_pg_cron_unschedule()'), 4, 'four jobs are taken off');
 is(query($node, 'SELECT qml_pg_cron_unschedule()'), 0, 'once');
 {
 	my $session = new_session($node);
@@ -181,10 +259,10 @@ is(query($node, 'SELECT qml_pg_cron_unschedule()'), 0, 'once');
 	$session->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
 	query($node, 'SELECT qml_pg_cron_schedule()');
 	is($session->query_safe('SELECT qml_pg_cron_unschedule(); COMMIT'),
-		3, 'those that came after the snapshot of the transaction as well');
+		4, 'those that came after the snapshot of the transaction as well');
 	$session->quit;
 }
-is(query($node, 'SELECT count(*) FROM cron.job'), 3, 'and those of others stay');
+is(query($node, 'SELECT count(*) FROM cron.job'), 4, 'and those of others stay');
 
 make_work(1);
 query($node, <<'SQL');
@@ -194,7 +272,7 @@ SQL
 is(work_done(1), $NOTHING, 'without pg_cron nothing happens');
 
 my $end = end_minute(1);
-is(runs_since($end), join(', ', ('keeper succeeded') x 3), 'pg_cron runs the jobs as that role');
+is(runs_since($end), join(', ', ('keeper succeeded') x 4), 'pg_cron runs the jobs as that role');
 is(work_done(1), $ALL, 'what is due is done, expired leases and all else that is expired');
 cmp_ok(count_ticks('a'), '>=', 1, 'schedules are fired: ' . count_ticks('a') . ' ticks');
 is(wrong_ticks('a'), '', 'each tick once');
@@ -202,9 +280,9 @@ is(count_ticks('once'), 1, 'or one job for all of the minute, as the schedule sa
 
 query($node, "SELECT qml_revoke('keeper', 'admin')");
 $end = end_minute(1);
-is(runs_since($end), join(', ', ('keeper failed') x 3), 'they may do what the role may do');
+is(runs_since($end), join(', ', ('keeper failed') x 4), 'they may do what the role may do');
 query($node, "SELECT qml_grant('keeper', 'admin')");
-is(query_as('keeper', 'SELECT qml_pg_cron_unschedule()'), 3, 'the role takes its jobs off');
+is(query_as('keeper', 'SELECT qml_pg_cron_unschedule()'), 4, 'the role takes its jobs off');
 is(query_as('keeper', 'SELECT qml_pg_cron_unschedule()'), 0, 'once');
 query($node, 'SELECT count(qml_remove_recurring(id)) FROM qml.recurring_data');
 
@@ -242,9 +320,9 @@ make_work(2);
 pass_time(2, 4);
 is(work_done(2), $NOTHING, 'it leaves the work');
 is(count_ticks('b'), 0, 'and the schedules');
-is(query($node, 'SELECT count(*) FROM qml_pg_cron_schedule()'), 3, 'pg_cron is asked');
+is(query($node, 'SELECT count(*) FROM qml_pg_cron_schedule()'), 4, 'pg_cron is asked');
 $end = end_minute(1);
-like(runs_since($end), qr/^(\w+ succeeded(, )?){3}$/, 'it runs the jobs');
+like(runs_since($end), qr/^(\w+ succeeded(, )?){4}$/, 'it runs the jobs');
 is(work_done(2), $ALL, 'it does the work');
 cmp_ok(count_ticks('b'), '>=', 1, 'and the schedules');
 is(wrong_ticks('b'), '', 'each tick once');
@@ -274,7 +352,7 @@ $node->pgbench(
 	{
 		'097_poll' => 'INSERT INTO polled SELECT n FROM qml_poll_recurring() n WHERE n > 0;'
 	});
-like(runs_since($end), qr/^(\w+ succeeded(, )?){3}$/, 'pg_cron polls');
+like(runs_since($end), qr/^(\w+ succeeded(, )?){4}$/, 'pg_cron polls');
 ok( $node->poll_query_until('postgres',
 		"SELECT bool_and(next_run_at > clock_timestamp() AND last_run_at > to_timestamp($end)) FROM qml.recurring_data WHERE id LIKE 'c%'"),
 	'the schedules are up to date');
@@ -283,7 +361,7 @@ query($node, "SELECT count(qml_pause_recurring(id)) FROM qml.recurring_data");
 cmp_ok(count_ticks('c%'), '>=', 8 * 3, 'there were ' . count_ticks('c%') . ' ticks');
 is(wrong_ticks('c%'), '', 'each tick once, by whomever');
 
-is(query($node, 'SELECT qml_pg_cron_unschedule()'), 3, 'pg_cron is released');
+is(query($node, 'SELECT qml_pg_cron_unschedule()'), 4, 'pg_cron is released');
 is(query($node, 'SELECT qml_pg_cron_unschedule()'), 0, 'once');
 log_is_clean($node, 'the log is clean');
 

@@ -69,32 +69,49 @@ WHERE schemaname = 'qml' AND indexrelname IN ('recurring_due', 'live_due')
 SQL
 }
 
-# The scheduler looks once a second.  Leases that nobody told of are looked for in
-# qml.live once a minute, and so are roles that have work: those are its only scans.
-sub idle
+# What is read until the scheduler has looked so often.
+sub read_in_looks
 {
-	my ($when, $blocks) = @_;
+	my ($looks) = @_;
 	my %before = reading();
 
 	wait_for(
-		'the scheduler to look ten times',
+		"the scheduler to look $looks times",
 		sub {
 			my %now = reading();
-			return !grep { $now{"$_ looks"} < $before{"$_ looks"} + 10 } 'recurring_due', 'live_due';
+			return !grep { $now{"$_ looks"} < $before{"$_ looks"} + $looks } 'recurring_due', 'live_due';
 		});
 	my %after = reading();
-	my %read = map { $_ => $after{$_} - $before{$_} } keys %after;
+	return map { $_ => $after{$_} - $before{$_} } keys %after;
+}
 
+# The scheduler looks once a second.  Leases that nobody told of are looked for in
+# qml.live once a minute, and so are roles that have work: those are its only scans.
+# They are made in pieces, so that a walk takes some looks on a busy machine, and two
+# measurements do not both meet one.
+sub idle
+{
+	my ($when, $blocks) = @_;
+	my %read = read_in_looks(10);
+
+	if ($read{'live scans'} > 0)
+	{
+		%read = read_in_looks(3);
+		%read = read_in_looks(10);
+	}
 	note(join ', ', map { "$_: $read{$_}" } sort keys %read);
 	is($read{'recurring_data scans'}, 0, "$when: schedules that are not due are not scanned");
 	cmp_ok($read{'recurring_data blocks'} / $read{'recurring_due looks'},
 		'<=', $blocks, "$when: a look at them reads few of their $pages pages");
-	cmp_ok($read{'live scans'}, '<=', 2, "$when: delayed jobs are not scanned");
-	cmp_ok($read{'live blocks'} / $read{'live_due looks'}, '<=', 10, "$when: nor read otherwise")
-	  if $read{'live scans'} == 0;
+	is($read{'live scans'}, 0, "$when: delayed jobs are not scanned");
+	cmp_ok($read{'live blocks'} / $read{'live_due looks'}, '<=', 10, "$when: nor read otherwise");
 	return;
 }
 
+# The walk of the new scheduler over all expressions, in pieces, is over when three looks
+# go by without one.
+wait_for('the walks of the start to end',
+	sub { my %read = read_in_looks(3); return $read{'recurring_data scans'} == 0 && $read{'live scans'} == 0 });
 idle('at first', 10);
 
 # Several in a row, because the machine may be busy with something else.

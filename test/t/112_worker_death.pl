@@ -338,8 +338,7 @@ $node->append_conf('postgresql.conf', "wal_level = replica\nmax_wal_senders = 5"
 end_sessions($node);
 $node->restart;
 $node->backup('b');
-my $standby = PostgreSQL::Test::Cluster->new('sleeper', install_path => $ENV{QML_INST_RELEASE});
-$standby->init_from_backup($node, 'b', has_streaming => 1);
+my $standby = node_of_backup('sleeper', $node, 'b', has_streaming => 1);
 $standby->start;
 my $job = enqueue($node, 'work');
 like(outcome_of($node, $job), qr/^succeeded/, 'the primary works');

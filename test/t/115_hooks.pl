@@ -40,6 +40,7 @@ sub hook
 	query($node, <<"SQL");
 CREATE OR REPLACE FUNCTION hook_$name(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql
 AS \$body\$ BEGIN $body END \$body\$;
+REVOKE EXECUTE ON FUNCTION hook_$name FROM PUBLIC;
 SELECT qml_register_hook('$name', 'hook_$name', '$states');
 SQL
 	return;
@@ -82,7 +83,7 @@ BEGIN
 	IF (job).attempt = 1 THEN PERFORM qml_retry_later('10 ms'); END IF;
 END $$
 SQL
-query($node, "SELECT qml_register_hook('tell', 'tell')");
+query($node, "REVOKE EXECUTE ON FUNCTION tell FROM PUBLIC; SELECT qml_register_hook('tell', 'tell')");
 
 my $id = enqueue($node, 'note');
 outcome_of($node, $id);
@@ -134,6 +135,16 @@ lost_is(claimed('0'), 'a session is gone');
 $id = claimed('1 h');
 query($node, "SELECT qml_delete('$id')");
 is(trail($id) =~ s/.*, //r, 'processing>deleted by client', 'a claimed job is deleted');
+
+# Its worker gives it back until later, and then ends it.  The scheduler knows of the time.
+$id = claimed('1 h');
+query($node, "SELECT qml_release('$id', 1, clock_timestamp() + interval '0.2 s', 'busy')");
+wait_state($node, $id, 'enqueued');
+query($node, "SELECT id FROM qml_fetch('w', '{outside}')");
+query($node, "CALL qml_discard_job('$id', 2, 'not needed')");
+trail_is($id, 'released until later, and discarded', 'new>enqueued by client', 'enqueued>processing by client',
+	'processing>awaiting_retry by client', 'awaiting_retry>enqueued by qml scheduler', 'enqueued>processing by client',
+	'processing>deleted by client');
 
 query($node, q{SELECT qml_schedule_recurring('tick', '* * * * * *', 'tick', queue => 'outside')});
 wait_for('a tick', sub { ask($node, 'SELECT count(*) FROM qml.occurrence_data') > 0 });
@@ -396,12 +407,12 @@ remove_hook('gone');
 
 # ---- nothing of a hook stays in a process that has no end
 
-hook('locks', '{enqueued,processing,succeeded}', q{IF public.process() LIKE 'qml %' THEN PERFORM pg_advisory_lock(hashtext(job.id::text)); END IF;});
+hook('locks', '{enqueued,processing,succeeded}', q{IF public.process() LIKE 'qml %' THEN PERFORM pg_advisory_xact_lock(hashtext(job.id::text)); END IF;});
 query($node, <<'SQL');
 SELECT count(*) FROM qml_enqueue_many('outside', array_fill('{}'::jsonb, ARRAY[200]), queue => 'outside', run_at => clock_timestamp() + interval '0.2 s')
 SQL
 wait_for('all to be promoted', sub { ask($node, q{SELECT count(*) FROM qml.live WHERE method = 'outside' AND state <> 'enqueued'}) == 0 });
-is(run($node, 'note', '{}', 'max_retries => 0'), 'succeeded|1', 'a hook that locks something for its session');
+is(run($node, 'note', '{}', 'max_retries => 0'), 'succeeded|1', 'a hook that locks something');
 wait_idle($node);
 is(query($node, q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity USING (pid) WHERE l.locktype = 'advisory' AND backend_type LIKE 'qml %'}), 0,
 	'the locks are gone with the transaction');
@@ -411,14 +422,16 @@ cmp_ok(query($node, q{SELECT max(n) FROM (SELECT count(*) AS n FROM qml.live WHE
 remove_hook('locks');
 query($node, 'DELETE FROM qml.live');
 
-# ---- a hook does not lead to more rights than its registrant has
+# ---- a hook of a role that is a member of the owner, and no superuser, is that role
 
 query($node, <<'SQL');
 CREATE ROLE mallory LOGIN;
 CREATE ROLE victim LOGIN;
 SELECT qml_grant('mallory', 'admin'), qml_grant('mallory', 'enqueue');
+GRANT postgres TO mallory;
 CREATE TABLE canary (how text, who name DEFAULT current_user);
 CREATE TABLE secret (a int);
+ALTER TABLE secret OWNER TO victim;
 GRANT ALL ON canary TO PUBLIC;
 CREATE TABLE attempts (process text, what text, code text);
 GRANT ALL ON attempts TO PUBLIC;
@@ -432,8 +445,8 @@ DECLARE
 	tries text[] := ARRAY['RESET ROLE', 'SET ROLE none', 'SET ROLE postgres', 'SET ROLE victim', 'SET SESSION AUTHORIZATION postgres',
 		'RESET SESSION AUTHORIZATION', 'SET LOCAL session_authorization = victim', 'CREATE TEMP TABLE pg_proc (a int)',
 		'INSERT INTO public.bomb VALUES (1)', 'LISTEN x', 'DECLARE c CURSOR WITH HOLD FOR SELECT 1', 'INSERT INTO public.secret VALUES (1)',
-		'ALTER ROLE mallory SUPERUSER', 'DELETE FROM qml.live', 'UPDATE qml.hook_data SET run_as = 10::oid::regrole', 'SET session_replication_role = replica',
-		'COPY public.canary (how) FROM PROGRAM ''echo program''', 'SELECT public.qml_grant(''mallory'', ''work'')'];
+		'ALTER ROLE mallory SUPERUSER', 'SET session_replication_role = replica', 'NOTIFY x', 'SET CONSTRAINTS ALL IMMEDIATE', 'SELECT pg_advisory_lock(1)',
+		'COPY public.canary (how) FROM PROGRAM ''echo program''', 'SELECT pg_notify(''x'', ''y'')'];
 	s text;
 BEGIN
 	IF public.process() NOT LIKE 'qml %' THEN RETURN; END IF;
@@ -448,6 +461,7 @@ BEGIN
 	END LOOP;
 	PERFORM set_config('search_path', 'public', false), set_config('mallory.was', 'here', false), set_config('work_mem', '64', false);
 END $$;
+REVOKE EXECUTE ON FUNCTION attack FROM PUBLIC;
 SELECT qml_register_hook('attack', 'attack');
 RESET ROLE;
 SQL
@@ -462,7 +476,7 @@ outcome_of($node, $id);
 is(ask($node, "SELECT result #>> '{}' FROM qml_job('$id')"), 'postgres postgres "$user", public 4MB', 'nothing that a hook sets reaches a job');
 is(ask($node, q{SELECT string_agg(DISTINCT process, ' ' ORDER BY process) FROM attempts}), 'qml scheduler qml worker', 'all was tried in both');
 is(ask($node, q{SELECT string_agg(DISTINCT what || ': ' || code, ', ') FROM attempts WHERE code <> '42501'}), '', 'and refused');
-is(ask($node, q{SELECT count(DISTINCT what) FROM attempts}), 18, 'everything');
+is(ask($node, q{SELECT count(DISTINCT what) FROM attempts}), 19, 'everything');
 is(ask($node, q{SELECT string_agg(DISTINCT concat_ws(' ', how, who), ', ') FROM canary}), 'hook mallory', 'nothing ran as anybody else');
 is(ask($node, q{SELECT concat_ws(' ', (SELECT count(*) FROM secret), (SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'), (SELECT run_as FROM qml.hook))}),
 	'0 f mallory', 'and nothing was changed that is not his');
@@ -472,6 +486,7 @@ remove_hook('attack');
 # Who a scheduler is to a hook of the owner of a function that changed hands.
 query($node, <<'SQL');
 CREATE FUNCTION mine(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS $$ INSERT INTO public.canary (how) VALUES ('mine') $$;
+REVOKE EXECUTE ON FUNCTION mine FROM PUBLIC;
 SELECT qml_register_hook('mine', 'mine', '{enqueued}');
 UPDATE qml.hook_data SET states = '{processing}';
 ALTER FUNCTION mine(qml.job, qml.job_state, qml.job_state) OWNER TO mallory;

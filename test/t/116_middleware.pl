@@ -43,6 +43,7 @@ sub middleware
 CREATE OR REPLACE FUNCTION mw_$name(job qml.job) RETURNS jsonb LANGUAGE plpgsql AS \$body\$
 DECLARE r jsonb;
 BEGIN $body END \$body\$;
+REVOKE EXECUTE ON FUNCTION mw_$name FROM PUBLIC;
 SELECT qml_register_middleware('$name', 'mw_$name', $position);
 SQL
 	return;
@@ -185,6 +186,7 @@ remove_middleware('twice');
 query($node, <<'SQL');
 CREATE FUNCTION nosy(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN IF job.method = 'other' THEN PERFORM public.qml_next(); END IF; END $$;
+REVOKE EXECUTE ON FUNCTION nosy FROM PUBLIC;
 SELECT qml_register_hook('nosy', 'nosy', '{enqueued}');
 SQL
 middleware('enqueues', q{PERFORM public.qml_enqueue('other'); RETURN public.qml_next();});
@@ -296,6 +298,8 @@ query($node, <<'SQL');
 CREATE ROLE guard LOGIN;
 CREATE ROLE mallory LOGIN;
 SELECT qml_grant('guard', 'admin'), qml_grant('mallory', 'admin');
+-- Around the handlers of others: only with the privileges of the owner.
+GRANT postgres TO guard;
 CREATE TABLE canary (how text, who name DEFAULT current_user, session name DEFAULT session_user);
 GRANT ALL ON canary TO PUBLIC;
 CREATE TABLE audit (job uuid, who name DEFAULT current_user, session name DEFAULT session_user, path text, note text);
@@ -314,6 +318,7 @@ BEGIN
 		(SELECT count(*) > 100 FROM pg_class) || ' ' || (now() IS NOT NULL) || ' ' || ('a'::text = 'b'::text) || ' ' || lower('X'));
 	RETURN r;
 END $$;
+REVOKE EXECUTE ON FUNCTION guards FROM PUBLIC;
 SELECT qml_register_middleware('guards', 'guards');
 RESET ROLE;
 
@@ -410,12 +415,55 @@ END $$;
 SELECT qml_register_middleware('attacks', 'attacks');
 SQL
 query($node, 'TRUNCATE canary');
-is(course(), 'succeeded|1; work; {"work": 1}', 'a middleware of mallory around a superuser\'s handler');
+is(course(), 'succeeded|1; work; {"work": 1}', 'a middleware of mallory does not stand around a superuser\'s handler');
+is(ask($node, q{SELECT count(*) FROM attempts}), 0, 'and is not called');
+is(ask($node, q{SELECT problem IS NULL FROM qml.middleware WHERE name = 'attacks'}), 't', 'nothing is wrong with it');
+handler($node, 'mine', q{CREATE FUNCTION mine(payload jsonb) RETURNS text LANGUAGE sql AS $$ SELECT current_setting('search_path') $$}, role => 'mallory');
+my $mine = enqueue($node, 'mine');
+is(outcome_of($node, $mine), 'succeeded|1', 'it stands around a handler of mallory\'s');
 is(ask($node, q{SELECT string_agg(DISTINCT what || ': ' || code, ', ') FROM attempts WHERE code <> '42501'}), '', 'whatever it tries is refused');
 is(ask($node, q{SELECT count(*) FROM attempts}), 13, 'all of it');
-is(ask($node, q{SELECT string_agg(DISTINCT concat_ws(' ', how, who, session), ', ') FROM canary}), 'middleware mallory postgres',
-	'it is itself, and its search_path is not the handler\'s');
+is(ask($node, q{SELECT string_agg(DISTINCT concat_ws(' ', how, who, session), ', ') FROM canary}), 'middleware mallory mallory', 'it is itself');
+is(ask($node, "SELECT result #>> '{}' FROM qml_job('$mine')"), '"$user", public', 'and its search_path is not the handler\'s');
+# A role that is no administrator any more has none.
+query($node, q{TRUNCATE attempts; SELECT qml_revoke('mallory', 'admin')});
+is(run($node, 'mine'), 'succeeded|1', 'the middleware of a role that has lost the right');
+is(ask($node, q{SELECT count(*) FROM attempts}), 0, 'is passed over');
+like(ask($node, q{SELECT problem FROM qml.middleware WHERE name = 'attacks'}), qr/^middleware "attacks" is passed over: Role "mallory".* does not have the capability "admin"/,
+	'and shown');
 remove_middleware('attacks');
+
+# Settings that a middleware leaves to the handler: not those that change what it does.
+middleware('sets', <<'SQL');
+	PERFORM set_config('standard_conforming_strings', 'off', false), set_config('transform_null_equals', 'on', false),
+		set_config('datestyle', 'German', false), set_config('test.says', 'hello', false);
+	RETURN public.qml_next();
+SQL
+handler($node, 'told', <<'SQL');
+CREATE FUNCTION told(payload jsonb) RETURNS text LANGUAGE sql AS $$
+	SELECT concat_ws(' ', current_setting('standard_conforming_strings'), current_setting('transform_null_equals'), current_setting('datestyle'), current_setting('test.says'))
+$$
+SQL
+my $told = enqueue($node, 'told');
+is(outcome_of($node, $told), 'succeeded|1', 'a middleware that changes settings');
+is(ask($node, "SELECT result #>> '{}' FROM qml_job('$told')"), 'on off ISO, MDY hello', 'leaves the handler those that decide what it does');
+remove_middleware('sets');
+
+# Deferred triggers of a handler would run with the rights of the middleware's role.
+query($node, <<'SQL');
+SELECT qml_grant('mallory', 'admin');
+CREATE TABLE late (who name DEFAULT current_user);
+CREATE TABLE deferring (n int);
+GRANT ALL ON late, deferring TO PUBLIC;
+CREATE FUNCTION fires() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.late DEFAULT VALUES; RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER fires AFTER INSERT ON deferring DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fires();
+SQL
+handler($node, 'defers', q{CREATE FUNCTION defers(payload jsonb) RETURNS void LANGUAGE sql AS $$ INSERT INTO public.deferring VALUES (1) $$}, role => 'mallory');
+middleware('fires_early', 'r := public.qml_next(); SET CONSTRAINTS ALL IMMEDIATE; RETURN r;');
+is(run($node, 'defers', '{}', 'max_retries => 0'), 'failed|1|42501|a middleware cannot execute SET CONSTRAINTS',
+	'a middleware cannot fire the triggers that a handler has deferred');
+is(ask($node, 'SELECT count(*) FROM late'), 0, 'none has fired');
+remove_middleware('fires_early');
 
 # ---- tracing
 

@@ -18,8 +18,9 @@ use Time::HiRes qw(sleep time);
 # and four workers.
 my $DATABASES = 12;
 my $PLACES = 4;
-my $node = background_node('fairness', bare => 1, conf => sprintf(<<'CONF', 2 + $DATABASES + $PLACES));
+my $node = background_node('fairness', bare => 1, conf => sprintf(<<'CONF', 2 + $DATABASES + $PLACES, $DATABASES + $PLACES));
 max_worker_processes = %d
+qml.max_workers = %d
 max_connections = 100
 qml.workers = 3
 qml.worker_idle_timeout = 2
@@ -307,7 +308,7 @@ SQL
 {
 	my $offset = -s $node->logfile;
 	# A worker starts, and fails; so does the scheduler's step.
-	query($node, 'ALTER TABLE qml.history ADD COLUMN broken int', 'db1');
+	query($node, 'ALTER TABLE qml.history ADD COLUMN broken timestamptz NOT NULL DEFAULT clock_timestamp()', 'db1');
 	my $started = time;
 	query($node, q{SELECT count(qml_enqueue('work')) FROM generate_series(1, 20000)}, $_) foreach @databases[ 1 .. 5 ];
 	my $seconds = all_get_on(20, @databases[ 1 .. 5 ]);
@@ -322,7 +323,7 @@ SQL
 	}
 	cmp_ok(sum(@there) / @there, '<=', 0.5, sprintf 'its workers are seldom there (%.2f at a time)', sum(@there) / @there);
 	my $log = slurp_file($node->logfile, $offset);
-	my $told = () = $log =~ /qml worker failed: table "qml.history" has/g;
+	my $told = () = $log =~ /qml worker failed: column "broken" of table "qml.history"/g;
 	my $starts = () = $log =~ /qml worker started in database "db1"/g;
 	# Each process says it once, and they come ever more seldom.
 	cmp_ok($told, '<=', $starts + 3, "that is told of once by each of them ($told times)");

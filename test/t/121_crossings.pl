@@ -25,6 +25,8 @@ CREATE TABLE secret AS SELECT 'secret' AS word;
 CREATE ROLE adm LOGIN;
 GRANT CREATE ON SCHEMA public TO adm;
 SELECT qml_grant('adm', 'admin');
+-- Hooks run in the sessions of others: only with the privileges of the owner.
+GRANT postgres TO adm;
 SELECT qml_create_queue('fast', '{"retry": {"strategy": "fixed", "delay": "10 ms", "jitter": 0}}');
 SELECT qml_create_queue('outside');
 SQL
@@ -86,6 +88,8 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
 	RAISE;
 END $$;
+REVOKE EXECUTE ON FUNCTION deep, deeper FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION deep, deeper TO adm;
 SQL
 # An error that is the caller's goes through all of them; one too deep is the hook's.
 set_config($node, 'qml.enable_scheduler' => 'off');
@@ -127,6 +131,7 @@ BEGIN
 		END;
 	END LOOP;
 END $$;
+REVOKE EXECUTE ON FUNCTION steals FROM PUBLIC;
 SELECT qml_register_hook('steals', 'steals');
 SQL
 is(query($node, <<'SQL'), "secret", 'a hook leaves an open cursor as it is');
@@ -148,6 +153,7 @@ query($node, <<'SQL');
 CREATE FUNCTION leaves_open(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE c refcursor := 'left';
 BEGIN OPEN c FOR SELECT word FROM public.secret; END $$;
+REVOKE EXECUTE ON FUNCTION leaves_open FROM PUBLIC;
 SELECT qml_register_hook('first', 'leaves_open');
 TRUNCATE stolen;
 SET ROLE adm;
@@ -161,6 +167,7 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 CREATE FUNCTION takes(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN PERFORM public.tries(); END $$;
+REVOKE EXECUTE ON FUNCTION takes FROM PUBLIC;
 SELECT qml_register_hook('second', 'takes');
 SQL
 fails_with($node, '34000', q{BEGIN; SELECT qml_enqueue('m', queue => 'outside'); FETCH ALL FROM "left"}, 'what a hook leaves open is not the client\'s');
@@ -181,6 +188,8 @@ SET ROLE adm;
 CREATE FUNCTION before_and_after(job qml.job) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE r jsonb;
 BEGIN PERFORM public.tries(); r := public.qml_next(); PERFORM public.tries(); RETURN r; END $$;
+REVOKE EXECUTE ON FUNCTION before_and_after FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION has_open, left_open FROM PUBLIC;
 SELECT qml_register_middleware('tries', 'before_and_after', 5);
 SQL
 handler($node, 'nothing', 'CREATE FUNCTION nothing(payload jsonb) RETURNS int LANGUAGE sql AS $$ SELECT 1 $$');
@@ -207,6 +216,7 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
 	INSERT INTO public.stolen VALUES (SQLSTATE);
 END $$;
+REVOKE EXECUTE ON FUNCTION reads FROM PUBLIC;
 SELECT qml_register_hook('reads', 'reads');
 SQL
 is(query($node, <<'SQL'), 'cret', 'a hook leaves a large object as it is');
@@ -248,7 +258,6 @@ $$
 SQL
 query($node, <<'SQL');
 TRUNCATE stolen;
-GRANT EXECUTE ON FUNCTION qml_current_job(), qml_discard(text), qml_retry_later(interval, text), qml_progress(jsonb) TO adm;
 SET ROLE adm;
 CREATE FUNCTION decides(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE s text;
@@ -264,6 +273,7 @@ BEGIN
 		END;
 	END LOOP;
 END $$;
+REVOKE EXECUTE ON FUNCTION decides FROM PUBLIC;
 SELECT qml_register_hook('decides', 'decides');
 SQL
 is(run($node, 'enqueues', '{}', 'max_retries => 0'), 'succeeded|1', 'a job whose hook would discard it');
@@ -319,6 +329,8 @@ CREATE FUNCTION inner_sql(job qml.job) RETURNS jsonb LANGUAGE sql AS $$
 	INSERT INTO public.ledger (what) VALUES ('inner');
 	SELECT public.qml_next();
 $$;
+REVOKE EXECUTE ON FUNCTION again FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION inner_sql FROM PUBLIC;
 SELECT qml_register_middleware('again', 'again', 1), qml_register_middleware('inner', 'inner_sql', 2);
 SQL
 query($node, 'TRUNCATE ledger');

@@ -66,7 +66,7 @@ sub runs_after
 	return;
 }
 
-my $FETCH = q{SELECT id FROM qml_fetch('w', '{%s}') WHERE id = '%s'};
+my $FETCH = q{SELECT id FROM qml_fetch('w', '{%s}', methods => '{work}') WHERE id = '%s'};
 my $DELETE = q{SELECT qml_delete('%s')};
 
 foreach my $queue (qw(quiet loud))

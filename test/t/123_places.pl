@@ -289,7 +289,7 @@ sub delete_in_hand
 # ---- a group is undone for a deletion while somebody adds a hook
 
 {
-	query($node, 'CREATE FUNCTION hears(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS $$ SELECT $$');
+	query($node, 'CREATE FUNCTION hears(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS $$ SELECT $$; REVOKE EXECUTE ON FUNCTION hears FROM PUBLIC');
 	handler($node, 'stays', <<'SQL');
 CREATE FUNCTION stays(payload jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN

@@ -23,11 +23,11 @@ our @EXPORT = qw(
 
 my %promised; # jobs, by name of the server
 
-# A server that preloads qml.  Options as of new_node.
+# A server that preloads qml, which may use all its process slots.  Options as of new_node.
 sub background_node
 {
 	my ($name, %opt) = @_;
-	my $conf = "shared_preload_libraries = 'qml'\n" . ($opt{conf} // '');
+	my $conf = "shared_preload_libraries = 'qml'\nqml.max_workers = 1000\n" . ($opt{conf} // '');
 	return new_node($name, %opt, conf => $conf);
 }
 
@@ -157,7 +157,7 @@ sub wrong_ticks
 SELECT count(*) FROM generate_series(
 	(SELECT min(occurrence) FROM qml.occurrence_data), (SELECT max(occurrence) FROM qml.occurrence_data),
 	interval '1 s') AS s (tick)
-FULL JOIN qml.occurrence_data o ON o.occurrence = s.tick
+FULL JOIN (SELECT * FROM qml.occurrence_data WHERE job IS NOT NULL) o ON o.occurrence = s.tick
 FULL JOIN (SELECT * FROM qml.live WHERE method = 'tick') j ON j.id = o.job
 WHERE s.tick IS NULL OR o.job IS NULL OR j.id IS NULL
 	OR (j.metadata #>> '{recurring,tick}')::timestamptz <> o.occurrence

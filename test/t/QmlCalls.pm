@@ -47,6 +47,22 @@ sub rows { return "SELECT count(*) = $_[1] FROM qml.$_[0]"; }
 my %CALLS = (
 	# producers
 	qml_enqueue => { sql => $ENQUEUE, done => is_in('enqueued') },
+	qml_enqueue_job => {
+		sql => "CALL qml_enqueue_job('t', queue => 'NAME', id => 'ID')",
+		done => is_in('enqueued')
+	},
+	'qml_enqueue, delayed' => {
+		sql => "SELECT qml_enqueue('t', queue => 'NAME', id => 'ID', delay => '1 h')",
+		done => is_in('scheduled')
+	},
+	'qml_enqueue, again' => {
+		before => [$ENQUEUE],
+		sql => "SELECT qml_enqueue('t', queue => 'NAME', id => 'ID', options => '{\"on_duplicate_id\": \"return\"}')"
+	},
+	qml_try_enqueue => {
+		sql => "SELECT created FROM qml_try_enqueue('t', queue => 'NAME', id => 'ID', options => '{\"on_duplicate_id\": \"return\"}')",
+		done => is_in('enqueued')
+	},
 	qml_enqueue_many => {
 		sql => "SELECT count(*) FROM qml_enqueue_many('t', ARRAY['1', '2']::jsonb[], 'NAME')",
 		done => rows("job WHERE queue = 'NAME'", 2)
@@ -54,9 +70,20 @@ my %CALLS = (
 
 	# workers
 	qml_fetch => { before => [$ENQUEUE], sql => $CLAIM, done => is_in('processing'), unasked => 1 },
+	'qml_fetch, of a method' => {
+		before => [$ENQUEUE],
+		sql => "SELECT id FROM qml_fetch('w', 'NAME', methods => '{t}')",
+		done => is_in('processing'),
+		unasked => 1
+	},
 	qml_heartbeat => {
 		before => \@HELD,
 		sql => "SELECT qml_heartbeat('ID', 1, '2 h') IS NOT NULL",
+		done => job_is("lease_expires_at > now() + interval '90 min'")
+	},
+	qml_heartbeat_many => {
+		before => \@HELD,
+		sql => "SELECT count(*) FROM qml_heartbeat_many(ARRAY['ID'::uuid], ARRAY[1], '2 h')",
 		done => job_is("lease_expires_at > now() + interval '90 min'")
 	},
 	'qml_progress(uuid,integer,jsonb)' => {
@@ -71,6 +98,21 @@ my %CALLS = (
 		sql => "SELECT count(*) FROM qml_succeed_many(ARRAY['ID'::uuid], ARRAY[1])",
 		done => is_in('succeeded')
 	},
+	qml_succeed_fetch => {
+		before => \@HELD,
+		sql => "SELECT count(*) FROM qml_succeed_fetch('ID', 1, queues => 'NAME')",
+		done => is_in('succeeded')
+	},
+	'qml_succeed_fetch, of another job' => {
+		before => [ @HELD, "SELECT qml_enqueue('t', queue => 'NAME')" ],
+		sql => "SELECT count(*) FROM qml_succeed_fetch('ID', 1, queues => 'NAME')",
+		done => rows("job WHERE queue = 'NAME' AND state IN ('succeeded', 'processing')", 2)
+	},
+	qml_succeed_fetch_many => {
+		before => \@HELD,
+		sql => "SELECT count(*) FROM qml_succeed_fetch_many(ARRAY['ID'::uuid], ARRAY[1], queues => 'NAME')",
+		done => is_in('succeeded')
+	},
 	qml_fail => {
 		before => \@HELD,
 		sql => "SELECT qml_fail('ID', 1, 'oops')",
@@ -81,14 +123,61 @@ my %CALLS = (
 		sql => "SELECT qml_fail('ID', 1, 'oops', retry => false)",
 		done => is_in('failed')
 	},
+	qml_fail_many => {
+		before => \@HELD,
+		sql => "SELECT count(*) FROM qml_fail_many(ARRAY['ID'::uuid], ARRAY[1], '{oops}')",
+		done => is_in('awaiting_retry')
+	},
+	'qml_fail_many, for good' => {
+		before => \@HELD,
+		sql => "SELECT count(*) FROM qml_fail_many(ARRAY['ID'::uuid], ARRAY[1], NULL, retry => false)",
+		done => is_in('failed')
+	},
 	qml_release =>
 	  { before => \@HELD, sql => "SELECT qml_release('ID', 1)", done => is_in('enqueued') },
+	'qml_release, for later' => {
+		before => \@HELD,
+		sql => "SELECT qml_release('ID', 1, now() + interval '1 h', 'busy')",
+		done => is_in('awaiting_retry')
+	},
+	qml_release_many => {
+		before => \@HELD,
+		sql => "SELECT count(*) FROM qml_release_many(ARRAY['ID'::uuid], ARRAY[1])",
+		done => is_in('enqueued')
+	},
+	'qml_release_many, for later' => {
+		before => \@HELD,
+		sql => "SELECT count(*) FROM qml_release_many(ARRAY['ID'::uuid], ARRAY[1], now() + interval '1 h')",
+		done => is_in('awaiting_retry')
+	},
+	'qml_discard(uuid,integer,text)' => {
+		before => \@HELD,
+		sql => "SELECT qml_discard('ID', 1, 'enough')",
+		done => is_in('deleted')
+	},
+	qml_progress_job => {
+		before => \@HELD,
+		sql => "CALL qml_progress_job('ID', 1, '7')",
+		done => job_is("progress = '7'")
+	},
+	qml_succeed_job =>
+	  { before => \@HELD, sql => "CALL qml_succeed_job('ID', 1)", done => is_in('succeeded') },
+	qml_fail_job => {
+		before => \@HELD,
+		sql => "CALL qml_fail_job('ID', 1, 'oops')",
+		done => is_in('awaiting_retry')
+	},
+	qml_release_job =>
+	  { before => \@HELD, sql => "CALL qml_release_job('ID', 1)", done => is_in('enqueued') },
+	qml_discard_job =>
+	  { before => \@HELD, sql => "CALL qml_discard_job('ID', 1)", done => is_in('deleted') },
 
 	# control and reading
 	qml_can_transition => { sql => "SELECT qml_can_transition('failed', 'enqueued')" },
 	qml_job => { before => [$ENQUEUE], sql => "SELECT (qml_job('ID')).state" },
 	qml_counts => { sql => 'SELECT count(*) FROM qml_counts()' },
 	qml_queue_counts => { sql => 'SELECT count(*) FROM qml_queue_counts()' },
+	qml_queue_depth => { before => [$ENQUEUE], sql => "SELECT qml_queue_depth('NAME')" },
 	qml_delete =>
 	  { before => [$ENQUEUE], sql => "SELECT qml_delete('ID')", done => is_in('deleted') },
 	'qml_delete, out of history' => {
@@ -210,6 +299,7 @@ my %CALLS = (
 	# without pg_cron, which 097_pg_cron.pl is about
 	qml_pg_cron_schedule => { sql => 'SELECT qml_pg_cron_schedule()', code => '55000' },
 	qml_pg_cron_unschedule => { sql => 'SELECT qml_pg_cron_unschedule()', code => '55000' },
+	qml_import_pg_cron => { sql => 'SELECT qml_import_pg_cron()', code => '55000' },
 
 	# servers
 	qml_register_server =>
@@ -242,6 +332,10 @@ my %CALLS = (
 		before => [$HANDLER],
 		sql => q(SELECT qml_register_handler('NAME', 'calls_handler', '{"run_as": "calls_role"}')),
 		done => rows("handler WHERE method = 'NAME' AND run_as = 'calls_role'", 1)
+	},
+	qml_register_command => {
+		sql => "SELECT qml_register_command('NAME', 'VACUUM')",
+		done => rows("handler WHERE method = 'NAME' AND command = 'VACUUM'", 1)
 	},
 	qml_unregister_handler => {
 		before => [$HANDLER],
@@ -285,7 +379,7 @@ my %CALLS = (
 	qml_current_job => { sql => 'SELECT qml_current_job() IS NULL' },
 	'qml_progress(jsonb)' => { sql => "SELECT qml_progress('7')", code => '55000' },
 	qml_retry_later => { sql => "SELECT qml_retry_later('1 s')", code => '55000' },
-	qml_discard => { sql => 'SELECT qml_discard()', code => '55000' },
+	'qml_discard(text)' => { sql => 'SELECT qml_discard()', code => '55000' },
 
 	# locks
 	qml_try_lock => { sql => $LOCK, done => rows("lock WHERE resource = 'NAME'", 1) },
@@ -307,6 +401,11 @@ my %CALLS = (
 		sql => "SELECT qml_revoke('calls_role', 'work', 'NAME')",
 		done => rows("acl WHERE queue = 'NAME'", 0)
 	},
+	qml_drop_role_objects => {
+		before => [$GRANT],
+		sql => "SELECT qml_drop_role_objects('calls_role')",
+		done => rows("acl WHERE queue = 'NAME'", 0)
+	},
 	'qml_drop_queue, with its rights' => {
 		before => [ $CREATE, $GRANT ],
 		sql => "SELECT qml_drop_queue('NAME')",
@@ -314,7 +413,7 @@ my %CALLS = (
 	},
 
 	map { ("qml.$_" => { sql => "SELECT count(*) FROM qml.$_" }) }
-	  qw(job queue lock recurring server handler hook middleware acl)
+	  qw(job queue lock recurring recurring_tick server database handler hook middleware acl)
 );
 
 # What they need in a database.
@@ -327,6 +426,7 @@ CREATE FUNCTION calls_handler(payload jsonb) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION calls_hook(job qml.job, old qml.job_state, new qml.job_state) RETURNS void
 	LANGUAGE sql AS '';
 CREATE FUNCTION calls_middleware(job qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT qml_next()';
+REVOKE EXECUTE ON FUNCTION calls_hook, calls_middleware FROM PUBLIC;
 SQL
 	return;
 }

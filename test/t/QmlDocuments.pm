@@ -14,7 +14,7 @@ our @EXPORT = qw(broken_links log_messages normalize_output normalize_signature
   read_documents rows_under sessions signatures unlinked_documents);
 
 # Documents whose blocks are run, and those in which only the links are checked.
-my @RUN = qw(README.md doc/*.md doc/reference/*.md CONTRIBUTING.md SECURITY.md);
+my @RUN = qw(README.md doc/*.md doc/reference/*.md examples/README.md CONTRIBUTING.md SECURITY.md);
 my @LINKS_ONLY = qw(doc/internals/*.md CHANGELOG.md src/README.md src/*/README.md);
 
 # Blocks in these languages are not run.
@@ -118,12 +118,14 @@ sub sessions
 	return grep { @{ $_->{blocks} } } @sessions;
 }
 
-# Output without what differs from run to run: ids, times, widths of columns.
+# Output without what differs from run to run: times, widths of columns, and ids.  The
+# latter become numbers, in the order in which they first come; $ids, a hash that is kept for
+# a session, has those of before.  So the same job has the same id in all of its outputs.
 sub normalize_output
 {
-	my ($text) = @_;
+	my ($text, $ids) = @_;
 
-	$text =~ s/\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/UUID/g;
+	$text =~ s/\b([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b/'UUID' . ($ids->{$1} \/\/ ($ids->{$1} = 1 + keys %$ids))/ge;
 	$text =~ s/\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d(:\d\d)?)?\b/TIME/g;
 	$text =~ s/\b\d\d:\d\d:\d\d\.\d+\b/INTERVAL/g;
 	$text =~ s/-{2,}/--/g;

@@ -22,7 +22,7 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   ask avoid_midnight check_ok client_file drop_and_create end_sessions expired_leaf fails_with
   finish_clients json
-  kill_server log_size make_log_dir new_node new_session pick query seed start_again
+  kill_server log_size make_log_dir new_node new_session node_of_backup pick query seed start_again
   start_client try_query wait_for write_event
 );
 
@@ -31,6 +31,19 @@ my $seed;
 my $log_dirs = 0;
 my %client_serial;
 my %sessions;
+
+# A node that is not started, made of a backup of another one.  Options: variant (release);
+# others are for init_from_backup().
+sub node_of_backup
+{
+	my ($name, $origin, $backup, %opt) = @_;
+	my $install_path = $ENV{ 'QML_INST_' . uc(delete $opt{variant} // 'release') };
+	my $node = PostgreSQL::Test::Cluster->new($name,
+		defined $install_path ? (install_path => $install_path) : ());
+
+	$node->init_from_backup($origin, $backup, %opt);
+	return $node;
+}
 
 # The run's seed, the same for all calls; QML_SEED repeats a run.
 sub seed
@@ -70,6 +83,8 @@ log_statement = none
 restart_after_crash = on
 max_connections = 60
 max_prepared_transactions = 20
+qml.new_queues = quiet
+qml.warn_idle = off
 CONF
 	$node->append_conf('postgresql.conf', $opt{conf}) if defined $opt{conf};
 	push @nodes, $node;
@@ -122,8 +137,8 @@ sub expired_leaf
 BEGIN;
 CREATE TABLE qml.$leaf (LIKE qml.history INCLUDING COMMENTS);
 INSERT INTO qml.$leaf (id, created_at, queue_id, priority, state, attempt, uncounted,
-	max_retries, timeout_ms, created_by, finished_at, expires_at, method, payload)
-SELECT gen_random_uuid(), t, q.id, 0, 'succeeded', 1, 0, 5, 1000,
+	max_retries, lineage, timeout_ms, created_by, finished_at, expires_at, method, payload)
+SELECT gen_random_uuid(), t, q.id, 0, 'succeeded', 1, 0, 5, 0, 1000,
 	current_user::regrole, t, t + interval '1 second', 'old', '{}'
 FROM qml.queue_data q, generate_series(1, $jobs), (SELECT ($day)::timestamp AT TIME ZONE 'UTC' AS t) d
 WHERE q.name = 'old';
@@ -145,12 +160,12 @@ sub query
 # statement fails.
 sub try_query
 {
-	my ($node, $sql, $dbname) = @_;
+	my ($node, $sql, $dbname, %opt) = @_;
 	my ($rc, $out);
 
 	# A psql that finds no server may be gone before it is written to.
 	eval {
-		($rc, $out) = $node->psql($dbname // 'postgres', $sql, stderr => \my $ignored);
+		($rc, $out) = $node->psql($dbname // 'postgres', $sql, stderr => \my $ignored, %opt);
 		1;
 	} or do {
 		die $@ if $@ !~ /Broken pipe/;

@@ -1,0 +1,11 @@
+/*
+ * expiry.h
+ *		The end of partitions of the history: those that have expired are dropped.
+ */
+#ifndef QML_EXPIRY_H
+#define QML_EXPIRY_H
+
+extern int64 qml_expiry_drop_all(int *partitions);
+extern bool qml_expiry_step(bool *waiting);
+
+#endif

@@ -1,0 +1,223 @@
+/*
+ * own_id.c
+ *		Adding a job whose id is the caller's own, and may be there already.
+ *
+ * An id is given once among the jobs that are unfinished, or finished and not expired.  For
+ * the former the primary key of qml.live sees to that; the latter are looked for after the
+ * row was inserted, so that a job of this id which finishes meanwhile is seen.  As with any
+ * unique key, the call waits for another transaction that is adding the id.
+ *
+ * If the caller wants it, a standing job that is the same is returned.  Otherwise, and for
+ * any other job, the error is 23505.  Two jobs are the same if they have the same queue,
+ * method, payload and job_type: what is to be done.  When, how often and how urgently it is
+ * done may have been changed since, and the metadata is about the call.  The newest version
+ * of the standing job counts; in REPEATABLE READ and SERIALIZABLE one that the snapshot does
+ * not see is error 40001.
+ *
+ * Who does not see the contents of the standing job is told no more than that the id is
+ * taken, so that payloads cannot be guessed, and nothing is learned of the state of jobs of
+ * others.
+ *
+ * A row that was inserted, and is not to stay, is deleted again before anybody is told of it.
+ * A crash leaves nothing but what the transaction leaves.
+ */
+#include "postgres.h"
+
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "jobs/history.h"
+#include "jobs/lookup.h"
+#include "jobs/own_id.h"
+#include "model/acl.h"
+#include "model/queue.h"
+
+pg_noreturn static void
+raise_exists(const QmlJob *job, char *detail, bool hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("job %s already exists", qml_job_id_string(&job->id)),
+			 errdetail_internal("%s", detail),
+			 hint ? errhint("With options => '{\"on_duplicate_id\": \"return\"}', the id of a job "
+							"that is the same is returned instead.") :
+					0));
+}
+
+static char *
+describe_key(const QmlJob *job)
+{
+	return psprintf("Key (id)=(%s)", qml_job_id_string(&job->id));
+}
+
+static char *
+describe_unfinished(const QmlJob *job)
+{
+	return psprintf(_("%s belongs to a job that is not finished."), describe_key(job));
+}
+
+static char *
+describe_finished(const QmlJob *job)
+{
+	return psprintf(_("%s belongs to a finished job; the id is free again when it has expired."),
+					describe_key(job));
+}
+
+static char *
+describe_taken(const QmlJob *job)
+{
+	return psprintf(_("%s is taken."), describe_key(job));
+}
+
+/* Whether the current user sees the contents of the standing job. */
+static bool
+is_visible(const QmlJob *standing)
+{
+	const QmlQueue *queue = qml_queue_require(standing->queue_id);
+
+	return qml_acl_access(queue->name, standing->created_by) == QML_ACCESS_FULL;
+}
+
+static bool
+same_text(Datum a, Datum b)
+{
+	if (a == (Datum) 0 || b == (Datum) 0)
+		return a == b;
+	return strcmp(TextDatumGetCString(a), TextDatumGetCString(b)) == 0;
+}
+
+static bool
+same_document(Datum a, Datum b)
+{
+	return compareJsonbContainers(&DatumGetJsonbP(a)->root, &DatumGetJsonbP(b)->root) == 0;
+}
+
+/* What the standing job has that the new one has not; NULL: they are the same. */
+static const char *
+find_difference(const QmlJob *job, const QmlJob *standing)
+{
+	if (job->queue_id != standing->queue_id)
+		return "queue";
+	if (!same_text(job->method, standing->method))
+		return "method";
+	if (!same_document(job->payload, standing->payload))
+		return "payload";
+	if (!same_text(job->job_type, standing->job_type))
+		return "job_type";
+	return NULL;
+}
+
+/* Raises an error unless the standing job, a row in the slot of the table, can be returned. */
+static void
+judge_standing(const QmlJob *job, const QmlJob *standing, const QmlTable *table)
+{
+	const char *difference;
+
+	if (!is_visible(standing))
+		raise_exists(job, describe_taken(job), false);
+	difference = find_difference(job, standing);
+	if (difference)
+		raise_exists(job,
+					 psprintf(_("%s belongs to a job with another %s."), describe_key(job),
+							  difference),
+					 false);
+	if (IsolationUsesXactSnapshot() &&
+		!table_tuple_satisfies_snapshot(table->rel, table->slot, GetTransactionSnapshot()))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+}
+
+/* Looks for a finished job of the id, judges it if it may be returned, and raises otherwise. */
+static bool
+find_finished(const QmlJob *job, Snapshot snapshot, QmlOnDuplicateId on_duplicate, QmlState *state)
+{
+	QmlTable leaf;
+	QmlJob standing;
+
+	if (!qml_history_find(&job->id, snapshot, AccessShareLock, &leaf, &standing))
+		return false;
+	if (on_duplicate == QML_DUPLICATE_ID_ERROR)
+		raise_exists(job, is_visible(&standing) ? describe_finished(job) : describe_taken(job),
+					 true);
+	judge_standing(job, &standing, &leaf);
+	*state = standing.state;
+	qml_table_close(&leaf);
+	return true;
+}
+
+/* The same for any job; one snapshot sees each job in exactly one place. */
+static bool
+find_standing(QmlWriter *writer, const QmlJob *job, QmlState *state)
+{
+	Snapshot snapshot = qml_table_latest_snapshot();
+	QmlJob standing;
+	bool found;
+
+	if (qml_lookup_live(&writer->live, &job->id, snapshot, &standing))
+	{
+		judge_standing(job, &standing, &writer->live);
+		*state = standing.state;
+		found = true;
+	}
+	else
+		found = find_finished(job, snapshot, QML_DUPLICATE_ID_RETURN, state);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+/* A job has the id, which was not to be so.  It may finish, or vanish, before it is read. */
+pg_noreturn static void
+raise_unfinished(QmlWriter *writer, const QmlJob *job)
+{
+	Snapshot snapshot = qml_table_latest_snapshot();
+	QmlJob standing;
+	bool told = qml_lookup_live(&writer->live, &job->id, snapshot, &standing) &&
+				is_visible(&standing);
+
+	raise_exists(job, told ? describe_unfinished(job) : describe_taken(job), true);
+}
+
+/* The row of the job is in qml.live: whether a job of the id has finished meanwhile. */
+static bool
+has_finished(const QmlJob *job, QmlOnDuplicateId on_duplicate, QmlState *state)
+{
+	Snapshot snapshot = qml_table_latest_snapshot();
+	bool found = find_finished(job, snapshot, on_duplicate, state);
+
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+/*
+ * Inserts a job.  False: one that is the same was there, and is in *state; only if
+ * on_duplicate allows it.
+ */
+bool
+qml_own_id_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler,
+				  QmlOnDuplicateId on_duplicate, QmlState *state)
+{
+	for (;;)
+	{
+		/* Before anything is written: it is there most of the time, if this is asked for. */
+		if (on_duplicate == QML_DUPLICATE_ID_RETURN && find_standing(writer, job, state))
+			return false;
+		if (qml_writer_try_insert(writer, job))
+			break;
+		if (on_duplicate == QML_DUPLICATE_ID_ERROR)
+			raise_unfinished(writer, job);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (has_finished(job, on_duplicate, state))
+	{
+		qml_writer_take_back(writer);
+		return false;
+	}
+	qml_writer_note_new(writer, job, handler);
+	return true;
+}

@@ -1,0 +1,21 @@
+/*
+ * idle.h
+ *		Warnings where background work is asked for that nothing will do.
+ */
+#ifndef QML_IDLE_H
+#define QML_IDLE_H
+
+/* What is asked for. */
+typedef enum QmlIdleWork
+{
+	QML_IDLE_INSTALL = 0, /* the extension is being made */
+	QML_IDLE_DELAYED,	  /* a job that becomes ready later */
+	QML_IDLE_RECURRING,	  /* a schedule */
+	QML_IDLE_HANDLER	  /* a handler */
+} QmlIdleWork;
+
+#define QML_IDLE_WORKS 4
+
+extern void qml_idle_warn(QmlIdleWork work);
+
+#endif

@@ -1,0 +1,87 @@
+/*
+ * lineage.c
+ *		Numbers of attempts, of which none is given twice for a job.
+ *
+ * The number is the token of a claim, and a worker outside of the database may name it
+ * at any time.  A number whose claim is durable is in the job's row, and the next one is
+ * higher.  But rows can be older than what workers were told: a standby that is promoted
+ * may lack the last claims, and a backup that is restored lacks all that came after it.
+ * The numbers of those claims are not known here, and a worker may hold one of them.
+ *
+ * So each row says where its number was given: the server, the database, the table, and
+ * the server's timeline, which a promotion and a recovery to a point in time change.
+ * Where that is another place than here, the first claim skips SKIPPED numbers, and
+ * counts them as attempts that do not count against the retries.  The row keeps its
+ * lineage through all other changes, however often it is written before it is claimed.
+ *
+ * The lineage is a hash, plus the timeline: those of two timelines of a server differ.
+ * Those of two other places are the same once in 65536.  Two bytes are what the row has
+ * to spare: any more would make it eight bytes larger.
+ *
+ * Two servers that are promoted apart from each other may be on timelines of the same
+ * number.  A snapshot of the disk that is started again, without a recovery, is on the
+ * timeline that it had.  Both cannot be told from here.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "common/hashfn.h"
+#include "common/int.h"
+#include "miscadmin.h"
+
+#include "model/catalog.h"
+#include "model/lineage.h"
+
+/* More than a job can be claimed between the last WAL that is here and the last that was. */
+#define SKIPPED 65536
+
+/* The lineage of what is written now; not on a standby. */
+int16
+qml_lineage(void)
+{
+	uint64 system = GetSystemIdentifier();
+	uint32 hash = hash_bytes((const unsigned char *) &system, sizeof(system));
+
+	Assert(!RecoveryInProgress());
+	hash = hash_combine(hash, hash_bytes_uint32(MyDatabaseId));
+	/* A dump may be restored into the database that it was made of. */
+	hash = hash_combine(hash, hash_bytes_uint32(qml_catalog()->live));
+	return (int16) (hash + GetWALInsertionTimeLine());
+}
+
+/* The next number of the job in *next; false: there is none, numbers are used up. */
+static bool
+find_next(const QmlJob *job, int16 lineage, int *next)
+{
+	int first = 1 + (job->lineage == lineage ? 0 : SKIPPED);
+
+	return !pg_add_s32_overflow(job->attempt, first, next);
+}
+
+/* Whether another attempt of the job can begin. */
+bool
+qml_lineage_has_next(const QmlJob *job)
+{
+	int next;
+
+	/* Of nearly all, without a look at where they were claimed. */
+	return job->attempt < PG_INT32_MAX - SKIPPED || find_next(job, qml_lineage(), &next);
+}
+
+/* Another attempt of the job begins. */
+void
+qml_lineage_next_attempt(QmlJob *job)
+{
+	int16 lineage = qml_lineage();
+	int next;
+
+	if (!find_next(job, lineage, &next))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("job %s has no attempt numbers left", qml_job_id_string(&job->id)),
+				 errdetail("Its latest attempt is %d.", job->attempt),
+				 errhint("Enqueue the job anew.")));
+	job->uncounted += next - job->attempt - 1;
+	job->attempt = next;
+	job->lineage = lineage;
+}

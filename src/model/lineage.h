@@ -1,0 +1,14 @@
+/*
+ * lineage.h
+ *		Where numbers of attempts are given.
+ */
+#ifndef QML_LINEAGE_H
+#define QML_LINEAGE_H
+
+#include "model/job.h"
+
+extern int16 qml_lineage(void);
+extern bool qml_lineage_has_next(const QmlJob *job);
+extern void qml_lineage_next_attempt(QmlJob *job);
+
+#endif

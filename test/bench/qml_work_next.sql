@@ -1,0 +1,6 @@
+\if :first
+SELECT id, attempt FROM qml_fetch('bench', '{bench}') \gset
+\set first 0
+\else
+SELECT id, attempt FROM qml_succeed_fetch(:id, :attempt, '{"sent": true}', 'bench', '{bench}') \gset
+\endif
