@@ -54,7 +54,7 @@ help:
 	@echo 'Trying it'
 	@echo '  demo             build it and show it at work on a throw-away server, in a minute or two;'
 	@echo '                   demo-stop ends that server'
-	@echo '  bench            compare its speed with hand-written SQL and a peer, in some minutes'
+	@echo '  bench            compare its speed with hand-written SQL and with peers, in ten minutes'
 	@echo 'Testing'
 	@echo '  check-quick      after each edit: the short suites on an incremental build, below 30 s;'
 	@echo '                   TESTS="05_acks fetch_fetch 110_workers.pl": only these tests'

@@ -1,0 +1,128 @@
+// What the programs that measure one system from Node share.  Each of them is called
+//
+//     SYSTEM.mjs setup                    makes the schema
+//     SYSTEM.mjs enqueue JOBS SIZE        enqueues, SIZE jobs a call, on one connection
+//     SYSTEM.mjs work JOBS SIZE [WAY]     works off jobs that were enqueued before
+//
+// and prints jobs a second.  The first fifth of the jobs comes on top of JOBS, and is not in the
+// time: until then connections are made, plans are cached, and code is compiled.  Every job must
+// have run exactly once, and the database must say so too; otherwise the program fails.
+//
+// The connection comes from PGHOST, PGPORT, PGUSER and PGDATABASE.
+import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
+import pg from "pg";
+
+// A call that enqueues before something else is measured.
+const FILLING = 1000;
+
+const now = () => Number(process.hrtime.bigint()) / 1e9;
+
+// As long as that of the other benchmarks, and different for each job.
+const payloads = (from, count) =>
+	Array.from({ length: count }, (_, i) => ({ customer: from + i, template: "welcome" }));
+
+// Books which jobs ran, and when.
+class Ledger {
+	#runs;
+	#count = 0;
+	#warmUp;
+	#start;
+	#end;
+	#resolve;
+
+	constructor(total, warmUp) {
+		this.#runs = new Uint8Array(total);
+		this.#warmUp = warmUp;
+		// Fulfilled when as many jobs ran as there are.
+		this.allRan = new Promise((resolve) => {
+			this.#resolve = resolve;
+		});
+	}
+
+	// The work of a job: an asynchronous function, as workers have them.
+	async run({ customer }) {
+		this.#runs[customer] += 1;
+		this.#count += 1;
+		if (this.#count === this.#warmUp) this.#start = now();
+		if (this.#count === this.#runs.length) {
+			this.#end = now();
+			this.#resolve();
+		}
+	}
+
+	// The time ends with the last job that ran, or with a later call of this.
+	finish() {
+		this.#end = now();
+	}
+
+	rate() {
+		for (const [customer, runs] of this.#runs.entries()) {
+			assert.equal(runs, 1, `job ${customer} ran ${runs} times`);
+		}
+		return (this.#runs.length - this.#warmUp) / (this.#end - this.#start);
+	}
+}
+
+async function enqueue(system, jobs, size) {
+	const warmUp = Math.ceil(jobs / size / 5);
+	const calls = warmUp + Math.ceil(jobs / size);
+	let start;
+
+	for (let call = 0; call < calls; call += 1) {
+		if (call === warmUp) start = now();
+		await system.enqueue(payloads(call * size, size));
+	}
+	const seconds = now() - start;
+	assert.equal(await system.unfinished(), calls * size, "unfinished jobs");
+	return ((calls - warmUp) * size) / seconds;
+}
+
+async function work(system, client, jobs, size, way) {
+	const warmUp = Math.ceil(jobs / 5);
+	const total = warmUp + jobs;
+	const ledger = new Ledger(total, warmUp);
+
+	for (let done = 0; done < total; done += FILLING) {
+		await system.enqueue(payloads(done, Math.min(FILLING, total - done)));
+	}
+	assert.equal(await system.unfinished(), total, "unfinished jobs before");
+	// So that plans fit, and no vacuum of what was there before falls into the time.
+	await client.query("VACUUM ANALYZE");
+	const stop = await system.work(ledger, size, way);
+	// A peer's last acknowledgements may still be on their way.
+	for (let tries = 0; tries < 200 && (await system.unfinished()) > 0; tries += 1) await sleep(50);
+	await stop();
+	const rate = ledger.rate();
+	assert.equal(await system.unfinished(), 0, "unfinished jobs");
+	// graphile-worker keeps no finished jobs.
+	if (system.finished) assert.equal(await system.finished(), total, "finished jobs");
+	return rate;
+}
+
+// What a system is: setup(), clear(), enqueue(payloads), unfinished(), finished() where it keeps
+// finished jobs, close(), and work(ledger, size, way), which returns when all jobs ran, with a
+// function that ends the workers.
+export async function main(makeSystem) {
+	const [mode, jobs, size, way] = process.argv.slice(2);
+	const client = new pg.Client();
+
+	await client.connect();
+	const count = async (from) => {
+		const { rows } = await client.query(`SELECT count(*)::int AS n FROM ${from}`);
+		return rows[0].n;
+	};
+	const system = await makeSystem({ client, count });
+	if (mode === "setup") {
+		await system.setup();
+	} else {
+		await system.clear();
+		const rate =
+			mode === "enqueue"
+				? await enqueue(system, Number(jobs), Number(size))
+				: await work(system, client, Number(jobs), Number(size), way);
+		console.log(rate.toFixed(0));
+	}
+	await system.close();
+	await client.end();
+}
