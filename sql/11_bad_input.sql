@@ -154,7 +154,7 @@ SELECT t.code('SELECT qml_enqueue(''m'', id => ''nouuid'')');
 SELECT sql, t.try(sql) FROM unnest(ARRAY['SELECT qml_grant(''regress_qml_nobody'', ''work'')', 'SELECT qml_revoke(''regress_qml_nobody'', ''work'')',
 	'SELECT qml_grant(4294967295::oid::regrole, ''work'')', 'SELECT qml_revoke(4294967295::oid::regrole, ''work'')', 'SELECT qml_grant(0::oid::regrole, ''work'')', 'SELECT qml_grant(''-'', ''work'')',
 	'SELECT qml_grant(''regress_qml_role'', ''fly'')', 'SELECT qml_grant(''regress_qml_role'', ''Work'')', 'SELECT qml_revoke(''regress_qml_role'', ''fly'')',
-	'SELECT qml_set_state(t.id(1), ''lost'')', 'SELECT qml_can_transition(''lost'', ''deleted'')', 'SELECT qml.invalidate()'
+	'SELECT qml_set_state(t.id(1), ''lost'')', 'SELECT qml_can_transition(''lost'', ''deleted'')', 'SELECT qml.invalidate()', 'SELECT qml.note_sql()'
 ]) WITH ORDINALITY s (sql, n) ORDER BY n;
 -- What was never granted can be revoked
 SELECT t.try('SELECT qml_revoke(''regress_qml_role'', ''work'')');

@@ -581,6 +581,17 @@ CREATE FUNCTION qml.invalidate() RETURNS trigger
 REVOKE ALL ON FUNCTION qml.invalidate() FROM PUBLIC;
 COMMENT ON FUNCTION qml.invalidate() IS 'trigger: makes all backends read the table again';
 
+CREATE FUNCTION qml.note_sql() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'qml_note_sql' LANGUAGE C;
+REVOKE ALL ON FUNCTION qml.note_sql() FROM PUBLIC;
+COMMENT ON FUNCTION qml.note_sql() IS 'trigger: the lists of ready jobs in shared memory are made anew when the transaction ends';
+
+-- Before the first row is written, so that also a statement that fails has told of itself.
+CREATE TRIGGER note_sql BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.live
+	FOR EACH STATEMENT EXECUTE FUNCTION qml.note_sql();
+ALTER TABLE qml.live ENABLE ALWAYS TRIGGER note_sql;
+COMMENT ON TRIGGER note_sql ON qml.live IS 'tells qml of rows that are written by SQL';
+
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.queue_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
 CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.queue_data

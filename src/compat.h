@@ -56,6 +56,13 @@
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #endif
 
+/* The number of the file that has the rows of a table. */
+#if PG_VERSION_NUM < 160000
+#define qml_relation_file(rel) ((rel)->rd_node.relNode)
+#else
+#define qml_relation_file(rel) ((rel)->rd_locator.relNumber)
+#endif
+
 /*
  * What table_tuple_update() says of the indexes.  From 16 on there is a third answer: the new
  * row is in the HOT chain of the old one, and only summarizing indexes (BRIN) must have it.

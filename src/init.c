@@ -20,6 +20,8 @@
 #include "common/guc.h"
 #include "compat.h"
 #include "ipc/prepared.h"
+#include "ipc/ready_note.h"
+#include "ipc/ready_queues.h"
 #include "ipc/shmem.h"
 #include "ipc/wakeup.h"
 #include "jobs/claim_skip.h"
@@ -81,7 +83,9 @@ _PG_init(void)
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		qml_shmem_init();
+		qml_ready_queues_init();
 		qml_wakeup_init();
+		qml_ready_note_init();
 		qml_prepared_init();
 		qml_launcher_register();
 	}

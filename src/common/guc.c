@@ -28,6 +28,7 @@ int qml_max_payload_size = 1024;
 int qml_new_queues = QML_NEW_QUEUES_NOTICE;
 bool qml_warn_idle = true;
 bool qml_log_failures = true;
+bool qml_ready_lists = true;
 bool qml_enabled = true;
 bool qml_scheduler_enabled = true;
 bool qml_recurring_enabled = true;
@@ -147,6 +148,8 @@ qml_guc_init(void)
 	define_call_switch("qml.warn_idle",
 					   "Warns when nothing would do the background work that is asked for.",
 					   "Each kind of work is warned about once a session.", &qml_warn_idle);
+	define_call_switch("qml.ready_lists", "Claims jobs from the lists of ready jobs in memory.",
+					   "When off, each claim searches the index.", &qml_ready_lists);
 	define_call_switch("qml.log_failures", "Logs each job that fails for good.", NULL,
 					   &qml_log_failures);
 

@@ -23,6 +23,7 @@ typedef enum QmlNewQueues
 extern int qml_new_queues; /* of QmlNewQueues */
 extern bool qml_warn_idle;
 extern bool qml_log_failures;
+extern bool qml_ready_lists;
 
 /* Of the background processes. */
 extern bool qml_enabled;

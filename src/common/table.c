@@ -7,6 +7,11 @@
  * too.  Triggers, check constraints, rules and row security would be passed over: a table
  * that has any is refused when it is opened.  Locks are held to the end of the transaction,
  * as in SQL.
+ *
+ * Versions of a row that differ in no indexed column form a chain (HOT), of which the indexes
+ * have the first line pointer, its root.  Who knows the root finds the version that a snapshot
+ * sees without the index, as long as the row is there: afterwards the root may be that of another
+ * row.  So it is remembered with the row that is read.
  */
 #include "postgres.h"
 
@@ -57,6 +62,11 @@ init_table(QmlTable *table, Relation rel)
 	table->row = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 	table->estate = NULL;
 	table->indexes = NULL;
+	table->is_hot = false;
+	table->fetch = NULL;
+	table->blocks = 0;
+	ItemPointerSetInvalid(&table->root);
+	ItemPointerSetInvalid(&table->member);
 }
 
 /*
@@ -109,6 +119,8 @@ qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 void
 qml_table_close(QmlTable *table)
 {
+	if (table->fetch)
+		table_index_fetch_end(table->fetch);
 	ExecDropSingleTupleTableSlot(table->slot);
 	ExecDropSingleTupleTableSlot(table->row);
 	if (table->indexes)
@@ -157,6 +169,7 @@ void
 qml_table_insert(QmlTable *table, TupleTableSlot *row)
 {
 	table_tuple_insert(table->rel, row, GetCurrentCommandId(true), 0, NULL);
+	table->is_hot = false;
 	insert_index_entries(table, row, false, QML_UPDATE_ALL_INDEXES);
 }
 
@@ -172,6 +185,7 @@ qml_table_try_insert(QmlTable *table, TupleTableSlot *row, Oid key)
 	MemoryContext oldcontext;
 	bool conflicts = true;
 
+	table->is_hot = false;
 	open_indexes(table, true);
 	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(table->estate));
 	while (conflicts && qml_exec_key_is_free(table->indexes, row, table->estate, arbiters))
@@ -210,6 +224,99 @@ qml_table_insert_many(QmlTable *table, TupleTableSlot **rows, int count)
 		insert_index_entries(table, rows[i], false, QML_UPDATE_ALL_INDEXES);
 }
 
+/* Reads the next row of a scan into table->slot, as index_getnext_slot(), with its root. */
+bool
+qml_table_next(QmlTable *table, IndexScanDesc scan)
+{
+	for (;;)
+	{
+		if (!scan->xs_heap_continue)
+		{
+			ItemPointer root = index_getnext_tid(scan, ForwardScanDirection);
+
+			if (root == NULL)
+				return false;
+			/* The scan moves on to the version that it finds. */
+			table->root = *root;
+		}
+		if (index_fetch_heap(scan, table->slot))
+		{
+			table->member = table->slot->tts_tid;
+			return true;
+		}
+	}
+}
+
+/*
+ * Reads the version that a snapshot sees of the row with this root into table->slot.  False:
+ * there is none.  It may be another row than that for which the root was remembered.
+ */
+bool
+qml_table_fetch(QmlTable *table, const ItemPointerData *root, Snapshot snapshot)
+{
+	ItemPointerData tid = *root;
+	bool again = false;
+
+	/* Vacuum may have cut the table off since, but does not while it is locked. */
+	if (ItemPointerGetBlockNumber(root) >= table->blocks)
+		table->blocks = RelationGetNumberOfBlocks(table->rel);
+	if (ItemPointerGetBlockNumber(root) >= table->blocks)
+		return false;
+	if (table->fetch == NULL)
+		table->fetch = table_index_fetch_begin(table->rel);
+	if (!table_index_fetch_tuple(table->fetch, &tid, snapshot, table->slot, &again, NULL))
+		return false;
+	table->root = *root;
+	table->member = table->slot->tts_tid;
+	return true;
+}
+
+/* Looks for the root of a row in its page; invalid: it has none. */
+static ItemPointerData
+find_root(Relation rel, ItemPointer tid)
+{
+	BlockNumber block = ItemPointerGetBlockNumber(tid);
+	Buffer buffer = ReadBuffer(rel, block);
+	OffsetNumber roots[MaxHeapTuplesPerPage];
+	OffsetNumber offset;
+	ItemPointerData root;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	heap_get_root_tuples(BufferGetPage(buffer), roots);
+	UnlockReleaseBuffer(buffer);
+	offset = roots[ItemPointerGetOffsetNumber(tid) - 1];
+	if (offset == InvalidOffsetNumber)
+		ItemPointerSetInvalid(&root);
+	else
+		ItemPointerSet(&root, block, offset);
+	return root;
+}
+
+/* The root of the row that was read last; invalid: it is not known. */
+ItemPointerData
+qml_table_read_root(const QmlTable *table)
+{
+	ItemPointerData none;
+
+	if (ItemPointerIsValid(&table->member) &&
+		ItemPointerEquals(unconstify(ItemPointerData *, &table->member), &table->slot->tts_tid))
+		return table->root;
+	ItemPointerSetInvalid(&none);
+	return none;
+}
+
+/* The root of the row that was written last, and whose place is in table->row. */
+ItemPointerData
+qml_table_row_root(QmlTable *table)
+{
+	ItemPointerData root;
+
+	if (!table->is_hot)
+		return table->row->tts_tid;
+	root = qml_table_read_root(table);
+	return ItemPointerIsValid(&root) ? root : find_root(table->rel, &table->row->tts_tid);
+}
+
 /*
  * What has become of the row in a slot that a scan has filled: TM_BeingModified if another
  * transaction that is running has changed or locked it, TM_Updated or TM_Deleted if one that has
@@ -229,6 +336,30 @@ qml_table_row_fate(TupleTableSlot *slot)
 	result = HeapTupleSatisfiesUpdate(row->base.tuple, GetCurrentCommandId(false), row->buffer);
 	LockBuffer(row->buffer, BUFFER_LOCK_UNLOCK);
 	return result;
+}
+
+/* Whether the one that is in the header of the row has more than a lock. */
+static bool
+is_changed(TupleTableSlot *slot)
+{
+	BufferHeapTupleTableSlot *row = (BufferHeapTupleTableSlot *) slot;
+	uint16 mask;
+
+	LockBuffer(row->buffer, BUFFER_LOCK_SHARE);
+	mask = row->base.tuple->t_data->t_infomask;
+	LockBuffer(row->buffer, BUFFER_LOCK_UNLOCK);
+	/* Of several, the one that has changed it may have been rolled back long ago. */
+	return (mask & HEAP_XMAX_IS_MULTI) == 0 && !HEAP_XMAX_IS_LOCKED_ONLY(mask);
+}
+
+/*
+ * Whether another transaction that is running has changed or deleted the row in a slot that a scan
+ * has filled, and not only locked it.
+ */
+bool
+qml_table_row_is_replaced(TupleTableSlot *slot)
+{
+	return qml_table_row_fate(slot) == TM_BeingModified && is_changed(slot);
 }
 
 /*
@@ -262,6 +393,8 @@ qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row, Snapshot
 	}
 	result = table_tuple_update(table->rel, tid, row, GetCurrentCommandId(true), snapshot,
 								InvalidSnapshot, wait, &failure, &lockmode, &update_indexes);
+	if (result == TM_Ok)
+		table->is_hot = update_indexes != QML_UPDATE_ALL_INDEXES;
 	if (result == TM_Ok && update_indexes != QML_UPDATE_NO_INDEXES)
 		insert_index_entries(table, row, true, update_indexes);
 	return result;

@@ -5,6 +5,7 @@
 #ifndef QML_TABLE_H
 #define QML_TABLE_H
 
+#include "access/genam.h"
 #include "access/tableam.h"
 #include "nodes/execnodes.h"
 #include "utils/snapshot.h"
@@ -19,6 +20,13 @@ typedef struct QmlTable
 	TupleTableSlot *row;  /* virtual, for a row to be written */
 	EState *estate;
 	ResultRelInfo *indexes;
+
+	/* What the indexes have for the row read last, if that was found by one: see below. */
+	ItemPointerData root;
+	ItemPointerData member; /* the row of which it is the root */
+	bool is_hot;			/* the row written last took the place of that in `slot` */
+	IndexFetchTableData *fetch;
+	BlockNumber blocks; /* of the table, at least */
 } QmlTable;
 
 /*
@@ -41,7 +49,12 @@ extern TM_Result qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSl
 								  Snapshot snapshot, bool wait);
 extern TM_Result qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait);
 
+extern bool qml_table_next(QmlTable *table, IndexScanDesc scan);
+extern bool qml_table_fetch(QmlTable *table, const ItemPointerData *root, Snapshot snapshot);
+extern ItemPointerData qml_table_read_root(const QmlTable *table);
+extern ItemPointerData qml_table_row_root(QmlTable *table);
 extern TM_Result qml_table_row_fate(TupleTableSlot *slot);
+extern bool qml_table_row_is_replaced(TupleTableSlot *slot);
 extern TimestampTz qml_table_first_after(Oid relid, Oid indexid, TimestampTz after);
 extern Snapshot qml_table_snapshot(void);
 extern Snapshot qml_table_latest_snapshot(void);

@@ -3,10 +3,10 @@
  *		Wake-ups of prepared transactions.
  *
  * A prepared transaction may be committed by any session, which does not know what
- * it made due.  So PREPARE TRANSACTION leaves in shared memory, under a hash of the
- * transaction's name, that it noted something (wakeup.c).  COMMIT PREPARED of that name
- * says that anything may be due, and so does ROLLBACK PREPARED if the transaction had
- * taken ready jobs.  Two names with the same hash cost a needless wake-up.
+ * it made due.  So PREPARE TRANSACTION leaves in shared memory, under the transaction's
+ * name, that it noted something (wakeup.c, ready_note.c).  COMMIT PREPARED of that name says
+ * that anything may be due, and so does ROLLBACK PREPARED if the transaction had taken ready
+ * jobs.
  *
  * A name is not known if the transaction was prepared before the last start of the
  * server, if it did not fit, and also if the transaction did nothing in qml, which is not
@@ -27,29 +27,31 @@
 
 #include "access/xact.h"
 #include "commands/extension.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "tcop/utility.h"
 
 #include "ipc/prepared.h"
+#include "ipc/ready_note.h"
+#include "ipc/ready_queues.h"
 #include "ipc/slots.h"
 #include "ipc/wakeup.h"
 
 static ProcessUtility_hook_type previous_utility = NULL;
 
 /* Of the transaction that is being prepared. */
-static uint32 current_name;
+static char current_name[GIDSIZE];
 static bool has_current_name = false;
 
 /* Finds the entry of a prepared transaction, or (InvalidOid) a free one; NULL: none. */
 static QmlPrepared *
-find_prepared(Oid database, uint32 name)
+find_prepared(Oid database, const char *name)
 {
 	Assert(LWLockHeldByMe(qml_shmem->lock));
 	for (int i = 0; i < QML_MAX_PREPARED; i++)
 	{
 		if (qml_shmem->prepared[i].database == database &&
-			(!OidIsValid(database) || qml_shmem->prepared[i].name == name))
+			(!OidIsValid(database) || strcmp(qml_shmem->prepared[i].name, name) == 0))
 			return &qml_shmem->prepared[i];
 	}
 	return NULL;
@@ -57,26 +59,29 @@ find_prepared(Oid database, uint32 name)
 
 /* The transaction that is being prepared noted something. */
 static void
-remember_prepared(bool launcher, bool has_taken, bool rules)
+remember_prepared(const QmlPrepared *prepared)
 {
 	QmlPrepared *entry;
 
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	entry = find_prepared(InvalidOid, 0);
+	/* One of this name has ended in a way that was not seen here. */
+	entry = find_prepared(MyDatabaseId, current_name);
+	if (entry == NULL)
+		entry = find_prepared(InvalidOid, NULL);
 	if (entry)
 	{
+		*entry = *prepared;
 		entry->database = MyDatabaseId;
-		entry->name = current_name;
-		entry->call = launcher;
-		entry->took = has_taken;
-		entry->rules = rules;
+		strlcpy(entry->name, current_name, sizeof(entry->name));
 	}
+	else
+		qml_shmem->prepared_lost = true;
 	LWLockRelease(qml_shmem->lock);
 }
 
 /* Forgets a prepared transaction that ended; false: it was not known here. */
 static bool
-take_prepared(uint32 name, QmlPrepared *prepared)
+take_prepared(const char *name, QmlPrepared *prepared)
 {
 	QmlPrepared *entry;
 
@@ -117,15 +122,40 @@ time_for_unknown(void)
 }
 
 /*
+ * Whether a prepared transaction that is not known may have written jobs: one of before the
+ * start of the server holds its lock on qml.live, or one did not fit.  Looked up before it ends.
+ */
+static bool
+may_have_written(void)
+{
+	Oid live = qml_ready_queues_table();
+	VirtualTransactionId *holders;
+	LOCKTAG tag;
+	bool found = qml_shmem->prepared_lost;
+
+	/* The lists of the database may be begun before the transaction has ended. */
+	if (!OidIsValid(live))
+		return true;
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, live);
+	holders = GetLockConflicts(&tag, ShareLock, NULL);
+	for (; !found && VirtualTransactionIdIsValid(*holders); holders++)
+		found = VirtualTransactionIdIsRecoveredPreparedXact(*holders);
+	return found;
+}
+
+/*
  * COMMIT PREPARED is a transaction of its own: what is noted here is sent when that
  * commits, which is after the prepared one.
  */
 static void
-note_committed(uint32 name, bool extension_was_there)
+note_committed(const char *name, bool extension_was_there, bool may_have_written)
 {
 	QmlPrepared prepared;
 	bool known = take_prepared(name, &prepared);
 
+	/* It is done: whoever takes a snapshot now sees it. */
+	if (known ? prepared.listed : may_have_written)
+		qml_ready_queues_forget();
 	if (prepared.call)
 		qml_wakeup_launcher(true);
 	else if (!known && !extension_was_there)
@@ -137,11 +167,13 @@ note_committed(uint32 name, bool extension_was_there)
 }
 
 static void
-note_rolled_back(uint32 name)
+note_rolled_back(const char *name, bool may_have_written)
 {
 	QmlPrepared prepared;
 	bool known = take_prepared(name, &prepared);
 
+	if (known ? prepared.listed_taken : may_have_written)
+		qml_ready_queues_forget();
 	if (!known)
 		qml_wakeup_anything_at(time_for_unknown());
 	else if (prepared.took)
@@ -158,16 +190,19 @@ process_utility(PlannedStmt *statement, const char *query, bool readonly,
 									   (TransactionStmt *) statement->utilityStmt :
 									   NULL;
 	TransactionStmtKind kind = transaction ? transaction->kind : TRANS_STMT_BEGIN;
-	uint32 name = transaction && transaction->gid ?
-					  hash_bytes((const unsigned char *) transaction->gid,
-								 strlen(transaction->gid)) :
-					  0;
+	char name[GIDSIZE] = "";
 	bool extension_was_there = kind == TRANS_STMT_COMMIT_PREPARED &&
 							   OidIsValid(get_extension_oid("qml", true));
+	bool has_written = (kind == TRANS_STMT_COMMIT_PREPARED ||
+						kind == TRANS_STMT_ROLLBACK_PREPARED) &&
+					   may_have_written();
 
+	/* A longer name is an error. */
+	if (transaction && transaction->gid)
+		strlcpy(name, transaction->gid, sizeof(name));
 	if (kind == TRANS_STMT_PREPARE)
 	{
-		current_name = name;
+		strlcpy(current_name, name, sizeof(current_name));
 		has_current_name = true;
 	}
 	if (previous_utility)
@@ -179,24 +214,27 @@ process_utility(PlannedStmt *statement, const char *query, bool readonly,
 	/* The statement is done: a cancel that comes now must not make it look undone. */
 	HOLD_INTERRUPTS();
 	if (kind == TRANS_STMT_COMMIT_PREPARED)
-		note_committed(name, extension_was_there);
+		note_committed(name, extension_was_there, has_written);
 	if (kind == TRANS_STMT_ROLLBACK_PREPARED)
-		note_rolled_back(name);
+		note_rolled_back(name, has_written);
 	RESUME_INTERRUPTS();
 }
 
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	bool launcher;
-	bool has_taken;
-	bool rules;
+	QmlPrepared prepared = {0};
+	bool is_pending;
 
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
-	if (event == XACT_EVENT_PREPARE && has_current_name &&
-		qml_wakeup_is_pending(&launcher, &has_taken, &rules))
-		remember_prepared(launcher, has_taken, rules);
+	if (event == XACT_EVENT_PREPARE && has_current_name)
+	{
+		is_pending = qml_wakeup_is_pending(&prepared.call, &prepared.took, &prepared.rules);
+		prepared.listed = qml_ready_note_is_pending(&prepared.listed_taken);
+		if (is_pending || prepared.listed || prepared.listed_taken)
+			remember_prepared(&prepared);
+	}
 	has_current_name = false;
 }
 

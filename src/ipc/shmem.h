@@ -7,7 +7,8 @@
  * the server clears it and loses nothing else.
  *
  * One LWLock, qml_shmem->lock, protects all fields for which the comments say "under
- * the lock".  Only the files of src/ipc take it; "make lint" checks that.  It is a
+ * the lock".  Lists of ready jobs lie apart, and have locks of their own
+ * (ready_store.c).  Only the files of src/ipc take it; "make lint" checks that.  It is a
  * leaf: nobody waits for a heavyweight lock, reads a table or runs a function of a
  * user while holding it.  The only lock taken below it is the spinlock of a slot.
  *
@@ -33,6 +34,7 @@
 #ifndef QML_SHMEM_H
 #define QML_SHMEM_H
 
+#include "access/xact.h"
 #include "port/atomics.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
@@ -318,16 +320,20 @@ typedef struct QmlWaiter
 } QmlWaiter;
 
 /*
- * A prepared transaction that will make something due, by a hash of its name.  A
- * free entry has no database.
+ * A prepared transaction that will make something due, by its name.  A free entry has no
+ * database.
  */
 typedef struct QmlPrepared
 {
 	Oid database;
-	uint32 name;
+	char name[GIDSIZE];
 	bool call;	/* wake the launcher when it commits */
 	bool took;	/* it took ready jobs, which are ready again if it is rolled back */
 	bool rules; /* it changed who runs which jobs */
+
+	/* Lists of ready jobs are forgotten when it commits, and when it is rolled back. */
+	bool listed;
+	bool listed_taken;
 } QmlPrepared;
 
 #define QML_MAX_PREPARED 128
@@ -396,7 +402,7 @@ typedef struct QmlCall
 #define QML_MAX_CALLS 64
 
 /* Raised with each change of what lies in the shared memory. */
-#define QML_SHMEM_LAYOUT 4
+#define QML_SHMEM_LAYOUT 5
 
 typedef struct QmlShmem
 {
@@ -411,6 +417,7 @@ typedef struct QmlShmem
 
 	/* Under the lock: added by sessions that prepare, removed by those that end one. */
 	QmlPrepared prepared[QML_MAX_PREPARED];
+	bool prepared_lost; /* one did not fit */
 
 	/* Under the lock: added by schedulers and workers, taken by the launcher. */
 	int nrequests;

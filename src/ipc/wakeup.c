@@ -211,6 +211,18 @@ send_rolled_back(void)
 	qml_dispatch_send(&taken, GetCurrentTimestamp(), NULL, 0);
 }
 
+/* Ready jobs were out of sight for a moment, and are back: anybody may have missed them. */
+void
+qml_wakeup_for_returned(void)
+{
+	static QmlReadyWork anything;
+
+	qml_dispatch_reset(&anything);
+	anything.any_role = true;
+	anything.anything = true;
+	qml_dispatch_send(&anything, GetCurrentTimestamp(), NULL, 0);
+}
+
 /* ----- callbacks of transactions ----- */
 
 static void

@@ -42,6 +42,7 @@
 #include "ipc/wakeup.h"
 #include "jobs/after_commit.h"
 #include "jobs/partition.h"
+#include "jobs/ready_row.h"
 #include "jobs/told_job.h"
 #include "model/acl.h"
 #include "model/catalog.h"
@@ -240,7 +241,10 @@ write_rows(Insert *insert)
 	if (insert->count > 0)
 		qml_table_insert_many(insert->live, insert->rows, insert->count);
 	for (int i = 0; i < insert->count; i++)
+	{
+		qml_ready_row_note_made(insert->rows[i], insert->rows[i]->tts_tid);
 		ExecClearTuple(insert->rows[i]);
+	}
 	insert->count = 0;
 	MemoryContextReset(insert->context);
 	CHECK_FOR_INTERRUPTS();

@@ -11,6 +11,9 @@
  * The update changes no indexed column: the index covers enqueued and processing
  * rows alike, and a claim is a HOT update while its page has room.
  *
+ * Most claims find the jobs without the index, in the lists of ready jobs in shared memory
+ * (jobs/claim_list.c).  What follows is about those that cannot.
+ *
  * A background worker that claims again and again resumes where it stopped
  * (jobs/claim_cursor.c), and wants to know whether it left jobs for other workers.  It passes
  * over the jobs of methods that it has no handler for.  There can be any number of them, so
@@ -36,11 +39,13 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "compat.h"
+#include "ipc/ready_queues.h"
 #include "ipc/session_claim.h"
 #include "ipc/waiters.h"
 #include "jobs/claim.h"
 #include "jobs/claim_cursor.h"
 #include "jobs/claim_filter.h"
+#include "jobs/claim_list.h"
 #include "jobs/claim_skip.h"
 #include "jobs/transition.h"
 #include "jobs/writer.h"
@@ -67,11 +72,13 @@ typedef struct ClaimState
 	Relation ready;
 	TimestampTz now;
 	int count;
-	bool skipped;  /* some jobs were not looked at, because of what earlier claims saw */
-	bool full;	   /* takes no more */
-	QmlMore more;  /* whether there are jobs for others */
-	int looked;	   /* how many were looked at for that */
-	bool resuming; /* queues that have a cursor are done */
+	bool has_lists;	 /* queues have lists of ready jobs */
+	bool incomplete; /* some did not have all */
+	bool skipped;	 /* some jobs were not looked at, because of what earlier claims saw */
+	bool full;		 /* takes no more */
+	QmlMore more;	 /* whether there are jobs for others */
+	int looked;		 /* how many were looked at for that */
+	bool resuming;	 /* queues that have a cursor are done */
 
 	/* Of a background worker. */
 	instr_time began;
@@ -113,18 +120,18 @@ is_background(const QmlClaim *claim)
  * The job in live.slot cannot be claimed, now or ever: it fails, so that somebody gets to
  * know.  The one case in which a claim needs a partition of the history.
  */
-static void
+static TM_Result
 give_up(ClaimState *state, QmlJob *job)
 {
 	qml_transition_give_up(job, "no attempt numbers are left", "attempts_exhausted", state->now);
-	(void) qml_writer_put(&state->writer, job, false);
+	return qml_writer_put(&state->writer, job, false);
 }
 
 /*
  * There is a job, unless it was taken since the snapshot; if another transaction has its row,
  * it may claim it or not.
  */
-static void
+static TM_Result
 peek_row(ClaimState *state)
 {
 	TM_Result fate = qml_table_row_fate(state->writer.live.slot);
@@ -134,32 +141,28 @@ peek_row(ClaimState *state)
 		state->more = QML_MORE;
 	else if (fate == TM_BeingModified)
 		state->more = QML_MAYBE_MORE;
+	return fate;
 }
 
 /*
- * Claims the ready job in live.slot, unless the caller does not want it or another
- * transaction has it.
+ * Claims the ready job in live.slot, unless the caller does not want it (TM_Invisible) or another
+ * transaction has it, or was faster.
  */
-static void
+static TM_Result
 claim_row(ClaimState *state, const QmlQueue *queue)
 {
 	const QmlClaim *claim = state->claim;
 	QmlChoice choice;
+	TM_Result result;
 	QmlJob job;
 
 	Assert(!state->full && state->count < claim->batch);
 	if (claim->peek)
-	{
-		peek_row(state);
-		return;
-	}
+		return peek_row(state);
 	qml_job_from_live(state->writer.live.slot, &job);
 	Assert(job.queue_id == queue->id);
 	if (unlikely(!qml_lineage_has_next(&job)))
-	{
-		give_up(state, &job);
-		return;
-	}
+		return give_up(state, &job);
 	choice = is_background(claim) ? claim->choose(&job, claim->arg) : QML_TAKE;
 	if (choice == QML_STOP)
 	{
@@ -167,25 +170,27 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 		state->more = QML_MORE;
 	}
 	if (choice != QML_TAKE)
-		return;
+		return TM_Invisible;
 	qml_transition_set(&job, QML_PROCESSING, state->now);
 	job.worker = claim->worker;
 	job.server = claim->server;
 	if (claim->lease != QML_NO_LEASE)
 		job.lease_expires_at = state->now +
 							   (claim->lease > 0 ? claim->lease : qml_queue_lease(queue));
-	if (qml_writer_put(&state->writer, &job, false) != TM_Ok)
-		return;
+	result = qml_writer_put(&state->writer, &job, false);
+	if (result != TM_Ok)
+		return result;
 	QML_FAULT("claim.after_lock");
 	if (claim->lease == QML_NO_LEASE)
 		qml_session_claim_hold(&job.id);
-	if (is_background(claim))
+	if (is_background(claim) && !state->has_lists)
 		qml_claim_cursor_advance(&job);
-	else
+	else if (!is_background(claim))
 		qml_waiters_claimed(job.queue_id);
 	claim->take(&job, claim->arg);
 	state->count++;
 	state->full = state->count == claim->batch;
+	return TM_Ok;
 }
 
 /*
@@ -244,7 +249,7 @@ look_for_kind(ClaimState *state)
 
 	qml_job_from_live(state->writer.live.slot, &job);
 	if (qml_job_hash_method(job.method) == state->claim->kind->method)
-		peek_row(state);
+		(void) peek_row(state);
 	else if (++state->looked >= MAX_LOOKED_FOR_OTHERS)
 	{
 		state->full = true;
@@ -274,7 +279,7 @@ claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 	TupleTableSlot *slot = state->writer.live.slot;
 	IndexScanDesc scan = begin_walk(state, queue, keys, nkeys);
 
-	while (!is_done(state) && index_getnext_slot(scan, ForwardScanDirection, slot))
+	while (!is_done(state) && qml_table_next(&state->writer.live, scan))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (qml_job_live_state(slot) == QML_ENQUEUED)
@@ -284,7 +289,7 @@ claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 			else if (state->claim->kind)
 				look_for_kind(state);
 			else
-				claim_row(state, queue);
+				(void) claim_row(state, queue);
 		}
 		if (count_visit(state))
 			end_behind_job(state, queue);
@@ -303,7 +308,7 @@ claim_filtered_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, i
 	int looked = 0;
 	int current = 0;
 
-	while (!is_done(state) && index_getnext_slot(scan, ForwardScanDirection, slot))
+	while (!is_done(state) && qml_table_next(&state->writer.live, scan))
 	{
 		int priority;
 		pg_uuid_t id;
@@ -321,7 +326,7 @@ claim_filtered_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, i
 		walk->last = id;
 		if (qml_job_live_state(slot) == QML_ENQUEUED &&
 			qml_claim_filter_passes(&state->filter, slot))
-			claim_row(state, queue);
+			(void) claim_row(state, queue);
 		if (walk->beyond && state->count == 0)
 			qml_claim_skip_pass(&walk->trail, state->filter.key, queue->id, priority, &id);
 		if (++looked == walk->most)
@@ -385,6 +390,80 @@ claim_filtered(ClaimState *state, const QmlQueue *queue)
 	}
 }
 
+/* How the list of a queue is gone through, and by which match. */
+static void
+begin_list(ClaimState *state, const QmlQueue *queue, QmlClaimList *list)
+{
+	QmlListPass pass = QML_LIST_TAKE;
+	QmlReadyMatch match = NULL;
+	void *arg = NULL;
+
+	if (state->claim->peek)
+		pass = QML_LIST_PEEK;
+	else if (is_background(state->claim))
+		pass = QML_LIST_CHOOSE;
+	if (state->filter.key != 0)
+	{
+		match = qml_claim_filter_passes_hash;
+		arg = &state->filter;
+	}
+	else if (is_background(state->claim) && !queue->own)
+	{
+		match = state->claim->could_choose;
+		arg = state->claim->arg;
+	}
+	qml_claim_list_begin(list, &state->writer, state->ready, queue->id, pass, match, arg);
+}
+
+/*
+ * Claims from a queue by its list; false: there may be more, for which the index is searched.  A
+ * background worker whose batch is full looks at the jobs behind it.
+ */
+static bool
+claim_by_list(ClaimState *state, const QmlQueue *queue, QmlReadyBound *bound)
+{
+	QmlClaimList list;
+	bool all;
+
+	begin_list(state, queue, &list);
+	while (!is_done(state) &&
+		   qml_claim_list_next(&list, Max(1, state->claim->batch - state->count)))
+	{
+		TM_Result result = TM_Invisible;
+
+		/* No job begins before the time at which it was due. */
+		state->now = GetCurrentTimestamp();
+		if (state->full)
+			look_for_more(state);
+		else if (state->filter.key == 0 ||
+				 qml_claim_filter_passes(&state->filter, state->writer.live.slot))
+			result = claim_row(state, queue);
+		qml_claim_list_judge(&list, result);
+		(void) count_visit(state);
+	}
+	all = qml_claim_list_end(&list);
+	*bound = list.bound;
+	return all;
+}
+
+/* Claims from a queue by the index, where its list has ended. */
+static void
+claim_behind_list(ClaimState *state, const QmlQueue *queue, const QmlReadyBound *bound)
+{
+	ScanKeyData keys[3];
+
+	/* The snapshot sees what was claimed already. */
+	(void) qml_writer_new_snapshot(&state->writer);
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(bound->key.priority));
+	ScanKeyInit(&keys[2], 3, BTGreaterEqualStrategyNumber, F_UUID_GE,
+				UUIDPGetDatum(&bound->key.id));
+	claim_by_keys(state, queue, keys, 3);
+	if (is_done(state))
+		return;
+	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(bound->key.priority));
+	claim_by_keys(state, queue, keys, 2);
+}
+
 /* Claims from the beginning of a queue. */
 static void
 claim_from_queue(ClaimState *state, const QmlQueue *queue)
@@ -392,6 +471,26 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 	ScanKeyData keys[1];
 	Walk whole = {.most = 0};
 
+	if (state->has_lists)
+	{
+		QmlReadyBound bound;
+
+		if (claim_by_list(state, queue, &bound) || is_done(state))
+			return;
+		/* Workers search the index by their cursors: see claim_for_worker(). */
+		if (is_background(state->claim))
+		{
+			state->incomplete = true;
+			return;
+		}
+		if (state->filter.key == 0 && bound.reach == QML_REACH_KEY)
+		{
+			claim_behind_list(state, queue, &bound);
+			return;
+		}
+		if (state->count > 0)
+			(void) qml_writer_new_snapshot(&state->writer);
+	}
 	if (state->filter.key != 0 && state->claim->whole)
 		(void) claim_filtered_by_keys(state, queue, keys, lengthof(keys), &whole);
 	else if (state->filter.key != 0)
@@ -416,26 +515,34 @@ claim_behind_cursor(ClaimState *state, const QmlQueue *queue, const QmlClaimCurs
 	claim_by_keys(state, queue, keys, 2);
 }
 
-/* The lowest queue id above `after` that the index has an entry for; 0: none. */
+/* The lowest queue id above `after` that may have ready jobs; 0: none. */
 static int
 next_queue_id(ClaimState *state, int after)
 {
-	Snapshot snapshot = qml_writer_snapshot(&state->writer);
-	IndexScanDesc scan = qml_index_beginscan(state->writer.live.rel, state->ready, snapshot, 1);
-	ScanKeyData key;
+	int id;
+
+	if (state->has_lists && qml_ready_queues_next(after, &id))
+		return id;
+	return qml_claim_list_next_queue(&state->writer, state->ready, after);
+}
+
+/* Goes through the index once, so that it need not be searched for queues any more. */
+static void
+learn_queues(ClaimState *state)
+{
+	uint32 generation;
 	int id = 0;
 
-	ScanKeyInit(&key, 1, BTGreaterStrategyNumber, F_INT4GT, Int32GetDatum(after));
-	scan->xs_want_itup = true;
-	index_rescan(scan, &key, 1, NULL, 0);
-	if (index_getnext_tid(scan, ForwardScanDirection) != NULL)
+	if (!qml_ready_queues_begin(&generation))
+		return;
+	/* Whoever commits from now on tells of the queues himself. */
+	(void) qml_writer_new_snapshot(&state->writer);
+	while ((id = qml_claim_list_next_queue(&state->writer, state->ready, id)) != 0)
 	{
-		bool isnull;
-
-		id = DatumGetInt32(index_getattr(scan->xs_itup, 1, scan->xs_itupdesc, &isnull));
+		CHECK_FOR_INTERRUPTS();
+		qml_ready_queues_found(generation, id);
 	}
-	index_endscan(scan);
-	return id;
+	qml_ready_queues_complete(generation);
 }
 
 /* Claims from the queues that have jobs, with ids above `after`, up to `upto`. */
@@ -449,7 +556,9 @@ claim_from_range(ClaimState *state, int after, int upto)
 		const QmlQueue *queue = qml_queue_by_id(id);
 		int before = state->count;
 
-		/* The index also has entries of a new queue that is not committed. */
+		/* There may be jobs of a new queue that is not committed. */
+		if (queue == NULL && state->has_lists)
+			qml_claim_list_look_once(&state->writer, state->ready, id);
 		if (queue == NULL || queue->paused)
 			continue;
 		/* Background workers ask for no rights; qml's own queue is theirs alone. */
@@ -474,7 +583,10 @@ static void
 claim_from_all(ClaimState *state)
 {
 	int start = last_queue_id;
+	int id;
 
+	if (state->has_lists && !qml_ready_queues_next(0, &id))
+		learn_queues(state);
 	claim_from_range(state, start, INT_MAX);
 	if (start > 0)
 		claim_from_range(state, 0, start);
@@ -564,11 +676,46 @@ claim_resuming(ClaimState *state)
 		walk_to_look(state);
 }
 
+/*
+ * All queues by their lists, for a background worker; false: the index must be searched.  It is
+ * also now and then while lists do not have all, or their queues would wait as long as others
+ * have jobs.
+ */
+static bool
+claim_by_lists(ClaimState *state)
+{
+	static bool was_incomplete = false;
+
+	if (qml_claim_cursor_is_walking() ||
+		(was_incomplete && !qml_claim_cursor_is_recent(QML_WALK_TO_CLAIM)))
+	{
+		was_incomplete = false;
+		return false;
+	}
+	claim_from_all(state);
+	was_incomplete = state->incomplete;
+	if (state->late && state->count == 0)
+	{
+		/* The next call searches the index, and that goes on where it stops. */
+		(void) qml_claim_cursor_walk(last_queue_id);
+		state->more = QML_UNFINISHED;
+	}
+	else if (state->count == 0 && state->incomplete && !is_done(state))
+		return false;
+	/* What is missing in a list, or was not looked at, may be for others. */
+	else if (state->more == QML_NO_MORE && (state->late || (state->full && state->incomplete)))
+		state->more = QML_MAYBE_MORE;
+	return true;
+}
+
 /* All queues, for a background worker. */
 static void
 claim_for_worker(ClaimState *state)
 {
 	INSTR_TIME_SET_CURRENT(state->began);
+	if (state->has_lists && claim_by_lists(state))
+		return;
+	state->has_lists = false;
 	if (qml_claim_cursor_is_recent(QML_WALK_TO_CLAIM))
 		claim_resuming(state);
 	if (state->count == 0 && !state->late)
@@ -638,6 +785,7 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 		qml_claim_filter_init(&state.filter, claim->methods);
 	}
 	open_tables(&state);
+	state.has_lists = qml_claim_list_usable(&state.writer);
 	/* After the snapshot is taken: no job begins before the time at which it was due. */
 	(void) qml_writer_snapshot(&state.writer);
 	state.now = GetCurrentTimestamp();

@@ -5,6 +5,7 @@
 #ifndef QML_CLAIM_H
 #define QML_CLAIM_H
 
+#include "ipc/ready_list.h"
 #include "ipc/shmem.h"
 #include "jobs/method_set.h"
 #include "model/job.h"
@@ -51,12 +52,13 @@ typedef struct QmlClaim
 	 * limit_ms: how long the call may look at jobs.
 	 */
 	int limit_ms;
+	QmlReadyMatch could_choose; /* by the hash of the method; not for jobs that call hooks */
 	QmlChoice (*choose)(const QmlJob *job, void *arg);
 	bool (*wants)(const QmlJob *job, void *arg);
 
 	/* Gets each job that is claimed; the job's values hold until it returns. */
 	void (*take)(const QmlJob *job, void *arg);
-	void *arg; /* of all three */
+	void *arg; /* of all of them */
 } QmlClaim;
 
 extern int qml_claim_batch(const QmlClaim *claim, QmlMore *more);

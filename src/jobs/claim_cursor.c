@@ -112,6 +112,13 @@ qml_claim_cursor_walk(int first)
 	return &walk;
 }
 
+/* Whether a walk has begun and not ended. */
+bool
+qml_claim_cursor_is_walking(void)
+{
+	return walk.running;
+}
+
 /* A walk has just taken so many milliseconds; over: it has ended, or is not to go on. */
 void
 qml_claim_cursor_walked(QmlClaimWalkKind kind, double ms, bool over)

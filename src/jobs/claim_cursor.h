@@ -48,6 +48,7 @@ extern int qml_claim_cursor_list(QmlClaimCursor *cursors);
 extern void qml_claim_cursor_advance(const QmlJob *job);
 extern void qml_claim_cursor_set(const QmlClaimCursor *place);
 extern QmlClaimWalk *qml_claim_cursor_walk(int first);
+extern bool qml_claim_cursor_is_walking(void);
 extern void qml_claim_cursor_walked(QmlClaimWalkKind kind, double ms, bool over);
 extern bool qml_claim_cursor_is_recent(QmlClaimWalkKind kind);
 

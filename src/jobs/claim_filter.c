@@ -32,9 +32,29 @@ qml_claim_filter_init(QmlClaimFilter *filter, const QmlMethodSet *methods)
 		filter->key = (qml_handler_generation() + 1) << 1;
 	else
 		filter->key = 0;
+	if (filter->key != 0 && methods == NULL)
+		qml_handler_know_hashes(InvalidOid);
 }
 
-/* Whether the job in a slot with a row of qml.live passes; for a filter that has a key. */
+/*
+ * Whether a job passes whose method has this hash; for a filter that has a key.  It reads
+ * nothing, so locks may be held.
+ */
+bool
+qml_claim_filter_passes_hash(uint64 method, void *arg)
+{
+	QmlClaimFilter *filter = arg;
+
+	Assert(filter->key != 0);
+	if (filter->methods)
+		return qml_method_set_has_hash(filter->methods, method);
+	if (!qml_handler_has_hash(method))
+		return true;
+	filter->left_to_handler = true;
+	return false;
+}
+
+/* The same for the job in a slot with a row of qml.live. */
 bool
 qml_claim_filter_passes(QmlClaimFilter *filter, TupleTableSlot *slot)
 {

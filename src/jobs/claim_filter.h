@@ -17,6 +17,7 @@ typedef struct QmlClaimFilter
 } QmlClaimFilter;
 
 extern void qml_claim_filter_init(QmlClaimFilter *filter, const QmlMethodSet *methods);
+extern bool qml_claim_filter_passes_hash(uint64 method, void *filter);
 extern bool qml_claim_filter_passes(QmlClaimFilter *filter, TupleTableSlot *slot);
 extern void qml_claim_filter_tell(const QmlClaimFilter *filter);
 

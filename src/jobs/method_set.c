@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "lib/qunique.h"
 
+#include "common/hash_set.h"
 #include "compat.h"
 #include "jobs/method_set.h"
 
@@ -31,10 +32,21 @@ qml_method_set_make(char **methods, int count)
 	set->count = qunique(methods, count, sizeof(char *), compare_names);
 	set->methods = methods;
 	set->hash = 0;
+	set->hashes = palloc(sizeof(uint64) * set->count);
 	for (int i = 0; i < set->count; i++)
-		set->hash = hash_combine64(set->hash, hash_bytes_extended((unsigned char *) methods[i],
-																  strlen(methods[i]), 0));
+	{
+		set->hashes[i] = qml_hash_name(methods[i], strlen(methods[i]));
+		set->hash = hash_combine64(set->hash, set->hashes[i]);
+	}
+	qml_hash_set_sort(set->hashes, set->count);
 	return set;
+}
+
+/* Whether a method with this hash is in the set. */
+bool
+qml_method_set_has_hash(const QmlMethodSet *set, uint64 hash)
+{
+	return qml_hash_set_has(set->hashes, set->count, hash);
 }
 
 /* Compares a string with a text that does not end with a zero. */

@@ -35,9 +35,12 @@
 
 #include "compat.h"
 #include "core/state.h"
+#include "ipc/ready_note.h"
+#include "ipc/ready_queues.h"
 #include "ipc/wakeup.h"
 #include "jobs/failure_log.h"
 #include "jobs/history.h"
+#include "jobs/ready_row.h"
 #include "jobs/writer.h"
 #include "model/catalog.h"
 #include "model/queue.h"
@@ -97,6 +100,14 @@ drop_snapshot(QmlWriter *writer)
 	if (writer->snapshot)
 		UnregisterSnapshot(writer->snapshot);
 	writer->snapshot = NULL;
+}
+
+/* What is read from now on is seen by a snapshot that is taken now. */
+Snapshot
+qml_writer_new_snapshot(QmlWriter *writer)
+{
+	drop_snapshot(writer);
+	return qml_writer_snapshot(writer);
 }
 
 /* Writes the rows gathered for the open partition. */
@@ -243,6 +254,7 @@ qml_writer_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handle
 	Assert(!qml_state_is_final(job->state));
 	qml_job_to_live(job, writer->live.row);
 	qml_table_insert(&writer->live, writer->live.row);
+	qml_ready_row_note_made(writer->live.row, writer->live.row->tts_tid);
 	note_transition(writer, job, is_new);
 	note_times(job, 1, handler);
 }
@@ -276,6 +288,7 @@ qml_writer_take_back(QmlWriter *writer)
 void
 qml_writer_note_new(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler)
 {
+	qml_ready_row_note_made(writer->live.row, writer->live.row->tts_tid);
 	note_transition(writer, job, true);
 	note_times(job, 1, handler);
 }
@@ -293,6 +306,7 @@ qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *h
 	for (int i = 0; i < count; i++)
 	{
 		Assert(jobs[i].queue_id == jobs[0].queue_id && jobs[i].state == jobs[0].state);
+		qml_ready_row_note_made(rows[i], rows[i]->tts_tid);
 		note_transition(writer, &jobs[i], true);
 	}
 	note_times(&jobs[0], count, handler);
@@ -310,6 +324,53 @@ keep_number(void)
 	ForceSyncCommit();
 }
 
+/* The job in live.slot, which was ready before, can be claimed again. */
+void
+qml_writer_note_free(QmlWriter *writer)
+{
+	QmlJob job;
+
+	qml_job_from_live(writer->live.slot, &job);
+	note_ready(&job, 1, qml_hook_job_handler(&job), qml_wakeup_ready);
+}
+
+/* A ready job that is about to be taken, for the list of its queue. */
+typedef struct ReadyJob
+{
+	bool is_noted; /* by the writer; if not, there is nothing to be told */
+	int queue;
+	QmlReadyEntry entry;
+} ReadyJob;
+
+/*
+ * The job in live.slot, if it is ready, is going to be changed: whoever sleeps must be told if it
+ * is ready again.  Before it is touched, because an error may come at any time after that.
+ */
+static ReadyJob
+begin_taking(QmlWriter *writer, const QmlJob *job)
+{
+	TupleTableSlot *slot = writer->live.slot;
+	ReadyJob ready = {.is_noted = qml_job_live_state(slot) == QML_ENQUEUED};
+
+	if (ready.is_noted)
+		note_ready(job, 1, qml_hook_job_handler(job), qml_wakeup_taken);
+	ready.is_noted = ready.is_noted && !writer->is_taken && qml_ready_queues_exist();
+	writer->is_taken = false;
+	if (!ready.is_noted)
+		return ready;
+	ready.queue = qml_ready_row_read(slot, qml_table_read_root(&writer->live), &ready.entry);
+	qml_ready_note_reserve(1);
+	return ready;
+}
+
+/* It has been changed. */
+static void
+end_taking(const ReadyJob *ready)
+{
+	if (ready->is_noted)
+		qml_ready_note_taken(ready->queue, &ready->entry);
+}
+
 /*
  * Writes a changed job back whose row live.slot holds.  TM_Ok, or what somebody else did
  * to the row; nothing is changed then.
@@ -320,26 +381,27 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	ItemPointer tid = &writer->live.slot->tts_tid;
 	Snapshot snapshot = qml_writer_snapshot(writer);
 	bool is_kept = job->expires_at > job->finished_at; /* a time to live of 0: it is not */
+	ReadyJob ready;
 	TM_Result result;
 
 	Assert(!TTS_EMPTY(writer->live.slot) && ItemPointerIsValid(tid));
 	Assert(CheckRelationLockedByMe(writer->live.rel, RowExclusiveLock, true));
-	/* Before it is touched: an error may come at any time after that. */
-	if (qml_job_live_state(writer->live.slot) == QML_ENQUEUED)
-		note_ready(job, 1, qml_hook_job_handler(job), qml_wakeup_taken);
+	ready = begin_taking(writer, job);
 	if (!qml_state_is_final(job->state))
 	{
 		qml_job_to_live(job, writer->live.row);
 		result = qml_table_update(&writer->live, tid, writer->live.row, snapshot, wait);
-		if (result == TM_Ok)
-		{
-			if (job->state == QML_PROCESSING && job->was != QML_PROCESSING)
-				keep_number();
-			else if (job->was == QML_PROCESSING && job->state != QML_PROCESSING)
-				qml_wakeup_ended(&job->id, job->attempt);
-			note_transition(writer, job, false);
-			note_times(job, 1, job->state == QML_ENQUEUED ? qml_hook_job_handler(job) : NULL);
-		}
+		if (result != TM_Ok)
+			return result;
+		end_taking(&ready);
+		if (job->state == QML_PROCESSING && job->was != QML_PROCESSING)
+			keep_number();
+		else if (job->was == QML_PROCESSING && job->state != QML_PROCESSING)
+			qml_wakeup_ended(&job->id, job->attempt);
+		if (job->state == QML_ENQUEUED)
+			qml_ready_row_note_made(writer->live.row, qml_table_row_root(&writer->live));
+		note_transition(writer, job, false);
+		note_times(job, 1, job->state == QML_ENQUEUED ? qml_hook_job_handler(job) : NULL);
 		return result;
 	}
 	/* First the partition: a lock on a table comes before that of a row. */
@@ -348,6 +410,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	result = qml_table_delete(&writer->live, tid, snapshot, wait);
 	if (result != TM_Ok)
 		return result;
+	end_taking(&ready);
 	qml_wakeup_finished(&job->id);
 	if (job->was == QML_PROCESSING)
 		qml_wakeup_ended(&job->id, job->attempt);
@@ -395,7 +458,7 @@ find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
 		writer->by_id = qml_index_beginscan(writer->live.rel, writer->pkey, writer->snapshot, 1);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	index_rescan(writer->by_id, &key, 1, NULL, 0);
-	if (!index_getnext_slot(writer->by_id, ForwardScanDirection, writer->live.slot))
+	if (!qml_table_next(&writer->live, writer->by_id))
 		return false;
 	check_unchanged(writer, &writer->live);
 	qml_job_from_live(writer->live.slot, job);

@@ -22,6 +22,7 @@ typedef struct QmlWriter
 	Snapshot snapshot;			 /* what reads see; NULL: not taken yet */
 	bool batch;					 /* rows for the history are gathered and written together */
 	bool latest;				 /* judge the newest version of a job in any isolation level */
+	bool is_taken;				 /* the list of ready jobs knows that live.slot's is taken */
 	bool leaf_open;				 /* the partition that finished jobs go to: */
 	Oid leaf_oid;				 /* - which one */
 	QmlTable leaf;				 /* - open */
@@ -49,6 +50,7 @@ extern void qml_writer_close(QmlWriter *writer);
 extern void qml_writer_open_to_read(QmlWriter *writer);
 extern void qml_writer_close_after_read(QmlWriter *writer);
 extern Snapshot qml_writer_snapshot(QmlWriter *writer);
+extern Snapshot qml_writer_new_snapshot(QmlWriter *writer);
 extern void qml_writer_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler,
 							  bool is_new);
 extern bool qml_writer_try_insert(QmlWriter *writer, const QmlJob *job);
@@ -56,6 +58,7 @@ extern void qml_writer_take_back(QmlWriter *writer);
 extern void qml_writer_note_new(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler);
 extern void qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *handler,
 								  TupleTableSlot **rows, int count);
+extern void qml_writer_note_free(QmlWriter *writer);
 extern TM_Result qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait);
 extern bool qml_writer_change(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg);
 extern QmlChanged qml_writer_change_unless_held(QmlWriter *writer, const pg_uuid_t *id,

@@ -21,6 +21,7 @@
 #include "common/cache.h"
 #include "common/spi.h"
 #include "common/table.h"
+#include "ipc/ready_note.h"
 #include "ipc/wakeup.h"
 #include "jobs/partition.h"
 #include "maintenance/adopt.h"
@@ -51,6 +52,8 @@ qml_adopt_database(void)
 	cat = qml_catalog();
 	if (cat->adopted)
 		return;
+	/* What restored the copy may have disabled the triggers that tell of rows. */
+	qml_ready_note_sql();
 	qml_reclaim_all();
 	qml_spi_begin(&spi, cat->owner);
 	(void) qml_spi_execute_latest("DELETE FROM qml.instance_data", 0, NULL, NULL, NULL,

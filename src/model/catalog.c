@@ -22,7 +22,10 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_enum.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
 #include "commands/extension.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -151,13 +154,13 @@ check_open_table(Relation rel, bool write)
 		{
 			Relation history = table_open(cat->history, NoLock);
 
-			qml_shape_require_plain(history);
+			qml_shape_require_plain(history, InvalidOid);
 			catalog.history_is_plain = true;
 			table_close(history, AccessShareLock);
 		}
 	}
 	if (write)
-		qml_shape_require_plain(rel);
+		qml_shape_require_plain(rel, catalog.live_trigger);
 }
 
 void
@@ -270,7 +273,7 @@ check_shape(Oid relid, QmlShape shape)
 
 	qml_shape_check(rel, shape);
 	if (shape == QML_SHAPE_HISTORY)
-		catalog.history_is_plain = qml_shape_is_plain(rel);
+		catalog.history_is_plain = qml_shape_is_plain(rel, InvalidOid);
 	/* The owner of the tables: that of qml.live counts. */
 	if (shape == QML_SHAPE_LIVE)
 		catalog.owner = rel->rd_rel->relowner;
@@ -349,6 +352,58 @@ load_adopted(void)
 	return adopted;
 }
 
+/* A trigger function of qml; InvalidOid: the owner of the extension has dropped it. */
+static Oid
+lookup_trigger_function(const char *name)
+{
+	oidvector *none = buildoidvector(NULL, 0);
+
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
+						   PointerGetDatum(none), ObjectIdGetDatum(catalog.schema));
+}
+
+/* Whether the function of a trigger is called before each statement that writes, whoever runs it. */
+static bool
+sees_all_statements(HeapTuple tuple, TupleDesc desc)
+{
+	Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+	int16 events = TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE |
+				   TRIGGER_TYPE_TRUNCATE;
+
+	return !TRIGGER_FOR_ROW(trigger->tgtype) && TRIGGER_FOR_BEFORE(trigger->tgtype) &&
+		   (trigger->tgtype & events) == events && trigger->tgattr.dim1 == 0 &&
+		   heap_attisnull(tuple, Anum_pg_trigger_tgqual, desc) &&
+		   trigger->tgenabled == TRIGGER_FIRES_ALWAYS;
+}
+
+/*
+ * Which version of the trigger tells of SQL that writes qml.live: the transaction that has changed it
+ * last; 0: not of all SQL.  Between two versions somebody may have written without it.
+ */
+static TransactionId
+load_trigger_version(void)
+{
+	Relation rel = table_open(TriggerRelationId, AccessShareLock);
+	TransactionId version = InvalidTransactionId;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(catalog.live));
+	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		if (OidIsValid(catalog.live_trigger) &&
+			((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid == catalog.live_trigger &&
+			sees_all_statements(tuple, RelationGetDescr(rel)))
+			version = HeapTupleHeaderGetRawXmin(tuple->t_data);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return version;
+}
+
 static void
 load_catalog(void)
 {
@@ -367,6 +422,8 @@ load_catalog(void)
 	catalog.live_pkey = lookup_relation("live_pkey");
 	catalog.live_ready = lookup_relation("live_ready");
 	catalog.live_due = lookup_relation("live_due");
+	catalog.live_trigger = lookup_trigger_function("note_sql");
+	catalog.live_trigger_version = load_trigger_version();
 	catalog.history = lookup_relation("history");
 	catalog.overflow = lookup_relation("history_overflow");
 	catalog.queue = lookup_relation("queue_data");

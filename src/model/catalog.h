@@ -27,6 +27,8 @@ typedef struct QmlCatalog
 	Oid live_pkey;
 	Oid live_ready;
 	Oid live_due;
+	Oid live_trigger;					/* qml.note_sql() */
+	TransactionId live_trigger_version; /* 0: it does not tell of all SQL */
 	Oid history;
 	Oid overflow; /* qml.history_overflow */
 	Oid queue;

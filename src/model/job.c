@@ -15,6 +15,7 @@
 #include "utils/jsonb.h"
 #include "utils/typcache.h"
 
+#include "common/hash_set.h"
 #include "common/json.h"
 #include "core/state.h"
 #include "errcodes.h"
@@ -355,6 +356,15 @@ qml_job_hash_method(Datum method)
 	text *name = DatumGetTextPP(method);
 
 	return hash_bytes((const unsigned char *) VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
+}
+
+/* The same in so many bits that no two methods have the same. */
+uint64
+qml_job_hash_method_long(Datum method)
+{
+	text *name = DatumGetTextPP(method);
+
+	return qml_hash_name(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
 }
 
 /* Milliseconds as an interval. */

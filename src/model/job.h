@@ -86,6 +86,7 @@ extern Datum qml_job_to_row(const QmlJob *job, bool contents);
 extern Datum qml_job_to_expected_row(const QmlJob *job, bool contents, TupleDesc expected);
 extern QmlState qml_job_live_state(TupleTableSlot *slot);
 extern uint32 qml_job_hash_method(Datum method);
+extern uint64 qml_job_hash_method_long(Datum method);
 extern Datum qml_job_live_method(TupleTableSlot *slot);
 extern void qml_job_live_place(TupleTableSlot *slot, int *priority, pg_uuid_t *id);
 

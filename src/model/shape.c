@@ -311,12 +311,19 @@ is_trigger_enabled(const Trigger *trigger)
 	}
 }
 
+/* Whether it is a trigger for statements with this function. */
+static bool
+is_own_trigger(const Trigger *trigger, Oid function)
+{
+	return OidIsValid(function) && trigger->tgfoid == function && !TRIGGER_FOR_ROW(trigger->tgtype);
+}
+
 /*
  * What the executor would do for a row that is written; NULL: nothing.  Foreign keys, in both
  * directions, and constraints that can be deferred have triggers too.
  */
 static char *
-find_addition(Relation rel)
+find_addition(Relation rel, Oid own_trigger)
 {
 	TupleConstr *constr = RelationGetDescr(rel)->constr;
 
@@ -325,7 +332,7 @@ find_addition(Relation rel)
 		const Trigger *trigger = &rel->trigdesc->triggers[i];
 		char *constraint = NULL;
 
-		if (!is_trigger_enabled(trigger))
+		if (!is_trigger_enabled(trigger) || is_own_trigger(trigger, own_trigger))
 			continue;
 		if (trigger->tgisinternal && OidIsValid(trigger->tgconstraint))
 			constraint = get_constraint_name(trigger->tgconstraint);
@@ -347,9 +354,12 @@ find_addition(Relation rel)
 	return NULL;
 }
 
-/* Whether nothing was added that writing below the executor would pass over. */
+/*
+ * Whether nothing was added that writing below the executor would pass over.  own_trigger: a
+ * function that qml itself has called for statements; InvalidOid: none.
+ */
 bool
-qml_shape_is_plain(Relation rel)
+qml_shape_is_plain(Relation rel, Oid own_trigger)
 {
 	TupleConstr *constr = RelationGetDescr(rel)->constr;
 
@@ -357,19 +367,19 @@ qml_shape_is_plain(Relation rel)
 	if (rel->trigdesc == NULL && rel->rd_rules == NULL && !rel->rd_rel->relrowsecurity &&
 		(constr == NULL || constr->num_check == 0))
 		return true;
-	return find_addition(rel) == NULL;
+	return find_addition(rel, own_trigger) == NULL;
 }
 
 /* Raises 55000 if something was added to a table that is going to be written. */
 void
-qml_shape_require_plain(Relation rel)
+qml_shape_require_plain(Relation rel, Oid own_trigger)
 {
-	if (qml_shape_is_plain(rel))
+	if (qml_shape_is_plain(rel, own_trigger))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("table \"%s.%s\" has %s, which qml would pass over", QML_SCHEMA,
-					RelationGetRelationName(rel), find_addition(rel)),
+					RelationGetRelationName(rel), find_addition(rel, own_trigger)),
 			 errdetail("Rows of jobs and schedules are written without SQL.  Triggers, foreign "
 					   "keys, check constraints, rules and row-level security on these tables "
 					   "have no effect."),

@@ -63,6 +63,19 @@ is_poison_suspect(const QmlJob *job)
 	return qml_job_count_errors(job, QML_SERVER_DOWN) > 0;
 }
 
+/*
+ * A callback of a claim: whether this worker may take a job of a method with this hash.  It reads
+ * nothing, so locks may be held.
+ */
+static bool
+could_choose(uint64 method, void *arg)
+{
+	const QmlBatch *batch = arg;
+
+	return qml_handler_runs_hash(method) &&
+		   !qml_concurrency_is_refused(&batch->concurrency, (uint32) method);
+}
+
 /* A callback of a claim: whether this worker takes a job. */
 static QmlChoice
 choose_job(const QmlJob *job, void *arg)
@@ -168,6 +181,7 @@ claim_into(QmlRunner *runner, QmlBatch *batch, int limit_ms)
 		.batch = qml_hook_batch_size(runner->batch_size),
 		.lease = QML_NO_LEASE,
 		.limit_ms = limit_ms,
+		.could_choose = could_choose,
 		.choose = choose_job,
 		.wants = could_be_claimed,
 		.take = add_job,
@@ -184,6 +198,7 @@ claim_into(QmlRunner *runner, QmlBatch *batch, int limit_ms)
 		qml_dispatch_set_work(slot);
 		return;
 	}
+	qml_handler_know_hashes(GetSessionUserId());
 	(void) qml_claim_batch(&claim, &more);
 	runner->searching = more == QML_UNFINISHED;
 	/*

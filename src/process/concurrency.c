@@ -15,8 +15,7 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
-
+#include "common/hash_set.h"
 #include "ipc/dispatch.h"
 #include "ipc/slots.h"
 #include "process/concurrency.h"
@@ -25,7 +24,7 @@
 uint32
 qml_concurrency_hash(const char *method)
 {
-	return hash_bytes((const unsigned char *) method, strlen(method));
+	return (uint32) qml_hash_name(method, strlen(method));
 }
 
 static bool

@@ -44,6 +44,7 @@
 #include "ipc/wakeup.h"
 #include "jobs/ack.h"
 #include "maintenance/cleanup.h"
+#include "maintenance/list_check.h"
 #include "maintenance/promote.h"
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
@@ -393,6 +394,18 @@ refresh_schedules(Step *step)
 	return QML_NO_TIME;
 }
 
+/* Finds ready jobs that are missing in the lists of their queues; there should be none. */
+static TimestampTz
+check_lists(Step *step)
+{
+	static QmlListCheck check;
+
+	step->unfinished = !qml_list_check_step(&check);
+	if (step->unfinished)
+		step->not_before = qml_clock_monotonic_ms() + PROBE_INTERVAL;
+	return QML_NO_TIME;
+}
+
 /* How long a step may go without a run, if nothing makes it due: settings may change. */
 
 static int64
@@ -509,6 +522,12 @@ static Step steps[] = {
 	 .wake = -1,
 	 .interval = cleanup_interval,
 	 .run = remove_expired},
+	{.activity = "checking the lists of ready jobs",
+	 .name = "qml scheduler: checking the lists of ready jobs",
+	 .enabled = &qml_scheduler_enabled,
+	 .wake = -1,
+	 .interval = fallback_interval,
+	 .run = check_lists},
 	{.activity = "recomputing schedules",
 	 .name = "qml scheduler: recomputing schedules",
 	 .enabled = &qml_recurring_enabled,

@@ -20,6 +20,7 @@
 #include "common/json.h"
 #include "common/subxact.h"
 #include "compat.h"
+#include "ipc/ready_note.h"
 #include "ipc/wakeup.h"
 #include "maintenance/adopt.h"
 #include "maintenance/cleanup.h"
@@ -36,6 +37,7 @@ QML_FUNCTION(qml_cleanup);
 QML_FUNCTION(qml_maintain);
 QML_FUNCTION(qml_adopt);
 QML_FUNCTION(qml_invalidate);
+QML_FUNCTION(qml_note_sql);
 
 /* Jobs that one call of qml_maintain promotes, reclaims or fires at most. */
 #define MAINTAIN_MAX 100000
@@ -262,5 +264,17 @@ qml_invalidate(PG_FUNCTION_ARGS)
 	/* The extension was created, or a copy adopted: there is work to do. */
 	if (strcmp(RelationGetRelationName(rel), "instance_data") == 0)
 		qml_wakeup_launcher(true);
+	PG_RETURN_POINTER(NULL);
+}
+
+/* A trigger before statements: SQL is going to write rows of qml.live. */
+Datum
+qml_note_sql(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"qml.note_sql\" must be called as a trigger")));
+	qml_ready_note_sql();
 	PG_RETURN_POINTER(NULL);
 }

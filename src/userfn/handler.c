@@ -39,6 +39,7 @@
 #include "utils/syscache.h"
 
 #include "common/cache.h"
+#include "common/hash_set.h"
 #include "compat.h"
 #include "errcodes.h"
 #include "model/catalog.h"
@@ -328,6 +329,75 @@ qml_handler_exist_for(Oid role)
 		}
 	}
 	return false;
+}
+
+/* The hashes of methods, and the reading of the table that they are from. */
+typedef struct MethodHashes
+{
+	Oid role; /* of the handlers; InvalidOid: of all */
+	uint64 *hashes;
+	int count;
+	uint64 reading;
+} MethodHashes;
+
+static MethodHashes hashes_of_all;
+static MethodHashes hashes_of_role;
+
+static void
+read_hashes(MethodHashes *set, Oid role)
+{
+	HASH_SEQ_STATUS status;
+	HandlerByMethod *entry;
+	int room = handlers ? (int) hash_get_num_entries(handlers) : 0;
+	uint64 *hashes = MemoryContextAlloc(TopMemoryContext, sizeof(uint64) * Max(room, 1));
+	int count = 0;
+
+	if (room > 0)
+	{
+		hash_seq_init(&status, handlers);
+		while ((entry = hash_seq_search(&status)) != NULL)
+		{
+			const QmlHandler *handler = entry->handler;
+
+			if (!handler->gone && (!OidIsValid(role) || handler->run_as == role))
+				hashes[count++] = qml_hash_name(entry->method, strlen(entry->method));
+		}
+	}
+	qml_hash_set_sort(hashes, count);
+	if (set->hashes)
+		pfree(set->hashes);
+	set->role = role;
+	set->hashes = hashes;
+	set->count = count;
+	set->reading = handler_cache.reading;
+}
+
+/*
+ * Makes qml_handler_has_hash(), or with a role qml_handler_runs_hash(), know of the handlers that
+ * there are now.
+ */
+void
+qml_handler_know_hashes(Oid role)
+{
+	MethodHashes *set = OidIsValid(role) ? &hashes_of_role : &hashes_of_all;
+
+	qml_cache_refresh(&handler_cache, qml_catalog()->handler);
+	if (set->hashes == NULL || set->role != role || set->reading != handler_cache.reading)
+		read_hashes(set, role);
+}
+
+/* Whether a method with this hash has a handler.  It reads nothing, so locks may be held. */
+bool
+qml_handler_has_hash(uint64 hash)
+{
+	return qml_hash_set_has(hashes_of_all.hashes, hashes_of_all.count, hash);
+}
+
+/* Whether it has one of the role that was named last.  The same holds. */
+bool
+qml_handler_runs_hash(uint64 hash)
+{
+	return qml_hash_set_has(hashes_of_role.hashes, hashes_of_role.count, hash);
 }
 
 /* Counts changes of the table that may have added or removed handlers. */

@@ -151,7 +151,8 @@ INSERT INTO expected_function VALUES
 ('qml', 'retries_left', 'queue_id integer, method text, created_by regrole, max_retries integer, tries integer', 'integer', 's'),
 ('qml', 'may_plan', 'view text', 'boolean', 'i'),
 ('qml', 'may_read', 'view text', 'boolean', 's'),
-('qml', 'invalidate', '', 'trigger', 'v');
+('qml', 'invalidate', '', 'trigger', 'v'),
+('qml', 'note_sql', '', 'trigger', 'v');
 
 -- OUT arguments are written as the TABLE that they amount to.
 CREATE TEMP VIEW actual_function AS
@@ -406,6 +407,7 @@ SELECT set_eq(
 		'qml.max_payload_size 1024 kB integer superuser 1MB',
 		-- As the server of the tests has these two
 		'qml.new_queues notice enum superuser quiet',
+		'qml.ready_lists on bool superuser on',
 		'qml.warn_idle on bool superuser off',
 		'qml.max_retries 5 integer superuser 5',
 		'qml.max_workers -1 integer sighup -1',

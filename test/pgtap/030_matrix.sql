@@ -570,6 +570,8 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', '=true true|true true', '=true true|true true', '=true true|true true', '=true true|false true', 'allowed'),
 -- only triggers call it, and calling it so is an error for whoever is let in
 ('invalidate', 'SELECT qml.invalidate()',
+	'refused', '=39P01', 'refused', 'refused', 'refused', 'refused', '=|39P01'),
+('note_sql', 'SELECT qml.note_sql()',
 	'refused', '=39P01', 'refused', 'refused', 'refused', 'refused', '=|39P01');
 
 -- No table or sequence is open to anybody but the owner, whatever the verb.

@@ -1,0 +1,401 @@
+/*
+ * ready_note.c
+ *		What a transaction does to ready jobs, told to their lists when it ends.
+ *
+ * A transaction notes each job that it makes ready, and each that was ready and that it takes
+ * (claims, finishes, deletes or changes).
+ *
+ * - What it takes leaves the list at once: the claims of others need not step over its row.  When
+ *   the transaction, or the subtransaction, is rolled back, the job is put back.
+ * - What it makes is added when it has committed.  The callback runs after the transaction has
+ *   become visible, and before its client hears of the commit and sleepers are woken
+ *   (wakeup.c).  So whoever is told of a job finds it.
+ *
+ * What was noted too much does no harm, because entries are hints: a job that was made and taken
+ * by the same transaction is added, and whoever takes the entry finds that it is not ready.
+ *
+ * A transaction that makes or takes very many jobs remembers only the first key of each queue, and
+ * lists end before that then.  What SQL does to qml.live, which only its owner and superusers can,
+ * is not known by row: the database forgets its lists when such a transaction ends, and its own
+ * claims do without them.  A trigger tells of it before the first row is written (sql_maintain.c).
+ *
+ * At and after the commit, nothing may raise an error: memory is reserved when jobs are noted.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "ipc/ready_list.h"
+#include "ipc/ready_note.h"
+#include "ipc/ready_queues.h"
+#include "ipc/wakeup.h"
+
+/* Jobs that a transaction remembers one by one. */
+#define MOST_NOTES 8192
+
+/* Queues of which it remembers the first key, if it has more. */
+#define MOST_FIRSTS 64
+
+/* A job that was made ready, or taken; its entry has the same number. */
+typedef struct Note
+{
+	int queue;
+	SubTransactionId subxact;
+	bool made;
+} Note;
+
+/* Of a queue with jobs that are not remembered one by one. */
+typedef struct First
+{
+	int queue;
+	SubTransactionId last; /* that took one */
+	bool has_made;
+	bool has_taken;
+	QmlReadyEntry made; /* without rows: the list is cut there */
+	QmlReadyEntry taken;
+} First;
+
+/* Both in TopTransactionContext; NULL: none. */
+static Note *notes = NULL;
+static QmlReadyEntry *entries = NULL;
+static int nnotes = 0;
+static int room = 0;
+
+static First firsts[MOST_FIRSTS];
+static int nfirsts = 0;
+
+/* The database forgets its lists when the transaction ends: what it did is not known. */
+static bool has_sql = false;	  /* SQL has changed qml.live */
+static bool is_countless = false; /* in more queues than can be remembered */
+
+static bool has_made = false;
+static bool has_taken = false;
+
+/* Entries that were taken, and whose rows are yet to be looked at. */
+static int nunsettled = 0;
+
+static void
+forget(void)
+{
+	notes = NULL;
+	entries = NULL;
+	nnotes = 0;
+	room = 0;
+	nfirsts = 0;
+	has_sql = false;
+	is_countless = false;
+	has_made = false;
+	has_taken = false;
+	nunsettled = 0;
+}
+
+/* ----- telling the lists ----- */
+
+/* Adds the jobs of one kind that a subtransaction, or a child of it, noted. */
+static void
+add_noted(bool made, SubTransactionId mine)
+{
+	int i = 0;
+
+	while (i < nnotes)
+	{
+		int first = i;
+
+		while (i < nnotes && notes[i].made == made && notes[i].subxact >= mine &&
+			   notes[i].queue == notes[first].queue)
+			i++;
+		if (i > first)
+			qml_ready_list_add(notes[first].queue, &entries[first], i - first);
+		else
+			i++;
+	}
+}
+
+/* The transaction has committed. */
+static void
+tell_committed(void)
+{
+	if (has_sql || is_countless)
+	{
+		qml_ready_queues_forget();
+		return;
+	}
+	for (int i = 0; i < nfirsts; i++)
+	{
+		if (firsts[i].has_made)
+			qml_ready_list_add(firsts[i].queue, &firsts[i].made, 1);
+	}
+	if (has_made)
+		add_noted(true, TopSubTransactionId);
+}
+
+/* A subtransaction, or the transaction, was rolled back. */
+static void
+tell_rolled_back(SubTransactionId mine)
+{
+	if (has_sql || is_countless)
+	{
+		qml_ready_queues_forget();
+		return;
+	}
+	for (int i = 0; i < nfirsts; i++)
+	{
+		if (firsts[i].has_taken && firsts[i].last >= mine)
+			qml_ready_list_add(firsts[i].queue, &firsts[i].taken, 1);
+	}
+	if (has_taken)
+		add_noted(false, mine);
+	/* A claim was cut off.  Whoever looked meanwhile has not found what it had taken, and sleeps. */
+	if (nunsettled > 0)
+		qml_wakeup_for_returned();
+	nunsettled = 0;
+}
+
+/* ----- callbacks of transactions ----- */
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	if (event == XACT_EVENT_COMMIT)
+		tell_committed();
+	if (event == XACT_EVENT_ABORT)
+	{
+		qml_ready_list_cancel_fill();
+		tell_rolled_back(TopSubTransactionId);
+	}
+	forget();
+}
+
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	int kept = 0;
+
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	qml_ready_list_cancel_fill();
+	tell_rolled_back(mine);
+	for (int i = 0; i < nnotes; i++)
+	{
+		if (notes[i].subxact >= mine)
+			continue;
+		notes[kept] = notes[i];
+		entries[kept++] = entries[i];
+	}
+	nnotes = kept;
+}
+
+/* Called while the server loads its preloaded libraries: otherwise there are no lists. */
+void
+qml_ready_note_init(void)
+{
+	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+}
+
+/* ----- noting ----- */
+
+/* Makes room for so many notes, or for as many as are remembered. */
+void
+qml_ready_note_reserve(int count)
+{
+	int needed = Min(nnotes + count, MOST_NOTES);
+
+	if (!qml_ready_queues_exist() || needed <= room)
+		return;
+	Assert(IsTransactionState());
+	needed = Min(MOST_NOTES, Max(needed, Max(16, 2 * room)));
+	if (notes == NULL)
+	{
+		notes = MemoryContextAlloc(TopTransactionContext, sizeof(Note) * needed);
+		entries = MemoryContextAlloc(TopTransactionContext, sizeof(QmlReadyEntry) * needed);
+	}
+	else
+	{
+		notes = repalloc(notes, sizeof(Note) * needed);
+		entries = repalloc(entries, sizeof(QmlReadyEntry) * needed);
+	}
+	room = needed;
+}
+
+/* Remembers the earlier one of two keys. */
+static void
+lower(bool *has, QmlReadyEntry *first, const QmlReadyEntry *entry)
+{
+	if (*has && qml_ready_compare(&first->key, &entry->key) <= 0)
+		return;
+	*first = *entry;
+	ItemPointerSetInvalid(&first->root);
+	*has = true;
+}
+
+/* A job for which there is no note: its queue is remembered, and where the list is to end. */
+static void
+note_first(int queue, const QmlReadyEntry *entry, bool made)
+{
+	First *first = NULL;
+
+	for (int i = 0; i < nfirsts; i++)
+	{
+		if (firsts[i].queue == queue)
+			first = &firsts[i];
+	}
+	if (first == NULL && nfirsts == MOST_FIRSTS)
+	{
+		is_countless = true;
+		return;
+	}
+	if (first == NULL)
+	{
+		first = &firsts[nfirsts++];
+		memset(first, 0, sizeof(*first));
+		first->queue = queue;
+	}
+	if (made)
+		lower(&first->has_made, &first->made, entry);
+	else
+	{
+		lower(&first->has_taken, &first->taken, entry);
+		first->last = Max(first->last, GetCurrentSubTransactionId());
+	}
+}
+
+static void
+note(int queue, const QmlReadyEntry *entry, bool made)
+{
+	Assert(IsTransactionState());
+	if (made)
+		has_made = true;
+	else
+		has_taken = true;
+	if (nnotes == MOST_NOTES)
+	{
+		note_first(queue, entry, made);
+		return;
+	}
+	Assert(nnotes < room);
+	notes[nnotes].queue = queue;
+	notes[nnotes].subxact = GetCurrentSubTransactionId();
+	notes[nnotes].made = made;
+	entries[nnotes++] = *entry;
+}
+
+/* A job is ready if the transaction commits. */
+void
+qml_ready_note_made(int queue, const QmlReadyEntry *entry)
+{
+	if (!qml_ready_queues_exist())
+		return;
+	qml_ready_note_reserve(1);
+	note(queue, entry, true);
+}
+
+/*
+ * A job was ready, and will be again if the transaction is rolled back.  Its row is changed
+ * already, so this raises no error: room has been reserved.
+ */
+void
+qml_ready_note_taken(int queue, const QmlReadyEntry *entry)
+{
+	QmlReadyEntry removed;
+
+	if (!qml_ready_queues_exist())
+		return;
+	/* Whoever has found the row by an index knows its root; if not, the list may. */
+	if (qml_ready_list_remove(queue, &entry->key, &removed) && !ItemPointerIsValid(&entry->root))
+		note(queue, &removed, false);
+	else
+		note(queue, entry, false);
+}
+
+/*
+ * Takes entries out of the list of a queue (qml_ready_list_take).  Each is put back if the
+ * transaction is rolled back, unless it is gone.
+ */
+QmlReadyAnswer
+qml_ready_note_take(int queue, const QmlReadyKey *after, QmlReadyMatch match, void *arg,
+					QmlReadyEntry *taken, int most)
+{
+	QmlReadyAnswer answer;
+
+	qml_ready_note_reserve(most);
+	answer = qml_ready_list_take(queue, after, match, arg, taken, most);
+	for (int i = 0; i < answer.count; i++)
+		note(queue, &taken[i], false);
+	nunsettled += answer.count;
+	return answer;
+}
+
+/* The same for the entry with this key; false: it is not there any more. */
+bool
+qml_ready_note_take_one(int queue, QmlReadyEntry *entry)
+{
+	QmlReadyKey key = entry->key;
+
+	qml_ready_note_reserve(1);
+	if (!qml_ready_list_remove(queue, &key, entry))
+		return false;
+	note(queue, entry, false);
+	nunsettled++;
+	return true;
+}
+
+/* The job of an entry that was taken is claimed. */
+void
+qml_ready_note_claimed(void)
+{
+	Assert(nunsettled > 0);
+	nunsettled--;
+}
+
+/* An entry that was taken is that of a job which is not ready. */
+void
+qml_ready_note_gone(int queue, const QmlReadyEntry *entry)
+{
+	int i = nnotes - 1;
+
+	Assert(nunsettled > 0);
+	nunsettled--;
+	while (i >= 0 && (notes[i].made || notes[i].queue != queue ||
+					  qml_ready_compare(&entries[i].key, &entry->key) != 0))
+		i--;
+	if (i < 0)
+		return;
+	nnotes--;
+	memmove(&notes[i], &notes[i + 1], sizeof(Note) * (nnotes - i));
+	memmove(&entries[i], &entries[i + 1], sizeof(QmlReadyEntry) * (nnotes - i));
+}
+
+/* An entry that was taken is not needed, or cannot be had now. */
+void
+qml_ready_note_put_back(int queue, const QmlReadyEntry *entry)
+{
+	qml_ready_note_gone(queue, entry);
+	qml_ready_list_add(queue, entry, 1);
+}
+
+/* SQL is going to change qml.live. */
+void
+qml_ready_note_sql(void)
+{
+	if (qml_ready_queues_exist())
+		has_sql = true;
+}
+
+/*
+ * Whether there may be ready jobs that lists must be told of when the transaction has committed,
+ * and (*taken, unless NULL) when it was rolled back.
+ */
+bool
+qml_ready_note_is_pending(bool *taken)
+{
+	bool unknown = has_sql || is_countless;
+
+	if (taken)
+		*taken = has_taken || unknown;
+	return has_made || unknown;
+}

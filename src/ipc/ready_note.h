@@ -1,0 +1,23 @@
+/*
+ * ready_note.h
+ *		What a transaction does to ready jobs, told to their lists when it ends.
+ */
+#ifndef QML_READY_NOTE_H
+#define QML_READY_NOTE_H
+
+#include "ipc/ready_list.h"
+
+extern void qml_ready_note_init(void);
+extern void qml_ready_note_reserve(int count);
+extern void qml_ready_note_made(int queue, const QmlReadyEntry *entry);
+extern void qml_ready_note_taken(int queue, const QmlReadyEntry *entry);
+extern QmlReadyAnswer qml_ready_note_take(int queue, const QmlReadyKey *after, QmlReadyMatch match,
+										  void *arg, QmlReadyEntry *entries, int most);
+extern bool qml_ready_note_take_one(int queue, QmlReadyEntry *entry);
+extern void qml_ready_note_claimed(void);
+extern void qml_ready_note_put_back(int queue, const QmlReadyEntry *entry);
+extern void qml_ready_note_gone(int queue, const QmlReadyEntry *entry);
+extern void qml_ready_note_sql(void);
+extern bool qml_ready_note_is_pending(bool *taken);
+
+#endif

@@ -1,0 +1,364 @@
+/*
+ * claim_list.c
+ *		Claiming the ready jobs of a queue from its list in shared memory.
+ *
+ * An entry of the list (ipc/ready_list.c) is taken out first, and then a snapshot is taken.  So the
+ * snapshot sees everything because of which the entry was there.  If the row that it finds is not
+ * that of the job, or not ready, the entry is of the past and is dropped: whoever makes the job
+ * ready again adds another one.  If another transaction has the row, it is put back when the call
+ * ends.  So a claim looks at each entry once.
+ *
+ * When the list has no more, it is filled up from the index, by one session at a time; others
+ * walk over the index themselves, as all do where lists are of no use: qml is not preloaded, the
+ * transaction keeps its snapshot, or it has made jobs ready itself, which no list has yet, or the
+ * trigger that tells of SQL does not tell of all.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+
+#include "common/guc.h"
+#include "compat.h"
+#include "ipc/ready_note.h"
+#include "ipc/ready_queues.h"
+#include "ipc/wakeup.h"
+#include "jobs/claim_list.h"
+#include "jobs/ready_row.h"
+#include "model/catalog.h"
+
+/* Entries that are taken at once. */
+#define MOST_TAKEN 128
+
+/* Entries that are looked at before it is known whether they are wanted. */
+#define LOOKED_AT_ONCE 16
+
+/* Entries that a peek looks at. */
+#define MOST_LOOKED 100
+
+/* Whether claims of this transaction use the lists of the database; the table is open. */
+bool
+qml_claim_list_usable(const QmlWriter *writer)
+{
+	if (!qml_ready_queues_exist() || !qml_ready_lists || IsolationUsesXactSnapshot() ||
+		RecoveryInProgress() || qml_ready_note_is_pending(NULL) ||
+		!TransactionIdIsValid(qml_catalog()->live_trigger_version))
+		return false;
+	return qml_ready_queues_open(RelationGetRelid(writer->live.rel),
+								 qml_relation_file(writer->live.rel),
+								 qml_catalog()->live_trigger_version);
+}
+
+/* Begins to go through the list of a queue; match: whether a job may be wanted, by its method. */
+void
+qml_claim_list_begin(QmlClaimList *list, QmlWriter *writer, Relation ready, int queue,
+					 QmlListPass pass, QmlReadyMatch match, void *arg)
+{
+	memset(list, 0, sizeof(*list));
+	list->writer = writer;
+	list->ready = ready;
+	list->queue = queue;
+	list->match = match;
+	list->arg = arg;
+	list->pass = pass;
+}
+
+/* The lowest queue id above `after` that the index has an entry for; 0: none. */
+int
+qml_claim_list_next_queue(QmlWriter *writer, Relation ready, int after)
+{
+	IndexScanDesc scan = qml_index_beginscan(writer->live.rel, ready, qml_writer_snapshot(writer),
+											 1);
+	ScanKeyData key;
+	int id = 0;
+
+	ScanKeyInit(&key, 1, BTGreaterStrategyNumber, F_INT4GT, Int32GetDatum(after));
+	scan->xs_want_itup = true;
+	index_rescan(scan, &key, 1, NULL, 0);
+	if (index_getnext_tid(scan, ForwardScanDirection) != NULL)
+	{
+		bool isnull;
+
+		id = DatumGetInt32(index_getattr(scan->xs_itup, 1, scan->xs_itupdesc, &isnull));
+	}
+	index_endscan(scan);
+	return id;
+}
+
+/* ----- filling a list up ----- */
+
+/* What one fill has found. */
+typedef struct Found
+{
+	QmlReadyEntry *entries;
+	int count;
+	int most;
+	QmlReadyBound bound; /* all until it is full */
+} Found;
+
+/* Gathers ready jobs by these keys; false: it is full. */
+static bool
+gather(QmlClaimList *list, ScanKey keys, int nkeys, Found *found)
+{
+	QmlTable *live = &list->writer->live;
+	IndexScanDesc scan = qml_index_beginscan(live->rel, list->ready,
+											 qml_writer_snapshot(list->writer), nkeys);
+	bool has_room = true;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(list->queue));
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	while (has_room && qml_table_next(live, scan))
+	{
+		QmlReadyKey key;
+
+		CHECK_FOR_INTERRUPTS();
+		/* Who has claimed it puts it back if it comes to nothing. */
+		if (qml_job_live_state(live->slot) != QML_ENQUEUED || qml_table_row_is_replaced(live->slot))
+			continue;
+		qml_job_live_place(live->slot, &key.priority, &key.id);
+		if (found->count == found->most)
+		{
+			found->bound.reach = QML_REACH_KEY;
+			found->bound.key = key;
+			has_room = false;
+			continue;
+		}
+		(void) qml_ready_row_read(live->slot, live->root, &found->entries[found->count++]);
+	}
+	index_endscan(scan);
+	return has_room;
+}
+
+/* Fills the list up from its bound on; false: it has everything, or somebody else does it. */
+static bool
+fill_up(QmlClaimList *list)
+{
+	Found found = {.bound.reach = QML_REACH_ALL};
+	ScanKeyData keys[3];
+	QmlReadyFill fill;
+
+	if (!qml_ready_list_begin_fill(list->queue, &fill))
+		return false;
+	/* Whoever commits from now on knows of the fill. */
+	(void) qml_writer_new_snapshot(list->writer);
+	found.most = fill.most;
+	found.entries = palloc(sizeof(QmlReadyEntry) * found.most);
+	if (fill.from.reach == QML_REACH_NOTHING)
+		(void) gather(list, keys, 1, &found);
+	else
+	{
+		const QmlReadyKey *from = &fill.from.key;
+
+		ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(from->priority));
+		ScanKeyInit(&keys[2], 3, BTGreaterEqualStrategyNumber, F_UUID_GE, UUIDPGetDatum(&from->id));
+		if (gather(list, keys, 3, &found))
+		{
+			ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(from->priority));
+			(void) gather(list, keys, 2, &found);
+		}
+	}
+	qml_ready_list_end_fill(&fill, found.entries, found.count, &found.bound);
+	pfree(found.entries);
+	return true;
+}
+
+/*
+ * A queue that is not there may have ready jobs: begins its list, so that claims do not look for it
+ * again if it has none.
+ */
+void
+qml_claim_list_look_once(QmlWriter *writer, Relation ready, int queue)
+{
+	QmlClaimList list;
+
+	qml_claim_list_begin(&list, writer, ready, queue, QML_LIST_PEEK, NULL, NULL);
+	(void) fill_up(&list);
+}
+
+/* ----- going through a list ----- */
+
+/* Takes the next entries, or looks at them; false: there are none. */
+static bool
+take_more(QmlClaimList *list, int wanted)
+{
+	const QmlReadyKey *after = list->has_after ? &list->after : NULL;
+	QmlReadyAnswer answer;
+
+	if (list->entries == NULL)
+	{
+		list->room = list->pass == QML_LIST_TAKE ? Min(wanted, MOST_TAKEN) :
+												   Max(LOOKED_AT_ONCE, Min(wanted, MOST_TAKEN));
+		list->entries = palloc(sizeof(QmlReadyEntry) * list->room);
+	}
+	list->next = 0;
+	list->count = 0;
+	if (list->pass == QML_LIST_TAKE)
+		answer = qml_ready_note_take(list->queue, after, list->match, list->arg, list->entries,
+									 Min(wanted, list->room));
+	else
+		answer = qml_ready_list_look(list->queue, after, list->match, list->arg, list->entries,
+									 list->room);
+	list->count = answer.count;
+	list->all = answer.all;
+	list->is_low = answer.is_low;
+	list->bound = answer.bound;
+	if (list->count == 0)
+		return false;
+	list->after = list->entries[list->count - 1].key;
+	list->has_after = true;
+	/* It sees what made them ready, and the claims that this call has made. */
+	(void) qml_writer_new_snapshot(list->writer);
+	return true;
+}
+
+/*
+ * Reads the row of an entry into live.slot, and returns whether it is that of the job, and ready.
+ */
+bool
+qml_claim_list_read(QmlWriter *writer, int queue, const QmlReadyEntry *entry)
+{
+	TupleTableSlot *slot = writer->live.slot;
+	QmlReadyKey key;
+	bool isnull;
+
+	if (!qml_table_fetch(&writer->live, &entry->root, qml_writer_snapshot(writer)) ||
+		qml_job_live_state(slot) != QML_ENQUEUED)
+		return false;
+	qml_job_live_place(slot, &key.priority, &key.id);
+	return qml_ready_compare(&key, &entry->key) == 0 &&
+		   DatumGetInt32(slot_getattr(slot, LIVE_QUEUE_ID, &isnull)) == queue &&
+		   slot_attisnull(slot, LIVE_RUN_AT);
+}
+
+/* Reads the row of an entry; false: its job is not ready.  Unless in a peek, it is dropped then. */
+static bool
+read_entry(QmlClaimList *list, QmlReadyEntry *entry)
+{
+	list->is_taken = list->pass == QML_LIST_TAKE;
+	if (qml_claim_list_read(list->writer, list->queue, entry))
+		return true;
+	if (list->pass == QML_LIST_CHOOSE)
+	{
+		/* It may be ready again since it was looked at: what holds is seen when it is taken. */
+		if (!qml_ready_note_take_one(list->queue, entry))
+			return false;
+		list->is_taken = true;
+		(void) qml_writer_new_snapshot(list->writer);
+		if (qml_claim_list_read(list->writer, list->queue, entry))
+			return true;
+	}
+	if (list->is_taken)
+		qml_ready_note_gone(list->queue, entry);
+	return false;
+}
+
+/*
+ * Reads the next ready job into live.slot; qml_claim_list_judge() must follow.  wanted: how many
+ * the caller still wants.  False: there is none in the list, which may not have all.
+ */
+bool
+qml_claim_list_next(QmlClaimList *list, int wanted)
+{
+	bool is_filled = false;
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (list->next < list->count)
+		{
+			if (read_entry(list, &list->entries[list->next++]))
+			{
+				list->writer->is_taken = list->is_taken;
+				return true;
+			}
+		}
+		else if (list->pass == QML_LIST_PEEK && (list->looked += list->count) > MOST_LOOKED)
+		{
+			list->all = false;
+			return false;
+		}
+		else if (take_more(list, wanted))
+			is_filled = false;
+		else if (list->all || is_filled || !list->is_low || !fill_up(list))
+			return false;
+		else
+			is_filled = true;
+	}
+}
+
+/*
+ * What became of the job that was read last: TM_Ok if it was claimed.  If its entry was taken, one
+ * that another transaction has goes back into the list; so does one that was left
+ * (TM_Invisible).
+ */
+void
+qml_claim_list_judge(QmlClaimList *list, TM_Result result)
+{
+	const QmlReadyEntry *entry = &list->entries[list->next - 1];
+
+	list->writer->is_taken = false;
+	if (!list->is_taken)
+		return;
+	if (result == TM_Ok)
+	{
+		qml_ready_note_claimed();
+		return;
+	}
+	if (result != TM_BeingModified && result != TM_Invisible)
+	{
+		qml_ready_note_gone(list->queue, entry);
+		return;
+	}
+	if (list->nheld == list->held_room)
+	{
+		list->held_room = Max(16, 2 * list->held_room);
+		if (list->held == NULL)
+			list->held = palloc(sizeof(QmlReadyEntry) * list->held_room);
+		else
+			list->held = repalloc(list->held, sizeof(QmlReadyEntry) * list->held_room);
+	}
+	list->held[list->nheld++] = *entry;
+}
+
+/*
+ * Some were held, and went back.  Sessions that looked meanwhile have not found them, and would
+ * sleep: who has the row of one may give it back without telling anybody.
+ */
+static void
+wake_for_held(QmlClaimList *list)
+{
+	(void) qml_writer_new_snapshot(list->writer);
+	for (int i = 0; i < list->nheld; i++)
+	{
+		TM_Result fate = TM_Deleted;
+
+		if (qml_claim_list_read(list->writer, list->queue, &list->held[i]))
+			fate = qml_table_row_fate(list->writer->live.slot);
+		if (fate == TM_Ok || fate == TM_BeingModified)
+			qml_writer_note_free(list->writer);
+	}
+}
+
+/*
+ * Ends the pass; returns whether all ready jobs of the queue were seen.  A list that has become
+ * low is filled up for the claims that follow.
+ */
+bool
+qml_claim_list_end(QmlClaimList *list)
+{
+	if (list->pass == QML_LIST_PEEK)
+		return list->all;
+	for (int i = list->next; list->pass == QML_LIST_TAKE && i < list->count; i++)
+		qml_ready_note_put_back(list->queue, &list->entries[i]);
+	for (int i = 0; i < list->nheld; i++)
+		qml_ready_note_put_back(list->queue, &list->held[i]);
+	if (list->nheld > 0)
+		wake_for_held(list);
+	if (list->is_low)
+		(void) fill_up(list);
+	return list->all;
+}

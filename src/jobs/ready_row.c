@@ -1,0 +1,40 @@
+/*
+ * ready_row.c
+ *		Rows of qml.live as entries of the lists of ready jobs.
+ *
+ * Whatever writes a row of a ready job into qml.live without SQL notes it here, or no claim finds
+ * the job.
+ */
+#include "postgres.h"
+
+#include "ipc/ready_note.h"
+#include "ipc/ready_queues.h"
+#include "jobs/ready_row.h"
+#include "model/catalog.h"
+#include "model/job.h"
+
+/* Makes the entry of a row with this root; returns the queue. */
+int
+qml_ready_row_read(TupleTableSlot *slot, ItemPointerData root, QmlReadyEntry *entry)
+{
+	bool isnull;
+
+	qml_job_live_place(slot, &entry->key.priority, &entry->key.id);
+	entry->root = root;
+	entry->method = qml_job_hash_method_long(qml_job_live_method(slot));
+	return DatumGetInt32(slot_getattr(slot, LIVE_QUEUE_ID, &isnull));
+}
+
+/* A row was written, and is that of a ready job if the transaction commits. */
+void
+qml_ready_row_note_made(TupleTableSlot *slot, ItemPointerData root)
+{
+	QmlReadyEntry entry;
+	int queue;
+
+	if (!qml_ready_queues_exist() || qml_job_live_state(slot) != QML_ENQUEUED ||
+		!slot_attisnull(slot, LIVE_RUN_AT))
+		return;
+	queue = qml_ready_row_read(slot, root, &entry);
+	qml_ready_note_made(queue, &entry);
+}

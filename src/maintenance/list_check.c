@@ -1,0 +1,176 @@
+/*
+ * list_check.c
+ *		Ready jobs that are missing in the list of their queue.
+ *
+ * No ready job should ever be missing (ipc/ready_list.c).  If one is all the same, because of
+ * a defect, or because somebody wrote qml.live in a way that no trigger sees, nobody would claim
+ * it until its list is forgotten.  So the scheduler goes through the index now and then, in
+ * pieces, as far as the lists reach.
+ *
+ * A job that a claim has just taken out of its list, and not changed yet, looks the same.  So
+ * those that seem to be missing are looked at again in the next piece, at least a second later.
+ * Then they are added, which never does harm, and told in the log.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "ipc/ready_queues.h"
+#include "ipc/wakeup.h"
+#include "jobs/claim_list.h"
+#include "jobs/ready_row.h"
+#include "maintenance/list_check.h"
+#include "model/catalog.h"
+#include "model/queue.h"
+
+/* Index entries, and queues, of one piece. */
+#define MOST_ENTRIES 2000
+#define MOST_QUEUES	 200
+
+/* One piece. */
+typedef struct Piece
+{
+	QmlListCheck *check;
+	QmlWriter writer;
+	Relation ready;
+	int entries;
+} Piece;
+
+/* Adds the jobs that are still missing. */
+static void
+settle_suspects(Piece *piece)
+{
+	QmlListCheck *check = piece->check;
+
+	for (int i = 0; i < check->nsuspects; i++)
+	{
+		char *id;
+		const QmlReadyEntry *suspect = &check->suspects[i];
+		const QmlQueue *queue = qml_queue_by_id(check->queues[i]);
+
+		if (!qml_claim_list_read(&piece->writer, check->queues[i], suspect) ||
+			qml_table_row_fate(piece->writer.live.slot) != TM_Ok ||
+			qml_ready_list_find(check->queues[i], &suspect->key) != QML_READY_MISSING)
+			continue;
+		id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&suspect->key.id)));
+		qml_ready_list_add(check->queues[i], suspect, 1);
+		qml_writer_note_free(&piece->writer);
+		ereport(LOG,
+				(errmsg("a ready job was missing in the list of its queue, and was added"),
+				 errdetail("Its id is %s, in queue \"%s\".", id,
+						   queue ? queue->name : "?"),
+				 errhint("If nobody has changed qml.live by hand, this may be a defect of qml.  "
+						 "Please report it, unless the server stood still for a second.")));
+	}
+	check->nsuspects = 0;
+}
+
+/* Looks at the job in live.slot; false: the list does not reach so far. */
+static bool
+look_at_job(Piece *piece)
+{
+	QmlListCheck *check = piece->check;
+	QmlTable *live = &piece->writer.live;
+	QmlReadyFound found;
+
+	qml_job_live_place(live->slot, &check->key.priority, &check->key.id);
+	check->has_key = true;
+	if (qml_job_live_state(live->slot) != QML_ENQUEUED)
+		return true;
+	found = qml_ready_list_find(check->queue, &check->key);
+	if (found == QML_READY_MISSING && qml_table_row_fate(live->slot) == TM_Ok &&
+		check->nsuspects < QML_MAX_SUSPECTS)
+	{
+		check->queues[check->nsuspects] = check->queue;
+		(void) qml_ready_row_read(live->slot, live->root, &check->suspects[check->nsuspects++]);
+	}
+	return found != QML_READY_BEYOND;
+}
+
+/* Goes on in a queue by these keys; false: it is over, because the piece or the list is. */
+static bool
+walk(Piece *piece, ScanKey keys, int nkeys, bool *through)
+{
+	IndexScanDesc scan = qml_index_beginscan(piece->writer.live.rel, piece->ready,
+											 qml_writer_snapshot(&piece->writer), nkeys);
+	bool goes_on = true;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(piece->check->queue));
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	while (goes_on && qml_table_next(&piece->writer.live, scan))
+	{
+		CHECK_FOR_INTERRUPTS();
+		*through = !look_at_job(piece);
+		goes_on = !*through && ++piece->entries < MOST_ENTRIES;
+	}
+	index_endscan(scan);
+	return goes_on;
+}
+
+/* Goes on in a queue; returns whether it is through. */
+static bool
+check_queue(Piece *piece)
+{
+	const QmlListCheck *check = piece->check;
+	QmlReadyKey from = check->key;
+	ScanKeyData keys[3];
+	bool through = false;
+
+	if (!check->has_key)
+		return walk(piece, keys, 1, &through) || through;
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(from.priority));
+	ScanKeyInit(&keys[2], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&from.id));
+	if (!walk(piece, keys, 3, &through))
+		return through;
+	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(from.priority));
+	return walk(piece, keys, 2, &through) || through;
+}
+
+/* The next queue that the index has an entry of; 0: none. */
+static int
+next_queue(Piece *piece)
+{
+	return qml_claim_list_next_queue(&piece->writer, piece->ready, piece->check->queue);
+}
+
+/*
+ * A piece of a check, in the caller's transaction.  True: it is through, and nothing is left to be
+ * looked at again.
+ */
+bool
+qml_list_check_step(QmlListCheck *check)
+{
+	Piece piece = {.check = check};
+	bool over = false;
+
+	/* Nobody claims from lists here. */
+	if (!OidIsValid(qml_ready_queues_table()))
+		return true;
+	qml_wakeup_read_rules();
+	qml_writer_open_to_read(&piece.writer);
+	piece.ready = index_open(qml_catalog()->live_ready, AccessShareLock);
+	if (qml_claim_list_usable(&piece.writer))
+	{
+		settle_suspects(&piece);
+		for (int queues = 0; !over && queues < MOST_QUEUES && piece.entries < MOST_ENTRIES;
+			 queues++)
+		{
+			if (check->queue != 0 && !check_queue(&piece))
+				break;
+			check->queue = next_queue(&piece);
+			check->has_key = false;
+			over = check->queue == 0;
+		}
+	}
+	else
+		over = true;
+	index_close(piece.ready, NoLock);
+	qml_writer_close_after_read(&piece.writer);
+	return over && check->nsuspects == 0;
+}
