@@ -995,19 +995,30 @@ section('fills that come to nothing');
 	told($o, 'RESET statement_timeout');
 	is(told($o, "SELECT (ready('$queue'))[1] = (SELECT id FROM qml_fetch('w', '$queue'))"), 't', 'the next one gives the first job');
 	is_cheap($queue, 'those that follow need not fill the list');
-	# One that fills while others make jobs, and give them back.
-	foreach my $round (1 .. 5)
+	# One that fills stands still while others make jobs, and give them back.
+	my $pid = told($o, 'SELECT pg_backend_pid()');
+	my $stopped = 0;
+	told($s, "SET statement_timeout = '5 s'");
+	foreach my $round (1 .. 6)
 	{
-		# Any statement that writes makes the lists be forgotten.
-		told($s, 'UPDATE qml.live SET reason = NULL WHERE false');
 		told($s, "SELECT fill('$queue', 5); BEGIN; SELECT FROM qml_fetch('w', '$queue', 3)");
-		$o->query_until(qr/begun/, "\\echo begun\nSELECT id FROM qml_fetch('w', '$queue', 2);\n");
-		told($s, pick(0, 1) ? 'ROLLBACK' : 'COMMIT');
-		told($s, "SELECT fill('$queue', 1, 10); SELECT fill('$queue', 1, 0); SELECT fill('$queue', 1, -1)");
+		# Any statement that writes makes the lists be forgotten.
+		query($node, 'UPDATE qml.live SET reason = NULL WHERE false');
+		$o->query_until(qr/begun/, "\\echo begun\nSELECT count(*) FROM qml_fetch('w', '$queue', 2);\n");
+		wait_for('the fetch to begin', sub { told($old, "SELECT pg_stat_clear_snapshot(); SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND query LIKE 'SELECT count(*) FROM qml_fetch%'") =~ /1$/ });
+		kill 'STOP', $pid;
+		my $is_busy = told($old, "SELECT pg_stat_clear_snapshot(); SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND state = 'active'") =~ /1$/;
+		# It may stand still where others have to wait for it.
+		$s->query(($round % 2 ? 'ROLLBACK' : 'COMMIT') . "; SELECT fill('$queue', 1, 10); SELECT fill('$queue', 1, 0); SELECT fill('$queue', 1, -1)");
+		$stopped++ if $is_busy && $s->{stderr} eq '';
+		$s->{stderr} = '';
+		kill 'CONT', $pid;
 		told($o, '\echo');
 		drains($queue, told($s, "SELECT cardinality(ready('$queue'))"), "jobs that are made while a list is filled, round $round", 50);
-		told($s, "SELECT fill('$queue', 300)");
+		told($s, "SELECT fill('$queue', 300)") if $round > 3;
 	}
+	told($s, 'RESET statement_timeout');
+	cmp_ok($stopped, '>=', 1, "$stopped of 6 fetches stood still meanwhile");
 	told($s, 'DELETE FROM qml.live');
 }
 
