@@ -386,16 +386,39 @@ qml_ready_note_sql(void)
 		has_sql = true;
 }
 
+/* Whether the transaction has made jobs ready, or taken them, that it does not remember. */
+bool
+qml_ready_note_is_unknown(void)
+{
+	return has_sql || is_countless;
+}
+
+/* Whether it has made jobs of a queue ready, which the list of that has not yet; 0: of any queue. */
+bool
+qml_ready_note_has_made(int queue)
+{
+	if (!has_made || queue == 0)
+		return has_made;
+	for (int i = 0; i < nnotes; i++)
+	{
+		if (notes[i].made && notes[i].queue == queue)
+			return true;
+	}
+	for (int i = 0; i < nfirsts; i++)
+	{
+		if (firsts[i].has_made && firsts[i].queue == queue)
+			return true;
+	}
+	return false;
+}
+
 /*
  * Whether there may be ready jobs that lists must be told of when the transaction has committed,
- * and (*taken, unless NULL) when it was rolled back.
+ * and (*taken) when it was rolled back.
  */
 bool
 qml_ready_note_is_pending(bool *taken)
 {
-	bool unknown = has_sql || is_countless;
-
-	if (taken)
-		*taken = has_taken || unknown;
-	return has_made || unknown;
+	*taken = has_taken || qml_ready_note_is_unknown();
+	return has_made || qml_ready_note_is_unknown();
 }

@@ -18,6 +18,8 @@ extern void qml_ready_note_claimed(void);
 extern void qml_ready_note_put_back(int queue, const QmlReadyEntry *entry);
 extern void qml_ready_note_gone(int queue, const QmlReadyEntry *entry);
 extern void qml_ready_note_sql(void);
+extern bool qml_ready_note_is_unknown(void);
+extern bool qml_ready_note_has_made(int queue);
 extern bool qml_ready_note_is_pending(bool *taken);
 
 #endif

@@ -39,6 +39,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "compat.h"
+#include "ipc/ready_note.h"
 #include "ipc/ready_queues.h"
 #include "ipc/session_claim.h"
 #include "ipc/waiters.h"
@@ -471,7 +472,8 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 	ScanKeyData keys[1];
 	Walk whole = {.most = 0};
 
-	if (state->has_lists)
+	/* No list has yet what this transaction has made. */
+	if (state->has_lists && !qml_ready_note_has_made(queue->id))
 	{
 		QmlReadyBound bound;
 
@@ -521,7 +523,7 @@ next_queue_id(ClaimState *state, int after)
 {
 	int id;
 
-	if (state->has_lists && qml_ready_queues_next(after, &id))
+	if (state->has_lists && !qml_ready_note_has_made(0) && qml_ready_queues_next(after, &id))
 		return id;
 	return qml_claim_list_next_queue(&state->writer, state->ready, after);
 }
@@ -585,7 +587,7 @@ claim_from_all(ClaimState *state)
 	int start = last_queue_id;
 	int id;
 
-	if (state->has_lists && !qml_ready_queues_next(0, &id))
+	if (state->has_lists && !qml_ready_note_has_made(0) && !qml_ready_queues_next(0, &id))
 		learn_queues(state);
 	claim_from_range(state, start, INT_MAX);
 	if (start > 0)

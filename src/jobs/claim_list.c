@@ -10,7 +10,7 @@
  *
  * When the list has no more, it is filled up from the index, by one session at a time; others
  * walk over the index themselves, as all do where lists are of no use: qml is not preloaded, the
- * transaction keeps its snapshot, or it has made jobs ready itself, which no list has yet, or the
+ * transaction keeps its snapshot, or it has made jobs of the queue ready itself, or the
  * trigger that tells of SQL does not tell of all.
  */
 #include "postgres.h"
@@ -45,7 +45,7 @@ bool
 qml_claim_list_usable(const QmlWriter *writer)
 {
 	if (!qml_ready_queues_exist() || !qml_ready_lists || IsolationUsesXactSnapshot() ||
-		RecoveryInProgress() || qml_ready_note_is_pending(NULL) ||
+		RecoveryInProgress() || qml_ready_note_is_unknown() ||
 		!TransactionIdIsValid(qml_catalog()->live_trigger_version))
 		return false;
 	return qml_ready_queues_open(RelationGetRelid(writer->live.rel),

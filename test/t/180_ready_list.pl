@@ -291,6 +291,13 @@ my ($both, $done) = cost($o, $next, 30);
 is($done, 30, 'each call that ends a job and fetches gives one');
 cmp_ok(mean(@$both), '<=', 3 * $MOST_MEAN, sprintf 'and touches %.2f pages on average', mean(@$both));
 
+# A transaction that makes jobs finds them, and those of other queues for few pages.
+told($o, "BEGIN; SELECT count(*) FROM qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[5]), 'follow')");
+measure('after jobs were made in another queue', "qml_fetch('w', 'a')", $MOST_MEAN, 10);
+is(told($o, "SELECT count(*) FROM qml_fetch('w', 'follow', 10)"), 5, 'those that it has made are given');
+is(told($o, "SELECT count(*) FROM qml_fetch('w', '{follow,a}'::text[], 3)"), 3, 'then those of others');
+told($o, 'ROLLBACK');
+
 # Jobs that come back by a retry: one in a hundred of those that are fetched, each far in front of
 # all that are ready now.
 told($s, <<'SQL');
