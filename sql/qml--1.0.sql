@@ -584,7 +584,7 @@ COMMENT ON FUNCTION qml.invalidate() IS 'trigger: makes all backends read the ta
 CREATE FUNCTION qml.note_sql() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'qml_note_sql' LANGUAGE C;
 REVOKE ALL ON FUNCTION qml.note_sql() FROM PUBLIC;
-COMMENT ON FUNCTION qml.note_sql() IS 'trigger: the lists of ready jobs in shared memory are made anew when the transaction ends';
+COMMENT ON FUNCTION qml.note_sql() IS 'trigger: what shared memory knows of ready and running jobs is made anew when the transaction ends';
 
 -- Before the first row is written, so that also a statement that fails has told of itself.
 CREATE TRIGGER note_sql BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.live

@@ -19,6 +19,7 @@
 #include "common/fault.h"
 #include "common/guc.h"
 #include "compat.h"
+#include "ipc/lease_notes.h"
 #include "ipc/prepared.h"
 #include "ipc/ready_note.h"
 #include "ipc/ready_queues.h"
@@ -84,6 +85,7 @@ _PG_init(void)
 	{
 		qml_shmem_init();
 		qml_ready_queues_init();
+		qml_lease_notes_init();
 		qml_wakeup_init();
 		qml_ready_note_init();
 		qml_prepared_init();

@@ -12,7 +12,7 @@ typedef enum QmlLogKind
 	QML_LOG_RECURRING,
 	QML_LOG_PROCESS,
 	QML_LOG_STEP, /* and some more, one for each step of the scheduler */
-	QML_LOG_LAST_STEP = QML_LOG_STEP + 12,
+	QML_LOG_LAST_STEP = QML_LOG_STEP + 13,
 	QML_LOG_SLOTS,
 	QML_LOG_DATABASES,
 	QML_LOG_CLOCK,
@@ -21,6 +21,7 @@ typedef enum QmlLogKind
 	QML_LOG_KEPT_PARTITION,
 	QML_LOG_OVERFLOW,
 	QML_LOG_CLEANUP,
+	QML_LOG_ESCAPED,
 	QML_LOG_KINDS
 } QmlLogKind;
 

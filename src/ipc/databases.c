@@ -56,6 +56,14 @@ qml_databases_reset(void)
 		qml_databases_remove(i);
 }
 
+/* A claim of the database is missing in the table of leases: see lease_table.c. */
+void
+qml_databases_note_missed(QmlDatabase *entry)
+{
+	pg_atomic_write_u64(&entry->lease_missed,
+						pg_atomic_add_fetch_u64(&qml_shmem->last_lease_miss, 1));
+}
+
 /* The entry of a database, or of a name that no database has (InvalidOid); -1: there is none. */
 int
 qml_databases_add(Oid database, const char *name)
@@ -79,6 +87,8 @@ qml_databases_add(Oid database, const char *name)
 		entry->nlost = 0;
 		entry->any_lost = false;
 		entry->has_turn = false;
+		pg_atomic_write_u64(&entry->lease_known, 0);
+		qml_databases_note_missed(entry);
 		pg_write_barrier();
 		entry->database = database;
 		qml_shmem->ndatabases = Max(qml_shmem->ndatabases, i + 1);

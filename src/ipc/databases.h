@@ -39,6 +39,7 @@ extern bool qml_databases_take_turn(void *turn, Size size);
 
 /* In ipc. */
 extern QmlDatabase *qml_databases_find_own(void);
+extern void qml_databases_note_missed(QmlDatabase *entry);
 extern bool qml_databases_is_there(QmlSlot *scheduler);
 extern QmlPending *qml_databases_pending(QmlSlot *scheduler);
 

@@ -248,6 +248,14 @@ qml_session_claim_id(void)
 	return psprintf(PREFIX "%08x.%d.%x", qml_shmem->boot, number, *token);
 }
 
+/* The same as numbers: where its token is, and which it is.  It has an id already. */
+void
+qml_session_claim_holder(int *number, uint32 *token)
+{
+	*number = my_number() + (in_job ? qml_shmem->nsessions : 0);
+	*token = in_job ? job_token : my_token;
+}
+
 /* This session, or the job that runs in it, claims a job. */
 void
 qml_session_claim_hold(const pg_uuid_t *job)
@@ -338,8 +346,28 @@ qml_session_claim_is_gone(const char *server, int length)
 		return false;
 	if (id.by_pid)
 		return !is_shown(&id);
-	return is_of_other_start(&id) || id.number < 0 || id.number >= 2 * qml_shmem->nsessions ||
-		   pg_atomic_read_u32(&qml_shmem->sessions[id.number]) != id.token;
+	return is_of_other_start(&id) || qml_session_claim_has_ended(id.number, id.token);
+}
+
+/* Whether a session of this start of the server, or a job in one, has ended. */
+bool
+qml_session_claim_has_ended(int number, uint32 token)
+{
+	return number < 0 || number >= 2 * qml_shmem->nsessions ||
+		   pg_atomic_read_u32(&qml_shmem->sessions[number]) != token;
+}
+
+/* The numbers of a session that a job's server names; false: it is none of this start. */
+bool
+qml_session_claim_find(const char *server, int length, int *number, uint32 *token)
+{
+	SessionId id;
+
+	if (!parse_id(server, length, &id) || id.by_pid || is_of_other_start(&id))
+		return false;
+	*number = id.number;
+	*token = id.token;
+	return true;
 }
 
 /* Whether the session of this id ended with the whole server. */

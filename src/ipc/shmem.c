@@ -18,7 +18,9 @@
 #include "compat.h"
 #include "ipc/shmem.h"
 
-#define TRANCHE "qml"
+#define TRANCHE		  "qml"
+#define LEASE_TRANCHE "qml_leases"
+#define LEASES_SIZE	  (sizeof(QmlLeasePartition) * QML_LEASE_PARTITIONS)
 
 QmlShmem *qml_shmem = NULL;
 
@@ -63,6 +65,8 @@ init_databases(void)
 	{
 		for (int kind = 0; kind < QML_WAKES; kind++)
 			pg_atomic_init_u64(&qml_shmem->databases[i].due[kind], QML_WAKE_NEVER);
+		pg_atomic_init_u64(&qml_shmem->databases[i].lease_missed, 0);
+		pg_atomic_init_u64(&qml_shmem->databases[i].lease_known, 0);
 	}
 }
 
@@ -90,6 +94,23 @@ init_sessions(void)
 	}
 }
 
+/*
+ * The claims that run, in a piece of memory of their own: entries are written when they are
+ * used, so that memory which is not needed is not touched.
+ */
+static void
+init_leases(void)
+{
+	bool found;
+
+	qml_shmem->leases = ShmemInitStruct("qml leases", LEASES_SIZE, &found);
+	qml_shmem->lease_locks = GetNamedLWLockTranche(LEASE_TRANCHE);
+	for (int i = 0; i < QML_LEASE_PARTITIONS; i++)
+		memset(&qml_shmem->leases[i], 0, offsetof(QmlLeasePartition, entries));
+	pg_atomic_init_u64(&qml_shmem->last_lease_miss, 0);
+	pg_atomic_init_u64(&qml_shmem->prepared_told_since, 0);
+}
+
 /* Creates the memory, or finds it in a process that was not forked. */
 static void
 create_shmem(void)
@@ -114,6 +135,7 @@ create_shmem(void)
 			init_slot(&qml_shmem->slots[i]);
 		init_databases();
 		init_sessions();
+		init_leases();
 	}
 	LWLockRelease(AddinShmemInitLock);
 	if (qml_shmem->layout != QML_SHMEM_LAYOUT)
@@ -128,8 +150,9 @@ request_shmem(void)
 {
 	if (previous_request)
 		previous_request();
-	RequestAddinShmemSpace(shmem_size());
+	RequestAddinShmemSpace(add_size(shmem_size(), LEASES_SIZE));
 	RequestNamedLWLockTranche(TRANCHE, 1);
+	RequestNamedLWLockTranche(LEASE_TRANCHE, QML_LEASE_PARTITIONS);
 }
 
 /* Called while the server loads its preloaded libraries. */

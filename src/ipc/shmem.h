@@ -10,7 +10,8 @@
  * the lock".  Lists of ready jobs lie apart, and have locks of their own
  * (ready_store.c).  Only the files of src/ipc take it; "make lint" checks that.  It is a
  * leaf: nobody waits for a heavyweight lock, reads a table or runs a function of a
- * user while holding it.  The only lock taken below it is the spinlock of a slot.
+ * user while holding it.  The only lock taken below it is the spinlock of a slot.  The
+ * table of running claims has locks of its own, which are leaves as well.
  *
  * Each group of fields belongs to one file, which alone writes it.  Only slots.c also
  * writes the fields of other files in a slot: it clears them when the slot is reserved for
@@ -26,6 +27,7 @@
  *		prepared.c		prepared transactions, unknown_prepared_at
  *		session_claim.c	session tokens, lost jobs, last running jobs
  *		beats.c			heartbeats of jobs whose rows are held
+ *		lease_table.c	running claims, what is known of them, in locks of its own
  *		stuck_hooks.c	stuck hooks
  *
  * Other folders read some fields of their own slot, and call functions of these files
@@ -223,7 +225,7 @@ typedef enum QmlDatabaseState
 #define QML_MAX_DATABASES 1024
 
 /* Room for what a scheduler keeps for its next turn: see process/scheduler.c. */
-#define QML_TURN_BYTES 832
+#define QML_TURN_BYTES 960
 
 typedef struct QmlDatabase
 {
@@ -242,6 +244,10 @@ typedef struct QmlDatabase
 	int nlost;
 	bool any_lost;
 	pg_uuid_t lost[QML_MAX_KEPT_LOST];
+
+	/* Numbers of lease_table.c: the last claim that is missing there, and that of a reading. */
+	pg_atomic_uint64 lease_missed;
+	pg_atomic_uint64 lease_known;
 
 	/* Under the lock: by a scheduler that ends with its turn, taken by the next one. */
 	bool has_turn;
@@ -392,6 +398,42 @@ typedef struct QmlBeat
 #define QML_BEAT_BUCKETS 512
 #define QML_BUCKET_BEATS 8
 
+/* A claim that runs; see lease_table.c. */
+typedef struct QmlLeaseEntry
+{
+	pg_uuid_t job;
+	union
+	{
+		TimestampTz end;
+		struct
+		{
+			int number;
+			uint32 token;
+		} session;
+	} u;
+	Oid database; /* InvalidOid: the entry is free */
+	int attempt;
+	uint32 server; /* hash of its id; 0: none */
+	uint16 next;   /* of its bucket, or of the free ones; as in `first` */
+	bool bound;	   /* to a session */
+	uint8 pauses;  /* how often it was put off */
+} QmlLeaseEntry;
+
+/* The table of claims is in so many partitions, with so many claims each: 262,144 in all. */
+#define QML_LEASE_PARTITIONS 64
+#define QML_LEASE_ENTRIES	 4096
+#define QML_LEASE_BUCKETS	 1024
+
+/* Under its own lock.  Entries are counted from 1; 0: none. */
+typedef struct QmlLeasePartition
+{
+	uint16 first[QML_LEASE_BUCKETS];
+	uint16 free;			 /* list of those that were used */
+	uint16 used;			 /* entries behind these were never used */
+	TimestampTz searched_at; /* for one that makes way */
+	QmlLeaseEntry entries[QML_LEASE_ENTRIES];
+} QmlLeasePartition;
+
 /* A database that a session asks the launcher to look at. */
 typedef struct QmlCall
 {
@@ -436,6 +478,12 @@ typedef struct QmlShmem
 	QmlBeat beats[QML_BEAT_BUCKETS][QML_BUCKET_BEATS];
 	/* The latest end that a beat has, or had; only grows.  Written under the lock. */
 	pg_atomic_uint64 last_beat_end;
+
+	/* See lease_table.c: running claims, and the numbers of those that are missing. */
+	QmlLeasePartition *leases; /* set at start, as are the locks */
+	LWLockPadded *lease_locks; /* one a partition */
+	pg_atomic_uint64 last_lease_miss;
+	pg_atomic_uint64 prepared_told_since; /* TimestampTz; 0: not known yet */
 
 	/*
 	 * Sessions that hold jobs, by the number of their PGPROC: a token, or 0.  Behind

@@ -35,8 +35,10 @@
 
 #include "compat.h"
 #include "core/state.h"
+#include "ipc/lease_notes.h"
 #include "ipc/ready_note.h"
 #include "ipc/ready_queues.h"
+#include "ipc/session_claim.h"
 #include "ipc/wakeup.h"
 #include "jobs/failure_log.h"
 #include "jobs/history.h"
@@ -371,6 +373,29 @@ end_taking(const ReadyJob *ready)
 		qml_ready_note_taken(ready->queue, &ready->entry);
 }
 
+/* A row was written: what becomes of the claim, for those who look for lost jobs. */
+static void
+note_claim(const QmlJob *job)
+{
+	QmlLease lease = {.job = job->id, .attempt = job->attempt, .end = job->lease_expires_at};
+
+	if (job->state != QML_PROCESSING)
+	{
+		if (job->was == QML_PROCESSING)
+			qml_lease_notes_end(&job->id, job->attempt);
+		return;
+	}
+	lease.bound = job->lease_expires_at == QML_NO_TIME;
+	if (lease.bound && job->was == QML_PROCESSING)
+		return; /* bound as it was */
+	if (lease.bound && qml_shmem)
+		qml_session_claim_holder(&lease.session, &lease.token);
+	else if (job->server != (Datum) 0)
+		lease.server = qml_lease_table_hash_server(VARDATA_ANY(DatumGetPointer(job->server)),
+												   VARSIZE_ANY_EXHDR(DatumGetPointer(job->server)));
+	qml_lease_notes_claim(&lease);
+}
+
 /*
  * Writes a changed job back whose row live.slot holds.  TM_Ok, or what somebody else did
  * to the row; nothing is changed then.
@@ -398,6 +423,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 			keep_number();
 		else if (job->was == QML_PROCESSING && job->state != QML_PROCESSING)
 			qml_wakeup_ended(&job->id, job->attempt);
+		note_claim(job);
 		if (job->state == QML_ENQUEUED)
 			qml_ready_row_note_made(writer->live.row, qml_table_row_root(&writer->live));
 		note_transition(writer, job, false);
@@ -412,6 +438,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		return result;
 	end_taking(&ready);
 	qml_wakeup_finished(&job->id);
+	note_claim(job);
 	if (job->was == QML_PROCESSING)
 		qml_wakeup_ended(&job->id, job->attempt);
 	/* At commit, a worker in the database that is running the job is canceled. */

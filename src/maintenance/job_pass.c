@@ -84,14 +84,17 @@ start_walk(QmlJobPass *pass)
 	qml_session_claim_begin_search();
 }
 
-/* Changes the job in the writer's slot. */
-static void
+/* Changes the job in the writer's slot; false: it was left as it is. */
+static bool
 visit_job(QmlJobPass *pass)
 {
-	if (qml_row_pass_visit(&pass->rows, pass->writer.live.slot))
+	bool changed = qml_row_pass_visit(&pass->rows, pass->writer.live.slot);
+
+	if (changed)
 		pass->count++;
 	else
 		pass->missed++;
+	return changed;
 }
 
 /* Runs the pass, and warns of jobs that were left out. */
@@ -132,7 +135,7 @@ walk_due(void *arg)
 		   index_getnext_slot(scan, ForwardScanDirection, pass->writer.live.slot))
 	{
 		QML_FAULT("promote.after_select");
-		visit_job(pass);
+		(void) visit_job(pass);
 	}
 	index_endscan(scan);
 	index_close(due, NoLock);
@@ -165,7 +168,7 @@ walk_all(void *arg)
 		if (!pass->wants(pass, pass->writer.live.slot))
 			continue;
 		QML_FAULT("reclaim.after_select");
-		visit_job(pass);
+		(void) visit_job(pass);
 	}
 	pass->over = qml_walk_close(&piece);
 	qml_writer_close(&pass->writer);
@@ -195,20 +198,29 @@ walk_ids(void *arg)
 	start_walk(pass);
 	pkey = index_open(qml_catalog()->live_pkey, RowExclusiveLock);
 	scan = qml_index_beginscan(pass->writer.live.rel, pkey, qml_writer_snapshot(&pass->writer), 1);
-	for (int i = 0; i < pass->nids; i++)
+	for (pass->at = 0; pass->at < pass->nids; pass->at++)
 	{
-		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&pass->ids[i]));
+		bool changed = false;
+
+		if (pass->max > 0 && pass->count >= pass->max)
+			break;
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&pass->ids[pass->at]));
 		index_rescan(scan, &key, 1, NULL, 0);
 		if (index_getnext_slot(scan, ForwardScanDirection, pass->writer.live.slot) &&
 			pass->wants(pass, pass->writer.live.slot))
-			visit_job(pass);
+		{
+			QML_FAULT("reclaim.after_select");
+			changed = visit_job(pass);
+		}
+		if (pass->changed)
+			pass->changed[pass->at] = changed;
 	}
 	index_endscan(scan);
 	index_close(pkey, NoLock);
 	qml_writer_close(&pass->writer);
 }
 
-/* Over the jobs of these ids that are wanted; max is not looked at. */
+/* Over the jobs of these ids that are wanted. */
 void
 qml_job_pass_by_id(QmlJobPass *pass, const pg_uuid_t *ids, int count)
 {

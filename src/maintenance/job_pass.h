@@ -16,10 +16,13 @@ typedef struct QmlJobPass
 	bool (*wants)(struct QmlJobPass *pass, TupleTableSlot *slot); /* a row of qml.live */
 	void (*change)(struct QmlJobPass *pass, QmlJob *job);
 	const void *arg; /* of these two */
-	int max;		 /* jobs to change */
+	int max;		 /* jobs to change; 0: all, by id */
 	QmlWalk *walk;	 /* of qml_job_pass_over_all: this is a piece of it; NULL: all at once */
 
+	bool *changed; /* of qml_job_pass_by_id: which of them were; NULL: nobody asks */
+
 	/* Results.  A pass may start anew: all are reset then. */
+	int at; /* of qml_job_pass_by_id, for `wants`: the number of the id; then how many were looked at */
 	int count;				/* jobs changed */
 	int missed;				/* jobs that are wanted, and could not be changed */
 	bool over;				/* the end of the table was reached */

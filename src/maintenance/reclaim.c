@@ -8,9 +8,13 @@
  * again, without backoff, because it is not known to have failed; its attempt counts,
  * so that a job which kills its worker ends.  With no retry left it fails.
  *
- * All such jobs are found by reading qml.live, once for all three reasons: the scheduler
- * does it in pieces (common/walk.c).  A row that moves behind its walk was written by
- * somebody who noted the end of its lease for the scheduler (jobs/writer.c).
+ * Which claims run, and when each ends, is known in shared memory (ipc/lease_table.c).  A look
+ * takes those from there that may be over, and reads their rows: what counts is in the row.
+ * So it reads nothing of the jobs that wait, however many there are.
+ *
+ * Where not all claims are known there, or qml is not preloaded, lost jobs are found by
+ * reading all of qml.live, once for all three reasons: the scheduler does so in pieces
+ * (maintenance/reading.c), clients at once.
  *
  * The worker that held the claim gets QM003 from then on: the attempt in its token is
  * over.  All of it is the caller's transaction.  See maintenance/job_pass.c for what
@@ -18,10 +22,17 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
 
 #include "common/fault.h"
+#include "compat.h"
 #include "ipc/beats.h"
+#include "ipc/lease_notes.h"
 #include "ipc/session_claim.h"
 #include "jobs/transition.h"
 #include "maintenance/dead_server.h"
@@ -56,16 +67,30 @@ is_session_gone(QmlJobPass *pass, TupleTableSlot *slot)
 	return read_server(slot, &server, &length) && qml_session_claim_is_gone(server, length);
 }
 
-/* What a search for lost jobs knows. */
-typedef struct LostSearch
+/* What the row of a claim says that was taken from the table of leases. */
+typedef enum Fate
 {
-	QmlDeadServers *dead; /* NULL: not read yet */
-	bool of_server;		  /* the job that was found last is lost with its server */
-} LostSearch;
+	FATE_NO_ROW = 0, /* or not looked at */
+	FATE_ENDED,		 /* the job is not being processed */
+	FATE_OVER,
+	FATE_GOES_ON,
+	FATE_HELD /* another transaction is changing it */
+} Fate;
+
+/* A look at claims from that table. */
+typedef struct Look
+{
+	QmlLostSearch lost; /* first, for qml_reclaim_is_over() */
+	int count;
+	QmlLease *seen; /* in the table */
+	QmlLease *rows; /* the claims of FATE_GOES_ON */
+	Fate *fates;
+	bool *reclaimed;
+} Look;
 
 /* Whether the job's server was given up, while it held the job. */
 static bool
-is_server_dead(LostSearch *search, TupleTableSlot *slot)
+is_server_dead(QmlLostSearch *search, TupleTableSlot *slot)
 {
 	const char *server;
 	int length;
@@ -80,13 +105,13 @@ is_server_dead(LostSearch *search, TupleTableSlot *slot)
 }
 
 /*
- * Whether a claim has ended: its lease has expired, its server was given up, or its
- * session is gone where there is no lease.
+ * QmlJobPass: whether a claim has ended: its lease has expired, its server was given up, or its
+ * session is gone where there is no lease.  The argument of the pass begins with a search.
  */
-static bool
-is_claim_over(QmlJobPass *pass, TupleTableSlot *slot)
+bool
+qml_reclaim_is_over(QmlJobPass *pass, TupleTableSlot *slot)
 {
-	LostSearch *search = unconstify(void *, pass->arg);
+	QmlLostSearch *search = unconstify(void *, pass->arg);
 	TimestampTz lease;
 	bool isnull;
 
@@ -164,10 +189,11 @@ reclaim_from_session(QmlJob *job, TimestampTz now)
 							   QML_SERVER_DOWN, now);
 }
 
-static void
-reclaim_job(QmlJobPass *pass, QmlJob *job)
+/* QmlJobPass: its claim is over. */
+void
+qml_reclaim_job(QmlJobPass *pass, QmlJob *job)
 {
-	const LostSearch *search = pass->arg;
+	const QmlLostSearch *search = pass->arg;
 
 	if (search && search->of_server)
 		qml_transition_lose(job, "server is gone", "server_gone", pass->now);
@@ -178,28 +204,233 @@ reclaim_job(QmlJobPass *pass, QmlJob *job)
 }
 
 /*
- * Reclaims up to max jobs whose lease has expired, whose session is gone or whose server
- * was given up; returns how many.  walk: looks at a piece of it; NULL: at all jobs.  *next
- * becomes the earliest end of another lease among them, or QML_NO_TIME, if fewer than max
- * were reclaimed.
+ * The claim of a job that is being processed, as its row shows it; false: it is not, or nothing
+ * ends its claim.
  */
-int
-qml_reclaim_lost(QmlWalk *walk, int max, bool *over, TimestampTz *next)
+bool
+qml_reclaim_read_claim(TupleTableSlot *slot, QmlLease *claim)
 {
-	LostSearch search = {.dead = NULL};
-	QmlJobPass pass = {.wants = is_claim_over,
-					   .change = reclaim_job,
-					   .max = max,
-					   .arg = &search,
-					   .walk = walk};
+	const char *server;
+	int length;
+	bool isnull;
 
-	(void) qml_catalog_to_work();
-	qml_job_pass_over_all(&pass);
+	if (qml_job_live_state(slot) != QML_PROCESSING)
+		return false;
+	memset(claim, 0, sizeof(*claim));
+	claim->job = *DatumGetUUIDP(slot_getattr(slot, LIVE_ID, &isnull));
+	claim->attempt = DatumGetInt32(slot_getattr(slot, LIVE_ATTEMPT, &isnull));
+	claim->end = DatumGetTimestampTz(slot_getattr(slot, LIVE_LEASE_EXPIRES_AT, &isnull));
+	if (!isnull)
+	{
+		if (read_server(slot, &server, &length))
+			claim->server = qml_lease_table_hash_server(server, length);
+		return true;
+	}
+	claim->end = QML_NO_TIME;
+	if (!read_server(slot, &server, &length))
+		return false;
+	claim->bound = qml_session_claim_find(server, length, &claim->session, &claim->token);
+	return claim->bound || qml_session_claim_is_gone(server, length);
+}
+
+/* ----- looking at claims that are known ----- */
+
+/* Whether a claim from the table of leases is over; notes what its row says. */
+static bool
+is_seen_claim_over(QmlJobPass *pass, TupleTableSlot *slot)
+{
+	Look *look = unconstify(void *, pass->arg);
+	QmlLease *row = &look->rows[pass->at];
+	Fate *fate = &look->fates[pass->at];
+
+	*fate = FATE_ENDED;
+	if (!qml_reclaim_read_claim(slot, row))
+		return false;
+	*fate = FATE_OVER;
+	if (qml_reclaim_is_over(pass, slot))
+		return true;
+	/* Who is changing the row may be giving it an earlier end. */
+	*fate = qml_table_row_fate(slot) == TM_Ok ? FATE_GOES_ON : FATE_HELD;
+	if (!row->bound)
+		row->end = qml_beats_end(&row->job, row->attempt, row->end);
+	return false;
+}
+
+/*
+ * Whether nobody is changing or adding a job, and it is not being processed, whatever the
+ * snapshots show that were taken until now.
+ */
+static bool
+is_settled(QmlTable *live, Relation pkey, const pg_uuid_t *id)
+{
+	SnapshotData dirty;
+	IndexScanDesc scan;
+	ScanKeyData key;
+	bool settled = true;
+
+	InitDirtySnapshot(dirty);
+	scan = qml_index_beginscan(live->rel, pkey, &dirty, 1);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	index_rescan(scan, &key, 1, NULL, 0);
+	while (settled && index_getnext_slot(scan, ForwardScanDirection, live->slot))
+		settled = !TransactionIdIsValid(dirty.xmin) && !TransactionIdIsValid(dirty.xmax) &&
+				  qml_job_live_state(live->slot) != QML_PROCESSING;
+	index_endscan(scan);
+	return settled;
+}
+
+/* Writes into the table of leases what was found out; returns when to look again. */
+static TimestampTz
+settle_claims(Look *look, int looked, TimestampTz now)
+{
+	TimestampTz next = QML_WAKE_NEVER;
+	QmlTable live;
+	Relation pkey;
+
+	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
+	pkey = index_open(qml_catalog()->live_pkey, AccessShareLock);
+	for (int i = 0; i < looked; i++)
+	{
+		const QmlLease *seen = &look->seen[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (look->reclaimed[i])
+			continue; /* the commit removes it */
+		if (look->fates[i] == FATE_GOES_ON)
+		{
+			qml_lease_table_renew(seen, &look->rows[i]);
+			if (!look->rows[i].bound)
+				next = Min(next, look->rows[i].end);
+		}
+		else if ((look->fates[i] == FATE_ENDED || look->fates[i] == FATE_NO_ROW) &&
+				 is_settled(&live, pkey, &seen->job))
+			qml_lease_table_drop(seen);
+		else
+			next = Min(next, qml_lease_table_put_off(seen, now));
+	}
+	index_close(pkey, NoLock);
+	qml_table_close(&live);
+	return next;
+}
+
+/* Takes claims from the table of leases: `room` at most; returns whether there may be more. */
+static bool
+find_claims(Look *look, QmlLeaseSearch *wanted, int room, bool of_servers)
+{
+	look->seen = palloc(sizeof(QmlLease) * room);
+	look->count = qml_lease_table_find(wanted, look->seen, room);
+	if (of_servers && wanted->has_servers && look->count < room)
+	{
+		uint32 *servers;
+
+		look->lost.dead = qml_dead_server_read();
+		servers = palloc(sizeof(uint32) * Max(look->lost.dead->count, 1));
+		for (int i = 0; i < look->lost.dead->count; i++)
+			servers[i] = qml_lease_table_hash_server(look->lost.dead->servers[i].id,
+													 strlen(look->lost.dead->servers[i].id));
+		wanted->nservers = look->lost.dead->count;
+		wanted->servers = servers;
+		if (wanted->nservers > 0)
+			look->count = qml_lease_table_find(wanted, look->seen, room);
+	}
+	return look->count == room;
+}
+
+/* Reclaims up to max of the claims that were found. */
+static int
+reclaim_found(Look *look, int max, TimestampTz *next)
+{
+	QmlJobPass pass = {.wants = is_seen_claim_over,
+					   .change = qml_reclaim_job,
+					   .max = max,
+					   .arg = look};
+	pg_uuid_t *ids;
+
+	*next = QML_WAKE_NEVER;
+	if (look->count == 0)
+		return 0;
+	ids = palloc(sizeof(pg_uuid_t) * look->count);
+	for (int i = 0; i < look->count; i++)
+		ids[i] = look->seen[i].job;
+	look->rows = palloc(sizeof(QmlLease) * look->count);
+	look->fates = palloc0(sizeof(Fate) * look->count);
+	look->reclaimed = palloc0(sizeof(bool) * look->count);
+	pass.changed = look->reclaimed;
+	qml_job_pass_by_id(&pass, ids, look->count);
 	QML_FAULT_AT_COMMIT("reclaim.before_commit");
-	*over = pass.over;
-	*next = pass.next_lease;
+	*next = settle_claims(look, pass.at, pass.now);
 	return pass.count;
 }
+
+/*
+ * By the scheduler: reclaims up to max jobs of which the table of leases says that they may be
+ * lost.  of_servers: also those of servers that were given up.  *next becomes the time of the
+ * next look, which is in the past if there may be more of them, or QML_NO_TIME.
+ */
+int
+qml_reclaim_over(int max, bool of_servers, TimestampTz *next)
+{
+	Look look = {.count = 0};
+	QmlLeaseSearch wanted = {.now = GetCurrentTimestamp()};
+	TimestampTz again;
+	bool more;
+	int count;
+
+	(void) qml_catalog_to_work();
+	more = find_claims(&look, &wanted, max, of_servers);
+	count = reclaim_found(&look, max, &again);
+	*next = more ? wanted.now : Min(wanted.next, again);
+	if (*next == QML_WAKE_NEVER)
+		*next = QML_NO_TIME;
+	return count;
+}
+
+/*
+ * Whether a look is as good as reading all jobs: not in a transaction that has changed claims
+ * itself, or reads what was there when it began.
+ */
+static bool
+can_look(void)
+{
+	return qml_lease_table_is_known() && !qml_lease_notes_exist() && !IsolationUsesXactSnapshot();
+}
+
+/* Reclaims up to max lost jobs by reading all of them. */
+static int
+read_all(int max)
+{
+	QmlLostSearch search = {.dead = NULL};
+	QmlJobPass pass = {.wants = qml_reclaim_is_over,
+					   .change = qml_reclaim_job,
+					   .max = max,
+					   .arg = &search};
+
+	qml_job_pass_over_all(&pass);
+	QML_FAULT_AT_COMMIT("reclaim.before_commit");
+	return pass.count;
+}
+
+/*
+ * Reclaims up to max jobs whose lease has expired, whose session is gone or whose server
+ * was given up; returns how many.
+ */
+int
+qml_reclaim_lost(int max)
+{
+	Look look = {.count = 0};
+	QmlLeaseSearch wanted = {.put_off = true};
+	TimestampTz next;
+
+	(void) qml_catalog_to_work();
+	if (!can_look())
+		return read_all(max);
+	wanted.now = GetCurrentTimestamp();
+	/* More than there are. */
+	(void) find_claims(&look, &wanted, qml_lease_table_count() + 1, true);
+	return reclaim_found(&look, max, &next);
+}
+
+/* ----- others ----- */
 
 /*
  * Reclaims those of some jobs whose session is gone.  Returns how many could not be
@@ -208,7 +439,7 @@ qml_reclaim_lost(QmlWalk *walk, int max, bool *over, TimestampTz *next)
 int
 qml_reclaim_of_sessions(const pg_uuid_t *ids, int count)
 {
-	QmlJobPass pass = {.wants = is_session_gone, .change = reclaim_job};
+	QmlJobPass pass = {.wants = is_session_gone, .change = qml_reclaim_job};
 
 	(void) qml_catalog_to_work();
 	qml_job_pass_by_id(&pass, ids, count);
@@ -234,6 +465,22 @@ reclaim_from_server(QmlJobPass *pass, QmlJob *job)
 	qml_transition_lose(job, "server is gone", "server_gone", pass->now);
 }
 
+/* Goes over the jobs that workers of a server hold, by the table of leases. */
+static void
+look_for_server(QmlJobPass *pass, const char *server)
+{
+	uint32 hash = qml_lease_table_hash_server(server, strlen(server));
+	QmlLeaseSearch wanted = {.only_servers = true, .nservers = 1, .servers = &hash};
+	int room = qml_lease_table_count() + 1;
+	QmlLease *found = palloc(sizeof(QmlLease) * room);
+	int count = qml_lease_table_find(&wanted, found, room);
+	pg_uuid_t *ids = palloc(sizeof(pg_uuid_t) * Max(count, 1));
+
+	for (int i = 0; i < count; i++)
+		ids[i] = found[i].job;
+	qml_job_pass_by_id(pass, ids, count);
+}
+
 /* Reclaims all jobs that workers of a server hold; returns how many. */
 int
 qml_reclaim_of_server(const char *server)
@@ -243,7 +490,10 @@ qml_reclaim_of_server(const char *server)
 					   .max = INT_MAX,
 					   .arg = server};
 
-	qml_job_pass_over_all(&pass);
+	if (can_look())
+		look_for_server(&pass, server);
+	else
+		qml_job_pass_over_all(&pass);
 	QML_FAULT_AT_COMMIT("reclaim.before_commit");
 	return pass.count;
 }

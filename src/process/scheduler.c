@@ -39,6 +39,7 @@
 #include "compat.h"
 #include "ipc/databases.h"
 #include "ipc/due.h"
+#include "ipc/lease_table.h"
 #include "ipc/session_claim.h"
 #include "ipc/slots.h"
 #include "ipc/wakeup.h"
@@ -46,6 +47,7 @@
 #include "maintenance/cleanup.h"
 #include "maintenance/list_check.h"
 #include "maintenance/promote.h"
+#include "maintenance/reading.h"
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
 #include "model/catalog.h"
@@ -63,6 +65,7 @@ extern PGDLLEXPORT void qml_scheduler_main(Datum arg);
 /* Milliseconds. */
 #define NOTIFY_INTERVAL	  100
 #define PROGRESS_INTERVAL 100
+#define LOOK_INTERVAL	  100
 #define PROBE_INTERVAL	  1000
 #define HISTORY_INTERVAL  100
 #define FALLBACK_POLL	  60000 /* for what woke nobody */
@@ -89,7 +92,8 @@ typedef struct Step
 	const char *activity; /* as pg_stat_activity shows it */
 	const char *name;	  /* as the log shows it */
 	bool *enabled;
-	int wake; /* QmlWake that makes it due; -1: none */
+	int wake;				  /* QmlWake that makes it due; -1: none */
+	const TimestampTz *asked; /* when another step asks for it; NULL: none does */
 	int64 (*interval)(void);
 	TimestampTz (*run)(struct Step *step); /* in a transaction; returns when it is due next */
 	TimestampTz due;					   /* on the wall clock; QML_NO_TIME: not known */
@@ -102,14 +106,6 @@ typedef struct Step
 	int64 looked;						   /* when it read all rows last, milliseconds */
 } Step;
 
-/* The walk over all jobs that looks for lost ones. */
-typedef struct Reclaim
-{
-	QmlWalk walk;
-	TimestampTz next; /* end of a lease that the walk has seen, or that was noted since */
-	int64 worked;	  /* milliseconds */
-} Reclaim;
-
 /* What the next scheduler goes on with, if this one leaves because its turn is over. */
 typedef struct Turn
 {
@@ -121,8 +117,9 @@ typedef struct Turn
 		int failures;
 		bool unfinished;
 	} steps[MAX_STEPS];
-	Reclaim reclaim;
-	bool servers_died; /* some were given up since the walk of reclaim_jobs() began */
+	QmlReading reading;
+	bool servers_died; /* some were given up since the last look of reclaim_jobs() */
+	bool read_now;	   /* all jobs, without a pause */
 	QmlWorkerDemand demand;
 	int workers; /* qml.workers when workers were asked for last */
 	QmlCleanupState cleanup;
@@ -225,36 +222,64 @@ earlier(TimestampTz a, TimestampTz b)
 	return a == QML_NO_TIME || (b != QML_NO_TIME && b < a) ? b : a;
 }
 
+/* When it is asked for, all jobs are read: not all of the claims that run are known. */
+static TimestampTz reading_due = QML_NO_TIME;
+
 /*
- * Jobs whose lease is over, and all others that are lost: the next piece of a walk over
- * all jobs.
+ * Jobs whose lease is over, and all others that are lost, among the claims that are known.  The
+ * jobs of dead servers are looked for when one has died, and now and then, as their rows may have
+ * been locked.
  */
 static TimestampTz
 reclaim_jobs(Step *step)
 {
-	Reclaim *reclaim = &turn.reclaim;
 	int64 begun = qml_clock_monotonic_ms();
-	TimestampTz found;
-	bool over;
+	bool of_servers = turn.servers_died || next_multiple(step->looked, FALLBACK_POLL, begun) <= 0;
+	TimestampTz next;
 
-	if (step->unfinished && step->failures == 0)
+	if (!qml_lease_table_is_known())
 	{
-		/* It may be of a job behind the walk. */
-		reclaim->next = earlier(reclaim->next, step->due);
+		reading_due = GetCurrentTimestamp();
+		/* For jobs of dead servers; and what was begun when all were known has no haste. */
+		turn.read_now = turn.read_now || turn.servers_died || qml_reading_is_slow(&turn.reading);
 	}
-	else
+	(void) qml_reclaim_over(qml_hook_batch_size(RECLAIM_BATCH), of_servers, &next);
+	/* There may be more; those of servers come last. */
+	if (next != QML_NO_TIME && next <= GetCurrentTimestamp())
+		return next;
+	if (of_servers)
+		step->looked = begun;
+	turn.servers_died = false;
+	step->not_before = begun +
+					   Max(LOOK_INTERVAL, (qml_clock_monotonic_ms() - begun) * QML_WALK_SHARE);
+	return next;
+}
+
+/*
+ * Reads all jobs for those that are lost, a piece of them.  What was begun slowly, because all
+ * claims were known, begins anew if they are not any more.
+ */
+static TimestampTz
+read_jobs(Step *step)
+{
+	int64 begun = qml_clock_monotonic_ms();
+	bool is_known = qml_lease_table_is_known();
+	int64 pause;
+
+	if (!step->unfinished || step->failures > 0 ||
+		(qml_reading_is_slow(&turn.reading) && !is_known))
 	{
-		memset(reclaim, 0, sizeof(*reclaim));
-		reclaim->next = QML_NO_TIME;
-		turn.servers_died = false;
+		reading_due = QML_NO_TIME;
+		turn.read_now = false;
+		step->unfinished = false;
+		if (!qml_reading_begin(&turn.reading))
+			return QML_NO_TIME;
 	}
-	(void) qml_reclaim_lost(&reclaim->walk, qml_hook_batch_size(RECLAIM_BATCH), &over, &found);
-	reclaim->next = earlier(reclaim->next, found);
-	reclaim->worked += qml_clock_monotonic_ms() - begun;
-	step->unfinished = !over;
-	if (over)
-		step->not_before = begun + Max(PROBE_INTERVAL, reclaim->worked * QML_WALK_SHARE);
-	return reclaim->next;
+	step->unfinished = !qml_reading_go_on(&turn.reading, qml_hook_batch_size(RECLAIM_BATCH),
+										  &pause);
+	step->not_before = begun + pause;
+	/* Some claims find no room: the end of a lease is in the row alone. */
+	return qml_lease_table_is_known() ? QML_NO_TIME : turn.reading.next;
 }
 
 /* Taken from the slot, and not looked at yet. */
@@ -433,6 +458,13 @@ fallback_interval(void)
 	return FALLBACK_POLL;
 }
 
+/* Once a minute unless all claims are known. */
+static int64
+reading_interval(void)
+{
+	return qml_reading_interval(FALLBACK_POLL);
+}
+
 static int64
 server_interval(void)
 {
@@ -478,6 +510,15 @@ static Step steps[] = {
 	 .interval = fallback_interval,
 	 .urgent = &turn.servers_died,
 	 .run = reclaim_jobs},
+	/* After it, as that asks for it. */
+	{.activity = "reading all jobs",
+	 .name = "qml scheduler: reading all jobs",
+	 .enabled = &qml_scheduler_enabled,
+	 .wake = -1,
+	 .asked = &reading_due,
+	 .interval = reading_interval,
+	 .urgent = &turn.read_now,
+	 .run = read_jobs},
 	{.activity = "reclaiming jobs of ended sessions",
 	 .name = "qml scheduler: reclaiming jobs of ended sessions",
 	 .enabled = &qml_scheduler_enabled,
@@ -546,6 +587,8 @@ poll_wakeup(Step *step)
 {
 	TimestampTz time;
 
+	if (step->asked)
+		step->due = earlier(step->due, *step->asked);
 	if (step->wake < 0)
 		return;
 	time = qml_due_take(slot, (QmlWake) step->wake);
@@ -710,7 +753,11 @@ resume_turn(void)
 	{
 		step->last = NEVER;
 		step->looked = NEVER;
+		/* What is known outlives a scheduler. */
+		if (step->run == read_jobs && qml_lease_table_is_known())
+			step->last = qml_clock_monotonic_ms();
 	}
+	turn.reading.complete = begins ? -1 : turn.reading.complete;
 	if (begins)
 		return;
 	FOREACH_STEP(step)

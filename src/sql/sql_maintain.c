@@ -20,6 +20,7 @@
 #include "common/json.h"
 #include "common/subxact.h"
 #include "compat.h"
+#include "ipc/lease_notes.h"
 #include "ipc/ready_note.h"
 #include "ipc/wakeup.h"
 #include "maintenance/adopt.h"
@@ -59,12 +60,11 @@ qml_reclaim(PG_FUNCTION_ARGS)
 {
 	int max;
 	TimestampTz next;
-	bool over;
 
 	qml_acl_require(QML_CAN_ADMIN, NULL);
 	max = qml_args_int(fcinfo, 0, "max", 1, INT_MAX);
 	(void) qml_server_give_up_silent(&next);
-	PG_RETURN_INT32(qml_reclaim_lost(NULL, max, &over, &next));
+	PG_RETURN_INT32(qml_reclaim_lost(max));
 }
 
 /* Returns how many jobs and locks were removed. */
@@ -106,10 +106,7 @@ give_up_servers(void *arg)
 static void
 reclaim(void *arg)
 {
-	TimestampTz next;
-	bool over;
-
-	((Maintenance *) arg)->reclaimed = qml_reclaim_lost(NULL, MAINTAIN_MAX, &over, &next);
+	((Maintenance *) arg)->reclaimed = qml_reclaim_lost(MAINTAIN_MAX);
 }
 
 static void
@@ -276,5 +273,7 @@ qml_note_sql(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"qml.note_sql\" must be called as a trigger")));
 	qml_ready_note_sql();
+	qml_lease_notes_unknown();
+	qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
 	PG_RETURN_POINTER(NULL);
 }
