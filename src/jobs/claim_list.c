@@ -9,9 +9,9 @@
  * ends.  So a claim looks at each entry once.
  *
  * When the list has no more, it is filled up from the index, by one session at a time; others
- * walk over the index themselves, as all do where lists are of no use: qml is not preloaded, the
- * transaction keeps its snapshot, or it has made jobs of the queue ready itself, or the
- * trigger that tells of SQL does not tell of all.
+ * walk over the index themselves.  So do all where lists are of no use: qml is not preloaded, the
+ * transaction keeps its snapshot, it has made jobs of the queue ready itself, or the trigger that
+ * tells of SQL does not tell of all of it.
  */
 #include "postgres.h"
 
@@ -350,15 +350,17 @@ wake_for_held(QmlClaimList *list)
 bool
 qml_claim_list_end(QmlClaimList *list)
 {
-	if (list->pass == QML_LIST_PEEK)
-		return list->all;
 	for (int i = list->next; list->pass == QML_LIST_TAKE && i < list->count; i++)
 		qml_ready_note_put_back(list->queue, &list->entries[i]);
 	for (int i = 0; i < list->nheld; i++)
 		qml_ready_note_put_back(list->queue, &list->held[i]);
 	if (list->nheld > 0)
 		wake_for_held(list);
-	if (list->is_low)
+	if (list->is_low && list->pass != QML_LIST_PEEK)
 		(void) fill_up(list);
+	if (list->entries)
+		pfree(list->entries);
+	if (list->held)
+		pfree(list->held);
 	return list->all;
 }
