@@ -425,7 +425,7 @@ else
 
 # The document shows the programs as they are.
 my $document = slurp_file("$top/doc/workers.md");
-foreach my $file ('worker.sh', 'worker.py', 'worker_asyncpg.py')
+foreach my $file ('worker.sh', 'worker.py', 'worker_asyncpg.py', 'worker.pl')
 {
 	ok(index($document, slurp_file("$top/examples/$file") . "```\n") > 0, "doc/workers.md shows $file");
 }
