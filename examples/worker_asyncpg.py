@@ -94,7 +94,7 @@ async def beat():
             for id in claims.keys() - {row["id"] for row in rows}:
                 if held.get(id) == claims[id]:
                     del held[id]  # it is not ours any more
-        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as e:
+        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError) as e:
             print(f"no heartbeat: {e}", file=sys.stderr)
 
 
@@ -135,7 +135,7 @@ async def main(name, *queues):
             pause = 0.1
             await work(*conns, stop, name, queues)
             await release(conns[0], held)
-        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as e:
+        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError) as e:
             if (getattr(e, "sqlstate", None) or "08")[:2] not in ("08", "53", "57"):
                 raise
             print(f"no connection: {e}", file=sys.stderr)
