@@ -22,7 +22,8 @@ import asyncpg
 BATCH = 10
 LEASE = timedelta(seconds=float(os.environ.get("QML_LEASE", "60")))  # a heartbeat each third
 WAIT = timedelta(seconds=30)  # SIGTERM ends it
-
+# The last one comes when a connection is lost while a statement is prepared.
+asyncpg_errors = asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
 held = {}  # attempts by id, of the jobs that this worker holds
 
 
@@ -94,7 +95,7 @@ async def beat():
             for id in claims.keys() - {row["id"] for row in rows}:
                 if held.get(id) == claims[id]:
                     del held[id]  # it is not ours any more
-        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError) as e:
+        except (OSError, *asyncpg_errors) as e:
             print(f"no heartbeat: {e}", file=sys.stderr)
 
 
@@ -135,7 +136,7 @@ async def main(name, *queues):
             pause = 0.1
             await work(*conns, stop, name, queues)
             await release(conns[0], held)
-        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError) as e:
+        except (OSError, *asyncpg_errors) as e:
             if (getattr(e, "sqlstate", None) or "08")[:2] not in ("08", "53", "57"):
                 raise
             print(f"no connection: {e}", file=sys.stderr)
