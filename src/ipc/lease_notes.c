@@ -150,7 +150,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 	/* Its own subtransactions have ids above its own, and end with it. */
 	while (nnotes > 0 && notes[nnotes - 1].subxact >= mine)
 		nnotes--;
-	Assert(nwritten == 0);
+	Assert(nwritten <= nnotes);
 }
 
 /* Called while the server loads its preloaded libraries: otherwise there is no table. */

@@ -125,11 +125,14 @@ may_be_over(const QmlLeaseEntry *entry, TimestampTz now)
 			   entry->u.end <= now;
 }
 
-/* Whether a claim has been over for so long that nobody looks for it. */
+/*
+ * Whether a claim has been over for so long that nobody looks for it.  When one that is bound to a
+ * session was over is not known, so it is none of them.
+ */
 static bool
 is_forsaken(const QmlLeaseEntry *entry, TimestampTz now)
 {
-	return entry->database != InvalidOid && may_be_over(entry, now - FORSAKEN);
+	return entry->database != InvalidOid && !entry->bound && may_be_over(entry, now - FORSAKEN);
 }
 
 /* Something of a database is missing in the table. */
@@ -262,7 +265,8 @@ is_alike(const QmlLeaseEntry *entry, const QmlLease *lease)
 
 /*
  * The same by one who does not have the row, or whose change may be undone: the claim may be
- * as the entry says, or as this says.  It is looked at when the first of them is over.
+ * as the entry says, or as this says.  It is looked at when the first of them is over, of which
+ * the caller tells the scheduler.
  */
 bool
 qml_lease_table_set_sooner(const QmlLease *lease)
@@ -442,8 +446,9 @@ is_wanted(QmlLeaseSearch *search, const QmlLeaseEntry *entry)
 		if (is_of_servers(search, entry->server))
 			return true;
 	}
+	/* Of some it is not known whether they have a server, or which: their rows say. */
 	if (search->only_servers)
-		return false;
+		return entry->pauses > 0 || (!entry->bound && entry->u.end == QML_NO_TIME);
 	if (may_be_over(entry, search->now) || (search->put_off && entry->pauses > 0))
 		return true;
 	if (!entry->bound)
@@ -452,8 +457,8 @@ is_wanted(QmlLeaseSearch *search, const QmlLeaseEntry *entry)
 }
 
 /*
- * Finds claims of this database that may be over, `max` at most; returns how many.  If that
- * are `max`, there may be more.
+ * Finds claims of this database that may be over, `max` at most; returns how many.  If it
+ * is `max`, there may be more.
  */
 int
 qml_lease_table_find(QmlLeaseSearch *search, QmlLease *found, int max)

@@ -88,6 +88,7 @@ typedef enum QmlWake
 	QML_WAKE_NOTIFY,	/* ready jobs in queues that have listeners */
 	QML_WAKE_HOOK,		/* a hook that could not be canceled ended its process */
 	QML_WAKE_HISTORY,	/* a job has finished, and the history has no partition for it */
+	QML_WAKE_SERVER,	/* a server was given up */
 	QML_WAKES
 } QmlWake;
 

@@ -386,9 +386,13 @@ note_claim(const QmlJob *job)
 		return;
 	}
 	lease.bound = job->lease_expires_at == QML_NO_TIME;
+	/* Who reads all jobs may miss a row that moves: so that is told as well. */
 	if (lease.bound && job->was == QML_PROCESSING)
-		return; /* bound as it was */
-	if (lease.bound && qml_shmem)
+		lease.bound = job->server != (Datum) 0 &&
+					  qml_session_claim_find(VARDATA_ANY(DatumGetPointer(job->server)),
+											 VARSIZE_ANY_EXHDR(DatumGetPointer(job->server)),
+											 &lease.session, &lease.token);
+	else if (lease.bound && qml_shmem)
 		qml_session_claim_holder(&lease.session, &lease.token);
 	else if (job->server != (Datum) 0)
 		lease.server = qml_lease_table_hash_server(VARDATA_ANY(DatumGetPointer(job->server)),

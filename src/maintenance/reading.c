@@ -55,8 +55,8 @@ has_escaped(QmlJobPass *pass, TupleTableSlot *slot, const pg_uuid_t *job)
 {
 	const Piece *piece = pass->arg;
 
-	return piece->is_net && !piece->lost.of_server && !qml_lease_table_shows(job, pass->now) &&
-		   qml_table_row_fate(slot) == TM_Ok;
+	return piece->is_net && !piece->lost.of_server && qml_lease_table_is_known() &&
+		   !qml_lease_table_shows(job, pass->now) && qml_table_row_fate(slot) == TM_Ok;
 }
 
 /* QmlJobPass: whether a job is lost; its claim is in the table of leases from now on. */

@@ -313,27 +313,36 @@ settle_claims(Look *look, int looked, TimestampTz now)
 	return next;
 }
 
-/* Takes claims from the table of leases: `room` at most; returns whether there may be more. */
+/*
+ * Takes claims from the table of leases: `room` at most; returns whether there may be more.  Those
+ * of dead servers come beside them, all at once: many of them may go on, or be put off, and would
+ * be in the way of others each time.
+ */
 static bool
 find_claims(Look *look, QmlLeaseSearch *wanted, int room, bool of_servers)
 {
+	uint32 *servers;
+	int all;
+
 	look->seen = palloc(sizeof(QmlLease) * room);
 	look->count = qml_lease_table_find(wanted, look->seen, room);
-	if (of_servers && wanted->has_servers && look->count < room)
-	{
-		uint32 *servers;
-
-		look->lost.dead = qml_dead_server_read();
-		servers = palloc(sizeof(uint32) * Max(look->lost.dead->count, 1));
-		for (int i = 0; i < look->lost.dead->count; i++)
-			servers[i] = qml_lease_table_hash_server(look->lost.dead->servers[i].id,
-													 strlen(look->lost.dead->servers[i].id));
-		wanted->nservers = look->lost.dead->count;
-		wanted->servers = servers;
-		if (wanted->nservers > 0)
-			look->count = qml_lease_table_find(wanted, look->seen, room);
-	}
-	return look->count == room;
+	if (look->count == room)
+		return true;
+	if (!of_servers || !wanted->has_servers)
+		return false;
+	look->lost.dead = qml_dead_server_read();
+	servers = palloc(sizeof(uint32) * Max(look->lost.dead->count, 1));
+	for (int i = 0; i < look->lost.dead->count; i++)
+		servers[i] = qml_lease_table_hash_server(look->lost.dead->servers[i].id,
+												 strlen(look->lost.dead->servers[i].id));
+	wanted->nservers = look->lost.dead->count;
+	wanted->servers = servers;
+	if (wanted->nservers == 0)
+		return false;
+	all = qml_lease_table_count() + 1;
+	look->seen = repalloc(look->seen, sizeof(QmlLease) * Max(all, room));
+	look->count = qml_lease_table_find(wanted, look->seen, Max(all, room));
+	return false;
 }
 
 /* Reclaims up to max of the claims that were found. */
@@ -379,7 +388,7 @@ qml_reclaim_over(int max, bool of_servers, TimestampTz *next)
 	(void) qml_catalog_to_work();
 	more = find_claims(&look, &wanted, max, of_servers);
 	count = reclaim_found(&look, max, &again);
-	*next = more ? wanted.now : Min(wanted.next, again);
+	*next = more || count == max ? wanted.now : Min(wanted.next, again);
 	if (*next == QML_WAKE_NEVER)
 		*next = QML_NO_TIME;
 	return count;

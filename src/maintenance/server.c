@@ -269,7 +269,7 @@ qml_server_give_up_silent(TimestampTz *next)
 	}
 	/* The scheduler looks for the jobs, also for those that this caller leaves. */
 	if (ids != NIL)
-		qml_wakeup_at(QML_WAKE_LEASE, now);
+		qml_wakeup_at(QML_WAKE_SERVER, now);
 	*next = oldest_heartbeat();
 	if (*next != QML_NO_TIME)
 		*next += timeout;

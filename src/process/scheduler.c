@@ -222,7 +222,7 @@ earlier(TimestampTz a, TimestampTz b)
 	return a == QML_NO_TIME || (b != QML_NO_TIME && b < a) ? b : a;
 }
 
-/* When it is asked for, all jobs are read: not all of the claims that run are known. */
+/* When all jobs are to be read, because not all of the claims that run are known. */
 static TimestampTz reading_due = QML_NO_TIME;
 
 /*
@@ -278,6 +278,15 @@ read_jobs(Step *step)
 	step->unfinished = !qml_reading_go_on(&turn.reading, qml_hook_batch_size(RECLAIM_BATCH),
 										  &pause);
 	step->not_before = begun + pause;
+	/* The claims that it has entered: nobody else may tell when they end. */
+	if (turn.reading.next != QML_NO_TIME)
+		qml_wakeup_at(QML_WAKE_LEASE, turn.reading.next);
+	if (!step->unfinished && qml_lease_table_is_known())
+	{
+		reading_due = QML_NO_TIME;
+		/* A server may have died behind it. */
+		turn.servers_died = true;
+	}
 	/* Some claims find no room: the end of a lease is in the row alone. */
 	return qml_lease_table_is_known() ? QML_NO_TIME : turn.reading.next;
 }
@@ -361,15 +370,17 @@ request_workers(Step *step)
 }
 
 /*
- * Servers outside that have sent no heartbeat are given up.  Their jobs are then
- * reclaimed, however lately that step has read all jobs.
+ * Servers outside that have sent no heartbeat are given up.  Their jobs are looked for then, and
+ * also when somebody else has given one up.
  */
 static TimestampTz
 reap_servers(Step *step)
 {
 	TimestampTz next;
 
-	if (qml_server_give_up_silent(&next) > 0)
+	/* If it is due, a server has been silent for long, or somebody has given one up. */
+	if (qml_server_give_up_silent(&next) > 0 ||
+		(step->due != QML_NO_TIME && step->due <= GetCurrentTimestamp()))
 		turn.servers_died = true;
 	/* The rows of some may be locked just now. */
 	step->not_before = qml_clock_monotonic_ms() + PROBE_INTERVAL;
@@ -548,7 +559,7 @@ static Step steps[] = {
 	{.activity = "looking for dead servers",
 	 .name = "qml scheduler: looking for dead servers",
 	 .enabled = &qml_scheduler_enabled,
-	 .wake = -1,
+	 .wake = QML_WAKE_SERVER,
 	 .interval = server_interval,
 	 .run = reap_servers},
 	{.activity = "preparing the history",

@@ -1,7 +1,7 @@
 /*
  * sql_maintain.c
  *		SQL functions of maintenance: qml_promote_due, qml_reclaim, qml_cleanup,
- *		qml_maintain, qml_adopt; and the trigger qml.invalidate.
+ *		qml_maintain, qml_adopt; and the triggers qml.invalidate and qml.note_sql.
  */
 #include "postgres.h"
 

@@ -250,6 +250,15 @@ sub prepare
 	come_round();
 	is(scans(), $scans, 'all jobs are not read for that');
 	is(ask($node, "SELECT count(*) FROM qml.job WHERE queue = 'alive' AND state = 'processing'"), 20, 'those of a live one stay');
+	# A client gives a server up, and reclaims one of its jobs: the scheduler does the rest.
+	my $left = ask($node, "SELECT qml_register_server('left')");
+	ask($node, "SELECT count(qml_enqueue('m', queue => 'left', max_retries => 9)) FROM generate_series(1, 20)");
+	ask($node, "SELECT count(*) FROM qml_fetch('$left/w', '{left}', 20, '1 day')");
+	ask($node, "BEGIN; UPDATE qml.server_data SET heartbeat_at = now() - interval '1 h' WHERE id = '$left'; SELECT qml_reclaim(1); COMMIT");
+	my $began = time;
+	wait_for('the jobs that a client has left', sub { ask($node, "SELECT count(*) FROM qml.job WHERE queue = 'left' AND state = 'processing'") == 0 });
+	cmp_ok(time - $began, '<', 30, 'they come back at once');
+	ask($node, q{SELECT count(qml_delete(id)) FROM qml.job WHERE queue = 'left'});
 	# Of what was held when the server died.
 	my $server = ask($node, "SELECT qml_register_server('later')");
 	ask($node, "SELECT count(qml_enqueue('m', queue => 'later', max_retries => 9)) FROM generate_series(1, 2)");
@@ -360,6 +369,20 @@ $node->poll_query_until('postgres', q{SELECT current_setting('qml.enable_schedul
 		'its claim is found when it is committed');
 	query($node, "ROLLBACK PREPARED 'none'");
 	wait_known('then they are known');
+
+	# A claim that only a reading has told of comes back when its lease ends, and not when the
+	# scheduler looks anyway.
+	my $later = claim('15 s');
+	my $end = ask($node, "SELECT extract(epoch FROM lease_expires_at) FROM qml_job('$later')");
+	kill_server($node);
+	start_again($node);
+	wait_for_process($node, 'scheduler', 'postgres');
+	wait_known('all claims are known again');
+	is(state_of($later), 'processing|1', 'before the lease ends');
+	wait_for('the job to come back', sub { state_of($later) !~ /^processing/ });
+	my $late = ask($node, "SELECT extract(epoch FROM ready_at) - $end FROM qml_job('$later')");
+	cmp_ok($late, '<', 10, "it comes back after $late s");
+	ask($node, "SELECT qml_delete('$later')");
 }
 
 # ---- more claims than there is room for
