@@ -241,14 +241,21 @@ qml_ready_queues_forget(void)
 
 /* ----- queues ----- */
 
+/* Whether there is a bit for a queue.  The owner of the tables can give it any id. */
+static bool
+has_bit(int queue)
+{
+	return queue >= 0 && queue < QML_READY_QUEUES;
+}
+
 /* A queue may have ready jobs; its store is locked. */
 void
 qml_ready_queues_set(QmlReadyDatabase *database, int queue)
 {
 	pg_atomic_uint64 *word;
-	uint64 bit = UINT64CONST(1) << queue % 64;
+	uint64 bit;
 
-	if (queue >= QML_READY_QUEUES)
+	if (!has_bit(queue))
 	{
 		/* Others may write these two at the same time, and the same. */
 		database->has_high = true;
@@ -256,6 +263,7 @@ qml_ready_queues_set(QmlReadyDatabase *database, int queue)
 		return;
 	}
 	word = &database->words[queue / 64];
+	bit = UINT64CONST(1) << queue % 64;
 	if (pg_atomic_read_u64(word) & bit)
 		return;
 	(void) pg_atomic_fetch_or_u64(word, bit);
@@ -270,7 +278,7 @@ qml_ready_queues_set(QmlReadyDatabase *database, int queue)
 void
 qml_ready_queues_clear(QmlReadyDatabase *database, int queue)
 {
-	if (queue < QML_READY_QUEUES)
+	if (has_bit(queue))
 		(void) pg_atomic_fetch_and_u64(&database->words[queue / 64],
 									   ~(UINT64CONST(1) << queue % 64));
 }
@@ -279,7 +287,7 @@ qml_ready_queues_clear(QmlReadyDatabase *database, int queue)
 bool
 qml_ready_queues_has(QmlReadyDatabase *database, int queue)
 {
-	return queue >= QML_READY_QUEUES || pg_atomic_read_u32(&database->is_complete) == 0 ||
+	return !has_bit(queue) || pg_atomic_read_u32(&database->is_complete) == 0 ||
 		   (pg_atomic_read_u64(&database->words[queue / 64]) & UINT64CONST(1) << queue % 64) != 0;
 }
 
@@ -293,7 +301,7 @@ qml_ready_queues_next(int after, int *queue)
 	QmlReadyDatabase *mine = qml_ready_queues_mine();
 	uint32 generation;
 	uint32 end;
-	int next = after + 1;
+	uint32 next = after < 0 ? 0 : (uint32) after + 1;
 
 	*queue = 0;
 	if (mine == NULL)
@@ -301,11 +309,11 @@ qml_ready_queues_next(int after, int *queue)
 	generation = pg_atomic_read_u32(&mine->generation);
 	pg_read_barrier();
 	end = pg_atomic_read_u32(&mine->end);
-	for (uint32 word = (uint32) next / 64; word < end && *queue == 0; word++)
+	for (uint32 word = next / 64; word < end && *queue == 0; word++)
 	{
 		uint64 bits = pg_atomic_read_u64(&mine->words[word]);
 
-		if (word == (uint32) next / 64)
+		if (word == next / 64)
 			bits &= ~UINT64CONST(0) << next % 64;
 		if (bits != 0)
 			*queue = (int) word * 64 + pg_rightmost_one_pos64(bits);

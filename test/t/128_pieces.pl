@@ -63,9 +63,10 @@ SELECT count(*) FROM qml_enqueue_many('waits', array_fill('{}'::jsonb, ARRAY[$WA
 SELECT qml_create_queue('ours');
 SQL
 
-# How long it takes to read all jobs once, with nothing to do; and so the limit.
+# How long it takes to read all jobs once, with nothing to do; and so the limit.  In this isolation
+# level they are read in any case.
 my $began = time;
-is(ask($node, 'SELECT qml_reclaim()'), 0, 'nothing is lost yet');
+is(ask($node, 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT qml_reclaim(); COMMIT'), 0, 'nothing is lost yet');
 my $limit = int((time - $began) * 1000 / 3) || 1;
 note("all jobs are read in ${\ ($limit * 3)} ms");
 
