@@ -17,6 +17,8 @@ avoid_midnight();
 
 # How much longer than an INSERT a statement may take here, seconds.
 my $SOON = 1;
+# Whoever waits for a lock here does so for 20 s.
+my $UNBLOCKED = 10;
 
 sub leaves
 {
@@ -88,11 +90,11 @@ foreach my $lock ('LOCK TABLE qml.history', 'LOCK TABLE ONLY qml.history', 'ALTE
 	$blocker->query_safe("BEGIN; $lock");
 	my $start = time;
 	$session->query_safe("SET statement_timeout = '20 s'; SELECT qml_enqueue('m', queue => 'q'); SELECT qml_succeed(id, attempt) FROM qml_fetch('w', '{q}', 1)");
-	cmp_ok(time - $start, '<', $SOON, "a session that knows the history does not wait for $lock");
+	cmp_ok(time - $start, '<', $UNBLOCKED, "a session that knows the history does not wait for $lock");
 	my $took = seconds($node, "SET statement_timeout = '20 s'; SELECT qml_enqueue('m', queue => 'q'); SELECT qml_succeed(id, attempt) FROM qml_fetch('w', '{q}', 1)");
-	cmp_ok($took, '<', $SOON, 'nor does a new one');
+	cmp_ok($took, '<', $UNBLOCKED, 'nor does a new one');
 	$took = seconds($node, "SET statement_timeout = '20 s'; SELECT qml_maintain()");
-	cmp_ok($took, '<', $SOON, 'nor does maintenance');
+	cmp_ok($took, '<', $UNBLOCKED, 'nor does maintenance');
 	$blocker->query_safe('ROLLBACK');
 }
 query($node, 'SELECT qml_cleanup()');
