@@ -233,26 +233,6 @@ read_entry(const QmlLeaseEntry *entry, QmlLease *lease)
 
 /* ----- claims ----- */
 
-/*
- * A claim begins, or its lease gets another end, by the transaction that has its row.  False:
- * there is no room.
- */
-bool
-qml_lease_table_set(const QmlLease *lease)
-{
-	uint32 hash = hash_job(MyDatabaseId, &lease->job);
-	QmlLeaseEntry *entry;
-
-	LWLockAcquire(lock_of(hash), LW_EXCLUSIVE);
-	entry = find_entry(hash, &lease->job);
-	if (entry == NULL)
-		entry = add_entry(hash, &lease->job);
-	if (entry)
-		write_entry(entry, lease);
-	LWLockRelease(lock_of(hash));
-	return entry != NULL;
-}
-
 /* Whether the claim of an entry ends for the same reasons. */
 static bool
 is_alike(const QmlLeaseEntry *entry, const QmlLease *lease)
@@ -263,6 +243,52 @@ is_alike(const QmlLeaseEntry *entry, const QmlLease *lease)
 		   (entry->u.session.number == lease->session && entry->u.session.token == lease->token);
 }
 
+/* The claim may be as the entry says, or as this says. */
+static void
+make_sooner(QmlLeaseEntry *entry, const QmlLease *lease)
+{
+	if (!is_alike(entry, lease))
+	{
+		/* Its row says which one counts. */
+		entry->bound = false;
+		entry->u.end = QML_NO_TIME;
+	}
+	else if (!entry->bound)
+		entry->u.end = Min(entry->u.end, lease->end);
+	entry->attempt = Max(entry->attempt, lease->attempt);
+}
+
+/* Writes a new entry, or changes one that is there. */
+static bool
+set_entry(const QmlLease *lease, void (*change)(QmlLeaseEntry *entry, const QmlLease *lease))
+{
+	uint32 hash = hash_job(MyDatabaseId, &lease->job);
+	QmlLeaseEntry *entry;
+
+	LWLockAcquire(lock_of(hash), LW_EXCLUSIVE);
+	entry = find_entry(hash, &lease->job);
+	if (entry)
+		change(entry, lease);
+	else
+	{
+		entry = add_entry(hash, &lease->job);
+		if (entry)
+			write_entry(entry, lease);
+	}
+	LWLockRelease(lock_of(hash));
+	return entry != NULL;
+}
+
+/*
+ * A claim begins, or its lease gets another end, by the transaction that has its row.  False:
+ * there is no room.
+ */
+bool
+qml_lease_table_set(const QmlLease *lease)
+{
+	return set_entry(lease, write_entry);
+}
+
 /*
  * The same by one who does not have the row, or whose change may be undone: the claim may be
  * as the entry says, or as this says.  It is looked at when the first of them is over, of which
@@ -271,31 +297,7 @@ is_alike(const QmlLeaseEntry *entry, const QmlLease *lease)
 bool
 qml_lease_table_set_sooner(const QmlLease *lease)
 {
-	uint32 hash = hash_job(MyDatabaseId, &lease->job);
-	QmlLeaseEntry *entry;
-
-	LWLockAcquire(lock_of(hash), LW_EXCLUSIVE);
-	entry = find_entry(hash, &lease->job);
-	if (entry == NULL)
-	{
-		entry = add_entry(hash, &lease->job);
-		if (entry)
-			write_entry(entry, lease);
-	}
-	else
-	{
-		if (!is_alike(entry, lease))
-		{
-			/* Its row says which one counts. */
-			entry->bound = false;
-			entry->u.end = QML_NO_TIME;
-		}
-		else if (!entry->bound)
-			entry->u.end = Min(entry->u.end, lease->end);
-		entry->attempt = Max(entry->attempt, lease->attempt);
-	}
-	LWLockRelease(lock_of(hash));
-	return entry != NULL;
+	return set_entry(lease, make_sooner);
 }
 
 /* An attempt ends. */

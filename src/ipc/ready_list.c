@@ -103,6 +103,24 @@ answer(const QmlReadyList *list, int count, int wanted)
 	return result;
 }
 
+typedef int (*Give)(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey *after,
+					QmlReadyMatch match, void *arg, QmlReadyEntry *entries, int most);
+
+static QmlReadyAnswer
+give(Give how, int queue, const QmlReadyKey *after, QmlReadyMatch match, void *arg,
+	 QmlReadyEntry *entries, int most)
+{
+	Place place = lock_list(queue, false);
+	int count = 0;
+	QmlReadyAnswer result;
+
+	if (place.list)
+		count = how(place.store, place.list, after, match, arg, entries, most);
+	result = answer(place.list, count, most);
+	unlock_list(&place);
+	return result;
+}
+
 /*
  * Takes up to `most` entries out of a list, behind a key if one is given, and of methods that are
  * wanted.
@@ -111,15 +129,7 @@ QmlReadyAnswer
 qml_ready_list_take(int queue, const QmlReadyKey *after, QmlReadyMatch match, void *arg,
 					QmlReadyEntry *entries, int most)
 {
-	Place place = lock_list(queue, false);
-	int count = 0;
-	QmlReadyAnswer result;
-
-	if (place.list)
-		count = qml_ready_store_take(place.store, place.list, after, match, arg, entries, most);
-	result = answer(place.list, count, most);
-	unlock_list(&place);
-	return result;
+	return give(qml_ready_store_take, queue, after, match, arg, entries, most);
 }
 
 /* The same for entries that stay in the list. */
@@ -127,15 +137,7 @@ QmlReadyAnswer
 qml_ready_list_look(int queue, const QmlReadyKey *after, QmlReadyMatch match, void *arg,
 					QmlReadyEntry *entries, int most)
 {
-	Place place = lock_list(queue, false);
-	int count = 0;
-	QmlReadyAnswer result;
-
-	if (place.list)
-		count = qml_ready_store_look(place.store, place.list, after, match, arg, entries, most);
-	result = answer(place.list, count, most);
-	unlock_list(&place);
-	return result;
+	return give(qml_ready_store_look, queue, after, match, arg, entries, most);
 }
 
 /* Where the entry of a ready job is; a queue without a list must be known to have some. */

@@ -574,7 +574,7 @@ qml_ready_store_take(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey
 
 /* The same for entries that stay in the list. */
 int
-qml_ready_store_look(const QmlReadyStore *store, const QmlReadyList *list, const QmlReadyKey *after,
+qml_ready_store_look(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey *after,
 					 QmlReadyMatch match, void *arg, QmlReadyEntry *entries, int most)
 {
 	int number = chunk_behind(store, list, after);

@@ -94,8 +94,7 @@ extern bool qml_ready_store_remove(QmlReadyStore *store, QmlReadyList *list, con
 								   QmlReadyEntry *removed);
 extern int qml_ready_store_take(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey *after,
 								QmlReadyMatch match, void *arg, QmlReadyEntry *entries, int most);
-extern int qml_ready_store_look(const QmlReadyStore *store, const QmlReadyList *list,
-								const QmlReadyKey *after, QmlReadyMatch match, void *arg,
-								QmlReadyEntry *entries, int most);
+extern int qml_ready_store_look(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey *after,
+								QmlReadyMatch match, void *arg, QmlReadyEntry *entries, int most);
 
 #endif

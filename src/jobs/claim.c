@@ -48,6 +48,7 @@
 #include "jobs/claim_filter.h"
 #include "jobs/claim_list.h"
 #include "jobs/claim_skip.h"
+#include "jobs/ready_index.h"
 #include "jobs/transition.h"
 #include "jobs/writer.h"
 #include "model/acl.h"
@@ -258,27 +259,13 @@ look_for_kind(ClaimState *state)
 	}
 }
 
-/*
- * Begins to walk over a part of a queue.  keys[0] is filled in here; the others say where in
- * the queue.
- */
-static IndexScanDesc
-begin_walk(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
-{
-	Snapshot snapshot = qml_writer_snapshot(&state->writer);
-	IndexScanDesc scan = qml_index_beginscan(state->writer.live.rel, state->ready, snapshot, nkeys);
-
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
-	index_rescan(scan, keys, nkeys, NULL, 0);
-	return scan;
-}
-
 /* Claims ready jobs of one queue, by these keys, until there are none or the call is done. */
 static void
 claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 {
 	TupleTableSlot *slot = state->writer.live.slot;
-	IndexScanDesc scan = begin_walk(state, queue, keys, nkeys);
+	IndexScanDesc scan = qml_ready_index_begin(&state->writer, state->ready, queue->id, keys,
+											   nkeys);
 
 	while (!is_done(state) && qml_table_next(&state->writer.live, scan))
 	{
@@ -304,7 +291,8 @@ claim_filtered_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, i
 					   Walk *walk)
 {
 	TupleTableSlot *slot = state->writer.live.slot;
-	IndexScanDesc scan = begin_walk(state, queue, keys, nkeys);
+	IndexScanDesc scan = qml_ready_index_begin(&state->writer, state->ready, queue->id, keys,
+											   nkeys);
 	WalkEnd end = WALK_THROUGH;
 	int looked = 0;
 	int current = 0;
@@ -381,13 +369,10 @@ claim_filtered(ClaimState *state, const QmlQueue *queue)
 		if (claim_filtered_by_keys(state, queue, keys, nkeys, &walk) != WALK_STOPPED ||
 			claim_again(state, queue, skip) == WALK_CLAIMED)
 			return;
-		ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(skip->priority));
-		ScanKeyInit(&keys[2], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&skip->front));
-		if (claim_filtered_by_keys(state, queue, keys, 3, &rest) == WALK_CLAIMED)
+		nkeys = qml_ready_index_rest(keys, skip->priority, &skip->front, false);
+		if (claim_filtered_by_keys(state, queue, keys, nkeys, &rest) == WALK_CLAIMED)
 			return;
-		/* Lower priorities. */
-		ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(skip->priority));
-		nkeys = 2;
+		nkeys = qml_ready_index_below(keys, skip->priority);
 	}
 }
 
@@ -447,22 +432,19 @@ claim_by_list(ClaimState *state, const QmlQueue *queue, QmlReadyBound *bound)
 	return all;
 }
 
-/* Claims from a queue by the index, where its list has ended. */
+/*
+ * Claims from a queue by the index, behind a job or from it on: the rest of its priority, then lower
+ * ones.
+ */
 static void
-claim_behind_list(ClaimState *state, const QmlQueue *queue, const QmlReadyBound *bound)
+claim_from_place(ClaimState *state, const QmlQueue *queue, int priority, const pg_uuid_t *id,
+				 bool with_id)
 {
-	ScanKeyData keys[3];
+	ScanKeyData keys[QML_READY_INDEX_KEYS];
 
-	/* The snapshot sees what was claimed already. */
-	(void) qml_writer_new_snapshot(&state->writer);
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(bound->key.priority));
-	ScanKeyInit(&keys[2], 3, BTGreaterEqualStrategyNumber, F_UUID_GE,
-				UUIDPGetDatum(&bound->key.id));
-	claim_by_keys(state, queue, keys, 3);
-	if (is_done(state))
-		return;
-	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(bound->key.priority));
-	claim_by_keys(state, queue, keys, 2);
+	claim_by_keys(state, queue, keys, qml_ready_index_rest(keys, priority, id, with_id));
+	if (!is_done(state))
+		claim_by_keys(state, queue, keys, qml_ready_index_below(keys, priority));
 }
 
 /* Claims from the beginning of a queue. */
@@ -485,13 +467,13 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 			state->incomplete = true;
 			return;
 		}
+		/* It sees what was claimed already. */
+		(void) qml_writer_new_snapshot(&state->writer);
 		if (state->filter.key == 0 && bound.reach == QML_REACH_KEY)
 		{
-			claim_behind_list(state, queue, &bound);
+			claim_from_place(state, queue, bound.key.priority, &bound.key.id, true);
 			return;
 		}
-		if (state->count > 0)
-			(void) qml_writer_new_snapshot(&state->writer);
 	}
 	if (state->filter.key != 0 && state->claim->whole)
 		(void) claim_filtered_by_keys(state, queue, keys, lengthof(keys), &whole);
@@ -499,22 +481,6 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 		claim_filtered(state, queue);
 	else
 		claim_by_keys(state, queue, keys, lengthof(keys));
-}
-
-/* The same behind a cursor: the rest of its priority, then lower ones. */
-static void
-claim_behind_cursor(ClaimState *state, const QmlQueue *queue, const QmlClaimCursor *cursor)
-{
-	ScanKeyData keys[3];
-
-	Assert(cursor->queue_id == queue->id);
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(cursor->priority));
-	ScanKeyInit(&keys[2], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&cursor->id));
-	claim_by_keys(state, queue, keys, 3);
-	if (is_done(state))
-		return;
-	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(cursor->priority));
-	claim_by_keys(state, queue, keys, 2);
 }
 
 /* The lowest queue id above `after` that may have ready jobs; 0: none. */
@@ -525,7 +491,7 @@ next_queue_id(ClaimState *state, int after)
 
 	if (state->has_lists && !qml_ready_note_has_made(0) && qml_ready_queues_next(after, &id))
 		return id;
-	return qml_claim_list_next_queue(&state->writer, state->ready, after);
+	return qml_ready_index_next_queue(&state->writer, state->ready, after);
 }
 
 /* Goes through the index once, so that it need not be searched for queues any more. */
@@ -539,7 +505,7 @@ learn_queues(ClaimState *state)
 		return;
 	/* Whoever commits from now on tells of the queues himself. */
 	(void) qml_writer_new_snapshot(&state->writer);
-	while ((id = qml_claim_list_next_queue(&state->writer, state->ready, id)) != 0)
+	while ((id = qml_ready_index_next_queue(&state->writer, state->ready, id)) != 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		qml_ready_queues_found(generation, id);
@@ -603,7 +569,7 @@ claim_resuming_at(ClaimState *state, const QmlClaimCursor *cursor)
 
 	if (queue == NULL || queue->paused)
 		return;
-	claim_behind_cursor(state, queue, cursor);
+	claim_from_place(state, queue, cursor->priority, &cursor->id, false);
 	if (state->count > before)
 		last_queue_id = queue->id;
 }

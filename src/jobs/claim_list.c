@@ -16,10 +16,8 @@
 #include "postgres.h"
 
 #include "access/genam.h"
-#include "access/relscan.h"
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 
 #include "common/guc.h"
@@ -28,6 +26,7 @@
 #include "ipc/ready_queues.h"
 #include "ipc/wakeup.h"
 #include "jobs/claim_list.h"
+#include "jobs/ready_index.h"
 #include "jobs/ready_row.h"
 #include "model/catalog.h"
 
@@ -67,28 +66,6 @@ qml_claim_list_begin(QmlClaimList *list, QmlWriter *writer, Relation ready, int 
 	list->pass = pass;
 }
 
-/* The lowest queue id above `after` that the index has an entry for; 0: none. */
-int
-qml_claim_list_next_queue(QmlWriter *writer, Relation ready, int after)
-{
-	IndexScanDesc scan = qml_index_beginscan(writer->live.rel, ready, qml_writer_snapshot(writer),
-											 1);
-	ScanKeyData key;
-	int id = 0;
-
-	ScanKeyInit(&key, 1, BTGreaterStrategyNumber, F_INT4GT, Int32GetDatum(after));
-	scan->xs_want_itup = true;
-	index_rescan(scan, &key, 1, NULL, 0);
-	if (index_getnext_tid(scan, ForwardScanDirection) != NULL)
-	{
-		bool isnull;
-
-		id = DatumGetInt32(index_getattr(scan->xs_itup, 1, scan->xs_itupdesc, &isnull));
-	}
-	index_endscan(scan);
-	return id;
-}
-
 /* ----- filling a list up ----- */
 
 /* What one fill has found. */
@@ -105,12 +82,9 @@ static bool
 gather(QmlClaimList *list, ScanKey keys, int nkeys, Found *found)
 {
 	QmlTable *live = &list->writer->live;
-	IndexScanDesc scan = qml_index_beginscan(live->rel, list->ready,
-											 qml_writer_snapshot(list->writer), nkeys);
+	IndexScanDesc scan = qml_ready_index_begin(list->writer, list->ready, list->queue, keys, nkeys);
 	bool has_room = true;
 
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(list->queue));
-	index_rescan(scan, keys, nkeys, NULL, 0);
 	while (has_room && qml_table_next(live, scan))
 	{
 		QmlReadyKey key;
@@ -138,7 +112,7 @@ static bool
 fill_up(QmlClaimList *list)
 {
 	Found found = {.bound.reach = QML_REACH_ALL};
-	ScanKeyData keys[3];
+	ScanKeyData keys[QML_READY_INDEX_KEYS];
 	QmlReadyFill fill;
 
 	if (!qml_ready_list_begin_fill(list->queue, &fill))
@@ -153,13 +127,8 @@ fill_up(QmlClaimList *list)
 	{
 		const QmlReadyKey *from = &fill.from.key;
 
-		ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(from->priority));
-		ScanKeyInit(&keys[2], 3, BTGreaterEqualStrategyNumber, F_UUID_GE, UUIDPGetDatum(&from->id));
-		if (gather(list, keys, 3, &found))
-		{
-			ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(from->priority));
-			(void) gather(list, keys, 2, &found);
-		}
+		if (gather(list, keys, qml_ready_index_rest(keys, from->priority, &from->id, true), &found))
+			(void) gather(list, keys, qml_ready_index_below(keys, from->priority), &found);
 	}
 	qml_ready_list_end_fill(&fill, found.entries, found.count, &found.bound);
 	pfree(found.entries);

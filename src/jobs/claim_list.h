@@ -46,7 +46,6 @@ typedef struct QmlClaimList
 	QmlReadyBound bound; /* it has nothing behind this */
 } QmlClaimList;
 
-extern int qml_claim_list_next_queue(QmlWriter *writer, Relation ready, int after);
 extern bool qml_claim_list_read(QmlWriter *writer, int queue, const QmlReadyEntry *entry);
 extern bool qml_claim_list_usable(const QmlWriter *writer);
 extern void qml_claim_list_begin(QmlClaimList *list, QmlWriter *writer, Relation ready, int queue,

@@ -14,16 +14,14 @@
 #include "postgres.h"
 
 #include "access/genam.h"
-#include "access/relscan.h"
 #include "miscadmin.h"
-#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/rel.h"
 
-#include "compat.h"
 #include "ipc/ready_queues.h"
 #include "ipc/wakeup.h"
 #include "jobs/claim_list.h"
+#include "jobs/ready_index.h"
 #include "jobs/ready_row.h"
 #include "maintenance/list_check.h"
 #include "model/catalog.h"
@@ -97,12 +95,10 @@ look_at_job(Piece *piece)
 static bool
 walk(Piece *piece, ScanKey keys, int nkeys, bool *through)
 {
-	IndexScanDesc scan = qml_index_beginscan(piece->writer.live.rel, piece->ready,
-											 qml_writer_snapshot(&piece->writer), nkeys);
+	IndexScanDesc scan = qml_ready_index_begin(&piece->writer, piece->ready, piece->check->queue,
+											   keys, nkeys);
 	bool goes_on = true;
 
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(piece->check->queue));
-	index_rescan(scan, keys, nkeys, NULL, 0);
 	while (goes_on && qml_table_next(&piece->writer.live, scan))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -119,24 +115,14 @@ check_queue(Piece *piece)
 {
 	const QmlListCheck *check = piece->check;
 	QmlReadyKey from = check->key;
-	ScanKeyData keys[3];
+	ScanKeyData keys[QML_READY_INDEX_KEYS];
 	bool through = false;
 
 	if (!check->has_key)
 		return walk(piece, keys, 1, &through) || through;
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(from.priority));
-	ScanKeyInit(&keys[2], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&from.id));
-	if (!walk(piece, keys, 3, &through))
+	if (!walk(piece, keys, qml_ready_index_rest(keys, from.priority, &from.id, false), &through))
 		return through;
-	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(from.priority));
-	return walk(piece, keys, 2, &through) || through;
-}
-
-/* The next queue that the index has an entry of; 0: none. */
-static int
-next_queue(Piece *piece)
-{
-	return qml_claim_list_next_queue(&piece->writer, piece->ready, piece->check->queue);
+	return walk(piece, keys, qml_ready_index_below(keys, from.priority), &through) || through;
 }
 
 /*
@@ -163,7 +149,7 @@ qml_list_check_step(QmlListCheck *check)
 		{
 			if (check->queue != 0 && !check_queue(&piece))
 				break;
-			check->queue = next_queue(&piece);
+			check->queue = qml_ready_index_next_queue(&piece.writer, piece.ready, check->queue);
 			check->has_key = false;
 			over = check->queue == 0;
 		}

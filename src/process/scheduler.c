@@ -94,7 +94,12 @@ typedef struct Step
 	bool *enabled;
 	int wake;				  /* QmlWake that makes it due; -1: none */
 	const TimestampTz *asked; /* when another step asks for it; NULL: none does */
+
+	/* How long it may go without a run, if nothing makes it due, in milliseconds: one of these. */
+	int64 every;
+	const int *setting;
 	int64 (*interval)(void);
+
 	TimestampTz (*run)(struct Step *step); /* in a transaction; returns when it is due next */
 	TimestampTz due;					   /* on the wall clock; QML_NO_TIME: not known */
 	bool unfinished;					   /* a piece of it is done, and the next is due */
@@ -442,31 +447,13 @@ check_lists(Step *step)
 	return QML_NO_TIME;
 }
 
-/* How long a step may go without a run, if nothing makes it due: settings may change. */
-
-static int64
-refresh_interval(void)
-{
-	return REFRESH_INTERVAL;
-}
-
-static int64
-scheduler_interval(void)
-{
-	return qml_scheduler_poll_interval;
-}
+/* Intervals that are neither fixed nor a setting. */
 
 /* At once when qml.workers has changed: what was asked for before may be lost. */
 static int64
 worker_interval(void)
 {
 	return qml_workers != turn.workers ? 1 : FALLBACK_POLL;
-}
-
-static int64
-fallback_interval(void)
-{
-	return FALLBACK_POLL;
 }
 
 /* Once a minute unless all claims are known. */
@@ -483,12 +470,6 @@ server_interval(void)
 }
 
 static int64
-recurring_interval(void)
-{
-	return qml_recurring_poll_interval;
-}
-
-static int64
 cleanup_interval(void)
 {
 	return (int64) qml_cleanup_interval * 1000;
@@ -500,25 +481,25 @@ static Step steps[] = {
 	 .name = "qml scheduler: disabling hooks",
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_HOOK,
-	 .interval = fallback_interval,
+	 .every = FALLBACK_POLL,
 	 .run = disable_stuck_hooks},
 	{.activity = "promoting due jobs",
 	 .name = "qml scheduler: promotion",
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = QML_WAKE_DUE,
-	 .interval = scheduler_interval,
+	 .setting = &qml_scheduler_poll_interval,
 	 .run = promote_jobs},
 	{.activity = "firing recurring jobs",
 	 .name = "qml scheduler: firing recurring jobs",
 	 .enabled = &qml_recurring_enabled,
 	 .wake = QML_WAKE_RECURRING,
-	 .interval = recurring_interval,
+	 .setting = &qml_recurring_poll_interval,
 	 .run = fire_recurring},
 	{.activity = "reclaiming lost jobs",
 	 .name = "qml scheduler: reclaiming lost jobs",
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = QML_WAKE_LEASE,
-	 .interval = fallback_interval,
+	 .every = FALLBACK_POLL,
 	 .urgent = &turn.servers_died,
 	 .run = reclaim_jobs},
 	/* After it, as that asks for it. */
@@ -534,13 +515,13 @@ static Step steps[] = {
 	 .name = "qml scheduler: reclaiming jobs of ended sessions",
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = QML_WAKE_SESSION,
-	 .interval = fallback_interval,
+	 .every = FALLBACK_POLL,
 	 .run = reclaim_session_jobs},
 	{.activity = "writing progress",
 	 .name = "qml scheduler: writing progress",
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_PROGRESS,
-	 .interval = fallback_interval,
+	 .every = FALLBACK_POLL,
 	 .owed = true,
 	 .run = write_progress},
 	{.activity = "asking for workers",
@@ -553,7 +534,7 @@ static Step steps[] = {
 	 .name = "qml scheduler: notifying listeners",
 	 .enabled = &qml_enabled,
 	 .wake = QML_WAKE_NOTIFY,
-	 .interval = fallback_interval,
+	 .every = FALLBACK_POLL,
 	 .owed = true,
 	 .run = notify_listeners},
 	{.activity = "looking for dead servers",
@@ -566,7 +547,7 @@ static Step steps[] = {
 	 .name = "qml scheduler: preparing the history",
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = QML_WAKE_HISTORY,
-	 .interval = fallback_interval,
+	 .every = FALLBACK_POLL,
 	 .run = prepare_history},
 	{.activity = "cleaning up",
 	 .name = "qml scheduler: cleanup",
@@ -578,13 +559,13 @@ static Step steps[] = {
 	 .name = "qml scheduler: checking the lists of ready jobs",
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = -1,
-	 .interval = fallback_interval,
+	 .every = FALLBACK_POLL,
 	 .run = check_lists},
 	{.activity = "recomputing schedules",
 	 .name = "qml scheduler: recomputing schedules",
 	 .enabled = &qml_recurring_enabled,
 	 .wake = -1,
-	 .interval = refresh_interval,
+	 .every = REFRESH_INTERVAL,
 	 .run = refresh_schedules},
 };
 
@@ -614,13 +595,22 @@ is_urgent(const Step *step)
 	return step->urgent && *step->urgent && step->failures == 0;
 }
 
+/* How long a step may go without a run; settings may have changed. */
+static int64
+interval_of(const Step *step)
+{
+	if (step->setting)
+		return *step->setting;
+	return step->interval ? step->interval() : step->every;
+}
+
 /* Milliseconds until a step is due. */
 static int64
 time_left(const Step *step)
 {
 	int64 now = qml_clock_monotonic_ms();
 	bool urgent = is_urgent(step);
-	int64 left = next_multiple(step->last, step->interval(), now);
+	int64 left = next_multiple(step->last, interval_of(step), now);
 
 	if (step->unfinished || urgent)
 		left = 0;
