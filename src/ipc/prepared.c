@@ -21,7 +21,7 @@
  * there was none before, the launcher is asked to look, which it does now and then.
  *
  * The statements are seen by a ProcessUtility hook.  Logical replication prepares and
- * commits without a statement; what it makes due is found by looking (process/scheduler.c).
+ * commits without a statement; what it makes due is found by looking (process/steps.c).
  */
 #include "postgres.h"
 

@@ -225,8 +225,8 @@ typedef enum QmlDatabaseState
 /* Databases beyond these have their turns, but are not shown. */
 #define QML_MAX_DATABASES 1024
 
-/* Room for what a scheduler keeps for its next turn: see process/scheduler.c. */
-#define QML_TURN_BYTES 960
+/* Room for what a scheduler keeps for its next turn: see process/steps.h. */
+#define QML_TURN_BYTES 1152
 
 typedef struct QmlDatabase
 {
@@ -445,7 +445,7 @@ typedef struct QmlCall
 #define QML_MAX_CALLS 64
 
 /* Raised with each change of what lies in the shared memory. */
-#define QML_SHMEM_LAYOUT 5
+#define QML_SHMEM_LAYOUT 6
 
 typedef struct QmlShmem
 {
