@@ -82,7 +82,8 @@ CREATE FUNCTION t.everything() RETURNS text LANGUAGE sql AS $$
 		WHERE i.inhparent = 'qml.history'::regclass) s (x)
 $$;
 
--- A job in the state asked for, in a queue of its own, brought there by qml's functions.
+-- A job in the state asked for, in a queue of its own, brought there by qml's functions.  None of them
+-- leads to awaiting_parents.
 CREATE FUNCTION t.make(job uuid, wanted text, queue text DEFAULT 'made') RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
 	attempt int;
@@ -97,6 +98,7 @@ BEGIN
 		WHEN 'succeeded' THEN PERFORM qml_succeed(job, attempt);
 		WHEN 'failed' THEN PERFORM qml_fail(job, attempt, 'e', retry => false);
 		WHEN 'deleted' THEN PERFORM qml_delete(job);
+		WHEN 'awaiting_parents' THEN UPDATE qml.live SET state = 'awaiting_parents', run_at = 'infinity' WHERE id = job;
 		ELSE NULL;
 	END CASE;
 	IF (qml_job(job)).state::text <> wanted THEN

@@ -11,7 +11,8 @@ FROM (VALUES ('scheduled', 'enqueued deleted'),
 	('processing', 'succeeded failed awaiting_retry enqueued deleted'),
 	('awaiting_retry', 'enqueued deleted'),
 	('failed', 'enqueued awaiting_retry deleted'),
-	('succeeded', 'deleted')) s (source, targets);
+	('succeeded', 'deleted'),
+	('awaiting_parents', 'enqueued scheduled deleted')) s (source, targets);
 CREATE TEMP TABLE pair AS
 SELECT s.source, e.target, EXISTS (SELECT FROM contract c WHERE c.source = s.source AND c.target = e.target) AS allowed
 FROM unnest(enum_range(NULL::qml.job_state)) s (source), unnest(enum_range(NULL::qml.job_state)) e (target);

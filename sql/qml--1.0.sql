@@ -45,7 +45,9 @@ COMMENT ON COLUMN qml.registrations_see_qml_drop_role_objects.empty IS 'nothing'
 -------------------------------------------------------------------------------
 
 CREATE TYPE qml.job_state AS ENUM
-	('scheduled', 'enqueued', 'processing', 'awaiting_retry', 'succeeded', 'failed', 'deleted');
+	('scheduled', 'enqueued', 'processing', 'awaiting_retry', 'succeeded', 'failed', 'deleted',
+	-- For dependencies between jobs: no function leads to it yet.
+	'awaiting_parents');
 REVOKE ALL ON TYPE qml.job_state FROM PUBLIC;
 COMMENT ON TYPE qml.job_state IS 'state of a job; qml_can_transition() shows the allowed transitions';
 

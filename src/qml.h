@@ -44,10 +44,11 @@ typedef enum QmlState
 	QML_AWAITING_RETRY,
 	QML_SUCCEEDED,
 	QML_FAILED,
-	QML_DELETED
+	QML_DELETED,
+	QML_AWAITING_PARENTS
 } QmlState;
 
-#define QML_STATES 7
+#define QML_STATES 8
 
 /* A time that is not there: a NULL timestamptz.  Infinite times are refused. */
 #define QML_NO_TIME PG_INT64_MIN

@@ -29,6 +29,9 @@ static const struct
 	[QML_SUCCEEDED] = {"succeeded", BIT(QML_DELETED), true},
 	[QML_FAILED] = {"failed", BIT(QML_ENQUEUED) | BIT(QML_AWAITING_RETRY) | BIT(QML_DELETED), true},
 	[QML_DELETED] = {"deleted", 0, true},
+	/* For dependencies between jobs, which there are none of yet: nothing leads to it. */
+	[QML_AWAITING_PARENTS] = {"awaiting_parents",
+							  BIT(QML_ENQUEUED) | BIT(QML_SCHEDULED) | BIT(QML_DELETED), false},
 };
 
 bool

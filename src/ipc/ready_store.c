@@ -151,6 +151,8 @@ qml_ready_compare(const QmlReadyKey *a, const QmlReadyKey *b)
 {
 	if (a->priority != b->priority)
 		return a->priority > b->priority ? -1 : 1;
+	if (a->pass != b->pass)
+		return a->pass < b->pass ? -1 : 1;
 	return memcmp(&a->id, &b->id, sizeof(a->id));
 }
 

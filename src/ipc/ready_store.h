@@ -8,9 +8,14 @@
 #include "storage/itemptr.h"
 #include "utils/uuid.h"
 
-/* The place of a job in its queue: a higher priority first, then the lower id. */
+/*
+ * The place of a job in its queue: a higher priority first, then the lower pass, then the lower id.
+ * The pass is for queues in which jobs take turns: there are none yet, and it is 0 for all jobs
+ * (jobs/ready_row.c).
+ */
 typedef struct QmlReadyKey
 {
+	int64 pass;
 	int32 priority;
 	pg_uuid_t id;
 } QmlReadyKey;

@@ -49,6 +49,7 @@
 #include "jobs/claim_list.h"
 #include "jobs/claim_skip.h"
 #include "jobs/ready_index.h"
+#include "jobs/ready_row.h"
 #include "jobs/transition.h"
 #include "jobs/writer.h"
 #include "model/acl.h"
@@ -97,7 +98,7 @@ typedef struct Walk
 	bool stops;	 /* at a priority of which some is skipped: written to `skip` */
 	QmlSkip skip;
 	QmlSkipTrail trail;
-	pg_uuid_t last; /* looked at */
+	QmlReadyKey last; /* looked at */
 } Walk;
 
 /* How it ended. */
@@ -221,13 +222,9 @@ count_visit(ClaimState *state)
 static void
 end_behind_job(ClaimState *state, const QmlQueue *queue)
 {
-	TupleTableSlot *slot = state->writer.live.slot;
-	bool isnull;
-
 	state->end.in_queue = true;
 	state->end.cursor.queue_id = queue->id;
-	state->end.cursor.priority = DatumGetInt32(slot_getattr(slot, LIVE_PRIORITY, &isnull));
-	state->end.cursor.id = *DatumGetUUIDP(slot_getattr(slot, LIVE_ID, &isnull));
+	state->end.cursor.key = qml_ready_row_place(state->writer.live.slot);
 }
 
 /* The batch of a background worker is full: whether another one could have this job. */
@@ -299,25 +296,24 @@ claim_filtered_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, i
 
 	while (!is_done(state) && qml_table_next(&state->writer.live, scan))
 	{
-		int priority;
-		pg_uuid_t id;
+		QmlReadyKey key;
 
 		CHECK_FOR_INTERRUPTS();
-		qml_job_live_place(slot, &priority, &id);
-		if (walk->stops && (looked == 0 || priority != current) &&
-			qml_claim_skip_find(state->filter.key, queue->id, priority, &walk->skip) &&
-			memcmp(&id, &walk->skip.front, sizeof(id)) <= 0)
+		key = qml_ready_row_place(slot);
+		if (walk->stops && (looked == 0 || key.priority != current) &&
+			qml_claim_skip_find(state->filter.key, queue->id, key.priority, &walk->skip) &&
+			qml_ready_compare(&key, &walk->skip.front) <= 0)
 		{
 			end = WALK_STOPPED;
 			break;
 		}
-		current = priority;
-		walk->last = id;
+		current = key.priority;
+		walk->last = key;
 		if (qml_job_live_state(slot) == QML_ENQUEUED &&
 			qml_claim_filter_passes(&state->filter, slot))
 			(void) claim_row(state, queue);
 		if (walk->beyond && state->count == 0)
-			qml_claim_skip_pass(&walk->trail, state->filter.key, queue->id, priority, &id);
+			qml_claim_skip_pass(&walk->trail, state->filter.key, queue->id, &key);
 		if (++looked == walk->most)
 		{
 			end = WALK_STOPPED;
@@ -333,17 +329,10 @@ static WalkEnd
 claim_again(ClaimState *state, const QmlQueue *queue, const QmlSkip *skip)
 {
 	Walk walk = {.most = qml_claim_skip_sweep_rows(skip)};
-	ScanKeyData keys[4];
-	int nkeys = 3;
+	ScanKeyData keys[QML_READY_INDEX_KEYS];
+	int nkeys = qml_ready_index_upto(keys, &skip->front, skip->sweeping ? &skip->swept : NULL);
 	WalkEnd end;
 
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(skip->priority));
-	ScanKeyInit(&keys[2], 3, BTLessEqualStrategyNumber, F_UUID_LE, UUIDPGetDatum(&skip->front));
-	if (skip->sweeping)
-	{
-		ScanKeyInit(&keys[3], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&skip->swept));
-		nkeys = 4;
-	}
 	end = claim_filtered_by_keys(state, queue, keys, nkeys, &walk);
 	qml_claim_skip_swept(skip, end == WALK_THROUGH ? NULL : &walk.last);
 	state->skipped = state->skipped || skip->sweeping || end != WALK_THROUGH;
@@ -369,10 +358,10 @@ claim_filtered(ClaimState *state, const QmlQueue *queue)
 		if (claim_filtered_by_keys(state, queue, keys, nkeys, &walk) != WALK_STOPPED ||
 			claim_again(state, queue, skip) == WALK_CLAIMED)
 			return;
-		nkeys = qml_ready_index_rest(keys, skip->priority, &skip->front, false);
+		nkeys = qml_ready_index_rest(keys, &skip->front, false);
 		if (claim_filtered_by_keys(state, queue, keys, nkeys, &rest) == WALK_CLAIMED)
 			return;
-		nkeys = qml_ready_index_below(keys, skip->priority);
+		nkeys = qml_ready_index_below(keys, &skip->front);
 	}
 }
 
@@ -437,14 +426,13 @@ claim_by_list(ClaimState *state, const QmlQueue *queue, QmlReadyBound *bound)
  * ones.
  */
 static void
-claim_from_place(ClaimState *state, const QmlQueue *queue, int priority, const pg_uuid_t *id,
-				 bool with_id)
+claim_from_place(ClaimState *state, const QmlQueue *queue, const QmlReadyKey *key, bool with_key)
 {
 	ScanKeyData keys[QML_READY_INDEX_KEYS];
 
-	claim_by_keys(state, queue, keys, qml_ready_index_rest(keys, priority, id, with_id));
+	claim_by_keys(state, queue, keys, qml_ready_index_rest(keys, key, with_key));
 	if (!is_done(state))
-		claim_by_keys(state, queue, keys, qml_ready_index_below(keys, priority));
+		claim_by_keys(state, queue, keys, qml_ready_index_below(keys, key));
 }
 
 /* Claims from the beginning of a queue. */
@@ -471,7 +459,7 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 		(void) qml_writer_new_snapshot(&state->writer);
 		if (state->filter.key == 0 && bound.reach == QML_REACH_KEY)
 		{
-			claim_from_place(state, queue, bound.key.priority, &bound.key.id, true);
+			claim_from_place(state, queue, &bound.key, true);
 			return;
 		}
 	}
@@ -569,7 +557,7 @@ claim_resuming_at(ClaimState *state, const QmlClaimCursor *cursor)
 
 	if (queue == NULL || queue->paused)
 		return;
-	claim_from_place(state, queue, cursor->priority, &cursor->id, false);
+	claim_from_place(state, queue, &cursor->key, false);
 	if (state->count > before)
 		last_queue_id = queue->id;
 }

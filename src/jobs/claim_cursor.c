@@ -21,6 +21,7 @@
 
 #include "common/clock.h"
 #include "jobs/claim_cursor.h"
+#include "jobs/ready_row.h"
 
 /* Milliseconds; and how many times as long as the walk took. */
 #define RESUME_TIME		20
@@ -81,8 +82,7 @@ qml_claim_cursor_advance(const QmlJob *job)
 		cursor = &cursors[ncursors++];
 		cursor->queue_id = job->queue_id;
 	}
-	cursor->priority = job->priority;
-	cursor->id = job->id;
+	cursor->key = qml_ready_row_key(job->priority, &job->id);
 }
 
 /* The next claim from the queue resumes there, if it resumes in it at all. */

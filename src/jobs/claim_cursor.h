@@ -5,6 +5,7 @@
 #ifndef QML_CLAIM_CURSOR_H
 #define QML_CLAIM_CURSOR_H
 
+#include "ipc/ready_store.h"
 #include "model/job.h"
 
 /* Queues whose position is kept. */
@@ -14,8 +15,7 @@
 typedef struct QmlClaimCursor
 {
 	int queue_id;
-	int priority;
-	pg_uuid_t id;
+	QmlReadyKey key;
 } QmlClaimCursor;
 
 /* How far a claim has come in the order of queues. */

@@ -87,17 +87,14 @@ gather(QmlClaimList *list, ScanKey keys, int nkeys, Found *found)
 
 	while (has_room && qml_table_next(live, scan))
 	{
-		QmlReadyKey key;
-
 		CHECK_FOR_INTERRUPTS();
 		/* Who has claimed it puts it back if it comes to nothing. */
 		if (qml_job_live_state(live->slot) != QML_ENQUEUED || qml_table_row_is_replaced(live->slot))
 			continue;
-		qml_job_live_place(live->slot, &key.priority, &key.id);
 		if (found->count == found->most)
 		{
 			found->bound.reach = QML_REACH_KEY;
-			found->bound.key = key;
+			found->bound.key = qml_ready_row_place(live->slot);
 			has_room = false;
 			continue;
 		}
@@ -127,8 +124,8 @@ fill_up(QmlClaimList *list)
 	{
 		const QmlReadyKey *from = &fill.from.key;
 
-		if (gather(list, keys, qml_ready_index_rest(keys, from->priority, &from->id, true), &found))
-			(void) gather(list, keys, qml_ready_index_below(keys, from->priority), &found);
+		if (gather(list, keys, qml_ready_index_rest(keys, from, true), &found))
+			(void) gather(list, keys, qml_ready_index_below(keys, from), &found);
 	}
 	qml_ready_list_end_fill(&fill, found.entries, found.count, &found.bound);
 	pfree(found.entries);
@@ -197,7 +194,7 @@ qml_claim_list_read(QmlWriter *writer, int queue, const QmlReadyEntry *entry)
 	if (!qml_table_fetch(&writer->live, &entry->root, qml_writer_snapshot(writer)) ||
 		qml_job_live_state(slot) != QML_ENQUEUED)
 		return false;
-	qml_job_live_place(slot, &key.priority, &key.id);
+	key = qml_ready_row_place(slot);
 	return qml_ready_compare(&key, &entry->key) == 0 &&
 		   DatumGetInt32(slot_getattr(slot, LIVE_QUEUE_ID, &isnull)) == queue &&
 		   slot_attisnull(slot, LIVE_RUN_AT);

@@ -91,7 +91,8 @@ find_skip(uint64 filter, int queue_id, int priority)
 	{
 		QmlSkip *skip = &skips[i];
 
-		if (skip->filter == filter && skip->queue_id == queue_id && skip->priority == priority)
+		if (skip->filter == filter && skip->queue_id == queue_id &&
+			skip->front.priority == priority)
 			return skip;
 	}
 	return NULL;
@@ -99,7 +100,7 @@ find_skip(uint64 filter, int queue_id, int priority)
 
 /* An entry for what has none yet: a free one, or that which was not used for longest. */
 static QmlSkip *
-make_skip(uint64 filter, int queue_id, int priority)
+make_skip(uint64 filter, int queue_id)
 {
 	QmlSkip *skip = &skips[0];
 
@@ -116,7 +117,6 @@ make_skip(uint64 filter, int queue_id, int priority)
 	memset(skip, 0, sizeof(*skip));
 	skip->filter = filter;
 	skip->queue_id = queue_id;
-	skip->priority = priority;
 	INSTR_TIME_SET_CURRENT(skip->looked);
 	return skip;
 }
@@ -139,29 +139,28 @@ qml_claim_skip_find(uint64 filter, int queue_id, int priority, QmlSkip *copy)
  * is looked at by the next one.
  */
 void
-qml_claim_skip_pass(QmlSkipTrail *trail, uint64 filter, int queue_id, int priority,
-					const pg_uuid_t *id)
+qml_claim_skip_pass(QmlSkipTrail *trail, uint64 filter, int queue_id, const QmlReadyKey *key)
 {
 	QmlSkip *skip;
 
-	if (trail->priority != priority)
+	if (trail->priority != key->priority)
 	{
 		memset(trail, 0, sizeof(*trail));
-		trail->priority = priority;
+		trail->priority = key->priority;
 	}
 	if (++trail->passed < LAG)
 		return;
 	trail->older = trail->newer;
 	trail->has_older = trail->has_newer;
-	trail->newer = *id;
+	trail->newer = *key;
 	trail->has_newer = true;
 	trail->passed = 0;
 	if (!trail->has_older)
 		return;
-	skip = find_skip(filter, queue_id, priority);
+	skip = find_skip(filter, queue_id, key->priority);
+	Assert(skip == NULL || qml_ready_compare(&skip->front, &trail->older) < 0);
 	if (skip == NULL)
-		skip = make_skip(filter, queue_id, priority);
-	Assert(memcmp(&skip->front, &trail->older, sizeof(pg_uuid_t)) < 0);
+		skip = make_skip(filter, queue_id);
 	skip->front = trail->older;
 	skip->used = ++uses;
 	moved = true;
@@ -178,9 +177,9 @@ qml_claim_skip_sweep_rows(const QmlSkip *skip)
 
 /* It has done so, up to the last one; NULL: up to the front. */
 void
-qml_claim_skip_swept(const QmlSkip *copy, const pg_uuid_t *last)
+qml_claim_skip_swept(const QmlSkip *copy, const QmlReadyKey *last)
 {
-	QmlSkip *skip = find_skip(copy->filter, copy->queue_id, copy->priority);
+	QmlSkip *skip = find_skip(copy->filter, copy->queue_id, copy->front.priority);
 
 	if (skip == NULL)
 		return;

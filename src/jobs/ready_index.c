@@ -16,19 +16,31 @@
 
 /* Keys for the rest of a priority, behind a job, or from it on; returns how many. */
 int
-qml_ready_index_rest(ScanKey keys, int priority, const pg_uuid_t *id, bool with_id)
+qml_ready_index_rest(ScanKey keys, const QmlReadyKey *key, bool with_key)
 {
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(priority));
-	ScanKeyInit(&keys[2], 3, with_id ? BTGreaterEqualStrategyNumber : BTGreaterStrategyNumber,
-				with_id ? F_UUID_GE : F_UUID_GT, UUIDPGetDatum(id));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(key->priority));
+	ScanKeyInit(&keys[2], 3, with_key ? BTGreaterEqualStrategyNumber : BTGreaterStrategyNumber,
+				with_key ? F_UUID_GE : F_UUID_GT, UUIDPGetDatum(&key->id));
 	return 3;
 }
 
-/* Keys for all lower priorities; returns how many. */
+/* Keys for a priority up to a job, from its first or (not NULL) behind another; returns how many. */
 int
-qml_ready_index_below(ScanKey keys, int priority)
+qml_ready_index_upto(ScanKey keys, const QmlReadyKey *key, const QmlReadyKey *after)
 {
-	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(priority));
+	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(key->priority));
+	ScanKeyInit(&keys[2], 3, BTLessEqualStrategyNumber, F_UUID_LE, UUIDPGetDatum(&key->id));
+	if (after == NULL)
+		return 3;
+	ScanKeyInit(&keys[3], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&after->id));
+	return 4;
+}
+
+/* Keys for all priorities below that of a job; returns how many. */
+int
+qml_ready_index_below(ScanKey keys, const QmlReadyKey *key)
+{
+	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(key->priority));
 	return 2;
 }
 

@@ -13,13 +13,31 @@
 #include "model/catalog.h"
 #include "model/job.h"
 
+/* The key of a job.  All have the same pass: see ipc/ready_store.h. */
+QmlReadyKey
+qml_ready_row_key(int priority, const pg_uuid_t *id)
+{
+	return (QmlReadyKey){.priority = priority, .pass = 0, .id = *id};
+}
+
+/* The key of the job in a row. */
+QmlReadyKey
+qml_ready_row_place(TupleTableSlot *slot)
+{
+	int priority;
+	pg_uuid_t id;
+
+	qml_job_live_place(slot, &priority, &id);
+	return qml_ready_row_key(priority, &id);
+}
+
 /* Makes the entry of a row with this root; returns the queue. */
 int
 qml_ready_row_read(TupleTableSlot *slot, ItemPointerData root, QmlReadyEntry *entry)
 {
 	bool isnull;
 
-	qml_job_live_place(slot, &entry->key.priority, &entry->key.id);
+	entry->key = qml_ready_row_place(slot);
 	entry->root = root;
 	entry->method = qml_job_hash_method_long(qml_job_live_method(slot));
 	return DatumGetInt32(slot_getattr(slot, LIVE_QUEUE_ID, &isnull));

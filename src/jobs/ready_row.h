@@ -9,6 +9,8 @@
 
 #include "ipc/ready_list.h"
 
+extern QmlReadyKey qml_ready_row_key(int priority, const pg_uuid_t *id);
+extern QmlReadyKey qml_ready_row_place(TupleTableSlot *slot);
 extern int qml_ready_row_read(TupleTableSlot *slot, ItemPointerData root, QmlReadyEntry *entry);
 extern void qml_ready_row_note_made(TupleTableSlot *slot, ItemPointerData root);
 

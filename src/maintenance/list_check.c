@@ -77,7 +77,7 @@ look_at_job(Piece *piece)
 	QmlTable *live = &piece->writer.live;
 	QmlReadyFound found;
 
-	qml_job_live_place(live->slot, &check->key.priority, &check->key.id);
+	check->key = qml_ready_row_place(live->slot);
 	check->has_key = true;
 	if (qml_job_live_state(live->slot) != QML_ENQUEUED)
 		return true;
@@ -120,9 +120,9 @@ check_queue(Piece *piece)
 
 	if (!check->has_key)
 		return walk(piece, keys, 1, &through) || through;
-	if (!walk(piece, keys, qml_ready_index_rest(keys, from.priority, &from.id, false), &through))
+	if (!walk(piece, keys, qml_ready_index_rest(keys, &from, false), &through))
 		return through;
-	return walk(piece, keys, qml_ready_index_below(keys, from.priority), &through) || through;
+	return walk(piece, keys, qml_ready_index_below(keys, &from), &through) || through;
 }
 
 /*

@@ -555,6 +555,7 @@ static const Option failed_data[] = {{"error", read_error},
 									 {"stack_trace", read_stack_trace},
 									 {NULL, NULL}};
 static const Option succeeded_data[] = {{"result", read_result}, {NULL, NULL}};
+static const Option no_data[] = {{NULL, NULL}};
 static const Option reason_data[] = {{"reason", read_reason}, {NULL, NULL}};
 
 /* What may be given with each state. */
@@ -562,7 +563,7 @@ static const Option *const state_data[QML_STATES] = {
 	[QML_SCHEDULED] = scheduled_data,	[QML_ENQUEUED] = reason_data,
 	[QML_PROCESSING] = processing_data, [QML_AWAITING_RETRY] = retry_data,
 	[QML_SUCCEEDED] = succeeded_data,	[QML_FAILED] = failed_data,
-	[QML_DELETED] = reason_data,
+	[QML_DELETED] = reason_data,		[QML_AWAITING_PARENTS] = no_data,
 };
 
 /* What a caller passes with the new state of a job. */

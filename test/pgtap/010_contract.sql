@@ -209,7 +209,7 @@ SELECT is_empty(
 SELECT set_eq($$SELECT object FROM member WHERE classid = 'pg_type'::regclass$$,
 	ARRAY['type qml.job_state'], 'there is one type');
 SELECT enum_has_labels('qml', 'job_state',
-	ARRAY['scheduled', 'enqueued', 'processing', 'awaiting_retry', 'succeeded', 'failed', 'deleted'],
+	ARRAY['scheduled', 'enqueued', 'processing', 'awaiting_retry', 'succeeded', 'failed', 'deleted', 'awaiting_parents'],
 	'labels of qml.job_state, in order');
 
 -------------------------------------------------------------------------------
@@ -436,7 +436,8 @@ SELECT set_eq(
 		('processing', '{enqueued,awaiting_retry,succeeded,failed,deleted}'),
 		('awaiting_retry', '{enqueued,deleted}'),
 		('failed', '{enqueued,awaiting_retry,deleted}'),
-		('succeeded', '{deleted}')$$,
+		('succeeded', '{deleted}'),
+		('awaiting_parents', '{scheduled,enqueued,deleted}')$$,
 	'the transitions');
 
 SELECT * FROM finish();

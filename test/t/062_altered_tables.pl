@@ -153,7 +153,7 @@ my %values = (
 	uuid => ["'00000000-0000-0000-0000-000000000000'"],
 	_uuid => [ "'{}'", "'{NULL}'", "'{{00000000-0000-0000-0000-000000000000},{00000000-0000-0000-0000-000000000001}}'" ],
 	_text => [ "'{}'", "'{NULL}'", "'{{a,b},{c,d}}'", "array_fill('int'::text, ARRAY[2000])" ],
-	job_state => [ map { "'$_'" } qw(scheduled enqueued processing awaiting_retry succeeded failed deleted) ],
+	job_state => [ map { "'$_'" } qw(scheduled enqueued processing awaiting_retry succeeded failed deleted awaiting_parents) ],
 	_job_state => [ "'{}'", "'{NULL}'", "'{{failed},{deleted}}'" ]);
 
 my @columns = map { [ split /\|/ ] } split /\n/, query($node, <<'SQL');
