@@ -47,6 +47,35 @@ SELECT qml_alter_queue('full', '{"retry": {"strategy": "fixed"}}');
 SELECT qml_alter_queue('full', '{"retry": {"delay": 3}}');
 SELECT options FROM qml.queue WHERE name = 'full';
 
+-- How jobs are stored: it changes while there are no unfinished jobs, in whatever state
+SELECT qml_create_queue('stored', '{"storage": "async", "max_retries": 2}');
+SELECT qml_alter_queue('stored', '{"max_retries": null}'), qml_alter_queue('stored', '{"storage": "async"}');
+SELECT options FROM qml.queue WHERE name = 'stored';
+SELECT qml_alter_queue('stored', '{"storage": null}');
+SELECT options FROM qml.queue WHERE name = 'stored';
+SELECT qml_alter_queue('stored', '{"storage": "durable"}');
+SELECT qml_alter_queue('stored', '{"storage": "async"}');
+SELECT s AS state, t.make(t.id(20 + n::int), s, 's' || s) IS NOT NULL AS claimed, t.try(format('SELECT qml_alter_queue(%L, %L)', 's' || s, '{"storage": "async"}'))
+FROM unnest(enum_range(NULL::qml.job_state)::text[]) WITH ORDINALITY u (s, n) ORDER BY n;
+SELECT t.make(t.id(40), 'enqueued', 'senqueued') IS NOT NULL, t.make(t.id(41), 'scheduled', 'senqueued') IS NOT NULL;
+SELECT t.try($$SELECT qml_alter_queue('senqueued', '{"storage": "async", "max_retries": 3}')$$);
+SELECT name, options FROM qml.queue WHERE name LIKE 's%' ORDER BY name;
+-- ... but what it is may be said, and all else may change
+SELECT qml_alter_queue('senqueued', '{"storage": "durable", "max_retries": 3}'), qml_alter_queue('senqueued', '{"storage": null}');
+SELECT options FROM qml.queue WHERE name = 'senqueued';
+-- ... also of the transaction itself
+BEGIN;
+SELECT qml_enqueue('m', queue => 'stored') IS NOT NULL;
+SELECT t.try($$SELECT qml_alter_queue('stored', '{"storage": "durable"}')$$);
+ROLLBACK;
+BEGIN;
+SELECT qml_alter_queue('stored', '{"storage": "durable"}');
+SELECT qml_enqueue('m', queue => 'stored') IS NOT NULL;
+ROLLBACK;
+SELECT options FROM qml.queue WHERE name = 'stored';
+SELECT count(qml_enqueue('m', queue => 'stored')) FROM generate_series(1, 1001);
+SELECT t.try($$SELECT qml_alter_queue('stored', '{"storage": "durable"}')$$);
+
 -- Pause and resume: as often as one likes
 SELECT qml_pause_queue('plain'), qml_pause_queue('plain');
 SELECT name, paused FROM qml.queue WHERE name = 'plain';
@@ -115,6 +144,7 @@ INSERT INTO bad (options) VALUES ('[]'), ('"x"'), ('1'), ('null'), ('true'),
 	('{"retry": {"multiplier": 0.99}}'), ('{"retry": {"multiplier": 1001}}'), ('{"retry": {"multiplier": "2"}}'), ('{"retry": {"multiplier": 1e30}}'),
 	('{"retry": {"increment": -1}}'), ('{"retry": {"increment": "x"}}'), ('{"retry": {"increment": 1e12}}'),
 	('{"retry": {"max_delay": -1}}'), ('{"retry": {"max_delay": {}}}'), ('{"retry": {"max_delay": "1 century"}}'),
+	('{"storage": "fast"}'), ('{"storage": "Async"}'), ('{"storage": ""}'), ('{"storage": 1}'), ('{"storage": true}'), ('{"storage": {}}'),
 	('{"retry": {"jitter": -0.1}}'), ('{"retry": {"jitter": 1.1}}'), ('{"retry": {"jitter": "0.5"}}'), ('{"retry": {"jitter": 0.5, "delay": -1}}');
 SELECT t.everything() AS before \gset
 SELECT options, t.try(format('SELECT qml_create_queue(%L, %L)', 'new', options)) FROM bad ORDER BY n;

@@ -2,11 +2,13 @@
  * queue_admin.c
  *		Managing queues: create, alter, drop, pause, resume.
  *
- * A dropped queue keeps its row, marked, because finished jobs name it.  Dropping takes
- * the lock on the queue exclusively (see model/queue.c), so that no job appears after it
- * has looked whether there are any.  The lock is tried for a while and not queued for:
- * behind a transaction that has added a job and stays open, all others who add jobs would
- * wait.  While it is held, little is read, however many jobs other queues have.
+ * A dropped queue keeps its row, marked, because finished jobs name it.  Two things are done to
+ * a queue without unfinished jobs only: dropping it, and changing how its jobs are stored.  Both
+ * take the lock on the queue exclusively (see model/queue.c), so that no job appears after they
+ * have looked whether there are any, and none is added before they commit by somebody who knows
+ * the queue as it was.  The lock is tried for a while and not queued for: behind a transaction
+ * that has added a job and stays open, all others who add jobs would wait.  While it is held,
+ * little is read, however many jobs other queues have.
  *
  * Changes are made to the newest version of the row in any isolation level, and reach
  * other backends by the invalidation that a trigger registers.
@@ -21,6 +23,7 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -37,9 +40,12 @@
 #include "model/options.h"
 #include "model/queue.h"
 
-/* How long a queue that is in use is tried to be dropped, and how often. */
-#define DROP_TRIES_MS 1000
-#define DROP_PAUSE_MS 10
+/* How long the lock on a queue that is in use is tried, and how often. */
+#define TRIES_MS 1000
+#define PAUSE_MS 10
+
+/* An error says how many jobs there are up to this. */
+#define MAX_COUNTED 1000
 
 /*
  * Runs a statement about one queue as it is now: $1 is its name, $2 a value unless type
@@ -64,12 +70,10 @@ execute_for_queue(const char *sql, const char *name, Oid type, Datum value, int 
 
 /* Raises QM005 where an option is unknown or has a bad value. */
 static void
-check_options(const char *name, Jsonb *options)
+check_options(const char *name, Jsonb *options, QmlQueueOptions *parsed)
 {
-	QmlQueueOptions parsed;
-
-	qml_options_parse_queue(options, &parsed);
-	if (parsed.notify && strlen(QML_CHANNEL_PREFIX) + strlen(name) >= NAMEDATALEN)
+	qml_options_parse_queue(options, parsed);
+	if (parsed->notify && strlen(QML_CHANNEL_PREFIX) + strlen(name) >= NAMEDATALEN)
 		ereport(ERROR,
 				(errcode(ERRCODE_QML_INVALID_OPTION),
 				 errmsg("option \"notify\" cannot be set for queue \"%s\"", name),
@@ -93,7 +97,9 @@ make_partitions(const char *name)
 void
 qml_queue_admin_create(const char *name, Jsonb *options)
 {
-	check_options(name, options);
+	QmlQueueOptions parsed;
+
+	check_options(name, options, &parsed);
 	qml_queue_lock_name(name);
 	if (execute_for_queue(
 			"INSERT INTO qml.queue_data AS q (name, options) "
@@ -107,20 +113,6 @@ qml_queue_admin_create(const char *name, Jsonb *options)
 				 errmsg("queue \"%s\" already exists", name),
 				 errhint("qml_alter_queue() changes its options.")));
 	/* A TTL may need partitions of the history that do not exist yet. */
-	make_partitions(name);
-}
-
-/* Options that are given replace those there; null goes back to the setting. */
-void
-qml_queue_admin_alter(const char *name, Jsonb *options)
-{
-	check_options(name, options);
-	if (execute_for_queue(
-			"UPDATE qml.queue_data SET options = pg_catalog.jsonb_strip_nulls(options || $2) "
-			"WHERE name = $1 AND NOT dropped RETURNING id",
-			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_UPDATE_RETURNING) == 0)
-		qml_queue_raise_missing(name);
-	/* A new TTL may need other partitions of the history. */
 	make_partitions(name);
 }
 
@@ -153,76 +145,106 @@ get_queue_id(TupleTableSlot *slot)
 	return DatumGetInt32(slot_getattr(slot, LIVE_QUEUE_ID, &isnull));
 }
 
-/* Whether a queue has enqueued or processing jobs: the first entry of the index says so. */
-static bool
-has_ready_jobs(QmlTable *live, int queue_id, Snapshot snapshot)
+/* How many enqueued or processing jobs a queue has, up to max, which the index says. */
+static int
+count_ready_jobs(QmlTable *live, int queue_id, Snapshot snapshot, int max)
 {
 	Relation ready = index_open(qml_catalog()->live_ready, AccessShareLock);
 	IndexScanDesc scan = qml_index_beginscan(live->rel, ready, snapshot, 1);
 	ScanKeyData key;
-	bool found;
+	int count = 0;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
 	index_rescan(scan, &key, 1, NULL, 0);
-	found = index_getnext_slot(scan, ForwardScanDirection, live->slot);
+	while (count < max && index_getnext_slot(scan, ForwardScanDirection, live->slot))
+		count++;
 	index_endscan(scan);
 	index_close(ready, NoLock);
-	return found;
+	return count;
 }
 
 /*
- * Whether a queue has jobs that wait for a time.  No index has these by queue, so the index of
- * all of them is walked.
+ * How many jobs that wait for a time a queue has, up to max.  No index has these by queue, so the
+ * index of all of them is walked.
  *
  * known: NULL, or an earlier snapshot that is still registered and showed none.  Pages on which
  * it sees all rows are not read then.  No row has come to a page since that is marked as visible
  * to all: adding one clears the mark, and no vacuum sets it again while the snapshot does not
  * see the row.  The mark is not read too early, as the lock on the queue was taken in between.
  */
-static bool
-has_waiting_jobs(QmlTable *live, int queue_id, Snapshot snapshot, Snapshot known)
+static int
+count_waiting_jobs(QmlTable *live, int queue_id, Snapshot snapshot, Snapshot known, int max)
 {
 	Relation due = index_open(qml_catalog()->live_due, AccessShareLock);
 	IndexScanDesc scan = qml_index_beginscan(live->rel, due, snapshot, 0);
 	Buffer visible = InvalidBuffer;
 	ItemPointer tid;
-	bool found = false;
+	int count = 0;
 
 	index_rescan(scan, NULL, 0, NULL, 0);
-	while (!found && (tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
+	while (count < max && (tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (known && VM_ALL_VISIBLE(live->rel, ItemPointerGetBlockNumber(tid), &visible))
 			continue;
-		found = index_fetch_heap(scan, live->slot) && get_queue_id(live->slot) == queue_id;
+		if (index_fetch_heap(scan, live->slot) && get_queue_id(live->slot) == queue_id)
+			count++;
 	}
 	if (BufferIsValid(visible))
 		ReleaseBuffer(visible);
 	index_endscan(scan);
 	index_close(due, NoLock);
-	return found;
+	return count;
 }
 
 /*
- * Raises 55006 if the queue has unfinished jobs.  The newest versions count, in any isolation
- * level.  known: see above.  Returns the snapshot, which the caller unregisters.
+ * Looks for unfinished jobs of a queue; count: how many there are, up to max.  The newest versions
+ * count, in any isolation level.  known: see above.  Returns the snapshot, which the caller
+ * unregisters.
  */
 static Snapshot
-check_empty(const QmlQueue *queue, Snapshot known)
+count_jobs(const QmlQueue *queue, Snapshot known, int max, int *count)
 {
 	Snapshot snapshot = qml_table_latest_snapshot();
 	QmlTable live;
-	bool found;
 
 	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
-	found = has_ready_jobs(&live, queue->id, snapshot) ||
-			has_waiting_jobs(&live, queue->id, snapshot, known);
+	*count = count_ready_jobs(&live, queue->id, snapshot, max);
+	*count += count_waiting_jobs(&live, queue->id, snapshot, known, max - *count);
 	qml_table_close(&live);
-	if (found)
+	return snapshot;
+}
+
+/* Raises 55006 if a queue that is to be dropped has unfinished jobs; otherwise as above. */
+static Snapshot
+check_droppable(const QmlQueue *queue, Snapshot known)
+{
+	int count;
+	Snapshot snapshot = count_jobs(queue, known, 1, &count);
+
+	if (count > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("queue \"%s\" has unfinished jobs", queue->name),
 				 errhint("Let them finish or delete them, then drop the queue.")));
+	return snapshot;
+}
+
+/* The same if its jobs are to be stored in another way. */
+static Snapshot
+check_changeable(const QmlQueue *queue, Snapshot known)
+{
+	int count;
+	Snapshot snapshot = count_jobs(queue, known, MAX_COUNTED, &count);
+
+	if (count > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("storage of queue \"%s\" cannot be changed because it has unfinished jobs",
+						queue->name),
+				 count < MAX_COUNTED ? errdetail_plural("There is %d.", "There are %d.", count, count) :
+									   errdetail("There are %d or more.", count),
+				 errhint("Let them finish or delete them, or create another queue.")));
 	return snapshot;
 }
 
@@ -249,11 +271,26 @@ try_lock_to_drop(const char *name, bool *row_locked)
 	return queue;
 }
 
-/* The same, tried for a while; NULL: there is none any more. */
+/* A lock on a queue is not free: waits a little before the next try, or raises 55P03. */
+static void
+pause_or_give_up(const char *name, const char *action, int64 end)
+{
+	if (qml_clock_monotonic_ms() >= end)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("could not %s queue \"%s\" because another transaction is using it", action,
+						name),
+				 errdetail("A transaction that is still open has added jobs to the queue, or "
+						   "has changed it or the capabilities of roles."),
+				 errhint("Try again when that transaction has ended.")));
+	qml_clock_pause(PAUSE_MS);
+}
+
+/* try_lock_to_drop() for a while; NULL: there is none any more. */
 static const QmlQueue *
 lock_to_drop(const char *name)
 {
-	int64 end = qml_clock_monotonic_ms() + DROP_TRIES_MS;
+	int64 end = qml_clock_monotonic_ms() + TRIES_MS;
 	bool row_locked = false;
 
 	for (;;)
@@ -264,15 +301,7 @@ lock_to_drop(const char *name)
 			return queue;
 		if (qml_queue_by_name(name) == NULL)
 			return NULL;
-		if (qml_clock_monotonic_ms() >= end)
-			ereport(ERROR,
-					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					 errmsg("could not drop queue \"%s\" because another transaction is using it",
-							name),
-					 errdetail("A transaction that is still open has added jobs to the queue, or "
-							   "has changed it or the capabilities of roles."),
-					 errhint("Try again when that transaction has ended.")));
-		qml_clock_pause(DROP_PAUSE_MS);
+		pause_or_give_up(name, "drop", end);
 	}
 }
 
@@ -288,10 +317,10 @@ drop_queue(const char *name)
 		return false;
 	/* First without the lock, which stops all who add jobs; then what has come since. */
 	id = queue->id;
-	known = check_empty(queue, NULL);
+	known = check_droppable(queue, NULL);
 	queue = lock_to_drop(name);
 	if (queue)
-		UnregisterSnapshot(check_empty(queue, queue->id == id ? known : NULL));
+		UnregisterSnapshot(check_droppable(queue, queue->id == id ? known : NULL));
 	UnregisterSnapshot(known);
 	if (queue == NULL)
 		return false;
@@ -318,4 +347,58 @@ qml_queue_admin_drop(const char *name, bool missing_ok)
 	if (!dropped && !missing_ok)
 		qml_queue_raise_missing(name);
 	return dropped;
+}
+
+/* Locks a queue whose row is locked, so that nobody adds jobs to it. */
+static void
+lock_alone(const char *name)
+{
+	int64 end = qml_clock_monotonic_ms() + TRIES_MS;
+
+	while (qml_queue_try_lock(name, AccessExclusiveLock) == NULL)
+		pause_or_give_up(name, "alter", end);
+}
+
+/*
+ * The jobs of a queue are going to be stored in this way.  If they are now stored in another one,
+ * there must be none, and there will be none before the commit.
+ */
+static void
+prepare_storage(const char *name, QmlStorage storage)
+{
+	const QmlQueue *queue;
+	Snapshot known;
+
+	/* What it says now is true as long as the row is locked. */
+	if (execute_for_queue("SELECT FROM qml.queue_data WHERE name = $1 AND NOT dropped FOR UPDATE",
+						  name, InvalidOid, (Datum) 0, SPI_OK_SELECT) == 0)
+		qml_queue_raise_missing(name);
+	AcceptInvalidationMessages();
+	queue = qml_queue_by_name(name);
+	if (queue == NULL)
+		qml_queue_raise_missing(name);
+	if (queue->options.storage == storage)
+		return;
+	known = check_changeable(queue, NULL);
+	lock_alone(name);
+	UnregisterSnapshot(check_changeable(queue, known));
+	UnregisterSnapshot(known);
+}
+
+/* Options that are given replace those there; null goes back to the setting. */
+void
+qml_queue_admin_alter(const char *name, Jsonb *options)
+{
+	QmlQueueOptions parsed;
+
+	check_options(name, options, &parsed);
+	if (qml_options_give_storage(options))
+		prepare_storage(name, parsed.storage);
+	if (execute_for_queue(
+			"UPDATE qml.queue_data SET options = pg_catalog.jsonb_strip_nulls(options || $2) "
+			"WHERE name = $1 AND NOT dropped RETURNING id",
+			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_UPDATE_RETURNING) == 0)
+		qml_queue_raise_missing(name);
+	/* A new TTL may need other partitions of the history. */
+	make_partitions(name);
 }

@@ -38,6 +38,9 @@ typedef struct Option
 	void (*read)(const char *path, JsonbValue *value, void *into);
 } Option;
 
+/* Read by name, too. */
+#define STORAGE "storage"
+
 #define MAX_USECS		((int64) (QML_MAX_SECONDS * USECS_PER_SEC))
 #define DELAY_ALLOWED	"an interval, or a number of seconds, from 0 to 3660 days"
 #define LEASE_ALLOWED	"an interval, or a number of seconds, longer than 0 and at most 3660 days"
@@ -382,6 +385,17 @@ read_notify(const char *path, JsonbValue *value, void *into)
 	((QmlQueueOptions *) into)->notify = read_boolean(path, value);
 }
 
+static void
+read_storage(const char *path, JsonbValue *value, void *into)
+{
+	static const char *const names[] = {"durable", "async"};
+	int chosen = read_choice(value, names, lengthof(names));
+
+	if (chosen < 0)
+		bad_value(path, "\"durable\" or \"async\"");
+	((QmlQueueOptions *) into)->storage = (QmlStorage) chosen;
+}
+
 static const Option queue_options[] = {{"max_retries", read_max_retries},
 									   {"timeout", read_timeout},
 									   {"lease", read_lease},
@@ -389,6 +403,7 @@ static const Option queue_options[] = {{"max_retries", read_max_retries},
 									   {"failed_ttl", read_failed_ttl},
 									   {"retry", read_retry},
 									   {"notify", read_notify},
+									   {STORAGE, read_storage},
 									   {NULL, NULL}};
 
 /* The options of a queue that gives none. */
@@ -401,6 +416,7 @@ qml_options_default_queue(QmlQueueOptions *into)
 	into->succeeded_ttl = -1;
 	into->failed_ttl = -1;
 	into->notify = false;
+	into->storage = QML_DURABLE;
 	into->has_retry = false;
 	into->retry = qml_retry_default;
 }
@@ -410,6 +426,15 @@ qml_options_parse_queue(Jsonb *options, void *into)
 {
 	qml_options_default_queue(into);
 	read_document(options, queue_options, into);
+}
+
+/* Whether options of a queue, which are valid, say how its jobs are stored; null does, too. */
+bool
+qml_options_give_storage(Jsonb *options)
+{
+	JsonbValue value;
+
+	return getKeyJsonValueFromContainer(&options->root, STORAGE, strlen(STORAGE), &value) != NULL;
 }
 
 /* ----- handlers ----- */

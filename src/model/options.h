@@ -12,6 +12,13 @@
 #include "core/retry.h"
 #include "qml.h"
 
+/* What the jobs of a queue outlive. */
+typedef enum QmlStorage
+{
+	QML_DURABLE = 0, /* what any row of the server outlives */
+	QML_ASYNC		 /* the same, but for the last moments before a crash of the server */
+} QmlStorage;
+
 /* The options of a queue; -1: not given. */
 typedef struct QmlQueueOptions
 {
@@ -21,7 +28,8 @@ typedef struct QmlQueueOptions
 	int64 succeeded_ttl; /* microseconds */
 	int64 failed_ttl;	 /* microseconds */
 	bool notify;		 /* notify listeners of ready jobs */
-	bool has_retry;		 /* retry was given */
+	QmlStorage storage;
+	bool has_retry; /* retry was given */
 	QmlRetryPolicy retry;
 } QmlQueueOptions;
 
@@ -72,6 +80,7 @@ typedef struct QmlStateData
 /* Reads all options into the structure that they are for. */
 typedef void (*QmlOptionParser)(Jsonb *options, void *into);
 
+extern bool qml_options_give_storage(Jsonb *options);
 extern void qml_options_default_queue(QmlQueueOptions *into);
 extern void qml_options_parse_queue(Jsonb *options, void *into);
 extern void qml_options_parse_hook(Jsonb *options, void *into);

@@ -8,8 +8,8 @@
  * any row changes, because a new row can have it.
  *
  * Locks: a transaction that adds a job to a queue holds AccessShareLock on the queue,
- * as an object of qml.queue_data, to its end; one that drops the queue takes
- * AccessExclusiveLock first.  There is no foreign key, which would lock the queue's row
+ * as an object of qml.queue_data, to its end; one that drops the queue, or changes how its jobs
+ * are stored, takes AccessExclusiveLock first.  There is no foreign key, which would lock the queue's row
  * for each job (and create multixacts).  This lock comes before those of job rows.
  */
 #include "postgres.h"
@@ -534,6 +534,18 @@ qml_queue_check_named(const char *name)
 {
 	if (qml_queue_by_name(name) == NULL)
 		qml_new_queue_tell_missing(name);
+}
+
+/*
+ * How the jobs of a queue are stored.  It does not change while there are any, those included
+ * that are not committed: who adds one holds the lock on the queue (jobs/queue_admin.c).
+ */
+QmlStorage
+qml_queue_storage(int id)
+{
+	const QmlQueue *queue = qml_queue_by_id(id);
+
+	return queue ? queue->options.storage : QML_DURABLE;
 }
 
 /* What holds for a queue: its own option, or the setting. */

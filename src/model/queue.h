@@ -43,6 +43,7 @@ extern const QmlQueue *qml_queue_try_lock(const char *name, LOCKMODE mode);
 
 extern void qml_queue_changed(void);
 
+extern QmlStorage qml_queue_storage(int id);
 extern int qml_queue_max_retries(const QmlQueue *queue);
 extern int qml_queue_timeout_ms(const QmlQueue *queue);
 extern int64 qml_queue_lease(const QmlQueue *queue);
