@@ -2,7 +2,7 @@
  * fault.c
  *		Fault points for tests; empty without -DQML_FAULTS.
  *
- * A point that is armed logs one line before it acts, so that a test can tell a
+ * A point that is armed logs one line before it fails, so that a test can tell a
  * fault that was survived from one that was never reached.
  */
 #include "postgres.h"
@@ -14,6 +14,8 @@
 #include <signal.h>
 
 #include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
 #include "utils/guc.h"
 
 #define MAX_POINTS 32
@@ -45,7 +47,7 @@ parse_point(const char *spec, FaultPoint *point)
 	return fields >= 2 && point->nth >= 1 &&
 		   (strcmp(point->action, "error") == 0 || strcmp(point->action, "always") == 0 ||
 			strcmp(point->action, "fatal") == 0 || strcmp(point->action, "abort") == 0 ||
-			strcmp(point->action, "limit") == 0);
+			strcmp(point->action, "wait") == 0 || strcmp(point->action, "limit") == 0);
 }
 
 /* Parses the setting; returns how many points, -1 if it is malformed. */
@@ -76,7 +78,7 @@ check_faults(char **newval, void **extra, GucSource source)
 	if (parse_points(*newval, parsed) >= 0)
 		return true;
 	GUC_check_errdetail(
-		"A fault is name:action[:nth] with action error, always, fatal, abort or limit.");
+		"A fault is name:action[:nth] with action error, always, fatal, abort, wait or limit.");
 	return false;
 }
 
@@ -86,10 +88,26 @@ assign_faults(const char *newval, void *extra)
 	npoints = parse_points(newval, points);
 }
 
-/* Fails as the point says. */
+/* Waits until nobody has the advisory lock of the tests: a heavyweight one, which they can see. */
 static void
-fail_at(const FaultPoint *point)
+wait_at_gate(void)
 {
+	LOCKTAG tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, QML_FAULT_GATE, 1);
+	(void) LockAcquire(&tag, ShareLock, false, false);
+	(void) LockRelease(&tag, ShareLock, false);
+}
+
+/* Fails or waits, as the point says. */
+static void
+act_at(const FaultPoint *point)
+{
+	if (strcmp(point->action, "wait") == 0)
+	{
+		wait_at_gate();
+		return;
+	}
 	elog(LOG, "qml fault point \"%s\" reached: %s", point->name, point->action);
 	if (strcmp(point->action, "abort") == 0)
 	{
@@ -114,7 +132,7 @@ qml_fault_reached(const char *name)
 		point->passed++;
 		if (point->passed == point->nth ||
 			(point->passed > point->nth && strcmp(point->action, "always") == 0))
-			fail_at(point);
+			act_at(point);
 	}
 }
 

@@ -5,14 +5,17 @@
  * With -DQML_FAULTS the setting qml.faults, a list of name:action[:nth]
  * separated by commas, arms a point: at its nth passage in a backend (the first
  * unless told otherwise) it raises an ERROR (error), does so there and at each
- * later passage (always), ends the session (fatal), or kills the backend with
- * SIGABRT, which makes the server restart (abort).
+ * later passage (always), ends the session (fatal), kills the backend with
+ * SIGABRT, which makes the server restart (abort), or waits as long as another
+ * session has the advisory lock QML_FAULT_GATE (wait).
  * name:limit:number is no fault, but replaces a limit of the code for the test.
  */
 #ifndef QML_FAULT_H
 #define QML_FAULT_H
 
 #ifdef QML_FAULTS
+
+#define QML_FAULT_GATE 4711
 
 extern void qml_fault_init(void);
 extern void qml_fault_reached(const char *name);

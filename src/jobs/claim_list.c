@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "utils/rel.h"
 
+#include "common/fault.h"
 #include "common/guc.h"
 #include "compat.h"
 #include "ipc/ready_note.h"
@@ -88,6 +89,7 @@ gather(QmlClaimList *list, ScanKey keys, int nkeys, Found *found)
 	while (has_room && qml_table_next(live, scan))
 	{
 		CHECK_FOR_INTERRUPTS();
+		QML_FAULT("list.fill_row");
 		/* Who has claimed it puts it back if it comes to nothing. */
 		if (qml_job_live_state(live->slot) != QML_ENQUEUED || qml_table_row_is_replaced(live->slot))
 			continue;
@@ -114,6 +116,7 @@ fill_up(QmlClaimList *list)
 
 	if (!qml_ready_list_begin_fill(list->queue, &fill))
 		return false;
+	QML_FAULT("list.fill_begun");
 	/* Whoever commits from now on knows of the fill. */
 	(void) qml_writer_new_snapshot(list->writer);
 	found.most = fill.most;
@@ -127,6 +130,7 @@ fill_up(QmlClaimList *list)
 		if (gather(list, keys, qml_ready_index_rest(keys, from, true), &found))
 			(void) gather(list, keys, qml_ready_index_below(keys, from), &found);
 	}
+	QML_FAULT("list.fill_walked");
 	qml_ready_list_end_fill(&fill, found.entries, found.count, &found.bound);
 	pfree(found.entries);
 	return true;
@@ -176,6 +180,7 @@ take_more(QmlClaimList *list, int wanted)
 		return false;
 	list->after = list->entries[list->count - 1].key;
 	list->has_after = true;
+	QML_FAULT("list.taken");
 	/* It sees what made them ready, and the claims that this call has made. */
 	(void) qml_writer_new_snapshot(list->writer);
 	return true;
