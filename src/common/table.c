@@ -63,7 +63,7 @@ init_table(QmlTable *table, Relation rel)
 	table->estate = NULL;
 	table->indexes = NULL;
 	table->is_hot = false;
-	table->fetch = NULL;
+	table->page = InvalidBuffer;
 	table->blocks = 0;
 	ItemPointerSetInvalid(&table->root);
 	ItemPointerSetInvalid(&table->member);
@@ -119,8 +119,8 @@ qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode)
 void
 qml_table_close(QmlTable *table)
 {
-	if (table->fetch)
-		table_index_fetch_end(table->fetch);
+	if (BufferIsValid(table->page))
+		ReleaseBuffer(table->page);
 	ExecDropSingleTupleTableSlot(table->slot);
 	ExecDropSingleTupleTableSlot(table->row);
 	if (table->indexes)
@@ -247,25 +247,56 @@ qml_table_next(QmlTable *table, IndexScanDesc scan)
 	}
 }
 
+/* Pins the page of a row; false: the table does not reach so far. */
+static bool
+pin_page(QmlTable *table, BlockNumber block, Size room)
+{
+	Buffer before = table->page;
+	Page page;
+
+	/* Vacuum may have cut the table off since, but does not while it is locked. */
+	if (block >= table->blocks)
+		table->blocks = RelationGetNumberOfBlocks(table->rel);
+	if (block >= table->blocks)
+		return false;
+	table->page = ReleaseAndReadBuffer(before, table->rel, block);
+	if (table->page == before)
+		return true;
+	/* Both are hints, as they are for heap_page_prune_opt() itself. */
+	page = BufferGetPage(table->page);
+	if (room > 0 && (PageIsFull(page) || PageGetHeapFreeSpace(page) < room))
+		heap_page_prune_opt(table->rel, table->page);
+	return true;
+}
+
 /*
  * Reads the version that a snapshot sees of the row with this root into table->slot.  False:
  * there is none.  It may be another row than that for which the root was remembered.
+ *
+ * Whoever is going to write another version of it says how much room that needs: the page is pruned
+ * if it has less.  An index scan prunes whenever a page is fuller than the table's fillfactor, which
+ * pages of qml.live are from the start.  It would do so for each row that changes, and each time
+ * with a record in the WAL.
  */
 bool
-qml_table_fetch(QmlTable *table, const ItemPointerData *root, Snapshot snapshot)
+qml_table_fetch(QmlTable *table, const ItemPointerData *root, Snapshot snapshot, Size room)
 {
+	BufferHeapTupleTableSlot *row = (BufferHeapTupleTableSlot *) table->slot;
 	ItemPointerData tid = *root;
-	bool again = false;
+	bool found;
 
-	/* Vacuum may have cut the table off since, but does not while it is locked. */
-	if (ItemPointerGetBlockNumber(root) >= table->blocks)
-		table->blocks = RelationGetNumberOfBlocks(table->rel);
-	if (ItemPointerGetBlockNumber(root) >= table->blocks)
+	Assert(TTS_IS_BUFFERTUPLE(table->slot) && IsMVCCSnapshot(snapshot));
+	if (!pin_page(table, ItemPointerGetBlockNumber(root), room))
 		return false;
-	if (table->fetch == NULL)
-		table->fetch = table_index_fetch_begin(table->rel);
-	if (!table_index_fetch_tuple(table->fetch, &tid, snapshot, table->slot, &again, NULL))
+	LockBuffer(table->page, BUFFER_LOCK_SHARE);
+	found = heap_hot_search_buffer(&tid, table->rel, table->page, snapshot, &row->base.tupdata,
+								   NULL, true);
+	row->base.tupdata.t_self = tid;
+	LockBuffer(table->page, BUFFER_LOCK_UNLOCK);
+	if (!found)
 		return false;
+	table->slot->tts_tableOid = RelationGetRelid(table->rel);
+	ExecStoreBufferHeapTuple(&row->base.tupdata, table->slot, table->page);
 	table->root = *root;
 	table->member = table->slot->tts_tid;
 	return true;

@@ -25,8 +25,8 @@ typedef struct QmlTable
 	ItemPointerData root;
 	ItemPointerData member; /* the row of which it is the root */
 	bool is_hot;			/* the row written last took the place of that in `slot` */
-	IndexFetchTableData *fetch;
-	BlockNumber blocks; /* of the table, at least */
+	Buffer page;			/* fetched from last, and pinned */
+	BlockNumber blocks;		/* of the table, at least */
 } QmlTable;
 
 /*
@@ -50,7 +50,8 @@ extern TM_Result qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSl
 extern TM_Result qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait);
 
 extern bool qml_table_next(QmlTable *table, IndexScanDesc scan);
-extern bool qml_table_fetch(QmlTable *table, const ItemPointerData *root, Snapshot snapshot);
+extern bool qml_table_fetch(QmlTable *table, const ItemPointerData *root, Snapshot snapshot,
+							Size room);
 extern ItemPointerData qml_table_read_root(const QmlTable *table);
 extern ItemPointerData qml_table_row_root(QmlTable *table);
 extern TM_Result qml_table_row_fate(TupleTableSlot *slot);

@@ -23,6 +23,9 @@
  * before the server was started, are told by their time: while there is one, no reading
  * makes the database known.
  *
+ * An entry also says where the row of the job was, so that an acknowledgement need not search the
+ * index for it.
+ *
  * The table is partitioned by a hash of the job, each partition with a lock of its own, a
  * leaf, below which nothing is taken.  A partition is a hash table of chained entries in
  * memory that is set at start.  When it is full, claims that nobody has looked at for long
@@ -193,6 +196,7 @@ add_entry(uint32 hash, const pg_uuid_t *job)
 	entry = &partition->entries[number - 1];
 	entry->database = MyDatabaseId;
 	entry->job = *job;
+	ItemPointerSetInvalid(&entry->root);
 	entry->next = *bucket;
 	*bucket = number;
 	return entry;
@@ -205,6 +209,8 @@ write_entry(QmlLeaseEntry *entry, const QmlLease *lease)
 	entry->server = lease->server;
 	entry->bound = lease->bound;
 	entry->pauses = 0;
+	if (ItemPointerIsValid(&lease->root))
+		entry->root = lease->root;
 	if (lease->bound)
 	{
 		entry->u.session.number = lease->session;
@@ -312,6 +318,27 @@ qml_lease_table_remove(const pg_uuid_t *job, int attempt)
 	if (*link != 0 && partition_of(hash)->entries[*link - 1].attempt == attempt)
 		free_entry(partition_of(hash), link);
 	LWLockRelease(lock_of(hash));
+}
+
+/*
+ * Where the row of a running job was when it was written last (common/table.c); false: it is not
+ * known.  Another row may be there now: who goes there looks whether it is that of the job.
+ */
+bool
+qml_lease_table_root(const pg_uuid_t *job, ItemPointerData *root)
+{
+	const QmlLeaseEntry *entry;
+	uint32 hash;
+
+	if (qml_shmem == NULL)
+		return false;
+	hash = hash_job(MyDatabaseId, job);
+	LWLockAcquire(lock_of(hash), LW_SHARED);
+	entry = find_entry(hash, job);
+	if (entry)
+		*root = entry->root;
+	LWLockRelease(lock_of(hash));
+	return entry && ItemPointerIsValid(root);
 }
 
 /* A server by which its claims are found; 0 stands for none. */

@@ -38,6 +38,7 @@
 
 #include "access/xact.h"
 #include "port/atomics.h"
+#include "storage/itemptr.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
 #include "utils/timestamp.h"
@@ -414,10 +415,11 @@ typedef struct QmlLeaseEntry
 	} u;
 	Oid database; /* InvalidOid: the entry is free */
 	int attempt;
-	uint32 server; /* hash of its id; 0: none */
-	uint16 next;   /* of its bucket, or of the free ones; as in `first` */
-	bool bound;	   /* to a session */
-	uint8 pauses;  /* how often it was put off */
+	uint32 server;		  /* hash of its id; 0: none */
+	ItemPointerData root; /* where the row of the job was; invalid: not known */
+	uint16 next;		  /* of its bucket, or of the free ones; as in `first` */
+	bool bound;			  /* to a session */
+	uint8 pauses;		  /* how often it was put off */
 } QmlLeaseEntry;
 
 /* The table of claims is in so many partitions, with so many claims each: 262,144 in all. */

@@ -121,6 +121,8 @@ qml_ack_one(const pg_uuid_t *id, QmlAck *ack)
 
 	qml_acl_require_any(QML_CAN_WORK);
 	qml_writer_open(&writer, false, false);
+	if (ack->kind != QML_ACK_PROGRESS)
+		qml_writer_expect_ends(&writer);
 	if (!qml_writer_change(&writer, id, apply_ack_or_raise, ack))
 		qml_job_raise_missing(id);
 	qml_writer_close(&writer);
@@ -154,6 +156,7 @@ qml_ack_many(const pg_uuid_t *ids, QmlAck *acks, int count)
 	qsort_arg(order, count, sizeof(int), compare_ids, unconstify(pg_uuid_t *, ids));
 
 	qml_writer_open(&writer, true, false);
+	qml_writer_expect_ends(&writer);
 	for (int i = 0; i < count; i++)
 	{
 		QmlAck *ack = &acks[order[i]];

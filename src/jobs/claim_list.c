@@ -196,7 +196,7 @@ qml_claim_list_read(QmlWriter *writer, int queue, const QmlReadyEntry *entry)
 	QmlReadyKey key;
 	bool isnull;
 
-	if (!qml_table_fetch(&writer->live, &entry->root, qml_writer_snapshot(writer)) ||
+	if (!qml_table_fetch(&writer->live, &entry->root, qml_writer_snapshot(writer), writer->room) ||
 		qml_job_live_state(slot) != QML_ENQUEUED)
 		return false;
 	key = qml_ready_row_place(slot);

@@ -52,6 +52,13 @@
 #define MAX_PENDING 128
 
 /*
+ * Room for the new version of a row, which its page is pruned for.  With less than that, rows with
+ * larger payloads would move to other pages; with more, pages are pruned more often than once
+ * for all their rows.
+ */
+#define ROOM_TO_CHANGE (BLCKSZ / 4)
+
+/*
  * Opens qml.live for writing.  catch_hook_errors: nobody asked for these changes, so the
  * error of a state hook must not undo them.
  */
@@ -63,8 +70,16 @@ qml_writer_open(QmlWriter *writer, bool batch, bool catch_hook_errors)
 	memset(writer, 0, sizeof(*writer));
 	qml_table_open(&writer->live, qml_catalog()->live, RowExclusiveLock);
 	writer->batch = batch;
+	writer->room = ROOM_TO_CHANGE;
 	qml_hook_start(&writer->transitions, catch_hook_errors);
 	qml_after_commit_start(&writer->after_commit);
+}
+
+/* Rows that are changed leave their page, or get a version for which others do as well. */
+void
+qml_writer_expect_ends(QmlWriter *writer)
+{
+	writer->room = 0;
 }
 
 /*
@@ -375,7 +390,7 @@ end_taking(const ReadyJob *ready)
 
 /* A row was written: what becomes of the claim, for those who look for lost jobs. */
 static void
-note_claim(const QmlJob *job)
+note_claim(QmlWriter *writer, const QmlJob *job)
 {
 	QmlLease lease = {.job = job->id, .attempt = job->attempt, .end = job->lease_expires_at};
 
@@ -385,6 +400,7 @@ note_claim(const QmlJob *job)
 			qml_lease_notes_end(&job->id, job->attempt);
 		return;
 	}
+	lease.root = qml_table_row_root(&writer->live);
 	lease.bound = job->lease_expires_at == QML_NO_TIME;
 	/* Who reads all jobs may miss a row that moves: so that is told as well. */
 	if (lease.bound && job->was == QML_PROCESSING)
@@ -427,7 +443,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 			keep_number();
 		else if (job->was == QML_PROCESSING && job->state != QML_PROCESSING)
 			qml_wakeup_ended(&job->id, job->attempt);
-		note_claim(job);
+		note_claim(writer, job);
 		if (job->state == QML_ENQUEUED)
 			qml_ready_row_note_made(writer->live.row, qml_table_row_root(&writer->live));
 		note_transition(writer, job, false);
@@ -442,7 +458,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		return result;
 	end_taking(&ready);
 	qml_wakeup_finished(&job->id);
-	note_claim(job);
+	note_claim(writer, job);
 	if (job->was == QML_PROCESSING)
 		qml_wakeup_ended(&job->id, job->attempt);
 	/* At commit, a worker in the database that is running the job is canceled. */
@@ -473,15 +489,24 @@ check_unchanged(const QmlWriter *writer, QmlTable *table)
 		raise_serialization_failure();
 }
 
-/* Finds an unfinished job; its row is in live.slot then. */
+/* Reads the row of a running job into live.slot, from where it was last; false: it is not there. */
 static bool
-find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
+find_by_root(QmlWriter *writer, const pg_uuid_t *id)
+{
+	ItemPointerData root;
+	bool isnull;
+
+	return qml_lease_table_root(id, &root) &&
+		   qml_table_fetch(&writer->live, &root, writer->snapshot, writer->room) &&
+		   memcmp(DatumGetUUIDP(slot_getattr(writer->live.slot, LIVE_ID, &isnull)), id,
+				  sizeof(pg_uuid_t)) == 0;
+}
+
+/* The same for any unfinished job, by the index. */
+static bool
+find_by_id(QmlWriter *writer, const pg_uuid_t *id)
 {
 	ScanKeyData key;
-
-	/* The newest version counts: whether a token is stale does not depend on snapshots. */
-	if (writer->snapshot == NULL)
-		writer->snapshot = qml_table_latest_snapshot();
 
 	if (writer->pkey == NULL)
 		writer->pkey = index_open(qml_catalog()->live_pkey, RowExclusiveLock);
@@ -489,7 +514,17 @@ find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
 		writer->by_id = qml_index_beginscan(writer->live.rel, writer->pkey, writer->snapshot, 1);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	index_rescan(writer->by_id, &key, 1, NULL, 0);
-	if (!qml_table_next(&writer->live, writer->by_id))
+	return qml_table_next(&writer->live, writer->by_id);
+}
+
+/* Finds an unfinished job; its row is in live.slot then. */
+static bool
+find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
+{
+	/* The newest version counts: whether a token is stale does not depend on snapshots. */
+	if (writer->snapshot == NULL)
+		writer->snapshot = qml_table_latest_snapshot();
+	if (!find_by_root(writer, id) && !find_by_id(writer, id))
 		return false;
 	check_unchanged(writer, &writer->live);
 	qml_job_from_live(writer->live.slot, job);

@@ -21,6 +21,7 @@ typedef struct QmlWriter
 	IndexScanDesc by_id;		 /* over pkey; NULL: not begun yet */
 	Snapshot snapshot;			 /* what reads see; NULL: not taken yet */
 	bool batch;					 /* rows for the history are gathered and written together */
+	Size room;					 /* in its page, for the new version of a row */
 	bool latest;				 /* judge the newest version of a job in any isolation level */
 	bool is_taken;				 /* the list of ready jobs knows that live.slot's is taken */
 	bool leaf_open;				 /* the partition that finished jobs go to: */
@@ -46,6 +47,7 @@ typedef enum QmlChanged
 } QmlChanged;
 
 extern void qml_writer_open(QmlWriter *writer, bool batch, bool catch_hook_errors);
+extern void qml_writer_expect_ends(QmlWriter *writer);
 extern void qml_writer_close(QmlWriter *writer);
 extern void qml_writer_open_to_read(QmlWriter *writer);
 extern void qml_writer_close_after_read(QmlWriter *writer);
