@@ -12,6 +12,7 @@ typedef struct QmlWalk
 {
 	BlockNumber next; /* page that the next piece begins with */
 	Oid storage;	  /* the file that it is a page of */
+	int number;		  /* of the table, for who reads several one after the other */
 } QmlWalk;
 
 /* A piece of a walk, within one transaction. */

@@ -123,23 +123,29 @@ time_for_unknown(void)
 
 /*
  * Whether a prepared transaction that is not known may have written jobs: one of before the
- * start of the server holds its lock on qml.live, or one did not fit.  Looked up before it ends.
+ * start of the server holds its lock on a table of jobs, or one did not fit.  Looked up before it ends.
  */
 static bool
 may_have_written(void)
 {
-	Oid live = qml_ready_queues_table();
-	VirtualTransactionId *holders;
-	LOCKTAG tag;
 	bool found = qml_shmem->prepared_lost;
 
 	/* The lists of the database may be begun before the transaction has ended. */
-	if (!OidIsValid(live))
+	if (!OidIsValid(qml_ready_queues_table(0)))
 		return true;
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, live);
-	holders = GetLockConflicts(&tag, ShareLock, NULL);
-	for (; !found && VirtualTransactionIdIsValid(*holders); holders++)
-		found = VirtualTransactionIdIsRecoveredPreparedXact(*holders);
+	for (int i = 0; i < QML_READY_TABLES && !found; i++)
+	{
+		Oid live = qml_ready_queues_table(i);
+		VirtualTransactionId *holders;
+		LOCKTAG tag;
+
+		if (!OidIsValid(live))
+			continue;
+		SET_LOCKTAG_RELATION(tag, MyDatabaseId, live);
+		holders = GetLockConflicts(&tag, ShareLock, NULL);
+		for (; !found && VirtualTransactionIdIsValid(*holders); holders++)
+			found = VirtualTransactionIdIsRecoveredPreparedXact(*holders);
+	}
 	return found;
 }
 

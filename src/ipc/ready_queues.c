@@ -153,7 +153,7 @@ choose_entry(TimestampTz now)
 		return NULL;
 	memory->oids[number] = MyDatabaseId;
 	/* Copies of a database have the same oids and files. */
-	memory->databases[number].live = InvalidOid;
+	memset(memory->databases[number].tables, 0, sizeof(memory->databases[number].tables));
 	return &memory->databases[number];
 }
 
@@ -174,36 +174,44 @@ begin_anew(QmlReadyDatabase *database)
 	database->has_high = false;
 }
 
+/* Whether what is known of a database is about these tables. */
 static bool
-is_same(const QmlReadyDatabase *database, Oid live, Oid file, TransactionId trigger)
+is_same(const QmlReadyDatabase *database, const QmlReadyTable *tables, int count)
 {
-	return database->live == live && database->file == file && database->trigger == trigger;
+	for (int i = 0; i < count; i++)
+	{
+		const QmlReadyTable *known = &database->tables[i];
+
+		if (known->live != tables[i].live || known->trigger != tables[i].trigger ||
+			(OidIsValid(tables[i].file) && known->file != tables[i].file))
+			return false;
+	}
+	return true;
 }
 
 /*
- * This session is going to use the lists of its database, with qml.live open, whose rows are in
- * this file.  What was known with another version of the trigger, which tells of SQL, does not
- * count: somebody may have written while it was disabled.  False: there is no room for the
- * database.
+ * This session is going to use the lists of its database.  tables: those that are in use, the
+ * first of them qml.live; one whose jobs are going to be claimed is open, and its file is
+ * known.  What was known with another version of a trigger, which tells of SQL, does not count:
+ * somebody may have written while it was disabled.  False: there is no room for the database.
  */
 bool
-qml_ready_queues_open(Oid live, Oid file, TransactionId trigger)
+qml_ready_queues_open(const QmlReadyTable *tables, int count)
 {
 	TimestampTz now = GetCurrentStatementStartTimestamp();
 	QmlReadyDatabase *mine = qml_ready_queues_mine();
 
-	if (mine == NULL || !is_same(mine, live, file, trigger))
+	Assert(count <= QML_READY_TABLES);
+	if (mine == NULL || !is_same(mine, tables, count))
 	{
 		qml_ready_store_lock_all();
 		mine = qml_ready_queues_mine();
 		if (mine == NULL)
 			mine = choose_entry(now);
-		if (mine && !is_same(mine, live, file, trigger))
+		if (mine && !is_same(mine, tables, count))
 		{
 			begin_anew(mine);
-			mine->live = live;
-			mine->file = file;
-			mine->trigger = trigger;
+			memcpy(mine->tables, tables, sizeof(QmlReadyTable) * count);
 		}
 		if (mine)
 			pg_atomic_write_u64(&mine->used_at, (uint64) now);
@@ -215,13 +223,13 @@ qml_ready_queues_open(Oid live, Oid file, TransactionId trigger)
 	return mine != NULL;
 }
 
-/* The table qml.live of this database; InvalidOid: it has no lists. */
+/* A table of unfinished jobs of this database, the first of them qml.live; InvalidOid: none. */
 Oid
-qml_ready_queues_table(void)
+qml_ready_queues_table(int number)
 {
 	const QmlReadyDatabase *mine = memory ? qml_ready_queues_mine() : NULL;
 
-	return mine ? mine->live : InvalidOid;
+	return mine ? mine->tables[number].live : InvalidOid;
 }
 
 /* Somebody may have written qml.live of this database without telling: forgets all of it. */

@@ -14,13 +14,21 @@
 /* Queues beyond this id have lists, but are not told of here. */
 #define QML_READY_QUEUES 65536
 
+/* Tables of unfinished jobs of a database: see model/catalog.h. */
+#define QML_READY_TABLES 2
+
+typedef struct QmlReadyTable
+{
+	Oid live;
+	Oid file;			   /* of it: row numbers are those of this file; InvalidOid: not known */
+	TransactionId trigger; /* the version that tells of SQL */
+} QmlReadyTable;
+
 /* A database; its number is the place in this array, and in that of the oids. */
 typedef struct QmlReadyDatabase
 {
 	/* Written with all stores locked. */
-	Oid live;					 /* qml.live */
-	Oid file;					 /* of it: row numbers are those of this file */
-	TransactionId trigger;		 /* the version that tells of SQL */
+	QmlReadyTable tables[QML_READY_TABLES];
 	pg_atomic_uint32 generation; /* what lists of earlier ones have does not count */
 
 	TimestampTz begun_at; /* since when it counts */
@@ -43,8 +51,8 @@ typedef struct QmlReadyDatabase
 extern void qml_ready_queues_init(void);
 extern bool qml_ready_queues_exist(void);
 extern QmlReadyDatabase *qml_ready_queues_mine(void);
-extern bool qml_ready_queues_open(Oid live, Oid file, TransactionId trigger);
-extern Oid qml_ready_queues_table(void);
+extern bool qml_ready_queues_open(const QmlReadyTable *tables, int count);
+extern Oid qml_ready_queues_table(int number);
 extern void qml_ready_queues_forget(void);
 extern void qml_ready_queues_set(QmlReadyDatabase *database, int queue);
 extern void qml_ready_queues_clear(QmlReadyDatabase *database, int queue);

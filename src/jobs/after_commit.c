@@ -397,7 +397,7 @@ qml_after_commit_make_queue(void)
 	qml_spi_end(&spi);
 	queue = qml_queue_by_name(QML_HOOK_QUEUE);
 	if (queue)
-		(void) qml_partition_make_ahead(qml_queue_ttls_of(queue), NULL);
+		(void) qml_partition_make_ahead(qml_queue_store(queue), qml_queue_ttls_of(queue), NULL);
 }
 
 /*

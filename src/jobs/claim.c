@@ -72,7 +72,8 @@ typedef struct ClaimState
 	const QmlClaim *claim;
 	QmlClaimFilter filter;
 	QmlWriter writer;
-	Relation ready;
+	Relation ready;				  /* of the tables that the writer works on */
+	Relation indexes[QML_STORES]; /* NULL: not open yet */
 	TimestampTz now;
 	int count;
 	bool has_lists;	 /* queues have lists of ready jobs */
@@ -112,6 +113,24 @@ typedef enum WalkEnd
 /* Where the last claim from all queues ended, so that no queue starves. */
 static int last_queue_id = 0;
 
+/* Goes to the tables of a storage class. */
+static void
+turn_to_store(ClaimState *state, QmlStoreId store)
+{
+	if (state->indexes[store] == NULL || state->writer.store != store)
+		qml_writer_turn(&state->writer, store);
+	if (state->indexes[store] == NULL)
+		state->indexes[store] = index_open(qml_store(store)->live_ready, state->writer.lockmode);
+	state->ready = state->indexes[store];
+}
+
+/* Goes to the tables that have the jobs of a queue. */
+static void
+turn_to_queue(ClaimState *state, const QmlQueue *queue)
+{
+	turn_to_store(state, qml_queue_store(queue));
+}
+
 /* Whether a background worker claims, which needs no rights. */
 static bool
 is_background(const QmlClaim *claim)
@@ -137,7 +156,7 @@ give_up(ClaimState *state, QmlJob *job)
 static TM_Result
 peek_row(ClaimState *state)
 {
-	TM_Result fate = qml_table_row_fate(state->writer.live.slot);
+	TM_Result fate = qml_table_row_fate(state->writer.live->slot);
 
 	state->full = fate == TM_Ok;
 	if (state->full)
@@ -162,7 +181,7 @@ claim_row(ClaimState *state, const QmlQueue *queue)
 	Assert(!state->full && state->count < claim->batch);
 	if (claim->peek)
 		return peek_row(state);
-	qml_job_from_live(state->writer.live.slot, &job);
+	qml_job_from_live(state->writer.live->slot, &job);
 	Assert(job.queue_id == queue->id);
 	if (unlikely(!qml_lineage_has_next(&job)))
 		return give_up(state, &job);
@@ -224,7 +243,7 @@ end_behind_job(ClaimState *state, const QmlQueue *queue)
 {
 	state->end.in_queue = true;
 	state->end.cursor.queue_id = queue->id;
-	state->end.cursor.key = qml_ready_row_place(state->writer.live.slot);
+	state->end.cursor.key = qml_ready_row_place(state->writer.live->slot);
 }
 
 /* The batch of a background worker is full: whether another one could have this job. */
@@ -233,7 +252,7 @@ look_for_more(ClaimState *state)
 {
 	QmlJob job;
 
-	qml_job_from_live(state->writer.live.slot, &job);
+	qml_job_from_live(state->writer.live->slot, &job);
 	if (state->claim->wants(&job, state->claim->arg))
 		state->more = QML_MORE;
 	else if (++state->looked >= MAX_LOOKED)
@@ -246,7 +265,7 @@ look_for_kind(ClaimState *state)
 {
 	QmlJob job;
 
-	qml_job_from_live(state->writer.live.slot, &job);
+	qml_job_from_live(state->writer.live->slot, &job);
 	if (qml_job_hash_method(job.method) == state->claim->kind->method)
 		(void) peek_row(state);
 	else if (++state->looked >= MAX_LOOKED_FOR_OTHERS)
@@ -260,11 +279,11 @@ look_for_kind(ClaimState *state)
 static void
 claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 {
-	TupleTableSlot *slot = state->writer.live.slot;
+	TupleTableSlot *slot = state->writer.live->slot;
 	IndexScanDesc scan = qml_ready_index_begin(&state->writer, state->ready, queue->id, keys,
 											   nkeys);
 
-	while (!is_done(state) && qml_table_next(&state->writer.live, scan))
+	while (!is_done(state) && qml_table_next(state->writer.live, scan))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (qml_job_live_state(slot) == QML_ENQUEUED)
@@ -287,14 +306,14 @@ static WalkEnd
 claim_filtered_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys,
 					   Walk *walk)
 {
-	TupleTableSlot *slot = state->writer.live.slot;
+	TupleTableSlot *slot = state->writer.live->slot;
 	IndexScanDesc scan = qml_ready_index_begin(&state->writer, state->ready, queue->id, keys,
 											   nkeys);
 	WalkEnd end = WALK_THROUGH;
 	int looked = 0;
 	int current = 0;
 
-	while (!is_done(state) && qml_table_next(&state->writer.live, scan))
+	while (!is_done(state) && qml_table_next(state->writer.live, scan))
 	{
 		QmlReadyKey key;
 
@@ -411,7 +430,7 @@ claim_by_list(ClaimState *state, const QmlQueue *queue, QmlReadyBound *bound)
 		if (state->full)
 			look_for_more(state);
 		else if (state->filter.key == 0 ||
-				 qml_claim_filter_passes(&state->filter, state->writer.live.slot))
+				 qml_claim_filter_passes(&state->filter, state->writer.live->slot))
 			result = claim_row(state, queue);
 		qml_claim_list_judge(&list, result);
 		(void) count_visit(state);
@@ -435,6 +454,14 @@ claim_from_place(ClaimState *state, const QmlQueue *queue, const QmlReadyKey *ke
 		claim_by_keys(state, queue, keys, qml_ready_index_below(keys, key));
 }
 
+/* Whether there are lists of queues whose jobs are in the tables at work. */
+static bool
+has_lists_here(ClaimState *state)
+{
+	return state->has_lists &&
+		   (state->writer.store == QML_STORE_LOGGED || qml_claim_list_usable(&state->writer));
+}
+
 /* Claims from the beginning of a queue. */
 static void
 claim_from_queue(ClaimState *state, const QmlQueue *queue)
@@ -442,8 +469,9 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 	ScanKeyData keys[1];
 	Walk whole = {.most = 0};
 
+	turn_to_queue(state, queue);
 	/* No list has yet what this transaction has made. */
-	if (state->has_lists && !qml_ready_note_has_made(queue->id))
+	if (has_lists_here(state) && !qml_ready_note_has_made(queue->id))
 	{
 		QmlReadyBound bound;
 
@@ -471,6 +499,24 @@ claim_from_queue(ClaimState *state, const QmlQueue *queue)
 		claim_by_keys(state, queue, keys, lengthof(keys));
 }
 
+/* The lowest queue id above `after` that an index has an entry for; 0: none. */
+static int
+search_next_queue(ClaimState *state, int after)
+{
+	int lowest = 0;
+
+	for (int i = 0; i < qml_stores_in_use(); i++)
+	{
+		int id;
+
+		turn_to_store(state, i);
+		id = qml_ready_index_next_queue(&state->writer, state->ready, after);
+		if (id != 0 && (lowest == 0 || id < lowest))
+			lowest = id;
+	}
+	return lowest;
+}
+
 /* The lowest queue id above `after` that may have ready jobs; 0: none. */
 static int
 next_queue_id(ClaimState *state, int after)
@@ -479,10 +525,10 @@ next_queue_id(ClaimState *state, int after)
 
 	if (state->has_lists && !qml_ready_note_has_made(0) && qml_ready_queues_next(after, &id))
 		return id;
-	return qml_ready_index_next_queue(&state->writer, state->ready, after);
+	return search_next_queue(state, after);
 }
 
-/* Goes through the index once, so that it need not be searched for queues any more. */
+/* Goes through the indexes once, so that they need not be searched for queues any more. */
 static void
 learn_queues(ClaimState *state)
 {
@@ -493,7 +539,7 @@ learn_queues(ClaimState *state)
 		return;
 	/* Whoever commits from now on tells of the queues himself. */
 	(void) qml_writer_new_snapshot(&state->writer);
-	while ((id = qml_ready_index_next_queue(&state->writer, state->ready, id)) != 0)
+	while ((id = search_next_queue(state, id)) != 0)
 	{
 		CHECK_FOR_INTERRUPTS();
 		qml_ready_queues_found(generation, id);
@@ -557,6 +603,7 @@ claim_resuming_at(ClaimState *state, const QmlClaimCursor *cursor)
 
 	if (queue == NULL || queue->paused)
 		return;
+	turn_to_queue(state, queue);
 	claim_from_place(state, queue, &cursor->key, false);
 	if (state->count > before)
 		last_queue_id = queue->id;
@@ -703,14 +750,17 @@ open_tables(ClaimState *state)
 		qml_writer_open_to_read(&state->writer);
 	else
 		qml_writer_open(&state->writer, false, is_background(state->claim));
-	state->ready = index_open(qml_catalog()->live_ready,
-							  state->claim->peek ? AccessShareLock : RowExclusiveLock);
+	turn_to_store(state, QML_STORE_LOGGED);
 }
 
 static void
 close_tables(ClaimState *state)
 {
-	index_close(state->ready, NoLock);
+	for (int i = 0; i < QML_STORES; i++)
+	{
+		if (state->indexes[i])
+			index_close(state->indexes[i], NoLock);
+	}
 	if (state->claim->peek)
 		qml_writer_close_after_read(&state->writer);
 	else

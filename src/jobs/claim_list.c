@@ -18,6 +18,7 @@
 #include "access/genam.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 
 #include "common/fault.h"
@@ -30,6 +31,7 @@
 #include "jobs/ready_index.h"
 #include "jobs/ready_row.h"
 #include "model/catalog.h"
+#include "model/queue.h"
 
 /* Entries that are taken at once. */
 #define MOST_TAKEN 128
@@ -40,17 +42,33 @@
 /* Entries that a peek looks at. */
 #define MOST_LOOKED 100
 
-/* Whether claims of this transaction use the lists of the database; the table is open. */
+StaticAssertDecl(QML_STORES <= QML_READY_TABLES, "a database has lists of each storage class");
+
+/*
+ * Whether claims of this transaction use the lists of the database, for queues whose jobs are in
+ * the tables that the writer works on.
+ */
 bool
 qml_claim_list_usable(const QmlWriter *writer)
 {
+	int count = qml_stores_in_use();
+	QmlReadyTable tables[QML_STORES];
+
 	if (!qml_ready_queues_exist() || !qml_ready_lists || IsolationUsesXactSnapshot() ||
-		RecoveryInProgress() || qml_ready_note_is_unknown() ||
-		!TransactionIdIsValid(qml_catalog()->live_trigger_version))
+		RecoveryInProgress() || qml_ready_note_is_unknown())
 		return false;
-	return qml_ready_queues_open(RelationGetRelid(writer->live.rel),
-								 qml_relation_file(writer->live.rel),
-								 qml_catalog()->live_trigger_version);
+	for (int i = 0; i < count; i++)
+	{
+		const QmlStore *store = qml_store(i);
+
+		if (!TransactionIdIsValid(store->live_trigger_version))
+			return false;
+		tables[i].live = store->live;
+		tables[i].trigger = store->live_trigger_version;
+		tables[i].file = i == (int) writer->store ? qml_relation_file(writer->live->rel) :
+													InvalidOid;
+	}
+	return qml_ready_queues_open(tables, count);
 }
 
 /* Begins to go through the list of a queue; match: whether a job may be wanted, by its method. */
@@ -82,7 +100,7 @@ typedef struct Found
 static bool
 gather(QmlClaimList *list, ScanKey keys, int nkeys, Found *found)
 {
-	QmlTable *live = &list->writer->live;
+	QmlTable *live = list->writer->live;
 	IndexScanDesc scan = qml_ready_index_begin(list->writer, list->ready, list->queue, keys, nkeys);
 	bool has_room = true;
 
@@ -106,6 +124,19 @@ gather(QmlClaimList *list, ScanKey keys, int nkeys, Found *found)
 	return has_room;
 }
 
+/* Whether the tables that are being read have the jobs of the queue. */
+static bool
+is_stored_here(const QmlClaimList *list)
+{
+	const QmlQueue *queue;
+
+	if (qml_stores_in_use() == 1)
+		return true;
+	AcceptInvalidationMessages();
+	queue = qml_queue_by_id(list->queue);
+	return queue == NULL || qml_queue_store(queue) == list->writer->store;
+}
+
 /* Fills the list up from its bound on; false: it has everything, or somebody else does it. */
 static bool
 fill_up(QmlClaimList *list)
@@ -117,6 +148,12 @@ fill_up(QmlClaimList *list)
 	if (!qml_ready_list_begin_fill(list->queue, &fill))
 		return false;
 	QML_FAULT("list.fill_begun");
+	/* The storage class of an empty queue may be changed.  Who has done so meanwhile is heard now. */
+	if (!is_stored_here(list))
+	{
+		qml_ready_list_cancel_fill();
+		return false;
+	}
 	/* Whoever commits from now on knows of the fill. */
 	(void) qml_writer_new_snapshot(list->writer);
 	found.most = fill.most;
@@ -192,11 +229,11 @@ take_more(QmlClaimList *list, int wanted)
 bool
 qml_claim_list_read(QmlWriter *writer, int queue, const QmlReadyEntry *entry)
 {
-	TupleTableSlot *slot = writer->live.slot;
+	TupleTableSlot *slot = writer->live->slot;
 	QmlReadyKey key;
 	bool isnull;
 
-	if (!qml_table_fetch(&writer->live, &entry->root, qml_writer_snapshot(writer), writer->room) ||
+	if (!qml_table_fetch(writer->live, &entry->root, qml_writer_snapshot(writer), writer->room) ||
 		qml_job_live_state(slot) != QML_ENQUEUED)
 		return false;
 	key = qml_ready_row_place(slot);
@@ -308,7 +345,7 @@ wake_for_held(QmlClaimList *list)
 		TM_Result fate = TM_Deleted;
 
 		if (qml_claim_list_read(list->writer, list->queue, &list->held[i]))
-			fate = qml_table_row_fate(list->writer->live.slot);
+			fate = qml_table_row_fate(list->writer->live->slot);
 		if (fate == TM_Ok || fate == TM_BeingModified)
 			qml_writer_note_free(list->writer);
 	}

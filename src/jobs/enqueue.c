@@ -3,7 +3,7 @@
  *		Adding jobs, as part of the caller's transaction.
  *
  * A job exists if and only if that transaction commits; a crash before leaves no job.
- * Rows go below the executor into qml.live; there is no subtransaction, no NOTIFY, and
+ * Rows go below the executor into the table of unfinished jobs; there is no subtransaction, no NOTIFY, and
  * nothing else that could not be part of a prepared transaction.
  *
  * What the request leaves open is settled here, once for all jobs of a call: by the
@@ -40,7 +40,7 @@
 static void
 prepare_history(const QmlQueue *queue)
 {
-	(void) qml_partition_make_ahead(qml_queue_ttls_of(queue), NULL);
+	(void) qml_partition_make_ahead(qml_queue_store(queue), qml_queue_ttls_of(queue), NULL);
 }
 
 /*
@@ -107,8 +107,11 @@ first_given(int a, int b)
 	return a >= 0 ? a : b;
 }
 
-/* Fills in a job of the request, all but its id and payload; locks the queue. */
-static void
+/*
+ * Fills in a job of the request, all but its id and payload; locks the queue, and returns where
+ * its jobs are stored.
+ */
+static QmlStoreId
 prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 {
 	const char *name = choose_queue(request, handler);
@@ -147,6 +150,7 @@ prepare_job(const QmlEnqueue *request, const QmlHandler *handler, QmlJob *job)
 #ifdef QML_NEXT
 	job->note = CStringGetTextDatum("made by " QML_VERSION);
 #endif
+	return qml_queue_store(queue);
 }
 
 /* If the handler changed since the schedule was defined, its job fails when it runs. */
@@ -166,16 +170,18 @@ qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, b
 {
 	const QmlHandler *handler = find_handler(request);
 	QmlEnqueued enqueued = {.created = true};
+	QmlStoreId store;
 	QmlWriter writer;
 	QmlJob job;
 
-	prepare_job(request, handler, &job);
+	store = prepare_job(request, handler, &job);
 	check_payload(request, handler, payload);
 	job.id = *id;
 	job.payload = payload;
 	enqueued.state = job.state;
 
 	qml_writer_open(&writer, false, is_by_schedule(request));
+	qml_writer_turn(&writer, store);
 	job.lineage = qml_lineage();
 	if (own_id)
 		enqueued.created = qml_own_id_insert(&writer, &job, handler,
@@ -193,6 +199,7 @@ QmlState
 qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, pg_uuid_t *ids)
 {
 	const QmlHandler *handler = find_handler(request);
+	QmlStoreId store;
 	QmlWriter writer;
 	QmlJob *jobs;
 	TupleTableSlot **rows;
@@ -205,13 +212,14 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 	}
 	jobs = palloc(sizeof(QmlJob) * nrows);
 	rows = palloc(sizeof(TupleTableSlot *) * nrows);
-	prepare_job(request, handler, &jobs[0]);
+	store = prepare_job(request, handler, &jobs[0]);
 	qml_writer_open(&writer, true, is_by_schedule(request));
+	qml_writer_turn(&writer, store);
 	jobs[0].lineage = qml_lineage();
 	for (int i = 0; i < nrows; i++)
 	{
 		jobs[i] = jobs[0];
-		rows[i] = MakeSingleTupleTableSlot(RelationGetDescr(writer.live.rel), &TTSOpsVirtual);
+		rows[i] = MakeSingleTupleTableSlot(RelationGetDescr(writer.live->rel), &TTSOpsVirtual);
 	}
 
 	for (int done = 0; done < count;)

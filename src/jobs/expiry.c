@@ -96,6 +96,8 @@ typedef enum LeafEnd
 /* A partition that has expired, and what is done to it. */
 typedef struct ExpiredLeaf
 {
+	QmlStoreId store;
+	Oid history; /* of which it is a partition */
 	Oid leaf;
 	TimestampTz upper;		   /* its bound */
 	Oid marked;				   /* the one that is marked as being detached; InvalidOid: none */
@@ -164,7 +166,7 @@ count_rows(void *arg)
 static bool
 lock_all(ExpiredLeaf *work, LOCKMODE history_mode)
 {
-	Oid history = qml_catalog()->history;
+	Oid history = work->history;
 
 	for (int tries = work->tries;;)
 	{
@@ -186,7 +188,7 @@ lock_all(ExpiredLeaf *work, LOCKMODE history_mode)
 
 /* Whether the partition is marked as being detached, and by which transaction. */
 static bool
-is_detaching(Oid leaf, TransactionId *by)
+is_detaching(Oid history, Oid leaf, TransactionId *by)
 {
 	Relation inherits = table_open(InheritsRelationId, AccessShareLock);
 	ScanKeyData key;
@@ -201,7 +203,7 @@ is_detaching(Oid leaf, TransactionId *by)
 	{
 		Form_pg_inherits entry = (Form_pg_inherits) GETSTRUCT(tuple);
 
-		if (entry->inhparent != qml_catalog()->history || !entry->inhdetachpending)
+		if (entry->inhparent != history || !entry->inhdetachpending)
 			continue;
 		detaching = true;
 		*by = HeapTupleHeaderGetXmin(tuple->t_data);
@@ -213,7 +215,7 @@ is_detaching(Oid leaf, TransactionId *by)
 
 /* Whether one of the partitions is marked as being detached, by whomever. */
 static bool
-any_detaching(Relation inherits)
+any_detaching(Relation inherits, Oid history)
 {
 	ScanKeyData key;
 	SysScanDesc scan;
@@ -221,7 +223,7 @@ any_detaching(Relation inherits)
 	bool found = false;
 
 	ScanKeyInit(&key, Anum_pg_inherits_inhparent, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(qml_catalog()->history));
+				ObjectIdGetDatum(history));
 	scan = systable_beginscan(inherits, InheritsParentIndexId, true, NULL, 1, &key);
 	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
 		found = ((Form_pg_inherits) GETSTRUCT(tuple))->inhdetachpending;
@@ -278,9 +280,8 @@ check_no_dependents(Oid leaf)
 
 /* Marks the partition, which is locked, as being detached; false: another one is. */
 static bool
-set_detaching(Oid leaf)
+set_detaching(Oid history, Oid leaf)
 {
-	Oid history = qml_catalog()->history;
 	Relation inherits = table_open(InheritsRelationId, RowExclusiveLock);
 	bool marked = false;
 	ScanKeyData key;
@@ -288,7 +289,7 @@ set_detaching(Oid leaf)
 	HeapTuple tuple;
 
 	/* Somebody else may have begun since it was looked for, before the lock was taken. */
-	if (any_detaching(inherits))
+	if (any_detaching(inherits, history))
 	{
 		table_close(inherits, RowExclusiveLock);
 		return false;
@@ -323,7 +324,7 @@ static void
 begin_detach(void *arg)
 {
 	ExpiredLeaf *work = arg;
-	Oid history = qml_catalog()->history;
+	Oid history = work->history;
 
 	if (!ConditionalLockRelationOid(history, ShareUpdateExclusiveLock))
 		return;
@@ -333,7 +334,7 @@ begin_detach(void *arg)
 		return;
 	}
 	check_no_dependents(work->leaf);
-	if (!set_detaching(work->leaf))
+	if (!set_detaching(history, work->leaf))
 	{
 		UnlockRelationOid(work->leaf, ShareUpdateExclusiveLock);
 		UnlockRelationOid(history, ShareUpdateExclusiveLock);
@@ -383,7 +384,7 @@ finish_detach(ExpiredLeaf *work)
 													 SECURITY_RESTRICTED_OPERATION);
 	PushActiveSnapshot(&snapshot);
 	/* Below event triggers, as the drop is. */
-	AlterTableInternal(qml_catalog()->history, list_make1(alter), false);
+	AlterTableInternal(work->history, list_make1(alter), false);
 	PopActiveSnapshot();
 	SetUserIdAndSecContext(user, security_context);
 	CommandCounterIncrement();
@@ -406,21 +407,21 @@ drop_table(void *arg)
 
 /*
  * Whether this process has seen the partition wait for its readers, or others wait for it, for
- * long.  There is one at a time.
+ * long.  There is one at a time in each history.
  */
 static bool
-has_waited_long(Oid marked)
+has_waited_long(QmlStoreId store, Oid marked)
 {
-	static Oid leaf = InvalidOid;
-	static int64 since;
+	static Oid leaves[QML_STORES];
+	static int64 since[QML_STORES];
 	int64 now = qml_clock_monotonic_ms();
 
-	if (leaf != marked)
+	if (leaves[store] != marked)
 	{
-		leaf = marked;
-		since = now;
+		leaves[store] = marked;
+		since[store] = now;
 	}
-	return now - since >= WAIT_MS;
+	return now - since[store] >= WAIT_MS;
 }
 
 /*
@@ -444,7 +445,7 @@ start_in_pieces(ExpiredLeaf *work)
 		begin_detach(work);
 		return true;
 	}
-	return !has_waited_long(work->marked);
+	return !has_waited_long(work->store, work->marked);
 }
 
 /*
@@ -461,7 +462,7 @@ take_leaf(void *arg)
 
 	if (work->detaching && has_old_readers(work->detached_by))
 	{
-		if (!has_waited_long(work->leaf))
+		if (!has_waited_long(work->store, work->leaf))
 			return;
 		detach = false;
 	}
@@ -473,13 +474,13 @@ take_leaf(void *arg)
 	 * could still be read is not cut into pieces.
 	 */
 	if (!get_rel_relispartition(work->leaf) ||
-		get_partition_parent(work->leaf, true) != qml_catalog()->history ||
+		get_partition_parent(work->leaf, true) != work->history ||
 		(detach == work->detaching && start_in_pieces(work)))
 	{
 		/* What was begun holds them to its end. */
 		if (work->end == LEAF_STARTED)
 			return;
-		UnlockRelationOid(qml_catalog()->history, history_mode);
+		UnlockRelationOid(work->history, history_mode);
 		qml_shrink_unlock(work->locked);
 		UnlockRelationOid(work->leaf, AccessExclusiveLock);
 		return;
@@ -537,12 +538,12 @@ drop_leaf(ExpiredLeaf *work)
 
 /*
  * Partitions that ended before now, in the order of time, as ExpiredLeaf; none if
- * qml.history is locked.  *marked: the one of these, or of the others, that is being detached.
+ * the history is locked.  *marked: the one of these, or of the others, that is being detached.
  */
 static List *
-list_expired(Oid *marked)
+list_expired(QmlStoreId store, Oid *marked)
 {
-	Oid relid = qml_catalog()->history;
+	Oid relid = qml_store(store)->history;
 	Relation history;
 	PartitionDesc desc;
 	TimestampTz now = GetCurrentTimestamp();
@@ -558,7 +559,7 @@ list_expired(Oid *marked)
 	desc = RelationGetPartitionDesc(history, false);
 	for (int i = 0; desc->detached_exist && !OidIsValid(*marked) && i < desc->nparts; i++)
 	{
-		if (is_detaching(desc->oids[i], &marked_by))
+		if (is_detaching(relid, desc->oids[i], &marked_by))
 			*marked = desc->oids[i];
 	}
 	for (int i = 0; desc->nparts > 0 && i < desc->boundinfo->ndatums; i++)
@@ -570,6 +571,8 @@ list_expired(Oid *marked)
 		if (index < 0 || qml_history_bound(desc->boundinfo, i) > now)
 			continue;
 		work = palloc0(sizeof(ExpiredLeaf));
+		work->store = store;
+		work->history = relid;
 		work->leaf = desc->oids[index];
 		work->upper = qml_history_bound(desc->boundinfo, i);
 		work->marked = *marked;
@@ -587,10 +590,10 @@ list_expired(Oid *marked)
  * text; NULL: none.
  */
 static char *
-list_users(Oid leaf)
+list_users(const ExpiredLeaf *work)
 {
 	Oid types[] = {OIDOID, OIDOID};
-	Datum values[] = {ObjectIdGetDatum(leaf), ObjectIdGetDatum(qml_catalog()->history)};
+	Datum values[] = {ObjectIdGetDatum(work->leaf), ObjectIdGetDatum(work->history)};
 	MemoryContext context = CurrentMemoryContext;
 	List *pids;
 	QmlSpi spi;
@@ -624,7 +627,7 @@ tell_of_kept(const ExpiredLeaf *work)
 	if (name == NULL || GetCurrentTimestamp() - work->upper < TELL_AFTER ||
 		!qml_log_is_due_after(QML_LOG_KEPT_PARTITION, TELL_AFTER / 1000))
 		return;
-	users = list_users(work->leaf);
+	users = list_users(work);
 	ereport(WARNING,
 			(errcode(ERRCODE_OBJECT_IN_USE),
 			 errmsg("expired partition \"%s.%s\" is in use and was not dropped", QML_SCHEMA, name),
@@ -639,10 +642,10 @@ tell_of_kept(const ExpiredLeaf *work)
  * their rows, and of the partitions.  For callers who wait for the answer.
  */
 int64
-qml_expiry_drop_all(int *partitions)
+qml_expiry_drop_all(QmlStoreId store, int *partitions)
 {
 	Oid marked;
-	List *expired = list_expired(&marked);
+	List *expired = list_expired(store, &marked);
 	bool detaching = OidIsValid(marked);
 	ExpiredLeaf *kept = NULL;
 	int64 rows = 0;
@@ -697,10 +700,10 @@ qml_expiry_drop_all(int *partitions)
  * (*waiting) as soon as the readers of a partition have gone.
  */
 bool
-qml_expiry_step(bool *waiting)
+qml_expiry_step(QmlStoreId store, bool *waiting)
 {
 	Oid marked;
-	List *expired = list_expired(&marked);
+	List *expired = list_expired(store, &marked);
 	List *kept = NIL;
 	ListCell *lc;
 

@@ -5,7 +5,9 @@
 #ifndef QML_EXPIRY_H
 #define QML_EXPIRY_H
 
-extern int64 qml_expiry_drop_all(int *partitions);
-extern bool qml_expiry_step(bool *waiting);
+#include "model/catalog.h"
+
+extern int64 qml_expiry_drop_all(QmlStoreId store, int *partitions);
+extern bool qml_expiry_step(QmlStoreId store, bool *waiting);
 
 #endif

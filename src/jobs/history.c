@@ -15,6 +15,8 @@
  * Each partition has its own index on id, not a part of one on qml.history: pg_dump
  * writes partitions as ordinary tables, and would write that index too.
  *
+ * Jobs of each storage class have a history, an overflow and partitions of their own.
+ *
  * Locks: to store, RowExclusiveLock on the partition, tried; to look, AccessShareLock on
  * qml.history, not held, and then the caller's lock on each partition and the overflow.  Who
  * must not wait tries these, and is told if something could not be looked at.
@@ -38,16 +40,26 @@
 #include "model/shape.h"
 
 /* The partition, or the gap, that was needed last; most jobs finish into the same one. */
-static QmlLeaf last_leaf;
-static bool last_leaf_known = false;
+typedef struct LastLeaf
+{
+	QmlLeaf leaf;
+	bool known;
+} LastLeaf;
+
+static LastLeaf last_leaves[QML_STORES];
 
 /* A relation changed; InvalidOid stands for all of them. */
 static void
 forget_leaf(Oid relid)
 {
-	/* New partitions do not change old ones, but they fill gaps. */
-	if (relid == InvalidOid || relid == last_leaf.leaf || !OidIsValid(last_leaf.leaf))
-		last_leaf_known = false;
+	for (int i = 0; i < QML_STORES; i++)
+	{
+		LastLeaf *last = &last_leaves[i];
+
+		/* New partitions do not change old ones, but they fill gaps. */
+		if (relid == InvalidOid || relid == last->leaf.leaf || !OidIsValid(last->leaf.leaf))
+			last->known = false;
+	}
 }
 
 /* Called once a process, when the library is loaded. */
@@ -78,12 +90,12 @@ qml_history_bound(PartitionBoundInfo bounds, int offset)
 
 /*
  * The partition that a time falls into, or the gap between two; *leaf.  Unless wait: false
- * if somebody has locked qml.history.
+ * if somebody has locked the history.
  */
 bool
-qml_history_find_leaf(TimestampTz at, bool wait, QmlLeaf *leaf)
+qml_history_find_leaf(QmlStoreId store, TimestampTz at, bool wait, QmlLeaf *leaf)
 {
-	Oid relid = qml_catalog()->history;
+	Oid relid = qml_store(store)->history;
 	Relation history;
 	PartitionKey key;
 	PartitionDesc desc;
@@ -138,22 +150,24 @@ lock_to_store(Oid leaf)
  * none that takes them at once.  held: one that the caller has locked already.
  */
 Oid
-qml_history_partition_for(TimestampTz expires_at, Oid held)
+qml_history_partition_for(QmlStoreId store, TimestampTz expires_at, Oid held)
 {
-	if (!last_leaf_known || expires_at < last_leaf.lower || expires_at >= last_leaf.upper)
+	LastLeaf *last = &last_leaves[store];
+
+	if (!last->known || expires_at < last->leaf.lower || expires_at >= last->leaf.upper)
 	{
 		QmlLeaf leaf;
 
-		last_leaf_known = false;
-		if (!qml_history_find_leaf(expires_at, false, &leaf))
+		last->known = false;
+		if (!qml_history_find_leaf(store, expires_at, false, &leaf))
 			return InvalidOid;
 		/* Before it is used: locking it may bring news of it. */
-		last_leaf = leaf;
-		last_leaf_known = true;
+		last->leaf = leaf;
+		last->known = true;
 	}
-	if (!OidIsValid(last_leaf.leaf) || last_leaf.leaf == held)
-		return last_leaf.leaf;
-	held = last_leaf.leaf;
+	if (!OidIsValid(last->leaf.leaf) || last->leaf.leaf == held)
+		return last->leaf.leaf;
+	held = last->leaf.leaf;
 	return lock_to_store(held) ? held : InvalidOid;
 }
 
@@ -162,10 +176,10 @@ qml_history_partition_for(TimestampTz expires_at, Oid held)
  * scheduler is told to look: once a second is enough.
  */
 Oid
-qml_history_place_for(TimestampTz expires_at, Oid held)
+qml_history_place_for(QmlStoreId store, TimestampTz expires_at, Oid held)
 {
 	static TimestampTz told = 0;
-	Oid leaf = qml_history_partition_for(expires_at, held);
+	Oid leaf = qml_history_partition_for(store, expires_at, held);
 	TimestampTz now;
 
 	if (OidIsValid(leaf))
@@ -176,7 +190,7 @@ qml_history_place_for(TimestampTz expires_at, Oid held)
 		qml_wakeup_at(QML_WAKE_HISTORY, now);
 		told = now;
 	}
-	return qml_catalog()->overflow;
+	return qml_store(store)->overflow;
 }
 
 /*
@@ -250,9 +264,9 @@ find_in_leaf(QmlTable *leaf, const pg_uuid_t *id, Snapshot snapshot, bool *looke
 
 /* The partitions there are; how many. */
 int
-qml_history_list(Oid **oids)
+qml_history_list(QmlStoreId store, Oid **oids)
 {
-	Relation history = table_open(qml_catalog()->history, AccessShareLock);
+	Relation history = table_open(qml_store(store)->history, AccessShareLock);
 	PartitionDesc desc = RelationGetPartitionDesc(history, true);
 	int nparts = desc->nparts;
 
@@ -268,9 +282,9 @@ qml_history_list(Oid **oids)
  * an ordinary partition without indexes, one that was being dropped.
  */
 static int
-list_places(Oid **oids)
+list_places(QmlStoreId store, Oid **oids)
 {
-	Relation history = table_open(qml_catalog()->history, AccessShareLock);
+	Relation history = table_open(qml_store(store)->history, AccessShareLock);
 	PartitionDesc desc = RelationGetPartitionDesc(history, true);
 	TimestampTz now = GetCurrentTimestamp();
 	int count = 0;
@@ -288,7 +302,7 @@ list_places(Oid **oids)
 		(*oids)[count++] = desc->oids[desc->boundinfo->default_index];
 	Assert(count <= desc->nparts);
 	table_close(history, AccessShareLock);
-	(*oids)[count++] = qml_catalog()->overflow;
+	(*oids)[count++] = qml_store(store)->overflow;
 	return count;
 }
 
@@ -297,11 +311,11 @@ list_places(Oid **oids)
  * lockmode, and its slot holds the row; the caller closes it.
  */
 bool
-qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode, QmlTable *leaf,
-				 QmlJob *job)
+qml_history_find(QmlStoreId store, const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode,
+				 QmlTable *leaf, QmlJob *job)
 {
 	Oid *oids;
-	int count = list_places(&oids);
+	int count = list_places(store, &oids);
 
 	Assert(lockmode == AccessShareLock || lockmode == RowExclusiveLock);
 	for (int i = 0; i < count; i++)
@@ -321,17 +335,17 @@ qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode, QmlT
  * but something was locked and could not be looked at.
  */
 bool
-qml_history_try_find(const pg_uuid_t *id, Snapshot snapshot, QmlTable *leaf, QmlJob *job,
-					 bool *looked)
+qml_history_try_find(QmlStoreId store, const pg_uuid_t *id, Snapshot snapshot, QmlTable *leaf,
+					 QmlJob *job, bool *looked)
 {
-	Oid history = qml_catalog()->history;
+	Oid history = qml_store(store)->history;
 	Oid *oids;
 	int count;
 
 	*looked = false;
 	if (!ConditionalLockRelationOid(history, AccessShareLock))
 		return false;
-	count = list_places(&oids);
+	count = list_places(store, &oids);
 	UnlockRelationOid(history, AccessShareLock);
 	*looked = true;
 	for (int i = 0; i < count; i++)

@@ -8,6 +8,7 @@
 #include "partitioning/partdefs.h"
 
 #include "common/table.h"
+#include "model/catalog.h"
 #include "model/job.h"
 
 /* A partition and its bounds; leaf is InvalidOid if there is none between the bounds. */
@@ -19,16 +20,16 @@ typedef struct QmlLeaf
 } QmlLeaf;
 
 extern void qml_history_init(void);
-extern Oid qml_history_place_for(TimestampTz expires_at, Oid held);
-extern bool qml_history_find(const pg_uuid_t *id, Snapshot snapshot, LOCKMODE lockmode,
-							 QmlTable *leaf, QmlJob *job);
-extern bool qml_history_try_find(const pg_uuid_t *id, Snapshot snapshot, QmlTable *leaf,
-								 QmlJob *job, bool *looked);
+extern Oid qml_history_place_for(QmlStoreId store, TimestampTz expires_at, Oid held);
+extern bool qml_history_find(QmlStoreId store, const pg_uuid_t *id, Snapshot snapshot,
+							 LOCKMODE lockmode, QmlTable *leaf, QmlJob *job);
+extern bool qml_history_try_find(QmlStoreId store, const pg_uuid_t *id, Snapshot snapshot,
+								 QmlTable *leaf, QmlJob *job, bool *looked);
 
 /* For partition.c, expiry.c and overflow.c. */
 extern TimestampTz qml_history_bound(PartitionBoundInfo bounds, int offset);
-extern bool qml_history_find_leaf(TimestampTz at, bool wait, QmlLeaf *leaf);
-extern Oid qml_history_partition_for(TimestampTz expires_at, Oid held);
-extern int qml_history_list(Oid **oids);
+extern bool qml_history_find_leaf(QmlStoreId store, TimestampTz at, bool wait, QmlLeaf *leaf);
+extern Oid qml_history_partition_for(QmlStoreId store, TimestampTz expires_at, Oid held);
+extern int qml_history_list(QmlStoreId store, Oid **oids);
 
 #endif

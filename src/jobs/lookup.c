@@ -33,11 +33,12 @@ access_to(const QmlJob *job)
 	return qml_acl_access(qml_queue_require(job->queue_id)->name, job->created_by);
 }
 
-/* Finds an unfinished job; its values are in live's slot. */
+/* Finds an unfinished job in the table of a storage class; its values are in live's slot. */
 bool
-qml_lookup_live(QmlTable *live, const pg_uuid_t *id, Snapshot snapshot, QmlJob *job)
+qml_lookup_live(QmlStoreId store, QmlTable *live, const pg_uuid_t *id, Snapshot snapshot,
+				QmlJob *job)
 {
-	Relation pkey = index_open(qml_catalog()->live_pkey, AccessShareLock);
+	Relation pkey = index_open(qml_store(store)->live_pkey, AccessShareLock);
 	IndexScanDesc scan = qml_index_beginscan(live->rel, pkey, snapshot, 1);
 	ScanKeyData key;
 	bool found;
@@ -57,29 +58,46 @@ qml_lookup_live(QmlTable *live, const pg_uuid_t *id, Snapshot snapshot, QmlJob *
 	return found;
 }
 
+/* Finds a job of a storage class and calls `use`, for which its values are valid. */
+static bool
+find_in_store(QmlStoreId store, QmlTable *live, const pg_uuid_t *id, Snapshot snapshot,
+			  void (*use)(const QmlJob *job, void *arg), void *arg)
+{
+	QmlTable leaf;
+	QmlJob job;
+
+	if (qml_lookup_live(store, live, id, snapshot, &job))
+	{
+		use(&job, arg);
+		return true;
+	}
+	if (!qml_history_find(store, id, snapshot, AccessShareLock, &leaf, &job))
+		return false;
+	use(&job, arg);
+	qml_table_close(&leaf);
+	return true;
+}
+
 /*
- * Finds a job and calls `use`, for which its values are valid.  Both tables are searched
+ * Finds a job and calls `use`, for which its values are valid.  All tables are searched
  * with one snapshot: a job that is moving between them is seen in exactly one.
  */
 static void
 find_job(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *arg)
 {
+	int count = qml_stores_in_use();
+	QmlTable live[QML_STORES];
 	Snapshot snapshot;
-	QmlTable live;
-	QmlTable leaf;
-	QmlJob job;
+	bool found = false;
 
-	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
+	for (int i = 0; i < count; i++)
+		qml_table_open(&live[i], qml_store(i)->live, AccessShareLock);
 	snapshot = qml_table_snapshot();
-	if (qml_lookup_live(&live, id, snapshot, &job))
-		use(&job, arg);
-	else if (qml_history_find(id, snapshot, AccessShareLock, &leaf, &job))
-	{
-		use(&job, arg);
-		qml_table_close(&leaf);
-	}
+	for (int i = 0; i < count && !found; i++)
+		found = find_in_store(i, &live[i], id, snapshot, use, arg);
 	UnregisterSnapshot(snapshot);
-	qml_table_close(&live);
+	for (int i = 0; i < count; i++)
+		qml_table_close(&live[i]);
 }
 
 typedef struct FoundRow
@@ -139,8 +157,9 @@ qml_lookup_state(const pg_uuid_t *id, QmlState *state)
 
 /* How many jobs of a queue are ready.  Reads all of them, and those in work. */
 int64
-qml_lookup_depth(int queue)
+qml_lookup_depth(const QmlQueue *queue)
 {
+	const QmlStore *store = qml_store(qml_queue_store(queue));
 	Relation ready;
 	Snapshot snapshot;
 	IndexScanDesc scan;
@@ -148,11 +167,11 @@ qml_lookup_depth(int queue)
 	QmlTable live;
 	int64 count = 0;
 
-	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
-	ready = index_open(qml_catalog()->live_ready, AccessShareLock);
+	qml_table_open(&live, store->live, AccessShareLock);
+	ready = index_open(store->live_ready, AccessShareLock);
 	snapshot = qml_table_snapshot();
 	scan = qml_index_beginscan(live.rel, ready, snapshot, 1);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue));
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (index_getnext_slot(scan, ForwardScanDirection, live.slot))
 	{
@@ -174,16 +193,21 @@ qml_lookup_depth(int queue)
 bool
 qml_lookup_unfinished(const pg_uuid_t *id, QmlState *state)
 {
+	int count = qml_stores_in_use();
 	Snapshot snapshot = qml_table_latest_snapshot();
-	QmlTable live;
-	QmlJob job;
-	bool found;
+	bool found = false;
 
-	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
-	found = qml_lookup_live(&live, id, snapshot, &job);
-	if (found)
-		*state = job.state;
-	qml_table_close(&live);
+	for (int i = 0; i < count && !found; i++)
+	{
+		QmlTable live;
+		QmlJob job;
+
+		qml_table_open(&live, qml_store(i)->live, AccessShareLock);
+		found = qml_lookup_live(i, &live, id, snapshot, &job);
+		if (found)
+			*state = job.state;
+		qml_table_close(&live);
+	}
 	UnregisterSnapshot(snapshot);
 	return found;
 }

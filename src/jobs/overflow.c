@@ -42,6 +42,7 @@
 /* The partition that rows are being moved to. */
 typedef struct Target
 {
+	QmlStoreId store;
 	Oid oid; /* InvalidOid: none is open */
 	QmlTable table;
 	List *refused; /* of QmlLeaf: no rows can be moved there now */
@@ -135,7 +136,7 @@ refuse(Target *target, TimestampTz expires_at)
 {
 	QmlLeaf *leaf = palloc(sizeof(QmlLeaf));
 
-	if (!qml_history_find_leaf(expires_at, false, leaf))
+	if (!qml_history_find_leaf(target->store, expires_at, false, leaf))
 	{
 		/* All of the history is locked. */
 		leaf->lower = DT_NOBEGIN;
@@ -152,12 +153,12 @@ open_target(Target *target, TimestampTz expires_at, QmlOverflow *done)
 
 	if (is_refused(target, expires_at))
 		return false;
-	leaf = qml_history_partition_for(expires_at, target->oid);
+	leaf = qml_history_partition_for(target->store, expires_at, target->oid);
 	/* If one cannot be made, the others cannot either: once is enough. */
 	if (!OidIsValid(leaf) && !done->failed)
 	{
-		done->failed = !qml_partition_make(expires_at);
-		leaf = qml_history_partition_for(expires_at, target->oid);
+		done->failed = !qml_partition_make(target->store, expires_at);
+		leaf = qml_history_partition_for(target->store, expires_at, target->oid);
 	}
 	if (OidIsValid(leaf) && leaf == target->oid)
 		return true;
@@ -219,7 +220,7 @@ settle_alone(void *arg, ItemPointer tid)
 	QmlTable leaf;
 	bool settled;
 
-	qml_table_open(&overflow, qml_catalog()->overflow, RowExclusiveLock);
+	qml_table_open(&overflow, qml_store(pass->target.store)->overflow, RowExclusiveLock);
 	if (!pass->expired)
 		qml_table_open(&leaf, pass->target.oid, RowExclusiveLock);
 	settled = table_tuple_fetch_row_version(overflow.rel, tid, snapshot, overflow.slot) &&
@@ -253,7 +254,7 @@ walk_overflow(void *arg)
 	pass->target.oid = InvalidOid;
 	if (pass->walk)
 		pass->reached = *pass->walk;
-	qml_table_open(&pass->overflow, qml_catalog()->overflow, RowExclusiveLock);
+	qml_table_open(&pass->overflow, qml_store(pass->target.store)->overflow, RowExclusiveLock);
 	pass->snapshot = qml_table_latest_snapshot();
 	qml_walk_open(&piece, pass->walk ? &pass->reached : NULL, &pass->overflow, pass->snapshot);
 	while (done->moved + done->expired < pass->max && qml_walk_next_row(&piece))
@@ -295,10 +296,11 @@ is_empty(Oid relid)
  * soon, and the next one goes on there (NULL: of the whole table).
  */
 void
-qml_overflow_empty(int max, QmlWalk *walk, QmlOverflow *done)
+qml_overflow_empty(QmlStoreId store, int max, QmlWalk *walk, QmlOverflow *done)
 {
-	Oid relid = qml_catalog()->overflow;
+	Oid relid = qml_store(store)->overflow;
 	OverflowPass pass = {.failures = {.context = CurrentMemoryContext},
+						 .target = {.store = store},
 						 .done = done,
 						 .max = max,
 						 .walk = walk,

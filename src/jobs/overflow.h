@@ -6,6 +6,7 @@
 #define QML_OVERFLOW_H
 
 #include "common/walk.h"
+#include "model/catalog.h"
 
 /* What one call did. */
 typedef struct QmlOverflow
@@ -16,6 +17,6 @@ typedef struct QmlOverflow
 	bool failed; /* a partition could not be made */
 } QmlOverflow;
 
-extern void qml_overflow_empty(int max, QmlWalk *walk, QmlOverflow *done);
+extern void qml_overflow_empty(QmlStoreId store, int max, QmlWalk *walk, QmlOverflow *done);
 
 #endif

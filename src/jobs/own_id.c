@@ -135,12 +135,13 @@ judge_standing(const QmlJob *job, const QmlJob *standing, const QmlTable *table)
 
 /* Looks for a finished job of the id, judges it if it may be returned, and raises otherwise. */
 static bool
-find_finished(const QmlJob *job, Snapshot snapshot, QmlOnDuplicateId on_duplicate, QmlState *state)
+find_finished(QmlStoreId store, const QmlJob *job, Snapshot snapshot, QmlOnDuplicateId on_duplicate,
+			  QmlState *state)
 {
 	QmlTable leaf;
 	QmlJob standing;
 
-	if (!qml_history_find(&job->id, snapshot, AccessShareLock, &leaf, &standing))
+	if (!qml_history_find(store, &job->id, snapshot, AccessShareLock, &leaf, &standing))
 		return false;
 	if (on_duplicate == QML_DUPLICATE_ID_ERROR)
 		raise_exists(job, is_visible(&standing) ? describe_finished(job) : describe_taken(job),
@@ -159,14 +160,14 @@ find_standing(QmlWriter *writer, const QmlJob *job, QmlState *state)
 	QmlJob standing;
 	bool found;
 
-	if (qml_lookup_live(&writer->live, &job->id, snapshot, &standing))
+	if (qml_lookup_live(writer->store, writer->live, &job->id, snapshot, &standing))
 	{
-		judge_standing(job, &standing, &writer->live);
+		judge_standing(job, &standing, writer->live);
 		*state = standing.state;
 		found = true;
 	}
 	else
-		found = find_finished(job, snapshot, QML_DUPLICATE_ID_RETURN, state);
+		found = find_finished(writer->store, job, snapshot, QML_DUPLICATE_ID_RETURN, state);
 	UnregisterSnapshot(snapshot);
 	return found;
 }
@@ -177,7 +178,7 @@ raise_unfinished(QmlWriter *writer, const QmlJob *job)
 {
 	Snapshot snapshot = qml_table_latest_snapshot();
 	QmlJob standing;
-	bool told = qml_lookup_live(&writer->live, &job->id, snapshot, &standing) &&
+	bool told = qml_lookup_live(writer->store, writer->live, &job->id, snapshot, &standing) &&
 				is_visible(&standing);
 
 	raise_exists(job, told ? describe_unfinished(job) : describe_taken(job), true);
@@ -185,10 +186,11 @@ raise_unfinished(QmlWriter *writer, const QmlJob *job)
 
 /* The row of the job is in qml.live: whether a job of the id has finished meanwhile. */
 static bool
-has_finished(const QmlJob *job, QmlOnDuplicateId on_duplicate, QmlState *state)
+has_finished(const QmlWriter *writer, const QmlJob *job, QmlOnDuplicateId on_duplicate,
+			 QmlState *state)
 {
 	Snapshot snapshot = qml_table_latest_snapshot();
-	bool found = find_finished(job, snapshot, on_duplicate, state);
+	bool found = find_finished(writer->store, job, snapshot, on_duplicate, state);
 
 	UnregisterSnapshot(snapshot);
 	return found;
@@ -213,7 +215,7 @@ qml_own_id_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handle
 			raise_unfinished(writer, job);
 		CHECK_FOR_INTERRUPTS();
 	}
-	if (has_finished(job, on_duplicate, state))
+	if (has_finished(writer, job, on_duplicate, state))
 	{
 		qml_writer_take_back(writer);
 		return false;

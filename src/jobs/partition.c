@@ -9,7 +9,7 @@
  * in expiry.c.
  *
  * Locks are tried here, never queued for, because everybody else would queue up behind.
- * Making a partition takes ShareUpdateExclusiveLock on qml.history, which stops neither
+ * Making a partition takes ShareUpdateExclusiveLock on the history, which stops neither
  * readers nor writers.
  *
  * What cannot be done to one partition is undone alone, told in a WARNING, and tried again by
@@ -48,6 +48,7 @@
 /* What is done to one partition, in a subtransaction. */
 typedef struct PartitionWork
 {
+	QmlStoreId store;
 	TimestampTz at; /* a time to make one for */
 	Oid leaf;		/* one that is there */
 	bool done;
@@ -93,10 +94,10 @@ format_bound(TimestampTz time)
 
 /* A name by the day of the lower bound that nothing in the schema has. */
 static char *
-choose_name(const char *lower)
+choose_name(QmlStoreId store, const char *lower)
 {
 	Oid schema = qml_catalog()->schema;
-	char *base = psprintf("history_p%.4s%.2s%.2s", lower, lower + 5, lower + 8);
+	char *base = psprintf("%s_p%.4s%.2s%.2s", qml_store(store)->names, lower, lower + 5, lower + 8);
 	char *name = base;
 
 	for (int i = 2; OidIsValid(get_relname_relid(name, schema)) ||
@@ -107,13 +108,13 @@ choose_name(const char *lower)
 }
 
 /*
- * A query over qml.history that is open in this session keeps it from being
+ * A query over the history that is open in this session keeps it from being
  * altered; PostgreSQL's own message would not say what to do.
  */
 static void
-check_not_in_use(void)
+check_not_in_use(QmlStoreId store)
 {
-	Relation history = table_open(qml_catalog()->history, NoLock);
+	Relation history = table_open(qml_store(store)->history, NoLock);
 	bool in_use = history->rd_refcnt > 1;
 
 	Assert(CheckRelationLockedByMe(history, ShareUpdateExclusiveLock, true));
@@ -121,9 +122,9 @@ check_not_in_use(void)
 	if (in_use)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot make a partition of \"%s.history\" while a query over it is open "
+				 errmsg("cannot make a partition of \"%s.%s\" while a query over it is open "
 						"in this session",
-						QML_SCHEMA),
+						QML_SCHEMA, qml_store(store)->names),
 				 errhint("It is made by the next qml_cleanup() in another session.")));
 }
 
@@ -134,7 +135,7 @@ run_utility(const char *sql)
 }
 
 /*
- * Where a new partition goes, and its index: to the tablespace that qml.history has, if any.
+ * Where a new partition goes, and its index: to the tablespace that the history has, if any.
  */
 static const char *
 tablespace_clause(Relation history)
@@ -146,7 +147,7 @@ tablespace_clause(Relation history)
 			   "";
 }
 
-/* How it is stored: as qml.history says, which it can from 17 on. */
+/* How it is stored: as the history says, which it can from 17 on. */
 static const char *
 method_clause(Relation history)
 {
@@ -155,35 +156,36 @@ method_clause(Relation history)
 	return OidIsValid(method) ? psprintf("USING %s", quote_identifier(get_am_name(method))) : "";
 }
 
-/* The caller holds the lock on qml.history that keeps others from making one. */
+/* The caller holds the lock on the history that keeps others from making one. */
 static void
-create_leaf(TimestampTz lower, TimestampTz upper)
+create_leaf(QmlStoreId store, TimestampTz lower, TimestampTz upper)
 {
-	Relation history = table_open(qml_catalog()->history, NoLock);
+	Relation history = table_open(qml_store(store)->history, NoLock);
+	const char *parent = qml_store(store)->names;
 	const char *tablespace = tablespace_clause(history);
 	const char *method = method_clause(history);
 	char *from = format_bound(lower);
 	char *to = format_bound(upper);
-	char *name = choose_name(from);
+	char *name = choose_name(store, from);
 	QmlSpi spi;
 
 	table_close(history, NoLock);
 
 	Assert(lower < upper);
-	check_not_in_use();
+	check_not_in_use(store);
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	/* Rows are added once and go with the partition: nothing to vacuum but for age. */
-	run_utility(psprintf("CREATE TABLE qml.%s (LIKE qml.history INCLUDING COMMENTS "
+	run_utility(psprintf("CREATE TABLE qml.%s (LIKE qml.%s INCLUDING COMMENTS "
 						 "INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION) %s "
 						 "WITH (autovacuum_vacuum_insert_threshold = -1) %s",
-						 name, method, tablespace));
+						 name, parent, method, tablespace));
 	qml_default_acl_close_table(get_relname_relid(name, qml_catalog()->schema));
 	run_utility(psprintf("CREATE INDEX %s_id ON qml.%s (id) %s", name, name, tablespace));
 	/* For publications: see the install script. */
 	run_utility(psprintf("ALTER TABLE qml.%s REPLICA IDENTITY FULL", name));
-	run_utility(psprintf("ALTER TABLE qml.history ATTACH PARTITION qml.%s "
+	run_utility(psprintf("ALTER TABLE qml.%s ATTACH PARTITION qml.%s "
 						 "FOR VALUES FROM ('%s') TO ('%s')",
-						 name, from, to));
+						 parent, name, from, to));
 	run_utility(psprintf("COMMENT ON TABLE qml.%s IS 'finished jobs that expire from %s to %s'",
 						 name, from, to));
 	run_utility(psprintf("COMMENT ON INDEX qml.%s_id IS 'finds a finished job by id'", name));
@@ -193,13 +195,13 @@ create_leaf(TimestampTz lower, TimestampTz upper)
 
 /*
  * Makes the partition for a time unless it is there; leaves it to others who are
- * making one, and to the next call if qml.history is locked.
+ * making one, and to the next call if the history is locked.
  */
 static void
 make_leaf(void *arg)
 {
 	PartitionWork *work = arg;
-	Oid history = qml_catalog()->history;
+	Oid history = qml_store(work->store)->history;
 	int64 width = work->at - GetCurrentTimestamp() > FAR_DISTANCE ? FAR_WIDTH : NEAR_WIDTH;
 	TimestampTz lower = work->at - work->at % width;
 	QmlLeaf gap;
@@ -207,19 +209,19 @@ make_leaf(void *arg)
 	if (!ConditionalLockRelationOid(history, ShareUpdateExclusiveLock))
 		return;
 	/* Somebody else may have made it before the lock was taken. */
-	(void) qml_history_find_leaf(work->at, true, &gap);
+	(void) qml_history_find_leaf(work->store, work->at, true, &gap);
 	if (!OidIsValid(gap.leaf))
 	{
-		create_leaf(Max(lower, gap.lower), Min(lower + width, gap.upper));
+		create_leaf(work->store, Max(lower, gap.lower), Min(lower + width, gap.upper));
 		work->done = true;
 	}
 }
 
 /* Makes the partition for a time; false if that was not possible just now. */
 bool
-qml_partition_make(TimestampTz at)
+qml_partition_make(QmlStoreId store, TimestampTz at)
 {
-	PartitionWork work = {.at = at};
+	PartitionWork work = {.store = store, .at = at};
 
 	return qml_partition_try(make_leaf, &work) && work.done;
 }
@@ -230,7 +232,7 @@ qml_partition_make(TimestampTz at)
  * one could not be made; the others were not tried then.
  */
 int
-qml_partition_make_ahead(List *ttls, bool *failed)
+qml_partition_make_ahead(QmlStoreId store, List *ttls, bool *failed)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int made = 0;
@@ -243,10 +245,10 @@ qml_partition_make_ahead(List *ttls, bool *failed)
 
 		for (int day = 0; day <= AHEAD_DAYS && ttl > 0 && !stop; day++)
 		{
-			PartitionWork work = {.at = now + ttl + day * USECS_PER_DAY};
+			PartitionWork work = {.store = store, .at = now + ttl + day * USECS_PER_DAY};
 			QmlLeaf leaf;
 
-			if (!qml_history_find_leaf(work.at, false, &leaf) || OidIsValid(leaf.leaf))
+			if (!qml_history_find_leaf(store, work.at, false, &leaf) || OidIsValid(leaf.leaf))
 				continue;
 			stop = !qml_partition_try(make_leaf, &work);
 			if (!stop && work.done)
@@ -285,15 +287,15 @@ set_identity(void *arg)
  * have one; those that were attached by hand may not.
  */
 void
-qml_partition_mend(void)
+qml_partition_mend(QmlStoreId store)
 {
-	Oid history = qml_catalog()->history;
+	Oid history = qml_store(store)->history;
 	Oid *oids;
 	int count;
 
 	if (!ConditionalLockRelationOid(history, AccessShareLock))
 		return;
-	count = qml_history_list(&oids);
+	count = qml_history_list(store, &oids);
 	UnlockRelationOid(history, AccessShareLock);
 	for (int i = 0; i < count; i++)
 	{
@@ -315,10 +317,10 @@ qml_partition_mend(void)
  * tables, to which the default privileges of the new database apply.
  */
 void
-qml_partition_revoke(void)
+qml_partition_revoke(QmlStoreId store)
 {
 	Oid *oids;
-	int count = qml_history_list(&oids);
+	int count = qml_history_list(store, &oids);
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);

@@ -8,10 +8,12 @@
 #include "nodes/pg_list.h"
 #include "utils/timestamp.h"
 
-extern bool qml_partition_make(TimestampTz at);
-extern int qml_partition_make_ahead(List *ttls, bool *failed);
-extern void qml_partition_mend(void);
-extern void qml_partition_revoke(void);
+#include "model/catalog.h"
+
+extern bool qml_partition_make(QmlStoreId store, TimestampTz at);
+extern int qml_partition_make_ahead(QmlStoreId store, List *ttls, bool *failed);
+extern void qml_partition_mend(QmlStoreId store);
+extern void qml_partition_revoke(QmlStoreId store);
 
 /* For expiry.c. */
 extern bool qml_partition_try(void (*run)(void *arg), void *work);

@@ -90,7 +90,7 @@ make_partitions(const char *name)
 
 	/* A rule or trigger that somebody added may have undone the change. */
 	if (queue)
-		(void) qml_partition_make_ahead(qml_queue_ttls_of(queue), NULL);
+		(void) qml_partition_make_ahead(qml_queue_store(queue), qml_queue_ttls_of(queue), NULL);
 }
 
 /* Creates a queue, also one that was dropped before. */
@@ -147,14 +147,14 @@ get_queue_id(TupleTableSlot *slot)
 
 /* How many enqueued or processing jobs a queue has, up to max, which the index says. */
 static int
-count_ready_jobs(QmlTable *live, int queue_id, Snapshot snapshot, int max)
+count_ready_jobs(QmlTable *live, const QmlQueue *queue, Snapshot snapshot, int max)
 {
-	Relation ready = index_open(qml_catalog()->live_ready, AccessShareLock);
+	Relation ready = index_open(qml_store(qml_queue_store(queue))->live_ready, AccessShareLock);
 	IndexScanDesc scan = qml_index_beginscan(live->rel, ready, snapshot, 1);
 	ScanKeyData key;
 	int count = 0;
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue_id));
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (count < max && index_getnext_slot(scan, ForwardScanDirection, live->slot))
 		count++;
@@ -173,9 +173,10 @@ count_ready_jobs(QmlTable *live, int queue_id, Snapshot snapshot, int max)
  * see the row.  The mark is not read too early, as the lock on the queue was taken in between.
  */
 static int
-count_waiting_jobs(QmlTable *live, int queue_id, Snapshot snapshot, Snapshot known, int max)
+count_waiting_jobs(QmlTable *live, const QmlQueue *queue, Snapshot snapshot, Snapshot known,
+				   int max)
 {
-	Relation due = index_open(qml_catalog()->live_due, AccessShareLock);
+	Relation due = index_open(qml_store(qml_queue_store(queue))->live_due, AccessShareLock);
 	IndexScanDesc scan = qml_index_beginscan(live->rel, due, snapshot, 0);
 	Buffer visible = InvalidBuffer;
 	ItemPointer tid;
@@ -187,7 +188,7 @@ count_waiting_jobs(QmlTable *live, int queue_id, Snapshot snapshot, Snapshot kno
 		CHECK_FOR_INTERRUPTS();
 		if (known && VM_ALL_VISIBLE(live->rel, ItemPointerGetBlockNumber(tid), &visible))
 			continue;
-		if (index_fetch_heap(scan, live->slot) && get_queue_id(live->slot) == queue_id)
+		if (index_fetch_heap(scan, live->slot) && get_queue_id(live->slot) == queue->id)
 			count++;
 	}
 	if (BufferIsValid(visible))
@@ -208,9 +209,9 @@ count_jobs(const QmlQueue *queue, Snapshot known, int max, int *count)
 	Snapshot snapshot = qml_table_latest_snapshot();
 	QmlTable live;
 
-	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
-	*count = count_ready_jobs(&live, queue->id, snapshot, max);
-	*count += count_waiting_jobs(&live, queue->id, snapshot, known, max - *count);
+	qml_table_open(&live, qml_store(qml_queue_store(queue))->live, AccessShareLock);
+	*count = count_ready_jobs(&live, queue, snapshot, max);
+	*count += count_waiting_jobs(&live, queue, snapshot, known, max - *count);
 	qml_table_close(&live);
 	return snapshot;
 }
@@ -310,17 +311,21 @@ static bool
 drop_queue(const char *name)
 {
 	const QmlQueue *queue = qml_queue_by_name(name);
+	QmlStoreId store;
 	Snapshot known;
+	bool same;
 	int id;
 
 	if (queue == NULL)
 		return false;
 	/* First without the lock, which stops all who add jobs; then what has come since. */
 	id = queue->id;
+	store = qml_queue_store(queue);
 	known = check_droppable(queue, NULL);
 	queue = lock_to_drop(name);
+	same = queue && queue->id == id && qml_queue_store(queue) == store;
 	if (queue)
-		UnregisterSnapshot(check_droppable(queue, queue->id == id ? known : NULL));
+		UnregisterSnapshot(check_droppable(queue, same ? known : NULL));
 	UnregisterSnapshot(known);
 	if (queue == NULL)
 		return false;

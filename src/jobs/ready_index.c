@@ -49,7 +49,7 @@ IndexScanDesc
 qml_ready_index_begin(QmlWriter *writer, Relation ready, int queue, ScanKey keys, int nkeys)
 {
 	Snapshot snapshot = qml_writer_snapshot(writer);
-	IndexScanDesc scan = qml_index_beginscan(writer->live.rel, ready, snapshot, nkeys);
+	IndexScanDesc scan = qml_index_beginscan(writer->live->rel, ready, snapshot, nkeys);
 
 	Assert(nkeys <= QML_READY_INDEX_KEYS);
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue));
@@ -62,7 +62,7 @@ int
 qml_ready_index_next_queue(QmlWriter *writer, Relation ready, int after)
 {
 	Snapshot snapshot = qml_writer_snapshot(writer);
-	IndexScanDesc scan = qml_index_beginscan(writer->live.rel, ready, snapshot, 1);
+	IndexScanDesc scan = qml_index_beginscan(writer->live->rel, ready, snapshot, 1);
 	ScanKeyData key;
 	int id = 0;
 

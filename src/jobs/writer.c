@@ -3,7 +3,8 @@
  *		Writing changed jobs back into their tables.
  *
  * An unfinished job is a row of qml.live, a finished one a row of a partition of
- * qml.history.  A writer inserts new jobs, updates the row of a changed one, or moves
+ * qml.history, or of the tables that stand for these two in another storage class
+ * (model/catalog.h); what is said here of the two holds for all of them.  A writer inserts new jobs, updates the row of a changed one, or moves
  * it between the two: a DELETE there and an INSERT here.  All of it is the caller's
  * transaction, so a crash at any point leaves each job where it was.
  *
@@ -51,6 +52,38 @@
 /* Rows gathered for history before they are written. */
 #define MAX_PENDING 128
 
+static QmlWriterTables *
+current_tables(QmlWriter *writer)
+{
+	return &writer->tables[writer->store];
+}
+
+/* Goes to the tables of a storage class: jobs are looked for and written there from now on. */
+void
+qml_writer_turn(QmlWriter *writer, QmlStoreId store)
+{
+	QmlWriterTables *tables = &writer->tables[store];
+	MemoryContext oldcontext;
+
+	writer->store = store;
+	writer->live = &tables->live;
+	if (tables->is_open)
+		return;
+	oldcontext = MemoryContextSwitchTo(writer->context);
+	qml_table_open(&tables->live, qml_store(store)->live, writer->lockmode);
+	tables->is_open = true;
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static void
+open_tables(QmlWriter *writer, LOCKMODE lockmode)
+{
+	memset(writer, 0, sizeof(*writer));
+	writer->context = CurrentMemoryContext;
+	writer->lockmode = lockmode;
+	qml_writer_turn(writer, QML_STORE_LOGGED);
+}
+
 /*
  * Room for the new version of a row, which its page is pruned for.  With less than that, rows with
  * larger payloads would move to other pages; with more, pages are pruned more often than once
@@ -67,8 +100,7 @@ qml_writer_open(QmlWriter *writer, bool batch, bool catch_hook_errors)
 {
 	Assert(IsTransactionState());
 	qml_wakeup_read_rules();
-	memset(writer, 0, sizeof(*writer));
-	qml_table_open(&writer->live, qml_catalog()->live, RowExclusiveLock);
+	open_tables(writer, RowExclusiveLock);
 	writer->batch = batch;
 	writer->room = ROOM_TO_CHANGE;
 	qml_hook_start(&writer->transitions, catch_hook_errors);
@@ -82,6 +114,17 @@ qml_writer_expect_ends(QmlWriter *writer)
 	writer->room = 0;
 }
 
+/* Makes the jobs that call hooks, where the queue of these has its jobs. */
+static void
+write_calls(QmlWriter *writer)
+{
+	QmlStoreId store = writer->store;
+
+	qml_writer_turn(writer, QML_STORE_LOGGED);
+	qml_after_commit_write(&writer->after_commit, writer->live);
+	qml_writer_turn(writer, store);
+}
+
 /*
  * A row was written: notes the transition for the hooks.  Jobs of qml's own queue have none;
  * without any hook, nobody has to know which queue that is.
@@ -93,7 +136,7 @@ note_transition(QmlWriter *writer, const QmlJob *job, bool is_new)
 		return;
 	qml_after_commit_note(&writer->after_commit, job, is_new);
 	if (qml_after_commit_is_full(&writer->after_commit))
-		qml_after_commit_write(&writer->after_commit, &writer->live);
+		write_calls(writer);
 	if (!qml_queue_is_own(job->queue_id))
 		qml_hook_note(&writer->transitions, job, is_new);
 }
@@ -111,9 +154,14 @@ qml_writer_snapshot(QmlWriter *writer)
 static void
 drop_snapshot(QmlWriter *writer)
 {
-	if (writer->by_id)
-		index_endscan(writer->by_id);
-	writer->by_id = NULL;
+	for (int i = 0; i < QML_STORES; i++)
+	{
+		QmlWriterTables *tables = &writer->tables[i];
+
+		if (tables->by_id)
+			index_endscan(tables->by_id);
+		tables->by_id = NULL;
+	}
 	if (writer->snapshot)
 		UnregisterSnapshot(writer->snapshot);
 	writer->snapshot = NULL;
@@ -129,29 +177,44 @@ qml_writer_new_snapshot(QmlWriter *writer)
 
 /* Writes the rows gathered for the open partition. */
 static void
-flush_pending(QmlWriter *writer)
+flush_pending(QmlWriterTables *tables)
 {
-	if (writer->npending == 1)
-		qml_table_insert(&writer->leaf, writer->pending[0]);
-	else if (writer->npending > 1)
-		qml_table_insert_many(&writer->leaf, writer->pending, writer->npending);
-	for (int i = 0; i < writer->npending; i++)
-		ExecClearTuple(writer->pending[i]);
-	writer->npending = 0;
+	if (tables->npending == 1)
+		qml_table_insert(&tables->leaf, tables->pending[0]);
+	else if (tables->npending > 1)
+		qml_table_insert_many(&tables->leaf, tables->pending, tables->npending);
+	for (int i = 0; i < tables->npending; i++)
+		ExecClearTuple(tables->pending[i]);
+	tables->npending = 0;
 }
 
 /* Writes what is gathered for the open partition, and closes it. */
 static void
-close_leaf(QmlWriter *writer)
+close_leaf(QmlWriterTables *tables)
 {
-	if (!writer->leaf_open)
+	if (!tables->leaf_open)
 		return;
-	flush_pending(writer);
-	for (int i = 0; i < writer->nslots; i++)
-		ExecDropSingleTupleTableSlot(writer->pending[i]);
-	writer->nslots = 0;
-	qml_table_close(&writer->leaf);
-	writer->leaf_open = false;
+	flush_pending(tables);
+	for (int i = 0; i < tables->nslots; i++)
+		ExecDropSingleTupleTableSlot(tables->pending[i]);
+	tables->nslots = 0;
+	qml_table_close(&tables->leaf);
+	tables->leaf_open = false;
+}
+
+static void
+close_tables(QmlWriter *writer)
+{
+	for (int i = 0; i < QML_STORES; i++)
+	{
+		QmlWriterTables *tables = &writer->tables[i];
+
+		Assert(tables->npending == 0 && tables->nslots == 0);
+		if (tables->pkey)
+			index_close(tables->pkey, NoLock);
+		if (tables->is_open)
+			qml_table_close(&tables->live);
+	}
 }
 
 /*
@@ -161,13 +224,11 @@ close_leaf(QmlWriter *writer)
 void
 qml_writer_close(QmlWriter *writer)
 {
-	close_leaf(writer);
+	for (int i = 0; i < QML_STORES; i++)
+		close_leaf(&writer->tables[i]);
 	drop_snapshot(writer);
-	if (writer->pkey)
-		index_close(writer->pkey, NoLock);
-	qml_after_commit_write(&writer->after_commit, &writer->live);
-	qml_table_close(&writer->live);
-	Assert(writer->npending == 0 && writer->nslots == 0);
+	write_calls(writer);
+	close_tables(writer);
 	qml_after_commit_record(&writer->after_commit);
 	qml_hook_run(&writer->transitions);
 }
@@ -176,34 +237,35 @@ qml_writer_close(QmlWriter *writer)
 void
 qml_writer_open_to_read(QmlWriter *writer)
 {
-	memset(writer, 0, sizeof(*writer));
-	qml_table_open(&writer->live, qml_catalog()->live, AccessShareLock);
+	open_tables(writer, AccessShareLock);
 }
 
 void
 qml_writer_close_after_read(QmlWriter *writer)
 {
 	drop_snapshot(writer);
-	qml_table_close(&writer->live);
+	close_tables(writer);
 }
 
 /* Opens the partition for rows that expire then, or the overflow if none takes them now. */
 static void
 open_leaf(QmlWriter *writer, TimestampTz expires_at)
 {
-	Oid leaf = qml_history_place_for(expires_at, writer->leaf_open ? writer->leaf_oid : InvalidOid);
+	QmlWriterTables *tables = current_tables(writer);
+	Oid leaf = qml_history_place_for(writer->store, expires_at,
+									 tables->leaf_open ? tables->leaf_oid : InvalidOid);
 	MemoryContext oldcontext;
 
-	if (writer->leaf_open && writer->leaf_oid == leaf)
+	if (tables->leaf_open && tables->leaf_oid == leaf)
 		return;
-	close_leaf(writer);
-	oldcontext = MemoryContextSwitchTo(writer->live.context);
+	close_leaf(tables);
+	oldcontext = MemoryContextSwitchTo(writer->context);
 	/* A partition is locked already, and cannot be dropped any more. */
-	qml_table_open(&writer->leaf, leaf, RowExclusiveLock);
-	writer->leaf_oid = leaf;
-	writer->leaf_open = true;
-	if (writer->pending == NULL)
-		writer->pending = palloc(sizeof(TupleTableSlot *) * MAX_PENDING);
+	qml_table_open(&tables->leaf, leaf, RowExclusiveLock);
+	tables->leaf_oid = leaf;
+	tables->leaf_open = true;
+	if (tables->pending == NULL)
+		tables->pending = palloc(sizeof(TupleTableSlot *) * MAX_PENDING);
 	MemoryContextSwitchTo(oldcontext);
 }
 
@@ -211,23 +273,24 @@ open_leaf(QmlWriter *writer, TimestampTz expires_at)
 static void
 store_finished(QmlWriter *writer, const QmlJob *job)
 {
+	QmlWriterTables *tables = current_tables(writer);
 	TupleTableSlot *row;
 
-	Assert(writer->leaf_open && writer->npending < MAX_PENDING);
-	if (writer->npending == writer->nslots)
+	Assert(tables->leaf_open && tables->npending < MAX_PENDING);
+	if (tables->npending == tables->nslots)
 	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(writer->live.context);
-		TupleDesc desc = RelationGetDescr(writer->leaf.rel);
+		MemoryContext oldcontext = MemoryContextSwitchTo(writer->context);
+		TupleDesc desc = RelationGetDescr(tables->leaf.rel);
 
-		writer->pending[writer->nslots++] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+		tables->pending[tables->nslots++] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 		MemoryContextSwitchTo(oldcontext);
 	}
-	row = writer->pending[writer->npending++];
+	row = tables->pending[tables->npending++];
 	qml_job_to_history(job, row);
 	if (writer->batch)
 		ExecMaterializeSlot(row); /* outlives the row it was read from */
-	if (!writer->batch || writer->npending == MAX_PENDING)
-		flush_pending(writer);
+	if (!writer->batch || tables->npending == MAX_PENDING)
+		flush_pending(tables);
 }
 
 /* So many like the job will be ready when the transaction commits, or is undone, as `note` says. */
@@ -269,9 +332,9 @@ void
 qml_writer_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler, bool is_new)
 {
 	Assert(!qml_state_is_final(job->state));
-	qml_job_to_live(job, writer->live.row);
-	qml_table_insert(&writer->live, writer->live.row);
-	qml_ready_row_note_made(writer->live.row, writer->live.row->tts_tid);
+	qml_job_to_live(job, writer->live->row);
+	qml_table_insert(writer->live, writer->live->row);
+	qml_ready_row_note_made(writer->live->row, writer->live->row->tts_tid);
 	note_transition(writer, job, is_new);
 	note_times(job, 1, handler);
 }
@@ -284,8 +347,9 @@ bool
 qml_writer_try_insert(QmlWriter *writer, const QmlJob *job)
 {
 	Assert(!qml_state_is_final(job->state));
-	qml_job_to_live(job, writer->live.row);
-	return qml_table_try_insert(&writer->live, writer->live.row, qml_catalog()->live_pkey);
+	qml_job_to_live(job, writer->live->row);
+	return qml_table_try_insert(writer->live, writer->live->row,
+								qml_store(writer->store)->live_pkey);
 }
 
 /* Removes that row, of which nobody has been told yet. */
@@ -296,7 +360,7 @@ qml_writer_take_back(QmlWriter *writer)
 
 	/* What this command has written can be changed by the next one. */
 	CommandCounterIncrement();
-	result = qml_table_delete(&writer->live, &writer->live.row->tts_tid, InvalidSnapshot, true);
+	result = qml_table_delete(writer->live, &writer->live->row->tts_tid, InvalidSnapshot, true);
 	if (result != TM_Ok)
 		elog(ERROR, "unexpected result of deleting a new row: %d", result);
 }
@@ -305,7 +369,7 @@ qml_writer_take_back(QmlWriter *writer)
 void
 qml_writer_note_new(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler)
 {
-	qml_ready_row_note_made(writer->live.row, writer->live.row->tts_tid);
+	qml_ready_row_note_made(writer->live->row, writer->live->row->tts_tid);
 	note_transition(writer, job, true);
 	note_times(job, 1, handler);
 }
@@ -319,7 +383,7 @@ qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *h
 					  TupleTableSlot **rows, int count)
 {
 	Assert(count > 0);
-	qml_table_insert_many(&writer->live, rows, count);
+	qml_table_insert_many(writer->live, rows, count);
 	for (int i = 0; i < count; i++)
 	{
 		Assert(jobs[i].queue_id == jobs[0].queue_id && jobs[i].state == jobs[0].state);
@@ -341,13 +405,13 @@ keep_number(void)
 	ForceSyncCommit();
 }
 
-/* The job in live.slot, which was ready before, can be claimed again. */
+/* The job in live->slot, which was ready before, can be claimed again. */
 void
 qml_writer_note_free(QmlWriter *writer)
 {
 	QmlJob job;
 
-	qml_job_from_live(writer->live.slot, &job);
+	qml_job_from_live(writer->live->slot, &job);
 	note_ready(&job, 1, qml_hook_job_handler(&job), qml_wakeup_ready);
 }
 
@@ -360,13 +424,13 @@ typedef struct ReadyJob
 } ReadyJob;
 
 /*
- * The job in live.slot, if it is ready, is going to be changed: whoever sleeps must be told if it
+ * The job in live->slot, if it is ready, is going to be changed: whoever sleeps must be told if it
  * is ready again.  Before it is touched, because an error may come at any time after that.
  */
 static ReadyJob
 begin_taking(QmlWriter *writer, const QmlJob *job)
 {
-	TupleTableSlot *slot = writer->live.slot;
+	TupleTableSlot *slot = writer->live->slot;
 	ReadyJob ready = {.is_noted = qml_job_live_state(slot) == QML_ENQUEUED};
 
 	if (ready.is_noted)
@@ -375,7 +439,7 @@ begin_taking(QmlWriter *writer, const QmlJob *job)
 	writer->is_taken = false;
 	if (!ready.is_noted)
 		return ready;
-	ready.queue = qml_ready_row_read(slot, qml_table_read_root(&writer->live), &ready.entry);
+	ready.queue = qml_ready_row_read(slot, qml_table_read_root(writer->live), &ready.entry);
 	qml_ready_note_reserve(1);
 	return ready;
 }
@@ -400,7 +464,7 @@ note_claim(QmlWriter *writer, const QmlJob *job)
 			qml_lease_notes_end(&job->id, job->attempt);
 		return;
 	}
-	lease.root = qml_table_row_root(&writer->live);
+	lease.root = qml_table_row_root(writer->live);
 	lease.bound = job->lease_expires_at == QML_NO_TIME;
 	/* Who reads all jobs may miss a row that moves: so that is told as well. */
 	if (lease.bound && job->was == QML_PROCESSING)
@@ -417,25 +481,25 @@ note_claim(QmlWriter *writer, const QmlJob *job)
 }
 
 /*
- * Writes a changed job back whose row live.slot holds.  TM_Ok, or what somebody else did
+ * Writes a changed job back whose row live->slot holds.  TM_Ok, or what somebody else did
  * to the row; nothing is changed then.
  */
 TM_Result
 qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 {
-	ItemPointer tid = &writer->live.slot->tts_tid;
+	ItemPointer tid = &writer->live->slot->tts_tid;
 	Snapshot snapshot = qml_writer_snapshot(writer);
 	bool is_kept = job->expires_at > job->finished_at; /* a time to live of 0: it is not */
 	ReadyJob ready;
 	TM_Result result;
 
-	Assert(!TTS_EMPTY(writer->live.slot) && ItemPointerIsValid(tid));
-	Assert(CheckRelationLockedByMe(writer->live.rel, RowExclusiveLock, true));
+	Assert(!TTS_EMPTY(writer->live->slot) && ItemPointerIsValid(tid));
+	Assert(CheckRelationLockedByMe(writer->live->rel, RowExclusiveLock, true));
 	ready = begin_taking(writer, job);
 	if (!qml_state_is_final(job->state))
 	{
-		qml_job_to_live(job, writer->live.row);
-		result = qml_table_update(&writer->live, tid, writer->live.row, snapshot, wait);
+		qml_job_to_live(job, writer->live->row);
+		result = qml_table_update(writer->live, tid, writer->live->row, snapshot, wait);
 		if (result != TM_Ok)
 			return result;
 		end_taking(&ready);
@@ -445,7 +509,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 			qml_wakeup_ended(&job->id, job->attempt);
 		note_claim(writer, job);
 		if (job->state == QML_ENQUEUED)
-			qml_ready_row_note_made(writer->live.row, qml_table_row_root(&writer->live));
+			qml_ready_row_note_made(writer->live->row, qml_table_row_root(writer->live));
 		note_transition(writer, job, false);
 		note_times(job, 1, job->state == QML_ENQUEUED ? qml_hook_job_handler(job) : NULL);
 		return result;
@@ -453,7 +517,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	/* First the partition: a lock on a table comes before that of a row. */
 	if (is_kept)
 		open_leaf(writer, job->expires_at);
-	result = qml_table_delete(&writer->live, tid, snapshot, wait);
+	result = qml_table_delete(writer->live, tid, snapshot, wait);
 	if (result != TM_Ok)
 		return result;
 	end_taking(&ready);
@@ -489,7 +553,10 @@ check_unchanged(const QmlWriter *writer, QmlTable *table)
 		raise_serialization_failure();
 }
 
-/* Reads the row of a running job into live.slot, from where it was last; false: it is not there. */
+/*
+ * Reads the row of a running job into live->slot, from where it was last; false: it is not there,
+ * or that was in other tables.
+ */
 static bool
 find_by_root(QmlWriter *writer, const pg_uuid_t *id)
 {
@@ -497,8 +564,8 @@ find_by_root(QmlWriter *writer, const pg_uuid_t *id)
 	bool isnull;
 
 	return qml_lease_table_root(id, &root) &&
-		   qml_table_fetch(&writer->live, &root, writer->snapshot, writer->room) &&
-		   memcmp(DatumGetUUIDP(slot_getattr(writer->live.slot, LIVE_ID, &isnull)), id,
+		   qml_table_fetch(writer->live, &root, writer->snapshot, writer->room) &&
+		   memcmp(DatumGetUUIDP(slot_getattr(writer->live->slot, LIVE_ID, &isnull)), id,
 				  sizeof(pg_uuid_t)) == 0;
 }
 
@@ -506,29 +573,53 @@ find_by_root(QmlWriter *writer, const pg_uuid_t *id)
 static bool
 find_by_id(QmlWriter *writer, const pg_uuid_t *id)
 {
+	QmlWriterTables *tables = current_tables(writer);
 	ScanKeyData key;
 
-	if (writer->pkey == NULL)
-		writer->pkey = index_open(qml_catalog()->live_pkey, RowExclusiveLock);
-	if (writer->by_id == NULL)
-		writer->by_id = qml_index_beginscan(writer->live.rel, writer->pkey, writer->snapshot, 1);
+	if (tables->pkey == NULL)
+		tables->pkey = index_open(qml_store(writer->store)->live_pkey, RowExclusiveLock);
+	if (tables->by_id == NULL)
+		tables->by_id = qml_index_beginscan(writer->live->rel, tables->pkey, writer->snapshot, 1);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
-	index_rescan(writer->by_id, &key, 1, NULL, 0);
-	return qml_table_next(&writer->live, writer->by_id);
+	index_rescan(tables->by_id, &key, 1, NULL, 0);
+	return qml_table_next(writer->live, tables->by_id);
 }
 
-/* Finds an unfinished job; its row is in live.slot then. */
+/* Finds an unfinished job of the current tables; its row is in live->slot then. */
 static bool
-find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
+find_here(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
 {
 	/* The newest version counts: whether a token is stale does not depend on snapshots. */
 	if (writer->snapshot == NULL)
 		writer->snapshot = qml_table_latest_snapshot();
 	if (!find_by_root(writer, id) && !find_by_id(writer, id))
 		return false;
-	check_unchanged(writer, &writer->live);
-	qml_job_from_live(writer->live.slot, job);
+	check_unchanged(writer, writer->live);
+	qml_job_from_live(writer->live->slot, job);
 	return true;
+}
+
+/*
+ * Finds an unfinished job, and turns to its tables.  An id is in one storage class only: where the
+ * last job was, the next one often is, too.
+ */
+static bool
+find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
+{
+	int count = qml_stores_in_use();
+	QmlStoreId first = writer->store;
+
+	if (find_here(writer, id, job))
+		return true;
+	for (int i = 0; i < count; i++)
+	{
+		if (i == (int) first)
+			continue;
+		qml_writer_turn(writer, i);
+		if (find_here(writer, id, job))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -539,6 +630,7 @@ static TM_Result
 put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 {
 	ItemPointer tid = &leaf->slot->tts_tid;
+	const QmlQueue *queue;
 	TM_Result result;
 	bool created;
 
@@ -552,24 +644,37 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 		return result;
 	}
 	/* Finished jobs do not keep their queue: it is made again if it was dropped. */
-	(void) qml_queue_to_enqueue(qml_queue_require(job->queue_id)->name, false, &created);
+	queue = qml_queue_to_enqueue(qml_queue_require(job->queue_id)->name, false, &created);
 	result = qml_table_delete(leaf, tid, writer->snapshot, true);
-	if (result == TM_Ok)
-		qml_writer_insert(writer, job, qml_hook_job_handler(job), false);
+	if (result != TM_Ok)
+		return result;
+	/* Nor its storage class. */
+	qml_writer_turn(writer, qml_queue_store(queue));
+	qml_writer_insert(writer, job, qml_hook_job_handler(job), false);
 	return result;
 }
 
 /*
- * Finds a finished job, to change it if we may wait, and otherwise to read it; *looked: false
- * if part of the history was locked, and the job was not found elsewhere.
+ * Finds a finished job, and turns to the tables where it is: to change it if we may wait, and
+ * otherwise to read it.  *looked: false if part of the history was locked, and the job was not found elsewhere.
  */
 static bool
 find_finished(QmlWriter *writer, const pg_uuid_t *id, bool wait, QmlTable *leaf, QmlJob *job,
 			  bool *looked)
 {
+	bool found = false;
+
 	*looked = true;
-	return wait ? qml_history_find(id, writer->snapshot, RowExclusiveLock, leaf, job) :
-				  qml_history_try_find(id, writer->snapshot, leaf, job, looked);
+	for (int i = 0; !found && i < qml_stores_in_use(); i++)
+	{
+		bool all = true;
+
+		qml_writer_turn(writer, i);
+		found = wait ? qml_history_find(i, id, writer->snapshot, RowExclusiveLock, leaf, job) :
+					   qml_history_try_find(i, id, writer->snapshot, leaf, job, &all);
+		*looked = *looked && all;
+	}
+	return found;
 }
 
 /* Changes one job, wherever it is. */
@@ -617,8 +722,8 @@ change_job(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg, 
 		 * It may have been this writer itself, as qml_ack_many() can be given a job twice.
 		 * Then the row must be written, so that the job is found in the history.
 		 */
-		if (writer->leaf_open)
-			flush_pending(writer);
+		for (int i = 0; i < QML_STORES; i++)
+			flush_pending(&writer->tables[i]);
 		drop_snapshot(writer);
 	}
 }

@@ -9,27 +9,42 @@
 
 #include "common/table.h"
 #include "jobs/after_commit.h"
+#include "model/catalog.h"
 #include "model/job.h"
 #include "userfn/handler.h"
 #include "userfn/hook.h"
 
-/* The changes of one call.  All of it belongs to the call; nothing is shared. */
+/* The tables of one storage class. */
+typedef struct QmlWriterTables
+{
+	bool is_open;
+	QmlTable live;
+	Relation pkey;			  /* of live; NULL: not open yet */
+	IndexScanDesc by_id;	  /* over pkey; NULL: not begun yet */
+	bool leaf_open;			  /* the partition that finished jobs go to: */
+	Oid leaf_oid;			  /* - which one */
+	QmlTable leaf;			  /* - open */
+	TupleTableSlot **pending; /* rows for leaf; the slots are used again */
+	int npending;			  /* of them hold a row */
+	int nslots;				  /* are made */
+} QmlWriterTables;
+
+/*
+ * The changes of one call.  All of it belongs to the call; nothing is shared.  It works on the
+ * tables of one storage class at a time, those of logged queues at first: see qml_writer_turn().
+ */
 typedef struct QmlWriter
 {
-	QmlTable live;
-	Relation pkey;				 /* of live; NULL: not open yet */
-	IndexScanDesc by_id;		 /* over pkey; NULL: not begun yet */
+	QmlStoreId store;
+	QmlTable *live; /* of that store: the unfinished jobs */
+	QmlWriterTables tables[QML_STORES];
+	MemoryContext context;		 /* what is opened later lives there too */
+	LOCKMODE lockmode;			 /* of live */
 	Snapshot snapshot;			 /* what reads see; NULL: not taken yet */
 	bool batch;					 /* rows for the history are gathered and written together */
 	Size room;					 /* in its page, for the new version of a row */
 	bool latest;				 /* judge the newest version of a job in any isolation level */
-	bool is_taken;				 /* the list of ready jobs knows that live.slot's is taken */
-	bool leaf_open;				 /* the partition that finished jobs go to: */
-	Oid leaf_oid;				 /* - which one */
-	QmlTable leaf;				 /* - open */
-	TupleTableSlot **pending;	 /* rows for leaf; the slots are used again */
-	int npending;				 /* of them hold a row */
-	int nslots;					 /* are made */
+	bool is_taken;				 /* the list of ready jobs knows that live->slot's is taken */
 	QmlHookCalls transitions;	 /* hooks run for them when the writer is closed */
 	QmlAfterCommit after_commit; /* jobs that call hooks are made for them then */
 } QmlWriter;
@@ -51,6 +66,7 @@ extern void qml_writer_expect_ends(QmlWriter *writer);
 extern void qml_writer_close(QmlWriter *writer);
 extern void qml_writer_open_to_read(QmlWriter *writer);
 extern void qml_writer_close_after_read(QmlWriter *writer);
+extern void qml_writer_turn(QmlWriter *writer, QmlStoreId store);
 extern Snapshot qml_writer_snapshot(QmlWriter *writer);
 extern Snapshot qml_writer_new_snapshot(QmlWriter *writer);
 extern void qml_writer_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler,

@@ -41,8 +41,9 @@ qml_adopt_database(void)
 	QmlSpi spi;
 
 	/* Also in a database that is adopted: revoking again does no harm. */
-	qml_partition_revoke();
-	qml_partition_mend();
+	for (int i = 0; i < QML_STORES; i++)
+		qml_partition_revoke(i);
+	qml_partition_mend(QML_STORE_LOGGED);
 	cat = qml_catalog();
 	if (cat->adopted)
 		return;

@@ -138,7 +138,7 @@ remove_rows(void *arg)
 	QmlCleanup *done = arg;
 
 	forget_dropped_roles(cat);
-	if (try_lock(cat->live) && try_lock(cat->hook))
+	if (try_lock(cat->stores[QML_STORE_LOGGED].live) && try_lock(cat->hook))
 		(void) qml_after_commit_forget();
 	if (try_lock(cat->server))
 		qml_server_forget();
@@ -151,8 +151,9 @@ make_partitions(void *arg)
 {
 	QmlCleanup *done = arg;
 
-	qml_partition_mend();
-	done->prepared += qml_partition_make_ahead(qml_queue_ttls(), NULL);
+	qml_partition_mend(QML_STORE_LOGGED);
+	for (int i = 0; i < QML_STORES; i++)
+		done->prepared += qml_partition_make_ahead(i, qml_queue_ttls(i), NULL);
 }
 
 /* Part: jobs that have finished without a partition. */
@@ -160,10 +161,14 @@ static void
 empty_overflow(void *arg)
 {
 	QmlCleanup *done = arg;
-	QmlOverflow overflow;
 
-	qml_overflow_empty(OVERFLOW_MAX, NULL, &overflow);
-	done->jobs += overflow.expired;
+	for (int i = 0; i < qml_stores_in_use(); i++)
+	{
+		QmlOverflow overflow;
+
+		qml_overflow_empty(i, OVERFLOW_MAX, NULL, &overflow);
+		done->jobs += overflow.expired;
+	}
 }
 
 /* Part: the partitions that have expired. */
@@ -172,7 +177,8 @@ drop_partitions(void *arg)
 {
 	QmlCleanup *done = arg;
 
-	done->jobs += qml_expiry_drop_all(&done->partitions);
+	for (int i = 0; i < QML_STORES; i++)
+		done->jobs += qml_expiry_drop_all(i, &done->partitions);
 }
 
 /* Part: the record of ticks. */
@@ -238,7 +244,19 @@ drop_partition(void *arg)
 {
 	ExpiryStep *step = arg;
 
-	step->more = qml_expiry_step(&step->waiting);
+	step->more = step->waiting = false;
+	for (int i = 0; i < QML_STORES; i++)
+	{
+		bool waiting;
+
+		if (!qml_expiry_step(i, &waiting))
+			continue;
+		step->more = true;
+		step->waiting = waiting;
+		/* One partition, or a piece of it, is enough. */
+		if (!waiting)
+			return;
+	}
 }
 
 /*
@@ -279,9 +297,10 @@ qml_cleanup_step(QmlCleanupState *state, bool *waiting)
 	return state->dropping;
 }
 
-/* A piece of emptying the overflow. */
+/* A piece of emptying an overflow. */
 typedef struct OverflowPiece
 {
+	QmlStoreId store;
 	QmlWalk walk;
 	QmlOverflow done;
 } OverflowPiece;
@@ -291,7 +310,34 @@ run_overflow_piece(void *arg)
 {
 	OverflowPiece *piece = arg;
 
-	qml_overflow_empty(OVERFLOW_BATCH, &piece->walk, &piece->done);
+	qml_overflow_empty(piece->store, OVERFLOW_BATCH, &piece->walk, &piece->done);
+}
+
+/* Empties a piece of the overflow of a storage class; returns whether there is more. */
+static bool
+settle_piece(QmlCleanupState *state, QmlStoreId store, bool *failed)
+{
+	OverflowPiece piece = {.store = store, .walk = state->walks[store]};
+	bool began = piece.walk.next > 0;
+	bool *settled = &state->settled[store];
+
+	memset(&state->walks[store], 0, sizeof(QmlWalk)); /* also after an error */
+	/* The partitions are needed most where the overflow cannot be read or written. */
+	if (!try_part("overflow", run_overflow_piece, &piece))
+	{
+		*settled = false;
+		*failed = true;
+		return false;
+	}
+	state->walks[store] = piece.walk;
+	*failed = *failed || piece.done.failed;
+	*settled = *settled || piece.done.moved + piece.done.expired > 0;
+	if (piece.done.more)
+		return true;
+	/* Rows may have come behind a walk of several pieces, which has made room there. */
+	began = began && *settled;
+	*settled = false;
+	return began;
 }
 
 /*
@@ -302,34 +348,26 @@ run_overflow_piece(void *arg)
 bool
 qml_cleanup_prepare(QmlCleanupState *state, bool *failed)
 {
-	OverflowPiece piece = {.walk = state->walk};
-	bool began = state->walk.next > 0;
-	List *ttls;
-
-	memset(&state->walk, 0, sizeof(state->walk)); /* also after an error */
+	bool any_queues = false;
+	bool more = false;
 
 	(void) qml_catalog_to_work();
 	*failed = false;
-	/* Without queues, a dump is perhaps being restored: what comes next must not be there. */
-	ttls = qml_queue_ttls();
-	if (ttls == NIL)
-		return false;
-	qml_partition_mend();
-	(void) qml_partition_make_ahead(ttls, failed);
-	/* The partitions are needed most where the overflow cannot be read or written. */
-	if (!try_part("overflow", run_overflow_piece, &piece))
+	for (int i = 0; i < QML_STORES; i++)
 	{
-		state->settled = false;
-		*failed = true;
-		return false;
+		List *ttls = qml_queue_ttls(i);
+		bool has_failed;
+
+		any_queues = any_queues || ttls != NIL;
+		if (ttls == NIL)
+			continue;
+		if (i == QML_STORE_LOGGED)
+			qml_partition_mend(i);
+		(void) qml_partition_make_ahead(i, ttls, &has_failed);
+		*failed = *failed || has_failed;
 	}
-	state->walk = piece.walk;
-	*failed = *failed || piece.done.failed;
-	state->settled = state->settled || piece.done.moved + piece.done.expired > 0;
-	if (piece.done.more)
-		return true;
-	/* Rows may have come behind a walk of several pieces, which has made room there. */
-	began = began && state->settled;
-	state->settled = false;
-	return began;
+	/* Without queues, a dump is perhaps being restored: what comes next must not be there. */
+	for (int i = 0; any_queues && i < qml_stores_in_use(); i++)
+		more = settle_piece(state, i, failed) || more;
+	return more;
 }

@@ -6,6 +6,7 @@
 #define QML_CLEANUP_H
 
 #include "common/walk.h"
+#include "model/catalog.h"
 
 /* What one call did. */
 typedef struct QmlCleanup
@@ -32,8 +33,9 @@ typedef struct QmlCleanupState
 	bool forgot;   /* the last step emptied partitions of ticks */
 	int64 removed; /* when it removed all but partitions; monotonic, milliseconds */
 	bool dropping; /* the last step left partitions, and removed all else */
-	bool settled;  /* rows of the overflow were, in this walk */
-	QmlWalk walk;  /* over the overflow */
+	/* Of the overflow of each storage class. */
+	bool settled[QML_STORES]; /* rows of it were, in this walk */
+	QmlWalk walks[QML_STORES];
 } QmlCleanupState;
 
 extern void qml_cleanup_expired(QmlCleanup *done);

@@ -31,7 +31,7 @@ change_job(QmlJobPass *pass, QmlWriter *writer)
 {
 	QmlJob job;
 
-	qml_job_from_live(writer->live.slot, &job);
+	qml_job_from_live(writer->live->slot, &job);
 	pass->change(pass, &job);
 	return qml_writer_put(writer, &job, false) == TM_Ok;
 }
@@ -49,12 +49,14 @@ change_in_pass(void *arg)
 static bool
 change_alone(void *arg, ItemPointer tid)
 {
+	const QmlJobPass *pass = arg;
 	QmlWriter writer;
 	bool changed;
 
 	qml_writer_open(&writer, false, true);
-	changed = table_tuple_fetch_row_version(writer.live.rel, tid, qml_writer_snapshot(&writer),
-											writer.live.slot) &&
+	qml_writer_turn(&writer, pass->writer.store);
+	changed = table_tuple_fetch_row_version(writer.live->rel, tid, qml_writer_snapshot(&writer),
+											writer.live->slot) &&
 			  change_job(arg, &writer);
 	qml_writer_close(&writer);
 	return changed;
@@ -88,7 +90,7 @@ start_walk(QmlJobPass *pass)
 static bool
 visit_job(QmlJobPass *pass)
 {
-	bool changed = qml_row_pass_visit(&pass->rows, pass->writer.live.slot);
+	bool changed = qml_row_pass_visit(&pass->rows, pass->writer.live->slot);
 
 	if (changed)
 		pass->count++;
@@ -118,27 +120,43 @@ run_pass(QmlJobPass *pass, void (*walk)(void *arg))
 }
 
 static void
-walk_due(void *arg)
+walk_due_in_store(QmlJobPass *pass, QmlStoreId store)
 {
-	QmlJobPass *pass = arg;
 	Relation due;
 	IndexScanDesc scan;
 	ScanKeyData key;
 
-	start_walk(pass);
-	due = index_open(qml_catalog()->live_due, RowExclusiveLock);
-	scan = qml_index_beginscan(pass->writer.live.rel, due, qml_writer_snapshot(&pass->writer), 1);
+	qml_writer_turn(&pass->writer, store);
+	due = index_open(qml_store(store)->live_due, RowExclusiveLock);
+	scan = qml_index_beginscan(pass->writer.live->rel, due, qml_writer_snapshot(&pass->writer), 1);
 	ScanKeyInit(&key, 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(pass->now));
 	index_rescan(scan, &key, 1, NULL, 0);
 	while (pass->count < pass->max &&
-		   index_getnext_slot(scan, ForwardScanDirection, pass->writer.live.slot))
+		   index_getnext_slot(scan, ForwardScanDirection, pass->writer.live->slot))
 	{
 		QML_FAULT("promote.after_select");
 		(void) visit_job(pass);
 	}
 	index_endscan(scan);
 	index_close(due, NoLock);
+}
+
+/*
+ * Each call begins with another storage class: one that always has more due jobs than a call
+ * changes does not keep those of the others from being changed.
+ */
+static void
+walk_due(void *arg)
+{
+	static int first = 0;
+	int count = qml_stores_in_use();
+	QmlJobPass *pass = arg;
+
+	start_walk(pass);
+	first = (first + 1) % count;
+	for (int i = 0; i < count && pass->count < pass->max; i++)
+		walk_due_in_store(pass, (first + i) % count);
 	qml_writer_close(&pass->writer);
 }
 
@@ -150,27 +168,53 @@ qml_job_pass_over_due(QmlJobPass *pass)
 	run_pass(pass, walk_due);
 }
 
-static void
-walk_all(void *arg)
+/* Reads the tables at work, or a piece of them; returns whether they were read to the end. */
+static bool
+walk_store(QmlJobPass *pass)
 {
-	QmlJobPass *pass = arg;
 	QmlWalkPiece piece;
 
-	start_walk(pass);
-	/* A copy: the pass may start anew, or fail. */
-	if (pass->walk)
-		pass->reached = *pass->walk;
-	qml_walk_open(&piece, pass->walk ? &pass->reached : NULL, &pass->writer.live,
+	qml_walk_open(&piece, pass->walk ? &pass->reached : NULL, pass->writer.live,
 				  qml_writer_snapshot(&pass->writer));
 	while (pass->count < pass->max && qml_walk_next_row(&piece))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!pass->wants(pass, pass->writer.live.slot))
+		if (!pass->wants(pass, pass->writer.live->slot))
 			continue;
 		QML_FAULT("reclaim.after_select");
 		(void) visit_job(pass);
 	}
-	pass->over = qml_walk_close(&piece);
+	return qml_walk_close(&piece);
+}
+
+static void
+walk_all(void *arg)
+{
+	QmlJobPass *pass = arg;
+	int count = qml_stores_in_use();
+	int store = 0;
+
+	start_walk(pass);
+	/* A copy: the pass may start anew, or fail. */
+	if (pass->walk)
+	{
+		pass->reached = *pass->walk;
+		store = pass->reached.number;
+	}
+	/* A piece of one table, or all of them; one that is not in use any more has no jobs. */
+	for (pass->over = true; pass->over && store < count; store++)
+	{
+		qml_writer_turn(&pass->writer, store);
+		pass->over = walk_store(pass);
+		if (pass->walk && pass->over && store + 1 < count)
+		{
+			memset(&pass->reached, 0, sizeof(pass->reached));
+			pass->reached.number = store + 1;
+			pass->over = false;
+		}
+	}
+	if (pass->walk && pass->over)
+		memset(&pass->reached, 0, sizeof(pass->reached));
 	qml_writer_close(&pass->writer);
 }
 
@@ -187,27 +231,44 @@ qml_job_pass_over_all(QmlJobPass *pass)
 		*pass->walk = pass->reached;
 }
 
+/* Looks for an unfinished job of the tables at work; its row is in their slot then. */
+static bool
+find_here(QmlJobPass *pass, Relation pkey, const pg_uuid_t *id, IndexScanDesc *scan)
+{
+	ScanKeyData key;
+
+	if (*scan == NULL)
+		*scan = qml_index_beginscan(pass->writer.live->rel, pkey,
+									qml_writer_snapshot(&pass->writer), 1);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	index_rescan(*scan, &key, 1, NULL, 0);
+	return index_getnext_slot(*scan, ForwardScanDirection, pass->writer.live->slot);
+}
+
 static void
 walk_ids(void *arg)
 {
 	QmlJobPass *pass = arg;
-	Relation pkey;
-	IndexScanDesc scan;
-	ScanKeyData key;
+	int count = qml_stores_in_use();
+	Relation pkeys[QML_STORES] = {NULL};
+	IndexScanDesc scans[QML_STORES] = {NULL};
 
 	start_walk(pass);
-	pkey = index_open(qml_catalog()->live_pkey, RowExclusiveLock);
-	scan = qml_index_beginscan(pass->writer.live.rel, pkey, qml_writer_snapshot(&pass->writer), 1);
+	for (int i = 0; i < count; i++)
+		pkeys[i] = index_open(qml_store(i)->live_pkey, RowExclusiveLock);
 	for (pass->at = 0; pass->at < pass->nids; pass->at++)
 	{
 		bool changed = false;
+		bool found = false;
 
 		if (pass->max > 0 && pass->count >= pass->max)
 			break;
-		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&pass->ids[pass->at]));
-		index_rescan(scan, &key, 1, NULL, 0);
-		if (index_getnext_slot(scan, ForwardScanDirection, pass->writer.live.slot) &&
-			pass->wants(pass, pass->writer.live.slot))
+		for (int i = 0; i < count && !found; i++)
+		{
+			qml_writer_turn(&pass->writer, i);
+			found = find_here(pass, pkeys[i], &pass->ids[pass->at], &scans[i]);
+		}
+		if (found && pass->wants(pass, pass->writer.live->slot))
 		{
 			QML_FAULT("reclaim.after_select");
 			changed = visit_job(pass);
@@ -215,8 +276,12 @@ walk_ids(void *arg)
 		if (pass->changed)
 			pass->changed[pass->at] = changed;
 	}
-	index_endscan(scan);
-	index_close(pkey, NoLock);
+	for (int i = 0; i < count; i++)
+	{
+		if (scans[i])
+			index_endscan(scans[i]);
+		index_close(pkeys[i], NoLock);
+	}
 	qml_writer_close(&pass->writer);
 }
 

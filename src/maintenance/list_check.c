@@ -36,9 +36,50 @@ typedef struct Piece
 {
 	QmlListCheck *check;
 	QmlWriter writer;
-	Relation ready;
+	Relation ready; /* of the tables that the writer works on */
 	int entries;
 } Piece;
+
+/* Goes to the tables of a storage class. */
+static void
+turn_to_store(Piece *piece, QmlStoreId store)
+{
+	if (piece->ready)
+		index_close(piece->ready, NoLock);
+	qml_writer_turn(&piece->writer, store);
+	piece->ready = index_open(qml_store(store)->live_ready, AccessShareLock);
+}
+
+/* Goes to the tables that have the jobs of a queue; false: claims do not use lists for these. */
+static bool
+turn_to_queue(Piece *piece, int id)
+{
+	const QmlQueue *queue = qml_queue_by_id(id);
+	QmlStoreId store = queue ? qml_queue_store(queue) : QML_STORE_LOGGED;
+
+	if (store == piece->writer.store)
+		return true;
+	turn_to_store(piece, store);
+	return qml_claim_list_usable(&piece->writer);
+}
+
+/* The lowest id of a queue above `after` that an index has an entry for; 0: none. */
+static int
+next_queue(Piece *piece, int after)
+{
+	int lowest = 0;
+
+	for (int i = 0; i < qml_stores_in_use(); i++)
+	{
+		int id;
+
+		turn_to_store(piece, i);
+		id = qml_ready_index_next_queue(&piece->writer, piece->ready, after);
+		if (id != 0 && (lowest == 0 || id < lowest))
+			lowest = id;
+	}
+	return lowest;
+}
 
 /* Adds the jobs that are still missing. */
 static void
@@ -52,8 +93,9 @@ settle_suspects(Piece *piece)
 		const QmlReadyEntry *suspect = &check->suspects[i];
 		const QmlQueue *queue = qml_queue_by_id(check->queues[i]);
 
-		if (!qml_claim_list_read(&piece->writer, check->queues[i], suspect) ||
-			qml_table_row_fate(piece->writer.live.slot) != TM_Ok ||
+		if (!turn_to_queue(piece, check->queues[i]) ||
+			!qml_claim_list_read(&piece->writer, check->queues[i], suspect) ||
+			qml_table_row_fate(piece->writer.live->slot) != TM_Ok ||
 			qml_ready_list_find(check->queues[i], &suspect->key) != QML_READY_MISSING)
 			continue;
 		id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&suspect->key.id)));
@@ -74,7 +116,7 @@ static bool
 look_at_job(Piece *piece)
 {
 	QmlListCheck *check = piece->check;
-	QmlTable *live = &piece->writer.live;
+	QmlTable *live = piece->writer.live;
 	QmlReadyFound found;
 
 	check->key = qml_ready_row_place(live->slot);
@@ -99,7 +141,7 @@ walk(Piece *piece, ScanKey keys, int nkeys, bool *through)
 											   keys, nkeys);
 	bool goes_on = true;
 
-	while (goes_on && qml_table_next(&piece->writer.live, scan))
+	while (goes_on && qml_table_next(piece->writer.live, scan))
 	{
 		CHECK_FOR_INTERRUPTS();
 		*through = !look_at_job(piece);
@@ -136,20 +178,20 @@ qml_list_check_step(QmlListCheck *check)
 	bool over = false;
 
 	/* Nobody claims from lists here. */
-	if (!OidIsValid(qml_ready_queues_table()))
+	if (!OidIsValid(qml_ready_queues_table(0)))
 		return true;
 	qml_wakeup_read_rules();
 	qml_writer_open_to_read(&piece.writer);
-	piece.ready = index_open(qml_catalog()->live_ready, AccessShareLock);
+	turn_to_store(&piece, QML_STORE_LOGGED);
 	if (qml_claim_list_usable(&piece.writer))
 	{
 		settle_suspects(&piece);
 		for (int queues = 0; !over && queues < MOST_QUEUES && piece.entries < MOST_ENTRIES;
 			 queues++)
 		{
-			if (check->queue != 0 && !check_queue(&piece))
+			if (check->queue != 0 && turn_to_queue(&piece, check->queue) && !check_queue(&piece))
 				break;
-			check->queue = qml_ready_index_next_queue(&piece.writer, piece.ready, check->queue);
+			check->queue = next_queue(&piece, check->queue);
 			check->has_key = false;
 			over = check->queue == 0;
 		}

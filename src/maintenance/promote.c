@@ -44,5 +44,15 @@ qml_promote_jobs(int max, TimestampTz *as_of)
 TimestampTz
 qml_promote_next_due(TimestampTz after)
 {
-	return qml_table_first_after(qml_catalog()->live, qml_catalog()->live_due, after);
+	TimestampTz first = QML_NO_TIME;
+
+	for (int i = 0; i < qml_stores_in_use(); i++)
+	{
+		const QmlStore *store = qml_store(i);
+		TimestampTz due = qml_table_first_after(store->live, store->live_due, after);
+
+		if (due != QML_NO_TIME && (first == QML_NO_TIME || due < first))
+			first = due;
+	}
+	return first;
 }

@@ -113,7 +113,7 @@ is_prepared_since(TimestampTz then)
 	return found;
 }
 
-/* How many rows of qml.live were written, as far as the server has counted; -1: it does not. */
+/* How many rows of unfinished jobs were written, as far as the server has counted; -1: it does not. */
 static int64
 count_written_rows(void)
 {
@@ -124,7 +124,11 @@ count_written_rows(void)
 	if (!pgstat_track_counts)
 		return -1;
 	for (int i = 0; i < (int) lengthof(counters); i++)
-		rows += DatumGetInt64(OidFunctionCall1(counters[i], ObjectIdGetDatum(qml_catalog()->live)));
+	{
+		for (int s = 0; s < qml_stores_in_use(); s++)
+			rows += DatumGetInt64(
+				OidFunctionCall1(counters[i], ObjectIdGetDatum(qml_store(s)->live)));
+	}
 	return rows;
 }
 

@@ -256,13 +256,11 @@ is_seen_claim_over(QmlJobPass *pass, TupleTableSlot *slot)
 	return false;
 }
 
-/*
- * Whether nobody is changing or adding a job, and it is not being processed, whatever the
- * snapshots show that were taken until now.
- */
+/* Whether a job is settled, as below, in the table of a storage class. */
 static bool
-is_settled(QmlTable *live, Relation pkey, const pg_uuid_t *id)
+is_settled_in(QmlTable *live, QmlStoreId store, const pg_uuid_t *id)
 {
+	Relation pkey = index_open(qml_store(store)->live_pkey, AccessShareLock);
 	SnapshotData dirty;
 	IndexScanDesc scan;
 	ScanKeyData key;
@@ -276,6 +274,27 @@ is_settled(QmlTable *live, Relation pkey, const pg_uuid_t *id)
 		settled = !TransactionIdIsValid(dirty.xmin) && !TransactionIdIsValid(dirty.xmax) &&
 				  qml_job_live_state(live->slot) != QML_PROCESSING;
 	index_endscan(scan);
+	index_close(pkey, NoLock);
+	return settled;
+}
+
+/*
+ * Whether nobody is changing or adding a job, and it is not being processed, whatever the
+ * snapshots show that were taken until now.
+ */
+static bool
+is_settled(const pg_uuid_t *id)
+{
+	bool settled = true;
+
+	for (int i = 0; i < qml_stores_in_use() && settled; i++)
+	{
+		QmlTable live;
+
+		qml_table_open(&live, qml_store(i)->live, AccessShareLock);
+		settled = is_settled_in(&live, i, id);
+		qml_table_close(&live);
+	}
 	return settled;
 }
 
@@ -284,11 +303,7 @@ static TimestampTz
 settle_claims(Look *look, int looked, TimestampTz now)
 {
 	TimestampTz next = QML_WAKE_NEVER;
-	QmlTable live;
-	Relation pkey;
 
-	qml_table_open(&live, qml_catalog()->live, AccessShareLock);
-	pkey = index_open(qml_catalog()->live_pkey, AccessShareLock);
 	for (int i = 0; i < looked; i++)
 	{
 		const QmlLease *seen = &look->seen[i];
@@ -303,13 +318,11 @@ settle_claims(Look *look, int looked, TimestampTz now)
 				next = Min(next, look->rows[i].end);
 		}
 		else if ((look->fates[i] == FATE_ENDED || look->fates[i] == FATE_NO_ROW) &&
-				 is_settled(&live, pkey, &seen->job))
+				 is_settled(&seen->job))
 			qml_lease_table_drop(seen);
 		else
 			next = Min(next, qml_lease_table_put_off(seen, now));
 	}
-	index_close(pkey, NoLock);
-	qml_table_close(&live);
 	return next;
 }
 

@@ -19,6 +19,7 @@
 #include "access/xlog.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
+#include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_enum.h"
 #include "catalog/pg_extension.h"
@@ -60,18 +61,40 @@ occurrence_partition(Oid relid)
 	return -1;
 }
 
+/* Whether it is a table of jobs that are not finished, or of those that are in no partition. */
+static bool
+is_job_table(Oid relid)
+{
+	for (int i = 0; i < QML_STORES; i++)
+	{
+		if (relid == catalog.stores[i].live || relid == catalog.stores[i].overflow)
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_history(Oid relid)
+{
+	for (int i = 0; i < QML_STORES; i++)
+	{
+		if (relid == catalog.stores[i].history)
+			return true;
+	}
+	return false;
+}
+
 /* A relation changed; InvalidOid stands for all of them. */
 static void
 forget_catalog(Oid relid)
 {
 	if (relid == InvalidOid || relid == checked_leaf)
 		checked_leaf = InvalidOid;
-	if (relid == InvalidOid || relid == catalog.live || relid == catalog.history ||
-		relid == catalog.queue || relid == catalog.handler || relid == catalog.hook ||
-		relid == catalog.middleware || relid == catalog.acl || relid == catalog.instance ||
-		relid == catalog.recurring || relid == catalog.occurrence || relid == catalog.lock ||
-		relid == catalog.server || relid == catalog.job || relid == catalog.overflow ||
-		occurrence_partition(relid) >= 0)
+	if (relid == InvalidOid || is_job_table(relid) || is_history(relid) || relid == catalog.queue ||
+		relid == catalog.handler || relid == catalog.hook || relid == catalog.middleware ||
+		relid == catalog.acl || relid == catalog.instance || relid == catalog.recurring ||
+		relid == catalog.occurrence || relid == catalog.lock || relid == catalog.server ||
+		relid == catalog.job || occurrence_partition(relid) >= 0)
 		catalog_valid = false;
 }
 
@@ -79,9 +102,9 @@ forget_catalog(Oid relid)
 static bool
 is_own_table(Oid relid)
 {
-	return relid == catalog.live || relid == catalog.recurring || relid == catalog.queue ||
+	return is_job_table(relid) || relid == catalog.recurring || relid == catalog.queue ||
 		   relid == catalog.handler || relid == catalog.hook || relid == catalog.middleware ||
-		   relid == catalog.acl || relid == catalog.instance || relid == catalog.overflow;
+		   relid == catalog.acl || relid == catalog.instance;
 }
 
 /* Checks a partition of the ledger of ticks, once. */
@@ -135,28 +158,42 @@ check_leaf(Relation leaf)
 	PG_END_TRY();
 }
 
+/* What was added to a history is meant for its partitions, and not always on them. */
+static void
+require_plain_history(QmlStore *store)
+{
+	Relation history;
+
+	if (store->history_is_plain || !ConditionalLockRelationOid(store->history, AccessShareLock))
+		return;
+	history = table_open(store->history, NoLock);
+	qml_shape_require_plain(history, InvalidOid);
+	store->history_is_plain = true;
+	table_close(history, AccessShareLock);
+}
+
 /* QmlTableCheck: also for partitions. */
 static void
 check_open_table(Relation rel, bool write)
 {
-	/* If a table was altered meanwhile, this looks at all of them again. */
-	const QmlCatalog *cat = qml_catalog();
-	int partition = occurrence_partition(RelationGetRelid(rel));
+	int partition;
 
+	/* If a table was altered meanwhile, this looks at all of them again. */
+	(void) qml_catalog();
+	partition = occurrence_partition(RelationGetRelid(rel));
 	if (partition >= 0)
 		check_occurrences(rel, partition);
 	else if (!is_own_table(RelationGetRelid(rel)))
 	{
 		check_leaf(rel);
-		/* What was added to the history is meant for its partitions, and not always on them. */
-		if (write && !cat->history_is_plain &&
-			ConditionalLockRelationOid(cat->history, AccessShareLock))
+		for (int i = 0; write && i < QML_STORES; i++)
 		{
-			Relation history = table_open(cat->history, NoLock);
+			QmlStore *store = &catalog.stores[i];
 
-			qml_shape_require_plain(history, InvalidOid);
-			catalog.history_is_plain = true;
-			table_close(history, AccessShareLock);
+			/* That is so nearly always. */
+			if (!store->history_is_plain &&
+				get_partition_parent(RelationGetRelid(rel), true) == store->history)
+				require_plain_history(store);
 		}
 	}
 	if (write)
@@ -272,10 +309,8 @@ check_shape(Oid relid, QmlShape shape)
 	Relation rel = table_open(relid, AccessShareLock);
 
 	qml_shape_check(rel, shape);
-	if (shape == QML_SHAPE_HISTORY)
-		catalog.history_is_plain = qml_shape_is_plain(rel, InvalidOid);
 	/* The owner of the tables: that of qml.live counts. */
-	if (shape == QML_SHAPE_LIVE)
+	if (relid == catalog.stores[QML_STORE_LOGGED].live)
 		catalog.owner = rel->rd_rel->relowner;
 	table_close(rel, AccessShareLock);
 }
@@ -284,8 +319,16 @@ check_shape(Oid relid, QmlShape shape)
 static void
 check_shapes(void)
 {
-	check_shape(catalog.live, QML_SHAPE_LIVE);
-	check_shape(catalog.overflow, QML_SHAPE_OVERFLOW);
+	for (int i = 0; i < QML_STORES; i++)
+	{
+		const QmlStore *store = &catalog.stores[i];
+
+		check_shape(store->live, QML_SHAPE_LIVE);
+		check_shape(store->overflow, QML_SHAPE_OVERFLOW);
+		qml_shape_check_index(store->live, store->live_pkey, QML_INDEX_LIVE_PKEY);
+		qml_shape_check_index(store->live, store->live_ready, QML_INDEX_LIVE_READY);
+		qml_shape_check_index(store->live, store->live_due, QML_INDEX_LIVE_DUE);
+	}
 	check_shape(catalog.recurring, QML_SHAPE_RECURRING);
 	check_shape(catalog.queue, QML_SHAPE_QUEUE);
 	check_shape(catalog.handler, QML_SHAPE_HANDLER);
@@ -295,9 +338,6 @@ check_shapes(void)
 	check_shape(catalog.instance, QML_SHAPE_INSTANCE);
 	check_shape(catalog.lock, QML_SHAPE_OTHER);
 	check_shape(catalog.server, QML_SHAPE_OTHER);
-	qml_shape_check_index(catalog.live, catalog.live_pkey, QML_INDEX_LIVE_PKEY);
-	qml_shape_check_index(catalog.live, catalog.live_ready, QML_INDEX_LIVE_READY);
-	qml_shape_check_index(catalog.live, catalog.live_due, QML_INDEX_LIVE_DUE);
 	qml_shape_check_index(catalog.recurring, catalog.recurring_due, QML_INDEX_RECURRING_DUE);
 }
 
@@ -377,11 +417,11 @@ sees_all_statements(HeapTuple tuple, TupleDesc desc)
 }
 
 /*
- * Which version of the trigger tells of SQL that writes qml.live: the transaction that has changed it
- * last; 0: not of all SQL.  Between two versions somebody may have written without it.
+ * Which version of the trigger tells of SQL that writes a table of jobs: the transaction that has
+ * changed it last; 0: not of all SQL.  Between two versions somebody may have written without it.
  */
 static TransactionId
-load_trigger_version(void)
+load_trigger_version(Oid live)
 {
 	Relation rel = table_open(TriggerRelationId, AccessShareLock);
 	TransactionId version = InvalidTransactionId;
@@ -390,7 +430,7 @@ load_trigger_version(void)
 	HeapTuple tuple;
 
 	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(catalog.live));
+				ObjectIdGetDatum(live));
 	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
@@ -404,28 +444,59 @@ load_trigger_version(void)
 	return version;
 }
 
+/* The tables of a storage class; live: the name of that of unfinished jobs. */
+static void
+load_store(QmlStore *store, const char *live, const char *history, const char *overflow)
+{
+	store->live = lookup_relation(live);
+	store->live_pkey = lookup_relation(psprintf("%s_pkey", live));
+	store->live_ready = lookup_relation(psprintf("%s_ready", live));
+	store->live_due = lookup_relation(psprintf("%s_due", live));
+	store->live_trigger_version = load_trigger_version(store->live);
+	store->history = lookup_relation(history);
+	store->overflow = lookup_relation(overflow);
+	store->names = history;
+}
+
+static void
+check_store(QmlStore *store)
+{
+	qml_columns_check(QML_TABLE_LIVE, store->live);
+	/*
+	 * Nobody waits for somebody who has locked all of the history: its partitions are checked
+	 * when they are opened.
+	 */
+	if (ConditionalLockRelationOid(store->history, AccessShareLock))
+	{
+		Relation history;
+
+		qml_columns_check(QML_TABLE_HISTORY, store->history);
+		check_shape(store->history, QML_SHAPE_HISTORY);
+		history = table_open(store->history, NoLock);
+		store->history_is_plain = qml_shape_is_plain(history, InvalidOid);
+		table_close(history, AccessShareLock);
+	}
+	qml_columns_check(QML_TABLE_HISTORY, store->overflow);
+}
+
 static void
 load_catalog(void)
 {
 	Oid extension;
+	Oid live;
 
 	memset(&catalog, 0, sizeof(catalog));
 	extension = load_extension();
 	qml_columns_begin(catalog.sql_minor, InvalidOid);
 	catalog.schema = get_namespace_oid(QML_SCHEMA, false);
-	catalog.live = lookup_relation("live");
+	live = lookup_relation("live");
 	/* A schema named qml that is not the extension's must not be taken for it. */
-	if (getExtensionOfObject(RelationRelationId, catalog.live) != extension)
+	if (getExtensionOfObject(RelationRelationId, live) != extension)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s.live\" does not belong to extension \"qml\"", QML_SCHEMA)));
-	catalog.live_pkey = lookup_relation("live_pkey");
-	catalog.live_ready = lookup_relation("live_ready");
-	catalog.live_due = lookup_relation("live_due");
 	catalog.live_trigger = lookup_trigger_function("note_sql");
-	catalog.live_trigger_version = load_trigger_version();
-	catalog.history = lookup_relation("history");
-	catalog.overflow = lookup_relation("history_overflow");
+	load_store(&catalog.stores[QML_STORE_LOGGED], "live", "history", "history_overflow");
 	catalog.queue = lookup_relation("queue_data");
 	catalog.handler = lookup_relation("handler_data");
 	catalog.hook = lookup_relation("hook_data");
@@ -445,18 +516,8 @@ load_catalog(void)
 	catalog.job_type = get_rel_type_id(catalog.job);
 	load_states();
 	qml_columns_begin(catalog.sql_minor, catalog.state_type);
-	qml_columns_check(QML_TABLE_LIVE, catalog.live);
-	/*
-	 * Nobody waits for somebody who has locked all of the history: its partitions are checked
-	 * when they are opened.
-	 */
-	if (ConditionalLockRelationOid(catalog.history, AccessShareLock))
-	{
-		qml_columns_check(QML_TABLE_HISTORY, catalog.history);
-		check_shape(catalog.history, QML_SHAPE_HISTORY);
-		UnlockRelationOid(catalog.history, AccessShareLock);
-	}
-	qml_columns_check(QML_TABLE_HISTORY, catalog.overflow);
+	for (int i = 0; i < QML_STORES; i++)
+		check_store(&catalog.stores[i]);
 	qml_columns_check(QML_TABLE_RECURRING, catalog.recurring);
 	check_free_occurrences();
 	qml_columns_check(QML_TABLE_QUEUE, catalog.queue);
@@ -496,6 +557,21 @@ qml_catalog(void)
 			break;
 	}
 	return &catalog;
+}
+
+/* The tables of a storage class. */
+const QmlStore *
+qml_store(QmlStoreId store)
+{
+	Assert(store >= 0 && store < QML_STORES);
+	return &qml_catalog()->stores[store];
+}
+
+/* How many storage classes may have jobs: those behind have none. */
+int
+qml_stores_in_use(void)
+{
+	return QML_STORES;
 }
 
 /*

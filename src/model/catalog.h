@@ -17,20 +17,35 @@
 /* Partitions of the ledger of ticks. */
 #define QML_OCCURRENCE_PARTITIONS 10
 
+/* Where jobs are stored: by the storage class of their queue. */
+typedef enum QmlStoreId
+{
+	QML_STORE_LOGGED = 0,
+	QML_STORES
+} QmlStoreId;
+
+/* The tables of one of these. */
+typedef struct QmlStore
+{
+	Oid live;
+	Oid live_pkey;
+	Oid live_ready;
+	Oid live_due;
+	TransactionId live_trigger_version; /* 0: it does not tell of all SQL */
+	Oid history;
+	Oid overflow;		   /* jobs that have finished and are in no partition */
+	const char *names;	   /* of the history, as those of its partitions begin */
+	bool history_is_plain; /* nothing was added to the history: see model/shape.c */
+} QmlStore;
+
 typedef struct QmlCatalog
 {
 	int sql_minor;		 /* minor version of the SQL objects */
 	Oid schema;			 /* qml */
 	Oid function_schema; /* where qml_* functions are */
 	Oid owner;			 /* of the tables */
-	Oid live;
-	Oid live_pkey;
-	Oid live_ready;
-	Oid live_due;
-	Oid live_trigger;					/* qml.note_sql() */
-	TransactionId live_trigger_version; /* 0: it does not tell of all SQL */
-	Oid history;
-	Oid overflow; /* qml.history_overflow */
+	QmlStore stores[QML_STORES];
+	Oid live_trigger; /* qml.note_sql() */
 	Oid queue;
 	Oid handler;
 	Oid hook;
@@ -49,14 +64,15 @@ typedef struct QmlCatalog
 	Oid job_type; /* its row type */
 	Oid state_type;
 	Oid states[QML_STATES];
-	bool adopted;		   /* false: a copy that must stay idle */
-	bool history_is_plain; /* nothing was added to qml.history: see model/shape.c */
+	bool adopted; /* false: a copy that must stay idle */
 	bool occurrences_checked[QML_OCCURRENCE_PARTITIONS];
 } QmlCatalog;
 
 extern void qml_catalog_init(void);
 extern const QmlCatalog *qml_catalog(void);
 extern const QmlCatalog *qml_catalog_to_work(void);
+extern const QmlStore *qml_store(QmlStoreId store);
+extern int qml_stores_in_use(void);
 extern QmlState qml_catalog_state(Oid label);
 extern void qml_catalog_require_library(const char *version);
 extern QmlState qml_catalog_state_or_none(Oid label);

@@ -45,7 +45,7 @@ qml_lineage(void)
 	Assert(!RecoveryInProgress());
 	hash = hash_combine(hash, hash_bytes_uint32(MyDatabaseId));
 	/* A dump may be restored into the database that it was made of. */
-	hash = hash_combine(hash, hash_bytes_uint32(qml_catalog()->live));
+	hash = hash_combine(hash, hash_bytes_uint32(qml_store(QML_STORE_LOGGED)->live));
 	return (int16) (hash + GetWALInsertionTimeLine());
 }
 

@@ -569,6 +569,13 @@ qml_queue_lease(const QmlQueue *queue)
 	return queue->options.lease >= 0 ? queue->options.lease : (int64) qml_lease * 1000;
 }
 
+/* Where its jobs are stored. */
+QmlStoreId
+qml_queue_store(const QmlQueue *queue)
+{
+	return QML_STORE_LOGGED;
+}
+
 /* How long a finished job is kept, microseconds; 0: not at all. */
 int64
 qml_queue_ttl(const QmlQueue *queue, bool failed)
@@ -603,11 +610,11 @@ qml_queue_ttls_of(const QmlQueue *queue)
 }
 
 /*
- * Every time to live that is in use, as a list of int64 pointers, without
- * repeats: what history needs partitions for.
+ * Every time to live that is in use by queues of a storage class, as a list of int64
+ * pointers, without repeats: what its history needs partitions for.
  */
 List *
-qml_queue_ttls(void)
+qml_queue_ttls(QmlStoreId store)
 {
 	List *ttls = NIL;
 	HASH_SEQ_STATUS status;
@@ -617,13 +624,13 @@ qml_queue_ttls(void)
 	hash_seq_init(&status, queues_by_id);
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{
-		if (entry->queue->gone)
+		if (entry->queue->gone || qml_queue_store(entry->queue) != store)
 			continue;
 		ttls = add_ttl(ttls, qml_queue_ttl(entry->queue, false));
 		ttls = add_ttl(ttls, qml_queue_ttl(entry->queue, true));
 	}
-	/* Those of queues that are created later. */
-	if (ttls != NIL)
+	/* Those of queues that are created later, nearly all of them in this class. */
+	if (ttls != NIL && store == QML_STORE_LOGGED)
 	{
 		ttls = add_ttl(ttls, qml_succeeded_ttl * USECS_PER_SEC);
 		ttls = add_ttl(ttls, qml_failed_ttl * USECS_PER_SEC);

@@ -8,6 +8,7 @@
 #include "nodes/pg_list.h"
 #include "storage/lockdefs.h"
 
+#include "model/catalog.h"
 #include "model/options.h"
 
 /*
@@ -48,7 +49,8 @@ extern int qml_queue_max_retries(const QmlQueue *queue);
 extern int qml_queue_timeout_ms(const QmlQueue *queue);
 extern int64 qml_queue_lease(const QmlQueue *queue);
 extern int64 qml_queue_ttl(const QmlQueue *queue, bool failed);
-extern List *qml_queue_ttls(void);
+extern QmlStoreId qml_queue_store(const QmlQueue *queue);
+extern List *qml_queue_ttls(QmlStoreId store);
 extern List *qml_queue_ttls_of(const QmlQueue *queue);
 extern List *qml_queue_all(void);
 extern uint32 qml_queue_hash_name(const char *name);

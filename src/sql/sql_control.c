@@ -107,7 +107,7 @@ qml_queue_depth(PG_FUNCTION_ARGS)
 			qml_queue_raise_missing(name);
 		PG_RETURN_NULL();
 	}
-	PG_RETURN_INT64(qml_lookup_depth(queue->id));
+	PG_RETURN_INT64(qml_lookup_depth(queue));
 }
 
 /* For the view qml.job: what the current user sees of a job (QmlAccess). */
