@@ -76,28 +76,28 @@ COMMENT ON COLUMN qml.queue_data.dropped IS 'whether the queue was dropped; crea
 COMMENT ON COLUMN qml.queue_data.options IS 'options given to qml_create_queue and qml_alter_queue, validated';
 COMMENT ON COLUMN qml.queue_data.created_at IS 'when the queue was created, or created again';
 
--- Columns of fixed width come first, among them those that a claim changes, and the
--- payload comes last: the WAL record of a claim then contains neither the columns before
--- nor those after.  Pages are filled to less than half, so that every job of a page can
--- be claimed by a HOT update (measured in doc/internals/storage.md).  Vacuum would leave
--- dead entries in the indexes as long as few pages have dead rows, and a fetch would read
--- all of those before the first waiting job.
+-- Columns of fixed width come first, then what most jobs leave out, and the payload comes last.
+-- Those that a claim changes stand side by side, from state to worker: its WAL record then contains
+-- neither the columns before nor those after.  Pages are filled to less than half, so that every
+-- job of a page can be claimed by a HOT update (measured in doc/internals/storage.md).  Vacuum
+-- would leave dead entries in the indexes as long as few pages have dead rows, and a fetch would
+-- read all of those before the first waiting job.
 CREATE TABLE qml.live (
 	id uuid NOT NULL PRIMARY KEY,
 	created_at timestamptz NOT NULL,
 	queue_id int NOT NULL,
 	priority int NOT NULL,
-	state qml.job_state NOT NULL,
-	attempt int NOT NULL,
-	uncounted int NOT NULL,
 	max_retries smallint NOT NULL,
 	lineage smallint NOT NULL,
-	timeout_ms int NOT NULL,
 	created_by regrole NOT NULL,
+	state qml.job_state NOT NULL,
+	attempt int,
 	ready_at timestamptz,
 	run_at timestamptz,
 	started_at timestamptz,
 	lease_expires_at timestamptz,
+	timeout_ms int,
+	uncounted int,
 	worker text,
 	server text,
 	method text NOT NULL,
@@ -107,7 +107,7 @@ CREATE TABLE qml.live (
 	errors jsonb,
 	reason text,
 	payload jsonb NOT NULL
-) WITH (fillfactor = 45,
+) WITH (fillfactor = 42,
 	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 	autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000,
 	autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_cost_delay = 0,
@@ -124,17 +124,17 @@ COMMENT ON COLUMN qml.live.id IS 'job id, a version 7 uuid unless the caller bro
 COMMENT ON COLUMN qml.live.created_at IS 'when the job was enqueued';
 COMMENT ON COLUMN qml.live.queue_id IS 'qml.queue_data.id; no foreign key, which would lock the parent row for every job';
 COMMENT ON COLUMN qml.live.priority IS 'higher is claimed first';
-COMMENT ON COLUMN qml.live.state IS 'scheduled, enqueued, processing or awaiting_retry';
-COMMENT ON COLUMN qml.live.attempt IS 'number of the latest attempt; it never decreases, and is the fencing token of the current claim';
-COMMENT ON COLUMN qml.live.uncounted IS 'how much of attempt does not count against max_retries: released attempts, all those before a manual retry, and numbers that were skipped';
 COMMENT ON COLUMN qml.live.max_retries IS 'retries allowed after the first counted attempt; plus 4096 if they were asked for with the job or by its command';
 COMMENT ON COLUMN qml.live.lineage IS 'the server, database and timeline in which the job was enqueued or last claimed, as a hash: where it differs, numbers of attempts may have been given that are not known here';
-COMMENT ON COLUMN qml.live.timeout_ms IS 'time limit of an attempt, milliseconds';
 COMMENT ON COLUMN qml.live.created_by IS 'the role that enqueued the job, by oid';
+COMMENT ON COLUMN qml.live.state IS 'scheduled, enqueued, processing, awaiting_retry or awaiting_parents';
+COMMENT ON COLUMN qml.live.attempt IS 'number of the latest attempt; it never decreases, and is the fencing token of the current claim; NULL: none began';
 COMMENT ON COLUMN qml.live.ready_at IS 'when the job became ready for its latest attempt; NULL: when it was enqueued, or run_at says it';
 COMMENT ON COLUMN qml.live.run_at IS 'when a scheduled or awaiting_retry job becomes ready; NULL in the other states';
 COMMENT ON COLUMN qml.live.started_at IS 'when the latest attempt began';
 COMMENT ON COLUMN qml.live.lease_expires_at IS 'when the lease of the claim ends; NULL unless processing';
+COMMENT ON COLUMN qml.live.timeout_ms IS 'time limit of an attempt, milliseconds; NULL: five minutes';
+COMMENT ON COLUMN qml.live.uncounted IS 'how much of attempt does not count against max_retries: released attempts, all those before a manual retry, and numbers that were skipped; NULL: 0';
 COMMENT ON COLUMN qml.live.worker IS 'the worker that holds the claim';
 COMMENT ON COLUMN qml.live.server IS 'the server that the worker belongs to';
 COMMENT ON COLUMN qml.live.method IS 'name of the work to do';
@@ -150,17 +150,17 @@ CREATE TABLE qml.history (
 	created_at timestamptz NOT NULL,
 	queue_id int NOT NULL,
 	priority int NOT NULL,
-	state qml.job_state NOT NULL,
-	attempt int NOT NULL,
-	uncounted int NOT NULL,
 	max_retries smallint NOT NULL,
 	lineage smallint NOT NULL,
-	timeout_ms int NOT NULL,
 	created_by regrole NOT NULL,
+	state qml.job_state NOT NULL,
+	attempt int,
 	ready_at timestamptz,
 	finished_at timestamptz NOT NULL,
 	expires_at timestamptz NOT NULL,
 	started_at timestamptz,
+	timeout_ms int,
+	uncounted int,
 	worker text,
 	server text,
 	method text NOT NULL,
@@ -182,17 +182,17 @@ COMMENT ON COLUMN qml.history.id IS 'job id; unique among unexpired and unfinish
 COMMENT ON COLUMN qml.history.created_at IS 'when the job was enqueued';
 COMMENT ON COLUMN qml.history.queue_id IS 'qml.queue_data.id';
 COMMENT ON COLUMN qml.history.priority IS 'higher is claimed first';
-COMMENT ON COLUMN qml.history.state IS 'succeeded, failed or deleted';
-COMMENT ON COLUMN qml.history.attempt IS 'number of the latest attempt';
-COMMENT ON COLUMN qml.history.uncounted IS 'how much of attempt did not count against max_retries';
 COMMENT ON COLUMN qml.history.max_retries IS 'retries allowed after the first counted attempt, as in qml.live';
 COMMENT ON COLUMN qml.history.lineage IS 'where the job was enqueued or last claimed, as in qml.live';
-COMMENT ON COLUMN qml.history.timeout_ms IS 'time limit of an attempt, milliseconds';
 COMMENT ON COLUMN qml.history.created_by IS 'the role that enqueued the job, by oid';
+COMMENT ON COLUMN qml.history.state IS 'succeeded, failed or deleted';
+COMMENT ON COLUMN qml.history.attempt IS 'number of the latest attempt; NULL: none began';
 COMMENT ON COLUMN qml.history.ready_at IS 'when the job became ready for its latest attempt; NULL: when it was enqueued';
 COMMENT ON COLUMN qml.history.finished_at IS 'when the job reached its final state';
 COMMENT ON COLUMN qml.history.expires_at IS 'when the job stops being visible';
 COMMENT ON COLUMN qml.history.started_at IS 'when the last attempt began';
+COMMENT ON COLUMN qml.history.timeout_ms IS 'time limit of an attempt, milliseconds; NULL: five minutes';
+COMMENT ON COLUMN qml.history.uncounted IS 'how much of attempt did not count against max_retries; NULL: 0';
 COMMENT ON COLUMN qml.history.worker IS 'the worker that finished the job';
 COMMENT ON COLUMN qml.history.server IS 'the server that the worker belonged to';
 COMMENT ON COLUMN qml.history.method IS 'name of the work that was to do';
@@ -780,22 +780,25 @@ SELECT j.id,
 	j.job_type,
 	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.reason END AS reason,
 	pg_catalog.pg_get_userbyid(j.created_by) AS created_by
-FROM (SELECT id, created_at, queue_id, priority, state, attempt, uncounted, max_retries, timeout_ms,
-		created_by, ready_at, run_at, started_at, NULL::timestamptz AS finished_at,
-		NULL::timestamptz AS expires_at, lease_expires_at, worker, server, method, job_type,
+FROM (SELECT id, created_at, queue_id, priority, state, coalesce(attempt, 0) AS attempt,
+		coalesce(uncounted, 0) AS uncounted, max_retries,
+		coalesce(timeout_ms, 300000) AS timeout_ms, created_by, ready_at, run_at, started_at,
+		NULL::timestamptz AS finished_at, NULL::timestamptz AS expires_at, lease_expires_at, worker, server, method, job_type,
 		metadata, progress, errors, reason, payload, NULL::jsonb AS result
 	FROM qml.live
 	UNION ALL
-	SELECT id, created_at, queue_id, priority, state, attempt, uncounted, max_retries, timeout_ms,
-		created_by, ready_at, NULL, started_at, finished_at,
-		expires_at, NULL, worker, server, method, job_type,
+	SELECT id, created_at, queue_id, priority, state, coalesce(attempt, 0) AS attempt,
+		coalesce(uncounted, 0) AS uncounted, max_retries,
+		coalesce(timeout_ms, 300000) AS timeout_ms, created_by, ready_at, NULL, started_at,
+		finished_at, expires_at, NULL, worker, server, method, job_type,
 		metadata, progress, errors, reason, payload, result
 	FROM qml.history
 	WHERE expires_at > pg_catalog.statement_timestamp()
 	UNION ALL
-	SELECT id, created_at, queue_id, priority, state, attempt, uncounted, max_retries, timeout_ms,
-		created_by, ready_at, NULL, started_at, finished_at,
-		expires_at, NULL, worker, server, method, job_type,
+	SELECT id, created_at, queue_id, priority, state, coalesce(attempt, 0) AS attempt,
+		coalesce(uncounted, 0) AS uncounted, max_retries,
+		coalesce(timeout_ms, 300000) AS timeout_ms, created_by, ready_at, NULL, started_at,
+		finished_at, expires_at, NULL, worker, server, method, job_type,
 		metadata, progress, errors, reason, payload, result
 	FROM qml.history_overflow
 	WHERE expires_at > pg_catalog.statement_timestamp()) j

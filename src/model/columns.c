@@ -43,13 +43,12 @@ typedef struct Column
 } Column;
 
 /* The columns that qml.live and the history begin with. */
-#define JOB_COLUMNS                                                                      \
-	{"id", UUIDOID, 0}, {"created_at", TIMESTAMPTZOID, 0}, {"queue_id", INT4OID, 0},     \
-		{"priority", INT4OID, 0}, {"state", STATE_TYPE, 0}, {"attempt", INT4OID, 0},     \
-		{"uncounted", INT4OID, 0}, {"max_retries", INT2OID, 0}, {"lineage", INT2OID, 0}, \
-		{"timeout_ms", INT4OID, 0}, {"created_by", REGROLEOID, 0},                       \
-	{                                                                                    \
-		"ready_at", TIMESTAMPTZOID, 0                                                    \
+#define JOB_COLUMNS                                                                       \
+	{"id", UUIDOID, 0}, {"created_at", TIMESTAMPTZOID, 0}, {"queue_id", INT4OID, 0},      \
+		{"priority", INT4OID, 0}, {"max_retries", INT2OID, 0}, {"lineage", INT2OID, 0},   \
+		{"created_by", REGROLEOID, 0}, {"state", STATE_TYPE, 0}, {"attempt", INT4OID, 0}, \
+	{                                                                                     \
+		"ready_at", TIMESTAMPTZOID, 0                                                     \
 	}
 
 static const Column live[] = {
@@ -57,6 +56,8 @@ static const Column live[] = {
 	{"run_at", TIMESTAMPTZOID, 0},
 	{"started_at", TIMESTAMPTZOID, 0},
 	{"lease_expires_at", TIMESTAMPTZOID, 0},
+	{"timeout_ms", INT4OID, 0},
+	{"uncounted", INT4OID, 0},
 	{"worker", TEXTOID, 0},
 	{"server", TEXTOID, 0},
 	{"method", TEXTOID, 0},
@@ -76,6 +77,8 @@ static const Column history[] = {
 	{"finished_at", TIMESTAMPTZOID, 0},
 	{"expires_at", TIMESTAMPTZOID, 0},
 	{"started_at", TIMESTAMPTZOID, 0},
+	{"timeout_ms", INT4OID, 0},
+	{"uncounted", INT4OID, 0},
 	{"worker", TEXTOID, 0},
 	{"server", TEXTOID, 0},
 	{"method", TEXTOID, 0},

@@ -14,24 +14,25 @@
  * qml_columns_number() says which.  A table may have more: see columns.c.
  */
 
-/* Columns of qml.live and qml.history; the first twelve are the same in both. */
+/* Columns of qml.live and qml.history; the first ten are the same in both, and so are the numbers
+ * of some that follow. */
 enum
 {
 	LIVE_ID = 1,
 	LIVE_CREATED_AT,
 	LIVE_QUEUE_ID,
 	LIVE_PRIORITY,
-	LIVE_STATE,
-	LIVE_ATTEMPT,
-	LIVE_UNCOUNTED,
 	LIVE_MAX_RETRIES,
 	LIVE_LINEAGE,
-	LIVE_TIMEOUT_MS,
 	LIVE_CREATED_BY,
+	LIVE_STATE,
+	LIVE_ATTEMPT,
 	LIVE_READY_AT,
 	LIVE_RUN_AT,
 	LIVE_STARTED_AT,
 	LIVE_LEASE_EXPIRES_AT,
+	LIVE_TIMEOUT_MS,
+	LIVE_UNCOUNTED,
 	LIVE_WORKER,
 	LIVE_SERVER,
 	LIVE_METHOD,
@@ -54,6 +55,8 @@ enum
 	HISTORY_FINISHED_AT = LIVE_READY_AT + 1,
 	HISTORY_EXPIRES_AT,
 	HISTORY_STARTED_AT,
+	HISTORY_TIMEOUT_MS,
+	HISTORY_UNCOUNTED,
 	HISTORY_WORKER,
 	HISTORY_SERVER,
 	HISTORY_METHOD,

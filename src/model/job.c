@@ -27,6 +27,9 @@
 /* Member of an error that no longer counts. */
 #define FORGIVEN "forgiven"
 
+/* The timeout of most jobs, for which no value is stored; qml.job of the SQL script says the same. */
+#define USUAL_TIMEOUT_MS 300000
+
 /* From a higher layer: the policy can be that of a handler. */
 static QmlRetriesMost retries_most;
 
@@ -57,6 +60,13 @@ get_int(TupleTableSlot *slot, int attnum)
 	return DatumGetInt32(slot->tts_values[attnum - 1]);
 }
 
+/* Of a column that is NULL where it has the usual value. */
+static int
+get_int_or(TupleTableSlot *slot, int attnum, int usual)
+{
+	return slot->tts_isnull[attnum - 1] ? usual : get_int(slot, attnum);
+}
+
 static int16
 get_smallint(TupleTableSlot *slot, int attnum)
 {
@@ -74,7 +84,11 @@ get_later_varlena(QmlKnownTable table, TupleTableSlot *slot, int known)
 }
 #endif
 
-/* Reads the columns that both tables begin with; the others are null. */
+StaticAssertDecl((int) LIVE_TIMEOUT_MS == (int) HISTORY_TIMEOUT_MS &&
+					 (int) LIVE_UNCOUNTED == (int) HISTORY_UNCOUNTED,
+				 "both tables have these columns under the same numbers");
+
+/* Reads the columns that both tables have under the same numbers; the others are null. */
 static void
 read_common(TupleTableSlot *slot, QmlJob *job)
 {
@@ -86,11 +100,11 @@ read_common(TupleTableSlot *slot, QmlJob *job)
 	job->priority = get_int(slot, LIVE_PRIORITY);
 	job->state = qml_catalog_state(DatumGetObjectId(slot->tts_values[LIVE_STATE - 1]));
 	job->was = job->state;
-	job->attempt = get_int(slot, LIVE_ATTEMPT);
-	job->uncounted = get_int(slot, LIVE_UNCOUNTED);
+	job->attempt = get_int_or(slot, LIVE_ATTEMPT, 0);
+	job->uncounted = get_int_or(slot, LIVE_UNCOUNTED, 0);
 	qml_job_set_stored_retries(job, get_smallint(slot, LIVE_MAX_RETRIES));
 	job->lineage = get_smallint(slot, LIVE_LINEAGE);
-	job->timeout_ms = get_int(slot, LIVE_TIMEOUT_MS);
+	job->timeout_ms = get_int_or(slot, LIVE_TIMEOUT_MS, USUAL_TIMEOUT_MS);
 	job->created_by = DatumGetObjectId(slot->tts_values[LIVE_CREATED_BY - 1]);
 	job->ready_at = get_time(slot, LIVE_READY_AT);
 	job->run_at = QML_NO_TIME;
@@ -184,6 +198,14 @@ set_value(TupleTableSlot *slot, int attnum, Datum value)
 	slot->tts_isnull[attnum - 1] = false;
 }
 
+/* Of a column that is NULL where it has the usual value. */
+static void
+set_int_unless(TupleTableSlot *slot, int attnum, int value, int usual)
+{
+	slot->tts_values[attnum - 1] = Int32GetDatum(value);
+	slot->tts_isnull[attnum - 1] = value == usual;
+}
+
 static void
 set_time(TupleTableSlot *slot, int attnum, TimestampTz time)
 {
@@ -210,7 +232,7 @@ set_later_varlena(QmlKnownTable table, TupleTableSlot *slot, int known, Datum va
 }
 #endif
 
-/* Clears a slot, and sets the columns that both tables begin with. */
+/* Clears a slot, and sets the columns that both tables have under the same numbers. */
 static void
 write_common(const QmlJob *job, TupleTableSlot *slot)
 {
@@ -221,13 +243,13 @@ write_common(const QmlJob *job, TupleTableSlot *slot)
 	set_value(slot, LIVE_QUEUE_ID, Int32GetDatum(job->queue_id));
 	set_value(slot, LIVE_PRIORITY, Int32GetDatum(job->priority));
 	set_value(slot, LIVE_STATE, ObjectIdGetDatum(qml_catalog()->states[job->state]));
-	set_value(slot, LIVE_ATTEMPT, Int32GetDatum(job->attempt));
-	set_value(slot, LIVE_UNCOUNTED, Int32GetDatum(job->uncounted));
+	set_int_unless(slot, LIVE_ATTEMPT, job->attempt, 0);
+	set_int_unless(slot, LIVE_UNCOUNTED, job->uncounted, 0);
 	set_value(slot, LIVE_MAX_RETRIES,
 			  Int16GetDatum(job->max_retries |
 							(job->retries_asked ? QML_STORED_RETRIES_ASKED : 0)));
 	set_value(slot, LIVE_LINEAGE, Int16GetDatum(job->lineage));
-	set_value(slot, LIVE_TIMEOUT_MS, Int32GetDatum(job->timeout_ms));
+	set_int_unless(slot, LIVE_TIMEOUT_MS, job->timeout_ms, USUAL_TIMEOUT_MS);
 	set_value(slot, LIVE_CREATED_BY, ObjectIdGetDatum(job->created_by));
 	set_time(slot, LIVE_READY_AT, job->ready_at);
 }

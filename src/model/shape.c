@@ -39,7 +39,7 @@
 #include "qml.h"
 
 /* Most columns of a table that can be NULL, and keys of an index. */
-#define MAX_NULLABLE 13
+#define MAX_NULLABLE 15
 #define MAX_KEYS	 3
 
 /* Of the library that tests build as the next version. */
@@ -54,11 +54,20 @@
 /* Of the history, its partitions, and the overflow. */
 #define HISTORY_COLUMNS                                                               \
 	.natts = HISTORY_NATTS, .numbered = HISTORY_NUMBERED, .table = QML_TABLE_HISTORY, \
-	.is_direct = true, .nullable = {LIVE_READY_AT,	  HISTORY_STARTED_AT,             \
-									HISTORY_WORKER,	  HISTORY_SERVER,                 \
-									HISTORY_JOB_TYPE, HISTORY_METADATA,               \
-									HISTORY_PROGRESS, HISTORY_ERRORS,                 \
-									HISTORY_REASON,	  HISTORY_RESULT HISTORY_LATER}
+	.is_direct = true,                                                                \
+	.nullable = {LIVE_ATTEMPT,                                                        \
+				 LIVE_READY_AT,                                                       \
+				 HISTORY_STARTED_AT,                                                  \
+				 HISTORY_TIMEOUT_MS,                                                  \
+				 HISTORY_UNCOUNTED,                                                   \
+				 HISTORY_WORKER,                                                      \
+				 HISTORY_SERVER,                                                      \
+				 HISTORY_JOB_TYPE,                                                    \
+				 HISTORY_METADATA,                                                    \
+				 HISTORY_PROGRESS,                                                    \
+				 HISTORY_ERRORS,                                                      \
+				 HISTORY_REASON,                                                      \
+				 HISTORY_RESULT HISTORY_LATER}
 
 /*
  * Columns that can be NULL, up to the first 0; the others up to `natts` cannot.  Those up to
@@ -76,10 +85,10 @@ static const struct
 						.numbered = LIVE_NUMBERED,
 						.table = QML_TABLE_LIVE,
 						.is_direct = true,
-						.nullable = {LIVE_READY_AT, LIVE_RUN_AT, LIVE_STARTED_AT,
-									 LIVE_LEASE_EXPIRES_AT, LIVE_WORKER, LIVE_SERVER, LIVE_JOB_TYPE,
-									 LIVE_METADATA, LIVE_PROGRESS, LIVE_ERRORS,
-									 LIVE_REASON LIVE_LATER}},
+						.nullable = {LIVE_ATTEMPT, LIVE_READY_AT, LIVE_RUN_AT, LIVE_STARTED_AT,
+									 LIVE_LEASE_EXPIRES_AT, LIVE_TIMEOUT_MS, LIVE_UNCOUNTED,
+									 LIVE_WORKER, LIVE_SERVER, LIVE_JOB_TYPE, LIVE_METADATA,
+									 LIVE_PROGRESS, LIVE_ERRORS, LIVE_REASON LIVE_LATER}},
 	[QML_SHAPE_HISTORY] = {HISTORY_COLUMNS},
 	[QML_SHAPE_LEAF] = {HISTORY_COLUMNS},
 	[QML_SHAPE_OVERFLOW] = {HISTORY_COLUMNS},

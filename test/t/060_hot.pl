@@ -18,6 +18,7 @@ my $MOST_WAL = 200;
 
 my $node = new_node('hot', conf => <<'CONF');
 autovacuum = off
+full_page_writes = off
 shared_buffers = 256MB
 CONF
 
@@ -104,6 +105,41 @@ my $wal_delayed = wal_of_a_claim('later');
 cmp_ok($wal, '<=', $MOST_WAL, "a claim writes $wal bytes of WAL");
 cmp_ok($wal_delayed, '<=', $wal + 16, "that of a job that was delayed $wal_delayed");
 query($node, 'DELETE FROM qml.live');
+
+# Columns that a later version adds cost nothing while they are NULL: no byte of a row, and none of
+# the WAL of a job, from its beginning to its end.
+sub cost_of_a_job
+{
+	query($node, 'TRUNCATE qml.live, qml.history; CHECKPOINT');
+	my $before = query($node, "SELECT pg_current_wal_insert_lsn() - '0/0'");
+	query($node, "SELECT qml_enqueue_many('m', array_fill('{\"n\": 1}'::jsonb, ARRAY[5000]), 'wide')");
+	my $live = query($node, 'SELECT avg(pg_column_size(l)) FROM qml.live l');
+	query($node, <<'SQL') foreach 1 .. 50;
+SELECT count(*) FROM (SELECT array_agg(id) AS ids, array_agg(attempt) AS attempts FROM qml_fetch('w', '{wide}', 100)) j,
+	qml_succeed_many(ids, attempts)
+SQL
+	my $wal = (query($node, "SELECT pg_current_wal_insert_lsn() - '0/0'") - $before) / 5000;
+	my $finished = query($node, <<'SQL');
+SELECT count(*), avg(pg_column_size(h)) FROM qml.history h WHERE queue_id = (SELECT id FROM qml.queue_data WHERE name = 'wide')
+SQL
+	return ($live, $wal, split /\|/, $finished);
+}
+
+cost_of_a_job(); # the partitions are there from now on
+my ($live, $wal_of_job, $count, $kept) = cost_of_a_job();
+is($count, 5000, 'five thousand jobs are done');
+query($node, "ALTER TABLE qml.$_ ADD pass bigint, ADD flags int, ADD batch uuid, ADD start_before timestamptz,"
+	  . ' ADD limit_key text, ADD fair_key text, ADD unique_key text')
+  foreach qw(live history history_overflow);
+cost_of_a_job();
+my ($wide_live, $wide_wal, $wide_count, $wide_kept) = cost_of_a_job();
+is($wide_count, 5000, 'and five thousand with seven columns more');
+is($wide_live, $live, "a row of qml.live has $live bytes all the same");
+is($wide_kept, $kept, "a row of the history has $kept");
+cmp_ok(abs($wide_wal - $wal_of_job), '<', 1, "a job writes $wide_wal bytes of WAL, $wal_of_job without them");
+query($node, "ALTER TABLE qml.$_ DROP pass, DROP flags, DROP batch, DROP start_before, DROP limit_key, DROP fair_key, DROP unique_key")
+  foreach qw(live history history_overflow);
+query($node, 'TRUNCATE qml.live, qml.history');
 
 # Three queues full of jobs, which nobody has analyzed.
 query($node, "SELECT qml_enqueue_many('m', array_fill('{\"n\": 1}'::jsonb, ARRAY[20000]), q, n % 5)"

@@ -455,7 +455,7 @@ foreach my $long (1, 20, 60)
 	is(mine("count(*) FILTER (WHERE state = 'succeeded')"), 60, "job $long is long: all succeed");
 	is(ask($node, 'SELECT count(*), count(DISTINCT what) FROM ledger'), '60|60', 'once');
 	# One that is given back before it began has a higher number the next time, as has any claim.
-	is(ask($node, 'SELECT max(attempt - uncounted) FROM qml.history WHERE id IN (SELECT id FROM mine)'), 1, 'and each was one attempt that counts');
+	is(ask($node, 'SELECT max(attempt - coalesce(uncounted, 0)) FROM qml.history WHERE id IN (SELECT id FROM mine)'), 1, 'and each was one attempt that counts');
 	group_of(60, $long => '{"sleep": 60}');
 	is(mine("string_agg(concat_ws(' ', i, state, errors -> -1 ->> 'error_type'), ', ' ORDER BY i) FILTER (WHERE state <> 'succeeded')"),
 		"$long failed timeout", "job $long is too long: its timeout ends it");
@@ -468,7 +468,7 @@ group_of(60, 20 => '{"loop": 1}');
 is(mine("string_agg(concat_ws(' ', i, state, errors -> -1 ->> 'error_type'), ', ' ORDER BY i) FILTER (WHERE state <> 'succeeded')"),
 	'20 failed timeout', 'a job of a group that goes on whatever it is told: its timeout ends it');
 is(ask($node, 'SELECT count(*), count(DISTINCT what) FROM ledger'), '59|59', 'the others have their effects once');
-is(ask($node, 'SELECT max(attempt - uncounted) FROM qml.history WHERE id IN (SELECT id FROM mine)'), 1, 'at their first attempt that counts');
+is(ask($node, 'SELECT max(attempt - coalesce(uncounted, 0)) FROM qml.history WHERE id IN (SELECT id FROM mine)'), 1, 'at their first attempt that counts');
 {
 	group_of(1);
 	ask($node, 'TRUNCATE mine');
@@ -494,7 +494,7 @@ FROM generate_series(1, 30) i
 SQL
 	settle($node, 'short');
 	is(mine("count(*) FILTER (WHERE state = 'succeeded')"), 30, 'a job that is slower than a group can wait, and notices no cancel, succeeds');
-	is(ask($node, 'SELECT max(attempt - uncounted) FROM qml.history WHERE id IN (SELECT id FROM mine)'), 1, 'at its first attempt that counts');
+	is(ask($node, 'SELECT max(attempt - coalesce(uncounted, 0)) FROM qml.history WHERE id IN (SELECT id FROM mine)'), 1, 'at its first attempt that counts');
 }
 # More than 60 subtransactions with effects are more than other sessions remember of one.
 {

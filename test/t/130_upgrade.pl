@@ -293,7 +293,7 @@ SELECT qml_promote_due();
 SELECT qml_succeed(id, attempt) FROM qml_fetch('w', '{walk}');
 SELECT qml_delete(:'gone');
 \\o
-SELECT payload ->> 'n', state, attempt, $shown FROM qml.history WHERE queue_id = (SELECT id FROM qml.queue_data WHERE name = 'walk') ORDER BY 1;
+SELECT payload ->> 'n', state, coalesce(attempt, 0), $shown FROM qml.history WHERE queue_id = (SELECT id FROM qml.queue_data WHERE name = 'walk') ORDER BY 1;
 SELECT count(*) FROM seen WHERE job = :'failed';
 SQL
 }

@@ -104,7 +104,7 @@ query($node, "BEGIN; SET LOCAL statement_timeout = '30 s'; DROP EXTENSION qml; R
 my $took = time - $start;
 cmp_ok($took, '<', 8, sprintf 'DROP EXTENSION behind two jobs of a minute takes %.1f s', $took);
 wait_for('the jobs to run again', sub { running() == 2 });
-is(query($node, "SELECT string_agg(concat_ws(' ', state, attempt - (SELECT uncounted FROM qml.live l WHERE l.id = j.id)), ', ') FROM qml.job j WHERE payload ->> 'name' IN ('1', '2')"),
+is(query($node, "SELECT string_agg(concat_ws(' ', state, attempt - (SELECT coalesce(uncounted, 0) FROM qml.live l WHERE l.id = j.id)), ', ') FROM qml.job j WHERE payload ->> 'name' IN ('1', '2')"),
 	'processing 1, processing 1', 'at their first attempt that counts');
 is(query($node, 'SELECT count(*) FROM ledger'), 0, 'what was canceled has left nothing');
 

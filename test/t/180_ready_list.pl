@@ -712,7 +712,7 @@ foreach my $move ('VACUUM FULL qml.live', 'CLUSTER qml.live USING live_pkey', 'R
 	"BEGIN; CLUSTER qml.live USING live_pkey; SELECT FROM qml_fetch('w', 'QUEUE'); ROLLBACK",
 	"BEGIN; SELECT FROM qml_fetch('w', 'QUEUE', 5); CLUSTER qml.live USING live_pkey; SELECT FROM qml_fetch('w', 'QUEUE'); ROLLBACK",
 	"BEGIN; SAVEPOINT a; CLUSTER qml.live USING live_pkey; SELECT FROM qml_fetch('w', 'QUEUE', 2); ROLLBACK TO a; SELECT FROM qml_fetch('w', 'QUEUE'); COMMIT",
-	'ALTER TABLE qml.live RESET (fillfactor)', 'ALTER TABLE qml.live SET (fillfactor = 45)')
+	'ALTER TABLE qml.live RESET (fillfactor)', 'ALTER TABLE qml.live SET (fillfactor = 42)')
 {
 	my $queue = fresh(300);
 	# Rows are not stored in the order in which they are claimed.

@@ -209,8 +209,8 @@ sub load_facts
 	foreach my $row (
 		psql(
 			$connstr,
-			"SELECT id, 'live', uncounted FROM qml.live"
-			  . " UNION ALL SELECT id, 'history', uncounted FROM qml.history"))
+			"SELECT id, 'live', coalesce(uncounted, 0) FROM qml.live"
+			  . " UNION ALL SELECT id, 'history', coalesce(uncounted, 0) FROM qml.history"))
 	{
 		push @{ $facts->{places}{ $row->[0] } }, $row->[1];
 		$_->{uncounted} = $row->[2] foreach @{ $facts->{jobs}{ $row->[0] } // [] };

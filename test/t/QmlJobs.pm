@@ -70,7 +70,7 @@ sub counted_outcome
 {
 	my ($node, $id, $dbname) = @_;
 	return ask($node, <<"SQL", $dbname);
-SELECT concat_ws('|', j.state, j.attempt - s.uncounted, j.errors -> -1 ->> 'error_type', j.error)
+SELECT concat_ws('|', j.state, j.attempt - coalesce(s.uncounted, 0), j.errors -> -1 ->> 'error_type', j.error)
 FROM qml_job('$id') j
 JOIN (SELECT id, uncounted FROM qml.live UNION ALL SELECT id, uncounted FROM qml.history) s USING (id)
 SQL
