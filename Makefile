@@ -36,7 +36,7 @@ override with_llvm := no
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 server_header := $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h
 
-DRIVER_GOALS = help check test check-quick check-long check-assert check-versions coverage valgrind demo demo-stop \
+DRIVER_GOALS = help check test check-quick check-long check-assert check-versions stress coverage valgrind demo demo-stop \
 	bench lint fuzz format
 driver_goals := $(filter $(DRIVER_GOALS),$(MAKECMDGOALS))
 pgxs_goals := $(filter-out $(DRIVER_GOALS),$(or $(MAKECMDGOALS),all))
@@ -63,6 +63,7 @@ help:
 	@echo '  check-long       before a release: fuzzing, kills, valgrind, assertions, versions; hours (root)'
 	@echo '  check-assert     the tests on a server with assertions, which is built the first time'
 	@echo '  check-versions   check on the PostgreSQL versions of other Debian releases (root)'
+	@echo '  stress           ten million jobs, random calls and crashes; an hour'
 	@echo '  lint             format, warnings of two compilers, include rules, SQL scripts, symbols'
 	@echo '  fuzz             fuzz the cron code for a minute'
 	@echo '  coverage         lines of src that the tests run'
@@ -100,6 +101,10 @@ check-assert:
 
 check-versions:
 	test/versions/run
+
+stress:
+	test/setup.sh
+	QML_STRESS_JOBS=$${QML_STRESS_JOBS:-10000000} SUITE_TIMEOUT=86400 SUITES=tap TESTS=185_list_stress.pl test/run
 
 demo:
 	@test/setup.sh demo
