@@ -48,6 +48,7 @@ SELECT qml_alter_queue('full', '{"retry": {"delay": 3}}');
 SELECT options FROM qml.queue WHERE name = 'full';
 
 -- How jobs are stored: it changes while there are no unfinished jobs, in whatever state
+SET client_min_messages = warning; -- whether qml is preloaded or not
 SELECT qml_create_queue('stored', '{"storage": "async", "max_retries": 2}');
 SELECT qml_alter_queue('stored', '{"max_retries": null}'), qml_alter_queue('stored', '{"storage": "async"}');
 SELECT options FROM qml.queue WHERE name = 'stored';
@@ -75,6 +76,7 @@ ROLLBACK;
 SELECT options FROM qml.queue WHERE name = 'stored';
 SELECT count(qml_enqueue('m', queue => 'stored')) FROM generate_series(1, 1001);
 SELECT t.try($$SELECT qml_alter_queue('stored', '{"storage": "durable"}')$$);
+RESET client_min_messages;
 
 -- Pause and resume: as often as one likes
 SELECT qml_pause_queue('plain'), qml_pause_queue('plain');

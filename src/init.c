@@ -18,6 +18,7 @@
 
 #include "common/fault.h"
 #include "common/guc.h"
+#include "common/lazy_commit.h"
 #include "compat.h"
 #include "ipc/lease_notes.h"
 #include "ipc/prepared.h"
@@ -67,6 +68,7 @@ _PG_init(void)
 {
 	refuse_second_copy();
 	qml_fault_init();
+	qml_lazy_commit_init();
 	qml_guc_init();
 	qml_catalog_init();
 	qml_history_init();

@@ -22,12 +22,14 @@
 #include "access/xact.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "common/lazy_commit.h"
 #include "common/table.h"
 #include "compat.h"
 #include "qml.h"
@@ -63,6 +65,8 @@ init_table(QmlTable *table, Relation rel)
 	table->estate = NULL;
 	table->indexes = NULL;
 	table->is_hot = false;
+	table->is_lazy = false;
+	table->calls_users = false;
 	table->page = InvalidBuffer;
 	table->blocks = 0;
 	ItemPointerSetInvalid(&table->root);
@@ -131,6 +135,35 @@ qml_table_close(QmlTable *table)
 	table_close(table->rel, NoLock);
 }
 
+static bool
+is_users_function(Oid function, void *arg)
+{
+	return function >= FirstNormalObjectId;
+}
+
+/* Whether an expression calls a function that is not the server's. */
+static bool
+find_users_function(Node *node, void *arg)
+{
+	return node && (check_functions_in_node(node, is_users_function, NULL) ||
+					expression_tree_walker(node, find_users_function, NULL));
+}
+
+/* Whether indexes have expressions, or conditions, that call functions of users. */
+static bool
+call_users(const ResultRelInfo *indexes)
+{
+	for (int i = 0; i < indexes->ri_NumIndices; i++)
+	{
+		const IndexInfo *index = indexes->ri_IndexRelationInfo[i];
+
+		if (find_users_function((Node *) index->ii_Expressions, NULL) ||
+			find_users_function((Node *) index->ii_Predicate, NULL))
+			return true;
+	}
+	return false;
+}
+
 /* speculative: also to insert rows that may meet others with the same key. */
 static void
 open_indexes(QmlTable *table, bool speculative)
@@ -145,7 +178,17 @@ open_indexes(QmlTable *table, bool speculative)
 	table->indexes = makeNode(ResultRelInfo);
 	InitResultRelInfo(table->indexes, table->rel, 0, NULL, 0);
 	ExecOpenIndices(table->indexes, speculative);
+	table->calls_users = call_users(table->indexes);
 	MemoryContextSwitchTo(oldcontext);
+}
+
+/* A row, or several, were written; what that took counts if the caller has said so. */
+static void
+end_write(QmlTable *table, uint64 begun)
+{
+	if (table->is_lazy && !table->calls_users)
+		qml_lazy_commit_end_write(begun);
+	table->is_lazy = false;
 }
 
 /*
@@ -168,9 +211,12 @@ insert_index_entries(QmlTable *table, TupleTableSlot *row, bool is_update, QmlUp
 void
 qml_table_insert(QmlTable *table, TupleTableSlot *row)
 {
+	uint64 begun = qml_lazy_commit_begin();
+
 	table_tuple_insert(table->rel, row, GetCurrentCommandId(true), 0, NULL);
 	table->is_hot = false;
 	insert_index_entries(table, row, false, QML_UPDATE_ALL_INDEXES);
+	end_write(table, begun);
 }
 
 /*
@@ -184,6 +230,7 @@ qml_table_try_insert(QmlTable *table, TupleTableSlot *row, Oid key)
 	List *arbiters = list_make1_oid(key);
 	MemoryContext oldcontext;
 	bool conflicts = true;
+	uint64 begun = qml_lazy_commit_begin();
 
 	table->is_hot = false;
 	open_indexes(table, true);
@@ -202,6 +249,7 @@ qml_table_try_insert(QmlTable *table, TupleTableSlot *row, Oid key)
 	}
 	MemoryContextSwitchTo(oldcontext);
 	ResetPerTupleExprContext(table->estate);
+	end_write(table, begun);
 	return !conflicts;
 }
 
@@ -211,6 +259,7 @@ qml_table_insert_many(QmlTable *table, TupleTableSlot **rows, int count)
 {
 	MemoryContext scratch;
 	MemoryContext oldcontext;
+	uint64 begun = qml_lazy_commit_begin();
 
 	/* The access method leaves its copies of the rows behind. */
 	open_indexes(table, false);
@@ -222,11 +271,11 @@ qml_table_insert_many(QmlTable *table, TupleTableSlot **rows, int count)
 
 	for (int i = 0; i < count; i++)
 		insert_index_entries(table, rows[i], false, QML_UPDATE_ALL_INDEXES);
+	end_write(table, begun);
 }
 
-/* Reads the next row of a scan into table->slot, as index_getnext_slot(), with its root. */
-bool
-qml_table_next(QmlTable *table, IndexScanDesc scan)
+static bool
+read_next(QmlTable *table, IndexScanDesc scan)
 {
 	for (;;)
 	{
@@ -245,6 +294,17 @@ qml_table_next(QmlTable *table, IndexScanDesc scan)
 			return true;
 		}
 	}
+}
+
+/* Reads the next row of a scan into table->slot, as index_getnext_slot(), with its root. */
+bool
+qml_table_next(QmlTable *table, IndexScanDesc scan)
+{
+	uint64 begun = qml_lazy_commit_begin();
+	bool found = read_next(table, scan);
+
+	qml_lazy_commit_end_read(begun);
+	return found;
 }
 
 /* Pins the page of a row; false: the table does not reach so far. */
@@ -283,6 +343,7 @@ qml_table_fetch(QmlTable *table, const ItemPointerData *root, Snapshot snapshot,
 {
 	BufferHeapTupleTableSlot *row = (BufferHeapTupleTableSlot *) table->slot;
 	ItemPointerData tid = *root;
+	uint64 begun = qml_lazy_commit_begin();
 	bool found;
 
 	Assert(TTS_IS_BUFFERTUPLE(table->slot) && IsMVCCSnapshot(snapshot));
@@ -293,6 +354,7 @@ qml_table_fetch(QmlTable *table, const ItemPointerData *root, Snapshot snapshot,
 								   NULL, true);
 	row->base.tupdata.t_self = tid;
 	LockBuffer(table->page, BUFFER_LOCK_UNLOCK);
+	qml_lazy_commit_end_read(begun);
 	if (!found)
 		return false;
 	table->slot->tts_tableOid = RelationGetRelid(table->rel);
@@ -359,6 +421,7 @@ TM_Result
 qml_table_row_fate(TupleTableSlot *slot)
 {
 	BufferHeapTupleTableSlot *row = (BufferHeapTupleTableSlot *) slot;
+	uint64 begun = qml_lazy_commit_begin();
 	TM_Result result;
 
 	if (!TTS_IS_BUFFERTUPLE(slot) || !BufferIsValid(row->buffer))
@@ -366,6 +429,7 @@ qml_table_row_fate(TupleTableSlot *slot)
 	LockBuffer(row->buffer, BUFFER_LOCK_SHARE);
 	result = HeapTupleSatisfiesUpdate(row->base.tuple, GetCurrentCommandId(false), row->buffer);
 	LockBuffer(row->buffer, BUFFER_LOCK_UNLOCK);
+	qml_lazy_commit_end_read(begun);
 	return result;
 }
 
@@ -412,22 +476,28 @@ qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row, Snapshot
 	LockTupleMode lockmode;
 	QmlUpdateIndexes update_indexes;
 	TM_Result result;
+	uint64 begun;
 
 	if (!wait)
 	{
 		Assert(ItemPointerEquals(tid, &table->slot->tts_tid));
 		if (qml_table_row_fate(table->slot) == TM_BeingModified)
+		{
+			table->is_lazy = false;
 			return TM_BeingModified;
+		}
 #ifdef USE_ASSERT_CHECKING
 		wait = true;
 #endif
 	}
+	begun = qml_lazy_commit_begin();
 	result = table_tuple_update(table->rel, tid, row, GetCurrentCommandId(true), snapshot,
 								InvalidSnapshot, wait, &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok)
 		table->is_hot = update_indexes != QML_UPDATE_ALL_INDEXES;
 	if (result == TM_Ok && update_indexes != QML_UPDATE_NO_INDEXES)
 		insert_index_entries(table, row, true, update_indexes);
+	end_write(table, begun);
 	return result;
 }
 
@@ -436,9 +506,12 @@ TM_Result
 qml_table_delete(QmlTable *table, ItemPointer tid, Snapshot snapshot, bool wait)
 {
 	TM_FailureData failure;
+	uint64 begun = qml_lazy_commit_begin();
+	TM_Result result = table_tuple_delete(table->rel, tid, GetCurrentCommandId(true), snapshot,
+										  InvalidSnapshot, wait, &failure, false);
 
-	return table_tuple_delete(table->rel, tid, GetCurrentCommandId(true), snapshot, InvalidSnapshot,
-							  wait, &failure, false);
+	end_write(table, begun);
+	return result;
 }
 
 /*

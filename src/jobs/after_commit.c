@@ -238,6 +238,7 @@ show_transition(QmlToldJob *told, const Transition *transition, bool with_payloa
 static void
 write_rows(Insert *insert)
 {
+	insert->live->is_lazy = qml_queue_storage(insert->queue->id) != QML_DURABLE;
 	if (insert->count > 0)
 		qml_table_insert_many(insert->live, insert->rows, insert->count);
 	for (int i = 0; i < insert->count; i++)
@@ -258,7 +259,7 @@ add_job(Insert *insert, const QmlCallback *hook, const Transition *transition)
 	QmlJob job = {.created_at = insert->now,
 				  .queue_id = insert->queue->id,
 				  .state = QML_ENQUEUED,
-				  .lineage = qml_lineage(),
+				  .lineage = qml_lineage(insert->queue->id),
 				  .max_retries = qml_queue_max_retries(insert->queue),
 				  .timeout_ms = qml_queue_timeout_ms(insert->queue),
 				  .created_by = hook->role,

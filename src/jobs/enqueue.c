@@ -182,7 +182,7 @@ qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, b
 
 	qml_writer_open(&writer, false, is_by_schedule(request));
 	qml_writer_turn(&writer, store);
-	job.lineage = qml_lineage();
+	job.lineage = qml_lineage(job.queue_id);
 	if (own_id)
 		enqueued.created = qml_own_id_insert(&writer, &job, handler,
 											 request->options.on_duplicate_id, &enqueued.state);
@@ -215,7 +215,7 @@ qml_enqueue_batch(const QmlEnqueue *request, const Datum *payloads, int count, p
 	store = prepare_job(request, handler, &jobs[0]);
 	qml_writer_open(&writer, true, is_by_schedule(request));
 	qml_writer_turn(&writer, store);
-	jobs[0].lineage = qml_lineage();
+	jobs[0].lineage = qml_lineage(jobs[0].queue_id);
 	for (int i = 0; i < nrows; i++)
 	{
 		jobs[i] = jobs[0];

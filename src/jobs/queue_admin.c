@@ -28,6 +28,7 @@
 #include "utils/snapmgr.h"
 
 #include "common/clock.h"
+#include "common/lazy_commit.h"
 #include "common/spi.h"
 #include "common/table.h"
 #include "compat.h"
@@ -82,6 +83,17 @@ check_options(const char *name, Jsonb *options, QmlQueueOptions *parsed)
 				 errhint("Give a queue that notifies a shorter name.")));
 }
 
+/* Tells that jobs of the queue outlive more than was asked for, and are slower for it. */
+static void
+tell_storage(const char *name, QmlStorage storage)
+{
+	if (storage == QML_ASYNC && !qml_lazy_commit_possible())
+		ereport(NOTICE,
+				(errmsg("jobs of queue \"%s\" are as durable as those of other queues", name),
+				 errdetail("Option \"storage\" counts only where qml is in "
+						   "shared_preload_libraries.")));
+}
+
 /* Makes the partitions of the history that jobs of the queue will need soon. */
 static void
 make_partitions(const char *name)
@@ -114,6 +126,7 @@ qml_queue_admin_create(const char *name, Jsonb *options)
 				 errhint("qml_alter_queue() changes its options.")));
 	/* A TTL may need partitions of the history that do not exist yet. */
 	make_partitions(name);
+	tell_storage(name, parsed.storage);
 }
 
 /*
@@ -388,6 +401,7 @@ prepare_storage(const char *name, QmlStorage storage)
 	lock_alone(name);
 	UnregisterSnapshot(check_changeable(queue, known));
 	UnregisterSnapshot(known);
+	tell_storage(name, storage);
 }
 
 /* Options that are given replace those there; null goes back to the setting. */

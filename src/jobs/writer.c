@@ -34,6 +34,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "common/lazy_commit.h"
 #include "compat.h"
 #include "core/state.h"
 #include "ipc/lease_notes.h"
@@ -175,10 +176,18 @@ qml_writer_new_snapshot(QmlWriter *writer)
 	return qml_writer_snapshot(writer);
 }
 
+/* What is written next into the table is of this job. */
+static void
+choose_commit(QmlTable *table, const QmlJob *job)
+{
+	table->is_lazy = qml_queue_storage(job->queue_id) != QML_DURABLE;
+}
+
 /* Writes the rows gathered for the open partition. */
 static void
 flush_pending(QmlWriterTables *tables)
 {
+	tables->leaf.is_lazy = tables->pending_lazy;
 	if (tables->npending == 1)
 		qml_table_insert(&tables->leaf, tables->pending[0]);
 	else if (tables->npending > 1)
@@ -285,6 +294,8 @@ store_finished(QmlWriter *writer, const QmlJob *job)
 		tables->pending[tables->nslots++] = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 		MemoryContextSwitchTo(oldcontext);
 	}
+	tables->pending_lazy = (tables->npending == 0 || tables->pending_lazy) &&
+						   qml_queue_storage(job->queue_id) != QML_DURABLE;
 	row = tables->pending[tables->npending++];
 	qml_job_to_history(job, row);
 	if (writer->batch)
@@ -333,6 +344,7 @@ qml_writer_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handle
 {
 	Assert(!qml_state_is_final(job->state));
 	qml_job_to_live(job, writer->live->row);
+	choose_commit(writer->live, job);
 	qml_table_insert(writer->live, writer->live->row);
 	qml_ready_row_note_made(writer->live->row, writer->live->row->tts_tid);
 	note_transition(writer, job, is_new);
@@ -348,6 +360,7 @@ qml_writer_try_insert(QmlWriter *writer, const QmlJob *job)
 {
 	Assert(!qml_state_is_final(job->state));
 	qml_job_to_live(job, writer->live->row);
+	choose_commit(writer->live, job);
 	return qml_table_try_insert(writer->live, writer->live->row,
 								qml_store(writer->store)->live_pkey);
 }
@@ -383,6 +396,7 @@ qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *h
 					  TupleTableSlot **rows, int count)
 {
 	Assert(count > 0);
+	choose_commit(writer->live, &jobs[0]);
 	qml_table_insert_many(writer->live, rows, count);
 	for (int i = 0; i < count; i++)
 	{
@@ -396,13 +410,17 @@ qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *h
 /*
  * An attempt begins in this transaction.  Its number leaves the database with the commit,
  * so a crash after that must not lose it, or it would be given again: the commit waits for
- * the disk, whatever synchronous_commit says.  It also lets a job that crashes the server
- * count its attempts.
+ * the disk, whatever synchronous_commit says.
+ *
+ * In queues that are not durable, numbers are skipped after a crash instead.  But in a background
+ * worker the job itself may crash the server, and would do so for ever if its attempts were lost.
  */
 static void
-keep_number(void)
+keep_number(const QmlJob *job)
 {
-	ForceSyncCommit();
+	if (IsBackgroundWorker || !qml_lazy_commit_possible() ||
+		qml_queue_storage(job->queue_id) == QML_DURABLE)
+		ForceSyncCommit();
 }
 
 /* The job in live->slot, which was ready before, can be claimed again. */
@@ -499,12 +517,13 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	if (!qml_state_is_final(job->state))
 	{
 		qml_job_to_live(job, writer->live->row);
+		choose_commit(writer->live, job);
 		result = qml_table_update(writer->live, tid, writer->live->row, snapshot, wait);
 		if (result != TM_Ok)
 			return result;
 		end_taking(&ready);
 		if (job->state == QML_PROCESSING && job->was != QML_PROCESSING)
-			keep_number();
+			keep_number(job);
 		else if (job->was == QML_PROCESSING && job->state != QML_PROCESSING)
 			qml_wakeup_ended(&job->id, job->attempt);
 		note_claim(writer, job);
@@ -517,6 +536,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	/* First the partition: a lock on a table comes before that of a row. */
 	if (is_kept)
 		open_leaf(writer, job->expires_at);
+	choose_commit(writer->live, job);
 	result = qml_table_delete(writer->live, tid, snapshot, wait);
 	if (result != TM_Ok)
 		return result;

@@ -26,6 +26,7 @@ typedef struct QmlWriterTables
 	QmlTable leaf;			  /* - open */
 	TupleTableSlot **pending; /* rows for leaf; the slots are used again */
 	int npending;			  /* of them hold a row */
+	bool pending_lazy;		  /* a commit need not wait for any of these */
 	int nslots;				  /* are made */
 } QmlWriterTables;
 

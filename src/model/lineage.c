@@ -14,6 +14,10 @@
  * counts them as attempts that do not count against the retries.  The row keeps its
  * lineage through all other changes, however often it is written before it is claimed.
  *
+ * A crash loses no claim of a durable queue, but it may lose one of the others, whose commits do not
+ * wait for the disk (common/lazy_commit.c).  The lineage of their rows names the run of the
+ * server, too: from its start, or from a crash, to the next one.
+ *
  * The lineage is a hash, plus the timeline: those of two timelines of a server differ.
  * Those of two other places are the same once in 65536.  Two bytes are what the row has
  * to spare: any more would make it eight bytes larger.
@@ -29,15 +33,17 @@
 #include "common/int.h"
 #include "miscadmin.h"
 
+#include "common/lazy_commit.h"
 #include "model/catalog.h"
 #include "model/lineage.h"
+#include "model/queue.h"
 
 /* More than a job can be claimed between the last WAL that is here and the last that was. */
 #define SKIPPED 65536
 
-/* The lineage of what is written now; not on a standby. */
+/* The lineage of what is written now of a job of this queue; not on a standby. */
 int16
-qml_lineage(void)
+qml_lineage(int queue_id)
 {
 	uint64 system = GetSystemIdentifier();
 	uint32 hash = hash_bytes((const unsigned char *) &system, sizeof(system));
@@ -46,6 +52,8 @@ qml_lineage(void)
 	hash = hash_combine(hash, hash_bytes_uint32(MyDatabaseId));
 	/* A dump may be restored into the database that it was made of. */
 	hash = hash_combine(hash, hash_bytes_uint32(qml_store(QML_STORE_LOGGED)->live));
+	if (qml_queue_storage(queue_id) != QML_DURABLE)
+		hash += qml_lazy_commit_run();
 	return (int16) (hash + GetWALInsertionTimeLine());
 }
 
@@ -65,14 +73,15 @@ qml_lineage_has_next(const QmlJob *job)
 	int next;
 
 	/* Of nearly all, without a look at where they were claimed. */
-	return job->attempt < PG_INT32_MAX - SKIPPED || find_next(job, qml_lineage(), &next);
+	return job->attempt < PG_INT32_MAX - SKIPPED ||
+		   find_next(job, qml_lineage(job->queue_id), &next);
 }
 
 /* Another attempt of the job begins. */
 void
 qml_lineage_next_attempt(QmlJob *job)
 {
-	int16 lineage = qml_lineage();
+	int16 lineage = qml_lineage(job->queue_id);
 	int next;
 
 	if (!find_next(job, lineage, &next))

@@ -7,7 +7,7 @@
 
 #include "model/job.h"
 
-extern int16 qml_lineage(void);
+extern int16 qml_lineage(int queue_id);
 extern bool qml_lineage_has_next(const QmlJob *job);
 extern void qml_lineage_next_attempt(QmlJob *job);
 
