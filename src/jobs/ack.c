@@ -109,8 +109,8 @@ apply_ack_or_skip(QmlJob *job, void *arg)
 	QmlAck *ack = arg;
 
 	ack->accepted = false;
-	return qml_acl_allow(QML_CAN_WORK, qml_queue_require(job->queue_id)->name) &&
-		   apply_ack(job, ack);
+	ack->forbidden = !qml_acl_allow(QML_CAN_WORK, qml_queue_require(job->queue_id)->name);
+	return !ack->forbidden && apply_ack(job, ack);
 }
 
 /* Acknowledges one job; raises QM001 or QM003 if the attempt does not hold it. */

@@ -29,6 +29,7 @@ typedef struct QmlAck
 
 	/* Results, written by ack.c. */
 	bool accepted;
+	bool forbidden; /* among many: the caller may not work the queue of the job */
 	bool repeated;	/* among many: an earlier element said so of the same attempt, and counts */
 	QmlState state; /* that follows */
 } QmlAck;

@@ -140,15 +140,16 @@ succeed_fetch(FunctionCallInfo fcinfo)
 }
 
 /*
- * The rows are the jobs that are claimed, so those whose claims were stale are told in a
- * warning; not those that were finished by another element of this call.  A caller that must know them before its transaction commits asks
- * qml_succeed_many().
+ * The rows are the jobs that are claimed, so those that were not finished, because their claims are
+ * stale or (forbidden) the caller may not work their queues, are told in a warning; not those that
+ * were finished by another element of this call.  A caller that must know them before its
+ * transaction commits asks qml_succeed_many().
  */
 static void
-warn_of_stale(const pg_uuid_t *ids, const QmlAck *acks, int count)
+warn_of_unfinished(const pg_uuid_t *ids, const QmlAck *acks, int count, bool forbidden)
 {
 	StringInfoData list;
-	int stale = 0;
+	int unfinished = 0;
 	int repeated = 0;
 
 	initStringInfo(&list);
@@ -156,20 +157,25 @@ warn_of_stale(const pg_uuid_t *ids, const QmlAck *acks, int count)
 	{
 		CHECK_FOR_INTERRUPTS();
 		repeated += acks[i].repeated ? 1 : 0;
-		if (acks[i].accepted || acks[i].repeated)
+		if (acks[i].accepted || acks[i].repeated || acks[i].forbidden != forbidden)
 			continue;
-		if (++stale <= MAX_TOLD)
-			appendStringInfo(&list, "%s%s", stale > 1 ? ", " : "", qml_job_id_string(&ids[i]));
+		if (++unfinished <= MAX_TOLD)
+			appendStringInfo(&list, "%s%s", unfinished > 1 ? ", " : "", qml_job_id_string(&ids[i]));
 	}
-	if (stale == 0)
+	if (unfinished == 0)
 		return;
-	if (stale > MAX_TOLD)
-		appendStringInfo(&list, ", and %d more", stale - MAX_TOLD);
+	if (unfinished > MAX_TOLD)
+		appendStringInfo(&list, ", and %d more", unfinished - MAX_TOLD);
 	ereport(WARNING,
 			(errcode(ERRCODE_QML_STALE_CLAIMS_SKIPPED),
-			 errmsg_plural("%d of %d jobs was not finished, because its claim is stale",
-						   "%d of %d jobs were not finished, because their claims are stale", stale,
-						   stale, count - repeated),
+			 forbidden ?
+				 errmsg_plural(
+					 "%d of %d jobs was not finished, because its queue may not be worked by the caller",
+					 "%d of %d jobs were not finished, because their queues may not be worked by the caller",
+					 unfinished, unfinished, count - repeated) :
+				 errmsg_plural("%d of %d jobs was not finished, because its claim is stale",
+							   "%d of %d jobs were not finished, because their claims are stale",
+							   unfinished, unfinished, count - repeated),
 			 errdetail("Ids: %s.", list.data)));
 }
 
@@ -186,7 +192,8 @@ succeed_fetch_many(FunctionCallInfo fcinfo)
 	count = qml_sql_ack_read_successes(fcinfo, &ids, &acks);
 	read_claim(fcinfo, 3, &claim);
 	qml_ack_many(ids, acks, count);
-	warn_of_stale(ids, acks, count);
+	warn_of_unfinished(ids, acks, count, false);
+	warn_of_unfinished(ids, acks, count, true);
 	return fetch_jobs(fcinfo, &claim);
 }
 
