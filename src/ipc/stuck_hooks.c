@@ -4,7 +4,7 @@
  *
  * A process that ends because of a hook cannot write into a table any more.  It leaves
  * a hash of the hook's name here, and the next process of the database switches the
- * hook off (userfn/hook_failure.c).  A crash of the server forgets it, and the hook is called
+ * hook off (userfn/hook_failure.c).  Until then, background processes do not call it.  A crash of the server forgets it, and the hook is called
  * once more.
  */
 #include "postgres.h"
@@ -42,6 +42,21 @@ qml_stuck_hooks_add(uint32 hook)
 		stuck->hook = hook;
 	}
 	LWLockRelease(qml_shmem->lock);
+}
+
+/* Whether a hook of this database is stuck, and not yet switched off. */
+bool
+qml_stuck_hooks_has(uint32 hook)
+{
+	bool found;
+
+	/* The usual case; one that is added at this moment could as well be added later. */
+	if (*(volatile int *) &qml_shmem->nstuck == 0)
+		return false;
+	LWLockAcquire(qml_shmem->lock, LW_SHARED);
+	found = find_stuck(hook) >= 0;
+	LWLockRelease(qml_shmem->lock);
+	return found;
 }
 
 /* The stuck hooks of this database, at most QML_MAX_STUCK; returns how many. */

@@ -100,7 +100,7 @@ static bool
 is_active(const QmlCallback *hook)
 {
 	return !hook->broken && !hook->options.after_commit &&
-		   qml_callback_is_allowed(hook, InvalidOid);
+		   qml_callback_is_allowed(hook, InvalidOid) && !qml_hook_limit_is_stuck(hook);
 }
 
 /* Whether any hook is called, before the commit, for transitions to the state. */

@@ -72,6 +72,13 @@ qml_hook_limit_hash(const QmlCallback *hook)
 	return hash_bytes((const unsigned char *) hook->name, strlen(hook->name));
 }
 
+/* Whether a hook has ended a process, and is about to be disabled: this one does not call it. */
+bool
+qml_hook_limit_is_stuck(const QmlCallback *hook)
+{
+	return limited && qml_stuck_hooks_has(qml_hook_limit_hash(hook));
+}
+
 /* At exit: if the process ends because of a hook, its successor must know which one. */
 static void
 record_stuck_hook(int code, Datum arg)

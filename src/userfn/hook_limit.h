@@ -19,5 +19,6 @@ extern void qml_hook_limit_resume(double milliseconds);
 extern int qml_hook_limit_room(int milliseconds);
 extern int qml_hook_limit_batch(int most);
 extern uint32 qml_hook_limit_hash(const QmlCallback *hook);
+extern bool qml_hook_limit_is_stuck(const QmlCallback *hook);
 
 #endif
