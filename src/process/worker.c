@@ -143,6 +143,17 @@ wait_for_work(int64 idle_since, uint32 wait_event)
 	return left > 0 || qml_dispatch_has_work(slot);
 }
 
+/*
+ * A worker that sleeps does not see that the extension is dropped, if that takes no longer than its
+ * sleep.  The scheduler does, and leaves: where there is none, the worker looks itself.
+ */
+static void
+leave_if_alone(void)
+{
+	if (qml_slots_find_scheduler(MyDatabaseId) == NULL)
+		qml_slot_leave_if_dropped();
+}
+
 /* Runs jobs, and waits for more, until the worker ends or an error that is no job's. */
 static void
 run_jobs(void)
@@ -175,6 +186,7 @@ run_jobs(void)
 			if (!wait_for_work(idle_since, wait_event))
 				qml_slot_leave(QML_ENDED_IDLE);
 			check_between_jobs(false);
+			leave_if_alone();
 			qml_run_flush();
 		}
 	}

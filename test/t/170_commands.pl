@@ -421,6 +421,8 @@ is(ask($node, q{SELECT string_agg(DISTINCT state::text, ', ') FROM qml.job WHERE
 # ---- the extension goes
 
 {
+	# Longer than is waited here.
+	set_config($node, 'qml.worker_idle_timeout' => '1 h');
 	command('last', 'DROP EXTENSION qml CASCADE', '{}', 'NONE');
 	query($node, q{SELECT qml_enqueue('last')});
 	wait_for('the extension to be gone', sub { ask($node, q{SELECT count(*) FROM pg_extension WHERE extname = 'qml'}) == 0 });
