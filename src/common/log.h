@@ -22,6 +22,7 @@ typedef enum QmlLogKind
 	QML_LOG_OVERFLOW,
 	QML_LOG_CLEANUP,
 	QML_LOG_ESCAPED,
+	QML_LOG_TRIGGER,
 	QML_LOG_KINDS
 } QmlLogKind;
 

@@ -17,6 +17,8 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #include "common/cache.h"
 #include "common/spi.h"
@@ -27,6 +29,34 @@
 #include "maintenance/adopt.h"
 #include "maintenance/reclaim.h"
 #include "model/catalog.h"
+
+/*
+ * What restores rows with pg_restore --disable-triggers enables the triggers in another way than
+ * they were.  Without one that tells of all SQL, claims search the index.
+ */
+static void
+enable_triggers(void)
+{
+	Oid types[] = {OIDOID};
+	QmlSpi spi;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	for (int i = 0; i < QML_STORES; i++)
+	{
+		const QmlStore *store = qml_store(i);
+		Datum values[] = {ObjectIdGetDatum(store->live)};
+
+		if (!TransactionIdIsValid(store->live_trigger_version) &&
+			qml_spi_execute("SELECT FROM pg_catalog.pg_trigger "
+							"WHERE tgrelid = $1 AND tgname = 'note_sql' AND tgenabled <> 'A'",
+							lengthof(types), types, values, NULL, SPI_OK_SELECT) > 0)
+			(void) qml_spi_execute(psprintf("ALTER TABLE %s.%s ENABLE ALWAYS TRIGGER note_sql",
+											QML_SCHEMA,
+											quote_identifier(get_rel_name(store->live))),
+								   0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	}
+	qml_spi_end(&spi);
+}
 
 /*
  * Makes this database the home of its jobs.  Claims were made in the original: those jobs
@@ -44,6 +74,7 @@ qml_adopt_database(void)
 	for (int i = 0; i < QML_STORES; i++)
 		qml_partition_revoke(i);
 	qml_partition_mend(QML_STORE_LOGGED);
+	enable_triggers();
 	cat = qml_catalog();
 	if (cat->adopted)
 		return;

@@ -16,8 +16,10 @@
 #include "access/genam.h"
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
+#include "common/log.h"
 #include "ipc/ready_queues.h"
 #include "ipc/wakeup.h"
 #include "jobs/claim_list.h"
@@ -30,6 +32,9 @@
 /* Index entries, and queues, of one piece. */
 #define MOST_ENTRIES 2000
 #define MOST_QUEUES	 200
+
+/* How often it is told that lists are of no use, in milliseconds. */
+#define TELL_INTERVAL (3600 * 1000)
 
 /* One piece. */
 typedef struct Piece
@@ -167,6 +172,24 @@ check_queue(Piece *piece)
 	return walk(piece, keys, qml_ready_index_below(keys, &from), &through) || through;
 }
 
+/* Whoever wonders why fetches have become slow must find the reason. */
+static void
+tell_of_triggers(void)
+{
+	for (int i = 0; i < QML_STORES; i++)
+	{
+		const QmlStore *store = qml_store(i);
+
+		if (OidIsValid(store->live) && !TransactionIdIsValid(store->live_trigger_version) &&
+			qml_log_is_due_after(QML_LOG_TRIGGER, TELL_INTERVAL))
+			ereport(LOG,
+					(errmsg("claims search the index, because the trigger that tells of SQL on \"%s\" "
+							"is not there or not enabled for all sessions",
+							get_rel_name(store->live)),
+					 errhint("Call qml_adopt(), which enables the trigger note_sql.")));
+	}
+}
+
 /*
  * A piece of a check, in the caller's transaction.  True: it is through, and nothing is left to be
  * looked at again.
@@ -177,6 +200,8 @@ qml_list_check_step(QmlListCheck *check)
 	Piece piece = {.check = check};
 	bool over = false;
 
+	if (qml_ready_queues_exist())
+		tell_of_triggers();
 	/* Nobody claims from lists here. */
 	if (!OidIsValid(qml_ready_queues_table(0)))
 		return true;
