@@ -49,7 +49,7 @@ is(query($node, 'SHOW shared_preload_libraries'), 'auto_explain, qml', 'the othe
 like(output_of($setup, 'false'), qr/extension "qml" already exists/,
 	'called again it stops, without a restart');
 
-foreach my $script ('basic_job', 'processing')
+foreach my $script ('basic_job', 'processing', 'storage')
 {
 	foreach my $time ('once', 'and again')
 	{
@@ -60,7 +60,7 @@ foreach my $script ('basic_job', 'processing')
 is(query($node, 'SELECT name FROM qml.queue ORDER BY name'), 'parcels', 'no other queue is left');
 is(query($node, 'SELECT method FROM qml.handler'), 'send', 'no handler is left');
 is(query($node, 'SELECT count(*) FROM qml.recurring'), '0', 'no schedule is left');
-is(query($node, "SELECT count(*) FROM pg_namespace WHERE nspname IN ('basic_job', 'processing')"),
+is(query($node, "SELECT count(*) FROM pg_namespace WHERE nspname IN ('basic_job', 'processing', 'storage')"),
 	'0', 'no schema is left');
 
 $node->stop;
