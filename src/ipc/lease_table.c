@@ -106,7 +106,10 @@ find_entry(uint32 hash, const pg_uuid_t *job)
 	return number == 0 ? NULL : &partition_of(hash)->entries[number - 1];
 }
 
-/* Frees the entry that a link leads to. */
+/*
+ * Frees the entry that a link leads to.  When all are free, looks need not go through them any more,
+ * however many there were once.
+ */
 static void
 free_entry(QmlLeasePartition *partition, uint16 *link)
 {
@@ -117,6 +120,12 @@ free_entry(QmlLeasePartition *partition, uint16 *link)
 	entry->database = InvalidOid;
 	entry->next = partition->free;
 	partition->free = number;
+	Assert(partition->count > 0);
+	if (--partition->count == 0)
+	{
+		partition->used = 0;
+		partition->free = 0;
+	}
 }
 
 /* Whether the claim of an entry may be over, by its lease or its session. */
@@ -193,6 +202,7 @@ add_entry(uint32 hash, const pg_uuid_t *job)
 		number = ++partition->used;
 	else
 		return NULL;
+	partition->count++;
 	entry = &partition->entries[number - 1];
 	entry->database = MyDatabaseId;
 	entry->job = *job;
@@ -299,6 +309,12 @@ qml_lease_table_set(const QmlLease *lease)
  * The same by one who does not have the row, or whose change may be undone: the claim may be
  * as the entry says, or as this says.  It is looked at when the first of them is over, of which
  * the caller tells the scheduler.
+ *
+ * If the entry is that already, it does not change, and a look that has read the row before may
+ * drop it.  It does so only if no version of the row is new or about to go, and none is being
+ * processed (maintenance/reclaim.c); that of the caller is.  A version that moves to
+ * another page while all of them are looked for may be missed.  Then the claim is found by whoever
+ * reads all jobs, some minutes late.
  */
 bool
 qml_lease_table_set_sooner(const QmlLease *lease)

@@ -29,6 +29,7 @@
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "tcop/utility.h"
 
 #include "ipc/prepared.h"
@@ -75,7 +76,7 @@ remember_prepared(const QmlPrepared *prepared)
 		strlcpy(entry->name, current_name, sizeof(entry->name));
 	}
 	else
-		qml_shmem->prepared_lost = true;
+		qml_shmem->prepared_lost = ReadNextTransactionId();
 	LWLockRelease(qml_shmem->lock);
 }
 
@@ -121,6 +122,26 @@ time_for_unknown(void)
 	return now;
 }
 
+/* Whether there may be a prepared transaction, in any database, that noted something and did not fit. */
+static bool
+has_lost_prepared(void)
+{
+	TransactionId lost = *(volatile TransactionId *) &qml_shmem->prepared_lost;
+	bool has_another;
+
+	if (!TransactionIdIsValid(lost))
+		return false;
+	/* It runs until it is committed or rolled back. */
+	if (TransactionIdPrecedes(GetOldestActiveTransactionId(), lost))
+		return true;
+	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	has_another = qml_shmem->prepared_lost != lost;
+	if (!has_another)
+		qml_shmem->prepared_lost = InvalidTransactionId;
+	LWLockRelease(qml_shmem->lock);
+	return has_another;
+}
+
 /*
  * Whether a prepared transaction that is not known may have written jobs: one of before the
  * start of the server holds its lock on a table of jobs, or one did not fit.  Looked up before it ends.
@@ -128,7 +149,7 @@ time_for_unknown(void)
 static bool
 may_have_written(void)
 {
-	bool found = qml_shmem->prepared_lost;
+	bool found = has_lost_prepared();
 
 	/* The lists of the database may be begun before the transaction has ended. */
 	if (!OidIsValid(qml_ready_queues_table(0)))

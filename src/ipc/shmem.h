@@ -432,7 +432,8 @@ typedef struct QmlLeasePartition
 {
 	uint16 first[QML_LEASE_BUCKETS];
 	uint16 free;			 /* list of those that were used */
-	uint16 used;			 /* entries behind these were never used */
+	uint16 used;			 /* entries behind these were not used since all were free */
+	uint16 count;			 /* entries that are not free */
 	TimestampTz searched_at; /* for one that makes way */
 	QmlLeaseEntry entries[QML_LEASE_ENTRIES];
 } QmlLeasePartition;
@@ -463,7 +464,7 @@ typedef struct QmlShmem
 
 	/* Under the lock: added by sessions that prepare, removed by those that end one. */
 	QmlPrepared prepared[QML_MAX_PREPARED];
-	bool prepared_lost; /* one did not fit */
+	TransactionId prepared_lost; /* those before it may not have fitted; 0: all have */
 
 	/* Under the lock: added by schedulers and workers, taken by the launcher. */
 	int nrequests;

@@ -30,7 +30,7 @@ autovacuum = off
 fsync = off
 shared_buffers = 256MB
 max_wal_size = 4GB
-max_prepared_transactions = 60
+max_prepared_transactions = 200
 CONF
 
 my $HELPERS = <<'SQL';
@@ -562,6 +562,22 @@ end_prepared('running');
 	($pages) = cost($o, "qml_fetch('w', '$queue')", 1);
 	cmp_ok($pages->[0], '<=', $MOST, "and after one that is rolled back $pages->[0]");
 	drains($queue, 199 - 4, 'the rest');
+}
+# More than are remembered.
+{
+	my ($queue, $other) = (fresh(300, 1), fresh(5));
+	my $many = 140;
+	told($s, "BEGIN; SELECT fill('$other', 1, 3); PREPARE TRANSACTION 'many $_'") foreach 1 .. $many;
+	told($o, "SELECT FROM qml_fetch('w', '$other')");
+	# Those that are not remembered end first, while their names are not known.
+	told($s, "COMMIT PREPARED 'many $_'") foreach reverse 1 .. $many;
+	drains($other, 3 + $many, 'the jobs of more prepared transactions than are remembered');
+	told($s, "BEGIN; INSERT INTO other VALUES (1); PREPARE TRANSACTION 'other'");
+	is_cheap($queue, 'before another prepared transaction');
+	told($s, "COMMIT PREPARED 'other'");
+	my ($pages) = cost($o, "qml_fetch('w', '$queue')", 1);
+	cmp_ok($pages->[0], '<=', $MOST, "when they have ended, one of others makes no difference: a fetch touches $pages->[0] pages");
+	drains($queue, 299 - 3, 'the rest');
 }
 # Names with the same hash, by which the server remembers them.
 {
