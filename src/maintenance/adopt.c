@@ -41,7 +41,7 @@ enable_triggers(void)
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	for (int i = 0; i < QML_STORES; i++)
+	for (int i = 0; i < qml_stores_in_use(); i++)
 	{
 		const QmlStore *store = qml_store(i);
 		Datum values[] = {ObjectIdGetDatum(store->live)};

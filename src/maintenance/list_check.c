@@ -176,7 +176,7 @@ check_queue(Piece *piece)
 static void
 tell_of_triggers(void)
 {
-	for (int i = 0; i < QML_STORES; i++)
+	for (int i = 0; i < qml_stores_in_use(); i++)
 	{
 		const QmlStore *store = qml_store(i);
 
