@@ -28,7 +28,7 @@ PG_CPPFLAGS += -isystem $(shell $(PG_CONFIG) --includedir-server)
 PG_CFLAGS += -Wall -Wextra -Wno-unused-parameter -Werror
 endif
 
-EXTRA_CLEAN = $(OBJS:.o=.d) .build_flags tmp_check test/client/build
+EXTRA_CLEAN = $(OBJS:.o=.d) .build_flags tmp_check test/client/build tmp_bench
 
 # Backends call C functions from a plan; inlining bitcode would gain nothing.
 override with_llvm := no
@@ -54,7 +54,8 @@ help:
 	@echo 'Trying it'
 	@echo '  demo             build it and show it at work on a throw-away server, in a minute or two;'
 	@echo '                   demo-stop ends that server'
-	@echo '  bench            compare its speed with hand-written SQL and with peers, in ten minutes'
+	@echo '  bench            compare it with hand-written SQL and with peers, in three quarters of an hour; QUICK=1: in'
+	@echo '                   some minutes; BENCH_ONLY="name ...": parts of it'
 	@echo 'Testing'
 	@echo '  check-quick      after each edit: the short suites on an incremental build, below 30 s;'
 	@echo '                   TESTS="05_acks fetch_fetch 110_workers.pl": only these tests'
@@ -114,7 +115,7 @@ demo-stop:
 	@test/demo/stop
 
 bench:
-	test/setup.sh
+	test/setup.sh bench
 	test/bench/run
 
 lint:
@@ -126,7 +127,7 @@ fuzz:
 	test/cron/fuzz
 
 format:
-	clang-format -i $(wildcard src/*.[ch] src/*/*.[ch] test/client/*.c test/cron/*.[ch] examples/*.[ch])
+	clang-format -i $(wildcard src/*.[ch] src/*/*.[ch] test/client/*.c test/cron/*.[ch] test/bench/*.c examples/*.[ch])
 
 else ifneq ($(driver_goals),)
 

@@ -9,6 +9,7 @@
 #   valgrind   also what "make valgrind" needs
 #   versions   only what test/versions/run needs
 #   assert     also what building PostgreSQL needs
+#   bench      also what the benchmark needs: valgrind, Redis, PgQ
 #   absent     print the names of the packages that apt does not know, install nothing
 #
 # What apt says is shown only if it fails.  Where npm is installed, it brings in the driver of
@@ -19,7 +20,7 @@
 #
 # Leaves packages behind and, where PostgreSQL was not installed before, a
 # setting that keeps its package from making a cluster.  No server is created,
-# started or changed.
+# started or changed: packages that would start one, such as Redis, may not.
 
 set -euo pipefail
 
@@ -32,9 +33,10 @@ test_packages=(libpq-dev "$server-cron" "$server-pgtap" libipc-run-perl tini pgb
 examples_packages=(golang-go golang-github-jackc-pgx-v4-dev
 	cargo librust-tokio-postgres-dev librust-tokio-dev librust-serde-json-dev)
 node_driver=pg@8.11.3
-lint_packages=(clang-format binutils python3-pglast clang libclang-rt-14-dev)
+lint_packages=(shellcheck clang-format binutils python3-pglast clang libclang-rt-14-dev)
 versions_packages=(debootstrap)
 valgrind_packages=(valgrind libc6-dbg)
+bench_packages=(valgrind libc6-dbg redis-server "$server-pgq3")
 assert_packages=(dpkg-dev bzip2 xz-utils patch bison flex pkg-config zlib1g-dev libicu-dev libxml2-dev)
 
 is_installed()
@@ -64,6 +66,19 @@ prevent_cluster()
 	fi
 	mkdir -p "${own%/*}"
 	echo 'create_main_cluster = false' >>"$own"
+}
+
+# Packages ask this file whether they may start what they bring; where somebody has one already,
+# it decides.
+prevent_start()
+{
+	local policy=/usr/sbin/policy-rc.d
+
+	[ ! -e "$policy" ] || return 0
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	# shellcheck disable=SC2064 # the name is known now
+	trap "rm -f '$policy'" EXIT
 }
 
 # Runs a command, and shows what it said if it fails.
@@ -107,6 +122,7 @@ install_missing()
 		fi
 	done
 	prevent_cluster
+	prevent_start
 	# Configuration that was changed stays as it is, without a question.
 	run_quietly apt-get install -q -y --no-install-recommends -o Dpkg::Options::=--force-confold "$@"
 }
@@ -137,6 +153,7 @@ main()
 		lint) packages+=("${test_packages[@]}" "${lint_packages[@]}") ;;
 		examples) packages+=("${test_packages[@]}" "${examples_packages[@]}") ;;
 		versions) packages=("${versions_packages[@]}") ;;
+		bench) packages+=("${test_packages[@]}" "${bench_packages[@]}") ;;
 		assert) packages+=("${test_packages[@]}" "${assert_packages[@]}") ;;
 		valgrind) packages+=("${test_packages[@]}" "${valgrind_packages[@]}") ;;
 		absent)

@@ -5,6 +5,7 @@
 # Longer than any step takes on any machine.
 limit=120
 
+# shellcheck disable=SC2034 # used where this is sourced
 unfinished="state NOT IN ('succeeded', 'failed', 'deleted')"
 
 heading()

@@ -3,8 +3,10 @@
 //     SYSTEM.mjs setup                    makes the schema
 //     SYSTEM.mjs enqueue JOBS SIZE        enqueues, SIZE jobs a call, on one connection
 //     SYSTEM.mjs work JOBS SIZE [WAY]     works off jobs that were enqueued before
+//     SYSTEM.mjs steady JOBS SIZE SECONDS BACKLOG
+//                                         works while as many are enqueued as are done
 //
-// and prints jobs a second.  The first fifth of the jobs comes on top of JOBS, and is not in the
+// and prints jobs a second; at a steady state it prints [[jobs, seconds], ...] instead.  The first fifth of the jobs comes on top of JOBS, and is not in the
 // time: until then connections are made, plans are cached, and code is compiled.  Every job must
 // have run exactly once, and the database must say so too; otherwise the program fails.
 //
@@ -27,13 +29,16 @@ class Ledger {
 	#runs;
 	#count = 0;
 	#warmUp;
+	#endless;
 	#start;
 	#end;
 	#resolve;
 
-	constructor(total, warmUp) {
+	// Endless: more jobs may come when there are none.
+	constructor(total, warmUp, endless = false) {
 		this.#runs = new Uint8Array(total);
 		this.#warmUp = warmUp;
+		this.#endless = endless;
 		// Fulfilled when as many jobs ran as there are.
 		this.allRan = new Promise((resolve) => {
 			this.#resolve = resolve;
@@ -49,6 +54,15 @@ class Ledger {
 			this.#end = now();
 			this.#resolve();
 		}
+	}
+
+	get count() {
+		return this.#count;
+	}
+
+	// Whether a worker that finds no job can end.
+	isOver() {
+		return !this.#endless || this.#count >= this.#runs.length;
 	}
 
 	// The time ends with the last job that ran, or with a later call of this.
@@ -100,6 +114,36 @@ async function work(system, client, jobs, size, way) {
 	return rate;
 }
 
+// Until all jobs are done, or the time is over.
+async function steady(system, jobs, size, seconds, backlog) {
+	// Those that are enqueued last need not be done.
+	const ledger = new Ledger(jobs + backlog + FILLING, 1, true);
+	const marks = [];
+	const start = now();
+	let made = 0;
+
+	const working = async () => {
+		await system.work(ledger, size);
+	};
+	const failed = new Promise((_, reject) => {
+		working().catch(reject);
+	});
+	const measuring = async () => {
+		while (ledger.count < jobs && now() - start < seconds) {
+			marks.push([ledger.count, now() - start]);
+			if (made < Math.min(ledger.count + backlog, jobs + backlog)) {
+				await system.enqueue(payloads(made, FILLING));
+				made += FILLING;
+			} else {
+				await sleep(2);
+			}
+		}
+	};
+	await Promise.race([measuring(), failed]);
+	marks.push([ledger.count, now() - start]);
+	return marks;
+}
+
 // What a system is: setup(), clear(), enqueue(payloads), unfinished(), finished() where it keeps
 // finished jobs, close(), and work(ledger, size, way), which returns when all jobs ran, with a
 // function that ends the workers.
@@ -115,6 +159,11 @@ export async function main(makeSystem) {
 	const system = await makeSystem({ client, count });
 	if (mode === "setup") {
 		await system.setup();
+	} else if (mode === "steady") {
+		await system.clear();
+		console.log(JSON.stringify(await steady(system, ...process.argv.slice(3).map(Number))));
+		// Its workers would go on.
+		process.exit(0);
 	} else {
 		await system.clear();
 		const rate =

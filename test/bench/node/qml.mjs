@@ -1,4 +1,5 @@
 // qml, with node-postgres alone: ten connections, which each hold one job, or one batch.
+import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { main } from "./measure.mjs";
 
@@ -44,11 +45,16 @@ async function workInBatches(client, worker, ledger, size) {
 		const ids = rows.map(({ id }) => id);
 		const attempts = rows.map(({ attempt }) => attempt);
 		({ rows } = await client.query(SUCCEED_FETCH_MANY([ids, attempts, worker, size])));
-	} while (rows.length > 0);
+		if (rows.length === 0) await sleep(2);
+	} while (rows.length > 0 || !ledger.isOver());
 }
 
+// The storage class of the queue: "durable" where QML_STORAGE does not say another one.
+const { QML_STORAGE } = process.env;
+const OPTIONS = QML_STORAGE ? { storage: QML_STORAGE } : {};
+
 await main(({ client, count }) => ({
-	setup: () => client.query("SELECT qml_create_queue('peers')"),
+	setup: () => client.query("SELECT qml_create_queue('peers', $1)", [OPTIONS]),
 	clear: () => client.query("TRUNCATE qml.live, qml.history, qml.history_overflow"),
 	enqueue: (payloads) => client.query(ENQUEUE([JSON.stringify(payloads)])),
 	unfinished: () => count("qml.live"),

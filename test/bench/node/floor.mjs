@@ -1,0 +1,69 @@
+// The floor, in batches: the statements of sql/floor_work_many.sql and sql/floor_enqueue_many.sql.
+import { setTimeout as sleep } from "node:timers/promises";
+import pg from "pg";
+import { main } from "./measure.mjs";
+
+const CLIENTS = 10;
+
+const prepared = (name, text) => (values) => ({ name, text, values });
+const ENQUEUE = prepared(
+	"enqueue",
+	`INSERT INTO floor.live (queue_id, method, payload)
+		SELECT 1, 'peers', p FROM jsonb_array_elements($1::jsonb) p RETURNING id`,
+);
+const FETCH = prepared(
+	"fetch",
+	`WITH picked AS MATERIALIZED (
+		SELECT id FROM floor.live
+		WHERE queue_id = 1 AND run_at IS NULL AND state = 'enqueued'
+		ORDER BY priority DESC, id LIMIT $1 FOR UPDATE SKIP LOCKED)
+	UPDATE floor.live l
+	SET state = 'processing', attempt = attempt + 1, started_at = now(),
+		lease_expires_at = now() + interval '5 min', worker = $2
+	FROM picked WHERE l.id = picked.id
+	RETURNING l.id, l.attempt, l.payload`,
+);
+const FINISH = prepared(
+	"finish",
+	`WITH done AS (
+		DELETE FROM floor.live l
+		USING unnest($1::uuid[], $2::int[]) AS t(id, attempt)
+		WHERE l.id = t.id AND l.attempt = t.attempt AND l.state = 'processing'
+		RETURNING l.*)
+	INSERT INTO floor.history
+	SELECT id, created_at, queue_id, priority, 'succeeded', attempt, max_retries, timeout_ms,
+		created_by, now(), now() + interval '24 h', started_at, worker, server, method, job_type,
+		metadata, progress, errors, reason, payload, NULL
+	FROM done`,
+);
+
+async function work(client, worker, ledger, size) {
+	while (!ledger.isOver()) {
+		const { rows } = await client.query(FETCH([size, worker]));
+		if (rows.length === 0) {
+			await sleep(2);
+			continue;
+		}
+		await Promise.all(rows.map(({ payload }) => ledger.run(payload)));
+		await client.query(FINISH([rows.map(({ id }) => id), rows.map(({ attempt }) => attempt)]));
+	}
+}
+
+await main(({ client, count }) => ({
+	setup: () => {},
+	clear: () => client.query("TRUNCATE floor.live, floor.history"),
+	enqueue: (payloads) => client.query(ENQUEUE([JSON.stringify(payloads)])),
+	unfinished: () => count("floor.live"),
+	finished: () => count("floor.history"),
+
+	async work(ledger, size) {
+		const clients = Array.from({ length: CLIENTS }, () => new pg.Client());
+
+		await Promise.all(clients.map((c) => c.connect()));
+		await Promise.all(clients.map((c, i) => work(c, `peers-${i}`, ledger, size)));
+		ledger.finish();
+		return () => Promise.all(clients.map((c) => c.end()));
+	},
+
+	close: () => {},
+}));

@@ -1,0 +1,121 @@
+#!/usr/bin/python3
+"""Prints the table of the results: report.py RESULTS.jsonl DIRECTORY
+
+Leaves results.txt, results.md and results.json in DIRECTORY.  The exit status is 1 when a goal was
+missed or a program failed.
+"""
+
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+
+
+def output_of(*command):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def flushes(directory):
+    """Writes of one page that reach the disk in a second, one after the other, by method."""
+    out = output_of("pg_test_fsync", "-s", "1", "-f", f"{directory}/pg_test_fsync.out")
+    one_page = out.partition("using one 8kB write")[2].partition("using two")[0]
+    return {method: float(rate) for method, rate in re.findall(r"^\s+(fdatasync|fsync)\s+([0-9.]+) ops/sec", one_page, re.M)}
+
+
+def machine(directory):
+    with open("/proc/cpuinfo", encoding="utf-8") as info:
+        model = re.search(r"^model name\s*:\s*(.*)$", info.read(), re.M)
+    with open("/etc/os-release", encoding="utf-8") as release:
+        system = re.search(r'^PRETTY_NAME="(.*)"$', release.read(), re.M)
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": os.environ.get("BENCH_COMMIT", ""),
+        "command": " ".join(["make bench"] + [f'{name}="{os.environ[name]}"' for name in ("QUICK", "BENCH_ONLY", "BENCH_SKIP")
+                                              if os.environ.get(name)]),
+        "processor": f"{os.cpu_count()} x {model[1] if model else platform.processor()}",
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "system": system[1] if system else platform.platform(),
+        "postgresql": output_of("postgres", "--version").strip(),
+        "flushes_per_second": flushes(directory),
+    }
+
+
+def number(value):
+    if value is None:
+        return ""
+    if isinstance(value, float) and abs(value) < 10 and value != int(value):
+        return f"{value:.2f}"
+    if isinstance(value, float) and abs(value) < 100 and value != int(value):
+        return f"{value:.1f}"
+    return f"{value:,.0f}"
+
+
+def judgement(line):
+    return {None: "", True: "met", False: "MISSED"}[line["met"]]
+
+
+def about(facts):
+    rates = ", ".join(f"{method} {number(rate)}" for method, rate in facts["flushes_per_second"].items())
+    return [f"{facts['date']}, {facts['commit'] or 'no commit'}: {facts['command']}",
+            f"{facts['system']}, {facts['postgresql']}, {facts['processor']}, {facts['memory_gb']} GB",
+            f"writes of 8 kB that reach the disk in a second: {rates or 'not known'}"]
+
+
+def text_table(lines):
+    wide = max(len(line["measure"]) for line in lines)
+    for line in lines:
+        if "left_out" in line:
+            yield f"{line['row']:4} {line['measure']:{wide}}  left out: {line['left_out']}"
+            continue
+        ratio = "" if line["ratio"] is None else f"{line['ratio']:.2f}"
+        yield (f"{line['row']:4} {line['measure']:{wide}} {number(line['floor']):>12} {number(line['value']):>12} "
+               f"{line['unit']:8} {ratio:>6} {line['goal'] or '':>9} {judgement(line)}").rstrip()
+
+
+def markdown_table(lines):
+    yield "| | measure | other | qml | | ratio | goal | |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for line in lines:
+        if "left_out" in line:
+            yield f"| {line['row']} | {line['measure']} | | | | | | left out: {line['left_out']} |"
+            continue
+        ratio = "" if line["ratio"] is None else f"{line['ratio']:.2f}"
+        goal = (line["goal"] or "").replace("<=", "≤").replace(">=", "≥")
+        yield (f"| {line['row']} | {line['measure']} | {number(line['floor'])} | {number(line['value'])} | {line['unit']} "
+               f"| {ratio} | {goal} | {judgement(line)} |")
+
+
+def order(line):
+    digits = re.search(r"\d+", line["row"])
+    return int(digits[0]) if digits else 99
+
+
+def main(results, directory):
+    with open(results, encoding="utf-8") as file:
+        every = [json.loads(line) for line in file]
+    failed = [line["failed"] for line in every if "failed" in line]
+    # Stable: the rows of one number stay in the order in which they were measured.
+    lines = sorted((line for line in every if "row" in line), key=order)
+    facts = machine(directory)
+    missed = [line for line in lines if line.get("met") is False]
+    judged = [line for line in lines if line.get("met") is not None]
+    text = about(facts) + [""] + (list(text_table(lines)) if lines else []) + [
+        "", f"{len(judged)} goals, {len(missed)} missed" + "".join(f"; FAILED: {name}" for name in failed)]
+    print("\n".join(text))
+    with open(f"{directory}/results.txt", "w", encoding="utf-8") as file:
+        file.write("\n".join(text) + "\n")
+    with open(f"{directory}/results.md", "w", encoding="utf-8") as file:
+        file.write("\n".join([f"- {fact}" for fact in about(facts)] + [""] + list(markdown_table(lines))) + "\n")
+    with open(f"{directory}/results.json", "w", encoding="utf-8") as file:
+        json.dump({"machine": facts, "rows": lines, "failed": failed}, file, indent=1)
+    return 1 if missed or failed or not lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

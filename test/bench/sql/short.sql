@@ -1,0 +1,1 @@
+SELECT qml_enqueue('now_is');
