@@ -34,6 +34,14 @@ FROM (VALUES (1, 'a', 9), (2, 'b', 0), (3, 'c', 9), (4, 'b', 1), (5, 'a', 9), (6
 SELECT t.n(id), queue FROM qml_fetch(queues => '{b,nosuch,a,c}', batch => 4);
 SELECT t.n(id), queue FROM qml_fetch(queues => '{b,a,c}', batch => 4);
 SELECT t.n(id), queue FROM qml_fetch(queues => '{d,d,d}', batch => 4);
+-- As a text: one name, or what it spells as an array
+SELECT count(qml_enqueue('m', queue => 'text_1')) FROM generate_series(1, 5);
+SELECT q, (SELECT string_agg(queue, ' ') FROM qml_fetch(queues => q)) AS got
+FROM unnest(ARRAY['text_1', '{text_1}', ' {text_1}', '{ text_1 }', '{"text_1"}', '{text-1}']) q;
+SELECT qml_fetch(queues => '{text_1'::text);
+SELECT qml_fetch(queues => '{Null}'::text);
+SELECT qml_fetch(queues => '{"null"}'::text);
+SELECT qml_fetch(queues => '{}'::text);
 
 -- NULL: all queues in turn, beginning after the one that was served last
 SELECT t.reset();

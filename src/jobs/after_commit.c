@@ -334,12 +334,15 @@ find_queue(void)
 void
 qml_after_commit_write(QmlAfterCommit *calls, QmlTable *live)
 {
-	Insert insert = {.live = live, .now = GetCurrentTimestamp()};
+	Insert insert;
 	int guc_level;
 	ListCell *lc;
 
 	if (calls->transitions == NIL)
 		return;
+	memset(&insert, 0, sizeof(insert));
+	insert.live = live;
+	insert.now = GetCurrentTimestamp();
 	insert.queue = find_queue();
 	insert.context = AllocSetContextCreate(CurrentMemoryContext, "qml jobs of hooks",
 										   ALLOCSET_DEFAULT_SIZES);

@@ -283,6 +283,8 @@ claim_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, int nkeys)
 	IndexScanDesc scan = qml_ready_index_begin(&state->writer, state->ready, queue->id, keys,
 											   nkeys);
 
+	/* After the snapshot is taken: no job begins before the time at which it was due. */
+	state->now = GetCurrentTimestamp();
 	while (!is_done(state) && qml_table_next(state->writer.live, scan))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -313,6 +315,7 @@ claim_filtered_by_keys(ClaimState *state, const QmlQueue *queue, ScanKey keys, i
 	int looked = 0;
 	int current = 0;
 
+	state->now = GetCurrentTimestamp();
 	while (!is_done(state) && qml_table_next(state->writer.live, scan))
 	{
 		QmlReadyKey key;
@@ -792,9 +795,6 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 	}
 	open_tables(&state);
 	state.has_lists = qml_claim_list_usable(&state.writer);
-	/* After the snapshot is taken: no job begins before the time at which it was due. */
-	(void) qml_writer_snapshot(&state.writer);
-	state.now = GetCurrentTimestamp();
 
 	if (claim->queues)
 		claim_from_list(&state);

@@ -365,10 +365,12 @@ int
 qml_job_retries_left(const QmlJob *job)
 {
 	int tries = qml_job_tries(job);
+	int most;
 
 	if (qml_state_is_final(job->state) || job->max_retries < tries)
 		return 0;
-	return Max(retries_most(job) - (tries - 1), 0);
+	most = retries_most(job);
+	return Max(most - (tries - 1), 0);
 }
 
 /* A method, a text, by hash: sessions wait for jobs by it. */

@@ -316,16 +316,22 @@ qml_queue_by_name(const char *name)
 const QmlQueue *
 qml_queue_by_id(int id)
 {
+	static const QmlQueue *last = NULL; /* a call asks for the same one many times */
 	QueueById *entry;
 
 	qml_cache_set_table(&queue_cache, qml_catalog()->queue);
+	if (last && last->id == id && !last->gone && is_current(last))
+		return last;
 	entry = queues_by_id ? hash_search(queues_by_id, &id, HASH_FIND, NULL) : NULL;
 	if (entry == NULL || entry->queue->gone || !is_current(entry->queue))
 	{
 		read_queue(&key_id, Int32GetDatum(id), entry ? entry->queue : NULL);
 		entry = hash_search(queues_by_id, &id, HASH_FIND, NULL);
 	}
-	return entry && !entry->queue->gone ? entry->queue : NULL;
+	if (entry == NULL || entry->queue->gone)
+		return NULL;
+	last = entry->queue;
+	return last;
 }
 
 /* The id of the queue that holds the calls of after-commit hooks; 0: there is none yet. */
