@@ -206,7 +206,7 @@ add_entry(uint32 hash, const pg_uuid_t *job)
 	entry = &partition->entries[number - 1];
 	entry->database = MyDatabaseId;
 	entry->job = *job;
-	ItemPointerSetInvalid(&entry->root);
+	ItemPointerSetInvalid(&entry->place.root);
 	entry->next = *bucket;
 	*bucket = number;
 	return entry;
@@ -219,8 +219,8 @@ write_entry(QmlLeaseEntry *entry, const QmlLease *lease)
 	entry->server = lease->server;
 	entry->bound = lease->bound;
 	entry->pauses = 0;
-	if (ItemPointerIsValid(&lease->root))
-		entry->root = lease->root;
+	if (ItemPointerIsValid(&lease->place.root))
+		entry->place = lease->place;
 	if (lease->bound)
 	{
 		entry->u.session.number = lease->session;
@@ -337,11 +337,10 @@ qml_lease_table_remove(const pg_uuid_t *job, int attempt)
 }
 
 /*
- * Where the row of a running job was when it was written last (common/table.c); false: it is not
- * known.  Another row may be there now: who goes there looks whether it is that of the job.
+ * Where the row of a running job was when it was written last; false: it is not known.  Another row may be there now: who goes there looks whether it is that of the job.
  */
 bool
-qml_lease_table_root(const pg_uuid_t *job, ItemPointerData *root)
+qml_lease_table_place(const pg_uuid_t *job, QmlRowPlace *place)
 {
 	const QmlLeaseEntry *entry;
 	uint32 hash;
@@ -352,9 +351,9 @@ qml_lease_table_root(const pg_uuid_t *job, ItemPointerData *root)
 	LWLockAcquire(lock_of(hash), LW_SHARED);
 	entry = find_entry(hash, job);
 	if (entry)
-		*root = entry->root;
+		*place = entry->place;
 	LWLockRelease(lock_of(hash));
-	return entry && ItemPointerIsValid(root);
+	return entry && ItemPointerIsValid(&place->root);
 }
 
 /* A server by which its claims are found; 0 stands for none. */

@@ -12,12 +12,12 @@ typedef struct QmlLease
 {
 	pg_uuid_t job;
 	int attempt;
-	uint32 server;		  /* hash of its server's id; 0: it has none, or is bound to a session */
-	bool bound;			  /* it ends with a session: */
-	int session;		  /* - which one: see session_claim.c */
-	uint32 token;		  /* - of that */
-	TimestampTz end;	  /* otherwise: of the lease, or when it is looked at next */
-	ItemPointerData root; /* of its row, a hint; invalid: it is not told */
+	uint32 server;	   /* hash of its server's id; 0: it has none, or is bound to a session */
+	bool bound;		   /* it ends with a session: */
+	int session;	   /* - which one: see session_claim.c */
+	uint32 token;	   /* - of that */
+	TimestampTz end;   /* otherwise: of the lease, or when it is looked at next */
+	QmlRowPlace place; /* a hint */
 } QmlLease;
 
 /* What claims are looked for. */
@@ -48,7 +48,7 @@ extern uint64 qml_lease_table_begin_reading(TimestampTz *told_since);
 extern void qml_lease_table_end_reading(uint64 mark);
 extern bool qml_lease_table_is_known(void);
 extern bool qml_lease_table_shows(const pg_uuid_t *job, TimestampTz now);
-extern bool qml_lease_table_root(const pg_uuid_t *job, ItemPointerData *root);
+extern bool qml_lease_table_place(const pg_uuid_t *job, QmlRowPlace *place);
 extern int qml_lease_table_count(void);
 extern int qml_lease_table_find(QmlLeaseSearch *search, QmlLease *found, int max);
 extern void qml_lease_table_renew(const QmlLease *seen, const QmlLease *row);

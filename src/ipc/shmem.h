@@ -400,6 +400,13 @@ typedef struct QmlBeat
 #define QML_BEAT_BUCKETS 512
 #define QML_BUCKET_BEATS 8
 
+/* Where the row of a job is, or was. */
+typedef struct QmlRowPlace
+{
+	ItemPointerData root; /* see common/table.c; invalid: not known */
+	uint16 store;		  /* which table: see model/catalog.h */
+} QmlRowPlace;
+
 /* A claim that runs; see lease_table.c. */
 typedef struct QmlLeaseEntry
 {
@@ -415,11 +422,11 @@ typedef struct QmlLeaseEntry
 	} u;
 	Oid database; /* InvalidOid: the entry is free */
 	int attempt;
-	uint32 server;		  /* hash of its id; 0: none */
-	ItemPointerData root; /* where the row of the job was; invalid: not known */
-	uint16 next;		  /* of its bucket, or of the free ones; as in `first` */
-	bool bound;			  /* to a session */
-	uint8 pauses;		  /* how often it was put off */
+	uint32 server;	   /* hash of its id; 0: none */
+	QmlRowPlace place; /* of the job */
+	uint16 next;	   /* of its bucket, or of the free ones; as in `first` */
+	bool bound;		   /* to a session */
+	uint8 pauses;	   /* how often it was put off */
 } QmlLeaseEntry;
 
 /* The table of claims is in so many partitions, with so many claims each: 262,144 in all. */

@@ -482,7 +482,8 @@ note_claim(QmlWriter *writer, const QmlJob *job)
 			qml_lease_notes_end(&job->id, job->attempt);
 		return;
 	}
-	lease.root = qml_table_row_root(writer->live);
+	lease.place.root = qml_table_row_root(writer->live);
+	lease.place.store = writer->store;
 	lease.bound = job->lease_expires_at == QML_NO_TIME;
 	/* Who reads all jobs may miss a row that moves: so that is told as well. */
 	if (lease.bound && job->was == QML_PROCESSING)
@@ -574,17 +575,19 @@ check_unchanged(const QmlWriter *writer, QmlTable *table)
 }
 
 /*
- * Reads the row of a running job into live->slot, from where it was last; false: it is not there,
- * or that was in other tables.
+ * Reads the row of a running job into live->slot, from where it was last, and turns to its tables;
+ * false: it is not there.
  */
 static bool
-find_by_root(QmlWriter *writer, const pg_uuid_t *id)
+find_by_place(QmlWriter *writer, const pg_uuid_t *id)
 {
-	ItemPointerData root;
+	QmlRowPlace place;
 	bool isnull;
 
-	return qml_lease_table_root(id, &root) &&
-		   qml_table_fetch(writer->live, &root, writer->snapshot, writer->room) &&
+	if (!qml_lease_table_place(id, &place) || place.store >= qml_stores_in_use())
+		return false;
+	qml_writer_turn(writer, place.store);
+	return qml_table_fetch(writer->live, &place.root, writer->snapshot, writer->room) &&
 		   memcmp(DatumGetUUIDP(slot_getattr(writer->live->slot, LIVE_ID, &isnull)), id,
 				  sizeof(pg_uuid_t)) == 0;
 }
@@ -605,41 +608,34 @@ find_by_id(QmlWriter *writer, const pg_uuid_t *id)
 	return qml_table_next(writer->live, tables->by_id);
 }
 
-/* Finds an unfinished job of the current tables; its row is in live->slot then. */
-static bool
-find_here(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
-{
-	/* The newest version counts: whether a token is stale does not depend on snapshots. */
-	if (writer->snapshot == NULL)
-		writer->snapshot = qml_table_latest_snapshot();
-	if (!find_by_root(writer, id) && !find_by_id(writer, id))
-		return false;
-	check_unchanged(writer, writer->live);
-	qml_job_from_live(writer->live->slot, job);
-	return true;
-}
-
 /*
- * Finds an unfinished job, and turns to its tables.  An id is in one storage class only: where the
- * last job was, the next one often is, too.
+ * Finds an unfinished job, and turns to its tables; its row is in live->slot then.  An id is in one
+ * storage class only: where the last job was, the next one often is, too.
  */
 static bool
 find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
 {
 	int count = qml_stores_in_use();
-	QmlStoreId first = writer->store;
+	int first;
+	bool found;
 
-	if (find_here(writer, id, job))
-		return true;
-	for (int i = 0; i < count; i++)
+	/* The newest version counts: whether a token is stale does not depend on snapshots. */
+	if (writer->snapshot == NULL)
+		writer->snapshot = qml_table_latest_snapshot();
+	found = find_by_place(writer, id) || find_by_id(writer, id);
+	first = (int) writer->store;
+	for (int i = 0; !found && i < count; i++)
 	{
-		if (i == (int) first)
+		if (i == first)
 			continue;
 		qml_writer_turn(writer, i);
-		if (find_here(writer, id, job))
-			return true;
+		found = find_by_id(writer, id);
 	}
-	return false;
+	if (!found)
+		return false;
+	check_unchanged(writer, writer->live);
+	qml_job_from_live(writer->live->slot, job);
+	return true;
 }
 
 /*
