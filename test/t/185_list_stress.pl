@@ -9,8 +9,8 @@
 # be no row of a ready job that the snapshot sees, that nobody who is in progress in the
 # snapshot or since has touched, and that is still the same.  One exception is allowed: somebody
 # has taken its entry out of the list and not yet come to the row.  So the fetch is made again
-# until all transactions have ended that ran when such a row was first seen, three times
-# over.  If the row is still the same, and no fetch gave it, that is written into the log.
+# until all transactions have ended, prepared ones too, that ran when such a row was first seen, three
+# times over.  If the row is still the same, and no fetch gave it, that is written into the log.
 #
 # The ledger is written in the transactions themselves: it says what was committed.
 
@@ -89,7 +89,8 @@ CREATE FUNCTION untouched(queue text, wanted text, snapshot pg_snapshot) RETURNS
 	WHERE (queue IS NULL OR q.name = queue) AND (wanted IS NULL OR l.method = wanted)
 		AND l.state = 'enqueued' AND l.run_at IS NULL
 		AND pg_visible_in_snapshot(l.xmin::text::xid8, snapshot)
-		AND (l.xmax = 0 OR pg_visible_in_snapshot(l.xmax::text::xid8, snapshot))
+		-- A snapshot does not show subtransactions.
+		AND (l.xmax = 0 OR (pg_visible_in_snapshot(l.xmax::text::xid8, snapshot) AND pg_xact_status(l.xmax::text::xid8) <> 'in progress'))
 	LIMIT 1
 $$;
 
@@ -100,6 +101,8 @@ DECLARE
 	seen record;
 	others bigint;
 	since timestamptz;
+	next_xid xid8;
+	prepared bigint;
 	rounds int := 0;
 BEGIN
 	PERFORM nextval('empty_fetches');
@@ -109,6 +112,7 @@ BEGIN
 	END IF;
 	PERFORM nextval('doubted_fetches');
 	since := clock_timestamp();
+	next_xid := pg_snapshot_xmax(pg_current_snapshot());
 	LOOP
 		RETURN QUERY SELECT * FROM qml_fetch('w', queue, batch, lease, ARRAY[wanted]) f WHERE wanted IS NOT NULL
 			UNION ALL SELECT * FROM qml_fetch('w', queue, batch, lease) f WHERE wanted IS NULL;
@@ -120,9 +124,12 @@ BEGIN
 		WHERE pid <> pg_backend_pid() AND xact_start <= since AND backend_type <> 'autovacuum worker'
 			-- Who judges, too, has taken nothing.
 			AND wait_event IS DISTINCT FROM 'PgSleep';
-		IF others = 0 THEN
+		-- Looked at later: a transaction goes from there to here.
+		SELECT count(*) INTO prepared FROM pg_prepared_xacts WHERE transaction::text::xid8 < next_xid;
+		IF others + prepared = 0 THEN
 			rounds := rounds + 1;
 			since := clock_timestamp();
+			next_xid := pg_snapshot_xmax(pg_current_snapshot());
 		END IF;
 		IF rounds = 3 THEN
 			RAISE LOG 'stress: a fetch of % (%) gives nothing at %, and % at % is ready', queue, wanted, snapshot, seen.id, seen.at;
@@ -366,6 +373,7 @@ foreach my $client (@clients)
 {
 	$client->{handle}->kill_kill;
 }
+query($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()");
 wait_for('the sessions to end', sub { (some_backend() // 'x') eq '' });
 end_left(0);
 my $seconds = time - $begun;
