@@ -106,7 +106,7 @@ sub count_early
 {
 	$early += try_query($node, <<'SQL') // 0;
 SELECT count(*) FROM qml.live
-WHERE state = 'enqueued' AND attempt = 0 AND (payload->>'run_at')::timestamptz > clock_timestamp()
+WHERE state = 'enqueued' AND attempt IS NULL AND (payload->>'run_at')::timestamptz > clock_timestamp()
 SQL
 	return;
 }
