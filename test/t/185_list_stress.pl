@@ -31,7 +31,7 @@ my $CLIENTS = 16;
 # Transactions that one session of a client makes.
 my $UNITS = $IS_LONG ? 2000 : 300;
 # Seconds from one crash of the server to the next, and from one cut-off session to the next.
-my $CRASH_EVERY = $IS_LONG ? 120 : 6;
+my $CRASH_EVERY = $IS_LONG ? 120 : 11;
 my $CUT_EVERY = $IS_LONG ? 5 : 1;
 
 seed();
@@ -58,11 +58,13 @@ CREATE SEQUENCE empty_fetches;
 CREATE SEQUENCE doubted_fetches;
 SELECT qml_create_queue('s' || n) FROM generate_series(1, 12) n;
 CREATE FUNCTION dice(sides int) RETURNS int LANGUAGE sql VOLATILE AS $$ SELECT floor(random() * sides)::int $$;
-CREATE FUNCTION some_queue() RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT 's' || 1 + dice(12) $$;
+-- Transactions that make and claim jobs, or keep their snapshot, search the index.  They would find what is
+-- missing in a list before it is told: so they use half of the queues only.
+CREATE FUNCTION some_queue(half boolean) RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT 's' || 1 + dice(CASE WHEN half THEN 6 ELSE 12 END) $$;
 -- For four seconds more are made than are claimed, for four fewer.
-CREATE FUNCTION makers_of_ten() RETURNS int LANGUAGE sql VOLATILE AS $$ SELECT (1 + 5 * (extract(epoch FROM clock_timestamp())::bigint / 4 % 2))::int $$;
+CREATE FUNCTION makers_of_ten() RETURNS int LANGUAGE sql VOLATILE AS $$ SELECT (2 + 4 * (extract(epoch FROM clock_timestamp())::bigint / 4 % 2))::int $$;
 
-CREATE FUNCTION make() RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION make(half boolean) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	-- Ids that come back, when their jobs have ended.
 	own uuid := ('00000000-0000-7000-8000-' || lpad(dice(300)::text, 12, '0'))::uuid;
@@ -71,15 +73,15 @@ BEGIN
 	CASE dice(8)
 		WHEN 0 THEN
 			INSERT INTO made SELECT t.id
-			FROM qml_try_enqueue('m', queue => some_queue(), id => own, priority => dice(3), max_retries => 1000, run_at => due,
+			FROM qml_try_enqueue('m', queue => some_queue(half), id => own, priority => dice(3), max_retries => 1000, run_at => due,
 				options => '{"on_duplicate_id": "return"}') t WHERE t.created;
 		WHEN 1, 2 THEN
-			INSERT INTO made SELECT qml_enqueue('n', queue => some_queue(), id => gen_random_uuid(), priority => dice(3), max_retries => 1000, run_at => due);
+			INSERT INTO made SELECT qml_enqueue('n', queue => some_queue(half), id => gen_random_uuid(), priority => dice(3), max_retries => 1000, run_at => due);
 		WHEN 3 THEN
 			INSERT INTO made SELECT qml_enqueue_many((ARRAY['m', 'n'])[1 + dice(2)], array_fill('{}'::jsonb, ARRAY[1 + dice(CASE dice(20) WHEN 0 THEN 1000 ELSE 300 END)]),
-				some_queue(), dice(3), due, 1000);
+				some_queue(half), dice(3), due, 1000);
 		ELSE
-			INSERT INTO made SELECT qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[1 + dice(20)]), some_queue(), dice(3), due, 1000);
+			INSERT INTO made SELECT qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[1 + dice(20)]), some_queue(half), dice(3), due, 1000);
 	END CASE;
 END $$;
 
@@ -138,9 +140,9 @@ BEGIN
 	END LOOP;
 END $$;
 
-CREATE FUNCTION take() RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION take(half boolean) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-	queue text := CASE WHEN dice(6) > 0 THEN some_queue() END;
+	queue text := CASE WHEN half OR dice(6) > 0 THEN some_queue(half) END;
 	batch int := CASE dice(3) WHEN 0 THEN 1 WHEN 1 THEN 1 + dice(20) ELSE 1 + dice(200) END;
 	lease interval := CASE dice(15) WHEN 0 THEN interval '20 ms' ELSE interval '1 h' END;
 	method text := CASE dice(6) WHEN 0 THEN (ARRAY['m', 'n'])[1 + dice(2)] END;
@@ -195,12 +197,12 @@ BEGIN
 	INSERT INTO did SELECT u.id, u.attempt, CASE WHEN u.id = ANY (done) THEN what ELSE 'n' END FROM unnest(ids, attempts) u (id, attempt);
 END $$;
 
-CREATE FUNCTION touch() RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION touch(half boolean) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
 	job uuid;
 BEGIN
 	SELECT l.id INTO job FROM qml.live l JOIN qml.queue_data q ON q.id = l.queue_id
-	WHERE q.name = some_queue() AND l.state IN ('enqueued', 'scheduled', 'awaiting_retry') LIMIT 1 OFFSET dice(10);
+	WHERE q.name = some_queue(half) AND l.state IN ('enqueued', 'scheduled', 'awaiting_retry') LIMIT 1 OFFSET dice(10);
 	IF job IS NULL THEN
 		RETURN;
 	END IF;
@@ -216,17 +218,20 @@ BEGIN
 END $$;
 
 -- Some of that, of which parts are undone.
-CREATE FUNCTION act() RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION act(half boolean DEFAULT true) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	makes boolean := dice(10) < makers_of_ten();
 BEGIN
 	FOR i IN 0 .. dice(3) LOOP
 		BEGIN
 			IF dice(20) = 0 THEN
-				PERFORM touch();
-			ELSIF dice(10) < makers_of_ten() THEN
-				PERFORM make();
+				PERFORM touch(half);
+			ELSIF makes THEN
+				PERFORM make(half);
 			ELSE
-				PERFORM take();
+				PERFORM take(half);
 			END IF;
+			makes := CASE WHEN half THEN dice(10) < makers_of_ten() ELSE makes END;
 			IF dice(8) = 0 THEN
 				RAISE 'undone' USING ERRCODE = 'P0001';
 			END IF;
@@ -240,7 +245,7 @@ END $$;
 CREATE PROCEDURE work(units int) LANGUAGE plpgsql AS $$
 BEGIN
 	FOR i IN 1 .. units LOOP
-		PERFORM act();
+		PERFORM act(dice(4) = 0);
 		IF dice(6) = 0 THEN
 			ROLLBACK;
 		ELSE
@@ -265,21 +270,28 @@ SQL
 
 my $serial = 0;
 
-# What a client does in one session.  Most call one procedure; others prepare their
-# transactions, or keep a snapshot in them.
+# What a client does in one session.  Most call one procedure; others keep a snapshot in their
+# transactions, or prepare them for two seconds of ten: the end of one makes the database forget its lists,
+# and with that what is wrong in them.
 sub script
 {
 	my ($number) = @_;
-	my @lines;
+	my @lines = ('SET client_min_messages = fatal;', '\set is_time false');
 
 	return "CALL work($UNITS);\n" if $number > 3;
 	foreach (1 .. $UNITS / 3)
 	{
 		my $name = 'stress_' . ++$serial;
-		push @lines, $number > 1 ? "BEGIN; SELECT act(); PREPARE TRANSACTION '$name';\n" . (pick(0, 2) ? 'COMMIT' : 'ROLLBACK') . " PREPARED '$name';\n"
-		  : 'BEGIN ISOLATION LEVEL ' . (pick(0, 1) ? 'REPEATABLE READ' : 'SERIALIZABLE') . '; SELECT act(); ' . (pick(0, 2) ? 'COMMIT' : 'ROLLBACK') . ";\n";
+		my $end = pick(0, 2) ? 'COMMIT' : 'ROLLBACK';
+		if ($number == 1)
+		{
+			push @lines, 'BEGIN ISOLATION LEVEL ' . (pick(0, 1) ? 'REPEATABLE READ' : 'SERIALIZABLE') . "; SELECT act(); $end;";
+			next;
+		}
+		push @lines, 'BEGIN; SELECT act();', 'SELECT extract(epoch FROM clock_timestamp())::bigint / 2 % 5 = 0 AS is_time \gset',
+		  '\if :is_time', "PREPARE TRANSACTION '$name'; $end PREPARED '$name';", '\else', "$end;", '\endif';
 	}
-	return "SET client_min_messages = fatal;\n" . join '', @lines;
+	return join "\n", @lines, '';
 }
 
 # IPC::Run would have to be pumped for its input.
@@ -322,7 +334,7 @@ sub end_left
 	return;
 }
 
-my ($crash_at, $cut_at, $look_at) = (time + $CRASH_EVERY, time + $CUT_EVERY, time + 1);
+my ($crash_at, $cut_at, $look_at, $forget_at) = (time + $CRASH_EVERY, time + $CUT_EVERY, time + 1, time + 1);
 my $begun = time;
 my $note_at = time + 60;
 my $limit = $JOBS;
@@ -337,6 +349,12 @@ while ($made < $JOBS)
 		next if $client->{handle}->pumpable;
 		eval { IPC::Run::finish($client->{handle}) };
 		$client = start_psql($client->{number});
+	}
+	# All lists are begun anew, and filled.
+	if (time > $forget_at)
+	{
+		try_query($node, 'UPDATE qml.live SET reason = NULL WHERE false');
+		$forget_at = time + 1.5;
 	}
 	if (time > $cut_at)
 	{
