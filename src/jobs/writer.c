@@ -654,6 +654,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 	if (qml_state_is_final(job->state))
 	{
 		qml_job_to_history(job, leaf->row);
+		choose_commit(leaf, job);
 		result = qml_table_update(leaf, tid, leaf->row, writer->snapshot, true);
 		if (result == TM_Ok)
 			note_transition(writer, job, false);
@@ -661,6 +662,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 	}
 	/* Finished jobs do not keep their queue: it is made again if it was dropped. */
 	queue = qml_queue_to_enqueue(qml_queue_require(job->queue_id)->name, false, &created);
+	choose_commit(leaf, job);
 	result = qml_table_delete(leaf, tid, writer->snapshot, true);
 	if (result != TM_Ok)
 		return result;

@@ -132,8 +132,7 @@ walk_due_in_store(QmlJobPass *pass, QmlStoreId store)
 	ScanKeyInit(&key, 1, BTLessEqualStrategyNumber, F_TIMESTAMPTZ_LE,
 				TimestampTzGetDatum(pass->now));
 	index_rescan(scan, &key, 1, NULL, 0);
-	while (pass->count < pass->max &&
-		   index_getnext_slot(scan, ForwardScanDirection, pass->writer.live->slot))
+	while (pass->count < pass->max && qml_table_next(pass->writer.live, scan))
 	{
 		QML_FAULT("promote.after_select");
 		(void) visit_job(pass);
@@ -242,7 +241,7 @@ find_here(QmlJobPass *pass, Relation pkey, const pg_uuid_t *id, IndexScanDesc *s
 									qml_writer_snapshot(&pass->writer), 1);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	index_rescan(*scan, &key, 1, NULL, 0);
-	return index_getnext_slot(*scan, ForwardScanDirection, pass->writer.live->slot);
+	return qml_table_next(pass->writer.live, *scan);
 }
 
 static void

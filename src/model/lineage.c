@@ -57,6 +57,19 @@ qml_lineage(int queue_id)
 	return (int16) (hash + GetWALInsertionTimeLine());
 }
 
+/*
+ * The number after which a new job of this queue begins whose id is the caller's own.  A job of
+ * the id may have been lost with a crash, and its claims with it: so the numbers of each run of
+ * the server lie apart.  They do for half an hour of starts for certain (QmlShmem.run).
+ */
+int
+qml_lineage_first(int queue_id)
+{
+	return qml_queue_storage(queue_id) == QML_ASYNC ?
+			   (qml_lazy_commit_run() % (PG_INT32_MAX / 2 / SKIPPED)) * SKIPPED :
+			   0;
+}
+
 /* The next number of the job in *next; false: there is none, numbers are used up. */
 static bool
 find_next(const QmlJob *job, int16 lineage, int *next)

@@ -38,11 +38,21 @@ sub stop_wal_writer
 	return;
 }
 
+# What a session or the scheduler does first may be in the WAL: catalogs are pruned, and partitions made.
+sub settle
+{
+	stop_wal_writer();
+	sleeping_scheduler($node);
+	ask($node, q{SELECT qml_enqueue('m', queue => 'warm', id => gen_random_uuid()), qml_enqueue('m', queue => 'warm')});
+	ask($node, q{SELECT qml_succeed(id, attempt) FROM qml_fetch('w', '{warm}', batch => 100)});
+	return;
+}
+
 sub crash
 {
 	kill_server($node);
 	start_again($node);
-	stop_wal_writer();
+	settle();
 	return;
 }
 
@@ -77,7 +87,7 @@ my $enqueue = q{SELECT qml_enqueue('m', queue => 'fast')};
 my $insert = q{INSERT INTO mark (what) VALUES ('row')};
 
 query($node, q{SELECT qml_create_queue('fast', '{"storage": "async"}'), qml_create_queue('second', '{"storage": "async", "succeeded_ttl": 0}'),
-	qml_create_queue('safe')});
+	qml_create_queue('safe'), qml_create_queue('warm', '{"storage": "async"}')});
 query($node, q{SELECT count(qml_enqueue('m', queue => 'fast')) FROM generate_series(1, 40)});
 query($node, <<'SQL');
 CREATE TABLE mark (id serial, what text);
@@ -262,7 +272,7 @@ foreach my $way ('SIGKILL of all', 'immediate stop', 'SIGKILL of a session', 're
 		$session->{run}->kill_kill;
 		wait_for('the server to be there again',
 			sub { !-e "/proc/$pid" && defined try_query($node, 'SELECT 1') });
-		stop_wal_writer();
+		settle();
 	}
 	else
 	{
@@ -270,7 +280,7 @@ foreach my $way ('SIGKILL of all', 'immediate stop', 'SIGKILL of a session', 're
 		kill 'CONT', query($node, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'}) if $way eq 'restart';
 		$node->stop($way eq 'restart' ? 'fast' : 'immediate');
 		$node->start;
-		stop_wal_writer();
+		settle();
 	}
 	my $claim = $way eq 'restart' ? 'processing|1|1' : 'enqueued|0|0';
 	is(query($node, "SELECT state, attempt, tries FROM qml_job('$id')"), $claim, $way eq 'restart' ? 'is there' : 'is lost');
@@ -293,6 +303,23 @@ foreach my $way ('SIGKILL of all', 'immediate stop', 'SIGKILL of a session', 're
 	crash();
 	is(query($node, "SELECT state, attempt FROM qml_job('$id')"), "processing|$attempt", 'an end is lost');
 	is(ask($node, "SELECT qml_succeed('$id', $attempt)"), 't', 'the worker may say it again');
+}
+
+# A job with an id of its own that is lost with its claim, and enqueued anew.  Whether the crash
+# would lose it depends on what else is flushed: so it is deleted by hand.
+{
+	my $id = '00000000-0000-4000-8000-000000000001';
+	my %attempts;
+	foreach my $round (1 .. 3)
+	{
+		is(new_id(", id => '$id'"), $id, "an id of its own, for the $round. time");
+		my ($claimed, $attempt) = claim();
+		is($claimed, $id, 'is claimed');
+		is(query($node, "SELECT tries FROM qml_job('$id')"), 1, 'for the first time');
+		ok(!$attempts{$attempt}++, 'under a number that was not given before');
+		query($node, "DELETE FROM qml.live WHERE id = '$id'");
+		crash();
+	}
 }
 
 # ---- workers in the database
