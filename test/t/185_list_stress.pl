@@ -21,6 +21,7 @@ use FindBin;
 use IPC::Run ();
 use lib $FindBin::RealBin;
 use PostgreSQL::Test::Utils;
+use QmlBackground qw(set_config wait_without);
 use QmlTest;
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -397,6 +398,10 @@ end_left(0);
 my $seconds = time - $begun;
 
 # ---- judging
+
+# Nobody but this makes jobs ready from now on.
+set_config($node, 'qml.enabled' => 'off');
+wait_without($node, 'postgres');
 
 foreach my $round (1 .. 50)
 {
