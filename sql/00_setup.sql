@@ -20,6 +20,13 @@ CREATE SCHEMA t;
 CREATE FUNCTION t.id(n int) RETURNS uuid LANGUAGE sql IMMUTABLE
 AS $$ SELECT ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid $$;
 
+-- How long a finished job is kept, without what was added to its time to live so that jobs
+-- expire together (src/core/retention.c).
+CREATE FUNCTION t.ttl(finished_at timestamptz, expires_at timestamptz) RETURNS interval LANGUAGE sql IMMUTABLE AS $$
+	SELECT justify_hours(floor(k / step) * step * interval '1 s')
+	FROM extract(epoch FROM $2 - $1) k,
+		LATERAL (SELECT coalesce(max(s), 1) FROM unnest('{86400,21600,3600,900,300,60,15,5}'::int[]) s WHERE s <= k / 60) x (step)
+$$;
 CREATE FUNCTION t.n(id uuid) RETURNS int LANGUAGE sql IMMUTABLE
 AS $$ SELECT right(id::text, 12)::int $$;
 

@@ -57,7 +57,7 @@ SELECT t.try('SELECT qml_succeed(t.id(99), 1)');
 -- Succeed, with and without a result; once
 SELECT qml_succeed(t.id(1), 1, '{"sum": 3}');
 SELECT state, attempt, result, progress, worker, run_at, lease_expires_at, error,
-	finished_at BETWEEN started_at AND clock_timestamp() AS finished, expires_at - finished_at AS kept
+	finished_at BETWEEN started_at AND clock_timestamp() AS finished, t.ttl(finished_at, expires_at) AS kept
 FROM qml_job(t.id(1)) \gx
 SELECT t.try('SELECT qml_succeed(t.id(1), 1)');
 SELECT t.make(t.id(2), 'processing');
@@ -111,7 +111,7 @@ SELECT qml_create_queue('short', '{"succeeded_ttl": "1 h"}'), qml_create_queue('
 SELECT count(t.make(t.id(n), 'processing', (ARRAY['short', 'long', 'never'])[1 + n % 3])) FROM generate_series(1, 9) n;
 SELECT string_agg(t.n(id)::text, ' ') FROM (SELECT array_agg(t.id(n)) AS ids FROM generate_series(1, 9) n) g,
 	qml_succeed_many(g.ids, array_fill(1, ARRAY[9])) id;
-SELECT queue, count(*), expires_at - finished_at AS kept FROM qml.job GROUP BY 1, 3 ORDER BY 1;
+SELECT queue, count(*), t.ttl(finished_at, expires_at) AS kept FROM qml.job GROUP BY 1, 3 ORDER BY 1;
 SELECT count(*) FROM qml.live;
 
 -- A lease that is over is still good until it is reclaimed; then no longer
@@ -173,7 +173,7 @@ SELECT qml_fail(t.id(1), 5, 'the first that counts');
 -- Discard: ends as deleted, with a reason
 SELECT t.make(t.id(n), 'processing') FROM generate_series(2, 4) n;
 SELECT qml_discard(t.id(2), 1, 'no such customer');
-SELECT state, attempt, worker, result, error, reason, finished_at IS NOT NULL AS finished, expires_at - finished_at AS kept FROM qml_job(t.id(2));
+SELECT state, attempt, worker, result, error, reason, finished_at IS NOT NULL AS finished, t.ttl(finished_at, expires_at) AS kept FROM qml_job(t.id(2));
 SELECT t.try('SELECT qml_discard(t.id(2), 1)');
 SELECT qml_discard(t.id(3), 1);
 SELECT state, reason FROM qml_job(t.id(3));

@@ -21,7 +21,7 @@ SELECT t.make(t.id(1), 'enqueued'), qml_delete(t.id(1));
 SELECT t.make(t.id(2), 'failed', 'other');
 SELECT expires_at AS failed_until FROM qml_job(t.id(2)) \gset
 SELECT qml_delete(t.id(2), 'hopeless');
-SELECT t.n(id), expires_at - finished_at = interval '1 day' AS a_day, expires_at = :'failed_until' AS as_before, error, reason
+SELECT t.n(id), t.ttl(finished_at, expires_at) = interval '1 day' AS a_day, expires_at = :'failed_until' AS as_before, error, reason
 FROM qml.job ORDER BY id;
 
 -- Retry

@@ -19,9 +19,9 @@ SELECT qml_enqueue('m', queue => 'full', id => t.id(1)) IS NOT NULL;
 SELECT max_retries, timeout FROM qml_job(t.id(1));
 SELECT lease_expires_at - started_at AS lease FROM qml_fetch(queues => '{full}');
 SELECT qml_succeed(t.id(1), 1);
-SELECT expires_at - finished_at AS kept FROM qml_job(t.id(1));
+SELECT t.ttl(finished_at, expires_at) AS kept FROM qml_job(t.id(1));
 SELECT t.make(t.id(2), 'failed', 'full');
-SELECT expires_at - finished_at AS kept FROM qml_job(t.id(2));
+SELECT t.ttl(finished_at, expires_at) AS kept FROM qml_job(t.id(2));
 -- What the call says goes first, and settings last
 SELECT qml_enqueue('m', queue => 'full', id => t.id(3), max_retries => 7, timeout => '1 s') IS NOT NULL;
 SELECT max_retries, timeout FROM qml_job(t.id(3));
@@ -32,7 +32,7 @@ SET qml.failed_ttl = '5 h';
 SELECT qml_enqueue('m', queue => 'plain', id => t.id(4)) IS NOT NULL;
 SELECT max_retries, timeout FROM qml_job(t.id(4));
 SELECT t.make(t.id(5), 'succeeded', 'p2'), t.make(t.id(6), 'failed', 'p2'), t.make(t.id(7), 'deleted', 'p2');
-SELECT state, expires_at - finished_at AS kept FROM qml.job WHERE queue = 'p2' ORDER BY id;
+SELECT state, t.ttl(finished_at, expires_at) AS kept FROM qml.job WHERE queue = 'p2' ORDER BY id;
 RESET ALL;
 
 -- Alter: what is given replaces, null returns to the setting

@@ -82,7 +82,7 @@ SELECT t.make(t.id(1), 'succeeded', 'new');
 ROLLBACK;
 SELECT t.code('SELECT qml_pause_queue(''new'')');
 SELECT t.make(t.id(1), 'succeeded', 'new');
-SELECT max_retries, expires_at - finished_at AS kept FROM qml_job(t.id(1));
+SELECT max_retries, t.ttl(finished_at, expires_at) AS kept FROM qml_job(t.id(1));
 BEGIN;
 SELECT qml_alter_queue('new', '{"max_retries": 2, "succeeded_ttl": 0}'), qml_pause_queue('new');
 SAVEPOINT s;

@@ -20,6 +20,8 @@
 #include "common/guc.h"
 #include "common/lazy_commit.h"
 #include "compat.h"
+#include "ipc/counter_notes.h"
+#include "ipc/counters.h"
 #include "ipc/lease_notes.h"
 #include "ipc/prepared.h"
 #include "ipc/ready_note.h"
@@ -87,6 +89,8 @@ _PG_init(void)
 	{
 		qml_shmem_init();
 		qml_ready_queues_init();
+		qml_counters_init();
+		qml_counter_notes_init();
 		qml_lease_notes_init();
 		qml_wakeup_init();
 		qml_ready_note_init();

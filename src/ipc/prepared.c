@@ -4,9 +4,9 @@
  *
  * A prepared transaction may be committed by any session, which does not know what
  * it made due.  So PREPARE TRANSACTION leaves in shared memory, under the transaction's
- * name, that it noted something (wakeup.c, ready_note.c).  COMMIT PREPARED of that name says
- * that anything may be due, and so does ROLLBACK PREPARED if the transaction had taken ready
- * jobs.
+ * name, that it noted something (wakeup.c, ready_note.c), and what it does to the numbers of jobs
+ * (counter_notes.c).  COMMIT PREPARED of that name says that anything may be due, and so does
+ * ROLLBACK PREPARED if the transaction had taken ready jobs.
  *
  * A name is not known if the transaction was prepared before the last start of the
  * server, if it did not fit, and also if the transaction did nothing in qml, which is not
@@ -32,6 +32,8 @@
 #include "storage/procarray.h"
 #include "tcop/utility.h"
 
+#include "ipc/counter_notes.h"
+#include "ipc/counters.h"
 #include "ipc/prepared.h"
 #include "ipc/ready_note.h"
 #include "ipc/ready_queues.h"
@@ -151,12 +153,13 @@ may_have_written(void)
 {
 	bool found = has_lost_prepared();
 
-	/* The lists of the database may be begun before the transaction has ended. */
-	if (!OidIsValid(qml_ready_queues_table(0)))
+	/* Lists and numbers of the database may be begun before the transaction has ended. */
+	if (!OidIsValid(qml_ready_queues_table(0)) && !OidIsValid(qml_counters_table(0)))
 		return true;
 	for (int i = 0; i < QML_READY_TABLES && !found; i++)
 	{
-		Oid live = qml_ready_queues_table(i);
+		Oid live = OidIsValid(qml_ready_queues_table(i)) ? qml_ready_queues_table(i) :
+														   qml_counters_table(i);
 		VirtualTransactionId *holders;
 		LOCKTAG tag;
 
@@ -168,6 +171,32 @@ may_have_written(void)
 			found = VirtualTransactionIdIsRecoveredPreparedXact(*holders);
 	}
 	return found;
+}
+
+/* It is going to be committed: see counters.c. */
+static void
+announce(const char *name)
+{
+	const QmlPrepared *entry;
+	TransactionId xid = InvalidTransactionId;
+
+	LWLockAcquire(qml_shmem->lock, LW_SHARED);
+	entry = find_prepared(MyDatabaseId, name);
+	if (entry && entry->ndeltas > 0)
+		xid = entry->xid;
+	LWLockRelease(qml_shmem->lock);
+	qml_counters_announce(xid);
+}
+
+/* It is committed: adds what it did to the numbers of jobs. */
+static void
+add_to_counters(const QmlPrepared *prepared, bool may_have_written)
+{
+	if (may_have_written || prepared->uncounted)
+		qml_counters_forget();
+	else
+		qml_counters_apply(prepared->xid, prepared->deltas, prepared->ndeltas);
+	qml_counters_announce(InvalidTransactionId);
 }
 
 /*
@@ -183,6 +212,7 @@ note_committed(const char *name, bool extension_was_there, bool may_have_written
 	/* It is done: whoever takes a snapshot now sees it. */
 	if (known ? prepared.listed : may_have_written)
 		qml_ready_queues_forget();
+	add_to_counters(&prepared, !known && may_have_written);
 	if (prepared.call)
 		qml_wakeup_launcher(true);
 	else if (!known && !extension_was_there)
@@ -232,6 +262,8 @@ process_utility(PlannedStmt *statement, const char *query, bool readonly,
 		strlcpy(current_name, name, sizeof(current_name));
 		has_current_name = true;
 	}
+	if (kind == TRANS_STMT_COMMIT_PREPARED)
+		announce(name);
 	if (previous_utility)
 		previous_utility(statement, query, readonly, context, params, environment, dest,
 						 completion);
@@ -253,13 +285,20 @@ at_transaction_end(XactEvent event, void *arg)
 	QmlPrepared prepared = {0};
 	bool is_pending;
 
+	/* COMMIT PREPARED may have failed. */
+	if (event == XACT_EVENT_ABORT)
+		qml_counters_announce(InvalidTransactionId);
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	if (event == XACT_EVENT_PREPARE && has_current_name)
 	{
 		is_pending = qml_wakeup_is_pending(&prepared.call, &prepared.took, &prepared.rules);
 		prepared.listed = qml_ready_note_is_pending(&prepared.listed_taken);
-		if (is_pending || prepared.listed || prepared.listed_taken)
+		prepared.xid = GetTopTransactionIdIfAny();
+		prepared.uncounted = !qml_counter_notes_copy(prepared.deltas, QML_PREPARED_DELTAS,
+													 &prepared.ndeltas);
+		if (is_pending || prepared.listed || prepared.listed_taken || prepared.uncounted ||
+			prepared.ndeltas > 0)
 			remember_prepared(&prepared);
 	}
 	has_current_name = false;

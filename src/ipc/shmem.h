@@ -44,6 +44,8 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "ipc/counter_store.h"
+
 /* The life of a slot: free, starting, running, ended, and free again. */
 typedef enum QmlSlotState
 {
@@ -327,6 +329,9 @@ typedef struct QmlWaiter
 	QmlReadyJobs guarded;
 } QmlWaiter;
 
+/* Changes of the numbers of jobs that are kept of a prepared transaction. */
+#define QML_PREPARED_DELTAS 16
+
 /*
  * A prepared transaction that will make something due, by its name.  A free entry has no
  * database.
@@ -342,6 +347,12 @@ typedef struct QmlPrepared
 	/* Lists of ready jobs are forgotten when it commits, and when it is rolled back. */
 	bool listed;
 	bool listed_taken;
+
+	/* What it does to the numbers of jobs; or that is not known. */
+	TransactionId xid;
+	bool uncounted;
+	int ndeltas;
+	QmlCounterDelta deltas[QML_PREPARED_DELTAS];
 } QmlPrepared;
 
 #define QML_MAX_PREPARED 128
@@ -455,7 +466,7 @@ typedef struct QmlCall
 #define QML_MAX_CALLS 64
 
 /* Raised with each change of what lies in the shared memory. */
-#define QML_SHMEM_LAYOUT 7
+#define QML_SHMEM_LAYOUT 8
 
 typedef struct QmlShmem
 {

@@ -39,6 +39,7 @@
 #include "common/spi.h"
 #include "common/uuid.h"
 #include "core/state.h"
+#include "ipc/counter_notes.h"
 #include "ipc/wakeup.h"
 #include "jobs/after_commit.h"
 #include "jobs/partition.h"
@@ -238,9 +239,17 @@ show_transition(QmlToldJob *told, const Transition *transition, bool with_payloa
 static void
 write_rows(Insert *insert)
 {
+	QmlCounterDelta made = {.queue = insert->queue->id,
+							.count = insert->count,
+							.from = QML_NOT_COUNTED,
+							.to = QML_ENQUEUED};
+
 	insert->live->is_lazy = qml_queue_storage(insert->queue->id) != QML_DURABLE;
 	if (insert->count > 0)
+	{
 		qml_table_insert_many(insert->live, insert->rows, insert->count);
+		qml_counter_notes_add(&made);
+	}
 	for (int i = 0; i < insert->count; i++)
 	{
 		qml_ready_row_note_made(insert->rows[i], insert->rows[i]->tts_tid);

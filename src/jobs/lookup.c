@@ -1,6 +1,6 @@
 /*
  * lookup.c
- *		Looking at jobs: one by its id, and how many there are.
+ *		Looking at jobs: one by its id.
  *
  * Nothing is changed, and no lock is taken but AccessShareLock.  Callers see jobs as
  * their capabilities allow: not at all, an outline, or with payload, result and errors.
@@ -13,7 +13,6 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "common/spi.h"
 #include "common/table.h"
 #include "compat.h"
 #include "ipc/beats.h"
@@ -22,9 +21,6 @@
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/queue.h"
-
-/* Most columns of a query below. */
-#define MAX_COLUMNS 3
 
 /* How much of the job the current user may see. */
 static QmlAccess
@@ -155,37 +151,6 @@ qml_lookup_state(const pg_uuid_t *id, QmlState *state)
 	return found.visible;
 }
 
-/* How many jobs of a queue are ready.  Reads all of them, and those in work. */
-int64
-qml_lookup_depth(const QmlQueue *queue)
-{
-	const QmlStore *store = qml_store(qml_queue_store(queue));
-	Relation ready;
-	Snapshot snapshot;
-	IndexScanDesc scan;
-	ScanKeyData key;
-	QmlTable live;
-	int64 count = 0;
-
-	qml_table_open(&live, store->live, AccessShareLock);
-	ready = index_open(store->live_ready, AccessShareLock);
-	snapshot = qml_table_snapshot();
-	scan = qml_index_beginscan(live.rel, ready, snapshot, 1);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
-	index_rescan(scan, &key, 1, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, live.slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (qml_job_live_state(live.slot) == QML_ENQUEUED)
-			count++;
-	}
-	index_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	index_close(ready, NoLock);
-	qml_table_close(&live);
-	return count;
-}
-
 /*
  * False when there is no unfinished job of that id.  For qml itself: no capability is asked
  * for, and what is committed counts, at any isolation level.
@@ -210,65 +175,4 @@ qml_lookup_unfinished(const pg_uuid_t *id, QmlState *state)
 	}
 	UnregisterSnapshot(snapshot);
 	return found;
-}
-
-/* Runs a query as the owner of qml's tables, and puts its rows into the store. */
-static void
-store_query(Tuplestorestate *store, TupleDesc desc, const char *sql)
-{
-	QmlSpi spi;
-	uint64 rows;
-
-	if (desc->natts > MAX_COLUMNS)
-		elog(ERROR, "unexpected number of columns: %d", desc->natts);
-	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute(sql, 0, NULL, NULL, NULL, SPI_OK_SELECT);
-	for (uint64 i = 0; i < rows; i++)
-	{
-		Datum values[MAX_COLUMNS];
-		bool nulls[MAX_COLUMNS];
-
-		for (int a = 0; a < desc->natts; a++)
-			values[a] = qml_spi_value(SPI_tuptable, i, a + 1, TupleDescAttr(desc, a)->atttypid,
-									  &nulls[a]);
-		tuplestore_putvalues(store, desc, values, nulls);
-	}
-	qml_spi_end(&spi);
-}
-
-/* Queue and state of every job that there is.  The tables may differ in columns of somebody's own. */
-#define ALL_JOBS                                                        \
-	"(SELECT l.queue_id, l.state FROM qml.live l UNION ALL "            \
-	"SELECT h.queue_id, h.state FROM qml.history h "                    \
-	"WHERE h.expires_at > pg_catalog.statement_timestamp() "            \
-	"UNION ALL SELECT o.queue_id, o.state FROM qml.history_overflow o " \
-	"WHERE o.expires_at > pg_catalog.statement_timestamp())"
-
-/* state, count: every state, also those that no job is in.  Without qml's own queue. */
-void
-qml_lookup_counts(Tuplestorestate *store, TupleDesc desc)
-{
-	qml_acl_require_any(QML_CAN_MONITOR);
-	store_query(
-		store, desc,
-		psprintf("SELECT s.state, COALESCE(c.count, 0) "
-				 "FROM pg_catalog.unnest(pg_catalog.enum_range(NULL::qml.job_state)) s (state) "
-				 "LEFT JOIN (SELECT j.state, pg_catalog.count(*) AS count FROM " ALL_JOBS " j "
-				 "WHERE j.queue_id <> %d GROUP BY j.state) c USING (state) ORDER BY s.state",
-				 qml_queue_own_id()));
-}
-
-/* queue, state, count: where there are jobs.  Without qml's own queue. */
-void
-qml_lookup_queue_counts(Tuplestorestate *store, TupleDesc desc)
-{
-	qml_acl_require_any(QML_CAN_MONITOR);
-	store_query(
-		store, desc,
-		psprintf("SELECT q.name, c.state, c.count FROM (SELECT j.queue_id, j.state, "
-				 "pg_catalog.count(*) AS count FROM " ALL_JOBS " j "
-				 "WHERE j.queue_id <> %d "
-				 "GROUP BY j.queue_id, j.state) c JOIN qml.queue_data q ON q.id = c.queue_id "
-				 "ORDER BY q.name, c.state",
-				 qml_queue_own_id()));
 }

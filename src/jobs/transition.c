@@ -16,6 +16,7 @@
 #include "common/pg_prng.h"
 #include "utils/builtins.h"
 
+#include "core/retention.h"
 #include "core/retry.h"
 #include "core/state.h"
 #include "errcodes.h"
@@ -70,8 +71,8 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 	{
 		/* A finished job that is deleted stays in the partition it is in. */
 		if (!qml_state_is_final(from))
-			job->expires_at = now +
-							  qml_queue_ttl(qml_queue_require(job->queue_id), to == QML_FAILED);
+			job->expires_at = qml_retention_end(now, qml_queue_ttl(qml_queue_require(job->queue_id),
+																   to == QML_FAILED));
 		job->finished_at = now;
 		return;
 	}

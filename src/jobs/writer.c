@@ -37,6 +37,7 @@
 #include "common/lazy_commit.h"
 #include "compat.h"
 #include "core/state.h"
+#include "ipc/counter_notes.h"
 #include "ipc/lease_notes.h"
 #include "ipc/ready_note.h"
 #include "ipc/ready_queues.h"
@@ -336,6 +337,31 @@ note_times(const QmlJob *job, int count, const QmlHandler *handler)
 }
 
 /*
+ * So many jobs like this one go from a state to another one; the times are those when finished
+ * ones expire.
+ */
+static void
+note_count(const QmlJob *job, int count, int from, TimestampTz from_expires, int to,
+		   TimestampTz to_expires)
+{
+	QmlCounterDelta delta = {.queue = job->queue_id,
+							 .count = count,
+							 .from = (uint8) from,
+							 .to = (uint8) to,
+							 .from_until = qml_counter_store_until(from_expires),
+							 .to_until = qml_counter_store_until(to_expires)};
+
+	if (from != to)
+		qml_counter_notes_add(&delta);
+}
+
+static void
+note_added(const QmlJob *job, int count)
+{
+	note_count(job, count, QML_NOT_COUNTED, QML_NO_TIME, job->state, QML_NO_TIME);
+}
+
+/*
  * Inserts a job, for which there may be a handler: a new one, or one that comes back out
  * of the history.
  */
@@ -346,6 +372,7 @@ qml_writer_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handle
 	qml_job_to_live(job, writer->live->row);
 	choose_commit(writer->live, job);
 	qml_table_insert(writer->live, writer->live->row);
+	note_added(job, 1);
 	qml_ready_row_note_made(writer->live->row, writer->live->row->tts_tid);
 	note_transition(writer, job, is_new);
 	note_times(job, 1, handler);
@@ -382,6 +409,7 @@ qml_writer_take_back(QmlWriter *writer)
 void
 qml_writer_note_new(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler)
 {
+	note_added(job, 1);
 	qml_ready_row_note_made(writer->live->row, writer->live->row->tts_tid);
 	note_transition(writer, job, true);
 	note_times(job, 1, handler);
@@ -398,6 +426,7 @@ qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *h
 	Assert(count > 0);
 	choose_commit(writer->live, &jobs[0]);
 	qml_table_insert_many(writer->live, rows, count);
+	note_added(&jobs[0], count);
 	for (int i = 0; i < count; i++)
 	{
 		Assert(jobs[i].queue_id == jobs[0].queue_id && jobs[i].state == jobs[0].state);
@@ -528,6 +557,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		else if (job->was == QML_PROCESSING && job->state != QML_PROCESSING)
 			qml_wakeup_ended(&job->id, job->attempt);
 		note_claim(writer, job);
+		note_count(job, 1, job->was, QML_NO_TIME, job->state, QML_NO_TIME);
 		if (job->state == QML_ENQUEUED)
 			qml_ready_row_note_made(writer->live->row, qml_table_row_root(writer->live));
 		note_transition(writer, job, false);
@@ -544,6 +574,8 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	end_taking(&ready);
 	qml_wakeup_finished(&job->id);
 	note_claim(writer, job);
+	note_count(job, 1, job->was, QML_NO_TIME, is_kept ? job->state : QML_NOT_COUNTED,
+			   job->expires_at);
 	if (job->was == QML_PROCESSING)
 		qml_wakeup_ended(&job->id, job->attempt);
 	/* At commit, a worker in the database that is running the job is canceled. */
@@ -648,16 +680,22 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 	ItemPointer tid = &leaf->slot->tts_tid;
 	const QmlQueue *queue;
 	TM_Result result;
+	TimestampTz expires_at;
 	bool created;
+	bool isnull;
 
 	Assert(CheckRelationLockedByMe(leaf->rel, RowExclusiveLock, true));
+	expires_at = DatumGetTimestampTz(slot_getattr(leaf->slot, HISTORY_EXPIRES_AT, &isnull));
 	if (qml_state_is_final(job->state))
 	{
 		qml_job_to_history(job, leaf->row);
 		choose_commit(leaf, job);
 		result = qml_table_update(leaf, tid, leaf->row, writer->snapshot, true);
 		if (result == TM_Ok)
+		{
+			note_count(job, 1, job->was, expires_at, job->state, job->expires_at);
 			note_transition(writer, job, false);
+		}
 		return result;
 	}
 	/* Finished jobs do not keep their queue: it is made again if it was dropped. */
@@ -666,6 +704,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 	result = qml_table_delete(leaf, tid, writer->snapshot, true);
 	if (result != TM_Ok)
 		return result;
+	note_count(job, 1, job->was, expires_at, QML_NOT_COUNTED, QML_NO_TIME);
 	/* Nor its storage class. */
 	qml_writer_turn(writer, qml_queue_store(queue));
 	qml_writer_insert(writer, job, qml_hook_job_handler(job), false);

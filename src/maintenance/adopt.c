@@ -23,6 +23,7 @@
 #include "common/cache.h"
 #include "common/spi.h"
 #include "common/table.h"
+#include "ipc/counter_notes.h"
 #include "ipc/ready_note.h"
 #include "ipc/wakeup.h"
 #include "jobs/partition.h"
@@ -86,6 +87,7 @@ qml_adopt_database(void)
 		return;
 	/* What restored the copy may have disabled the triggers that tell of rows. */
 	qml_ready_note_sql();
+	qml_counter_notes_sql();
 	qml_reclaim_all();
 	qml_spi_begin(&spi, cat->owner);
 	(void) qml_spi_execute_latest("DELETE FROM qml.instance_data", 0, NULL, NULL, NULL,

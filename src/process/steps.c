@@ -11,16 +11,19 @@
 
 #include "common/clock.h"
 #include "common/guc.h"
+#include "ipc/counters.h"
 #include "ipc/lease_table.h"
 #include "ipc/session_claim.h"
 #include "ipc/slots.h"
 #include "ipc/wakeup.h"
 #include "jobs/ack.h"
+#include "maintenance/counting.h"
 #include "maintenance/list_check.h"
 #include "maintenance/promote.h"
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
 #include "process/notify.h"
+#include "process/slot.h"
 #include "process/steps.h"
 #include "schedule/tick.h"
 #include "userfn/hook.h"
@@ -311,6 +314,16 @@ check_lists(QmlStep *step)
 	return QML_NO_TIME;
 }
 
+/* Counts all jobs, for the numbers in shared memory. */
+static TimestampTz
+count_jobs(QmlStep *step)
+{
+	int64 pause = qml_counting_run(qml_slot_is_blocking);
+
+	step->not_before = qml_clock_monotonic_ms() + pause;
+	return QML_NO_TIME;
+}
+
 /* Intervals that are neither fixed nor a setting. */
 
 /* At once when qml.workers has changed: what was asked for before may be lost. */
@@ -426,6 +439,13 @@ QmlStep qml_steps[] = {
 	 .wake = -1,
 	 .every = QML_STEP_POLL,
 	 .run = check_lists},
+	{.activity = "counting jobs",
+	 .name = "qml scheduler: counting jobs",
+	 .enabled = &qml_scheduler_enabled,
+	 .wake = -1,
+	 .interval = qml_counting_interval,
+	 .is_done = qml_counters_are_valid,
+	 .run = count_jobs},
 	{.activity = "recomputing schedules",
 	 .name = "qml scheduler: recomputing schedules",
 	 .enabled = &qml_recurring_enabled,

@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "core/state.h"
 #include "jobs/control.h"
+#include "jobs/counts.h"
 #include "jobs/lookup.h"
 #include "model/acl.h"
 #include "model/catalog.h"
@@ -73,7 +74,7 @@ qml_counts(PG_FUNCTION_ARGS)
 
 	qml_acl_require_any(QML_CAN_MONITOR);
 	InitMaterializedSRF(fcinfo, 0);
-	qml_lookup_counts(rsinfo->setResult, rsinfo->setDesc);
+	qml_counts_by_state(rsinfo->setResult, rsinfo->setDesc);
 	return (Datum) 0;
 }
 
@@ -84,7 +85,7 @@ qml_queue_counts(PG_FUNCTION_ARGS)
 
 	qml_acl_require_any(QML_CAN_MONITOR);
 	InitMaterializedSRF(fcinfo, 0);
-	qml_lookup_queue_counts(rsinfo->setResult, rsinfo->setDesc);
+	qml_counts_by_queue(rsinfo->setResult, rsinfo->setDesc);
 	return (Datum) 0;
 }
 
@@ -107,7 +108,7 @@ qml_queue_depth(PG_FUNCTION_ARGS)
 			qml_queue_raise_missing(name);
 		PG_RETURN_NULL();
 	}
-	PG_RETURN_INT64(qml_lookup_depth(queue));
+	PG_RETURN_INT64(qml_counts_depth(queue));
 }
 
 /* For the view qml.job: what the current user sees of a job (QmlAccess). */

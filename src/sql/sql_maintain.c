@@ -20,6 +20,7 @@
 #include "common/json.h"
 #include "common/subxact.h"
 #include "compat.h"
+#include "ipc/counter_notes.h"
 #include "ipc/lease_notes.h"
 #include "ipc/ready_note.h"
 #include "ipc/wakeup.h"
@@ -273,6 +274,7 @@ qml_note_sql(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"qml.note_sql\" must be called as a trigger")));
 	qml_ready_note_sql();
+	qml_counter_notes_sql();
 	qml_lease_notes_unknown();
 	qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());
 	PG_RETURN_POINTER(NULL);

@@ -1,0 +1,50 @@
+/*
+ * counters.h
+ *		The numbers of jobs by queue and state, in shared memory.
+ */
+#ifndef QML_COUNTERS_H
+#define QML_COUNTERS_H
+
+#include "utils/snapshot.h"
+
+#include "ipc/counter_store.h"
+
+/* Tables of unfinished jobs: one a storage class. */
+#define QML_COUNTER_TABLES 2
+
+/* Which rows are counted: tables, and the versions of the triggers that tell of SQL. */
+typedef struct QmlCounterSource
+{
+	Oid live[QML_COUNTER_TABLES]; /* InvalidOid: there is no such table */
+	TransactionId trigger[QML_COUNTER_TABLES];
+} QmlCounterSource;
+
+/* A number that was found to be wrong, the first of them. */
+typedef struct QmlCounterDefect
+{
+	int found; /* so many are wrong */
+	int queue;
+	QmlState state;
+	int64 counted;
+	int64 real;
+} QmlCounterDefect;
+
+extern void qml_counters_init(void);
+
+/* For sessions. */
+extern bool qml_counters_read(const QmlCounterSource *source, QmlCounterRow **rows, int *count);
+extern bool qml_counters_read_queue(const QmlCounterSource *source, int queue, QmlCounterRow *row);
+extern void qml_counters_announce(TransactionId xid);
+extern void qml_counters_apply(TransactionId xid, const QmlCounterDelta *deltas, int count);
+extern void qml_counters_forget(void);
+extern bool qml_counters_are_valid(void);
+extern Oid qml_counters_table(int number);
+
+/* For whoever counts all rows. */
+extern bool qml_counters_begin(const QmlCounterSource *source, Snapshot *snapshot);
+extern bool qml_counters_put(const QmlCounterDelta *delta);
+extern bool qml_counters_wait(void);
+extern bool qml_counters_finish(QmlCounterDefect *defect);
+extern void qml_counters_cancel(void);
+
+#endif

@@ -1,0 +1,141 @@
+/*
+ * counting.c
+ *		Counting all jobs, for the numbers in shared memory.
+ *
+ * The numbers begin with a count of all rows, and are compared with another one now and then
+ * (ipc/counters.c, with the proof).  They must be the same.  If not, that is told in the log as a
+ * defect, and the new ones are right.
+ *
+ * A crash, or an error, leaves the numbers that are in use as they are.
+ */
+#include "postgres.h"
+
+#include "utils/snapmgr.h"
+
+#include "common/clock.h"
+#include "common/fault.h"
+#include "core/state.h"
+#include "jobs/counts.h"
+#include "maintenance/counting.h"
+#include "model/catalog.h"
+#include "model/queue.h"
+
+/* How often the numbers are compared, and how soon they are made, in milliseconds. */
+#define COMPARE_INTERVAL QML_FAULT_LIMIT("counting.compare_ms", 60 * 60 * 1000)
+#define MAKE_INTERVAL	 1000
+
+/*
+ * A count that takes longer is given up, in milliseconds: the scheduler does nothing else
+ * meanwhile.  How often it is asked whether others need the database alone.
+ */
+#define MOST_TIME	 QML_FAULT_LIMIT("counting.most_ms", 10000)
+#define ASK_INTERVAL 500
+
+/*
+ * Between two counts, a pause of so many times what one took.  The shortest one; it is doubled with
+ * each one in a row that came to nothing, some times.  Where none is of any use: in milliseconds.
+ */
+#define SHARE		50
+#define MIN_PAUSE	QML_FAULT_LIMIT("counting.pause_ms", 1000)
+#define MAX_DOUBLED 6
+#define LONG_PAUSE	60000
+
+/* Numbers that were wrong. */
+static void
+report_defect(const QmlCounterDefect *defect)
+{
+	const QmlQueue *queue;
+
+	if (defect->found == 0)
+		return;
+	queue = qml_queue_by_id(defect->queue);
+	ereport(LOG,
+			(errmsg_plural("%d number of jobs was wrong, and was corrected",
+						   "%d numbers of jobs were wrong, and were corrected", defect->found,
+						   defect->found),
+			 errdetail("Queue \"%s\" was said to have %lld jobs in state %s, and has %lld.",
+					   queue ? queue->name : "?", (long long) defect->counted,
+					   qml_state_label(defect->state), (long long) defect->real),
+			 errhint("That is so for rows that replication has written, those of the history that "
+					 "were changed by hand, and those that were changed while triggers were "
+					 "disabled.  If there are none, it is a defect of qml.  Please report it.")));
+}
+
+/* What became of a count. */
+typedef enum Outcome
+{
+	DONE,
+	FAILED, /* something came between */
+	USELESS /* and the next one would be, too */
+} Outcome;
+
+/* The count that is being made. */
+static bool (*is_wanted)(void); /* whether somebody needs the database alone */
+static int64 begun;
+static int64 asked;
+
+/* Whether it has to stop. */
+static bool
+must_stop(void)
+{
+	int64 now = qml_clock_monotonic_ms();
+
+	if (now - begun > MOST_TIME)
+		return true;
+	if (now - asked < ASK_INTERVAL)
+		return false;
+	asked = now;
+	return is_wanted();
+}
+
+static Outcome
+count_all(void)
+{
+	QmlCounterSource source;
+	QmlCounterDefect defect;
+	Snapshot snapshot;
+	bool done;
+
+	if (!qml_counts_source(&source))
+		return USELESS;
+	if (!qml_counters_begin(&source, &snapshot))
+		return FAILED;
+	done = qml_counts_rows(snapshot, must_stop, qml_counters_put) && qml_counters_wait();
+	UnregisterSnapshot(snapshot);
+	if (!done)
+		qml_counters_cancel();
+	else
+		done = qml_counters_finish(&defect);
+	if (!done)
+		return qml_clock_monotonic_ms() - begun > MOST_TIME ? USELESS : FAILED;
+	ereport(DEBUG1, (errmsg_internal("all jobs were counted")));
+	report_defect(&defect);
+	return DONE;
+}
+
+/*
+ * Counts all rows, in the caller's transaction; stops when somebody needs the database alone, as
+ * the function says.  Returns the milliseconds until the next count.
+ */
+int64
+qml_counting_run(bool (*needs_database)(void))
+{
+	static int failures = 0;
+	Outcome outcome;
+	int64 pause;
+
+	(void) qml_catalog_to_work();
+	is_wanted = needs_database;
+	begun = asked = qml_clock_monotonic_ms();
+	outcome = count_all();
+	failures = outcome == FAILED ? failures + 1 : 0;
+	pause = outcome == USELESS ? LONG_PAUSE : (int64) MIN_PAUSE << Min(failures, MAX_DOUBLED);
+	return Max(pause, (qml_clock_monotonic_ms() - begun) * SHARE);
+}
+
+/* Milliseconds between two counts. */
+int64
+qml_counting_interval(void)
+{
+	return qml_counters_are_valid() ? COMPARE_INTERVAL : MAKE_INTERVAL;
+}
