@@ -120,8 +120,8 @@ at_transaction_end(XactEvent event, void *arg)
 	if (is_announced)
 		qml_counters_announce(InvalidTransactionId);
 	is_announced = false;
-	if (nnotes > 0 || is_unknown)
-		forget_notes();
+	/* Also if there are none any more: the memory of those that were rolled back is gone. */
+	forget_notes();
 }
 
 /* The notes of a subtransaction, and of its own ones, which have ids above its own. */

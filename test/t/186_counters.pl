@@ -216,6 +216,10 @@ foreach my $level ('READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE')
 	is(ask($node, "SELECT numbers('$own')"), 'enqueued 115', "$level: others see what was committed");
 	agrees($level);
 }
+# More notes than fit without an allocation, all of them rolled back.
+$session->query_safe("BEGIN; SAVEPOINT a; SELECT fill(format('few%s', n), 1) FROM generate_series(1, 70) n; ROLLBACK TO a; COMMIT");
+$session->query_safe("SELECT fill(format('few%s', n), 1) FROM generate_series(1, 70) n");
+agrees('many notes are rolled back');
 $session->quit;
 
 # ---- expiry
