@@ -81,6 +81,50 @@ add_to_last(const QmlCounterDelta *delta, int first, int end)
 	return false;
 }
 
+static int
+compare_uint32(uint32 a, uint32 b)
+{
+	return a < b ? -1 : a > b;
+}
+
+/* By subtransaction, and then so that the same changes are neighbours. */
+static int
+compare_notes(const void *a, const void *b)
+{
+	const Note *one = a;
+	const Note *other = b;
+	int order = compare_uint32(one->subxact, other->subxact);
+
+	if (order == 0)
+		order = compare_uint32((uint32) one->delta.queue, (uint32) other->delta.queue);
+	if (order == 0)
+		order = compare_uint32(one->delta.from, other->delta.from);
+	if (order == 0)
+		order = compare_uint32(one->delta.to, other->delta.to);
+	if (order == 0)
+		order = compare_uint32(one->delta.from_until, other->delta.from_until);
+	if (order == 0)
+		order = compare_uint32(one->delta.to_until, other->delta.to_until);
+	return order;
+}
+
+/* Makes one note of those that are the same. */
+static void
+join_notes(void)
+{
+	int kept = 0;
+
+	qsort(notes, nnotes, sizeof(Note), compare_notes);
+	for (int i = 1; i < nnotes; i++)
+	{
+		if (notes[i].subxact == notes[kept].subxact && is_same(&notes[i].delta, &notes[kept].delta))
+			notes[kept].delta.count += notes[i].delta.count;
+		else
+			notes[++kept] = notes[i];
+	}
+	nnotes = kept + 1;
+}
+
 /* ----- callbacks of transactions ----- */
 
 static void
@@ -92,8 +136,10 @@ tell_committed(void)
 		qml_counters_forget();
 	else
 	{
-		for (int i = 0; i < nnotes; i++)
-			qml_counters_apply(xid, &notes[i].delta, 1);
+		/* Those of a queue follow one another, so that readers see all of them or none. */
+		if (nnotes > 2)
+			join_notes();
+		qml_counters_apply(xid, &notes[0].delta, sizeof(Note), nnotes);
 	}
 }
 
@@ -103,7 +149,7 @@ at_transaction_end(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			if (nnotes == 0)
+			if (nnotes == 0 && !is_unknown)
 				break;
 			is_announced = true;
 			qml_counters_announce(GetTopTransactionIdIfAny());
@@ -177,50 +223,6 @@ qml_counter_notes_init(void)
 }
 
 /* ----- noting ----- */
-
-static int
-compare_uint32(uint32 a, uint32 b)
-{
-	return a < b ? -1 : a > b;
-}
-
-/* By subtransaction, and then so that the same changes are neighbours. */
-static int
-compare_notes(const void *a, const void *b)
-{
-	const Note *one = a;
-	const Note *other = b;
-	int order = compare_uint32(one->subxact, other->subxact);
-
-	if (order == 0)
-		order = compare_uint32((uint32) one->delta.queue, (uint32) other->delta.queue);
-	if (order == 0)
-		order = compare_uint32(one->delta.from, other->delta.from);
-	if (order == 0)
-		order = compare_uint32(one->delta.to, other->delta.to);
-	if (order == 0)
-		order = compare_uint32(one->delta.from_until, other->delta.from_until);
-	if (order == 0)
-		order = compare_uint32(one->delta.to_until, other->delta.to_until);
-	return order;
-}
-
-/* Makes one note of those that are the same. */
-static void
-join_notes(void)
-{
-	int kept = 0;
-
-	qsort(notes, nnotes, sizeof(Note), compare_notes);
-	for (int i = 1; i < nnotes; i++)
-	{
-		if (notes[i].subxact == notes[kept].subxact && is_same(&notes[i].delta, &notes[kept].delta))
-			notes[kept].delta.count += notes[i].delta.count;
-		else
-			notes[++kept] = notes[i];
-	}
-	nnotes = kept + 1;
-}
 
 /* Makes room for one more note; false: there is none. */
 static bool
@@ -303,7 +305,7 @@ qml_counter_notes_copy(QmlCounterDelta *deltas, int most, int *count)
 	*count = 0;
 	if (is_unknown)
 		return false;
-	if (nnotes > most && nnotes > 1)
+	if (nnotes > 2)
 		join_notes();
 	if (nnotes > most)
 		return false;

@@ -5,7 +5,7 @@
  * The memory is fixed, and in partitions with a lock each.  A queue has an entry for each
  * generation of counters that it is counted in (counters.c).  The entry has the number of jobs
  * in each state, and for the finished ones how many expire when: a list, in the order of time.
- * When these times have passed, whoever reads the entry takes the jobs off.
+ * When these times have passed, whoever reads the entry, or adds a time to it, takes the jobs off.
  *
  * Numbers are added to with the lock held shared, by atomic operations, so that sessions which
  * commit do not queue up.  Entries are made, taken away and read with the lock held exclusively.
@@ -32,6 +32,9 @@
 #define EXPIRIES QML_FAULT_LIMIT("counters.expiries", MAX_EXPIRIES)
 
 #define MAX_EXPIRIES 16384
+
+/* A change takes so many at most: from and to, in two generations. */
+#define MOST_NEW 4
 
 /* The final states follow one another. */
 #define FIRST_FINAL	 QML_SUCCEEDED
@@ -70,6 +73,7 @@ struct QmlCounterPartition
 	uint32 free_expiry;
 	uint32 used_queues; /* entries behind these were never used */
 	uint32 used_expiries;
+	uint32 taken_expiries;
 	uint32 buckets[BUCKETS];
 	QmlCounterQueue queues[QML_COUNTER_QUEUES];
 	QmlCounterExpiry expiries[MAX_EXPIRIES];
@@ -277,6 +281,7 @@ make_expiry(QmlCounterPartition *partition, QmlCounterQueue *entry, uint32 until
 		number = ++partition->used_expiries;
 	else
 		return 0;
+	partition->taken_expiries++;
 	expiry = &expiries[number];
 	expiry->until = until;
 	expiry->owner = number_of(partition, entry);
@@ -313,24 +318,6 @@ find_or_make_expiry(QmlCounterPartition *partition, QmlCounterQueue *entry, int 
 		return false;
 	*expiry = &partition->expiries[number - 1];
 	return true;
-}
-
-/*
- * Where a change is to be counted.  make: the lock is held exclusively, and what is missing is
- * made.  False: something is missing, or there is no room for it.
- */
-bool
-qml_counter_store_find(QmlCounterPartition *partition, uint32 generation,
-					   const QmlCounterDelta *delta, bool make, QmlCounterPlace *place)
-{
-	place->queue = find_queue(partition, generation, delta->queue);
-	if (place->queue == NULL && make)
-		place->queue = make_queue(partition, generation, delta->queue);
-	return place->queue != NULL &&
-		   find_or_make_expiry(partition, place->queue, delta->from, delta->from_until, make,
-							   &place->from) &&
-		   find_or_make_expiry(partition, place->queue, delta->to, delta->to_until, make,
-							   &place->to);
 }
 
 /* One side of a change. */
@@ -370,6 +357,56 @@ drop_first(QmlCounterPartition *partition, QmlCounterQueue *entry)
 	expiry->owner = 0;
 	expiry->next = partition->free_expiry;
 	partition->free_expiry = number;
+	partition->taken_expiries--;
+}
+
+/* Takes off the jobs of an entry that have expired. */
+static void
+drop_expired(QmlCounterPartition *partition, QmlCounterQueue *entry, TimestampTz now)
+{
+	Assert(LWLockHeldByMeInMode(partition->lock, LW_EXCLUSIVE));
+	while (entry->first != 0 &&
+		   qml_counter_store_is_over(partition->expiries[entry->first - 1].until, now))
+		drop_first(partition, entry);
+}
+
+/*
+ * Takes off what has expired in any queue if there may be no room for a change.  Called before
+ * places for it are looked up.
+ */
+void
+qml_counter_store_make_room(QmlCounterPartition *partition)
+{
+	TimestampTz now;
+
+	if (partition->taken_expiries + MOST_NEW <= (uint32) EXPIRIES)
+		return;
+	now = GetCurrentTimestamp();
+	for (uint32 i = 0; i < partition->used_queues; i++)
+	{
+		if (partition->queues[i].generation != 0)
+			drop_expired(partition, &partition->queues[i], now);
+	}
+}
+
+/*
+ * Where a change is to be counted.  make: the lock is held exclusively, and what is missing is
+ * made.  False: something is missing, or there is no room for it.
+ */
+bool
+qml_counter_store_find(QmlCounterPartition *partition, uint32 generation,
+					   const QmlCounterDelta *delta, bool make, QmlCounterPlace *place)
+{
+	place->queue = find_queue(partition, generation, delta->queue);
+	if (place->queue == NULL && make)
+		place->queue = make_queue(partition, generation, delta->queue);
+	else if (place->queue && make) /* before its expiries are looked up: they may go */
+		drop_expired(partition, place->queue, GetCurrentTimestamp());
+	return place->queue != NULL &&
+		   find_or_make_expiry(partition, place->queue, delta->from, delta->from_until, make,
+							   &place->from) &&
+		   find_or_make_expiry(partition, place->queue, delta->to, delta->to_until, make,
+							   &place->to);
 }
 
 static void
@@ -393,10 +430,7 @@ static void
 read_entry(QmlCounterPartition *partition, QmlCounterQueue *entry, TimestampTz now,
 		   QmlCounterRow *row)
 {
-	Assert(LWLockHeldByMeInMode(partition->lock, LW_EXCLUSIVE));
-	while (entry->first != 0 &&
-		   qml_counter_store_is_over(partition->expiries[entry->first - 1].until, now))
-		drop_first(partition, entry);
+	drop_expired(partition, entry, now);
 	row->queue = entry->queue;
 	for (int i = 0; i < QML_STATES; i++)
 		row->counts[i] = (int64) pg_atomic_read_u64(&entry->counts[i]);

@@ -58,6 +58,7 @@ extern void qml_counter_store_unlock(QmlCounterPartition *partition);
 extern void qml_counter_store_lock_all(void);
 extern void qml_counter_store_unlock_all(void);
 
+extern void qml_counter_store_make_room(QmlCounterPartition *partition);
 extern bool qml_counter_store_find(QmlCounterPartition *partition, uint32 generation,
 								   const QmlCounterDelta *delta, bool make, QmlCounterPlace *place);
 extern void qml_counter_store_add(const QmlCounterPlace *place, const QmlCounterDelta *delta);

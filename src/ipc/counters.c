@@ -375,38 +375,88 @@ add(const Database *mine, QmlCounterPartition *partition, TransactionId xid,
 	return true;
 }
 
-/* Adds what a transaction did, which can be seen now. */
+/* Whether a change can be added with the lock held shared. */
+static bool
+has_places(const Database *mine, QmlCounterPartition *partition, TransactionId xid,
+		   const QmlCounterDelta *delta)
+{
+	Database *database = unconstify(Database *, mine);
+	QmlCounterPlace place;
+
+	return find_place(partition, &database->current, delta, false, &place) &&
+		   (pg_atomic_read_u32(&database->next) == 0 || is_seen(xid) ||
+			find_place(partition, &database->next, delta, false, &place));
+}
+
+static const QmlCounterDelta *
+delta_at(const QmlCounterDelta *deltas, size_t step, int number)
+{
+	return (const QmlCounterDelta *) ((const char *) deltas + step * number);
+}
+
+/* Adds changes of one partition at once.  False: nothing is done, because something is missing. */
+static bool
+add_run(const Database *mine, QmlCounterPartition *partition, TransactionId xid,
+		const QmlCounterDelta *deltas, size_t step, int count, bool make)
+{
+	bool done = true;
+
+	qml_counter_store_lock(partition, make ? LW_EXCLUSIVE : LW_SHARED);
+	if (mine->oid != MyDatabaseId)
+		count = 0;
+	for (int i = 0; done && !make && count > 1 && i < count; i++)
+		done = has_places(mine, partition, xid, delta_at(deltas, step, i));
+	for (int i = 0; done && i < count; i++)
+	{
+		if (make)
+			qml_counter_store_make_room(partition);
+		done = add(mine, partition, xid, delta_at(deltas, step, i), make);
+	}
+	qml_counter_store_unlock(partition);
+	return done;
+}
+
+/*
+ * Adds what a transaction did, which can be seen now: changes that are so many bytes apart.  Where
+ * those of a queue follow one another, readers see all of them or none.
+ */
 void
-qml_counters_apply(TransactionId xid, const QmlCounterDelta *deltas, int count)
+qml_counters_apply(TransactionId xid, const QmlCounterDelta *deltas, size_t step, int count)
 {
 	const Database *mine = find_mine();
+	int end;
 
-	for (int i = 0; mine && i < count; i++)
+	for (int i = 0; mine && i < count; i = end)
 	{
-		QmlCounterPartition *partition = qml_counter_store_of(MyDatabaseId, deltas[i].queue);
-		bool done;
+		const QmlCounterDelta *first = delta_at(deltas, step, i);
+		QmlCounterPartition *partition = qml_counter_store_of(MyDatabaseId, first->queue);
 
-		qml_counter_store_lock(partition, LW_SHARED);
-		done = mine->oid != MyDatabaseId || add(mine, partition, xid, &deltas[i], false);
-		qml_counter_store_unlock(partition);
-		if (done)
-			continue;
-		qml_counter_store_lock(partition, LW_EXCLUSIVE);
-		if (mine->oid == MyDatabaseId)
-			(void) add(mine, partition, xid, &deltas[i], true);
-		qml_counter_store_unlock(partition);
+		for (end = i + 1; end < count; end++)
+		{
+			if (qml_counter_store_of(MyDatabaseId, delta_at(deltas, step, end)->queue) != partition)
+				break;
+		}
+		if (!add_run(mine, partition, xid, first, step, end - i, false))
+			(void) add_run(mine, partition, xid, first, step, end - i, true);
 	}
 }
 
 /* ----- reading ----- */
 
-/* The generation to read; 0: none.  A partition is locked. */
+/*
+ * The generation to read; 0: none.  One of other rows is given up, so that the scheduler counts
+ * these.  A partition is locked.
+ */
 static uint32
 readable(const QmlCounterSource *source)
 {
 	Database *mine = find_mine();
+	uint32 number = mine ? pg_atomic_read_u32(&mine->current) : 0;
 
-	return mine && is_same(&mine->source, source) ? pg_atomic_read_u32(&mine->current) : 0;
+	if (number == 0 || is_same(&mine->source, source))
+		return number;
+	give_up(&mine->current, number);
+	return 0;
 }
 
 /* Reads a queue.  False: its rows must be counted. */
@@ -548,9 +598,9 @@ qml_counters_begin(const QmlCounterSource *source, Snapshot *snapshot)
 	return true;
 }
 
-/* Adds rows that were counted.  False: there is no room, or something came between. */
+/* Adds rows that were counted.  False: there is no room (*has_room), or something came between. */
 bool
-qml_counters_put(const QmlCounterDelta *delta)
+qml_counters_put(const QmlCounterDelta *delta, bool *has_room)
 {
 	QmlCounterPartition *partition = qml_counter_store_of(MyDatabaseId, delta->queue);
 	Database *mine = find_mine();
@@ -559,12 +609,13 @@ qml_counters_put(const QmlCounterDelta *delta)
 
 	Assert(making != 0);
 	qml_counter_store_lock(partition, LW_EXCLUSIVE);
-	is_mine = mine && pg_atomic_read_u32(&mine->next) == making &&
-			  find_place(partition, &mine->next, delta, true, &place) && place.queue;
-	if (is_mine)
+	qml_counter_store_make_room(partition);
+	is_mine = mine && pg_atomic_read_u32(&mine->next) == making;
+	*has_room = !is_mine || qml_counter_store_find(partition, making, delta, true, &place);
+	if (is_mine && *has_room)
 		qml_counter_store_add(&place, delta);
 	qml_counter_store_unlock(partition);
-	return is_mine;
+	return is_mine && *has_room;
 }
 
 /*

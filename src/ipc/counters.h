@@ -35,14 +35,15 @@ extern void qml_counters_init(void);
 extern bool qml_counters_read(const QmlCounterSource *source, QmlCounterRow **rows, int *count);
 extern bool qml_counters_read_queue(const QmlCounterSource *source, int queue, QmlCounterRow *row);
 extern void qml_counters_announce(TransactionId xid);
-extern void qml_counters_apply(TransactionId xid, const QmlCounterDelta *deltas, int count);
+extern void qml_counters_apply(TransactionId xid, const QmlCounterDelta *deltas, size_t step,
+							   int count);
 extern void qml_counters_forget(void);
 extern bool qml_counters_are_valid(void);
 extern Oid qml_counters_table(int number);
 
 /* For whoever counts all rows. */
 extern bool qml_counters_begin(const QmlCounterSource *source, Snapshot *snapshot);
-extern bool qml_counters_put(const QmlCounterDelta *delta);
+extern bool qml_counters_put(const QmlCounterDelta *delta, bool *has_room);
 extern bool qml_counters_wait(void);
 extern bool qml_counters_finish(QmlCounterDefect *defect);
 extern void qml_counters_cancel(void);

@@ -60,15 +60,24 @@ find_prepared(Oid database, const char *name)
 	return NULL;
 }
 
+/* Whether it does something to the numbers of jobs. */
+static bool
+does_count(const QmlPrepared *prepared)
+{
+	return prepared->ndeltas > 0 || prepared->uncounted;
+}
+
 /* The transaction that is being prepared noted something. */
 static void
 remember_prepared(const QmlPrepared *prepared)
 {
 	QmlPrepared *entry;
+	bool is_lost;
 
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
-	/* One of this name has ended in a way that was not seen here. */
+	/* One of this name has ended, in a way that was not seen here, or is not seen yet. */
 	entry = find_prepared(MyDatabaseId, current_name);
+	is_lost = entry && does_count(entry);
 	if (entry == NULL)
 		entry = find_prepared(InvalidOid, NULL);
 	if (entry)
@@ -80,17 +89,24 @@ remember_prepared(const QmlPrepared *prepared)
 	else
 		qml_shmem->prepared_lost = ReadNextTransactionId();
 	LWLockRelease(qml_shmem->lock);
+	if (is_lost)
+		qml_counters_forget();
 }
 
-/* Forgets a prepared transaction that ended; false: it was not known here. */
+/*
+ * Forgets a prepared transaction that ended; xid: what it was before, if it was known.  False: it
+ * was not known here, or its name has been used again.
+ */
 static bool
-take_prepared(const char *name, QmlPrepared *prepared)
+take_prepared(const char *name, TransactionId xid, QmlPrepared *prepared)
 {
 	QmlPrepared *entry;
 
 	memset(prepared, 0, sizeof(*prepared));
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	entry = find_prepared(MyDatabaseId, name);
+	if (entry && TransactionIdIsValid(xid) && entry->xid != xid)
+		entry = NULL;
 	if (entry)
 	{
 		*prepared = *entry;
@@ -173,19 +189,19 @@ may_have_written(void)
 	return found;
 }
 
-/* It is going to be committed: see counters.c. */
-static void
-announce(const char *name)
+/* It is going to be committed or rolled back: its id, if it is known; *counts: see does_count(). */
+static TransactionId
+id_of(const char *name, bool *counts)
 {
 	const QmlPrepared *entry;
-	TransactionId xid = InvalidTransactionId;
+	TransactionId xid;
 
 	LWLockAcquire(qml_shmem->lock, LW_SHARED);
 	entry = find_prepared(MyDatabaseId, name);
-	if (entry && entry->ndeltas > 0)
-		xid = entry->xid;
+	xid = entry ? entry->xid : InvalidTransactionId;
+	*counts = entry && does_count(entry);
 	LWLockRelease(qml_shmem->lock);
-	qml_counters_announce(xid);
+	return xid;
 }
 
 /* It is committed: adds what it did to the numbers of jobs. */
@@ -195,7 +211,8 @@ add_to_counters(const QmlPrepared *prepared, bool may_have_written)
 	if (may_have_written || prepared->uncounted)
 		qml_counters_forget();
 	else
-		qml_counters_apply(prepared->xid, prepared->deltas, prepared->ndeltas);
+		qml_counters_apply(prepared->xid, prepared->deltas, sizeof(QmlCounterDelta),
+						   prepared->ndeltas);
 	qml_counters_announce(InvalidTransactionId);
 }
 
@@ -204,10 +221,13 @@ add_to_counters(const QmlPrepared *prepared, bool may_have_written)
  * commits, which is after the prepared one.
  */
 static void
-note_committed(const char *name, bool extension_was_there, bool may_have_written)
+note_committed(const char *name, TransactionId xid, bool extension_was_there, bool may_have_written)
 {
 	QmlPrepared prepared;
-	bool known = take_prepared(name, &prepared);
+	bool known = take_prepared(name, xid, &prepared);
+
+	/* Its name has been used again, and what was known of it is lost. */
+	may_have_written = may_have_written || (!known && TransactionIdIsValid(xid));
 
 	/* It is done: whoever takes a snapshot now sees it. */
 	if (known ? prepared.listed : may_have_written)
@@ -224,10 +244,13 @@ note_committed(const char *name, bool extension_was_there, bool may_have_written
 }
 
 static void
-note_rolled_back(const char *name, bool may_have_written)
+note_rolled_back(const char *name, TransactionId xid, bool may_have_written)
 {
 	QmlPrepared prepared;
-	bool known = take_prepared(name, &prepared);
+	bool known = take_prepared(name, xid, &prepared);
+
+	/* The same as when it is committed. */
+	may_have_written = may_have_written || (!known && TransactionIdIsValid(xid));
 
 	if (known ? prepared.listed_taken : may_have_written)
 		qml_ready_queues_forget();
@@ -253,6 +276,8 @@ process_utility(PlannedStmt *statement, const char *query, bool readonly,
 	bool has_written = (kind == TRANS_STMT_COMMIT_PREPARED ||
 						kind == TRANS_STMT_ROLLBACK_PREPARED) &&
 					   may_have_written();
+	TransactionId xid = InvalidTransactionId;
+	bool counts = false;
 
 	/* A longer name is an error. */
 	if (transaction && transaction->gid)
@@ -262,8 +287,10 @@ process_utility(PlannedStmt *statement, const char *query, bool readonly,
 		strlcpy(current_name, name, sizeof(current_name));
 		has_current_name = true;
 	}
-	if (kind == TRANS_STMT_COMMIT_PREPARED)
-		announce(name);
+	if (kind == TRANS_STMT_COMMIT_PREPARED || kind == TRANS_STMT_ROLLBACK_PREPARED)
+		xid = id_of(name, &counts);
+	if (counts && kind == TRANS_STMT_COMMIT_PREPARED)
+		qml_counters_announce(xid); /* see counters.c */
 	if (previous_utility)
 		previous_utility(statement, query, readonly, context, params, environment, dest,
 						 completion);
@@ -273,9 +300,9 @@ process_utility(PlannedStmt *statement, const char *query, bool readonly,
 	/* The statement is done: a cancel that comes now must not make it look undone. */
 	HOLD_INTERRUPTS();
 	if (kind == TRANS_STMT_COMMIT_PREPARED)
-		note_committed(name, extension_was_there, has_written);
+		note_committed(name, xid, extension_was_there, has_written);
 	if (kind == TRANS_STMT_ROLLBACK_PREPARED)
-		note_rolled_back(name, has_written);
+		note_rolled_back(name, xid, has_written);
 	RESUME_INTERRUPTS();
 }
 

@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/varlena.h"
@@ -45,7 +46,7 @@
 
 /* ----- the numbers in shared memory ----- */
 
-/* Which rows they are of; false: they cannot be relied on, as not all SQL is told. */
+/* Which rows they are of now; false: they cannot be relied on, as not all SQL is told. */
 bool
 qml_counts_source(QmlCounterSource *source)
 {
@@ -53,6 +54,8 @@ qml_counts_source(QmlCounterSource *source)
 	bool told = !qml_counter_notes_are_unknown();
 
 	StaticAssertStmt(QML_STORES <= QML_COUNTER_TABLES, "there is room for each");
+	/* Whoever knows of other ones gives up the numbers. */
+	AcceptInvalidationMessages();
 	memset(source, 0, sizeof(*source));
 	for (int i = 0; i < count; i++)
 	{
@@ -378,10 +381,11 @@ typedef struct Count
 	Snapshot snapshot;
 	TimestampTz began_at;
 	bool (*must_stop)(void);
+	bool *has_room;
 	int64 rows;
 } Count;
 
-/* Counts the row in the slot; false: there are too many kinds, or it has to stop. */
+/* Counts the row in the slot; false: there are too many kinds (*has_room), or it has to stop. */
 static bool
 count_row(Count *count, TupleTableSlot *slot, bool finished)
 {
@@ -390,6 +394,8 @@ count_row(Count *count, TupleTableSlot *slot, bool finished)
 	bool found;
 	Kind *kind;
 
+	if (++count->rows % ROWS_BETWEEN_LOOKS == 0 && count->must_stop())
+		return false;
 	/* Both tables have the first columns in common. */
 	key.queue = DatumGetInt32(slot_getattr(slot, LIVE_QUEUE_ID, &isnull));
 	key.state = (uint32) qml_job_live_state(slot);
@@ -413,9 +419,8 @@ count_row(Count *count, TupleTableSlot *slot, bool finished)
 	if (!found)
 		kind->count = 0;
 	kind->count++;
-	if (++count->rows % ROWS_BETWEEN_LOOKS == 0 && count->must_stop())
-		return false;
-	return found || hash_get_num_entries(count->kinds) <= MOST_KINDS;
+	*count->has_room = hash_get_num_entries(count->kinds) <= MOST_KINDS;
+	return *count->has_room;
 }
 
 /* Counts the rows of a table.  False: it is locked, or not one of rows, or as above. */
@@ -468,11 +473,11 @@ count_store(Count *count, QmlStoreId id)
 
 /*
  * Counts all rows that the snapshot sees, and hands them on.  False: a table is locked, there is no
- * room, or one of the functions has said so.
+ * room (*has_room), or one of the functions has said so.
  */
 bool
 qml_counts_rows(Snapshot snapshot, bool (*must_stop)(void),
-				bool (*put)(const QmlCounterDelta *delta))
+				bool (*put)(const QmlCounterDelta *delta, bool *has_room), bool *has_room)
 {
 	HASHCTL control = {.keysize = sizeof(KindKey),
 					   .entrysize = sizeof(Kind),
@@ -482,15 +487,18 @@ qml_counts_rows(Snapshot snapshot, bool (*must_stop)(void),
 	Count count = {.kinds = kinds,
 				   .snapshot = snapshot,
 				   .began_at = GetCurrentTimestamp(),
-				   .must_stop = must_stop};
+				   .must_stop = must_stop,
+				   .has_room = has_room};
 	HASH_SEQ_STATUS scan;
 	int nstores = qml_stores_in_use();
 	bool done = true;
 	Kind *kind;
 
+	*has_room = true;
 	for (int i = 0; done && i < nstores; i++)
 		done = count_store(&count, i);
-	hash_seq_init(&scan, kinds);
+	if (done)
+		hash_seq_init(&scan, kinds);
 	while (done && (kind = hash_seq_search(&scan)) != NULL)
 	{
 		QmlCounterDelta delta = {.queue = kind->key.queue,
@@ -499,7 +507,7 @@ qml_counts_rows(Snapshot snapshot, bool (*must_stop)(void),
 								 .to = (uint8) kind->key.state,
 								 .to_until = kind->key.until};
 
-		done = put(&delta);
+		done = put(&delta, has_room);
 		if (!done)
 			hash_seq_term(&scan);
 	}

@@ -18,6 +18,7 @@ extern int64 qml_counts_depth(const QmlQueue *queue);
 /* For maintenance/counting.c. */
 extern bool qml_counts_source(QmlCounterSource *source);
 extern bool qml_counts_rows(Snapshot snapshot, bool (*must_stop)(void),
-							bool (*put)(const QmlCounterDelta *delta));
+							bool (*put)(const QmlCounterDelta *delta, bool *has_room),
+							bool *has_room);
 
 #endif

@@ -33,12 +33,14 @@
 
 /*
  * Between two counts, a pause of so many times what one took.  The shortest one; it is doubled with
- * each one in a row that came to nothing, some times.  Where none is of any use: in milliseconds.
+ * each one in a row that came to nothing, some times.  Where none is of any use, and where jobs are
+ * too many to be counted: in milliseconds.
  */
 #define SHARE		50
 #define MIN_PAUSE	QML_FAULT_LIMIT("counting.pause_ms", 1000)
 #define MAX_DOUBLED 6
 #define LONG_PAUSE	60000
+#define MANY_PAUSE	QML_FAULT_LIMIT("counting.many_ms", 60 * 60 * 1000)
 
 /* Numbers that were wrong. */
 static void
@@ -65,8 +67,9 @@ report_defect(const QmlCounterDefect *defect)
 typedef enum Outcome
 {
 	DONE,
-	FAILED, /* something came between */
-	USELESS /* and the next one would be, too */
+	FAILED,	 /* something came between */
+	USELESS, /* and the next one would be, too */
+	TOO_MANY /* it takes too long, or there is no room */
 } Outcome;
 
 /* The count that is being made. */
@@ -94,23 +97,39 @@ count_all(void)
 	QmlCounterSource source;
 	QmlCounterDefect defect;
 	Snapshot snapshot;
+	bool has_room;
 	bool done;
 
 	if (!qml_counts_source(&source))
 		return USELESS;
 	if (!qml_counters_begin(&source, &snapshot))
 		return FAILED;
-	done = qml_counts_rows(snapshot, must_stop, qml_counters_put) && qml_counters_wait();
+	done = qml_counts_rows(snapshot, must_stop, qml_counters_put, &has_room) && qml_counters_wait();
 	UnregisterSnapshot(snapshot);
 	if (!done)
 		qml_counters_cancel();
 	else
 		done = qml_counters_finish(&defect);
 	if (!done)
-		return qml_clock_monotonic_ms() - begun > MOST_TIME ? USELESS : FAILED;
+		return !has_room || qml_clock_monotonic_ms() - begun > MOST_TIME ? TOO_MANY : FAILED;
 	ereport(DEBUG1, (errmsg_internal("all jobs were counted")));
 	report_defect(&defect);
 	return DONE;
+}
+
+static int64
+pause_after(Outcome outcome, int failures)
+{
+	switch (outcome)
+	{
+		case USELESS:
+			return LONG_PAUSE;
+		case TOO_MANY:
+			ereport(DEBUG1, (errmsg_internal("there are too many jobs to count them")));
+			return MANY_PAUSE;
+		default:
+			return (int64) MIN_PAUSE << Min(failures, MAX_DOUBLED);
+	}
 }
 
 /*
@@ -129,7 +148,7 @@ qml_counting_run(bool (*needs_database)(void))
 	begun = asked = qml_clock_monotonic_ms();
 	outcome = count_all();
 	failures = outcome == FAILED ? failures + 1 : 0;
-	pause = outcome == USELESS ? LONG_PAUSE : (int64) MIN_PAUSE << Min(failures, MAX_DOUBLED);
+	pause = pause_after(outcome, failures);
 	return Max(pause, (qml_clock_monotonic_ms() - begun) * SHARE);
 }
 

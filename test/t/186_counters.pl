@@ -388,7 +388,7 @@ ask($node, 'SELECT count(*) FROM qml_queue_counts()');
 cmp_ok(pages('SELECT * FROM qml_queue_counts()'), '<=', $MOST, 'with 20,000 queues');
 agrees('with 20,000 queues');
 wait_compared(2);
-set_config($node, 'qml.faults' => 'counters.expiries:limit:1');
+set_config($node, 'qml.faults' => 'counters.expiries:limit:1,counting.pause_ms:limit:100');
 end_sessions($node);
 $node->restart;
 wait_for_process($node, 'scheduler', 'postgres');
@@ -396,6 +396,48 @@ ask($node, q{SELECT count(qml_succeed(id, attempt)) FROM qml_fetch('w', '{n1,n2,
 agrees('without room', by_rows => 1);
 ok(!is_counted(), 'rows are counted');
 is(log_count($node, 'wrong, and w', 0), 1, 'no other number was wrong');
+wait_for('the scheduler to see that', sub { log_count($node, 'there are too many jobs to count them', 0) > 0 });
+wait_for('more rounds', sub { ask($node, q{SELECT now() > pg_postmaster_start_time() + interval '5 s'}) eq 't' });
+is(log_count($node, 'there are too many jobs to count them', 0), 1, 'it does not read all rows again and again');
 is(log_count($node, 'PANIC', 0) + log_count($node, 'TRAP', 0), 0, 'no process failed');
+end_sessions($node);
+$node->stop;
+
+# ---- with the usual times between two counts, and little room
+
+$node = background_node('usual', variant => 'faults', conf => <<'CONF');
+qml.workers = 0
+qml.faults = 'counters.expiries:limit:4'
+log_min_messages = debug1
+CONF
+query($node, $HELPERS);
+query($node, q{SELECT qml_create_queue('brief', '{"succeeded_ttl": "1 s"}')});
+wait_for_process($node, 'scheduler', 'postgres');
+wait_counted('another server');
+$counts = log_count($node, 'all jobs were counted', 0);
+# Nobody reads the numbers meanwhile, and so takes off what has expired.
+query($node, <<'SQL');
+DO $$
+DECLARE
+	ended timestamptz := clock_timestamp() + interval '8 s';
+BEGIN
+	WHILE clock_timestamp() < ended LOOP
+		PERFORM qml_enqueue('m', queue => 'brief');
+		PERFORM qml_succeed(id, attempt) FROM qml_fetch('w', 'brief', 1);
+		COMMIT;
+		PERFORM pg_sleep(0.1);
+	END LOOP;
+END $$;
+SQL
+agrees('jobs have expired at more times than there is room for');
+is(log_count($node, 'all jobs were counted', 0), $counts, 'they need not be counted anew');
+ask($node, 'ALTER TABLE qml.live DISABLE TRIGGER note_sql');
+ask($node, 'ALTER TABLE qml.live ENABLE ALWAYS TRIGGER note_sql');
+wait_counted('the trigger has been changed');
+ask($node, 'DROP EXTENSION qml CASCADE; CREATE EXTENSION qml');
+wait_for_process($node, 'scheduler', 'postgres');
+wait_counted('the extension is made anew');
+agrees('then');
+is(log_count($node, 'wrong, and w', 0), 0, 'no number was wrong');
 end_sessions($node);
 done_testing();
