@@ -214,6 +214,48 @@ ALTER TABLE qml.history_overflow REPLICA IDENTITY FULL;
 COMMENT ON TABLE qml.history_overflow IS 'finished jobs that are not in a partition of the history yet; maintenance moves them there';
 COMMENT ON INDEX qml.history_overflow_id IS 'finds a finished job by id';
 
+-------------------------------------------------------------------------------
+-- The same for the jobs of queues that are unlogged: nothing of them is in the WAL, and a crash
+-- of the server leaves none.  Indexes have the names that model/catalog.c makes of that of the
+-- table.
+-------------------------------------------------------------------------------
+
+CREATE UNLOGGED TABLE qml.live_unlogged (LIKE qml.live INCLUDING COMMENTS INCLUDING DEFAULTS,
+	CONSTRAINT live_unlogged_pkey PRIMARY KEY (id)
+) WITH (fillfactor = 42,
+	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+	autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000,
+	autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_cost_delay = 0,
+	vacuum_index_cleanup = on);
+REVOKE ALL ON TABLE qml.live_unlogged FROM PUBLIC;
+CREATE INDEX live_unlogged_ready ON qml.live_unlogged (queue_id, priority DESC, id) WHERE run_at IS NULL;
+CREATE INDEX live_unlogged_due ON qml.live_unlogged (run_at) WHERE run_at IS NOT NULL;
+COMMENT ON TABLE qml.live_unlogged IS 'jobs of unlogged queues that are not finished; read it through the view qml.job';
+COMMENT ON INDEX qml.live_unlogged_ready IS 'enqueued and processing jobs in the order in which they are claimed';
+COMMENT ON INDEX qml.live_unlogged_due IS 'scheduled and awaiting_retry jobs in the order in which they become due';
+
+-- Its partitions are unlogged; a partitioned table has no rows of its own.
+CREATE TABLE qml.history_unlogged (LIKE qml.history INCLUDING COMMENTS INCLUDING DEFAULTS)
+	PARTITION BY RANGE (expires_at);
+REVOKE ALL ON TABLE qml.history_unlogged FROM PUBLIC;
+ALTER TABLE qml.history_unlogged REPLICA IDENTITY FULL;
+COMMENT ON TABLE qml.history_unlogged IS 'finished jobs of unlogged queues, in partitions as those of qml.history';
+
+CREATE UNLOGGED TABLE qml.history_unlogged_overflow (LIKE qml.history INCLUDING COMMENTS INCLUDING DEFAULTS);
+REVOKE ALL ON TABLE qml.history_unlogged_overflow FROM PUBLIC;
+CREATE INDEX history_unlogged_overflow_id ON qml.history_unlogged_overflow (id);
+ALTER TABLE qml.history_unlogged_overflow REPLICA IDENTITY FULL;
+COMMENT ON TABLE qml.history_unlogged_overflow IS 'finished jobs of unlogged queues that are not in a partition yet; maintenance moves them there';
+COMMENT ON INDEX qml.history_unlogged_overflow_id IS 'finds a finished job by id';
+
+-- A crash begins another life of these tables: see src/model/unlogged.c, which alone writes both.
+CREATE SEQUENCE qml.unlogged_lives AS int;
+REVOKE ALL ON SEQUENCE qml.unlogged_lives FROM PUBLIC;
+COMMENT ON SEQUENCE qml.unlogged_lives IS 'the latest number that was given to a life of the unlogged tables';
+CREATE UNLOGGED SEQUENCE qml.unlogged_life AS int;
+REVOKE ALL ON SEQUENCE qml.unlogged_life FROM PUBLIC;
+COMMENT ON SEQUENCE qml.unlogged_life IS 'the number of this life of the unlogged tables; never called: nothing was written to them since they were emptied';
+
 CREATE TABLE qml.lock_data (
 	resource text NOT NULL PRIMARY KEY,
 	owner text NOT NULL,
@@ -556,6 +598,10 @@ SELECT pg_catalog.pg_extension_config_dump('qml.queue_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.queue_data_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.live', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.history_overflow', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.live_unlogged', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.history_unlogged_overflow', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.unlogged_lives', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.unlogged_life', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.recurring_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_0', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_1', '');
@@ -593,6 +639,10 @@ CREATE TRIGGER note_sql BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.liv
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.note_sql();
 ALTER TABLE qml.live ENABLE ALWAYS TRIGGER note_sql;
 COMMENT ON TRIGGER note_sql ON qml.live IS 'tells qml of rows that are written by SQL';
+CREATE TRIGGER note_sql BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.live_unlogged
+	FOR EACH STATEMENT EXECUTE FUNCTION qml.note_sql();
+ALTER TABLE qml.live_unlogged ENABLE ALWAYS TRIGGER note_sql;
+COMMENT ON TRIGGER note_sql ON qml.live_unlogged IS 'tells qml of rows that are written by SQL';
 
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.queue_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
@@ -733,6 +783,19 @@ CREATE FUNCTION qml.retries_left(queue_id int, method text, created_by regrole, 
 REVOKE ALL ON FUNCTION qml.retries_left(int, text, regrole, int, int) FROM PUBLIC;
 COMMENT ON FUNCTION qml.retries_left(int, text, regrole, int, int) IS 'how many retries may still follow to an unfinished job with this stored max_retries and after so many tries';
 
+-- A view with an unlogged table fails on a standby as a whole, when it is planned.  So these
+-- tables are read by a function.
+CREATE FUNCTION qml.unlogged_jobs(OUT id uuid, OUT created_at timestamptz, OUT queue_id int,
+	OUT priority int, OUT state qml.job_state, OUT attempt int, OUT uncounted int,
+	OUT max_retries smallint, OUT timeout_ms int, OUT created_by regrole, OUT ready_at timestamptz,
+	OUT run_at timestamptz, OUT started_at timestamptz, OUT finished_at timestamptz,
+	OUT expires_at timestamptz, OUT lease_expires_at timestamptz, OUT worker text, OUT server text,
+	OUT method text, OUT job_type text, OUT metadata jsonb, OUT progress jsonb, OUT errors jsonb,
+	OUT reason text, OUT payload jsonb, OUT result jsonb) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'qml_unlogged_jobs' LANGUAGE C STABLE ROWS 10;
+REVOKE ALL ON FUNCTION qml.unlogged_jobs() FROM PUBLIC;
+COMMENT ON FUNCTION qml.unlogged_jobs() IS 'the jobs of unlogged queues that the current role may see, without contents where it may only monitor; none on a standby';
+
 -- Each view asks this before its first row.  The planner may not wait for that: EXPLAIN shows
 -- what is known of the columns, and reads no row.
 CREATE FUNCTION qml.may_read(view text) RETURNS boolean
@@ -801,7 +864,14 @@ FROM (SELECT id, created_at, queue_id, priority, state, coalesce(attempt, 0) AS 
 		finished_at, expires_at, NULL, worker, server, method, job_type,
 		metadata, progress, errors, reason, payload, result
 	FROM qml.history_overflow
-	WHERE expires_at > pg_catalog.statement_timestamp()) j
+	WHERE expires_at > pg_catalog.statement_timestamp()
+	UNION ALL
+	SELECT id, created_at, queue_id, priority, state, coalesce(attempt, 0) AS attempt,
+		coalesce(uncounted, 0) AS uncounted, max_retries,
+		coalesce(timeout_ms, 300000) AS timeout_ms, created_by, ready_at, run_at, started_at,
+		finished_at, expires_at, lease_expires_at, worker, server, method, job_type,
+		metadata, progress, errors, reason, payload, result
+	FROM qml.unlogged_jobs()) j
 JOIN qml.queue_data q ON q.id = j.queue_id
 WHERE qml.may_plan('job') AND qml.may_read('job') AND qml.job_access(j.queue_id, j.created_by) > 0;
 REVOKE ALL ON TABLE qml.job FROM PUBLIC;
@@ -1586,6 +1656,7 @@ GRANT EXECUTE ON FUNCTION qml.role_problem(regrole, boolean) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.is_admin() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.lease_end(uuid, int, timestamptz) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.retries_left(int, text, regrole, int, int) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.unlogged_jobs() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.may_read(text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.may_plan(text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid, interval, jsonb) TO PUBLIC;

@@ -189,6 +189,21 @@ is_same(const QmlReadyDatabase *database, const QmlReadyTable *tables, int count
 	return true;
 }
 
+/* What is known of a database is about these tables from now on. */
+static void
+set_tables(QmlReadyDatabase *database, const QmlReadyTable *tables, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		Oid file = database->tables[i].file;
+
+		database->tables[i] = tables[i];
+		/* Who does not have it open has not seen another one. */
+		if (!OidIsValid(tables[i].file))
+			database->tables[i].file = file;
+	}
+}
+
 /*
  * This session is going to use the lists of its database.  tables: those that are in use, the
  * first of them qml.live; one whose jobs are going to be claimed is open, and its file is
@@ -211,7 +226,7 @@ qml_ready_queues_open(const QmlReadyTable *tables, int count)
 		if (mine && !is_same(mine, tables, count))
 		{
 			begin_anew(mine);
-			memcpy(mine->tables, tables, sizeof(QmlReadyTable) * count);
+			set_tables(mine, tables, count);
 		}
 		if (mine)
 			pg_atomic_write_u64(&mine->used_at, (uint64) now);

@@ -268,12 +268,24 @@ store_query(Tuplestorestate *store, TupleDesc desc, const char *sql)
 }
 
 /* Queue and state of every job that there is.  The tables may differ in columns of somebody's own. */
-#define ALL_JOBS                                                        \
-	"(SELECT l.queue_id, l.state FROM qml.live l UNION ALL "            \
-	"SELECT h.queue_id, h.state FROM qml.history h "                    \
-	"WHERE h.expires_at > pg_catalog.statement_timestamp() "            \
-	"UNION ALL SELECT o.queue_id, o.state FROM qml.history_overflow o " \
-	"WHERE o.expires_at > pg_catalog.statement_timestamp())"
+#define ALL_JOBS(live, history, overflow)                           \
+	"SELECT l.queue_id, l.state FROM qml." live " l UNION ALL "     \
+	"SELECT h.queue_id, h.state FROM qml." history " h "            \
+	"WHERE h.expires_at > pg_catalog.statement_timestamp() "        \
+	"UNION ALL SELECT o.queue_id, o.state FROM qml." overflow " o " \
+	"WHERE o.expires_at > pg_catalog.statement_timestamp()"
+
+/* The same of all storage classes that are in use; a standby cannot read unlogged tables. */
+static const char *
+all_jobs(void)
+{
+	const char *logged = ALL_JOBS("live", "history", "history_overflow");
+
+	if (qml_stores_in_use() <= QML_STORE_UNLOGGED)
+		return logged;
+	return psprintf("%s UNION ALL %s", logged,
+					ALL_JOBS("live_unlogged", "history_unlogged", "history_unlogged_overflow"));
+}
 
 /* state, count: every state, also those that no job is in.  Without qml's own queue. */
 void
@@ -286,9 +298,9 @@ qml_counts_by_state(Tuplestorestate *store, TupleDesc desc)
 		store, desc,
 		psprintf("SELECT s.state, COALESCE(c.count, 0) "
 				 "FROM pg_catalog.unnest(pg_catalog.enum_range(NULL::qml.job_state)) s (state) "
-				 "LEFT JOIN (SELECT j.state, pg_catalog.count(*) AS count FROM " ALL_JOBS " j "
+				 "LEFT JOIN (SELECT j.state, pg_catalog.count(*) AS count FROM (%s) j "
 				 "WHERE j.queue_id <> %d GROUP BY j.state) c USING (state) ORDER BY s.state",
-				 qml_queue_own_id()));
+				 all_jobs(), qml_queue_own_id()));
 }
 
 /* queue, state, count: where there are jobs.  Without qml's own queue. */
@@ -301,11 +313,11 @@ qml_counts_by_queue(Tuplestorestate *store, TupleDesc desc)
 	store_query(
 		store, desc,
 		psprintf("SELECT q.name, c.state, c.count FROM (SELECT j.queue_id, j.state, "
-				 "pg_catalog.count(*) AS count FROM " ALL_JOBS " j "
+				 "pg_catalog.count(*) AS count FROM (%s) j "
 				 "WHERE j.queue_id <> %d "
 				 "GROUP BY j.queue_id, j.state) c JOIN qml.queue_data q ON q.id = c.queue_id "
 				 "ORDER BY q.name, c.state",
-				 qml_queue_own_id()));
+				 all_jobs(), qml_queue_own_id()));
 }
 
 /* How many jobs of a queue are ready, by its rows.  Reads all of them, and those in work. */

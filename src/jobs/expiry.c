@@ -533,7 +533,7 @@ static LeafEnd
 drop_leaf(ExpiredLeaf *work)
 {
 	work->end = LEAF_KEPT;
-	return qml_partition_try(take_and_drop, work) ? work->end : LEAF_FAILED;
+	return qml_partition_try(work->store, take_and_drop, work) ? work->end : LEAF_FAILED;
 }
 
 /*
@@ -662,8 +662,8 @@ qml_expiry_drop_all(QmlStoreId store, int *partitions)
 			continue;
 		ereport(WARNING,
 				(errcode(failure.sqlerrcode),
-				 errmsg("could not count the rows of an expired partition of \"%s.history\"",
-						QML_SCHEMA),
+				 errmsg("could not count the rows of an expired partition of \"%s.%s\"", QML_SCHEMA,
+						qml_store(store)->names),
 				 errdetail("%s.", failure.message)));
 	}
 	*partitions = 0;
@@ -687,7 +687,7 @@ qml_expiry_drop_all(QmlStoreId store, int *partitions)
 			kept = work;
 		/* The next call can drop it, unless somebody reads it for as long. */
 		if (!detaching)
-			detaching = qml_partition_try(begin_detach, work) && work->end == LEAF_STARTED;
+			detaching = qml_partition_try(store, begin_detach, work) && work->end == LEAF_STARTED;
 	}
 	if (kept)
 		tell_of_kept(kept);
@@ -731,7 +731,8 @@ qml_expiry_step(QmlStoreId store, bool *waiting)
 		ExpiredLeaf *work = lfirst(lc);
 
 		/* One that cannot be detached must not hold up the others. */
-		*waiting = *waiting || (qml_partition_try(begin_detach, work) && work->end == LEAF_STARTED);
+		*waiting = *waiting ||
+				   (qml_partition_try(store, begin_detach, work) && work->end == LEAF_STARTED);
 	}
 	return *waiting;
 }

@@ -198,7 +198,7 @@ qml_history_place_for(QmlStoreId store, TimestampTz expires_at, Oid held)
  * against readers, and no other is the one.
  */
 static Relation
-open_id_index(Relation leaf, bool wait)
+open_id_index(QmlStoreId store, Relation leaf, bool wait)
 {
 	List *indexes = RelationGetIndexList(leaf);
 	bool locked = false;
@@ -226,8 +226,8 @@ open_id_index(Relation leaf, bool wait)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("partition \"%s.%s\" has no index on column \"id\"", QML_SCHEMA,
 					RelationGetRelationName(leaf)),
-			 errhint("Create one: each partition of \"%s.history\" needs a btree index.",
-					 QML_SCHEMA)));
+			 errhint("Create one: each partition of \"%s.%s\" needs a btree index.", QML_SCHEMA,
+					 qml_store(store)->names)));
 }
 
 /*
@@ -236,9 +236,10 @@ open_id_index(Relation leaf, bool wait)
  * that lock; otherwise it becomes false if the index is locked.
  */
 static bool
-find_in_leaf(QmlTable *leaf, const pg_uuid_t *id, Snapshot snapshot, bool *looked, QmlJob *job)
+find_in_leaf(QmlStoreId store, QmlTable *leaf, const pg_uuid_t *id, Snapshot snapshot, bool *looked,
+			 QmlJob *job)
 {
-	Relation index = open_id_index(leaf->rel, looked == NULL);
+	Relation index = open_id_index(store, leaf->rel, looked == NULL);
 	IndexScanDesc scan;
 	TimestampTz now = GetCurrentTimestamp();
 	ScanKeyData key;
@@ -281,8 +282,8 @@ qml_history_list(QmlStoreId store, Oid **oids)
  * Where a job can be that has not expired; how many.  The restore of a dump may bring back, as
  * an ordinary partition without indexes, one that was being dropped.
  */
-static int
-list_places(QmlStoreId store, Oid **oids)
+int
+qml_history_places(QmlStoreId store, Oid **oids)
 {
 	Relation history = table_open(qml_store(store)->history, AccessShareLock);
 	PartitionDesc desc = RelationGetPartitionDesc(history, true);
@@ -315,14 +316,14 @@ qml_history_find(QmlStoreId store, const pg_uuid_t *id, Snapshot snapshot, LOCKM
 				 QmlTable *leaf, QmlJob *job)
 {
 	Oid *oids;
-	int count = list_places(store, &oids);
+	int count = qml_history_places(store, &oids);
 
 	Assert(lockmode == AccessShareLock || lockmode == RowExclusiveLock);
 	for (int i = 0; i < count; i++)
 	{
 		if (!qml_table_try_open(leaf, oids[i], lockmode))
 			continue;
-		if (find_in_leaf(leaf, id, snapshot, NULL, job))
+		if (find_in_leaf(store, leaf, id, snapshot, NULL, job))
 			return true;
 		qml_table_close(leaf);
 		UnlockRelationOid(oids[i], lockmode);
@@ -345,7 +346,7 @@ qml_history_try_find(QmlStoreId store, const pg_uuid_t *id, Snapshot snapshot, Q
 	*looked = false;
 	if (!ConditionalLockRelationOid(history, AccessShareLock))
 		return false;
-	count = list_places(store, &oids);
+	count = qml_history_places(store, &oids);
 	UnlockRelationOid(history, AccessShareLock);
 	*looked = true;
 	for (int i = 0; i < count; i++)
@@ -359,7 +360,7 @@ qml_history_try_find(QmlStoreId store, const pg_uuid_t *id, Snapshot snapshot, Q
 		if (qml_table_try_open(leaf, oids[i], AccessShareLock))
 		{
 			UnlockRelationOid(oids[i], AccessShareLock);
-			if (find_in_leaf(leaf, id, snapshot, looked, job))
+			if (find_in_leaf(store, leaf, id, snapshot, looked, job))
 				return true;
 			qml_table_close(leaf);
 		}

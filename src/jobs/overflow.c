@@ -98,7 +98,7 @@ try_lock_indexes(Oid leaf)
 
 /* Whether a partition can be written now; that it cannot must not stop the others. */
 static bool
-can_write(Oid leaf)
+can_write(QmlStoreId store, Oid leaf)
 {
 	QmlFailure failure;
 
@@ -107,8 +107,8 @@ can_write(Oid leaf)
 	if (MyBackendType != B_BG_WORKER || qml_log_is_due(QML_LOG_OVERFLOW))
 		ereport(WARNING,
 				(errcode(failure.sqlerrcode),
-				 errmsg("could not move finished jobs to a partition of \"%s.history\"",
-						QML_SCHEMA),
+				 errmsg("could not move finished jobs to a partition of \"%s.%s\"", QML_SCHEMA,
+						qml_store(store)->names),
 				 errdetail("%s", failure.message),
 				 failure.hint ? errhint("%s", failure.hint) : 0));
 	return false;
@@ -162,7 +162,7 @@ open_target(Target *target, TimestampTz expires_at, QmlOverflow *done)
 	}
 	if (OidIsValid(leaf) && leaf == target->oid)
 		return true;
-	if (!OidIsValid(leaf) || !can_write(leaf))
+	if (!OidIsValid(leaf) || !can_write(target->store, leaf))
 	{
 		refuse(target, expires_at);
 		return false;
@@ -327,8 +327,8 @@ qml_overflow_empty(QmlStoreId store, int max, QmlWalk *walk, QmlOverflow *done)
 		(MyBackendType != B_BG_WORKER || qml_log_is_due(QML_LOG_OVERFLOW)))
 		ereport(WARNING,
 				(errcode(pass.failures.first.sqlerrcode),
-				 errmsg("could not move finished jobs to a partition of \"%s.history\"",
-						QML_SCHEMA),
+				 errmsg("could not move finished jobs to a partition of \"%s.%s\"", QML_SCHEMA,
+						qml_store(store)->names),
 				 qml_pass_failures_detail(&pass.failures,
 										  psprintf("%d of the jobs stay for now.  ", pass.failures.count))));
 }

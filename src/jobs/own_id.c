@@ -7,6 +7,12 @@
  * row was inserted, so that a job of this id which finishes meanwhile is seen.  As with any
  * unique key, the call waits for another transaction that is adding the id.
  *
+ * In which storage class that is does not matter, and no index is over all of them.  So when the row
+ * is there, the other classes are looked at: first at rows of any transaction, which is waited
+ * for, then with one snapshot at unfinished and finished jobs.  Of two that add the id in two
+ * classes at once, at least the one that looks later sees the row of the other; if each waits for the
+ * other, the server finds that out (40P01).
+ *
  * If the caller wants it, a standing job that is the same is returned.  Otherwise, and for
  * any other job, the error is 23505.  Two jobs are the same if they have the same queue,
  * method, payload and job_type: what is to be done.  When, how often and how urgently it is
@@ -23,19 +29,26 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
 #include "utils/jsonb.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
+#include "core/state.h"
 #include "jobs/history.h"
 #include "jobs/lookup.h"
 #include "jobs/own_id.h"
 #include "model/acl.h"
 #include "model/queue.h"
+#include "model/unlogged.h"
 
 pg_noreturn static void
 raise_exists(const QmlJob *job, char *detail, bool hint)
@@ -152,22 +165,36 @@ find_finished(QmlStoreId store, const QmlJob *job, Snapshot snapshot, QmlOnDupli
 	return true;
 }
 
-/* The same for any job; one snapshot sees each job in exactly one place. */
+/* The same for any job of the tables that the writer works on. */
+static bool
+find_standing_here(QmlWriter *writer, const QmlJob *job, Snapshot snapshot, QmlState *state)
+{
+	QmlJob standing;
+
+	if (!qml_lookup_live(writer->store, writer->live, &job->id, snapshot, &standing))
+		return find_finished(writer->store, job, snapshot, QML_DUPLICATE_ID_RETURN, state);
+	judge_standing(job, &standing, writer->live);
+	*state = standing.state;
+	return true;
+}
+
+/*
+ * The same for any job; one snapshot sees each job in exactly one place.  One of another storage
+ * class is in another queue.
+ */
 static bool
 find_standing(QmlWriter *writer, const QmlJob *job, QmlState *state)
 {
 	Snapshot snapshot = qml_table_latest_snapshot();
-	QmlJob standing;
-	bool found;
+	QmlStoreId own = writer->store;
+	bool found = false;
 
-	if (qml_lookup_live(writer->store, writer->live, &job->id, snapshot, &standing))
+	for (int i = 0; i < qml_stores_in_use() && !found; i++)
 	{
-		judge_standing(job, &standing, writer->live);
-		*state = standing.state;
-		found = true;
+		qml_writer_turn(writer, i);
+		found = find_standing_here(writer, job, snapshot, state);
 	}
-	else
-		found = find_finished(writer->store, job, snapshot, QML_DUPLICATE_ID_RETURN, state);
+	qml_writer_turn(writer, own);
 	UnregisterSnapshot(snapshot);
 	return found;
 }
@@ -184,7 +211,7 @@ raise_unfinished(QmlWriter *writer, const QmlJob *job)
 	raise_exists(job, told ? describe_unfinished(job) : describe_taken(job), true);
 }
 
-/* The row of the job is in qml.live: whether a job of the id has finished meanwhile. */
+/* The row of the job is there: whether a job of the id has finished meanwhile. */
 static bool
 has_finished(const QmlWriter *writer, const QmlJob *job, QmlOnDuplicateId on_duplicate,
 			 QmlState *state)
@@ -196,14 +223,102 @@ has_finished(const QmlWriter *writer, const QmlJob *job, QmlOnDuplicateId on_dup
 	return found;
 }
 
+/* Waits for the transaction that has written, or is deleting, the row that a dirty snapshot found. */
+static void
+wait_for_writer(const SnapshotData *dirty)
+{
+	TransactionId writer = TransactionIdIsValid(dirty->xmin) ? dirty->xmin : dirty->xmax;
+
+	if (dirty->speculativeToken != 0)
+		SpeculativeInsertionWait(dirty->xmin, dirty->speculativeToken);
+	else
+		XactLockTableWait(writer, NULL, NULL, XLTW_None);
+}
+
+/* Waits until nobody is adding or removing an unfinished job of the id in another storage class. */
+static void
+wait_for_others(QmlStoreId store, QmlTable *live, const pg_uuid_t *id)
+{
+	Relation pkey = index_open(qml_store(store)->live_pkey, AccessShareLock);
+	bool waited;
+
+	do
+	{
+		SnapshotData dirty;
+		IndexScanDesc scan;
+		ScanKeyData key;
+
+		CHECK_FOR_INTERRUPTS();
+		InitDirtySnapshot(dirty);
+		scan = qml_index_beginscan(live->rel, pkey, &dirty, 1);
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+		index_rescan(scan, &key, 1, NULL, 0);
+		waited = index_getnext_slot(scan, ForwardScanDirection, live->slot) &&
+				 (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax));
+		ExecClearTuple(live->slot);
+		index_endscan(scan);
+		if (waited)
+			wait_for_writer(&dirty);
+	} while (waited);
+	index_close(pkey, NoLock);
+}
+
+/* A job of another storage class has the id. */
+pg_noreturn static void
+raise_standing(const QmlJob *job, const QmlJob *standing)
+{
+	char *detail = qml_state_is_final(standing->state) ? describe_finished(job) :
+														 describe_unfinished(job);
+
+	if (!is_visible(standing))
+		detail = describe_taken(job);
+	/* A finished one may be of the same queue, whose storage was changed since. */
+	raise_exists(job, detail, standing->queue_id == job->queue_id);
+}
+
+/* Raises an error if a job of the id is in another storage class. */
+static void
+check_in(QmlStoreId store, const QmlJob *job)
+{
+	QmlTable live;
+	QmlTable leaf;
+	QmlJob standing;
+	Snapshot snapshot;
+
+	qml_table_open(&live, qml_store(store)->live, AccessShareLock);
+	wait_for_others(store, &live, &job->id);
+	/* Whoever adds one from now on sees ours.  What was there is seen in one place. */
+	snapshot = qml_table_latest_snapshot();
+	if (qml_lookup_live(store, &live, &job->id, snapshot, &standing) ||
+		qml_history_find(store, &job->id, snapshot, AccessShareLock, &leaf, &standing))
+		raise_standing(job, &standing);
+	UnregisterSnapshot(snapshot);
+	qml_table_close(&live);
+}
+
+/* The row of the job is there: no other storage class may have one of the id. */
+static void
+check_elsewhere(const QmlWriter *writer, const QmlJob *job)
+{
+	/* Who has begun to write one that was empty until then has told of it before. */
+	AcceptInvalidationMessages();
+	for (int i = 0; i < qml_stores_in_use(); i++)
+	{
+		if (i != (int) writer->store)
+			check_in(i, job);
+	}
+}
+
 /*
  * Inserts a job.  False: one that is the same was there, and is in *state; only if
  * on_duplicate allows it.
  */
 bool
-qml_own_id_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler,
+qml_own_id_insert(QmlWriter *writer, QmlJob *job, const QmlHandler *handler,
 				  QmlOnDuplicateId on_duplicate, QmlState *state)
 {
+	if (writer->store == QML_STORE_UNLOGGED)
+		job->attempt = job->uncounted = qml_unlogged_first_attempt();
 	for (;;)
 	{
 		/* Before anything is written: it is there most of the time, if this is asked for. */
@@ -220,6 +335,7 @@ qml_own_id_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handle
 		qml_writer_take_back(writer);
 		return false;
 	}
+	check_elsewhere(writer, job);
 	qml_writer_note_new(writer, job, handler);
 	return true;
 }

@@ -8,7 +8,7 @@
 #include "jobs/writer.h"
 #include "model/options.h"
 
-extern bool qml_own_id_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler,
+extern bool qml_own_id_insert(QmlWriter *writer, QmlJob *job, const QmlHandler *handler,
 							  QmlOnDuplicateId on_duplicate, QmlState *state);
 
 #endif

@@ -61,7 +61,7 @@ typedef struct PartitionWork
  * False: so it was.
  */
 bool
-qml_partition_try(void (*run)(void *arg), void *work)
+qml_partition_try(QmlStoreId store, void (*run)(void *arg), void *work)
 {
 	QmlFailure failure;
 
@@ -71,7 +71,8 @@ qml_partition_try(void (*run)(void *arg), void *work)
 		return false;
 	ereport(WARNING,
 			(errcode(failure.sqlerrcode),
-			 errmsg("could not make or drop a partition of \"%s.history\"", QML_SCHEMA),
+			 errmsg("could not make or drop a partition of \"%s.%s\"", QML_SCHEMA,
+					qml_store(store)->names),
 			 errdetail("%s", failure.message),
 			 failure.hint ? errhint("%s", failure.hint) : 0));
 	return false;
@@ -175,10 +176,11 @@ create_leaf(QmlStoreId store, TimestampTz lower, TimestampTz upper)
 	check_not_in_use(store);
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	/* Rows are added once and go with the partition: nothing to vacuum but for age. */
-	run_utility(psprintf("CREATE TABLE qml.%s (LIKE qml.%s INCLUDING COMMENTS "
+	run_utility(psprintf("CREATE %s qml.%s (LIKE qml.%s INCLUDING COMMENTS "
 						 "INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION) %s "
 						 "WITH (autovacuum_vacuum_insert_threshold = -1) %s",
-						 name, parent, method, tablespace));
+						 store == QML_STORE_UNLOGGED ? "UNLOGGED TABLE" : "TABLE", name, parent,
+						 method, tablespace));
 	qml_default_acl_close_table(get_relname_relid(name, qml_catalog()->schema));
 	run_utility(psprintf("CREATE INDEX %s_id ON qml.%s (id) %s", name, name, tablespace));
 	/* For publications: see the install script. */
@@ -223,7 +225,7 @@ qml_partition_make(QmlStoreId store, TimestampTz at)
 {
 	PartitionWork work = {.store = store, .at = at};
 
-	return qml_partition_try(make_leaf, &work) && work.done;
+	return qml_partition_try(store, make_leaf, &work) && work.done;
 }
 
 /*
@@ -250,7 +252,7 @@ qml_partition_make_ahead(QmlStoreId store, List *ttls, bool *failed)
 
 			if (!qml_history_find_leaf(store, work.at, false, &leaf) || OidIsValid(leaf.leaf))
 				continue;
-			stop = !qml_partition_try(make_leaf, &work);
+			stop = !qml_partition_try(store, make_leaf, &work);
 			if (!stop && work.done)
 				made++;
 		}
@@ -308,7 +310,7 @@ qml_partition_mend(QmlStoreId store)
 		identity = ((Form_pg_class) GETSTRUCT(tuple))->relreplident;
 		ReleaseSysCache(tuple);
 		if (identity == REPLICA_IDENTITY_DEFAULT || identity == REPLICA_IDENTITY_NOTHING)
-			(void) qml_partition_try(set_identity, &work);
+			(void) qml_partition_try(store, set_identity, &work);
 	}
 }
 

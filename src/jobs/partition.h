@@ -16,6 +16,6 @@ extern void qml_partition_mend(QmlStoreId store);
 extern void qml_partition_revoke(QmlStoreId store);
 
 /* For expiry.c. */
-extern bool qml_partition_try(void (*run)(void *arg), void *work);
+extern bool qml_partition_try(QmlStoreId store, void (*run)(void *arg), void *work);
 
 #endif

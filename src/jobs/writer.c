@@ -49,6 +49,7 @@
 #include "jobs/writer.h"
 #include "model/catalog.h"
 #include "model/queue.h"
+#include "model/unlogged.h"
 #include "userfn/hook_job.h"
 
 /* Rows gathered for history before they are written. */
@@ -60,7 +61,10 @@ current_tables(QmlWriter *writer)
 	return &writer->tables[writer->store];
 }
 
-/* Goes to the tables of a storage class: jobs are looked for and written there from now on. */
+/*
+ * Goes to the tables of a storage class: jobs are looked for and written there from now on, if
+ * the writer was not opened to read.
+ */
 void
 qml_writer_turn(QmlWriter *writer, QmlStoreId store)
 {
@@ -72,6 +76,11 @@ qml_writer_turn(QmlWriter *writer, QmlStoreId store)
 	if (tables->is_open)
 		return;
 	oldcontext = MemoryContextSwitchTo(writer->context);
+	if (store == QML_STORE_UNLOGGED && writer->lockmode != AccessShareLock)
+	{
+		qml_table_require_write();
+		qml_unlogged_begin();
+	}
 	qml_table_open(&tables->live, qml_store(store)->live, writer->lockmode);
 	tables->is_open = true;
 	MemoryContextSwitchTo(oldcontext);
@@ -443,10 +452,13 @@ qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *h
  *
  * In queues that are not durable, numbers are skipped after a crash instead.  But in a background
  * worker the job itself may crash the server, and would do so for ever if its attempts were lost.
+ * An unlogged job does not outlive a crash, and no other one gets its numbers (model/unlogged.c).
  */
 static void
-keep_number(const QmlJob *job)
+keep_number(const QmlWriter *writer, const QmlJob *job)
 {
+	if (writer->store == QML_STORE_UNLOGGED)
+		return;
 	if (IsBackgroundWorker || !qml_lazy_commit_possible() ||
 		qml_queue_storage(job->queue_id) == QML_DURABLE)
 		ForceSyncCommit();
@@ -553,7 +565,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 			return result;
 		end_taking(&ready);
 		if (job->state == QML_PROCESSING && job->was != QML_PROCESSING)
-			keep_number(job);
+			keep_number(writer, job);
 		else if (job->was == QML_PROCESSING && job->state != QML_PROCESSING)
 			qml_wakeup_ended(&job->id, job->attempt);
 		note_claim(writer, job);

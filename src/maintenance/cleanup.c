@@ -178,7 +178,12 @@ drop_partitions(void *arg)
 	QmlCleanup *done = arg;
 
 	for (int i = 0; i < QML_STORES; i++)
-		done->jobs += qml_expiry_drop_all(i, &done->partitions);
+	{
+		int partitions;
+
+		done->jobs += qml_expiry_drop_all(i, &partitions);
+		done->partitions += partitions;
+	}
 }
 
 /* Part: the record of ticks. */

@@ -38,6 +38,7 @@
 #include "utils/syscache.h"
 
 #include "common/cache.h"
+#include "common/sequence.h"
 #include "common/table.h"
 #include "core/state.h"
 #include "model/catalog.h"
@@ -497,6 +498,12 @@ load_catalog(void)
 				 errmsg("table \"%s.live\" does not belong to extension \"qml\"", QML_SCHEMA)));
 	catalog.live_trigger = lookup_trigger_function("note_sql");
 	load_store(&catalog.stores[QML_STORE_LOGGED], "live", "history", "history_overflow");
+	load_store(&catalog.stores[QML_STORE_UNLOGGED], "live_unlogged", "history_unlogged",
+			   "history_unlogged_overflow");
+	catalog.unlogged_lives = lookup_relation("unlogged_lives");
+	catalog.unlogged_life = lookup_relation("unlogged_life");
+	/* A standby cannot read it, and has no rows of these tables. */
+	catalog.life = RecoveryInProgress() ? 0 : qml_sequence_read(catalog.unlogged_life, NULL);
 	catalog.queue = lookup_relation("queue_data");
 	catalog.handler = lookup_relation("handler_data");
 	catalog.hook = lookup_relation("hook_data");
@@ -571,7 +578,14 @@ qml_store(QmlStoreId store)
 int
 qml_stores_in_use(void)
 {
-	return QML_STORES;
+	return qml_catalog()->life == 0 ? QML_STORE_UNLOGGED : QML_STORES;
+}
+
+/* A life of the unlogged tables has begun, or was found to go on. */
+void
+qml_catalog_set_life(int life)
+{
+	catalog.life = life;
 }
 
 /*

@@ -21,6 +21,7 @@
 typedef enum QmlStoreId
 {
 	QML_STORE_LOGGED = 0,
+	QML_STORE_UNLOGGED,
 	QML_STORES
 } QmlStoreId;
 
@@ -46,6 +47,9 @@ typedef struct QmlCatalog
 	Oid owner;			 /* of the tables */
 	QmlStore stores[QML_STORES];
 	Oid live_trigger; /* qml.note_sql() */
+	Oid unlogged_lives;
+	Oid unlogged_life;
+	int life; /* of the unlogged tables: see model/unlogged.c; 0: they are empty */
 	Oid queue;
 	Oid handler;
 	Oid hook;
@@ -73,6 +77,7 @@ extern const QmlCatalog *qml_catalog(void);
 extern const QmlCatalog *qml_catalog_to_work(void);
 extern const QmlStore *qml_store(QmlStoreId store);
 extern int qml_stores_in_use(void);
+extern void qml_catalog_set_life(int life);
 extern QmlState qml_catalog_state(Oid label);
 extern void qml_catalog_require_library(const char *version);
 extern QmlState qml_catalog_state_or_none(Oid label);

@@ -14,9 +14,9 @@
  * counts them as attempts that do not count against the retries.  The row keeps its
  * lineage through all other changes, however often it is written before it is claimed.
  *
- * A crash loses no claim of a durable queue, but it may lose one of the others, whose commits do not
+ * A crash loses no claim of a durable queue, but it may lose one of those whose commits do not
  * wait for the disk (common/lazy_commit.c).  The lineage of their rows names the run of the
- * server, too: from its start, or from a crash, to the next one.
+ * server, too: from its start, or from a crash, to the next one.  A crash leaves no unlogged job.
  *
  * The lineage is a hash, plus the timeline: those of two timelines of a server differ.
  * Those of two other places are the same once in 65536.  Two bytes are what the row has
@@ -52,7 +52,7 @@ qml_lineage(int queue_id)
 	hash = hash_combine(hash, hash_bytes_uint32(MyDatabaseId));
 	/* A dump may be restored into the database that it was made of. */
 	hash = hash_combine(hash, hash_bytes_uint32(qml_store(QML_STORE_LOGGED)->live));
-	if (qml_queue_storage(queue_id) != QML_DURABLE)
+	if (qml_queue_storage(queue_id) == QML_ASYNC)
 		hash += qml_lazy_commit_run();
 	return (int16) (hash + GetWALInsertionTimeLine());
 }

@@ -388,11 +388,11 @@ read_notify(const char *path, JsonbValue *value, void *into)
 static void
 read_storage(const char *path, JsonbValue *value, void *into)
 {
-	static const char *const names[] = {"durable", "async"};
+	static const char *const names[] = {"durable", "async", "unlogged"};
 	int chosen = read_choice(value, names, lengthof(names));
 
 	if (chosen < 0)
-		bad_value(path, "\"durable\" or \"async\"");
+		bad_value(path, "\"durable\", \"async\" or \"unlogged\"");
 	((QmlQueueOptions *) into)->storage = (QmlStorage) chosen;
 }
 

@@ -16,7 +16,8 @@
 typedef enum QmlStorage
 {
 	QML_DURABLE = 0, /* what any row of the server outlives */
-	QML_ASYNC		 /* the same, but for the last moments before a crash of the server */
+	QML_ASYNC,		 /* the same, but for the last moments before a crash of the server */
+	QML_UNLOGGED	 /* no crash, and no promotion of a standby */
 } QmlStorage;
 
 /* The options of a queue; -1: not given. */

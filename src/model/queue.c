@@ -575,11 +575,12 @@ qml_queue_lease(const QmlQueue *queue)
 	return queue->options.lease >= 0 ? queue->options.lease : (int64) qml_lease * 1000;
 }
 
-/* Where its jobs are stored. */
+/* Where its jobs are stored.  The calls of hooks are no less durable than what they tell of. */
 QmlStoreId
 qml_queue_store(const QmlQueue *queue)
 {
-	return QML_STORE_LOGGED;
+	return queue->options.storage == QML_UNLOGGED && !queue->own ? QML_STORE_UNLOGGED :
+																   QML_STORE_LOGGED;
 }
 
 /* How long a finished job is kept, microseconds; 0: not at all. */

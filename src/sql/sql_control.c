@@ -2,8 +2,8 @@
  * sql_control.c
  *		SQL functions that look at jobs and change them by hand: qml_job,
  *		qml_counts, qml_queue_counts, qml_queue_depth, qml_delete, qml_retry, qml_reschedule,
- *		qml_set_state, qml_can_transition; and qml.job_access and qml.retries_left
- *		for the view.
+ *		qml_set_state, qml_can_transition; and qml.unlogged_jobs, qml.job_access and
+ *		qml.retries_left for the view.
  */
 #include "postgres.h"
 
@@ -19,6 +19,7 @@
 #include "jobs/control.h"
 #include "jobs/counts.h"
 #include "jobs/lookup.h"
+#include "jobs/unlogged_rows.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/options.h"
@@ -30,6 +31,7 @@ QML_FUNCTION(qml_job);
 QML_FUNCTION(qml_counts);
 QML_FUNCTION(qml_queue_counts);
 QML_FUNCTION(qml_queue_depth);
+QML_FUNCTION(qml_unlogged_jobs);
 QML_FUNCTION(qml_job_access);
 QML_FUNCTION(qml_retries_left);
 QML_FUNCTION(qml_delete);
@@ -109,6 +111,18 @@ qml_queue_depth(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	}
 	PG_RETURN_INT64(qml_counts_depth(queue));
+}
+
+/* For the view qml.job: jobs of unlogged queues. */
+Datum
+qml_unlogged_jobs(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	qml_acl_require_one(QML_MAY_ANY, NULL);
+	InitMaterializedSRF(fcinfo, 0);
+	qml_unlogged_rows_store(rsinfo->setResult, rsinfo->setDesc);
+	return (Datum) 0;
 }
 
 /* For the view qml.job: what the current user sees of a job (QmlAccess). */

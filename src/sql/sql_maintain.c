@@ -31,6 +31,7 @@
 #include "maintenance/server.h"
 #include "model/acl.h"
 #include "model/catalog.h"
+#include "model/unlogged.h"
 #include "schedule/tick.h"
 
 QML_FUNCTION(qml_promote_due);
@@ -265,14 +266,18 @@ qml_invalidate(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(NULL);
 }
 
-/* A trigger before statements: SQL is going to write rows of qml.live. */
+/* A trigger before statements: SQL is going to write rows of unfinished jobs. */
 Datum
 qml_note_sql(PG_FUNCTION_ARGS)
 {
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function \"qml.note_sql\" must be called as a trigger")));
+	if (RelationGetRelid(trigger->tg_relation) == qml_store(QML_STORE_UNLOGGED)->live)
+		qml_unlogged_begin();
 	qml_ready_note_sql();
 	qml_counter_notes_sql();
 	qml_lease_notes_unknown();

@@ -149,6 +149,7 @@ INSERT INTO expected_function VALUES
 ('qml', 'is_admin', '', 'boolean', 's'),
 ('qml', 'lease_end', 'id uuid, attempt integer, lease_expires_at timestamp with time zone', 'timestamp with time zone', 's'),
 ('qml', 'retries_left', 'queue_id integer, method text, created_by regrole, max_retries integer, tries integer', 'integer', 's'),
+('qml', 'unlogged_jobs', '', 'TABLE(id uuid, created_at timestamp with time zone, queue_id integer, priority integer, state qml.job_state, attempt integer, uncounted integer, max_retries smallint, timeout_ms integer, created_by regrole, ready_at timestamp with time zone, run_at timestamp with time zone, started_at timestamp with time zone, finished_at timestamp with time zone, expires_at timestamp with time zone, lease_expires_at timestamp with time zone, worker text, server text, method text, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb, result jsonb)', 's'),
 ('qml', 'may_plan', 'view text', 'boolean', 'i'),
 ('qml', 'may_read', 'view text', 'boolean', 's'),
 ('qml', 'invalidate', '', 'trigger', 'v'),
@@ -255,7 +256,12 @@ INSERT INTO expected_relation VALUES
 ('r', 'registrations_see_qml_drop_role_objects', 'empty boolean'),
 ('r', 'instance_data', 'system_identifier bigint!, database oid!, adopted_at timestamp with time zone!'),
 ('S', 'queue_data_id_seq', NULL),
-('S', 'lock_fence', NULL);
+('S', 'lock_fence', NULL),
+('r', 'live_unlogged', NULL),
+('p', 'history_unlogged', NULL),
+('r', 'history_unlogged_overflow', NULL),
+('S', 'unlogged_lives', NULL),
+('S', 'unlogged_life', NULL);
 
 SELECT set_eq($$SELECT relkind, relname FROM member_relation WHERE relnamespace = 'qml'::regnamespace$$,
 	'SELECT kind, name FROM expected_relation', 'the relations are those that this test knows');
@@ -269,20 +275,33 @@ SELECT is(
 	e.columns, format('columns of qml.%s', e.name))
 	FROM expected_relation e WHERE e.columns IS NOT NULL;
 
+-- The tables of unlogged jobs are as those of others.
+SELECT is(
+	(SELECT string_agg(format('%s %s%s', attname, format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN '!' END),
+		', ' ORDER BY attnum)
+	 FROM pg_attribute WHERE attrelid = to_regclass('qml.' || t.unlogged) AND attnum > 0 AND NOT attisdropped),
+	e.columns, format('qml.%s has the columns of qml.%s', t.unlogged, t.logged))
+	FROM (VALUES ('live', 'live_unlogged'), ('history', 'history_unlogged'), ('history', 'history_unlogged_overflow')) t (logged, unlogged)
+	JOIN expected_relation e ON e.name = t.logged;
+SELECT is((SELECT reloptions FROM pg_class WHERE oid = 'qml.live_unlogged'::regclass),
+	(SELECT reloptions FROM pg_class WHERE oid = 'qml.live'::regclass), 'and they are stored alike');
+
 -- The planner takes a view apart whose outermost query is a UNION ALL: it is no security
 -- barrier then.  The set operation of the outermost query is the last one that is written.
 SELECT is_empty($$SELECT c.relname FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
 	WHERE c.relnamespace = 'qml'::regnamespace AND substring(r.ev_action::text FROM '.*:setOperations (<>|\{)') <> '<>'$$,
 	'no view ends in a set operation');
-SELECT is(cardinality(regexp_split_to_array(pg_get_viewdef('qml.job'::regclass), 'UNION ALL')), 3, 'qml.job reads three tables');
-SELECT is(pg_get_partkeydef('qml.history'::regclass), 'RANGE (expires_at)', 'history is partitioned by expiry');
+SELECT is(cardinality(regexp_split_to_array(pg_get_viewdef('qml.job'::regclass), 'UNION ALL')), 4, 'qml.job reads three tables and a function');
+SELECT is(pg_get_partkeydef(h), 'RANGE (expires_at)', format('%s is partitioned by expiry', h))
+	FROM unnest(ARRAY['qml.history', 'qml.history_unlogged']::regclass[]) h;
 SELECT is(
 	(SELECT string_agg(format('%s %s', inhrelid::regclass, pg_get_expr(relpartbound, oid)), ', ' ORDER BY relname)
 	 FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = 'qml.occurrence_data'::regclass),
 	(SELECT string_agg(format('qml.occurrence_%s FOR VALUES IN (''%s'')', n, n), ', ' ORDER BY n) FROM generate_series(0, 9) n),
 	'ticks have ten partitions, each of one number');
-SELECT is_empty($$SELECT relname FROM member_relation WHERE relpersistence <> 'p'$$,
-	'no table is unlogged: a crash empties none');
+SELECT set_eq($$SELECT relname FROM member_relation WHERE relpersistence <> 'p'$$,
+	$$VALUES ('live_unlogged'::name), ('history_unlogged_overflow'), ('unlogged_life')$$,
+	'no other table is unlogged: a crash empties none');
 SELECT is_empty($$SELECT relname FROM member_relation WHERE relkind = 'v' AND NOT
 		coalesce(reloptions @> ARRAY['security_barrier=true'], false)$$,
 	'every view is a security barrier');
@@ -297,6 +316,10 @@ SELECT set_eq(
 		'CREATE UNIQUE INDEX live_pkey ON qml.live USING btree (id)',
 		'CREATE INDEX live_ready ON qml.live USING btree (queue_id, priority DESC, id) WHERE (run_at IS NULL)',
 		'CREATE INDEX history_overflow_id ON qml.history_overflow USING btree (id)',
+		'CREATE UNIQUE INDEX live_unlogged_pkey ON qml.live_unlogged USING btree (id)',
+		'CREATE INDEX live_unlogged_ready ON qml.live_unlogged USING btree (queue_id, priority DESC, id) WHERE (run_at IS NULL)',
+		'CREATE INDEX live_unlogged_due ON qml.live_unlogged USING btree (run_at) WHERE (run_at IS NOT NULL)',
+		'CREATE INDEX history_unlogged_overflow_id ON qml.history_unlogged_overflow USING btree (id)',
 		'CREATE INDEX live_due ON qml.live USING btree (run_at) WHERE (run_at IS NOT NULL)',
 		'CREATE UNIQUE INDEX recurring_data_pkey ON qml.recurring_data USING btree (id)',
 		'CREATE INDEX recurring_due ON qml.recurring_data USING btree (next_run_at) WHERE (enabled AND (next_run_at IS NOT NULL))',

@@ -556,6 +556,8 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', '=42P01|42P01', '=42P01|42P01', '=42P01|42P01', '=42P01|42P01', '=|42P01'),
 ('may_plan', $$SELECT qml.may_plan('hook')$$,
 	'refused', 'refused', 'refused', '=true|true', '=true|true', '=true|true', '=|true'),
+('unlogged_jobs', 'SELECT count(*) FROM qml.unlogged_jobs()',
+	'refused', 'refused', '=0|0', '=0|0', '=0|0', '=0|0', '=|0'),
 ('is_admin', 'SELECT qml.is_admin()',
 	'refused', 'refused', '=false|false', '=false|false', '=false|false', '=false|true', '=|true'),
 ('lease_end', $$SELECT qml.lease_end($processing, 1, '2000-01-01') = '2000-01-01'$$,

@@ -94,8 +94,20 @@ sub next_view
 	my $tables = $view =~ s/(\bresult)(\n\tFROM )/$1, note$2/g;
 	my $result = $view =~ s/( AS created_by)(\nFROM )/$1,\n\tj.note$2/g;
 
-	die "unexpected view $view" unless $tables == 3 && $result == 1;
-	return "CREATE OR REPLACE VIEW $view\n";
+	die "unexpected view $view" unless $tables == 4 && $result == 1;
+	# The columns of a function cannot be changed.
+	my ($function) = $release_script =~ /^CREATE FUNCTION (qml\.unlogged_jobs\(.*?;)$/ms;
+	my $replaced = $view =~ s/qml\.unlogged_jobs\(/qml.unlogged_jobs_with_note(/;
+	my $named = $function =~ s/^qml\.unlogged_jobs\(/qml.unlogged_jobs_with_note(/;
+	my $column = $function =~ s/OUT result jsonb\)/OUT result jsonb, OUT note text)/;
+	die "unexpected function $function" unless $replaced && $named && $column;
+	return <<"SQL";
+CREATE FUNCTION $function
+REVOKE ALL ON FUNCTION qml.unlogged_jobs_with_note() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.unlogged_jobs_with_note() TO PUBLIC;
+CREATE OR REPLACE VIEW $view
+DROP FUNCTION qml.unlogged_jobs();
+SQL
 }
 
 # In the order in which qml locks the tables.
@@ -107,7 +119,7 @@ my %scripts = (
 		(map { "ALTER TABLE qml.$_ $both;\n" } qw(recurring_data occurrence_data)),
 		(map { "ALTER TABLE qml.$_ ADD COLUMN note text;\n" }
 			  qw(queue_data acl_data instance_data lock_data middleware_data)),
-		(map { "ALTER TABLE qml.$_ $both;\n" } qw(live history history_overflow)),
+		(map { "ALTER TABLE qml.$_ $both;\n" } qw(live history history_overflow live_unlogged history_unlogged history_unlogged_overflow)),
 		"ALTER TABLE qml.hook_data ADD COLUMN note text;\n")
 	  . next_view()
 	  . <<'SQL',

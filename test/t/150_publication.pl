@@ -64,7 +64,8 @@ query($subscriber, "CREATE SUBSCRIPTION $_ CONNECTION '$connection' PUBLICATION 
   foreach sort keys %publication;
 $subscriber->wait_for_subscription_sync($publisher, $_, $_) foreach sort keys %publication;
 
-# One row in each table, and every one of them changes: as qml does it, and by hand.
+# One row in each table that can be in a publication, which unlogged ones cannot, and every one of them changes:
+# as qml does it, and by hand.
 query($publisher, <<'SQL');
 SELECT qml_grant('alice', 'work', 'other'), qml_grant('alice', 'monitor'), qml_grant('bob', 'enqueue');
 CREATE FUNCTION f(payload jsonb) RETURNS void LANGUAGE sql AS '';
@@ -87,7 +88,7 @@ SELECT count(qml_progress(id, attempt, '1')) FROM qml_fetch('w', '{q}', 5);
 SQL
 my @rows = split /\n/, catalog(<<'SQL');
 SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'qml'::regnamespace AND relkind = 'r' AND NOT relispartition
-	AND relname <> 'history_overflow' AND relname NOT LIKE '%see_qml_drop_role_objects' ORDER BY 1
+	AND relpersistence = 'p' AND relname <> 'history_overflow' AND relname NOT LIKE '%see_qml_drop_role_objects' ORDER BY 1
 SQL
 foreach my $table (@rows, 'qml.history', 'qml.occurrence_data')
 {

@@ -1,0 +1,12 @@
+/*
+ * sequence.h
+ *		Reading a sequence below the executor.
+ */
+#ifndef QML_SEQUENCE_H
+#define QML_SEQUENCE_H
+
+#include "access/xlogdefs.h"
+
+extern int qml_sequence_read(Oid sequence, XLogRecPtr *lsn);
+
+#endif

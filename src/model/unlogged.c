@@ -1,0 +1,124 @@
+/*
+ * unlogged.c
+ *		Lives of the unlogged tables: from one crash of the server to the next.
+ *
+ * A crash, and the promotion of a standby, leave the unlogged tables empty.  Two things have to be
+ * known of that: whether anything was written to them since, because those who look for a job by its
+ * id need not look there as long as they are empty; and where the attempts of a job begin whose
+ * caller brought its own id.  After a crash such a job can be enqueued again, and the number of an
+ * attempt that was given before must not be given to it once more, or the late word of a worker from
+ * before the crash would count.  (An id that qml has made cannot come back.)
+ *
+ * So each life has a number, drawn by the first transaction that writes.  qml.unlogged_lives, a
+ * sequence as any other, has the last one that was given.  qml.unlogged_life, an unlogged sequence,
+ * has that of this life; a crash makes it as it was created, and it was never called then.
+ * The attempts of a job with a caller's own id begin behind the number times ATTEMPTS_OF_LIFE.
+ *
+ * The number is on the disk before anybody can see it.  Sequences know no transactions: a life begins
+ * also if the transaction is rolled back.  All sessions are told at once (a relcache invalidation of
+ * the table), because others may write before it ends.  A copy of a database begins a life
+ * of its own when it is adopted.
+ *
+ * Locks: ShareUpdateExclusiveLock on qml.unlogged_lives, for a moment: it is given back at once.
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/sinval.h"
+#include "utils/fmgrprotos.h"
+
+#include "common/sequence.h"
+#include "model/catalog.h"
+#include "model/unlogged.h"
+
+/* More than a job is claimed in one life; and so many lives have numbers of their own. */
+#define ATTEMPTS_OF_LIFE 65536
+#define MOST_LIVES		 32000
+
+static void
+write_sequence(Oid sequence, int value)
+{
+	(void) DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence), Int64GetDatum(value));
+}
+
+/* Gives the next number to this life, as the owner of the sequences. */
+static int
+draw_number(const QmlCatalog *cat)
+{
+	int life = qml_sequence_read(cat->unlogged_lives, NULL) % MOST_LIVES + 1;
+	XLogRecPtr lsn;
+	Oid user;
+	int security_context;
+
+	GetUserIdAndSecContext(&user, &security_context);
+	SetUserIdAndSecContext(cat->owner, security_context | SECURITY_LOCAL_USERID_CHANGE);
+	write_sequence(cat->unlogged_lives, life);
+	(void) qml_sequence_read(cat->unlogged_lives, &lsn);
+	XLogFlush(lsn);
+	write_sequence(cat->unlogged_life, life);
+	SetUserIdAndSecContext(user, security_context);
+	return life;
+}
+
+/* All sessions, and this one, look at the sequence again. */
+static void
+tell_sessions(Oid relid)
+{
+	SharedInvalidationMessage message;
+
+	memset(&message, 0, sizeof(message));
+	message.rc.id = SHAREDINVALRELCACHE_ID;
+	message.rc.dbId = MyDatabaseId;
+	message.rc.relId = relid;
+	SendSharedInvalidMessages(&message, 1);
+}
+
+/* Begins a life; unless anew, only if none has begun. */
+static void
+begin(bool anew)
+{
+	const QmlCatalog *cat = qml_catalog();
+	Oid lives = cat->unlogged_lives;
+	int life;
+
+	Assert(!RecoveryInProgress());
+	LockRelationOid(lives, ShareUpdateExclusiveLock);
+	/* The lock lets invalidations in. */
+	cat = qml_catalog();
+	life = anew ? 0 : qml_sequence_read(cat->unlogged_life, NULL);
+	if (life == 0)
+	{
+		/* Nobody writes in a life of which the others are not told. */
+		HOLD_INTERRUPTS();
+		life = draw_number(cat);
+		tell_sessions(cat->stores[QML_STORE_UNLOGGED].live);
+		RESUME_INTERRUPTS();
+	}
+	UnlockRelationOid(lives, ShareUpdateExclusiveLock);
+	qml_catalog_set_life(life);
+}
+
+/* The unlogged tables are going to be written. */
+void
+qml_unlogged_begin(void)
+{
+	if (qml_catalog()->life == 0)
+		begin(false);
+}
+
+/* What was written before came from another database. */
+void
+qml_unlogged_begin_anew(void)
+{
+	begin(true);
+}
+
+/* The number behind which the attempts of a job begin that has its caller's own id. */
+int
+qml_unlogged_first_attempt(void)
+{
+	Assert(qml_catalog()->life > 0);
+	return qml_catalog()->life * ATTEMPTS_OF_LIFE;
+}
