@@ -643,6 +643,14 @@ CREATE TRIGGER note_sql BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.liv
 	FOR EACH STATEMENT EXECUTE FUNCTION qml.note_sql();
 ALTER TABLE qml.live_unlogged ENABLE ALWAYS TRIGGER note_sql;
 COMMENT ON TRIGGER note_sql ON qml.live_unlogged IS 'tells qml of rows that are written by SQL';
+CREATE TRIGGER note_sql BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.history
+	FOR EACH STATEMENT EXECUTE FUNCTION qml.note_sql();
+ALTER TABLE qml.history ENABLE ALWAYS TRIGGER note_sql;
+COMMENT ON TRIGGER note_sql ON qml.history IS 'tells qml of rows that are written by SQL, but for those that are written into a partition by its name';
+CREATE TRIGGER note_sql BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON qml.history_unlogged
+	FOR EACH STATEMENT EXECUTE FUNCTION qml.note_sql();
+ALTER TABLE qml.history_unlogged ENABLE ALWAYS TRIGGER note_sql;
+COMMENT ON TRIGGER note_sql ON qml.history_unlogged IS 'tells qml of rows that are written by SQL, but for those that are written into a partition by its name';
 
 CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.queue_data
 	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();

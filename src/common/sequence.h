@@ -7,6 +7,7 @@
 
 #include "access/xlogdefs.h"
 
+extern void qml_sequence_repair(Oid sequence, Oid model);
 extern int qml_sequence_read(Oid sequence, XLogRecPtr *lsn);
 
 #endif

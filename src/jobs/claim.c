@@ -35,6 +35,7 @@
 #include "access/relscan.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
+#include "utils/inval.h"
 
 #include "common/clock.h"
 #include "common/fault.h"
@@ -540,7 +541,8 @@ learn_queues(ClaimState *state)
 
 	if (!qml_ready_queues_begin(&generation))
 		return;
-	/* Whoever commits from now on tells of the queues himself. */
+	/* Whoever commits from now on tells of the queues himself; where their jobs are is heard now. */
+	AcceptInvalidationMessages();
 	(void) qml_writer_new_snapshot(&state->writer);
 	while ((id = search_next_queue(state, id)) != 0)
 	{

@@ -130,9 +130,9 @@ is_stored_here(const QmlClaimList *list)
 {
 	const QmlQueue *queue;
 
+	AcceptInvalidationMessages();
 	if (qml_stores_in_use() == 1)
 		return true;
-	AcceptInvalidationMessages();
 	queue = qml_queue_by_id(list->queue);
 	return queue == NULL || qml_queue_store(queue) == list->writer->store;
 }
@@ -259,8 +259,13 @@ read_entry(QmlClaimList *list, QmlReadyEntry *entry)
 		if (qml_claim_list_read(list->writer, list->queue, entry))
 			return true;
 	}
-	if (list->is_taken)
+	if (!list->is_taken)
+		return false;
+	/* The queue was empty and its storage class changed since the call began: the row is elsewhere. */
+	if (is_stored_here(list))
 		qml_ready_note_gone(list->queue, entry);
+	else
+		qml_ready_note_put_back(list->queue, entry);
 	return false;
 }
 

@@ -360,6 +360,9 @@ qml_counts_depth(const QmlQueue *queue)
 	QmlCounterRow row;
 	int place = 0;
 
+	/* Of a class that has no jobs, and on a standby no tables that could be read. */
+	if ((int) qml_queue_store(queue) >= qml_stores_in_use())
+		return 0;
 	if (!qml_counts_source(&source) || !qml_counters_read_queue(&source, queue->id, &row))
 		return count_depth(queue);
 	while (qml_counter_notes_next(&place, &delta))

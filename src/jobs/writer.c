@@ -450,17 +450,22 @@ qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *h
  * so a crash after that must not lose it, or it would be given again: the commit waits for
  * the disk, whatever synchronous_commit says.
  *
- * In queues that are not durable, numbers are skipped after a crash instead.  But in a background
+ * In queues that are not durable, numbers are skipped after a crash instead, once for all claims
+ * of a run: so the first one of a job from an earlier run waits.  And in a background
  * worker the job itself may crash the server, and would do so for ever if its attempts were lost.
  * An unlogged job does not outlive a crash, and no other one gets its numbers (model/unlogged.c).
  */
 static void
 keep_number(const QmlWriter *writer, const QmlJob *job)
 {
+	TupleTableSlot *before = writer->live->slot;
+	bool isnull;
+
 	if (writer->store == QML_STORE_UNLOGGED)
 		return;
 	if (IsBackgroundWorker || !qml_lazy_commit_possible() ||
-		qml_queue_storage(job->queue_id) == QML_DURABLE)
+		qml_queue_storage(job->queue_id) == QML_DURABLE ||
+		DatumGetInt16(slot_getattr(before, LIVE_LINEAGE, &isnull)) != job->lineage)
 		ForceSyncCommit();
 }
 
@@ -717,7 +722,12 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 	if (result != TM_Ok)
 		return result;
 	note_count(job, 1, job->was, expires_at, QML_NOT_COUNTED, QML_NO_TIME);
-	/* Nor its storage class. */
+	/*
+	 * Nor its storage class.  A crash must not bring back the finished job when attempts of the
+	 * unlogged one, of which nothing is on the disk, may have begun.
+	 */
+	if (qml_queue_store(queue) == QML_STORE_UNLOGGED && RelationNeedsWAL(leaf->rel))
+		ForceSyncCommit();
 	qml_writer_turn(writer, qml_queue_store(queue));
 	qml_writer_insert(writer, job, qml_hook_job_handler(job), false);
 	return result;

@@ -168,7 +168,7 @@ require_plain_history(QmlStore *store)
 	if (store->history_is_plain || !ConditionalLockRelationOid(store->history, AccessShareLock))
 		return;
 	history = table_open(store->history, NoLock);
-	qml_shape_require_plain(history, InvalidOid);
+	qml_shape_require_plain(history, catalog.live_trigger);
 	store->history_is_plain = true;
 	table_close(history, AccessShareLock);
 }

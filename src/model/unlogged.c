@@ -30,6 +30,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "common/sequence.h"
+#include "ipc/counters.h"
 #include "model/catalog.h"
 #include "model/unlogged.h"
 
@@ -57,6 +58,7 @@ draw_number(const QmlCatalog *cat)
 	write_sequence(cat->unlogged_lives, life);
 	(void) qml_sequence_read(cat->unlogged_lives, &lsn);
 	XLogFlush(lsn);
+	qml_sequence_repair(cat->unlogged_life, cat->unlogged_lives);
 	write_sequence(cat->unlogged_life, life);
 	SetUserIdAndSecContext(user, security_context);
 	return life;
@@ -94,6 +96,8 @@ begin(bool anew)
 		HOLD_INTERRUPTS();
 		life = draw_number(cat);
 		tell_sessions(cat->stores[QML_STORE_UNLOGGED].live);
+		/* Jobs of two tables are counted from now on. */
+		qml_counters_forget();
 		RESUME_INTERRUPTS();
 	}
 	UnlockRelationOid(lives, ShareUpdateExclusiveLock);

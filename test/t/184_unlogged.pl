@@ -200,12 +200,16 @@ end_sessions($node);
 $node->backup('copy');
 my $standby = node_of_backup('unlogged_standby', $node, 'copy', has_streaming => 1);
 $standby->start;
+# What replication alone has brought there, and no checkpoint has written.
+$node->safe_psql('postgres', 'CREATE DATABASE late');
+$node->safe_psql('late', q{CREATE EXTENSION qml; SELECT qml_create_queue('u', '{"storage": "unlogged"}')});
 $node->wait_for_catchup($standby, 'replay');
 is(query($standby, q{SELECT count(*) FILTER (WHERE queue = 'd' AND state = 'enqueued') > 0, count(*) FILTER (WHERE queue = 'u') FROM qml.job}), 't|0',
 	'on a standby the view shows the jobs of other queues');
 is(query($standby, q{SELECT count(*) FROM qml_queue_counts() WHERE queue = 'u'}), 0, 'counts have no other jobs either');
 is(query($standby, q{SELECT count(*) FROM qml.queue WHERE name = 'u'}), 1, 'the queue is there');
 is(query($standby, "SELECT count(*) FROM qml_job('$later')"), 0, 'no job of it is found');
+is(query($standby, "SELECT qml_queue_depth('u'), qml_queue_depth('d') > 0"), '0|t', 'nor any that waits');
 my $reader = new_session($standby);
 is($reader->query_safe(q{SELECT count(*) FROM qml.job WHERE queue = 'u'}), 0, 'for a session that stays');
 my ($dump, $error) = run_command([ $standby->config_data('--bindir') . '/pg_dump', '-d', $standby->connstr('postgres') ]);
@@ -217,6 +221,8 @@ query($standby, q{SELECT qml_enqueue('m', queue => 'u') FROM generate_series(1, 
 is($reader->query_safe(q{SELECT count(*) FROM qml.job WHERE queue = 'u'}), 2, 'and works at once');
 is(query($standby, q{SELECT count(qml_succeed(id, attempt)) FROM qml_fetch('w', '{u}', 10)}), 2, 'jobs are claimed and end there');
 is(query($standby, q{SELECT count(*) FROM qml.job WHERE queue = 'u' AND state = 'succeeded'}), 2, 'and are kept');
+is($standby->safe_psql('late', q{SELECT count(qml_enqueue('m', queue => 'u')) FROM generate_series(1, 2)}), 2, 'so it does where the extension came by replication alone');
+is($standby->safe_psql('late', q{SELECT count(qml_succeed(id, attempt)) FROM qml_fetch('w', '{u}', 10)}), 2, 'and jobs are claimed');
 $reader->quit;
 $standby->stop('immediate');
 
