@@ -36,7 +36,7 @@ SELECT id, attempt, method, payload, state FROM qml_fetch('my program', 'basic_j
 SELECT qml_succeed(:'my_id', :my_attempt, '{"width": 640}') AS accepted;
 
 \echo '== Both stay in sight until they expire, after a day if you do not say otherwise.'
-SELECT method, state, result, expires_at - finished_at AS kept FROM qml.job WHERE id IN (:'job', :'my_id') ORDER BY id;
+SELECT method, state, result, date_trunc('day', expires_at - finished_at) AS kept FROM qml.job WHERE id IN (:'job', :'my_id') ORDER BY id;
 
 \set ECHO none
 SELECT qml_unregister_handler('greet'), qml_drop_queue('basic_job') \g /dev/null
