@@ -24,10 +24,12 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/sinval.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 
 #include "common/sequence.h"
 #include "ipc/counters.h"
@@ -44,22 +46,31 @@ write_sequence(Oid sequence, int value)
 	(void) DirectFunctionCall2(setval_oid, ObjectIdGetDatum(sequence), Int64GetDatum(value));
 }
 
+/* What a life is of. */
+typedef struct Place
+{
+	Oid lives; /* the sequences */
+	Oid life;
+	Oid live; /* the table of unfinished jobs */
+	Oid owner;
+} Place;
+
 /* Gives the next number to this life, as the owner of the sequences. */
 static int
-draw_number(const QmlCatalog *cat)
+draw_number(const Place *place)
 {
-	int life = qml_sequence_read(cat->unlogged_lives, NULL) % MOST_LIVES + 1;
+	int life = qml_sequence_read(place->lives, NULL) % MOST_LIVES + 1;
 	XLogRecPtr lsn;
 	Oid user;
 	int security_context;
 
 	GetUserIdAndSecContext(&user, &security_context);
-	SetUserIdAndSecContext(cat->owner, security_context | SECURITY_LOCAL_USERID_CHANGE);
-	write_sequence(cat->unlogged_lives, life);
-	(void) qml_sequence_read(cat->unlogged_lives, &lsn);
+	SetUserIdAndSecContext(place->owner, security_context | SECURITY_LOCAL_USERID_CHANGE);
+	write_sequence(place->lives, life);
+	(void) qml_sequence_read(place->lives, &lsn);
 	XLogFlush(lsn);
-	qml_sequence_repair(cat->unlogged_life, cat->unlogged_lives);
-	write_sequence(cat->unlogged_life, life);
+	qml_sequence_repair(place->life, place->lives);
+	write_sequence(place->life, life);
 	SetUserIdAndSecContext(user, security_context);
 	return life;
 }
@@ -79,29 +90,36 @@ tell_sessions(Oid relid)
 
 /* Begins a life; unless anew, only if none has begun. */
 static void
-begin(bool anew)
+begin(const Place *place, bool anew)
 {
-	const QmlCatalog *cat = qml_catalog();
-	Oid lives = cat->unlogged_lives;
 	int life;
 
 	Assert(!RecoveryInProgress());
-	LockRelationOid(lives, ShareUpdateExclusiveLock);
-	/* The lock lets invalidations in. */
-	cat = qml_catalog();
-	life = anew ? 0 : qml_sequence_read(cat->unlogged_life, NULL);
+	LockRelationOid(place->lives, ShareUpdateExclusiveLock);
+	life = anew ? 0 : qml_sequence_read(place->life, NULL);
 	if (life == 0)
 	{
 		/* Nobody writes in a life of which the others are not told. */
 		HOLD_INTERRUPTS();
-		life = draw_number(cat);
-		tell_sessions(cat->stores[QML_STORE_UNLOGGED].live);
+		life = draw_number(place);
+		tell_sessions(place->live);
 		/* Jobs of two tables are counted from now on. */
 		qml_counters_forget();
 		RESUME_INTERRUPTS();
 	}
-	UnlockRelationOid(lives, ShareUpdateExclusiveLock);
+	UnlockRelationOid(place->lives, ShareUpdateExclusiveLock);
 	qml_catalog_set_life(life);
+}
+
+static Place
+known_place(void)
+{
+	const QmlCatalog *cat = qml_catalog();
+
+	return (Place){.lives = cat->unlogged_lives,
+				   .life = cat->unlogged_life,
+				   .live = cat->stores[QML_STORE_UNLOGGED].live,
+				   .owner = cat->owner};
 }
 
 /* The unlogged tables are going to be written. */
@@ -109,14 +127,38 @@ void
 qml_unlogged_begin(void)
 {
 	if (qml_catalog()->life == 0)
-		begin(false);
+	{
+		Place place = known_place();
+
+		begin(&place, false);
+	}
+}
+
+/*
+ * SQL is going to write the table of unfinished jobs.  Tables may be altered so that qml refuses
+ * them, and whoever repairs them must not be stopped: so this looks for the sequences by itself.
+ */
+void
+qml_unlogged_begin_sql(Relation live)
+{
+	Oid schema = RelationGetNamespace(live);
+	Place place = {.lives = get_relname_relid("unlogged_lives", schema),
+				   .life = get_relname_relid("unlogged_life", schema),
+				   .live = RelationGetRelid(live),
+				   .owner = live->rd_rel->relowner};
+
+	if (get_rel_relkind(place.lives) == RELKIND_SEQUENCE &&
+		get_rel_relkind(place.life) == RELKIND_SEQUENCE)
+		begin(&place, false);
 }
 
 /* What was written before came from another database. */
 void
 qml_unlogged_begin_anew(void)
 {
-	begin(true);
+	Place place = known_place();
+
+	begin(&place, true);
 }
 
 /* The number behind which the attempts of a job begin that has its caller's own id. */
