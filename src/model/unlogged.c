@@ -32,7 +32,6 @@
 #include "utils/lsyscache.h"
 
 #include "common/sequence.h"
-#include "ipc/counters.h"
 #include "model/catalog.h"
 #include "model/unlogged.h"
 
@@ -103,8 +102,6 @@ begin(const Place *place, bool anew)
 		HOLD_INTERRUPTS();
 		life = draw_number(place);
 		tell_sessions(place->live);
-		/* Jobs of two tables are counted from now on. */
-		qml_counters_forget();
 		RESUME_INTERRUPTS();
 	}
 	UnlockRelationOid(place->lives, ShareUpdateExclusiveLock);
