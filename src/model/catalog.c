@@ -474,7 +474,7 @@ check_store(QmlStore *store)
 		qml_columns_check(QML_TABLE_HISTORY, store->history);
 		check_shape(store->history, QML_SHAPE_HISTORY);
 		history = table_open(store->history, NoLock);
-		store->history_is_plain = qml_shape_is_plain(history, InvalidOid);
+		store->history_is_plain = qml_shape_is_plain(history, catalog.live_trigger);
 		table_close(history, AccessShareLock);
 	}
 	qml_columns_check(QML_TABLE_HISTORY, store->overflow);
