@@ -443,9 +443,9 @@ is_text_type(Oid type, Oid *text, bool *is_array)
 }
 
 /*
- * The name in an array literal of one that is nothing but letters, digits and underscores; NULL: it is
- * another one.  Most clients name one queue, and parsing an array is a twelfth of a fetch that finds
- * nothing.
+ * The name in an array literal of one that is nothing but letters, digits and underscores; NULL:
+ * it is another one.  Most clients name one queue, and parsing an array is a twelfth of a fetch
+ * that finds nothing.
  */
 static char *
 only_name(const char *literal)

@@ -13,9 +13,10 @@
  * user, of a trigger or a function, a job of another queue, DDL, a sequence, a row lock, a
  * subtransaction that was rolled back: each of them is in the WAL beside, and the commit is as
  * synchronous_commit says.  What is measured is a single call of the access method or of
- * indexes, in which no code of users runs: if indexes call functions of users, it is not measured.  Whoever forgets to measure makes a commit wait that
- * needed not; an error in between does the same.  To read a page may write WAL, too (it is
- * pruned, or gets a hint): that is measured where jobs are searched, and is nobody's loss.
+ * indexes, in which no code of users runs: if indexes call functions of users, it is not
+ * measured.  Whoever forgets to measure makes a commit wait that needed not; an error in between
+ * does the same.  To read a page may write WAL, too (it is pruned, or gets a hint): that is
+ * measured where jobs are searched, and is nobody's loss.
  *
  * What comes after the decision, by a later callback of the same event or the end of temporary
  * tables, is seen after the commit, which then flushes and waits as it should have before.

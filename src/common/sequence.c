@@ -17,14 +17,21 @@
 #include "common/sequence.h"
 
 /*
- * The page of a sequence, locked; its relation is to be closed with it.  An unlogged sequence that
- * came to a standby by replication has none, or an empty one, if the standby is promoted before the
- * page has been written there: servers do not flush the pages that a crash begins with.
+ * An unlogged sequence that came to a standby by replication has no page, or an empty one, if the
+ * standby is promoted before the page has been written there: servers do not flush the pages that a
+ * crash begins with.
  */
-static Buffer
-lock_page(Relation rel, int mode)
+static bool
+has_page(Relation rel)
 {
-	Buffer buffer = ReadBuffer(rel, RelationGetNumberOfBlocks(rel) == 0 ? P_NEW : 0);
+	return RelationGetNumberOfBlocks(rel) > 0;
+}
+
+/* Reads the page of a sequence, and locks it. */
+static Buffer
+lock_page(Relation rel, BlockNumber number, int mode)
+{
+	Buffer buffer = ReadBuffer(rel, number);
 
 	LockBuffer(buffer, mode);
 	return buffer;
@@ -37,9 +44,9 @@ qml_sequence_read(Oid sequence, XLogRecPtr *lsn)
 	Relation rel = relation_open(sequence, AccessShareLock);
 	FormData_pg_sequence_data data = {.is_called = false};
 
-	if (RelationGetNumberOfBlocks(rel) > 0)
+	if (has_page(rel))
 	{
-		Buffer buffer = lock_page(rel, BUFFER_LOCK_SHARE);
+		Buffer buffer = lock_page(rel, 0, BUFFER_LOCK_SHARE);
 		Page page = BufferGetPage(buffer);
 
 		if (!PageIsNew(page))
@@ -67,12 +74,12 @@ qml_sequence_repair(Oid sequence, Oid model)
 {
 	Relation rel = relation_open(sequence, AccessShareLock);
 	Relation from = relation_open(model, AccessShareLock);
-	Buffer buffer = lock_page(rel, BUFFER_LOCK_EXCLUSIVE);
+	Buffer buffer = lock_page(rel, has_page(rel) ? 0 : P_NEW, BUFFER_LOCK_EXCLUSIVE);
 
 	Assert(!RelationNeedsWAL(rel));
 	if (PageIsNew(BufferGetPage(buffer)))
 	{
-		Buffer source = lock_page(from, BUFFER_LOCK_SHARE);
+		Buffer source = lock_page(from, 0, BUFFER_LOCK_SHARE);
 
 		START_CRIT_SECTION();
 		memcpy(BufferGetPage(buffer), BufferGetPage(source), BLCKSZ);

@@ -66,7 +66,6 @@ init_table(QmlTable *table, Relation rel)
 	table->indexes = NULL;
 	table->is_hot = false;
 	table->is_lazy = false;
-	table->calls_users = false;
 	table->page = InvalidBuffer;
 	table->blocks = 0;
 	ItemPointerSetInvalid(&table->root);
@@ -178,7 +177,6 @@ open_indexes(QmlTable *table, bool speculative)
 	table->indexes = makeNode(ResultRelInfo);
 	InitResultRelInfo(table->indexes, table->rel, 0, NULL, 0);
 	ExecOpenIndices(table->indexes, speculative);
-	table->calls_users = call_users(table->indexes);
 	MemoryContextSwitchTo(oldcontext);
 }
 
@@ -186,7 +184,7 @@ open_indexes(QmlTable *table, bool speculative)
 static void
 end_write(QmlTable *table, uint64 begun)
 {
-	if (table->is_lazy && !table->calls_users)
+	if (table->is_lazy && !(table->indexes && call_users(table->indexes)))
 		qml_lazy_commit_end_write(begun);
 	table->is_lazy = false;
 }
@@ -413,9 +411,9 @@ qml_table_row_root(QmlTable *table)
 /*
  * What has become of the row in a slot that a scan has filled: TM_BeingModified if another
  * transaction that is running has changed or locked it, TM_Updated or TM_Deleted if one that has
- * committed since has changed it.  heap_update() and heap_delete() decide by the same function whether they
- * have to wait.  The lock on the page keeps the header of the row from changing meanwhile;
- * afterwards the transaction may end, or another one begin, at any moment.
+ * committed since has changed it.  heap_update() and heap_delete() decide by the same function
+ * whether they have to wait.  The lock on the page keeps the header of the row from changing
+ * meanwhile; afterwards the transaction may end, or another one begin, at any moment.
  */
 TM_Result
 qml_table_row_fate(TupleTableSlot *slot)

@@ -26,7 +26,6 @@ typedef struct QmlTable
 	ItemPointerData member; /* the row of which it is the root */
 	bool is_hot;			/* the row written last took the place of that in `slot` */
 	bool is_lazy;			/* what is written next, and only that, needs no commit that waits */
-	bool calls_users;		/* `indexes` call functions of users */
 	Buffer page;			/* fetched from last, and pinned */
 	BlockNumber blocks;		/* of the table, at least */
 } QmlTable;

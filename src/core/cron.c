@@ -4,8 +4,8 @@
  *
  * An expression has five fields (minute hour day-of-month month day-of-week), six
  * (second before them) or seven (year after them), separated by blanks (tabs and line
- * ends are blanks, also before the first and after the last), or is one of @yearly @annually @monthly @weekly @daily @midnight @hourly.  Upper and lower case are the
- * same.
+ * ends are blanks, also before the first and after the last), or is one of @yearly @annually
+ * @monthly @weekly @daily @midnight @hourly.  Upper and lower case are the same.
  *
  *	field			values						besides
  *	second, minute	0-59

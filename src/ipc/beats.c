@@ -10,10 +10,10 @@
  *
  * An entry means nothing once its time is over or its attempt has ended, because no number
  * of an attempt is given twice.  Its place is free when its time is over, or when the
- * transaction that ended the attempt commits (but not if it was prepared).  It is not part of a transaction: a heartbeat that is rolled back has
- * extended the lease all the same.  A crash of the server clears the table: the end
- * in the row counts then, also if a prepared transaction, which a crash does not end, still
- * has the row.
+ * transaction that ended the attempt commits (but not if it was prepared).  It is not part of a
+ * transaction: a heartbeat that is rolled back has extended the lease all the same.  A crash of
+ * the server clears the table: the end in the row counts then, also if a prepared transaction,
+ * which a crash does not end, still has the row.
  *
  * An end that is promised here is kept.  Reclaim takes a job whose lease is over by its
  * clock, and asks here after it has read the clock.  A heartbeat first shows that there is

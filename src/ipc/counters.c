@@ -684,8 +684,8 @@ compare_partition(QmlCounterPartition *partition, uint32 current, uint32 next, Q
 }
 
 /*
- * The new numbers take the place of those that were in use; *defect: what was wrong in these.  False:
- * something came between.
+ * The new numbers take the place of those that were in use; *defect: what was wrong in these.
+ * False: something came between.
  */
 bool
 qml_counters_finish(QmlCounterDefect *defect)

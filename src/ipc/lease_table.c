@@ -337,7 +337,8 @@ qml_lease_table_remove(const pg_uuid_t *job, int attempt)
 }
 
 /*
- * Where the row of a running job was when it was written last; false: it is not known.  Another row may be there now: who goes there looks whether it is that of the job.
+ * Where the row of a running job was when it was written last; false: it is not known.  Another
+ * row may be there now: who goes there looks whether it is that of the job.
  */
 bool
 qml_lease_table_place(const pg_uuid_t *job, QmlRowPlace *place)

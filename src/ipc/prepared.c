@@ -162,7 +162,8 @@ has_lost_prepared(void)
 
 /*
  * Whether a prepared transaction that is not known may have written jobs: one of before the
- * start of the server holds its lock on a table of jobs, or one did not fit.  Looked up before it ends.
+ * start of the server holds its lock on a table of jobs, or one did not fit.  Looked up before
+ * it ends.
  */
 static bool
 may_have_written(void)

@@ -4,8 +4,8 @@
  *
  * A process that ends because of a hook cannot write into a table any more.  It leaves
  * a hash of the hook's name here, and the next process of the database switches the
- * hook off (userfn/hook_failure.c).  Until then, background processes do not call it.  A crash of the server forgets it, and the hook is called
- * once more.
+ * hook off (userfn/hook_failure.c).  Until then, background processes do not call it.  A crash
+ * of the server forgets it, and the hook is called once more.
  */
 #include "postgres.h"
 

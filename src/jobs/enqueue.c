@@ -3,8 +3,8 @@
  *		Adding jobs, as part of the caller's transaction.
  *
  * A job exists if and only if that transaction commits; a crash before leaves no job.
- * Rows go below the executor into the table of unfinished jobs; there is no subtransaction, no NOTIFY, and
- * nothing else that could not be part of a prepared transaction.
+ * Rows go below the executor into the table of unfinished jobs; there is no subtransaction, no
+ * NOTIFY, and nothing else that could not be part of a prepared transaction.
  *
  * What the request leaves open is settled here, once for all jobs of a call: by the
  * handler of the method, then by the queue, then by the settings.

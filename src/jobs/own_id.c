@@ -10,8 +10,8 @@
  * In which storage class that is does not matter, and no index is over all of them.  So when the row
  * is there, the other classes are looked at: first at rows of any transaction, which is waited
  * for, then with one snapshot at unfinished and finished jobs.  Of two that add the id in two
- * classes at once, at least the one that looks later sees the row of the other; if each waits for the
- * other, the server finds that out (40P01).
+ * classes at once, at least the one that looks later sees the row of the other; if each waits
+ * for the other, the server finds that out (40P01).
  *
  * If the caller wants it, a standing job that is the same is returned.  Otherwise, and for
  * any other job, the error is 23505.  Two jobs are the same if they have the same queue,

@@ -4,9 +4,10 @@
  *
  * An unfinished job is a row of qml.live, a finished one a row of a partition of
  * qml.history, or of the tables that stand for these two in another storage class
- * (model/catalog.h); what is said here of the two holds for all of them.  A writer inserts new jobs, updates the row of a changed one, or moves
- * it between the two: a DELETE there and an INSERT here.  All of it is the caller's
- * transaction, so a crash at any point leaves each job where it was.
+ * (model/catalog.h); what is said here of the two holds for all of them.  A writer inserts new
+ * jobs, updates the row of a changed one, or moves it between the two: a DELETE there and an
+ * INSERT here.  All of it is the caller's transaction, so a crash at any point leaves each job
+ * where it was.
  *
  * Rows are changed optimistically: found by a snapshot, and replaced only if nobody
  * changed them since.
@@ -735,7 +736,8 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 
 /*
  * Finds a finished job, and turns to the tables where it is: to change it if we may wait, and
- * otherwise to read it.  *looked: false if part of the history was locked, and the job was not found elsewhere.
+ * otherwise to read it.  *looked: false if part of the history was locked, and the job was not
+ * found elsewhere.
  */
 static bool
 find_finished(QmlWriter *writer, const pg_uuid_t *id, bool wait, QmlTable *leaf, QmlJob *job,

@@ -9,8 +9,8 @@
  *
  * Locks: a transaction that adds a job to a queue holds AccessShareLock on the queue,
  * as an object of qml.queue_data, to its end; one that drops the queue, or changes how its jobs
- * are stored, takes AccessExclusiveLock first.  There is no foreign key, which would lock the queue's row
- * for each job (and create multixacts).  This lock comes before those of job rows.
+ * are stored, takes AccessExclusiveLock first.  There is no foreign key, which would lock the
+ * queue's row for each job (and create multixacts).  This lock comes before those of job rows.
  */
 #include "postgres.h"
 

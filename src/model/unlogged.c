@@ -14,10 +14,10 @@
  * has that of this life; a crash makes it as it was created, and it was never called then.
  * The attempts of a job with a caller's own id begin behind the number times ATTEMPTS_OF_LIFE.
  *
- * The number is on the disk before anybody can see it.  Sequences know no transactions: a life begins
- * also if the transaction is rolled back.  All sessions are told at once (a relcache invalidation of
- * the table), because others may write before it ends.  A copy of a database begins a life
- * of its own when it is adopted.
+ * The number is on the disk before anybody can see it.  Sequences know no transactions: a life
+ * begins also if the transaction is rolled back.  All sessions are told at once (a relcache
+ * invalidation of the table), because others may write before it ends.  A copy of a database
+ * begins a life of its own when it is adopted.
  *
  * Locks: ShareUpdateExclusiveLock on qml.unlogged_lives, for a moment: it is given back at once.
  */
