@@ -55,7 +55,7 @@ help:
 	@echo '  demo             build it and show it at work on a throw-away server, in a minute or two;'
 	@echo '                   demo-stop ends that server'
 	@echo '  bench            compare it with hand-written SQL and with peers, in three quarters of an hour; QUICK=1: in'
-	@echo '                   some minutes; BENCH_ONLY="name ...": parts of it'
+	@echo '                   three minutes; BENCH_ONLY="name ...": parts of it'
 	@echo 'Testing'
 	@echo '  check-quick      after each edit: the short suites on an incremental build, below 30 s;'
 	@echo '                   TESTS="05_acks fetch_fetch 110_workers.pl": only these tests'

@@ -65,10 +65,10 @@ def record(**line):
         results.write(json.dumps(line) + "\n")
 
 
-def left_out_when_quick(number, measure, why):
+def left_out_when_quick(number, measure, why, goals=1):
     """True, with a line about it, in "make bench QUICK=1"."""
     if QUICK:
-        leave_out(number, measure, f"with QUICK: {why}")
+        leave_out(number, measure, f"with QUICK: {why}", goals)
     return QUICK
 
 
@@ -77,13 +77,14 @@ def is_met(value, goal):
     return value >= float(limit) if relation == ">=" else value <= float(limit)
 
 
-def row(number, measure, value, unit, floor=None, ratio=None, goal=None, detail=None):
+def row(number, measure, value, unit, floor=None, ratio=None, goal=None, detail=None, versus=None, readme=None):
     """A row of the table.  The goal (">= 0.95") is for the ratio where there is one, else for
-    the value.  FLOOR is what the value is compared with."""
+    the value.  FLOOR is what the value is compared with; VERSUS is whose that is, unless it is
+    qml's own.  README: what the row is called in the figures of README.md, if it is one of them."""
     judged = value if ratio is None else ratio
     met = None if goal is None else is_met(judged, goal)
     record(row=number, measure=measure, value=value, unit=unit, floor=floor, ratio=ratio, goal=goal,
-           met=met, detail=detail)
+           met=met, detail=detail, versus=versus, readme=readme)
     say(f"{number or '-'} {measure}: {value:.4g} {unit}"
         + ("" if floor is None else f", floor {floor:.4g}")
         + ("" if ratio is None else f", ratio {ratio:.2f}")
@@ -91,17 +92,19 @@ def row(number, measure, value, unit, floor=None, ratio=None, goal=None, detail=
         + ("" if detail is None else f" ({detail})"))
 
 
-def leave_out(number, measure, why):
-    record(row=number, measure=measure, left_out=why)
+def leave_out(number, measure, why, goals=0):
+    """A line for rows that cannot be measured here, with so many goals.  Only what is not installed,
+    or means nothing with small sizes, is left out; what does not work must fail."""
+    record(row=number, measure=measure, left_out=why, goals=goals)
     say(f"{number or '-'} {measure}: left out, {why}")
 
 
-def compare(number, measure, unit, ours, theirs, goal=None, detail=None):
+def compare(number, measure, unit, ours, theirs, goal=None, detail=None, versus=None, readme=None):
     """A row from two lists of values of the same rounds: medians, and the median of the ratios,
     which what disturbs the machine for a while changes least."""
     ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
     row(number, measure, statistics.median(ours), unit, floor=statistics.median(theirs), ratio=ratio,
-        goal=goal, detail=detail)
+        goal=goal, detail=detail, versus=versus, readme=readme)
 
 
 def in_turns(rounds, seconds, sides, one_round):
@@ -267,8 +270,13 @@ def pgbench(script, clients, calls=None, seconds=None, threads=2, variables=None
     return total
 
 
-def has_node():
-    return os.path.exists(f"{WORK}/node/installed")
+def why_no_node():
+    """Why the programs of test/bench/node cannot run; None: they can."""
+    try:
+        with open(f"{WORK}/node/absent", encoding="utf-8") as why:
+            return why.read().strip()
+    except FileNotFoundError:
+        return None
 
 
 def node(program, *arguments, environment=None):
