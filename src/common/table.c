@@ -29,6 +29,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "common/fault.h"
 #include "common/lazy_commit.h"
 #include "common/table.h"
 #include "compat.h"
@@ -492,7 +493,10 @@ qml_table_update(QmlTable *table, ItemPointer tid, TupleTableSlot *row, Snapshot
 	result = table_tuple_update(table->rel, tid, row, GetCurrentCommandId(true), snapshot,
 								InvalidSnapshot, wait, &failure, &lockmode, &update_indexes);
 	if (result == TM_Ok)
+	{
 		table->is_hot = update_indexes != QML_UPDATE_ALL_INDEXES;
+		QML_FAULT("table.updated");
+	}
 	if (result == TM_Ok && update_indexes != QML_UPDATE_NO_INDEXES)
 		insert_index_entries(table, row, true, update_indexes);
 	end_write(table, begun);

@@ -6,7 +6,9 @@
  * (claims, finishes, deletes or changes).
  *
  * - What it takes leaves the list at once: the claims of others need not step over its row.  When
- *   the transaction, or the subtransaction, is rolled back, the job is put back.
+ *   the transaction, or the subtransaction, is rolled back, the job is put back.  What changes a row
+ *   by itself notes it before: others may see the change, and an error may come, at any moment
+ *   after that.
  * - What it makes is added when it has committed.  The callback runs after the transaction has
  *   become visible, and before its client hears of the commit and sleepers are woken
  *   (wakeup.c).  So whoever is told of a job finds it.
@@ -294,22 +296,65 @@ qml_ready_note_made(int queue, const QmlReadyEntry *entry)
 	note(queue, entry, true);
 }
 
+/* The latest note of a job that was taken; -1: none. */
+static int
+find_taken(int queue, const QmlReadyKey *key)
+{
+	int i = nnotes - 1;
+
+	while (i >= 0 && (notes[i].made || notes[i].queue != queue ||
+					  qml_ready_compare(&entries[i].key, key) != 0))
+		i--;
+	return i;
+}
+
+static void
+remove_taken(int queue, const QmlReadyKey *key)
+{
+	int i = find_taken(queue, key);
+
+	if (i < 0)
+		return;
+	nnotes--;
+	memmove(&notes[i], &notes[i + 1], sizeof(Note) * (nnotes - i));
+	memmove(&entries[i], &entries[i + 1], sizeof(QmlReadyEntry) * (nnotes - i));
+}
+
 /*
- * A job was ready, and will be again if the transaction is rolled back.  Its row is changed
- * already, so this raises no error: room has been reserved.
+ * The row of a ready job is about to be changed: the job will be ready again if the transaction is
+ * rolled back.  qml_ready_note_taken() follows, or qml_ready_note_left(), unless an error comes.
  */
+void
+qml_ready_note_taking(int queue, const QmlReadyEntry *entry)
+{
+	if (!qml_ready_queues_exist())
+		return;
+	qml_ready_note_reserve(1);
+	note(queue, entry, false);
+}
+
+/* It was changed: others need not find it. */
 void
 qml_ready_note_taken(int queue, const QmlReadyEntry *entry)
 {
 	QmlReadyEntry removed;
+	int i;
 
-	if (!qml_ready_queues_exist())
-		return;
 	/* Whoever has found the row by an index knows its root; if not, the list may. */
-	if (qml_ready_list_remove(queue, &entry->key, &removed) && !ItemPointerIsValid(&entry->root))
-		note(queue, &removed, false);
-	else
-		note(queue, entry, false);
+	if (!qml_ready_queues_exist() || !qml_ready_list_remove(queue, &entry->key, &removed) ||
+		ItemPointerIsValid(&entry->root))
+		return;
+	i = find_taken(queue, &entry->key);
+	if (i >= 0)
+		entries[i] = removed;
+}
+
+/* It was not changed: its note, if there was room for one, would be one too much. */
+void
+qml_ready_note_left(int queue, const QmlReadyEntry *entry)
+{
+	if (qml_ready_queues_exist() && nnotes < MOST_NOTES)
+		remove_taken(queue, &entry->key);
 }
 
 /*
@@ -356,18 +401,9 @@ qml_ready_note_claimed(void)
 void
 qml_ready_note_gone(int queue, const QmlReadyEntry *entry)
 {
-	int i = nnotes - 1;
-
 	Assert(nunsettled > 0);
 	nunsettled--;
-	while (i >= 0 && (notes[i].made || notes[i].queue != queue ||
-					  qml_ready_compare(&entries[i].key, &entry->key) != 0))
-		i--;
-	if (i < 0)
-		return;
-	nnotes--;
-	memmove(&notes[i], &notes[i + 1], sizeof(Note) * (nnotes - i));
-	memmove(&entries[i], &entries[i + 1], sizeof(QmlReadyEntry) * (nnotes - i));
+	remove_taken(queue, &entry->key);
 }
 
 /* An entry that was taken is not needed, or cannot be had now. */

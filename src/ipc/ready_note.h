@@ -10,7 +10,9 @@
 extern void qml_ready_note_init(void);
 extern void qml_ready_note_reserve(int count);
 extern void qml_ready_note_made(int queue, const QmlReadyEntry *entry);
+extern void qml_ready_note_taking(int queue, const QmlReadyEntry *entry);
 extern void qml_ready_note_taken(int queue, const QmlReadyEntry *entry);
+extern void qml_ready_note_left(int queue, const QmlReadyEntry *entry);
 extern QmlReadyAnswer qml_ready_note_take(int queue, const QmlReadyKey *after, QmlReadyMatch match,
 										  void *arg, QmlReadyEntry *entries, int most);
 extern bool qml_ready_note_take_one(int queue, QmlReadyEntry *entry);

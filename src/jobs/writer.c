@@ -490,7 +490,9 @@ typedef struct ReadyJob
 
 /*
  * The job in live->slot, if it is ready, is going to be changed: whoever sleeps must be told if it
- * is ready again.  Before it is touched, because an error may come at any time after that.
+ * is ready again, and its list.  Before it is touched, because an error may come at any time after
+ * that, as when an index calls a function of a user; and who fills the list up meanwhile passes over
+ * the row.
  */
 static ReadyJob
 begin_taking(QmlWriter *writer, const QmlJob *job)
@@ -505,16 +507,20 @@ begin_taking(QmlWriter *writer, const QmlJob *job)
 	if (!ready.is_noted)
 		return ready;
 	ready.queue = qml_ready_row_read(slot, qml_table_read_root(writer->live), &ready.entry);
-	qml_ready_note_reserve(1);
+	qml_ready_note_taking(ready.queue, &ready.entry);
 	return ready;
 }
 
-/* It has been changed. */
+/* It has been changed, or (not TM_Ok) left as it was. */
 static void
-end_taking(const ReadyJob *ready)
+end_taking(const ReadyJob *ready, TM_Result result)
 {
-	if (ready->is_noted)
+	if (!ready->is_noted)
+		return;
+	if (result == TM_Ok)
 		qml_ready_note_taken(ready->queue, &ready->entry);
+	else
+		qml_ready_note_left(ready->queue, &ready->entry);
 }
 
 /* A row was written: what becomes of the claim, for those who look for lost jobs. */
@@ -567,9 +573,9 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		qml_job_to_live(job, writer->live->row);
 		choose_commit(writer->live, job);
 		result = qml_table_update(writer->live, tid, writer->live->row, snapshot, wait);
+		end_taking(&ready, result);
 		if (result != TM_Ok)
 			return result;
-		end_taking(&ready);
 		if (job->state == QML_PROCESSING && job->was != QML_PROCESSING)
 			keep_number(writer, job);
 		else if (job->was == QML_PROCESSING && job->state != QML_PROCESSING)
@@ -587,9 +593,9 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		open_leaf(writer, job->expires_at);
 	choose_commit(writer->live, job);
 	result = qml_table_delete(writer->live, tid, snapshot, wait);
+	end_taking(&ready, result);
 	if (result != TM_Ok)
 		return result;
-	end_taking(&ready);
 	qml_wakeup_finished(&job->id);
 	note_claim(writer, job);
 	note_count(job, 1, job->was, QML_NO_TIME, is_kept ? job->state : QML_NOT_COUNTED,
