@@ -75,8 +75,20 @@ static bool is_countless = false; /* in more queues than can be remembered */
 static bool has_made = false;
 static bool has_taken = false;
 
-/* Entries that were taken, and whose rows are yet to be looked at. */
+/*
+ * Entries that were taken, and whose rows are yet to be looked at: of each claim that is under way.
+ * There may be several, because a function of a user, which an index calls, may claim jobs itself.
+ * In TopTransactionContext; NULL: none.
+ */
+typedef struct Unsettled
+{
+	SubTransactionId subxact;
+	int count;
+} Unsettled;
+
+static Unsettled *unsettled = NULL;
 static int nunsettled = 0;
+static int unsettled_room = 0;
 
 static void
 forget(void)
@@ -90,7 +102,9 @@ forget(void)
 	is_countless = false;
 	has_made = false;
 	has_taken = false;
+	unsettled = NULL;
 	nunsettled = 0;
+	unsettled_room = 0;
 }
 
 /* ----- telling the lists ----- */
@@ -133,10 +147,23 @@ tell_committed(void)
 		add_noted(true, TopSubTransactionId);
 }
 
+/* Forgets the claims of a subtransaction, or a child of it; returns whether there were any. */
+static bool
+cut_claims_off(SubTransactionId mine)
+{
+	int before = nunsettled;
+
+	while (nunsettled > 0 && unsettled[nunsettled - 1].subxact >= mine)
+		nunsettled--;
+	return nunsettled < before;
+}
+
 /* A subtransaction, or the transaction, was rolled back. */
 static void
 tell_rolled_back(SubTransactionId mine)
 {
+	bool is_cut_off = cut_claims_off(mine);
+
 	if (has_sql || is_countless)
 	{
 		qml_ready_queues_forget();
@@ -150,9 +177,8 @@ tell_rolled_back(SubTransactionId mine)
 	if (has_taken)
 		add_noted(false, mine);
 	/* A claim was cut off.  Whoever looked meanwhile has not found what it had taken, and sleeps. */
-	if (nunsettled > 0)
+	if (is_cut_off)
 		qml_wakeup_for_returned();
-	nunsettled = 0;
 }
 
 /* ----- callbacks of transactions ----- */
@@ -357,6 +383,47 @@ qml_ready_note_left(int queue, const QmlReadyEntry *entry)
 		remove_taken(queue, &entry->key);
 }
 
+/* So many entries were taken by the claim that is under way. */
+static void
+add_unsettled(int count)
+{
+	SubTransactionId mine = GetCurrentSubTransactionId();
+
+	if (count == 0)
+		return;
+	if (nunsettled == 0 || unsettled[nunsettled - 1].subxact != mine)
+	{
+		Assert(nunsettled < unsettled_room);
+		unsettled[nunsettled].subxact = mine;
+		unsettled[nunsettled++].count = 0;
+	}
+	unsettled[nunsettled - 1].count += count;
+}
+
+/* What became of the row of one of them is known.  A claim inside another one ends before it. */
+static void
+settle(void)
+{
+	Assert(nunsettled > 0 && unsettled[nunsettled - 1].count > 0);
+	if (--unsettled[nunsettled - 1].count == 0)
+		nunsettled--;
+}
+
+/* Makes room for a claim that takes so many. */
+static void
+reserve_claim(int count)
+{
+	qml_ready_note_reserve(count);
+	if (nunsettled < unsettled_room)
+		return;
+	Assert(IsTransactionState());
+	if (unsettled == NULL)
+		unsettled = MemoryContextAlloc(TopTransactionContext, sizeof(Unsettled) * 4);
+	else
+		unsettled = repalloc(unsettled, sizeof(Unsettled) * 2 * unsettled_room);
+	unsettled_room = unsettled_room == 0 ? 4 : 2 * unsettled_room;
+}
+
 /*
  * Takes entries out of the list of a queue (qml_ready_list_take).  Each is put back if the
  * transaction is rolled back, unless it is gone.
@@ -367,11 +434,11 @@ qml_ready_note_take(int queue, const QmlReadyKey *after, QmlReadyMatch match, vo
 {
 	QmlReadyAnswer answer;
 
-	qml_ready_note_reserve(most);
+	reserve_claim(most);
 	answer = qml_ready_list_take(queue, after, match, arg, taken, most);
 	for (int i = 0; i < answer.count; i++)
 		note(queue, &taken[i], false);
-	nunsettled += answer.count;
+	add_unsettled(answer.count);
 	return answer;
 }
 
@@ -381,11 +448,11 @@ qml_ready_note_take_one(int queue, QmlReadyEntry *entry)
 {
 	QmlReadyKey key = entry->key;
 
-	qml_ready_note_reserve(1);
+	reserve_claim(1);
 	if (!qml_ready_list_remove(queue, &key, entry))
 		return false;
 	note(queue, entry, false);
-	nunsettled++;
+	add_unsettled(1);
 	return true;
 }
 
@@ -393,16 +460,14 @@ qml_ready_note_take_one(int queue, QmlReadyEntry *entry)
 void
 qml_ready_note_claimed(void)
 {
-	Assert(nunsettled > 0);
-	nunsettled--;
+	settle();
 }
 
 /* An entry that was taken is that of a job which is not ready. */
 void
 qml_ready_note_gone(int queue, const QmlReadyEntry *entry)
 {
-	Assert(nunsettled > 0);
-	nunsettled--;
+	settle();
 	remove_taken(queue, &entry->key);
 }
 
