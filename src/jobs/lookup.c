@@ -9,6 +9,7 @@
 
 #include "access/genam.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -81,19 +82,21 @@ find_in_store(QmlStoreId store, QmlTable *live, const pg_uuid_t *id, Snapshot sn
 static void
 find_job(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *arg)
 {
-	int count = qml_stores_in_use();
-	QmlTable live[QML_STORES];
 	Snapshot snapshot;
 	bool found = false;
 
-	for (int i = 0; i < count; i++)
-		qml_table_open(&live[i], qml_store(i)->live, AccessShareLock);
+	/* Whoever empties the table, or writes it anew, does so before the snapshot, or after the call. */
+	LockRelationOid(qml_store(QML_STORE_LOGGED)->live, AccessShareLock);
 	snapshot = qml_table_snapshot();
-	for (int i = 0; i < count && !found; i++)
-		found = find_in_store(i, &live[i], id, snapshot, use, arg);
+	for (int i = 0; !found && i < qml_stores_in_use(); i++)
+	{
+		QmlTable live;
+
+		qml_table_open(&live, qml_store(i)->live, AccessShareLock);
+		found = find_in_store(i, &live, id, snapshot, use, arg);
+		qml_table_close(&live);
+	}
 	UnregisterSnapshot(snapshot);
-	for (int i = 0; i < count; i++)
-		qml_table_close(&live[i]);
 }
 
 typedef struct FoundRow
@@ -158,11 +161,10 @@ qml_lookup_state(const pg_uuid_t *id, QmlState *state)
 bool
 qml_lookup_unfinished(const pg_uuid_t *id, QmlState *state)
 {
-	int count = qml_stores_in_use();
 	Snapshot snapshot = qml_table_latest_snapshot();
 	bool found = false;
 
-	for (int i = 0; i < count && !found; i++)
+	for (int i = 0; !found && i < qml_stores_in_use(); i++)
 	{
 		QmlTable live;
 		QmlJob job;

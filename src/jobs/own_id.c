@@ -36,7 +36,6 @@
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -300,8 +299,6 @@ check_in(QmlStoreId store, const QmlJob *job)
 static void
 check_elsewhere(const QmlWriter *writer, const QmlJob *job)
 {
-	/* Who has begun to write one that was empty until then has told of it before. */
-	AcceptInvalidationMessages();
 	for (int i = 0; i < qml_stores_in_use(); i++)
 	{
 		if (i != (int) writer->store)

@@ -671,7 +671,6 @@ find_by_id(QmlWriter *writer, const pg_uuid_t *id)
 static bool
 find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
 {
-	int count = qml_stores_in_use();
 	int first;
 	bool found;
 
@@ -680,7 +679,7 @@ find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
 		writer->snapshot = qml_table_latest_snapshot();
 	found = find_by_place(writer, id) || find_by_id(writer, id);
 	first = (int) writer->store;
-	for (int i = 0; !found && i < count; i++)
+	for (int i = 0; !found && i < qml_stores_in_use(); i++)
 	{
 		if (i == first)
 			continue;

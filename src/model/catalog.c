@@ -574,10 +574,17 @@ qml_store(QmlStoreId store)
 	return &qml_catalog()->stores[store];
 }
 
-/* How many storage classes may have jobs: those behind have none. */
+/*
+ * How many storage classes may have jobs: those behind have none.  That is told before anybody can
+ * see the first job, but a transaction that has all its locks hears nothing by itself: so this
+ * listens, as long as there is one class only.  Who looks for jobs by a snapshot asks when the
+ * snapshot has been taken.
+ */
 int
 qml_stores_in_use(void)
 {
+	if (qml_catalog()->life == 0)
+		AcceptInvalidationMessages();
 	return qml_catalog()->life == 0 ? QML_STORE_UNLOGGED : QML_STORES;
 }
 
