@@ -291,7 +291,9 @@ qml_claim_list_next(QmlClaimList *list, int wanted)
 		}
 		else if (list->pass == QML_LIST_PEEK && (list->looked += list->count) > MOST_LOOKED)
 		{
+			/* It is not through: the index is to be searched from the beginning. */
 			list->all = false;
+			list->bound.reach = QML_REACH_NOTHING;
 			return false;
 		}
 		else if (take_more(list, wanted))

@@ -36,6 +36,16 @@ qml_ready_index_upto(ScanKey keys, const QmlReadyKey *key, const QmlReadyKey *af
 	return 4;
 }
 
+/* Keys for a priority from a job up to another one; returns how many. */
+int
+qml_ready_index_between(ScanKey keys, const QmlReadyKey *from, const QmlReadyKey *to)
+{
+	int nkeys = qml_ready_index_upto(keys, to, NULL);
+
+	ScanKeyInit(&keys[nkeys], 3, BTGreaterEqualStrategyNumber, F_UUID_GE, UUIDPGetDatum(&from->id));
+	return nkeys + 1;
+}
+
 /* Keys for all priorities below that of a job; returns how many. */
 int
 qml_ready_index_below(ScanKey keys, const QmlReadyKey *key)
