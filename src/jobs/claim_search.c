@@ -129,7 +129,8 @@ claim_filtered_by_keys(QmlClaimState *state, const QmlQueue *queue, ScanKey keys
  * those before `from`, if that is given.
  */
 static WalkEnd
-claim_again(QmlClaimState *state, const QmlQueue *queue, const QmlSkip *skip, const QmlReadyKey *from)
+claim_again(QmlClaimState *state, const QmlQueue *queue, const QmlSkip *skip,
+			const QmlReadyKey *from)
 {
 	Walk walk = {.most = qml_claim_skip_sweep_rows(skip)};
 	const QmlReadyKey *after = skip->sweeping ? &skip->swept : NULL;
@@ -189,7 +190,8 @@ claim_filtered(QmlClaimState *state, const QmlQueue *queue, const QmlReadyKey *f
  * ones.
  */
 void
-qml_claim_search_from(QmlClaimState *state, const QmlQueue *queue, const QmlReadyKey *key, bool with_key)
+qml_claim_search_from(QmlClaimState *state, const QmlQueue *queue, const QmlReadyKey *key,
+					  bool with_key)
 {
 	ScanKeyData keys[QML_READY_INDEX_KEYS];
 

@@ -7,9 +7,9 @@
 
 #include "portability/instr_time.h"
 
-#include "jobs/claim.h"
 #include "jobs/claim_cursor.h"
 #include "jobs/claim_filter.h"
+#include "jobs/claim_request.h"
 #include "jobs/writer.h"
 #include "model/catalog.h"
 #include "model/queue.h"
