@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/fault.h"
+#include "common/log.h"
 #include "core/state.h"
 #include "jobs/counts.h"
 #include "maintenance/counting.h"
@@ -42,6 +43,9 @@
 #define LONG_PAUSE	60000
 #define MANY_PAUSE	QML_FAULT_LIMIT("counting.many_ms", 60 * 60 * 1000)
 
+/* How often it is told that there are too many, in milliseconds. */
+#define TELL_INTERVAL (60 * 60 * 1000)
+
 /* Numbers that were wrong. */
 static void
 report_defect(const QmlCounterDefect *defect)
@@ -69,7 +73,8 @@ typedef enum Outcome
 	DONE,
 	FAILED,	 /* something came between */
 	USELESS, /* and the next one would be, too */
-	TOO_MANY /* it takes too long, or there is no room */
+	TOO_LONG,
+	NO_ROOM
 } Outcome;
 
 /* The count that is being made. */
@@ -110,11 +115,32 @@ count_all(void)
 		qml_counters_cancel();
 	else
 		done = qml_counters_finish(&defect);
+	if (!has_room)
+		return NO_ROOM;
 	if (!done)
-		return !has_room || qml_clock_monotonic_ms() - begun > MOST_TIME ? TOO_MANY : FAILED;
+		return qml_clock_monotonic_ms() - begun > MOST_TIME ? TOO_LONG : FAILED;
 	ereport(DEBUG1, (errmsg_internal("all jobs were counted")));
 	report_defect(&defect);
 	return DONE;
+}
+
+/* Whoever wonders why the functions have become slow must find the reason. */
+static void
+tell_too_many(Outcome outcome)
+{
+	ereport(DEBUG1, (errmsg_internal("there are too many jobs to count them")));
+	if (!qml_log_is_due_after(QML_LOG_COUNT, TELL_INTERVAL))
+		return;
+	ereport(LOG,
+			(outcome == TOO_LONG ?
+				 errmsg("all jobs could not be counted within %d ms", MOST_TIME) :
+				 errmsg("there is no room in shared memory for the numbers of all jobs"),
+			 qml_counters_are_valid() ?
+				 errdetail("The numbers that qml_counts() shows were not compared with the rows.") :
+				 errdetail("The functions qml_counts(), qml_queue_counts() and qml_queue_depth() "
+						   "read the rows of the jobs."),
+			 errhint("Let finished jobs expire earlier (succeeded_ttl, failed_ttl).  It is tried "
+					 "again in an hour.")));
 }
 
 static int64
@@ -124,8 +150,9 @@ pause_after(Outcome outcome, int failures)
 	{
 		case USELESS:
 			return LONG_PAUSE;
-		case TOO_MANY:
-			ereport(DEBUG1, (errmsg_internal("there are too many jobs to count them")));
+		case TOO_LONG:
+		case NO_ROOM:
+			tell_too_many(outcome);
 			return MANY_PAUSE;
 		default:
 			return (int64) MIN_PAUSE << Min(failures, MAX_DOUBLED);
