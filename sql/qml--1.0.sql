@@ -248,13 +248,17 @@ ALTER TABLE qml.history_unlogged_overflow REPLICA IDENTITY FULL;
 COMMENT ON TABLE qml.history_unlogged_overflow IS 'finished jobs of unlogged queues that are not in a partition yet; maintenance moves them there';
 COMMENT ON INDEX qml.history_unlogged_overflow_id IS 'finds a finished job by id';
 
--- A crash begins another life of these tables: see src/model/unlogged.c, which alone writes both.
-CREATE SEQUENCE qml.unlogged_lives AS int;
-REVOKE ALL ON SEQUENCE qml.unlogged_lives FROM PUBLIC;
-COMMENT ON SEQUENCE qml.unlogged_lives IS 'the latest number that was given to a life of the unlogged tables';
+-- A crash begins another life of these tables, and of async queues: see src/model/life.c, which alone
+-- writes the numbers.
+CREATE SEQUENCE qml.lives AS int;
+REVOKE ALL ON SEQUENCE qml.lives FROM PUBLIC;
+COMMENT ON SEQUENCE qml.lives IS 'the latest number that was given to a life, from one crash of the server to the next';
 CREATE UNLOGGED SEQUENCE qml.unlogged_life AS int;
 REVOKE ALL ON SEQUENCE qml.unlogged_life FROM PUBLIC;
 COMMENT ON SEQUENCE qml.unlogged_life IS 'the number of this life of the unlogged tables; never called: nothing was written to them since they were emptied';
+CREATE UNLOGGED SEQUENCE qml.async_life AS int;
+REVOKE ALL ON SEQUENCE qml.async_life FROM PUBLIC;
+COMMENT ON SEQUENCE qml.async_life IS 'the number of this life of async queues; never called: none of their jobs was written since a crash';
 
 CREATE TABLE qml.lock_data (
 	resource text NOT NULL PRIMARY KEY,
@@ -600,8 +604,9 @@ SELECT pg_catalog.pg_extension_config_dump('qml.live', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.history_overflow', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.live_unlogged', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.history_unlogged_overflow', '');
-SELECT pg_catalog.pg_extension_config_dump('qml.unlogged_lives', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.lives', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.unlogged_life', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.async_life', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.recurring_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_0', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_1', '');

@@ -28,8 +28,8 @@
  * transaction are undone.
  *
  * Attempts whose claim was lost with a crash must not give their numbers away again
- * (model/lineage.c).  Only where shared memory shows which run of the server it is, this can be
- * told: without it, no commit is lazy.
+ * (model/lineage.c).  The callback must be called behind all others: so commits are lazy only where
+ * the library is loaded with the server.
  */
 #include "postgres.h"
 
@@ -52,13 +52,11 @@ static int setting;			   /* synchronous_commit */
 static int64 records_expected; /* in the WAL when it has committed */
 
 static bool possible = false;
-static uint16 this_run = 0;
 
-/* The server, or its shared memory, was started, and this is its number. */
+/* The library was loaded with the server. */
 void
-qml_lazy_commit_start(uint16 run)
+qml_lazy_commit_start(void)
 {
-	this_run = run;
 	possible = true;
 }
 
@@ -67,16 +65,6 @@ bool
 qml_lazy_commit_possible(void)
 {
 	return possible;
-}
-
-/*
- * The number of this run of the server.  It is another one after each crash and each restart;
- * numbers come again after 65536.  0 if none is known.
- */
-uint16
-qml_lazy_commit_run(void)
-{
-	return this_run;
 }
 
 /* Before the commit, when all else has been written. */

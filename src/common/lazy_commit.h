@@ -11,9 +11,8 @@ extern uint64 qml_lazy_commit_wal;
 extern bool qml_lazy_commit_wanted;
 
 extern void qml_lazy_commit_init(void);
-extern void qml_lazy_commit_start(uint16 run);
+extern void qml_lazy_commit_start(void);
 extern bool qml_lazy_commit_possible(void);
-extern uint16 qml_lazy_commit_run(void);
 
 /* What this session has put into the WAL so far, for qml_lazy_commit_end(). */
 static inline uint64

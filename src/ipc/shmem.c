@@ -112,17 +112,6 @@ init_leases(void)
 	pg_atomic_init_u64(&qml_shmem->prepared_told_since, 0);
 }
 
-/*
- * A number that this start of the server has and the last ones have not.  Starts in the last
- * two hours are all different, as none takes less than a tenth of a second; an earlier one had
- * the same number once in 65536.
- */
-static uint16
-number_of_start(void)
-{
-	return (uint16) (GetCurrentTimestamp() / (USECS_PER_SEC / 10));
-}
-
 /* Creates the memory, or finds it in a process that was not forked. */
 static void
 create_shmem(void)
@@ -138,7 +127,6 @@ create_shmem(void)
 	{
 		memset(qml_shmem, 0, shmem_size());
 		qml_shmem->layout = QML_SHMEM_LAYOUT;
-		qml_shmem->run = number_of_start();
 		qml_shmem->lock = &GetNamedLWLockTranche(TRANCHE)->lock;
 		pg_atomic_init_u32(&qml_shmem->launcher, 0);
 		pg_atomic_init_u32(&qml_shmem->has_waiting, 0);
@@ -156,7 +144,7 @@ create_shmem(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the shared memory of qml was made by another version of the library"),
 				 errhint("Restart the server to load the new library everywhere.")));
-	qml_lazy_commit_start(qml_shmem->run);
+	qml_lazy_commit_start();
 }
 
 static void

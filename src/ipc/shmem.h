@@ -466,12 +466,11 @@ typedef struct QmlCall
 #define QML_MAX_CALLS 64
 
 /* Raised with each change of what lies in the shared memory. */
-#define QML_SHMEM_LAYOUT 8
+#define QML_SHMEM_LAYOUT 9
 
 typedef struct QmlShmem
 {
 	uint32 layout;			   /* QML_SHMEM_LAYOUT of the library that made it; first */
-	uint16 run;				   /* number of this start (common/lazy_commit.c) */
 	LWLock *lock;			   /* set at start */
 	pg_atomic_uint32 launcher; /* its PGPROC, counted from 1; 0: none.  By the launcher */
 

@@ -184,7 +184,7 @@ qml_enqueue_one(const QmlEnqueue *request, Datum payload, const pg_uuid_t *id, b
 	qml_writer_turn(&writer, store);
 	job.lineage = qml_lineage(job.queue_id);
 	if (own_id)
-		job.attempt = job.uncounted = qml_lineage_first(job.queue_id);
+		job.attempt = job.uncounted = qml_lineage_first(job.queue_id, store);
 	if (own_id)
 		enqueued.created = qml_own_id_insert(&writer, &job, handler,
 											 request->options.on_duplicate_id, &enqueued.state);

@@ -47,7 +47,6 @@
 #include "jobs/own_id.h"
 #include "model/acl.h"
 #include "model/queue.h"
-#include "model/unlogged.h"
 
 pg_noreturn static void
 raise_exists(const QmlJob *job, char *detail, bool hint)
@@ -314,8 +313,6 @@ bool
 qml_own_id_insert(QmlWriter *writer, QmlJob *job, const QmlHandler *handler,
 				  QmlOnDuplicateId on_duplicate, QmlState *state)
 {
-	if (writer->store == QML_STORE_UNLOGGED)
-		job->attempt = job->uncounted = qml_unlogged_first_attempt();
 	for (;;)
 	{
 		/* Before anything is written: it is there most of the time, if this is asked for. */

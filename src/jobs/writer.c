@@ -49,8 +49,8 @@
 #include "jobs/ready_row.h"
 #include "jobs/writer.h"
 #include "model/catalog.h"
+#include "model/life.h"
 #include "model/queue.h"
-#include "model/unlogged.h"
 #include "userfn/hook_job.h"
 
 /* Rows gathered for history before they are written. */
@@ -80,7 +80,7 @@ qml_writer_turn(QmlWriter *writer, QmlStoreId store)
 	if (store == QML_STORE_UNLOGGED && writer->lockmode != AccessShareLock)
 	{
 		qml_table_require_write();
-		qml_unlogged_begin();
+		qml_life_begin_unlogged();
 	}
 	qml_table_open(&tables->live, qml_store(store)->live, writer->lockmode);
 	tables->is_open = true;
@@ -452,9 +452,9 @@ qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *h
  * the disk, whatever synchronous_commit says.
  *
  * In queues that are not durable, numbers are skipped after a crash instead, once for all claims
- * of a run: so the first one of a job from an earlier run waits.  And in a background
+ * of a life: so the first one of a job from an earlier life waits.  And in a background
  * worker the job itself may crash the server, and would do so for ever if its attempts were lost.
- * An unlogged job does not outlive a crash, and no other one gets its numbers (model/unlogged.c).
+ * An unlogged job does not outlive a crash, and no other one gets its numbers (model/life.c).
  */
 static void
 keep_number(const QmlWriter *writer, const QmlJob *job)

@@ -30,7 +30,7 @@
 #include "maintenance/adopt.h"
 #include "maintenance/reclaim.h"
 #include "model/catalog.h"
-#include "model/unlogged.h"
+#include "model/life.h"
 
 /*
  * What restores rows with pg_restore --disable-triggers enables the triggers in another way than
@@ -89,7 +89,7 @@ qml_adopt_database(void)
 	/* What restored the copy may have disabled the triggers that tell of rows. */
 	qml_ready_note_sql();
 	qml_counter_notes_sql();
-	qml_unlogged_begin_anew();
+	qml_life_begin_anew();
 	qml_reclaim_all();
 	qml_spi_begin(&spi, cat->owner);
 	(void) qml_spi_execute_latest("DELETE FROM qml.instance_data", 0, NULL, NULL, NULL,

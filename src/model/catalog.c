@@ -47,6 +47,8 @@
 static QmlCatalog catalog;
 static bool catalog_valid = false;
 
+static QmlKnownLives known_lives; /* as long as the catalog is valid */
+
 /* A partition of the history that is as it must be, since it was changed last. */
 static Oid checked_leaf = InvalidOid;
 
@@ -500,10 +502,13 @@ load_catalog(void)
 	load_store(&catalog.stores[QML_STORE_LOGGED], "live", "history", "history_overflow");
 	load_store(&catalog.stores[QML_STORE_UNLOGGED], "live_unlogged", "history_unlogged",
 			   "history_unlogged_overflow");
-	catalog.unlogged_lives = lookup_relation("unlogged_lives");
+	catalog.lives = lookup_relation("lives");
 	catalog.unlogged_life = lookup_relation("unlogged_life");
+	catalog.async_life = lookup_relation("async_life");
 	/* A standby cannot read it, and has no rows of these tables. */
-	catalog.life = RecoveryInProgress() ? 0 : qml_sequence_read(catalog.unlogged_life, NULL);
+	memset(&known_lives, 0, sizeof(known_lives));
+	if (!RecoveryInProgress())
+		known_lives.unlogged = qml_sequence_read(catalog.unlogged_life, NULL);
 	catalog.queue = lookup_relation("queue_data");
 	catalog.handler = lookup_relation("handler_data");
 	catalog.hook = lookup_relation("hook_data");
@@ -583,16 +588,17 @@ qml_store(QmlStoreId store)
 int
 qml_stores_in_use(void)
 {
-	if (qml_catalog()->life == 0)
+	if (qml_catalog_known_lives()->unlogged == 0)
 		AcceptInvalidationMessages();
-	return qml_catalog()->life == 0 ? QML_STORE_UNLOGGED : QML_STORES;
+	return qml_catalog_known_lives()->unlogged == 0 ? QML_STORE_UNLOGGED : QML_STORES;
 }
 
-/* A life of the unlogged tables has begun, or was found to go on. */
-void
-qml_catalog_set_life(int life)
+/* What is known of lives, and may be added to. */
+QmlKnownLives *
+qml_catalog_known_lives(void)
 {
-	catalog.life = life;
+	(void) qml_catalog();
+	return &known_lives;
 }
 
 /*

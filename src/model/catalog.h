@@ -39,6 +39,13 @@ typedef struct QmlStore
 	bool history_is_plain; /* nothing was added to the history: see model/shape.c */
 } QmlStore;
 
+/* What is known of lives (model/life.c); 0: nothing. */
+typedef struct QmlKnownLives
+{
+	int unlogged; /* that of the unlogged tables; 0: they are empty */
+	int async;
+} QmlKnownLives;
+
 typedef struct QmlCatalog
 {
 	int sql_minor;		 /* minor version of the SQL objects */
@@ -47,9 +54,9 @@ typedef struct QmlCatalog
 	Oid owner;			 /* of the tables */
 	QmlStore stores[QML_STORES];
 	Oid live_trigger; /* qml.note_sql() */
-	Oid unlogged_lives;
+	Oid lives;		  /* sequences: see model/life.c */
 	Oid unlogged_life;
-	int life; /* of the unlogged tables: see model/unlogged.c; 0: they are empty */
+	Oid async_life;
 	Oid queue;
 	Oid handler;
 	Oid hook;
@@ -77,7 +84,7 @@ extern const QmlCatalog *qml_catalog(void);
 extern const QmlCatalog *qml_catalog_to_work(void);
 extern const QmlStore *qml_store(QmlStoreId store);
 extern int qml_stores_in_use(void);
-extern void qml_catalog_set_life(int life);
+extern QmlKnownLives *qml_catalog_known_lives(void);
 extern QmlState qml_catalog_state(Oid label);
 extern void qml_catalog_require_library(const char *version);
 extern QmlState qml_catalog_state_or_none(Oid label);

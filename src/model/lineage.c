@@ -15,12 +15,13 @@
  * lineage through all other changes, however often it is written before it is claimed.
  *
  * A crash loses no claim of a durable queue, but it may lose one of those whose commits do not
- * wait for the disk (common/lazy_commit.c).  The lineage of their rows names the run of the
- * server, too: from its start, or from a crash, to the next one.  A crash leaves no unlogged job.
+ * wait for the disk (common/lazy_commit.c).  The lineage of their rows names their life, too:
+ * from one crash to the next (life.c).  A crash leaves no unlogged job.
  *
- * The lineage is a hash, plus the timeline: those of two timelines of a server differ.
- * Those of two other places are the same once in 65536.  Two bytes are what the row has
- * to spare: any more would make it eight bytes larger.
+ * The lineage is a hash, plus the timeline and the life.  Neither of these falls in the history of a
+ * database, so those of two timelines, or lives, of a server differ.  Those of two other places are
+ * the same once in 65536.  Two bytes are what the row has to spare: any more would make it eight
+ * bytes larger.
  *
  * Two servers that are promoted apart from each other may be on timelines of the same
  * number.  A snapshot of the disk that is started again, without a recovery, is on the
@@ -35,11 +36,19 @@
 
 #include "common/lazy_commit.h"
 #include "model/catalog.h"
+#include "model/life.h"
 #include "model/lineage.h"
 #include "model/queue.h"
 
 /* More than a job can be claimed between the last WAL that is here and the last that was. */
 #define SKIPPED 65536
+
+/* Whether commits of jobs of this queue may be lost, which leaves others. */
+static bool
+is_lazy(int queue_id)
+{
+	return qml_queue_storage(queue_id) == QML_ASYNC && qml_lazy_commit_possible();
+}
 
 /* The lineage of what is written now of a job of this queue; not on a standby. */
 int16
@@ -52,22 +61,22 @@ qml_lineage(int queue_id)
 	hash = hash_combine(hash, hash_bytes_uint32(MyDatabaseId));
 	/* A dump may be restored into the database that it was made of. */
 	hash = hash_combine(hash, hash_bytes_uint32(qml_store(QML_STORE_LOGGED)->live));
-	if (qml_queue_storage(queue_id) == QML_ASYNC)
-		hash += qml_lazy_commit_run();
+	if (is_lazy(queue_id))
+		hash = hash_combine(hash, QML_ASYNC) + (uint32) qml_life_async();
 	return (int16) (hash + GetWALInsertionTimeLine());
 }
 
 /*
- * The number after which a new job of this queue begins whose id is the caller's own.  A job of
- * the id may have been lost with a crash, and its claims with it: so the numbers of each run of
- * the server lie apart.  They do for half an hour of starts for certain (QmlShmem.run).
+ * The number after which a new job of this queue begins whose id is the caller's own, and which is
+ * written to this store.  A job of the id may have been lost with a crash, and its claims with it:
+ * so the numbers of each life lie apart.
  */
 int
-qml_lineage_first(int queue_id)
+qml_lineage_first(int queue_id, QmlStoreId store)
 {
-	return qml_queue_storage(queue_id) == QML_ASYNC ?
-			   (qml_lazy_commit_run() % (PG_INT32_MAX / 2 / SKIPPED)) * SKIPPED :
-			   0;
+	if (store == QML_STORE_UNLOGGED)
+		return qml_life_first_attempt(qml_life_unlogged());
+	return is_lazy(queue_id) ? qml_life_first_attempt(qml_life_async()) : 0;
 }
 
 /* The next number of the job in *next; false: there is none, numbers are used up. */

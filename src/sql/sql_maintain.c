@@ -31,7 +31,7 @@
 #include "maintenance/server.h"
 #include "model/acl.h"
 #include "model/catalog.h"
-#include "model/unlogged.h"
+#include "model/life.h"
 #include "schedule/tick.h"
 
 QML_FUNCTION(qml_promote_due);
@@ -286,7 +286,7 @@ qml_note_sql(PG_FUNCTION_ARGS)
 	if (strcmp(table, "history") == 0 || strcmp(table, "history_unlogged") == 0)
 		PG_RETURN_POINTER(NULL);
 	if (strcmp(table, "live_unlogged") == 0)
-		qml_unlogged_begin_sql(trigger->tg_relation);
+		qml_life_begin_unlogged_by_sql(trigger->tg_relation);
 	qml_ready_note_sql();
 	qml_lease_notes_unknown();
 	qml_wakeup_at(QML_WAKE_LEASE, GetCurrentTimestamp());

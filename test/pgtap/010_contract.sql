@@ -260,8 +260,9 @@ INSERT INTO expected_relation VALUES
 ('r', 'live_unlogged', NULL),
 ('p', 'history_unlogged', NULL),
 ('r', 'history_unlogged_overflow', NULL),
-('S', 'unlogged_lives', NULL),
-('S', 'unlogged_life', NULL);
+('S', 'lives', NULL),
+('S', 'unlogged_life', NULL),
+('S', 'async_life', NULL);
 
 SELECT set_eq($$SELECT relkind, relname FROM member_relation WHERE relnamespace = 'qml'::regnamespace$$,
 	'SELECT kind, name FROM expected_relation', 'the relations are those that this test knows');
@@ -300,7 +301,7 @@ SELECT is(
 	(SELECT string_agg(format('qml.occurrence_%s FOR VALUES IN (''%s'')', n, n), ', ' ORDER BY n) FROM generate_series(0, 9) n),
 	'ticks have ten partitions, each of one number');
 SELECT set_eq($$SELECT relname FROM member_relation WHERE relpersistence <> 'p'$$,
-	$$VALUES ('live_unlogged'::name), ('history_unlogged_overflow'), ('unlogged_life')$$,
+	$$VALUES ('live_unlogged'::name), ('history_unlogged_overflow'), ('unlogged_life'), ('async_life')$$,
 	'no other table is unlogged: a crash empties none');
 SELECT is_empty($$SELECT relname FROM member_relation WHERE relkind = 'v' AND NOT
 		coalesce(reloptions @> ARRAY['security_barrier=true'], false)$$,

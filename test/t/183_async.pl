@@ -88,6 +88,8 @@ my $insert = q{INSERT INTO mark (what) VALUES ('row')};
 
 query($node, q{SELECT qml_create_queue('fast', '{"storage": "async"}'), qml_create_queue('second', '{"storage": "async", "succeeded_ttl": 0}'),
 	qml_create_queue('safe'), qml_create_queue('warm', '{"storage": "async"}')});
+query($node, q{SELECT qml_enqueue('m', queue => 'safe')});
+is(query($node, 'SELECT is_called FROM qml.async_life'), 'f', 'no life of such queues begins before it has jobs');
 query($node, q{SELECT count(qml_enqueue('m', queue => 'fast')) FROM generate_series(1, 40)});
 query($node, <<'SQL');
 CREATE TABLE mark (id serial, what text);
@@ -285,7 +287,7 @@ foreach my $way ('SIGKILL of all', 'immediate stop', 'SIGKILL of a session', 're
 	my $claim = $way eq 'restart' ? 'processing|1|1' : 'enqueued|0|0';
 	is(query($node, "SELECT state, attempt, tries FROM qml_job('$id')"), $claim, $way eq 'restart' ? 'is there' : 'is lost');
 	query($node, "SELECT qml_release('$id', 1)") if $way eq 'restart';
-	my $next = $SKIPPED + 1 + ($way eq 'restart');
+	my $next = $way eq 'restart' ? 2 : $SKIPPED + 1;
 	is(join('|', claim()), "$id|$next", 'the next one has another number');
 	is(query($node, "SELECT state, attempt, tries FROM qml_job('$id')"), "processing|$next|1", 'which does not count');
 	refuses($id, 1, $way);
@@ -309,17 +311,33 @@ foreach my $way ('SIGKILL of all', 'immediate stop', 'SIGKILL of a session', 're
 # would lose it depends on what else is flushed: so it is deleted by hand.
 {
 	my $id = '00000000-0000-4000-8000-000000000001';
-	my %attempts;
+	my $last;
 	foreach my $round (1 .. 3)
 	{
 		is(new_id(", id => '$id'"), $id, "an id of its own, for the $round. time");
 		my ($claimed, $attempt) = claim();
 		is($claimed, $id, 'is claimed');
 		is(query($node, "SELECT tries FROM qml_job('$id')"), 1, 'for the first time');
-		ok(!$attempts{$attempt}++, 'under a number that was not given before');
+		is($attempt, ($last // $attempt - $SKIPPED) + $SKIPPED, 'under a number of the next life, whatever the clock says');
+		$last = $attempt;
 		query($node, "DELETE FROM qml.live WHERE id = '$id'");
 		crash();
 	}
+
+	# A clean restart loses nothing: so it begins no other life.
+	new_id(", id => '$id'");
+	my (undef, $attempt) = claim();
+	is($attempt, $last + $SKIPPED, 'and once more');
+	ask($node, "SELECT qml_discard('$id', $attempt)");
+	query($node, "DELETE FROM qml.history WHERE id = '$id'");
+	end_sessions($node);
+	kill 'CONT', query($node, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'});
+	$node->restart;
+	is(query($node, 'SELECT last_value FROM qml.async_life'), int($attempt / $SKIPPED), 'a restart begins no life');
+	settle();
+	new_id(", id => '$id'");
+	is((claim())[1], $attempt, 'the numbers go on where they were');
+	query($node, "DELETE FROM qml.live WHERE id = '$id'");
 }
 
 # ---- workers in the database

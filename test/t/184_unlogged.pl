@@ -289,7 +289,7 @@ foreach my $round (1 .. 3)
 }
 cmp_ok($told, '>', 100, "$told attempts were given");
 is($twice, 0, 'no number of an attempt twice');
-is(query($node, 'SELECT last_value >= 4 FROM qml.unlogged_lives'), 't', 'each crash began another life');
+is(query($node, 'SELECT last_value >= 4 FROM qml.lives'), 't', 'each crash began another life');
 
 # A clean restart leaves them all.
 query($node, q{SELECT qml_enqueue('m', queue => 'u') FROM generate_series(1, 5)});
@@ -314,7 +314,7 @@ foreach my $case ([ 'whole', '' ], [ 'bare', '--no-unlogged-table-data' ])
 	query($node, q{SELECT qml_enqueue('m', queue => 'u')}, $name);
 	cmp_ok(query($node, q{SELECT count(qml_succeed(id, attempt)) FROM qml_fetch('w', '{u}', 100)}, $name), '>=', 1, 'it works');
 }
-is(query($node, "SELECT attempt >= 65536 * (SELECT last_value FROM qml.unlogged_lives) FROM qml_job('$own')"), 't', 'an id of the caller has the numbers of this life');
+is(query($node, "SELECT attempt = 65536 * (SELECT last_value FROM qml.unlogged_life) FROM qml_job('$own')"), 't', 'an id of the caller has the numbers of this life');
 
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|qml (launcher|scheduler).* failed/, 'nothing failed');
 done_testing();
