@@ -44,6 +44,7 @@ typedef struct QmlKnownLives
 {
 	int unlogged; /* that of the unlogged tables; 0: they are empty */
 	int async;
+	int given; /* this number was given, or will not be */
 } QmlKnownLives;
 
 typedef struct QmlCatalog

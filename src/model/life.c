@@ -15,7 +15,9 @@
  * qml.lives, a sequence as any other, has the last number that was given.  qml.unlogged_life and
  * qml.async_life, unlogged sequences, have those of these lives; a crash makes them as they were
  * created, and they were never called then.  A clean restart loses nothing, and ends no life.
- * The attempts of a job with a caller's own id begin behind the number times ATTEMPTS_OF_LIFE.
+ * The attempts of a job with a caller's own id begin behind the number times ATTEMPTS_OF_LIFE.  If a
+ * job comes to the numbers of a life that was not drawn yet, that one will not be: qml.lives is
+ * moved on before.
  *
  * A number is on the disk before anybody can see it.  Sequences know no transactions: a life
  * begins also if the transaction is rolled back.  All sessions are told at once that one of the
@@ -39,7 +41,7 @@
 #include "model/catalog.h"
 #include "model/life.h"
 
-/* More than a job is claimed in one life; and so many lives have numbers of their own. */
+/* Attempts of one life, and so many lives have numbers of their own. */
 #define ATTEMPTS_OF_LIFE 65536
 #define MOST_LIVES		 32000
 
@@ -224,4 +226,30 @@ int
 qml_life_first_attempt(int life)
 {
 	return life * ATTEMPTS_OF_LIFE;
+}
+
+/* A number of an attempt is going to be given: no life may begin with it, or before it. */
+void
+qml_life_reach(int attempt)
+{
+	int number = attempt / ATTEMPTS_OF_LIFE;
+	QmlKnownLives *known = qml_catalog_known_lives();
+	Place place;
+
+	if (number <= known->unlogged || number <= known->async || number <= known->given)
+		return;
+	place = place_of_unlogged();
+	LockRelationOid(place.lives, ShareUpdateExclusiveLock);
+	if (qml_sequence_read(place.lives, NULL) < number)
+	{
+		Oid user;
+		int security_context;
+
+		GetUserIdAndSecContext(&user, &security_context);
+		SetUserIdAndSecContext(place.owner, security_context | SECURITY_LOCAL_USERID_CHANGE);
+		write_lives(place.lives, number);
+		SetUserIdAndSecContext(user, security_context);
+	}
+	UnlockRelationOid(place.lives, ShareUpdateExclusiveLock);
+	qml_catalog_known_lives()->given = number;
 }

@@ -13,5 +13,6 @@ extern void qml_life_begin_anew(void);
 extern int qml_life_unlogged(void);
 extern int qml_life_async(void);
 extern int qml_life_first_attempt(int life);
+extern void qml_life_reach(int attempt);
 
 #endif

@@ -112,6 +112,8 @@ qml_lineage_next_attempt(QmlJob *job)
 				 errmsg("job %s has no attempt numbers left", qml_job_id_string(&job->id)),
 				 errdetail("Its latest attempt is %d.", job->attempt),
 				 errhint("Enqueue the job anew.")));
+	if (qml_queue_storage(job->queue_id) != QML_DURABLE)
+		qml_life_reach(next);
 	job->uncounted += next - job->attempt - 1;
 	job->attempt = next;
 	job->lineage = lineage;

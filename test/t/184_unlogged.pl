@@ -291,6 +291,25 @@ cmp_ok($told, '>', 100, "$told attempts were given");
 is($twice, 0, 'no number of an attempt twice');
 is(query($node, 'SELECT last_value >= 4 FROM qml.lives'), 't', 'each crash began another life');
 
+# A job that is claimed more often than a life has numbers comes to those of lives that have not begun.
+{
+	my $often = uuid(900000);
+	query($node, "SELECT qml_enqueue('often', queue => 'u', id => '$often')");
+	query($node, "UPDATE qml.live_unlogged SET attempt = attempt + 3 * 65536 - 3, uncounted = uncounted + 3 * 65536 - 3 WHERE id = '$often'");
+	my $last;
+	foreach (1 .. 6)
+	{
+		$last = ask($node, q{SELECT attempt FROM qml_fetch('w', '{u}', methods => '{often}')});
+		ask($node, "SELECT qml_release('$often', $last)");
+	}
+	kill_server($node);
+	start_again($node);
+	wait_for_process($node, 'scheduler', 'postgres');
+	query($node, "SELECT qml_enqueue('often', queue => 'u', id => '$often')");
+	cmp_ok(ask($node, q{SELECT attempt FROM qml_fetch('w', '{u}', methods => '{often}')}), '>', $last, "after a crash the job has other numbers than up to $last");
+	fails_with($node, 'QM003', "SELECT qml_succeed('$often', $last)", 'and the late worker is refused');
+}
+
 # A clean restart leaves them all.
 query($node, q{SELECT qml_enqueue('m', queue => 'u') FROM generate_series(1, 5)});
 $node->restart;
