@@ -10,8 +10,13 @@
  * In which storage class that is does not matter, and no index is over all of them.  So when the row
  * is there, the other classes are looked at: first at rows of any transaction, which is waited
  * for, then with one snapshot at unfinished and finished jobs.  Of two that add the id in two
- * classes at once, at least the one that looks later sees the row of the other; if each waits
- * for the other, the server finds that out (40P01).
+ * classes at once, at least the one that looks later sees the row of the other.
+ *
+ * They must not wait for each other.  So where other classes are in use, one at a time inserts its
+ * row and looks, with a lock on the hash of the id; the second one sees the row of the first before
+ * it inserts its own, and waits without the lock.  The lock is given back at once: a transaction may
+ * add any number of jobs.  Only if a class comes into use at this very moment, the server has to
+ * find out that two wait for each other (40P01).
  *
  * If the caller wants it, a standing job that is the same is returned.  Otherwise, and for
  * any other job, the error is 23505.  Two jobs are the same if they have the same queue,
@@ -32,6 +37,7 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -40,6 +46,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "common/fault.h"
 #include "compat.h"
 #include "core/state.h"
 #include "jobs/history.h"
@@ -233,32 +240,97 @@ wait_for_writer(const SnapshotData *dirty)
 		XactLockTableWait(writer, NULL, NULL, XLTW_None);
 }
 
-/* Waits until nobody is adding or removing an unfinished job of the id in another storage class. */
+/* Whether somebody else is adding or removing an unfinished job of the id; *dirty: who. */
+static bool
+find_writer(QmlStoreId store, QmlTable *live, const pg_uuid_t *id, SnapshotData *dirty)
+{
+	Relation pkey = index_open(qml_store(store)->live_pkey, AccessShareLock);
+	IndexScanDesc scan;
+	ScanKeyData key;
+	bool found;
+
+	InitDirtySnapshot(*dirty);
+	scan = qml_index_beginscan(live->rel, pkey, dirty, 1);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	index_rescan(scan, &key, 1, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, live->slot) &&
+			(TransactionIdIsValid(dirty->xmin) || TransactionIdIsValid(dirty->xmax));
+	ExecClearTuple(live->slot);
+	index_endscan(scan);
+	index_close(pkey, NoLock);
+	return found;
+}
+
+/* Waits until nobody is. */
 static void
 wait_for_others(QmlStoreId store, QmlTable *live, const pg_uuid_t *id)
 {
-	Relation pkey = index_open(qml_store(store)->live_pkey, AccessShareLock);
-	bool waited;
+	SnapshotData dirty;
 
-	do
+	while (find_writer(store, live, id, &dirty))
 	{
-		SnapshotData dirty;
-		IndexScanDesc scan;
-		ScanKeyData key;
-
+		wait_for_writer(&dirty);
 		CHECK_FOR_INTERRUPTS();
-		InitDirtySnapshot(dirty);
-		scan = qml_index_beginscan(live->rel, pkey, &dirty, 1);
-		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
-		index_rescan(scan, &key, 1, NULL, 0);
-		waited = index_getnext_slot(scan, ForwardScanDirection, live->slot) &&
-				 (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax));
-		ExecClearTuple(live->slot);
-		index_endscan(scan);
-		if (waited)
-			wait_for_writer(&dirty);
-	} while (waited);
-	index_close(pkey, NoLock);
+	}
+}
+
+/* The same in any storage class. */
+static bool
+find_writer_anywhere(const pg_uuid_t *id, SnapshotData *dirty)
+{
+	bool found = false;
+
+	for (int i = 0; !found && i < qml_stores_in_use(); i++)
+	{
+		QmlTable live;
+
+		qml_table_open(&live, qml_store(i)->live, AccessShareLock);
+		found = find_writer(i, &live, id, dirty);
+		qml_table_close(&live);
+	}
+	return found;
+}
+
+/* The lock on an id that is being added. */
+typedef struct IdLock
+{
+	bool is_held;
+	Oid class;
+	uint32 hash;
+} IdLock;
+
+static void
+unlock_id(IdLock *lock)
+{
+	if (lock->is_held)
+		UnlockDatabaseObject(lock->class, lock->hash, 0, ExclusiveLock);
+	lock->is_held = false;
+}
+
+/*
+ * Locks the id, if jobs are in several storage classes, when nobody else is adding or removing a job
+ * of it.  Who waits does not have the lock: whom it waits for may want it.
+ */
+static void
+lock_id(IdLock *lock, const pg_uuid_t *id)
+{
+	SnapshotData dirty;
+
+	lock->is_held = false;
+	if (qml_stores_in_use() == 1)
+		return;
+	lock->class = qml_store(QML_STORE_LOGGED)->live;
+	lock->hash = hash_bytes(id->data, UUID_LEN);
+	for (;;)
+	{
+		LockDatabaseObject(lock->class, lock->hash, 0, ExclusiveLock);
+		lock->is_held = true;
+		if (!find_writer_anywhere(id, &dirty))
+			return;
+		unlock_id(lock);
+		wait_for_writer(&dirty);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /* A job of another storage class has the id. */
@@ -313,23 +385,30 @@ bool
 qml_own_id_insert(QmlWriter *writer, QmlJob *job, const QmlHandler *handler,
 				  QmlOnDuplicateId on_duplicate, QmlState *state)
 {
+	IdLock lock;
+
 	for (;;)
 	{
 		/* Before anything is written: it is there most of the time, if this is asked for. */
 		if (on_duplicate == QML_DUPLICATE_ID_RETURN && find_standing(writer, job, state))
 			return false;
+		lock_id(&lock, &job->id);
 		if (qml_writer_try_insert(writer, job))
 			break;
 		if (on_duplicate == QML_DUPLICATE_ID_ERROR)
 			raise_unfinished(writer, job);
+		unlock_id(&lock);
 		CHECK_FOR_INTERRUPTS();
 	}
+	QML_FAULT("own_id.inserted");
 	if (has_finished(writer, job, on_duplicate, state))
 	{
 		qml_writer_take_back(writer);
+		unlock_id(&lock);
 		return false;
 	}
 	check_elsewhere(writer, job);
+	unlock_id(&lock);
 	qml_writer_note_new(writer, job, handler);
 	return true;
 }
