@@ -62,6 +62,12 @@ typedef struct Options
 	double delayed;
 	double delay_ms;
 	double pace_ms; /* sleep between units, twice that at most */
+
+	/* transact: fractions are of the transactions; also queues, batch, rollback, pace_ms */
+	double row;		/* write a row of a user's table */
+	double prepare; /* are prepared first */
+	int id_series;	/* of the ids that are the session's own */
+	int first_id;
 } Options;
 
 typedef enum Outcome
@@ -122,6 +128,9 @@ extern void log_event(Session *session, const char *event, const char *id, const
 
 /* produce.c */
 extern int produce(Session *session);
+
+/* transact.c */
+extern int transact(Session *session);
 
 /* work.c */
 extern int work(Session *session);

@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * qml_client.c
- *	  A worker or a producer for the stress tests: options and main().
+ *	  A worker, a producer or a session of transactions for the stress tests: options and main().
  *
- *	  qml_client work|produce --name NAME --log-dir DIR [option value]...
+ *	  qml_client work|produce|transact --name NAME --log-dir DIR [option value]...
  *
  * The exit code is 0 after a regular end, 1 when work was left at the
  * deadline, 2 when the client itself could not go on.
@@ -78,6 +78,23 @@ static const OptionSpec option_specs[] = {
 	SPEC("--delayed", OPTION_REAL, delayed),
 	SPEC("--delay-ms", OPTION_REAL, delay_ms),
 	SPEC("--pace-ms", OPTION_REAL, pace_ms),
+
+	SPEC("--row", OPTION_REAL, row),
+	SPEC("--prepare", OPTION_REAL, prepare),
+	SPEC("--id-series", OPTION_INT, id_series),
+	SPEC("--first-id", OPTION_INT, first_id),
+};
+
+typedef struct Subcommand
+{
+	const char *name;
+	int (*run)(Session *session);
+} Subcommand;
+
+static const Subcommand subcommands[] = {
+	{"work", work},
+	{"produce", produce},
+	{"transact", transact},
 };
 
 static const Options defaults = {
@@ -98,7 +115,7 @@ static const Options defaults = {
 static void
 usage(void)
 {
-	fprintf(stderr, "usage: qml_client work|produce --name NAME --log-dir DIR");
+	fprintf(stderr, "usage: qml_client work|produce|transact --name NAME --log-dir DIR");
 	for (size_t i = 0; i < sizeof(option_specs) / sizeof(option_specs[0]); i++)
 		fprintf(stderr, " [%s%s]", option_specs[i].name,
 				option_specs[i].type == OPTION_FLAG ? "" : " VALUE");
@@ -129,6 +146,16 @@ set_option(Options *opt, const OptionSpec *spec, const char *value)
 			*(bool *) field = true;
 			break;
 	}
+}
+
+static const Subcommand *
+find_subcommand(const char *name)
+{
+	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++)
+		if (strcmp(subcommands[i].name, name) == 0)
+			return &subcommands[i];
+	usage();
+	return NULL;
 }
 
 static const OptionSpec *
@@ -165,14 +192,16 @@ main(int argc, char **argv)
 {
 	Options opt;
 	Session session;
+	const Subcommand *subcommand;
 	int code;
 
-	if (argc < 2 || (strcmp(argv[1], "work") != 0 && strcmp(argv[1], "produce") != 0))
+	if (argc < 2)
 		usage();
+	subcommand = find_subcommand(argv[1]);
 	parse_options(&opt, argc, argv);
 
 	session_open(&session, &opt);
-	code = strcmp(argv[1], "work") == 0 ? work(&session) : produce(&session);
+	code = subcommand->run(&session);
 	session_close(&session);
 
 	printf("%s seed=%llu enqueued=%ld rolledback=%ld claimed=%ld acked=%ld "

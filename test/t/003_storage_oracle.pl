@@ -1,0 +1,206 @@
+# The judge of storage classes finds what it is there to find: for each rule a small history that
+# breaks it, and nothing in histories that are in order.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use QmlStorage;
+use Test::More;
+
+my %CLASS = (d => 'durable', a => 'async', u => 'unlogged');
+my $clock = 0;
+
+# Events of a transaction: name of the session and its number, how it ended, and its pieces.
+sub tx
+{
+	my ($name, $end, @pieces) = @_;
+	my ($session) = $name =~ /^(.*)-/;
+	my @ends = {
+		told => [ 'committing', 'committed' ], unknown => ['committing'], undone => [ 'undoing', 'undone' ], unsent => [],
+		prepared => [ 'preparing', 'prepared' ], asleep => ['preparing'] }->{$end}->@*;
+	return map { { time => ++$clock, client => $session, tx => $name, id => '-', %$_ } } @pieces, map { { name => $_ } } @ends;
+}
+
+sub made
+{
+	my ($id, $queue) = @_;
+	return { name => 'made', id => $id, attempt => '-', state => '-', queue => $queue };
+}
+
+sub claimed
+{
+	my ($id, $attempt, $queue) = @_;
+	return { name => 'claimed', id => $id, attempt => $attempt, state => 'processing', queue => $queue };
+}
+
+sub ended
+{
+	my ($id, $attempt, $state) = @_;
+	return { name => 'ended', id => $id, attempt => $attempt, state => $state // 'succeeded', queue => '-' };
+}
+
+sub row
+{
+	return { name => 'row', attempt => '-', state => '-', queue => '-' };
+}
+
+# What is there: "id state attempt queue worker", names of transactions with a row, and "unlogged"
+# with a number.
+sub facts
+{
+	my (@there) = @_;
+	my $facts = { jobs => {}, rows => {}, unlogged => 0 };
+	foreach (@there)
+	{
+		my ($id, $state, $attempt, $queue, $worker) = split / /;
+		if ($id eq 'unlogged')
+		{
+			$facts->{unlogged} = $state;
+		}
+		elsif (defined $queue)
+		{
+			push @{ $facts->{jobs}{$id} }, { state => $state, attempt => $attempt, queue => $queue, worker => $worker // 's' };
+		}
+		else
+		{
+			$facts->{rows}{$id}++;
+		}
+	}
+	return $facts;
+}
+
+# Lives of a server, each [facts, events].
+sub judge
+{
+	my (@lives) = @_;
+	my $oracle = QmlStorage->new(%CLASS);
+	return map { my ($facts, @events) = @$_; $oracle->judge($facts, @events) } @lives;
+}
+
+sub finds
+{
+	my ($pattern, $name, @lives) = @_;
+	my @bad = judge(@lives);
+	ok(@bad == 1 && $bad[0] =~ $pattern, "finds $name") or diag("found: ", join("\n       ", @bad));
+	return;
+}
+
+sub finds_nothing
+{
+	my ($name, @lives) = @_;
+	is(join("\n", judge(@lives)), '', $name);
+	return;
+}
+
+# ---- in order
+
+finds_nothing('nothing is lost', [
+	facts('j succeeded 1 d', 'k processing 1 a', 's-1'),
+	tx('s-1', 'told', made('j', 'd'), made('k', 'a'), made('l', 'u'), row()),
+	tx('s-2', 'told', claimed('j', 1, 'd'), claimed('k', 1, 'a')), tx('s-3', 'told', ended('j', 1)) ]);
+finds_nothing('the last async transactions are lost', [
+	facts('j enqueued 0 a'),
+	tx('s-1', 'told', made('j', 'a')), tx('s-2', 'told', claimed('j', 1, 'a')), tx('t-1', 'told', made('k', 'a')), tx('s-3', 'told', ended('j', 1)) ]);
+finds_nothing('a commit without an answer is lost, or there', [
+	facts('k enqueued 0 d', 't-1'), tx('s-1', 'unknown', made('j', 'd'), row()), tx('t-1', 'unknown', made('k', 'd'), row()) ]);
+finds_nothing('one that was asked for earlier may be there', [
+	facts('j enqueued 0 a'), (map { $_->[0] } [ { time => 1, client => 's', tx => 's-1', %{ made('j', 'a') } } ]),
+	{ time => 2, client => 's', tx => 's-1', id => '-', name => 'committing' },
+	{ time => 1, client => 't', tx => 't-1', %{ made('k', 'a') } }, { time => 1.5, client => 't', tx => 't-1', id => '-', name => 'committing' },
+	{ time => 3, client => 't', tx => 't-1', id => '-', name => 'committed' } ]);
+finds_nothing('a job that is lost and made anew, under another number', [
+	facts(), tx('s-1', 'told', made('j', 'a')), tx('s-2', 'told', claimed('j', 1, 'a')) ],
+	[ facts('j processing 65537 a t'), tx('t-1', 'told', made('j', 'a')), tx('t-2', 'told', claimed('j', 65537, 'a')) ]);
+finds_nothing('a job that is given back and given again', [
+	facts('j processing 2 d'), tx('s-1', 'told', made('j', 'd')), tx('s-2', 'told', claimed('j', 1, 'd')),
+	tx('s-3', 'told', ended('j', 1, 'given_back')), tx('s-4', 'told', claimed('j', 2, 'd')) ]);
+finds_nothing('a claim that was undone is given again', [
+	facts('j processing 1 d'), tx('s-1', 'told', made('j', 'd')), tx('s-2', 'undone', claimed('j', 1, 'd')), tx('s-3', 'told', claimed('j', 1, 'd')) ]);
+finds_nothing('also to somebody who was not told', [
+	facts('j processing 1 d t'), tx('s-1', 'told', made('j', 'd')), tx('s-2', 'undone', claimed('j', 1, 'd')) ]);
+
+# ---- kept
+
+finds(qr/^kept .* s-1 was acknowledged, is durable and lost/, 'a durable job that is lost', [ facts(), tx('s-1', 'told', made('j', 'd')) ]);
+finds(qr/^kept .* s-1 .* lost/, 'a row that is lost with an async job', [ facts(), tx('s-1', 'told', made('j', 'a'), row()) ]);
+finds(qr/^kept .* s-1 .* lost: row/, 'a row that is lost with an unlogged job', [ facts(), tx('s-1', 'told', made('j', 'u'), row()) ]);
+finds(qr/^kept .* s-1 .* lost/, 'a prepared transaction that is lost', [ facts(), tx('s-1', 'prepared', made('j', 'a')) ]);
+finds(qr/^kept .* s-2 .* lost: claimed j 1/, 'a durable claim that is lost', [
+	facts('j enqueued 0 d'), tx('s-1', 'told', made('j', 'd')), tx('s-2', 'told', claimed('j', 1, 'd')) ]);
+finds(qr/^kept .* s-3 .* lost: ended j 1/, 'a durable end that is lost', [
+	facts('j processing 1 d'), tx('s-1', 'told', made('j', 'd')), tx('s-2', 'told', claimed('j', 1, 'd')), tx('s-3', 'told', ended('j', 1)) ]);
+finds(qr/^kept .* s-1 \(async\): made j was there after an earlier crash/, 'an async job that is lost later', [
+	facts('j enqueued 0 a'), tx('s-1', 'told', made('j', 'a')) ], [ facts() ]);
+
+# ---- suffix
+
+finds(qr/^suffix .* s-2 \(async\) is there, and s-1 before it is lost/, 'one of a session behind a lost one', [
+	facts('k enqueued 0 a'), tx('s-1', 'told', made('j', 'a')), tx('s-2', 'told', made('k', 'a')) ]);
+finds(qr/^suffix .* s-2 \(async\) is there, and s-1 before it is lost/, 'one behind a lost one without an answer', [
+	facts('k enqueued 0 a'), tx('s-1', 'unknown', made('j', 'a')), tx('s-2', 'told', made('k', 'a')) ]);
+finds(qr/^suffix .* t-1 \(durable\) is there, and s-1, which was acknowledged before, is lost/, 'a durable one of another session behind a lost one', [
+	facts('k enqueued 0 d'), tx('s-1', 'told', made('j', 'a')), tx('t-1', 'told', made('k', 'd')) ]);
+
+# ---- whole, undone
+
+finds(qr/^whole .* s-1 \(async\): 1 pieces of 2/, 'a transaction with half of its jobs', [
+	facts('j enqueued 0 a'), tx('s-1', 'told', made('j', 'a'), made('k', 'a')) ]);
+finds(qr/^whole .* s-1 \(durable\): 1 pieces of 2/, 'a row without its job', [ facts('s-1'), tx('s-1', 'told', made('j', 'a'), row()) ]);
+finds(qr/^whole .* s-2 \(async\): 1 pieces of 2/, 'a claim without the job of its transaction', [
+	facts('j processing 1 a'), tx('s-1', 'told', made('j', 'a')), tx('s-2', 'unknown', claimed('j', 1, 'a'), made('k', 'a')) ]);
+finds(qr/^undone .* s-1 \(async\): made j is there/, 'a job that was rolled back', [ facts('j enqueued 0 a'), tx('s-1', 'undone', made('j', 'a')) ]);
+finds(qr/^undone .* s-2 \(durable\): claimed j 1/, 'a claim that was rolled back', [
+	facts('j processing 1 d'), tx('s-1', 'told', made('j', 'd')), tx('s-2', 'undone', claimed('j', 1, 'd')) ]);
+finds(qr/^undone .* s-1 \(durable\): row is there/, 'a row whose commit was not asked for', [ facts('s-1'), tx('s-1', 'unsent', row()) ]);
+
+# ---- once
+
+finds(qr/^once job j is there 2 times/, 'a job that is there twice', [
+	facts('j enqueued 0 d', 'j succeeded 1 d'), tx('s-1', 'told', made('j', 'd')) ]);
+finds(qr/^once row of transaction s-1 is there 2 times/, 'a row that is there twice', [ facts('s-1', 's-1'), tx('s-1', 'told', row()) ]);
+finds(qr/^once job j attempt 2 was given, and attempt 1 is held/, 'a job that is held and given again', [
+	facts('j processing 2 d t'), tx('s-1', 'told', made('j', 'd')), tx('s-2', 'told', claimed('j', 1, 'd')), tx('t-1', 'told', claimed('j', 2, 'd')) ]);
+finds(qr/^kept .* s-2 .* lost: claimed j 1/, 'a claim whose job somebody else has', [
+	facts('j processing 1 d t'), tx('s-1', 'told', made('j', 'd')), tx('s-2', 'told', claimed('j', 1, 'd')) ]);
+{
+	my @bad = judge([
+		facts('j processing 2 d t'), tx('s-1', 'told', made('j', 'd')), tx('s-2', 'told', claimed('j', 1, 'd')),
+		tx('s-3', 'told', ended('j', 1)), tx('t-1', 'told', claimed('j', 2, 'd')) ]);
+	is(scalar(grep { /^kept .* s-3 .* lost: ended j 1/ } @bad), 1, 'finds an end that was undone by the next claim');
+}
+
+# ---- empty
+
+finds(qr/^empty 3 rows of unlogged jobs are there/, 'rows in the tables', [ facts('unlogged 3'), tx('s-1', 'told', made('j', 'u')) ]);
+finds(qr/^empty job j of queue u is there/, 'a job in the view', [ facts('j enqueued 0 u'), tx('s-1', 'told', made('j', 'u')) ]);
+
+# ---- numbers
+
+finds(qr/^numbers job j attempt 1 \(async\) was given to s-2 and to t-2/, 'a number that is given again after a claim was lost', [
+	facts('j enqueued 0 a'), tx('s-1', 'told', made('j', 'a')), tx('s-2', 'told', claimed('j', 1, 'a')) ],
+	[ facts('j processing 1 a t'), tx('t-2', 'told', claimed('j', 1, 'a')) ]);
+finds(qr/^numbers job j attempt 1 \(unlogged\) was given to s-2 and to t-2/, 'a number of an unlogged job that is made anew', [
+	facts(), tx('s-1', 'told', made('j', 'u')), tx('s-2', 'told', claimed('j', 1, 'u')) ],
+	[ facts(), tx('t-1', 'told', made('j', 'u')), tx('t-2', 'told', claimed('j', 1, 'u')) ]);
+
+# ---- refused, client
+
+{
+	my $oracle = QmlStorage->new(%CLASS);
+	is(join("\n", $oracle->judge(
+		facts('j processing 1 d', 'k enqueued 0 a'), tx('s-1', 'told', made('j', 'd'), made('k', 'a'), made('l', 'u')),
+		tx('s-2', 'told', claimed('l', 1, 'u')), tx('s-3', 'told', claimed('j', 1, 'd')), tx('s-4', 'told', claimed('k', 1, 'a')))), '', 'three claims');
+	is_deeply([ sort { $a->[0] cmp $b->[0] } $oracle->tokens(10) ], [ [ 'j', 1, 'accepted' ], [ 'k', 1, 'refused' ], [ 'l', 1, 'refused' ] ],
+		'one is there, two are lost');
+	is_deeply([ sort map { $_->[0] } $oracle->lost_tokens(10) ], [ 'k', 'l' ], 'these are remembered');
+	is(scalar $oracle->judge_answers([ 'j', 1, 'accepted', 'accepted' ], [ 'k', 1, 'refused', 'refused' ]), 0, 'answers as they must be');
+	like(($oracle->judge_answers([ 'k', 1, 'refused', 'accepted' ]))[0], qr/^refused .* k attempt 1: accepted/, 'finds a late worker that is heard');
+	like(($oracle->judge_answers([ 'j', 1, 'accepted', 'refused' ]))[0], qr/^refused .* j attempt 1: refused/, 'and a claim that is there and not heard');
+}
+finds(qr/^client s met 23505 in enqueue/, 'an error that a session met', [ facts(), { time => 1, client => 's', name => 'error', id => '-', op => 'enqueue', sqlstate => '23505' } ]);
+is(QmlStorage::next_of_series(facts('00000000-0000-4000-8003-000000000006 enqueued 0 a', '00000000-0000-4000-8004-000000000009 enqueued 0 a'), 3), 7,
+	'the next number of a series');
+
+done_testing();
