@@ -383,14 +383,18 @@ BEGIN
 END $$;
 -- Finishes everything that fetches give.
 CREATE PROCEDURE finish() LANGUAGE plpgsql AS $$
+DECLARE
+	job qml.job;
+	has_any boolean := true;
 BEGIN
-	LOOP
-		WITH f AS MATERIALIZED (SELECT id, attempt, queue FROM qml_fetch('w', NULL, 500))
-		SELECT note_did(id, attempt, CASE WHEN qml_succeed(id, attempt) IS NOT NULL THEN 's'::"char" END, queue) FROM f;
-		EXIT WHEN NOT FOUND;
+	WHILE has_any LOOP
+		has_any := false;
+		FOR job IN SELECT * FROM qml_fetch('w', NULL, 500) LOOP
+			PERFORM qml_succeed(job.id, job.attempt), note_did(job.id, job.attempt, 's', job.queue);
+			has_any := true;
+		END LOOP;
 		COMMIT;
 	END LOOP;
-	COMMIT;
 END $$;
 SQL
 
