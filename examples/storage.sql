@@ -29,7 +29,7 @@ SELECT qml_create_queue('payments') AS created;
 \echo '== made again, and may run twice, such as resizing an image.'
 SELECT qml_create_queue('thumbnails', '{"storage": "async"}') AS created;
 
-\echo '== "unlogged": jobs are not in the WAL at all.  A crash, or a failover, loses all of them, finished or'
+\echo '== "unlogged": jobs are not written to the WAL.  A crash, or a failover, loses all of them, finished or'
 \echo '== not; a clean restart loses none.  For jobs that nobody misses, such as filling a cache.'
 SELECT qml_create_queue('cache', '{"storage": "unlogged"}') AS created;
 SELECT name, coalesce(options ->> 'storage', 'durable') AS storage FROM qml.queue WHERE name IN ('payments', 'thumbnails', 'cache') ORDER BY name;

@@ -339,7 +339,8 @@ sub tokens_of
 sub some
 {
 	my ($most, @all) = @_;
-	my @shuffled = shuffle(@all);
+	my %seen;
+	my @shuffled = shuffle(grep { !$seen{"$_->[0] $_->[1]"}++ } @all);
 	return @shuffled > $most ? @shuffled[ 0 .. $most - 1 ] : @shuffled;
 }
 
