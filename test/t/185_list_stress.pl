@@ -48,7 +48,7 @@ my $CRASH_EVERY = $IS_LONG ? 120 : 11;
 my $CUT_EVERY = $IS_LONG ? 5 : 1;
 # How often a fetch that is in doubt is made again, at most, 20 ms apart.  Transactions wait for
 # locks for 5 s, and stay prepared for a little longer.
-my $REPEATS = 1500;
+my $REPEATS = 500;
 my $WAITERS = 2;
 # Seconds for which a method has a handler, and for which it has none.
 my $HANDLER_EVERY = 3;
