@@ -1,4 +1,6 @@
-// The floor from Node: the statements of sql/floor_work_many.sql in one, and that of sql/floor_enqueue_many.sql.
+// The floor from Node: the statements of sql/floor_work_many.sql and sql/floor_enqueue_many.sql, also for one job.
+// In one statement, or one transaction, ends and claims of several sessions can deadlock: who skips locked rows
+// waits all the same for one that was changed since its snapshot.
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { main } from "./measure.mjs";
@@ -11,41 +13,42 @@ const ENQUEUE = prepared(
 	`INSERT INTO floor.live (queue_id, method, payload)
 		SELECT 1, 'peers', p FROM jsonb_array_elements($1::jsonb) p RETURNING id`,
 );
-// Ends jobs and fetches the next ones, in one round trip and one commit.
-const FINISH_FETCH = prepared(
-	"finish_fetch",
+const FETCH = prepared(
+	"fetch",
+	`WITH picked AS MATERIALIZED (
+		SELECT id FROM floor.live
+		WHERE queue_id = 1 AND run_at IS NULL AND state = 'enqueued'
+		ORDER BY priority DESC, id LIMIT $1 FOR UPDATE SKIP LOCKED)
+	UPDATE floor.live l
+	SET state = 'processing', attempt = attempt + 1, started_at = now(),
+		lease_expires_at = now() + interval '5 min', worker = $2
+	FROM picked WHERE l.id = picked.id
+	RETURNING l.id, l.attempt, l.payload`,
+);
+const FINISH = prepared(
+	"finish",
 	`WITH done AS (
 		DELETE FROM floor.live l
 		USING unnest($1::uuid[], $2::int[]) AS t(id, attempt)
 		WHERE l.id = t.id AND l.attempt = t.attempt AND l.state = 'processing'
-		RETURNING l.*),
-	kept AS (
-		INSERT INTO floor.history
-		SELECT id, created_at, queue_id, priority, 'succeeded', attempt, max_retries, timeout_ms,
-			created_by, now(), now() + interval '24 h', started_at, worker, server, method, job_type,
-			metadata, progress, errors, reason, payload, NULL
-		FROM done),
-	picked AS MATERIALIZED (
-		SELECT id FROM floor.live
-		WHERE queue_id = 1 AND run_at IS NULL AND state = 'enqueued'
-		ORDER BY priority DESC, id LIMIT $3 FOR UPDATE SKIP LOCKED)
-	UPDATE floor.live l
-	SET state = 'processing', attempt = attempt + 1, started_at = now(),
-		lease_expires_at = now() + interval '5 min', worker = $4
-	FROM picked WHERE l.id = picked.id
-	RETURNING l.id, l.attempt, l.payload`,
+		RETURNING l.*)
+	INSERT INTO floor.history
+	SELECT id, created_at, queue_id, priority, 'succeeded', attempt, max_retries, timeout_ms,
+		created_by, now(), now() + interval '24 h', started_at, worker, server, method, job_type,
+		metadata, progress, errors, reason, payload, NULL
+	FROM done`,
 );
 
 async function work(client, worker, ledger, size) {
-	let rows = [];
-
-	do {
+	while (!ledger.isOver()) {
+		const { rows } = await client.query(FETCH([size, worker]));
+		if (rows.length === 0) {
+			await sleep(2);
+			continue;
+		}
 		await Promise.all(rows.map(({ payload }) => ledger.run(payload)));
-		const ids = rows.map(({ id }) => id);
-		const attempts = rows.map(({ attempt }) => attempt);
-		({ rows } = await client.query(FINISH_FETCH([ids, attempts, size, worker])));
-		if (rows.length === 0) await sleep(2);
-	} while (rows.length > 0 || !ledger.isOver());
+		await client.query(FINISH([rows.map(({ id }) => id), rows.map(({ attempt }) => attempt)]));
+	}
 }
 
 await main(({ client, count }) => ({
