@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
 #include "ipc/counter_notes.h"
@@ -133,7 +134,7 @@ tell_committed(void)
 	TransactionId xid = GetTopTransactionIdIfAny();
 
 	if (is_unknown)
-		qml_counters_forget();
+		qml_counters_forget(MyDatabaseId);
 	else
 	{
 		/* Those of a queue follow one another, so that readers see all of them or none. */
@@ -152,7 +153,7 @@ at_transaction_end(XactEvent event, void *arg)
 			if (nnotes == 0 && !is_unknown)
 				break;
 			is_announced = true;
-			qml_counters_announce(GetTopTransactionIdIfAny());
+			(void) qml_counters_announce(GetTopTransactionIdIfAny());
 			break;
 		case XACT_EVENT_COMMIT:
 			if (nnotes > 0 || is_unknown)
@@ -164,7 +165,7 @@ at_transaction_end(XactEvent event, void *arg)
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	if (is_announced)
-		qml_counters_announce(InvalidTransactionId);
+		(void) qml_counters_announce(InvalidTransactionId);
 	is_announced = false;
 	/* Also if there are none any more: the memory of those that were rolled back is gone. */
 	forget_notes();

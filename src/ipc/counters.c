@@ -21,6 +21,9 @@
  *   the new generation is used, or it would be counted twice: then it would not know of the
  *   snapshot any more.  So before it commits it announces its id, until it has added.  The
  *   count is over when each such transaction that it sees has done so (qml_counters_wait).
+ * - Of the end of a prepared transaction nobody may have told.  Before the count is over those that
+ *   have ended are looked for (prepared.c).  Whoever keeps others from finding one has announced
+ *   its id before, and so is waited for.
  *
  * What nobody can tell, such as what SQL has written, ends the use of both generations: the rows
  * are counted anew.  The same holds if there is no room.  The generations are then 0, which
@@ -46,6 +49,7 @@
 #include "common/fault.h"
 #include "compat.h"
 #include "ipc/counters.h"
+#include "ipc/prepared.h"
 
 #define DATABASES 64
 
@@ -270,18 +274,21 @@ sweep(void)
 }
 
 /*
- * Nobody knows what was done to the jobs of this database: its rows are counted anew.  Called when
+ * Nobody knows what was done to the jobs of a database: its rows are counted anew.  Called when
  * that can be seen.  First the new numbers and then those in use: see qml_counters_finish().
  */
 void
-qml_counters_forget(void)
+qml_counters_forget(Oid database)
 {
-	Database *mine = find_mine();
+	for (int i = 0; memory && i < memory->used; i++)
+	{
+		Database *entry = &memory->databases[i];
 
-	if (mine == NULL)
-		return;
-	(void) pg_atomic_exchange_u32(&mine->next, 0);
-	(void) pg_atomic_exchange_u32(&mine->current, 0);
+		if (entry->oid != database)
+			continue;
+		(void) pg_atomic_exchange_u32(&entry->next, 0);
+		(void) pg_atomic_exchange_u32(&entry->current, 0);
+	}
 }
 
 /* Whether this database has numbers. */
@@ -311,12 +318,22 @@ qml_counters_table(int number)
 
 /* ----- adding ----- */
 
-/* The transaction commits, and will add what it did; or (0) it has done so, or was rolled back. */
-void
+/*
+ * A transaction commits, and this session will add what it did; or (0) it has done so, or was
+ * rolled back.  Returns what was announced before.
+ */
+TransactionId
 qml_counters_announce(TransactionId xid)
 {
-	if (memory)
-		pg_atomic_write_u32(&announced[MyProc - ProcGlobal->allProcs].xid, xid);
+	pg_atomic_uint32 *mine;
+	TransactionId before;
+
+	if (memory == NULL)
+		return InvalidTransactionId;
+	mine = &announced[MyProc - ProcGlobal->allProcs].xid;
+	before = pg_atomic_read_u32(mine);
+	pg_atomic_write_u32(mine, xid);
+	return before;
 }
 
 /* Whether the snapshot of the count sees a transaction that has ended; a partition is locked. */
@@ -468,6 +485,7 @@ qml_counters_read_queue(const QmlCounterSource *source, int queue, QmlCounterRow
 
 	if (find_mine() == NULL)
 		return false;
+	qml_prepared_settle(false);
 	partition = qml_counter_store_of(MyDatabaseId, queue);
 	qml_counter_store_lock(partition, LW_EXCLUSIVE);
 	generation = readable(source);
@@ -506,6 +524,7 @@ qml_counters_read(const QmlCounterSource *source, QmlCounterRow **rows, int *cou
 
 	if (find_mine() == NULL)
 		return false;
+	qml_prepared_settle(false);
 	*rows = palloc(sizeof(QmlCounterRow) * room);
 	*count = 0;
 	for (int i = 0; i < QML_COUNTER_PARTITIONS;)
@@ -544,17 +563,38 @@ take_snapshot(void)
 	return snapshot;
 }
 
-/* Those that have not added yet what the snapshot sees. */
-static void
+/* Those that have not added yet what the snapshot sees; false: there are none. */
+static bool
 note_awaited(void)
 {
-	awaited = palloc(sizeof(TransactionId) * MaxBackends);
+	bool found = false;
+
+	if (awaited == NULL)
+		awaited = palloc(sizeof(TransactionId) * MaxBackends);
 	for (int i = 0; i < MaxBackends; i++)
 	{
 		TransactionId xid = pg_atomic_read_u32(&announced[i].xid);
 
 		awaited[i] = TransactionIdIsValid(xid) && is_seen(xid) ? xid : InvalidTransactionId;
+		found = found || TransactionIdIsValid(awaited[i]);
 	}
+	return found;
+}
+
+static bool
+wait_for_awaited(int64 end)
+{
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		while (TransactionIdIsValid(awaited[i]) &&
+			   pg_atomic_read_u32(&announced[i].xid) == awaited[i])
+		{
+			if (qml_clock_monotonic_ms() >= end)
+				return false;
+			qml_clock_pause(1);
+		}
+	}
+	return true;
 }
 
 /*
@@ -571,6 +611,8 @@ qml_counters_begin(const QmlCounterSource *source, Snapshot *snapshot)
 	if (memory == NULL || !pg_atomic_compare_exchange_u32(&memory->counting, &none, 1))
 		return false;
 	making = PG_UINT32_MAX; /* from here on an error gives it up */
+	for (int i = 0; i < QML_COUNTER_TABLES; i++)
+		qml_prepared_find_old(source->live[i]);
 	sweep();
 	(void) GetLatestSnapshot(); /* allocates what it needs */
 	qml_counter_store_lock_all();
@@ -594,7 +636,6 @@ qml_counters_begin(const QmlCounterSource *source, Snapshot *snapshot)
 		return false;
 	}
 	*snapshot = RegisterSnapshot(*snapshot);
-	note_awaited();
 	return true;
 }
 
@@ -627,16 +668,13 @@ qml_counters_wait(void)
 {
 	int64 end = qml_clock_monotonic_ms() + WAIT_MS;
 
-	for (int i = 0; i < MaxBackends; i++)
+	(void) note_awaited();
+	do
 	{
-		while (TransactionIdIsValid(awaited[i]) &&
-			   pg_atomic_read_u32(&announced[i].xid) == awaited[i])
-		{
-			if (qml_clock_monotonic_ms() >= end)
-				return false;
-			qml_clock_pause(1);
-		}
-	}
+		if (!wait_for_awaited(end))
+			return false;
+		qml_prepared_settle(true);
+	} while (note_awaited());
 	return true;
 }
 

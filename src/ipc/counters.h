@@ -34,10 +34,10 @@ extern void qml_counters_init(void);
 /* For sessions. */
 extern bool qml_counters_read(const QmlCounterSource *source, QmlCounterRow **rows, int *count);
 extern bool qml_counters_read_queue(const QmlCounterSource *source, int queue, QmlCounterRow *row);
-extern void qml_counters_announce(TransactionId xid);
+extern TransactionId qml_counters_announce(TransactionId xid);
 extern void qml_counters_apply(TransactionId xid, const QmlCounterDelta *deltas, size_t step,
 							   int count);
-extern void qml_counters_forget(void);
+extern void qml_counters_forget(Oid database);
 extern bool qml_counters_are_valid(void);
 extern Oid qml_counters_table(int number);
 

@@ -21,6 +21,9 @@
  * is not known by row: the database forgets its lists when such a transaction ends, and its own
  * claims do without them.  A trigger tells of it before the first row is written (sql_maintain.c).
  *
+ * What a prepared transaction did is kept by prepared.c until it has ended, in the same form: its
+ * jobs one by one, or the first key of each queue, or that it is not known.
+ *
  * At and after the commit, nothing may raise an error: memory is reserved when jobs are noted.
  */
 #include "postgres.h"
@@ -135,7 +138,7 @@ tell_committed(void)
 {
 	if (has_sql || is_countless)
 	{
-		qml_ready_queues_forget();
+		qml_ready_queues_forget(MyDatabaseId);
 		return;
 	}
 	for (int i = 0; i < nfirsts; i++)
@@ -166,7 +169,7 @@ tell_rolled_back(SubTransactionId mine)
 
 	if (has_sql || is_countless)
 	{
-		qml_ready_queues_forget();
+		qml_ready_queues_forget(MyDatabaseId);
 		return;
 	}
 	for (int i = 0; i < nfirsts; i++)
@@ -513,13 +516,71 @@ qml_ready_note_has_made(int queue)
 	return false;
 }
 
+/* ----- prepared transactions ----- */
+
+/* Keeps a job; not alone: only the first one of its queue that was made, and that was taken. */
+static void
+keep_entry(QmlReadyKept *kept, int queue, bool made, const QmlReadyEntry *entry, bool alone)
+{
+	int at = kept->count;
+	bool has = false;
+
+	for (int i = 0; !alone && !has && i < kept->count; i++)
+	{
+		has = kept->queues[i] == queue && kept->made[i] == made;
+		if (has)
+			at = i;
+	}
+	if (at == QML_READY_KEPT)
+	{
+		kept->unknown = true;
+		return;
+	}
+	if (at == kept->count)
+		kept->count++;
+	kept->queues[at] = queue;
+	kept->made[at] = made;
+	if (alone)
+		kept->entries[at] = *entry;
+	else
+		lower(&has, &kept->entries[at], entry);
+}
+
 /*
- * Whether there may be ready jobs that lists must be told of when the transaction has committed,
- * and (*taken) when it was rolled back.
+ * What the transaction, which is being prepared, did to ready jobs: each of them, or if they are
+ * too many, where lists are to end.  False: nothing.  This must not raise an error.
  */
 bool
-qml_ready_note_is_pending(bool *taken)
+qml_ready_note_keep(QmlReadyKept *kept)
 {
-	*taken = has_taken || qml_ready_note_is_unknown();
-	return has_made || qml_ready_note_is_unknown();
+	bool alone = nnotes + 2 * nfirsts <= QML_READY_KEPT;
+
+	kept->count = 0;
+	kept->unknown = qml_ready_note_is_unknown();
+	for (int i = 0; i < nnotes && !kept->unknown; i++)
+		keep_entry(kept, notes[i].queue, notes[i].made, &entries[i], alone);
+	for (int i = 0; i < nfirsts && !kept->unknown; i++)
+	{
+		if (firsts[i].has_made)
+			keep_entry(kept, firsts[i].queue, true, &firsts[i].made, alone);
+		if (firsts[i].has_taken && !kept->unknown)
+			keep_entry(kept, firsts[i].queue, false, &firsts[i].taken, alone);
+	}
+	return kept->unknown || kept->count > 0;
+}
+
+/* It has ended, which can be seen: tells the lists. */
+void
+qml_ready_note_tell_kept(const QmlReadyKept *kept, bool committed)
+{
+	if (kept->unknown)
+	{
+		qml_ready_queues_forget(MyDatabaseId);
+		return;
+	}
+	for (int i = 0; i < kept->count; i++)
+	{
+		if (kept->made[i] == committed)
+			qml_ready_list_add(kept->queues[i], &kept->entries[i], 1);
+	}
 }

@@ -7,6 +7,19 @@
 
 #include "ipc/ready_list.h"
 
+/* Jobs that are kept of a prepared transaction. */
+#define QML_READY_KEPT 32
+
+/* What a prepared transaction did to ready jobs. */
+typedef struct QmlReadyKept
+{
+	bool unknown; /* the database forgets its lists */
+	int count;
+	int queues[QML_READY_KEPT];
+	bool made[QML_READY_KEPT];			   /* or taken */
+	QmlReadyEntry entries[QML_READY_KEPT]; /* without a row: the list is cut there */
+} QmlReadyKept;
+
 extern void qml_ready_note_init(void);
 extern void qml_ready_note_reserve(int count);
 extern void qml_ready_note_made(int queue, const QmlReadyEntry *entry);
@@ -22,6 +35,7 @@ extern void qml_ready_note_gone(int queue, const QmlReadyEntry *entry);
 extern void qml_ready_note_sql(void);
 extern bool qml_ready_note_is_unknown(void);
 extern bool qml_ready_note_has_made(int queue);
-extern bool qml_ready_note_is_pending(bool *taken);
+extern bool qml_ready_note_keep(QmlReadyKept *kept);
+extern void qml_ready_note_tell_kept(const QmlReadyKept *kept, bool committed);
 
 #endif

@@ -25,6 +25,7 @@
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 
+#include "ipc/prepared.h"
 #include "ipc/ready_queues.h"
 #include "ipc/ready_store.h"
 
@@ -209,16 +210,23 @@ set_tables(QmlReadyDatabase *database, const QmlReadyTable *tables, int count)
  * first of them qml.live; one whose jobs are going to be claimed is open, and its file is
  * known.  What was known with another version of a trigger, which tells of SQL, does not count:
  * somebody may have written while it was disabled.  False: there is no room for the database.
+ *
+ * Prepared transactions of whose end nobody has told are looked at first, and those that could
+ * end so later are known before anything counts.
  */
 bool
 qml_ready_queues_open(const QmlReadyTable *tables, int count)
 {
 	TimestampTz now = GetCurrentStatementStartTimestamp();
-	QmlReadyDatabase *mine = qml_ready_queues_mine();
+	QmlReadyDatabase *mine;
 
 	Assert(count <= QML_READY_TABLES);
+	qml_prepared_settle(false);
+	mine = qml_ready_queues_mine();
 	if (mine == NULL || !is_same(mine, tables, count))
 	{
+		for (int i = 0; i < count; i++)
+			qml_prepared_find_old(tables[i].live);
 		qml_ready_store_lock_all();
 		mine = qml_ready_queues_mine();
 		if (mine == NULL)
@@ -247,18 +255,18 @@ qml_ready_queues_table(int number)
 	return mine ? mine->tables[number].live : InvalidOid;
 }
 
-/* Somebody may have written qml.live of this database without telling: forgets all of it. */
+/* Somebody may have written qml.live of a database without telling: forgets all of it. */
 void
-qml_ready_queues_forget(void)
+qml_ready_queues_forget(Oid database)
 {
-	QmlReadyDatabase *mine;
-
 	if (memory == NULL)
 		return;
 	qml_ready_store_lock_all();
-	mine = qml_ready_queues_mine();
-	if (mine)
-		begin_anew(mine);
+	for (int i = 0; i < QML_READY_DATABASES; i++)
+	{
+		if (memory->oids[i] == database)
+			begin_anew(&memory->databases[i]);
+	}
 	qml_ready_store_unlock_all();
 }
 

@@ -53,7 +53,7 @@ extern bool qml_ready_queues_exist(void);
 extern QmlReadyDatabase *qml_ready_queues_mine(void);
 extern bool qml_ready_queues_open(const QmlReadyTable *tables, int count);
 extern Oid qml_ready_queues_table(int number);
-extern void qml_ready_queues_forget(void);
+extern void qml_ready_queues_forget(Oid database);
 extern void qml_ready_queues_set(QmlReadyDatabase *database, int queue);
 extern void qml_ready_queues_clear(QmlReadyDatabase *database, int queue);
 extern bool qml_ready_queues_has(QmlReadyDatabase *database, int queue);

@@ -17,6 +17,7 @@
 
 #include "common/lazy_commit.h"
 #include "compat.h"
+#include "ipc/prepared.h"
 #include "ipc/shmem.h"
 
 #define TRANCHE		  "qml"
@@ -28,7 +29,10 @@ QmlShmem *qml_shmem = NULL;
 static shmem_request_hook_type previous_request = NULL;
 static shmem_startup_hook_type previous_startup = NULL;
 
-/* Size of the fixed part and the slots; databases and the entries of sessions follow them. */
+/*
+ * Size of the fixed part and the slots; databases, prepared transactions and the entries of
+ * sessions follow them.
+ */
 static Size
 slots_size(void)
 {
@@ -37,9 +41,21 @@ slots_size(void)
 }
 
 static Size
+databases_size(void)
+{
+	return MAXALIGN(sizeof(QmlDatabase) * QML_MAX_DATABASES);
+}
+
+static Size
+prepared_size(void)
+{
+	return MAXALIGN(mul_size(qml_prepared_count(), sizeof(QmlPrepared)));
+}
+
+static Size
 shmem_size(void)
 {
-	return add_size(add_size(slots_size(), MAXALIGN(sizeof(QmlDatabase) * QML_MAX_DATABASES)),
+	return add_size(add_size(add_size(slots_size(), databases_size()), prepared_size()),
 					mul_size(MaxBackends, sizeof(QmlWaiter) + sizeof(QmlWaitSign) +
 											  2 * sizeof(pg_atomic_uint32)));
 }
@@ -72,6 +88,14 @@ init_databases(void)
 }
 
 static void
+init_prepared(void)
+{
+	qml_shmem->nprepared = qml_prepared_count();
+	qml_shmem->prepared = (QmlPrepared *) ((char *) qml_shmem->databases + databases_size());
+	pg_atomic_init_u32(&qml_shmem->nunheard, 0);
+}
+
+static void
 init_sessions(void)
 {
 	if (!pg_strong_random(&qml_shmem->boot, sizeof(qml_shmem->boot)))
@@ -82,8 +106,7 @@ init_sessions(void)
 	pg_atomic_init_u32(&qml_shmem->nfinished, 0);
 	pg_atomic_init_u32(&qml_shmem->last_warm, 0);
 	pg_atomic_init_u32(&qml_shmem->rules, 0);
-	qml_shmem->waiters = (QmlWaiter *) ((char *) qml_shmem->databases +
-										MAXALIGN(sizeof(QmlDatabase) * QML_MAX_DATABASES));
+	qml_shmem->waiters = (QmlWaiter *) ((char *) qml_shmem->prepared + prepared_size());
 	qml_shmem->signs = (QmlWaitSign *) (qml_shmem->waiters + qml_shmem->nsessions);
 	qml_shmem->sessions = (pg_atomic_uint32 *) (qml_shmem->signs + qml_shmem->nsessions);
 	for (int i = 0; i < qml_shmem->nsessions; i++)
@@ -135,6 +158,7 @@ create_shmem(void)
 		for (int i = 0; i < qml_shmem->nslots; i++)
 			init_slot(&qml_shmem->slots[i]);
 		init_databases();
+		init_prepared();
 		init_sessions();
 		init_leases();
 	}

@@ -45,6 +45,7 @@
 #include "utils/uuid.h"
 
 #include "ipc/counter_store.h"
+#include "ipc/ready_note.h"
 
 /* The life of a slot: free, starting, running, ended, and free again. */
 typedef enum QmlSlotState
@@ -332,30 +333,27 @@ typedef struct QmlWaiter
 /* Changes of the numbers of jobs that are kept of a prepared transaction. */
 #define QML_PREPARED_DELTAS 16
 
-/*
- * A prepared transaction that will make something due, by its name.  A free entry has no
- * database.
- */
+/* A prepared transaction that will do something when it ends; see prepared.c. */
 typedef struct QmlPrepared
 {
-	Oid database;
+	Oid database;		   /* InvalidOid: the entry is free */
+	FullTransactionId xid; /* invalid: it is not prepared yet */
+	bool has_name;		   /* which others can end it by */
+	bool unheard;		   /* nobody may tell of its end */
+	int nending;		   /* sessions that are ending it by a statement */
 	char name[GIDSIZE];
 	bool call;	/* wake the launcher when it commits */
 	bool took;	/* it took ready jobs, which are ready again if it is rolled back */
 	bool rules; /* it changed who runs which jobs */
 
-	/* Lists of ready jobs are forgotten when it commits, and when it is rolled back. */
-	bool listed;
-	bool listed_taken;
+	/* What it does to lists of ready jobs. */
+	QmlReadyKept ready;
 
 	/* What it does to the numbers of jobs; or that is not known. */
-	TransactionId xid;
 	bool uncounted;
 	int ndeltas;
 	QmlCounterDelta deltas[QML_PREPARED_DELTAS];
 } QmlPrepared;
-
-#define QML_MAX_PREPARED 128
 
 /* A role that a scheduler wants one more worker for. */
 typedef struct QmlRequest
@@ -480,8 +478,9 @@ typedef struct QmlShmem
 	QmlCall calls[QML_MAX_CALLS];
 
 	/* Under the lock: added by sessions that prepare, removed by those that end one. */
-	QmlPrepared prepared[QML_MAX_PREPARED];
-	TransactionId prepared_lost; /* those before it may not have fitted; 0: all have */
+	int nprepared;			   /* set at start */
+	QmlPrepared *prepared;	   /* set at start */
+	pg_atomic_uint32 nunheard; /* of these; written under the lock */
 
 	/* Under the lock: added by schedulers and workers, taken by the launcher. */
 	int nrequests;

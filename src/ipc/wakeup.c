@@ -133,9 +133,9 @@ send_due(void)
 
 /* Asks the launcher to look at this database. */
 static void
-call_launcher(void)
+call_launcher(bool sure)
 {
-	QmlCall call = {.database = MyDatabaseId, .sure = noted_sure};
+	QmlCall call = {.database = MyDatabaseId, .sure = sure};
 	bool is_there = false;
 
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
@@ -143,7 +143,7 @@ call_launcher(void)
 	{
 		if (qml_shmem->calls[i].database == MyDatabaseId)
 		{
-			qml_shmem->calls[i].sure = qml_shmem->calls[i].sure || noted_sure;
+			qml_shmem->calls[i].sure = qml_shmem->calls[i].sure || sure;
 			is_there = true;
 		}
 	}
@@ -198,7 +198,7 @@ send_committed(void)
 		qml_beats_forget(&ended->job, ended->attempt);
 	}
 	if (noted_launcher)
-		call_launcher();
+		call_launcher(noted_sure);
 }
 
 /* The transaction, or a part of it, was rolled back. */
@@ -221,6 +221,22 @@ qml_wakeup_for_returned(void)
 	anything.any_role = true;
 	anything.anything = true;
 	qml_dispatch_send(&anything, GetCurrentTimestamp(), NULL, 0);
+}
+
+/*
+ * Another transaction has committed, which had nobody to tell of that: anything may be due, and any
+ * jobs ready or finished.  Nothing waits for the end of the transaction of this session.
+ */
+void
+qml_wakeup_now(bool launcher, bool rules_changed)
+{
+	if (rules_changed)
+		(void) pg_atomic_fetch_add_u32(&qml_shmem->rules, 1);
+	qml_wakeup_for_returned();
+	for (int i = 0; i < QML_WAKES; i++)
+		qml_due_now((QmlWake) i);
+	if (launcher)
+		call_launcher(true);
 }
 
 /* ----- callbacks of transactions ----- */

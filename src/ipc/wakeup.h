@@ -14,6 +14,7 @@ extern void qml_wakeup_launcher(bool sure);
 extern void qml_wakeup_ready(const QmlReadyJobs *jobs, Oid role, bool notify);
 extern void qml_wakeup_taken(const QmlReadyJobs *jobs, Oid role, bool notify);
 extern void qml_wakeup_for_returned(void);
+extern void qml_wakeup_now(bool launcher, bool rules_changed);
 extern void qml_wakeup_rules_changed(void);
 extern void qml_wakeup_anything(void);
 extern void qml_wakeup_anything_at(TimestampTz time);

@@ -20,6 +20,7 @@
 #include "utils/rel.h"
 
 #include "common/log.h"
+#include "ipc/prepared.h"
 #include "ipc/ready_queues.h"
 #include "ipc/wakeup.h"
 #include "jobs/claim_list.h"
@@ -200,6 +201,8 @@ qml_list_check_step(QmlListCheck *check)
 	Piece piece = {.check = check};
 	bool over = false;
 
+	/* What they made ready may be missing, if an extension has ended them without a statement. */
+	qml_prepared_settle(true);
 	if (qml_ready_queues_exist())
 		tell_of_triggers();
 	/* Nobody claims from lists here. */

@@ -563,21 +563,81 @@ end_prepared('running');
 	cmp_ok($pages->[0], '<=', $MOST, "and after one that is rolled back $pages->[0]");
 	drains($queue, 199 - 4, 'the rest');
 }
-# More than are remembered.
+# What they did is told to the lists when they end, and no list is forgotten: the first fetch that
+# follows walks over nothing.
+sub keeps
+{
+	my ($queue, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($pages, $jobs) = cost($o, "qml_fetch('w', '$queue')", 1);
+	is($jobs, 1, "$name: the next fetch gives a job");
+	return cmp_ok($pages->[0], '<=', $MOST, "and touches $pages->[0] pages");
+}
+{
+	my $witness = fresh(600, 1);
+	foreach my $what (grep { !/SQL/ } sort keys %PREPARED)
+	{
+		foreach my $end ('COMMIT', 'ROLLBACK')
+		{
+			my $queue = fresh(90, 1);
+			my $count = 88;
+			told($s, 'BEGIN; ' . ($PREPARED{$what} =~ s/QUEUE/$queue/gr) . "; PREPARE TRANSACTION 'kept'");
+			told($o, "$end PREPARED 'kept'");
+			keeps($queue, "$what, $end PREPARED");
+			keeps($witness, 'another queue');
+			$count += $end eq 'ROLLBACK' ? 0 : $what =~ /claim and/ ? 0 : $what =~ /claim/ ? -3 : $what =~ /delete/ ? -1 : 3;
+			drains($queue, $count, "$what, $end PREPARED: the rest");
+		}
+	}
+	# More jobs than are kept of a transaction: their list ends before the first of them.
+	foreach my $end ('COMMIT', 'ROLLBACK')
+	{
+		my ($made, $taken) = (fresh(40, 1), fresh(150, 1));
+		told($s, "BEGIN; SELECT fill('$made', 70), fill('$made', 5, -1), count(*) FROM qml_fetch('w', '$taken', 60); PREPARE TRANSACTION 'kept'");
+		told($o, "$end PREPARED 'kept'");
+		keeps($made, "$end PREPARED of many jobs");
+		keeps($witness, 'another queue');
+		drains($made, $end eq 'COMMIT' ? 113 : 38, 'what it made');
+		drains($taken, $end eq 'COMMIT' ? 89 : 149, 'what it took');
+	}
+	# More queues than are kept: nothing is known.
+	my @many = map { fresh(2) } 1 .. 40;
+	told($s, 'BEGIN; ' . join('; ', map { "SELECT fill('$_', 2)" } @many) . "; PREPARE TRANSACTION 'kept'");
+	keeps($witness, 'beside a prepared transaction of many queues');
+	told($o, "COMMIT PREPARED 'kept'");
+	my ($pages) = cost($o, "qml_fetch('w', '$witness')", 1);
+	cmp_ok($pages->[0], '>=', $WALK, "after it a fetch touches $pages->[0] pages: the measure can tell");
+	drains($_, 3, 'a queue of many') foreach @many;
+	# Who may not end a transaction changes nothing.
+	told($s, 'CREATE ROLE nobody');
+	my $queue = fresh(90, 1);
+	told($s, "BEGIN; SELECT fill('$queue', 3, 4); PREPARE TRANSACTION 'kept'");
+	told($o, 'SET ROLE nobody');
+	fails($o, "COMMIT PREPARED 'kept'", qr/permission denied to finish prepared transaction/, 'another role cannot end it');
+	told($o, 'RESET ROLE');
+	keeps($queue, 'after that');
+	told($o, "COMMIT PREPARED 'kept'");
+	keeps($queue, 'and when it is committed');
+	drains($queue, 90, 'the rest');
+	# A transaction that could not be prepared leaves nothing.
+	told($s, "BEGIN; SELECT fill('$queue', 3, 4); PREPARE TRANSACTION 'kept'");
+	fails($o, "BEGIN; SELECT fill('$queue', 3, 4); PREPARE TRANSACTION 'kept'", qr/is already in use/, 'a name is taken');
+	told($o, "COMMIT PREPARED 'kept'");
+	drains($queue, 3, 'the jobs of the one that was prepared');
+}
+# Many at a time.
 {
 	my ($queue, $other) = (fresh(300, 1), fresh(5));
 	my $many = 140;
 	told($s, "BEGIN; SELECT fill('$other', 1, 3); PREPARE TRANSACTION 'many $_'") foreach 1 .. $many;
 	told($o, "SELECT FROM qml_fetch('w', '$other')");
-	# Those that are not remembered end first, while their names are not known.
 	told($s, "COMMIT PREPARED 'many $_'") foreach reverse 1 .. $many;
-	drains($other, 3 + $many, 'the jobs of more prepared transactions than are remembered');
+	drains($other, 3 + $many, 'the jobs of many prepared transactions');
 	told($s, "BEGIN; INSERT INTO other VALUES (1); PREPARE TRANSACTION 'other'");
-	is_cheap($queue, 'before another prepared transaction');
+	keeps($queue, 'after these');
 	told($s, "COMMIT PREPARED 'other'");
-	my ($pages) = cost($o, "qml_fetch('w', '$queue')", 1);
-	cmp_ok($pages->[0], '<=', $MOST, "when they have ended, one of others makes no difference: a fetch touches $pages->[0] pages");
-	drains($queue, 299 - 3, 'the rest');
+	keeps($queue, 'after one of others');
+	drains($queue, 299 - 2, 'the rest');
 }
 # Names with the same hash, by which the server remembers them.
 {
@@ -607,6 +667,17 @@ prepare($_) foreach 'before a restart';
 $_->quit foreach $s, $o, $old;
 $node->restart;
 connect_all();
+{
+	# Beside those from before, others make no difference.
+	my $queue = fresh(90, 1);
+	told($s, "BEGIN; INSERT INTO other VALUES (1); PREPARE TRANSACTION 'other'");
+	told($o, "COMMIT PREPARED 'other'");
+	keeps($queue, 'after a restart, one of others');
+	told($s, "BEGIN; SELECT fill('$queue', 3, 4); PREPARE TRANSACTION 'new'");
+	told($o, "COMMIT PREPARED 'new'");
+	keeps($queue, 'and one that has made jobs');
+	drains($queue, 90, 'the rest');
+}
 end_prepared('after a restart');
 {
 	# Those of others are not known either, and tell nothing.

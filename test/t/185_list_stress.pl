@@ -410,8 +410,7 @@ SQL
 my $serial = 0;
 
 # What a client does in one session.  Most call one procedure; others keep a snapshot in their
-# transactions, or prepare them for two seconds of ten: the end of one makes the database forget its
-# lists, and with that what is wrong in them.
+# transactions, or prepare them for two seconds of ten: while one ends, doubts cannot be settled.
 sub script
 {
 	my ($number) = @_;
