@@ -573,6 +573,13 @@ sub keeps
 	is($jobs, 1, "$name: the next fetch gives a job");
 	return cmp_ok($pages->[0], '<=', $MOST, "and touches $pages->[0] pages");
 }
+
+# The dead entries of a queue are made by SQL, after which no queue has a list.
+sub begin_lists
+{
+	told($o, "SELECT FROM qml_fetch('w', '$_')") foreach @_;
+	return;
+}
 {
 	my $witness = fresh(600, 1);
 	foreach my $what (grep { !/SQL/ } sort keys %PREPARED)
@@ -581,6 +588,7 @@ sub keeps
 		{
 			my $queue = fresh(90, 1);
 			my $count = 88;
+			begin_lists($witness);
 			told($s, 'BEGIN; ' . ($PREPARED{$what} =~ s/QUEUE/$queue/gr) . "; PREPARE TRANSACTION 'kept'");
 			told($o, "$end PREPARED 'kept'");
 			keeps($queue, "$what, $end PREPARED");
@@ -593,11 +601,12 @@ sub keeps
 	foreach my $end ('COMMIT', 'ROLLBACK')
 	{
 		my ($made, $taken) = (fresh(40, 1), fresh(150, 1));
+		begin_lists($made, $witness);
 		told($s, "BEGIN; SELECT fill('$made', 70), fill('$made', 5, -1), count(*) FROM qml_fetch('w', '$taken', 60); PREPARE TRANSACTION 'kept'");
 		told($o, "$end PREPARED 'kept'");
 		keeps($made, "$end PREPARED of many jobs");
 		keeps($witness, 'another queue');
-		drains($made, $end eq 'COMMIT' ? 113 : 38, 'what it made');
+		drains($made, $end eq 'COMMIT' ? 112 : 37, 'what it made');
 		drains($taken, $end eq 'COMMIT' ? 89 : 149, 'what it took');
 	}
 	# More queues than are kept: nothing is known.
