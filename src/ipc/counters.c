@@ -49,7 +49,6 @@
 #include "common/fault.h"
 #include "compat.h"
 #include "ipc/counters.h"
-#include "ipc/prepared.h"
 
 #define DATABASES 64
 
@@ -300,22 +299,6 @@ qml_counters_are_valid(void)
 	return mine && pg_atomic_read_u32(&mine->current) != 0;
 }
 
-/*
- * A table of unfinished jobs of this database; InvalidOid: there is none, or no numbers are in use
- * or being made.
- */
-Oid
-qml_counters_table(int number)
-{
-	Database *mine = find_mine();
-
-	Assert(number < QML_COUNTER_TABLES);
-	if (mine == NULL ||
-		(pg_atomic_read_u32(&mine->current) == 0 && pg_atomic_read_u32(&mine->next) == 0))
-		return InvalidOid;
-	return mine->source.live[number];
-}
-
 /* ----- adding ----- */
 
 /*
@@ -485,7 +468,6 @@ qml_counters_read_queue(const QmlCounterSource *source, int queue, QmlCounterRow
 
 	if (find_mine() == NULL)
 		return false;
-	qml_prepared_settle(false);
 	partition = qml_counter_store_of(MyDatabaseId, queue);
 	qml_counter_store_lock(partition, LW_EXCLUSIVE);
 	generation = readable(source);
@@ -524,7 +506,6 @@ qml_counters_read(const QmlCounterSource *source, QmlCounterRow **rows, int *cou
 
 	if (find_mine() == NULL)
 		return false;
-	qml_prepared_settle(false);
 	*rows = palloc(sizeof(QmlCounterRow) * room);
 	*count = 0;
 	for (int i = 0; i < QML_COUNTER_PARTITIONS;)
@@ -611,8 +592,6 @@ qml_counters_begin(const QmlCounterSource *source, Snapshot *snapshot)
 	if (memory == NULL || !pg_atomic_compare_exchange_u32(&memory->counting, &none, 1))
 		return false;
 	making = PG_UINT32_MAX; /* from here on an error gives it up */
-	for (int i = 0; i < QML_COUNTER_TABLES; i++)
-		qml_prepared_find_old(source->live[i]);
 	sweep();
 	(void) GetLatestSnapshot(); /* allocates what it needs */
 	qml_counter_store_lock_all();
@@ -661,10 +640,11 @@ qml_counters_put(const QmlCounterDelta *delta, bool *has_room)
 
 /*
  * Waits until all transactions that the count has seen have added what they did, which takes them
- * no time.  False: one is held up, by something else.
+ * no time.  settle: adds what prepared ones did that have ended without that (prepared.c).  False:
+ * one is held up, by something else.
  */
 bool
-qml_counters_wait(void)
+qml_counters_wait(void (*settle)(bool all))
 {
 	int64 end = qml_clock_monotonic_ms() + WAIT_MS;
 
@@ -673,7 +653,7 @@ qml_counters_wait(void)
 	{
 		if (!wait_for_awaited(end))
 			return false;
-		qml_prepared_settle(true);
+		settle(true);
 	} while (note_awaited());
 	return true;
 }

@@ -39,12 +39,11 @@ extern void qml_counters_apply(TransactionId xid, const QmlCounterDelta *deltas,
 							   int count);
 extern void qml_counters_forget(Oid database);
 extern bool qml_counters_are_valid(void);
-extern Oid qml_counters_table(int number);
 
 /* For whoever counts all rows. */
 extern bool qml_counters_begin(const QmlCounterSource *source, Snapshot *snapshot);
 extern bool qml_counters_put(const QmlCounterDelta *delta, bool *has_room);
-extern bool qml_counters_wait(void);
+extern bool qml_counters_wait(void (*settle)(bool all));
 extern bool qml_counters_finish(QmlCounterDefect *defect);
 extern void qml_counters_cancel(void);
 

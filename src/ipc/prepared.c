@@ -47,7 +47,6 @@
  */
 #include "postgres.h"
 
-#include "access/twophase.h"
 #include "access/xact.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
@@ -89,13 +88,6 @@ typedef enum End
 } End;
 
 /* ----- entries ----- */
-
-/* How many there are: each prepared transaction has one, and each session that prepares one. */
-int
-qml_prepared_count(void)
-{
-	return max_prepared_xacts == 0 ? 0 : max_prepared_xacts + MaxBackends;
-}
 
 /* Whether it is kept: it is of a transaction that is prepared. */
 static bool
@@ -405,6 +397,16 @@ qml_prepared_find_old(Oid table)
 	}
 }
 
+/* QmlReadyUse: lists of this database are going to be used, or begun. */
+static void
+before_lists(const QmlReadyTable *tables, int count, bool begins)
+{
+	if (!begins)
+		qml_prepared_settle(false);
+	for (int i = 0; begins && i < count; i++)
+		qml_prepared_find_old(tables[i].live);
+}
+
 /* ----- PREPARE TRANSACTION ----- */
 
 /* What the transaction will do when it ends; false: nothing. */
@@ -677,6 +679,7 @@ void
 qml_prepared_init(void)
 {
 	RegisterXactCallback(at_transaction_end, NULL);
+	qml_ready_queues_call_before_use(before_lists);
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 }

@@ -6,7 +6,6 @@
 #define QML_PREPARED_H
 
 extern void qml_prepared_init(void);
-extern int qml_prepared_count(void);
 extern void qml_prepared_settle(bool all);
 extern void qml_prepared_find_old(Oid table);
 

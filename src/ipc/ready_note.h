@@ -7,19 +7,6 @@
 
 #include "ipc/ready_list.h"
 
-/* Jobs that are kept of a prepared transaction. */
-#define QML_READY_KEPT 32
-
-/* What a prepared transaction did to ready jobs. */
-typedef struct QmlReadyKept
-{
-	bool unknown; /* the database forgets its lists */
-	int count;
-	int queues[QML_READY_KEPT];
-	bool made[QML_READY_KEPT];			   /* or taken */
-	QmlReadyEntry entries[QML_READY_KEPT]; /* without a row: the list is cut there */
-} QmlReadyKept;
-
 extern void qml_ready_note_init(void);
 extern void qml_ready_note_reserve(int count);
 extern void qml_ready_note_made(int queue, const QmlReadyEntry *entry);

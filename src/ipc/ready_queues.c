@@ -25,7 +25,6 @@
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 
-#include "ipc/prepared.h"
 #include "ipc/ready_queues.h"
 #include "ipc/ready_store.h"
 
@@ -50,6 +49,9 @@ static shmem_startup_hook_type previous_startup = NULL;
 
 /* The entry of this database, to look at first. */
 static int my_number = 0;
+
+/* By prepared.c: of transactions whose end nobody has told. */
+static QmlReadyUse before_use = NULL;
 
 /* ----- the memory ----- */
 
@@ -101,6 +103,13 @@ qml_ready_queues_init(void)
 	shmem_request_hook = request_memory;
 	previous_startup = shmem_startup_hook;
 	shmem_startup_hook = create_memory;
+}
+
+/* The function is called before the lists of this database are used. */
+void
+qml_ready_queues_call_before_use(QmlReadyUse callback)
+{
+	before_use = callback;
 }
 
 /* Whether there are lists of ready jobs in this server. */
@@ -210,9 +219,6 @@ set_tables(QmlReadyDatabase *database, const QmlReadyTable *tables, int count)
  * first of them qml.live; one whose jobs are going to be claimed is open, and its file is
  * known.  What was known with another version of a trigger, which tells of SQL, does not count:
  * somebody may have written while it was disabled.  False: there is no room for the database.
- *
- * Prepared transactions of whose end nobody has told are looked at first, and those that could
- * end so later are known before anything counts.
  */
 bool
 qml_ready_queues_open(const QmlReadyTable *tables, int count)
@@ -221,12 +227,11 @@ qml_ready_queues_open(const QmlReadyTable *tables, int count)
 	QmlReadyDatabase *mine;
 
 	Assert(count <= QML_READY_TABLES);
-	qml_prepared_settle(false);
+	before_use(tables, count, false);
 	mine = qml_ready_queues_mine();
 	if (mine == NULL || !is_same(mine, tables, count))
 	{
-		for (int i = 0; i < count; i++)
-			qml_prepared_find_old(tables[i].live);
+		before_use(tables, count, true);
 		qml_ready_store_lock_all();
 		mine = qml_ready_queues_mine();
 		if (mine == NULL)

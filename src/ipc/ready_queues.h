@@ -48,7 +48,11 @@ typedef struct QmlReadyDatabase
 	pg_atomic_uint64 words[QML_READY_QUEUES / 64];
 } QmlReadyDatabase;
 
+/* Called before lists of these tables are used, or (begins) begun. */
+typedef void (*QmlReadyUse)(const QmlReadyTable *tables, int count, bool begins);
+
 extern void qml_ready_queues_init(void);
+extern void qml_ready_queues_call_before_use(QmlReadyUse callback);
 extern bool qml_ready_queues_exist(void);
 extern QmlReadyDatabase *qml_ready_queues_mine(void);
 extern bool qml_ready_queues_open(const QmlReadyTable *tables, int count);

@@ -63,6 +63,19 @@ typedef struct QmlReadyList
 	QmlReadyKey late;
 } QmlReadyList;
 
+/* Jobs that are kept of a prepared transaction. */
+#define QML_READY_KEPT 32
+
+/* What a prepared transaction did to ready jobs. */
+typedef struct QmlReadyKept
+{
+	bool unknown; /* the database forgets its lists */
+	int count;
+	int queues[QML_READY_KEPT];
+	bool made[QML_READY_KEPT];			   /* or taken */
+	QmlReadyEntry entries[QML_READY_KEPT]; /* without a row: the list is cut there */
+} QmlReadyKept;
+
 /* Whether a job of this method is wanted. */
 typedef bool (*QmlReadyMatch)(uint64 method, void *arg);
 

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "access/twophase.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -17,7 +18,6 @@
 
 #include "common/lazy_commit.h"
 #include "compat.h"
-#include "ipc/prepared.h"
 #include "ipc/shmem.h"
 
 #define TRANCHE		  "qml"
@@ -46,10 +46,17 @@ databases_size(void)
 	return MAXALIGN(sizeof(QmlDatabase) * QML_MAX_DATABASES);
 }
 
+/* Each transaction that is prepared has an entry, and each session that prepares one. */
+static int
+prepared_count(void)
+{
+	return max_prepared_xacts == 0 ? 0 : max_prepared_xacts + MaxBackends;
+}
+
 static Size
 prepared_size(void)
 {
-	return MAXALIGN(mul_size(qml_prepared_count(), sizeof(QmlPrepared)));
+	return MAXALIGN(mul_size(prepared_count(), sizeof(QmlPrepared)));
 }
 
 static Size
@@ -90,7 +97,7 @@ init_databases(void)
 static void
 init_prepared(void)
 {
-	qml_shmem->nprepared = qml_prepared_count();
+	qml_shmem->nprepared = prepared_count();
 	qml_shmem->prepared = (QmlPrepared *) ((char *) qml_shmem->databases + databases_size());
 	pg_atomic_init_u32(&qml_shmem->nunheard, 0);
 }

@@ -45,7 +45,7 @@
 #include "utils/uuid.h"
 
 #include "ipc/counter_store.h"
-#include "ipc/ready_note.h"
+#include "ipc/ready_store.h"
 
 /* The life of a slot: free, starting, running, ended, and free again. */
 typedef enum QmlSlotState

@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "core/state.h"
 #include "ipc/counter_notes.h"
+#include "ipc/prepared.h"
 #include "jobs/counts.h"
 #include "jobs/history.h"
 #include "model/acl.h"
@@ -46,7 +47,10 @@
 
 /* ----- the numbers in shared memory ----- */
 
-/* Which rows they are of now; false: they cannot be relied on, as not all SQL is told. */
+/*
+ * Which rows they are of now; false: they cannot be relied on, as not all SQL is told.  The numbers
+ * have what prepared transactions did that have ended by now.
+ */
 bool
 qml_counts_source(QmlCounterSource *source)
 {
@@ -54,6 +58,7 @@ qml_counts_source(QmlCounterSource *source)
 	bool told = !qml_counter_notes_are_unknown();
 
 	StaticAssertStmt(QML_STORES <= QML_COUNTER_TABLES, "there is room for each");
+	qml_prepared_settle(false);
 	/* Whoever knows of other ones gives up the numbers. */
 	AcceptInvalidationMessages();
 	memset(source, 0, sizeof(*source));

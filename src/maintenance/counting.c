@@ -16,6 +16,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "core/state.h"
+#include "ipc/prepared.h"
 #include "jobs/counts.h"
 #include "maintenance/counting.h"
 #include "model/catalog.h"
@@ -107,9 +108,12 @@ count_all(void)
 
 	if (!qml_counts_source(&source))
 		return USELESS;
+	for (int i = 0; i < QML_COUNTER_TABLES; i++)
+		qml_prepared_find_old(source.live[i]);
 	if (!qml_counters_begin(&source, &snapshot))
 		return FAILED;
-	done = qml_counts_rows(snapshot, must_stop, qml_counters_put, &has_room) && qml_counters_wait();
+	done = qml_counts_rows(snapshot, must_stop, qml_counters_put, &has_room) &&
+		   qml_counters_wait(qml_prepared_settle);
 	UnregisterSnapshot(snapshot);
 	if (!done)
 		qml_counters_cancel();
