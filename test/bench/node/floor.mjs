@@ -40,15 +40,17 @@ const FINISH = prepared(
 );
 
 async function work(client, worker, ledger, size) {
-	while (!ledger.isOver()) {
-		const { rows } = await client.query(FETCH([size, worker]));
+	let rows;
+
+	do {
+		({ rows } = await client.query(FETCH([size, worker])));
 		if (rows.length === 0) {
 			await sleep(2);
 			continue;
 		}
 		await Promise.all(rows.map(({ payload }) => ledger.run(payload)));
 		await client.query(FINISH([rows.map(({ id }) => id), rows.map(({ attempt }) => attempt)]));
-	}
+	} while (rows.length > 0 || !ledger.isOver());
 }
 
 await main(({ client, count }) => ({
