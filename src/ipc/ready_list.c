@@ -156,6 +156,19 @@ qml_ready_list_find(int queue, const QmlReadyKey *key)
 	return found;
 }
 
+/* Whether a queue is known to have no ready jobs. */
+bool
+qml_ready_list_is_empty(int queue)
+{
+	Place place = lock_list(queue, false);
+	bool empty = place.database && !qml_ready_queues_has(place.database, queue);
+
+	if (place.list)
+		empty = place.list->bound.reach == QML_REACH_ALL && place.list->count == 0;
+	unlock_list(&place);
+	return empty;
+}
+
 /* A job from behind the bound has become ready. */
 static void
 note_late(QmlReadyList *list, const QmlReadyKey *key)

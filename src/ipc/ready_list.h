@@ -37,6 +37,7 @@ extern QmlReadyAnswer qml_ready_list_take(int queue, const QmlReadyKey *after, Q
 										  void *arg, QmlReadyEntry *entries, int most);
 extern QmlReadyAnswer qml_ready_list_look(int queue, const QmlReadyKey *after, QmlReadyMatch match,
 										  void *arg, QmlReadyEntry *entries, int most);
+extern bool qml_ready_list_is_empty(int queue);
 extern QmlReadyFound qml_ready_list_find(int queue, const QmlReadyKey *key);
 extern void qml_ready_list_add(int queue, const QmlReadyEntry *entries, int count);
 extern bool qml_ready_list_remove(int queue, const QmlReadyKey *key, QmlReadyEntry *removed);

@@ -36,6 +36,7 @@
 
 #include "common/clock.h"
 #include "common/fault.h"
+#include "common/table.h"
 #include "ipc/ready_note.h"
 #include "ipc/ready_queues.h"
 #include "ipc/waiters.h"
@@ -465,6 +466,49 @@ close_tables(QmlClaimState *state)
 }
 
 /*
+ * Whether the lists say that none of the queues has ready jobs.  So one who asks again and again
+ * opens no table; a claim that finds some of its queues like that does.
+ */
+static bool
+is_known_empty(const QmlClaim *claim)
+{
+	int id;
+
+	if (!qml_claim_list_usable(NULL))
+		return false;
+	if (claim->queues == NULL)
+		return !qml_ready_note_has_made(0) && qml_ready_queues_next(0, &id) && id == 0;
+	for (int i = 0; i < claim->nqueues; i++)
+	{
+		const QmlQueue *queue = qml_queue_by_name(claim->queues[i]);
+
+		if (queue == NULL || queue->paused)
+			continue;
+		if (qml_ready_note_has_made(queue->id) || !qml_ready_list_is_empty(queue->id))
+			return false;
+	}
+	return true;
+}
+
+/* Claims from the tables. */
+static void
+claim_from_tables(QmlClaimState *state)
+{
+	open_tables(state);
+	state->has_lists = qml_claim_list_usable(&state->writer);
+
+	if (state->claim->queues)
+		claim_from_list(state);
+	else if (qml_claim_is_background(state->claim))
+		claim_for_worker(state);
+	else
+		claim_from_all(state);
+
+	close_tables(state);
+	qml_claim_filter_tell(&state->filter);
+}
+
+/*
  * Claims up to claim->batch jobs; returns how many.  *more, for a background worker and
  * for one who only peeks: whether there are others ("maybe" if some of those that could be
  * claimed were not looked at), or whether it has to be called again, or to look at all.
@@ -485,20 +529,15 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 			qml_acl_require_any(QML_CAN_WORK);
 		for (int i = 0; i < claim->nqueues; i++)
 			qml_acl_require(QML_CAN_WORK, claim->queues[i]);
-		qml_claim_filter_init(&state.filter, claim->methods);
 	}
-	open_tables(&state);
-	state.has_lists = qml_claim_list_usable(&state.writer);
-
-	if (claim->queues)
-		claim_from_list(&state);
-	else if (qml_claim_is_background(claim))
-		claim_for_worker(&state);
-	else
-		claim_from_all(&state);
-
-	close_tables(&state);
-	qml_claim_filter_tell(&state.filter);
+	if (!claim->peek)
+		qml_table_require_write();
+	if (qml_claim_is_background(claim) || !is_known_empty(claim))
+	{
+		if (!qml_claim_is_background(claim))
+			qml_claim_filter_init(&state.filter, claim->methods);
+		claim_from_tables(&state);
+	}
 	if (!claim->peek && !qml_claim_is_background(claim))
 		qml_waiters_fetched();
 	QML_FAULT_AT_COMMIT("claim.before_commit");

@@ -46,7 +46,8 @@ StaticAssertDecl(QML_STORES <= QML_READY_TABLES, "a database has lists of each s
 
 /*
  * Whether claims of this transaction use the lists of the database, for queues whose jobs are in
- * the tables that the writer works on.
+ * the tables that the writer works on.  Without one (NULL) only what lists say of emptiness counts,
+ * which holds also where a table has got another file.
  */
 bool
 qml_claim_list_usable(const QmlWriter *writer)
@@ -65,8 +66,8 @@ qml_claim_list_usable(const QmlWriter *writer)
 			return false;
 		tables[i].live = store->live;
 		tables[i].trigger = store->live_trigger_version;
-		tables[i].file = i == (int) writer->store ? qml_relation_file(writer->live->rel) :
-													InvalidOid;
+		tables[i].file = writer && i == (int) writer->store ? qml_relation_file(writer->live->rel) :
+															  InvalidOid;
 	}
 	return qml_ready_queues_open(tables, count);
 }
