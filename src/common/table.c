@@ -446,6 +446,15 @@ is_changed(TupleTableSlot *slot)
 	return (mask & HEAP_XMAX_IS_MULTI) == 0 && !HEAP_XMAX_IS_LOCKED_ONLY(mask);
 }
 
+/* Whether this transaction has written the row in a slot that a scan has filled. */
+bool
+qml_table_row_is_own(TupleTableSlot *slot)
+{
+	BufferHeapTupleTableSlot *row = (BufferHeapTupleTableSlot *) slot;
+
+	return TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(row->base.tuple->t_data));
+}
+
 /*
  * Whether another transaction that is running has changed or deleted the row in a slot that a scan
  * has filled, and not only locked it.

@@ -56,6 +56,7 @@ extern bool qml_table_fetch(QmlTable *table, const ItemPointerData *root, Snapsh
 extern ItemPointerData qml_table_read_root(const QmlTable *table);
 extern ItemPointerData qml_table_row_root(QmlTable *table);
 extern TM_Result qml_table_row_fate(TupleTableSlot *slot);
+extern bool qml_table_row_is_own(TupleTableSlot *slot);
 extern bool qml_table_row_is_replaced(TupleTableSlot *slot);
 extern TimestampTz qml_table_first_after(Oid relid, Oid indexid, TimestampTz after);
 extern Snapshot qml_table_snapshot(void);

@@ -141,14 +141,14 @@ has_lists_here(QmlClaimState *state)
 
 /*
  * Claims from a queue by its list, if it has one.  False: the index must be searched, from the bound
- * on, because what is wanted of the jobs before that was in the list.
+ * on, because what is wanted of the jobs before that was in the list.  What this transaction has made
+ * is behind it.
  */
 static bool
 claim_listed(QmlClaimState *state, const QmlQueue *queue, QmlReadyBound *bound)
 {
 	bound->reach = QML_REACH_NOTHING;
-	/* No list has yet what this transaction has made. */
-	if (!has_lists_here(state) || qml_ready_note_has_made(queue->id))
+	if (!has_lists_here(state))
 		return false;
 	if (claim_by_list(state, queue, bound) || qml_claim_is_done(state))
 		return true;
@@ -219,10 +219,12 @@ static int
 next_queue_id(QmlClaimState *state, int after)
 {
 	int id;
+	int own;
 
-	if (state->has_lists && !qml_ready_note_has_made(0) && qml_ready_queues_next(after, &id))
-		return id;
-	return search_next_queue(state, after);
+	if (!state->has_lists || !qml_ready_queues_next(after, &id))
+		return search_next_queue(state, after);
+	own = qml_ready_note_next_queue(after);
+	return own != 0 && (id == 0 || own < id) ? own : id;
 }
 
 /* Goes through the indexes once, so that they need not be searched for queues any more. */
@@ -285,7 +287,7 @@ claim_from_all(QmlClaimState *state)
 	int start = last_queue_id;
 	int id;
 
-	if (state->has_lists && !qml_ready_note_has_made(0) && !qml_ready_queues_next(0, &id))
+	if (state->has_lists && !qml_ready_queues_next(0, &id))
 		learn_queues(state);
 	claim_from_range(state, start, INT_MAX);
 	if (start > 0)

@@ -10,8 +10,10 @@
  *
  * When the list has no more, it is filled up from the index, by one session at a time; others
  * walk over the index themselves.  So do all where lists are of no use: qml is not preloaded, the
- * transaction keeps its snapshot, it has made jobs of the queue ready itself, or the trigger that
- * tells of SQL does not tell of all of it.
+ * transaction keeps its snapshot, or the trigger that tells of SQL does not tell of all of it.
+ *
+ * What the transaction has made ready itself is in no list yet.  A pass ends before the first one of
+ * these, and a walk over the index goes on from there.
  */
 #include "postgres.h"
 
@@ -84,6 +86,7 @@ qml_claim_list_begin(QmlClaimList *list, QmlWriter *writer, Relation ready, int 
 	list->match = match;
 	list->arg = arg;
 	list->pass = pass;
+	list->has_end = qml_ready_note_first_made(queue, &list->end);
 }
 
 /* ----- filling a list up ----- */
@@ -109,8 +112,12 @@ gather(QmlClaimList *list, ScanKey keys, int nkeys, Found *found)
 	{
 		CHECK_FOR_INTERRUPTS();
 		QML_FAULT("list.fill_row");
-		/* Who has claimed it puts it back if it comes to nothing. */
-		if (qml_job_live_state(live->slot) != QML_ENQUEUED || qml_table_row_is_replaced(live->slot))
+		/*
+		 * Who has claimed it puts it back if it comes to nothing.  What this transaction has made
+		 * ready is added when it commits.
+		 */
+		if (qml_job_live_state(live->slot) != QML_ENQUEUED || qml_table_row_is_own(live->slot) ||
+			qml_table_row_is_replaced(live->slot))
 			continue;
 		if (found->count == found->most)
 		{
@@ -270,6 +277,28 @@ read_entry(QmlClaimList *list, QmlReadyEntry *entry)
 	return false;
 }
 
+/* Whether the pass ends before the entries that are left of those that were taken or looked at. */
+static bool
+is_at_end(const QmlClaimList *list)
+{
+	return list->has_end && list->next < list->count &&
+		   qml_ready_compare(&list->entries[list->next].key, &list->end) >= 0;
+}
+
+/* What the pass has been through ends before a job that no list has. */
+static bool
+end_pass(QmlClaimList *list)
+{
+	if (list->has_end)
+		list->all = false;
+	if (list->has_end && qml_ready_is_before(&list->end, &list->bound))
+	{
+		list->bound.reach = QML_REACH_KEY;
+		list->bound.key = list->end;
+	}
+	return false;
+}
+
 /*
  * Reads the next ready job into live.slot; qml_claim_list_judge() must follow.  wanted: how many
  * the caller still wants.  False: there is none in the list, which may not have all.
@@ -282,6 +311,8 @@ qml_claim_list_next(QmlClaimList *list, int wanted)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (is_at_end(list))
+			return end_pass(list);
 		if (list->next < list->count)
 		{
 			if (read_entry(list, &list->entries[list->next++]))
@@ -300,7 +331,7 @@ qml_claim_list_next(QmlClaimList *list, int wanted)
 		else if (take_more(list, wanted))
 			is_filled = false;
 		else if (list->all || is_filled || !list->is_low || !fill_up(list))
-			return false;
+			return end_pass(list);
 		else
 			is_filled = true;
 	}

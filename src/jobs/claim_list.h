@@ -28,6 +28,8 @@ typedef struct QmlClaimList
 	QmlListPass pass;
 	QmlReadyMatch match; /* NULL: all jobs */
 	void *arg;
+	bool has_end; /* the pass ends before a key: */
+	QmlReadyKey end;
 
 	QmlReadyEntry *entries; /* that were taken or looked at last */
 	int room;

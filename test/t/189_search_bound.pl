@@ -1,6 +1,7 @@
 # A claim that finds the list of its queue empty, while another session fills it up, searches the
 # index.  It begins behind what the list had, so that it does not walk over the entries of what was
 # finished: whether any job is wanted, or only those of some methods, or those without a handler.
+# Nor does one in a transaction that has made jobs of the queue itself.
 
 use strict;
 use warnings;
@@ -82,7 +83,78 @@ foreach my $case (
 	ask($node, q(SELECT count(qml_delete(id)) FROM qml.job WHERE state = 'enqueued'));
 }
 
+# ---- A transaction that has made jobs of the queue itself, which are in no list yet.
+
+ask($node, "SELECT qml_unregister_handler('other')");
+ask($node, "SELECT count(*) FROM qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[2000]), 'q')");
+fetch('');
+$worker->query_safe('BEGIN');
+$worker->query_safe("SELECT qml_enqueue('m', queue => 'q')");
+foreach my $from ('', q(, queues => NULL))
+{
+	my $call = $from ? "qml_fetch('w')" : "qml_fetch('w', 'q')";
+	my $top = json($worker->query_safe("$buffers SELECT * FROM $call"))->[0]{Plan};
+	my $pages = $top->{'Shared Hit Blocks'} + $top->{'Shared Read Blocks'};
+	is($top->{'Actual Rows'} + 0, 1, "$call gives a job in a transaction that has made one");
+	cmp_ok($pages, '<=', $MOST, "and touches $pages pages");
+}
+$worker->query_safe('COMMIT');
 $snapshot->query_safe('COMMIT');
+
+# In the order of the queue, whoever has made them.  Some are undone, some are given back.
+ask($node, <<'SQL');
+CREATE FUNCTION make(jobs int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1..jobs LOOP
+		PERFORM qml_enqueue('m', queue => 'r', priority => floor(random() * 4)::int);
+	END LOOP;
+END $$;
+-- What is wrong with what a fetch gives: the first jobs of those that are ready, in their order.
+CREATE FUNCTION try_fetch(batch int, from_all boolean) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	expected uuid[];
+	got uuid[];
+BEGIN
+	SELECT coalesce(array_agg(id ORDER BY priority DESC, id), '{}') INTO expected
+	FROM (SELECT l.id, l.priority FROM qml.live l JOIN qml.queue_data q ON q.id = l.queue_id
+		WHERE q.name = 'r' AND l.state = 'enqueued' ORDER BY l.priority DESC, l.id LIMIT batch) x;
+	SELECT coalesce(array_agg(f.id ORDER BY f.ordinality), '{}') INTO got
+	FROM qml_fetch('w', CASE WHEN from_all THEN NULL ELSE 'r' END, batch) WITH ORDINALITY f;
+	RETURN CASE WHEN expected = got THEN '' ELSE format('%s instead of %s', got, expected) END;
+END $$;
+-- Makes and fetches jobs in one transaction, a part of which is undone.
+CREATE FUNCTION mix(turns int) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	wrong text := '';
+BEGIN
+	FOR turn IN 1..turns LOOP
+		BEGIN
+			PERFORM make(floor(random() * 3)::int);
+			wrong := wrong || try_fetch(1 + floor(random() * 5)::int, random() < 0.3);
+			IF random() < 0.2 THEN
+				PERFORM qml_release(id, attempt) FROM qml.job WHERE queue = 'r' AND state = 'processing' LIMIT 2;
+			END IF;
+			IF random() < 0.3 THEN
+				RAISE division_by_zero;
+			END IF;
+		EXCEPTION WHEN division_by_zero THEN
+			NULL;
+		END;
+		wrong := wrong || try_fetch(1, false);
+	END LOOP;
+	RETURN wrong;
+END $$;
+SQL
+ask($node, 'TRUNCATE qml.live');
+foreach my $round (1 .. 20)
+{
+	ask($node, 'SELECT make(60)');
+	is(ask($node, 'SELECT mix(15)'), '', "in order, round $round");
+}
+my ($all, $rest) = (ask($node, q(SELECT count(*) FROM qml.live WHERE state = 'enqueued')), 0);
+while (my $got = ask($node, q(SELECT count(*) FROM qml_fetch('w', 'r', 100)))) { $rest += $got; }
+is($rest, $all, "and the $all that are left are there for all");
+
 $_->quit foreach $gate, $snapshot, $filler, $worker;
 end_sessions($node);
 $node->stop;
