@@ -199,6 +199,13 @@ finds(qr/^numbers job j attempt 1 \(unlogged\) was given to s-2 and to t-2/, 'a 
 	like(($oracle->judge_answers([ 'k', 1, 'refused', 'accepted' ]))[0], qr/^refused .* k attempt 1: accepted/, 'finds a late worker that is heard');
 	like(($oracle->judge_answers([ 'j', 1, 'accepted', 'refused' ]))[0], qr/^refused .* j attempt 1: refused/, 'and a claim that is there and not heard');
 }
+{
+	my $oracle = QmlStorage->new(%CLASS);
+	is(join("\n", $oracle->judge(facts('j enqueued 0 d'), tx('s-1', 'told', made('j', 'd')), tx('s-2', 'unknown', claimed('j', 1, 'd')))), '',
+		'a claim whose commit got no answer may not be there');
+	is(scalar(() = $oracle->lost_tokens(10)), 0, 'it was not lost, because it was perhaps never made');
+	is(join("\n", $oracle->judge(facts('j processing 1 d t'), tx('t-1', 'told', claimed('j', 1, 'd')))), '', 'and its number can be given then');
+}
 finds(qr/^client s met 23505 in enqueue/, 'an error that a session met', [ facts(), { time => 1, client => 's', name => 'error', id => '-', op => 'enqueue', sqlstate => '23505' } ]);
 is(QmlStorage::next_of_series(facts('00000000-0000-4000-8003-000000000006 enqueued 0 a', '00000000-0000-4000-8004-000000000009 enqueued 0 a'), 3), 7,
 	'the next number of a series');

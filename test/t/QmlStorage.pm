@@ -286,6 +286,8 @@ sub keep
 			$self->{claims}{ $piece->{id} }{ $piece->{attempt} } //= '' if $piece->{what} eq 'claimed';
 			$self->{claims}{ $piece->{id} }{ $piece->{attempt} } = $piece->{state} if $piece->{what} eq 'ended';
 		}
+		# A claim whose commit got no answer was perhaps never made: its number may be given yet.
+		next if $tx->{outcome} ne 'told';
 		foreach my $piece (grep { $_->{what} eq 'claimed' } @{ $tx->{pieces} })
 		{
 			next if $piece->{class} ne 'unlogged' && !$tx->{is_lost};
@@ -351,7 +353,7 @@ sub tokens
 	return some($most, @{ $self->{tokens} });
 }
 
-# Some of claims that are not there: refused for ever.
+# Some of claims that were committed and are not there: refused for ever.
 sub lost_tokens
 {
 	my ($self, $most) = @_;
