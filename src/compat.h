@@ -56,11 +56,14 @@
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #endif
 
-/* The number of the file that has the rows of a table. */
+/* The number of the file that has the rows of a table, and whether it is of this transaction. */
 #if PG_VERSION_NUM < 160000
-#define qml_relation_file(rel) ((rel)->rd_node.relNode)
+#define qml_relation_file(rel)		   ((rel)->rd_node.relNode)
+#define qml_relation_is_rewritten(rel) ((rel)->rd_firstRelfilenodeSubid != InvalidSubTransactionId)
 #else
 #define qml_relation_file(rel) ((rel)->rd_locator.relNumber)
+#define qml_relation_is_rewritten(rel) \
+	((rel)->rd_firstRelfilelocatorSubid != InvalidSubTransactionId)
 #endif
 
 /*

@@ -87,9 +87,9 @@ unlock_list(const Place *place)
 	qml_ready_store_unlock(place->store);
 }
 
-/* What a list has given of those that were wanted. */
+/* What a list has given of those that were wanted, of a part of it or of all. */
 static QmlReadyAnswer
-answer(const QmlReadyList *list, int count, int wanted)
+answer(const QmlReadyList *list, int count, int wanted, bool partly)
 {
 	QmlReadyAnswer result = {.count = count, .is_low = true};
 
@@ -98,46 +98,41 @@ answer(const QmlReadyList *list, int count, int wanted)
 	result.bound = list->bound;
 	result.all = list->bound.reach == QML_REACH_ALL;
 	/* If none is wanted of those that it has, it takes more of them as long as there is room. */
-	result.is_low = !result.all && (list->count < Max(LOW, 2 * wanted) ||
-									(count == 0 && list->count + LAST_FILL <= QML_READY_MOST));
+	result.is_low = !result.all &&
+					(list->count < Max(LOW, 2 * wanted) ||
+					 (count == 0 && !partly && list->count + LAST_FILL <= QML_READY_MOST));
 	return result;
 }
 
-typedef int (*Give)(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey *after,
-					QmlReadyMatch match, void *arg, QmlReadyEntry *entries, int most);
+typedef int (*Give)(QmlReadyStore *store, QmlReadyList *list, const QmlReadyPart *part,
+					QmlReadyEntry *entries, int most);
 
 static QmlReadyAnswer
-give(Give how, int queue, const QmlReadyKey *after, QmlReadyMatch match, void *arg,
-	 QmlReadyEntry *entries, int most)
+give(Give how, int queue, const QmlReadyPart *part, QmlReadyEntry *entries, int most)
 {
 	Place place = lock_list(queue, false);
 	int count = 0;
 	QmlReadyAnswer result;
 
 	if (place.list)
-		count = how(place.store, place.list, after, match, arg, entries, most);
-	result = answer(place.list, count, most);
+		count = how(place.store, place.list, part, entries, most);
+	result = answer(place.list, count, most, part->before != NULL);
 	unlock_list(&place);
 	return result;
 }
 
-/*
- * Takes up to `most` entries out of a list, behind a key if one is given, and of methods that are
- * wanted.
- */
+/* Takes up to `most` entries of a part out of a list. */
 QmlReadyAnswer
-qml_ready_list_take(int queue, const QmlReadyKey *after, QmlReadyMatch match, void *arg,
-					QmlReadyEntry *entries, int most)
+qml_ready_list_take(int queue, const QmlReadyPart *part, QmlReadyEntry *entries, int most)
 {
-	return give(qml_ready_store_take, queue, after, match, arg, entries, most);
+	return give(qml_ready_store_take, queue, part, entries, most);
 }
 
 /* The same for entries that stay in the list. */
 QmlReadyAnswer
-qml_ready_list_look(int queue, const QmlReadyKey *after, QmlReadyMatch match, void *arg,
-					QmlReadyEntry *entries, int most)
+qml_ready_list_look(int queue, const QmlReadyPart *part, QmlReadyEntry *entries, int most)
 {
-	return give(qml_ready_store_look, queue, after, match, arg, entries, most);
+	return give(qml_ready_store_look, queue, part, entries, most);
 }
 
 /* Where the entry of a ready job is; a queue without a list must be known to have some. */

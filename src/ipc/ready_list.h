@@ -33,10 +33,10 @@ typedef struct QmlReadyFill
 	QmlReadyBound from;
 } QmlReadyFill;
 
-extern QmlReadyAnswer qml_ready_list_take(int queue, const QmlReadyKey *after, QmlReadyMatch match,
-										  void *arg, QmlReadyEntry *entries, int most);
-extern QmlReadyAnswer qml_ready_list_look(int queue, const QmlReadyKey *after, QmlReadyMatch match,
-										  void *arg, QmlReadyEntry *entries, int most);
+extern QmlReadyAnswer qml_ready_list_take(int queue, const QmlReadyPart *part,
+										  QmlReadyEntry *entries, int most);
+extern QmlReadyAnswer qml_ready_list_look(int queue, const QmlReadyPart *part,
+										  QmlReadyEntry *entries, int most);
 extern bool qml_ready_list_is_empty(int queue);
 extern QmlReadyFound qml_ready_list_find(int queue, const QmlReadyKey *key);
 extern void qml_ready_list_add(int queue, const QmlReadyEntry *entries, int count);

@@ -432,13 +432,12 @@ reserve_claim(int count)
  * transaction is rolled back, unless it is gone.
  */
 QmlReadyAnswer
-qml_ready_note_take(int queue, const QmlReadyKey *after, QmlReadyMatch match, void *arg,
-					QmlReadyEntry *taken, int most)
+qml_ready_note_take(int queue, const QmlReadyPart *part, QmlReadyEntry *taken, int most)
 {
 	QmlReadyAnswer answer;
 
 	reserve_claim(most);
-	answer = qml_ready_list_take(queue, after, match, arg, taken, most);
+	answer = qml_ready_list_take(queue, part, taken, most);
 	for (int i = 0; i < answer.count; i++)
 		note(queue, &taken[i], false);
 	add_unsettled(answer.count);

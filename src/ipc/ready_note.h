@@ -13,8 +13,8 @@ extern void qml_ready_note_made(int queue, const QmlReadyEntry *entry);
 extern void qml_ready_note_taking(int queue, const QmlReadyEntry *entry);
 extern void qml_ready_note_taken(int queue, const QmlReadyEntry *entry);
 extern void qml_ready_note_left(int queue, const QmlReadyEntry *entry);
-extern QmlReadyAnswer qml_ready_note_take(int queue, const QmlReadyKey *after, QmlReadyMatch match,
-										  void *arg, QmlReadyEntry *entries, int most);
+extern QmlReadyAnswer qml_ready_note_take(int queue, const QmlReadyPart *part, QmlReadyEntry *taken,
+										  int most);
 extern bool qml_ready_note_take_one(int queue, QmlReadyEntry *entry);
 extern void qml_ready_note_claimed(void);
 extern void qml_ready_note_put_back(int queue, const QmlReadyEntry *entry);

@@ -214,6 +214,31 @@ set_tables(QmlReadyDatabase *database, const QmlReadyTable *tables, int count)
 	}
 }
 
+/* What is known of the database is used.  All sessions read this cache line; they write it once a second. */
+static void
+note_use(QmlReadyDatabase *database)
+{
+	TimestampTz now = GetCurrentStatementStartTimestamp();
+
+	if ((TimestampTz) pg_atomic_read_u64(&database->used_at) < now - USECS_PER_SEC)
+		pg_atomic_write_u64(&database->used_at, (uint64) now);
+}
+
+/* Whether what is known of the database is about these tables. */
+bool
+qml_ready_queues_know(const QmlReadyTable *tables, int count)
+{
+	QmlReadyDatabase *mine;
+
+	Assert(count <= QML_READY_TABLES);
+	before_use(tables, count, false);
+	mine = qml_ready_queues_mine();
+	if (mine == NULL || !is_same(mine, tables, count))
+		return false;
+	note_use(mine);
+	return true;
+}
+
 /*
  * This session is going to use the lists of its database.  tables: those that are in use, the
  * first of them qml.live; one whose jobs are going to be claimed is open, and its file is
@@ -226,28 +251,21 @@ qml_ready_queues_open(const QmlReadyTable *tables, int count)
 	TimestampTz now = GetCurrentStatementStartTimestamp();
 	QmlReadyDatabase *mine;
 
-	Assert(count <= QML_READY_TABLES);
-	before_use(tables, count, false);
+	if (qml_ready_queues_know(tables, count))
+		return true;
+	before_use(tables, count, true);
+	qml_ready_store_lock_all();
 	mine = qml_ready_queues_mine();
-	if (mine == NULL || !is_same(mine, tables, count))
+	if (mine == NULL)
+		mine = choose_entry(now);
+	if (mine && !is_same(mine, tables, count))
 	{
-		before_use(tables, count, true);
-		qml_ready_store_lock_all();
-		mine = qml_ready_queues_mine();
-		if (mine == NULL)
-			mine = choose_entry(now);
-		if (mine && !is_same(mine, tables, count))
-		{
-			begin_anew(mine);
-			set_tables(mine, tables, count);
-		}
-		if (mine)
-			pg_atomic_write_u64(&mine->used_at, (uint64) now);
-		qml_ready_store_unlock_all();
+		begin_anew(mine);
+		set_tables(mine, tables, count);
 	}
-	/* All sessions read this cache line; they write it once a second. */
-	else if ((TimestampTz) pg_atomic_read_u64(&mine->used_at) < now - USECS_PER_SEC)
+	if (mine)
 		pg_atomic_write_u64(&mine->used_at, (uint64) now);
+	qml_ready_store_unlock_all();
 	return mine != NULL;
 }
 

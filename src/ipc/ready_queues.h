@@ -55,6 +55,7 @@ extern void qml_ready_queues_init(void);
 extern void qml_ready_queues_call_before_use(QmlReadyUse callback);
 extern bool qml_ready_queues_exist(void);
 extern QmlReadyDatabase *qml_ready_queues_mine(void);
+extern bool qml_ready_queues_know(const QmlReadyTable *tables, int count);
 extern bool qml_ready_queues_open(const QmlReadyTable *tables, int count);
 extern Oid qml_ready_queues_table(int number);
 extern void qml_ready_queues_forget(Oid database);

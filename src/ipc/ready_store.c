@@ -518,15 +518,7 @@ qml_ready_store_remove(QmlReadyStore *store, QmlReadyList *list, const QmlReadyK
 	return true;
 }
 
-/* Whether an entry is behind a key, if there is one, and of a method that is wanted. */
-static bool
-is_wanted(const QmlReadyEntry *entry, const QmlReadyKey *after, QmlReadyMatch match, void *arg)
-{
-	return (after == NULL || qml_ready_compare(&entry->key, after) > 0) &&
-		   (match == NULL || match(entry->method, arg));
-}
-
-/* The chunk in which the entries behind a key begin. */
+/* The chunk in which the entries behind a key begin, or (NULL) all of them. */
 static int
 chunk_behind(const QmlReadyStore *store, const QmlReadyList *list, const QmlReadyKey *after)
 {
@@ -535,15 +527,31 @@ chunk_behind(const QmlReadyStore *store, const QmlReadyList *list, const QmlRead
 	return number == NONE ? list->first : number;
 }
 
-/* Takes up to `most` wanted entries out of a list; returns how many. */
-int
-qml_ready_store_take(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey *after,
-					 QmlReadyMatch match, void *arg, QmlReadyEntry *entries, int most)
+/* Whether a part ends before an entry. */
+static bool
+ends_before(const QmlReadyPart *part, const QmlReadyEntry *entry)
 {
-	int number = chunk_behind(store, list, after);
-	int taken = 0;
+	return part->before && qml_ready_compare(&entry->key, part->before) >= 0;
+}
 
-	while (number != NONE && taken < most)
+/* Whether an entry before the end of a part belongs to it. */
+static bool
+is_in_part(const QmlReadyPart *part, const QmlReadyEntry *entry)
+{
+	return (part->after == NULL || qml_ready_compare(&entry->key, part->after) > 0) &&
+		   (part->match == NULL || part->match(entry->method, part->arg));
+}
+
+/* Takes up to `most` entries of a part out of a list; returns how many. */
+int
+qml_ready_store_take(QmlReadyStore *store, QmlReadyList *list, const QmlReadyPart *part,
+					 QmlReadyEntry *entries, int most)
+{
+	int number = chunk_behind(store, list, part->after);
+	int taken = 0;
+	bool over = false;
+
+	while (number != NONE && taken < most && !over)
 	{
 		Chunk *chunk = &store->chunks[number];
 		int next = chunk->next;
@@ -551,7 +559,8 @@ qml_ready_store_take(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey
 
 		for (int i = 0; i < chunk->count; i++)
 		{
-			if (taken < most && is_wanted(&chunk->entries[i], after, match, arg))
+			over = over || ends_before(part, &chunk->entries[i]);
+			if (taken < most && !over && is_in_part(part, &chunk->entries[i]))
 				entries[taken++] = chunk->entries[i];
 			else
 			{
@@ -576,10 +585,10 @@ qml_ready_store_take(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey
 
 /* The same for entries that stay in the list. */
 int
-qml_ready_store_look(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey *after,
-					 QmlReadyMatch match, void *arg, QmlReadyEntry *entries, int most)
+qml_ready_store_look(QmlReadyStore *store, QmlReadyList *list, const QmlReadyPart *part,
+					 QmlReadyEntry *entries, int most)
 {
-	int number = chunk_behind(store, list, after);
+	int number = chunk_behind(store, list, part->after);
 	int count = 0;
 
 	for (; number != NONE && count < most; number = store->chunks[number].next)
@@ -588,7 +597,9 @@ qml_ready_store_look(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey
 
 		for (int i = 0; i < chunk->count && count < most; i++)
 		{
-			if (is_wanted(&chunk->entries[i], after, match, arg))
+			if (ends_before(part, &chunk->entries[i]))
+				return count;
+			if (is_in_part(part, &chunk->entries[i]))
 				entries[count++] = chunk->entries[i];
 		}
 	}

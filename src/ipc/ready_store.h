@@ -79,6 +79,15 @@ typedef struct QmlReadyKept
 /* Whether a job of this method is wanted. */
 typedef bool (*QmlReadyMatch)(uint64 method, void *arg);
 
+/* Which entries of a list are wanted. */
+typedef struct QmlReadyPart
+{
+	const QmlReadyKey *after;  /* NULL: from the first one on */
+	const QmlReadyKey *before; /* NULL: up to the last one */
+	QmlReadyMatch match;	   /* NULL: of all methods */
+	void *arg;
+} QmlReadyPart;
+
 /* Lists that share a lock, and the memory for their entries. */
 typedef struct QmlReadyStore QmlReadyStore;
 
@@ -110,9 +119,9 @@ extern bool qml_ready_store_has(const QmlReadyStore *store, const QmlReadyList *
 								const QmlReadyKey *key);
 extern bool qml_ready_store_remove(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey *key,
 								   QmlReadyEntry *removed);
-extern int qml_ready_store_take(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey *after,
-								QmlReadyMatch match, void *arg, QmlReadyEntry *entries, int most);
-extern int qml_ready_store_look(QmlReadyStore *store, QmlReadyList *list, const QmlReadyKey *after,
-								QmlReadyMatch match, void *arg, QmlReadyEntry *entries, int most);
+extern int qml_ready_store_take(QmlReadyStore *store, QmlReadyList *list, const QmlReadyPart *part,
+								QmlReadyEntry *entries, int most);
+extern int qml_ready_store_look(QmlReadyStore *store, QmlReadyList *list, const QmlReadyPart *part,
+								QmlReadyEntry *entries, int most);
 
 #endif

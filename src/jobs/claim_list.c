@@ -71,7 +71,7 @@ qml_claim_list_usable(const QmlWriter *writer)
 		tables[i].file = writer && i == (int) writer->store ? qml_relation_file(writer->live->rel) :
 															  InvalidOid;
 	}
-	return qml_ready_queues_open(tables, count);
+	return writer ? qml_ready_queues_open(tables, count) : qml_ready_queues_know(tables, count);
 }
 
 /* Begins to go through the list of a queue; match: whether a job may be wanted, by its method. */
@@ -86,7 +86,8 @@ qml_claim_list_begin(QmlClaimList *list, QmlWriter *writer, Relation ready, int 
 	list->match = match;
 	list->arg = arg;
 	list->pass = pass;
-	list->has_end = qml_ready_note_first_made(queue, &list->end);
+	/* A background worker is told of what it has made itself when that is committed. */
+	list->has_end = pass != QML_LIST_CHOOSE && qml_ready_note_first_made(queue, &list->end);
 }
 
 /* ----- filling a list up ----- */
@@ -196,27 +197,32 @@ qml_claim_list_look_once(QmlWriter *writer, Relation ready, int queue)
 
 /* ----- going through a list ----- */
 
-/* Takes the next entries, or looks at them; false: there are none. */
+/*
+ * Takes the next entries, or looks at them; false: there are none.  One who has claimed none yet begins
+ * anew each time: what has come in meanwhile is not to be passed by.
+ */
 static bool
 take_more(QmlClaimList *list, int wanted)
 {
-	const QmlReadyKey *after = list->has_after ? &list->after : NULL;
+	bool takes = list->pass == QML_LIST_TAKE;
+	QmlReadyPart part = {.match = list->match, .arg = list->arg};
 	QmlReadyAnswer answer;
 
+	if (list->has_after && (!takes || list->claimed > 0))
+		part.after = &list->after;
+	if (list->has_end)
+		part.before = &list->end;
 	if (list->entries == NULL)
 	{
-		list->room = list->pass == QML_LIST_TAKE ? Min(wanted, MOST_TAKEN) :
-												   Max(LOOKED_AT_ONCE, Min(wanted, MOST_TAKEN));
+		list->room = takes ? Min(wanted, MOST_TAKEN) : Max(LOOKED_AT_ONCE, Min(wanted, MOST_TAKEN));
 		list->entries = palloc(sizeof(QmlReadyEntry) * list->room);
 	}
 	list->next = 0;
 	list->count = 0;
-	if (list->pass == QML_LIST_TAKE)
-		answer = qml_ready_note_take(list->queue, after, list->match, list->arg, list->entries,
-									 Min(wanted, list->room));
+	if (takes)
+		answer = qml_ready_note_take(list->queue, &part, list->entries, Min(wanted, list->room));
 	else
-		answer = qml_ready_list_look(list->queue, after, list->match, list->arg, list->entries,
-									 list->room);
+		answer = qml_ready_list_look(list->queue, &part, list->entries, list->room);
 	list->count = answer.count;
 	list->all = answer.all;
 	list->is_low = answer.is_low;
@@ -277,12 +283,11 @@ read_entry(QmlClaimList *list, QmlReadyEntry *entry)
 	return false;
 }
 
-/* Whether the pass ends before the entries that are left of those that were taken or looked at. */
+/* Whether the list has no more before the end of the pass, so that there is no use in filling it. */
 static bool
 is_at_end(const QmlClaimList *list)
 {
-	return list->has_end && list->next < list->count &&
-		   qml_ready_compare(&list->entries[list->next].key, &list->end) >= 0;
+	return list->all || (list->has_end && qml_ready_is_before(&list->end, &list->bound));
 }
 
 /* What the pass has been through ends before a job that no list has. */
@@ -311,8 +316,6 @@ qml_claim_list_next(QmlClaimList *list, int wanted)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (is_at_end(list))
-			return end_pass(list);
 		if (list->next < list->count)
 		{
 			if (read_entry(list, &list->entries[list->next++]))
@@ -330,7 +333,7 @@ qml_claim_list_next(QmlClaimList *list, int wanted)
 		}
 		else if (take_more(list, wanted))
 			is_filled = false;
-		else if (list->all || is_filled || !list->is_low || !fill_up(list))
+		else if (is_at_end(list) || is_filled || !list->is_low || !fill_up(list))
 			return end_pass(list);
 		else
 			is_filled = true;
@@ -353,6 +356,7 @@ qml_claim_list_judge(QmlClaimList *list, TM_Result result)
 	if (result == TM_Ok)
 	{
 		qml_ready_note_claimed();
+		list->claimed++;
 		return;
 	}
 	if (result != TM_BeingModified && result != TM_Invisible)

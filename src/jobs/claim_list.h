@@ -36,6 +36,7 @@ typedef struct QmlClaimList
 	int count;
 	int next;
 	bool is_taken;	   /* the entry that was read last */
+	int claimed;	   /* jobs, of entries that were taken */
 	QmlReadyKey after; /* the last of the entries */
 	bool has_after;
 	QmlReadyEntry *held; /* were taken, and go back */

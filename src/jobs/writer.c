@@ -83,6 +83,9 @@ qml_writer_turn(QmlWriter *writer, QmlStoreId store)
 		qml_life_begin_unlogged();
 	}
 	qml_table_open(&tables->live, qml_store(store)->live, writer->lockmode);
+	/* Each row is in a new place, and the transaction's own; if it is rolled back, none is. */
+	if (qml_relation_is_rewritten(tables->live.rel))
+		qml_ready_note_sql();
 	tables->is_open = true;
 	MemoryContextSwitchTo(oldcontext);
 }

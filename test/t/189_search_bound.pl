@@ -155,6 +155,16 @@ my ($all, $rest) = (ask($node, q(SELECT count(*) FROM qml.live WHERE state = 'en
 while (my $got = ask($node, q(SELECT count(*) FROM qml_fetch('w', 'r', 100)))) { $rest += $got; }
 is($rest, $all, "and the $all that are left are there for all");
 
+# ---- A transaction that has rewritten the table, of which each row is its own then.
+
+ask($node, "SELECT count(*) FROM qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[100]), 's')");
+$worker->query_safe('BEGIN');
+$worker->query_safe('ALTER TABLE qml.live SET UNLOGGED');
+$worker->query_safe('ALTER TABLE qml.live SET LOGGED');
+is($worker->query_safe("SELECT count(*) FROM qml_fetch('w', 's', 10)"), 10, 'it gets jobs');
+$worker->query_safe('COMMIT');
+is(ask($node, "SELECT count(*) FROM qml_fetch('w', 's', 100)"), 90, 'and so do others');
+
 $_->quit foreach $gate, $snapshot, $filler, $worker;
 end_sessions($node);
 $node->stop;
