@@ -14,7 +14,7 @@ extern void qml_lazy_commit_init(void);
 extern void qml_lazy_commit_start(void);
 extern bool qml_lazy_commit_possible(void);
 
-/* What this session has put into the WAL so far, for qml_lazy_commit_end(). */
+/* What this session has put into the WAL so far, for qml_lazy_commit_end_read() or _end_write(). */
 static inline uint64
 qml_lazy_commit_begin(void)
 {

@@ -214,7 +214,10 @@ set_tables(QmlReadyDatabase *database, const QmlReadyTable *tables, int count)
 	}
 }
 
-/* What is known of the database is used.  All sessions read this cache line; they write it once a second. */
+/*
+ * What is known of the database is used.  All sessions read this cache line; they write it once a
+ * second.
+ */
 static void
 note_use(QmlReadyDatabase *database)
 {

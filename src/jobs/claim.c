@@ -9,8 +9,8 @@
  * backlog, never takes more than its batch, and never waits for a row lock, whatever the statistics
  * say.
  *
- * A claim that gives nothing says that the queue is empty.  So it looks again if others have taken all
- * that it has seen: what became ready meanwhile is there for it.
+ * A claim that gives nothing says that the queue is empty.  So it looks again if others have taken
+ * all that it has seen: what became ready meanwhile is there for it.
  *
  * The update changes no indexed column: the index covers enqueued and processing
  * rows alike, and a claim is a HOT update while its page has room.
@@ -22,8 +22,8 @@
  * another transaction.
  *
  * A claim is the caller's transaction.  A crash before its commit leaves the jobs
- * enqueued and gives no attempt number away; after it, which is not before the WAL is on
- * the disk (jobs/writer.c), they are processing, until their lease or their session ends
+ * enqueued and gives no attempt number away; after it they are processing (keep_number() in
+ * jobs/writer.c says when a commit waits for the disk), until their lease or their session ends
  * (maintenance/reclaim.c).
  */
 #include "postgres.h"
@@ -140,9 +140,9 @@ has_lists_here(QmlClaimState *state)
 }
 
 /*
- * Claims from a queue by its list, if it has one.  False: the index must be searched, from the bound
- * on, because what is wanted of the jobs before that was in the list.  What this transaction has made
- * is behind it.
+ * Claims from a queue by its list, if it has one.  False: the index must be searched, from the
+ * bound on, because what is wanted of the jobs before that was in the list.  What this transaction
+ * has made is behind it.
  */
 static bool
 claim_listed(QmlClaimState *state, const QmlQueue *queue, QmlReadyBound *bound)

@@ -157,7 +157,7 @@ fill_up(QmlClaimList *list)
 	if (!qml_ready_list_begin_fill(list->queue, &fill))
 		return false;
 	QML_FAULT("list.fill_begun");
-	/* The storage class of an empty queue may be changed.  Who has done so meanwhile is heard now. */
+	/* The storage class of an empty queue may be changed: who has done so meanwhile is heard now. */
 	if (!is_stored_here(list))
 	{
 		qml_ready_list_cancel_fill();
@@ -198,8 +198,8 @@ qml_claim_list_look_once(QmlWriter *writer, Relation ready, int queue)
 /* ----- going through a list ----- */
 
 /*
- * Takes the next entries, or looks at them; false: there are none.  One who has claimed none yet begins
- * anew each time: what has come in meanwhile is not to be passed by.
+ * Takes the next entries, or looks at them; false: there are none.  One who has claimed none yet
+ * begins anew each time: what has come in meanwhile is not to be passed by.
  */
 static bool
 take_more(QmlClaimList *list, int wanted)
@@ -275,7 +275,7 @@ read_entry(QmlClaimList *list, QmlReadyEntry *entry)
 	}
 	if (!list->is_taken)
 		return false;
-	/* The queue was empty and its storage class changed since the call began: the row is elsewhere. */
+	/* The queue was empty, and its storage class has changed since: the row is elsewhere. */
 	if (is_stored_here(list))
 		qml_ready_note_gone(list->queue, entry);
 	else

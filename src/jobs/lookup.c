@@ -85,7 +85,7 @@ find_job(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *a
 	Snapshot snapshot;
 	bool found = false;
 
-	/* Whoever empties the table, or writes it anew, does so before the snapshot, or after the call. */
+	/* Who empties the table, or writes it anew, does so before the snapshot, or after the call. */
 	LockRelationOid(qml_store(QML_STORE_LOGGED)->live, AccessShareLock);
 	snapshot = qml_table_snapshot();
 	for (int i = 0; !found && i < qml_stores_in_use(); i++)

@@ -204,7 +204,10 @@ qml_life_unlogged(void)
 	return qml_catalog_known_lives()->unlogged;
 }
 
-/* The number of this life of async queues, which begins if it has not: one of their jobs is written. */
+/*
+ * The number of this life of async queues, which begins if it has not: one of their jobs is
+ * written.
+ */
 int
 qml_life_async(void)
 {

@@ -522,7 +522,7 @@ cmp_ok(scalar @done, '>', 10, 'and ends with one');
 cmp_ok($lost_alone, '>', 0, 'of jobs without a row some were lost');
 cmp_ok($lost_alone, '<', $told_alone, 'and some were not');
 
-# ---- without shared memory, nobody knows which run of the server it is: commits wait
+# ---- where the library is not loaded with the server, its callback is not the last: commits wait
 
 my $plain = new_node('plain', conf => "fsync = on\nautovacuum = off\n");
 $plain->psql('postgres', q{SELECT qml_create_queue('fast', '{"storage": "async"}'), qml_alter_queue('fast', '{"storage": "durable"}'),
