@@ -19,10 +19,11 @@ query($node, <<'SQL');
 SELECT qml_create_queue('default');
 CREATE TABLE done (at timestamptz DEFAULT clock_timestamp());
 SELECT qml_register_command('once', 'INSERT INTO done DEFAULT VALUES');
-SELECT qml_register_command('again', 'INSERT INTO done DEFAULT VALUES', '{"max_retries": 5, "retry": {"strategy": "fixed", "delay": 0}}');
+SELECT qml_register_command('again', 'INSERT INTO done DEFAULT VALUES', '{"max_retries": 20, "retry": {"strategy": "fixed", "delay": "1 s", "jitter": 0}}');
 SQL
 
-# A job of a method meets a fault; how it ends, how often the command was done.
+# A job of a method meets a fault; how it ends, how often the command was done.  A retry that comes before
+# the fault is disarmed meets it again.
 sub met
 {
 	my ($method, $fault) = @_;
