@@ -116,6 +116,7 @@ extern void sleep_ms(double ms);
 extern uint64_t random_next(Session *session);
 extern double random_fraction(Session *session);
 extern int random_below(Session *session, int limit);
+extern void choose_from(Session *session, const char *list, char *chosen, size_t size);
 extern void session_open(Session *session, const Options *opt);
 extern bool session_over(Session *session);
 extern bool session_connect(Session *session);

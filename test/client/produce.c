@@ -52,21 +52,6 @@ typedef struct Choice
 	const char *retries;
 } Choice;
 
-/* One of a list that is separated by commas. */
-static void
-choose_from(Session *session, const char *list, char *chosen, size_t size)
-{
-	const char *end;
-	int n = 1;
-
-	for (const char *p = list; *p; p++)
-		n += (*p == ',');
-	for (n = random_below(session, n); n > 0; n--)
-		list = strchr(list, ',') + 1;
-	end = strchr(list, ',');
-	snprintf(chosen, size, "%.*s", end != NULL ? (int) (end - list) : (int) strlen(list), list);
-}
-
 static void
 choose(Session *session, Choice *choice, const char *method)
 {

@@ -72,6 +72,21 @@ random_below(Session *session, int limit)
 	return (int) (random_next(session) % (uint64_t) limit);
 }
 
+/* One of a list that is separated by commas. */
+void
+choose_from(Session *session, const char *list, char *chosen, size_t size)
+{
+	const char *end;
+	int n = 1;
+
+	for (const char *p = list; *p; p++)
+		n += (*p == ',');
+	for (n = random_below(session, n); n > 0; n--)
+		list = strchr(list, ',') + 1;
+	end = strchr(list, ',');
+	snprintf(chosen, size, "%.*s", end != NULL ? (int) (end - list) : (int) strlen(list), list);
+}
+
 void
 session_open(Session *session, const Options *opt)
 {

@@ -133,22 +133,6 @@ run_step(Session *session, Transaction *tx, const char *op, Statement *stmt,
 	return false;
 }
 
-/* One of the session's queues. */
-static void
-choose_queue(Session *session, char *queue, size_t size)
-{
-	const char *list = session->opt->queues;
-	const char *end;
-	int n = 1;
-
-	for (const char *p = list; *p; p++)
-		n += (*p == ',');
-	for (n = random_below(session, n); n > 0; n--)
-		list = strchr(list, ',') + 1;
-	end = strchr(list, ',');
-	snprintf(queue, size, "%.*s", end != NULL ? (int) (end - list) : (int) strlen(list), list);
-}
-
 static void
 make_step(Session *session, Transaction *tx)
 {
@@ -156,7 +140,7 @@ make_step(Session *session, Transaction *tx)
 	char text[UUID_TEXT_LEN];
 	const char *values[3] = {tx->name, queue, text};
 
-	choose_queue(session, queue, sizeof(queue));
+	choose_from(session, session->opt->queues, queue, sizeof(queue));
 	if (random_below(session, 4) > 0)
 	{
 		snprintf(text, sizeof(text), "00000000-0000-4000-8%03d-%012d", session->opt->id_series,
@@ -187,7 +171,7 @@ claim_step(Session *session, Transaction *tx)
 		return;
 	if (random_below(session, 2) == 0)
 	{
-		choose_queue(session, queue, sizeof(queue));
+		choose_from(session, session->opt->queues, queue, sizeof(queue));
 		values[1] = queue;
 	}
 	snprintf(batch, sizeof(batch), "%d", most);
