@@ -124,25 +124,25 @@ begin(const Place *place, bool anew)
 }
 
 static Place
+place_of(Oid life, Oid told)
+{
+	const QmlCatalog *cat = qml_catalog();
+
+	return (Place){.lives = cat->lives, .life = life, .told = told, .owner = cat->owner};
+}
+
+static Place
 place_of_unlogged(void)
 {
 	const QmlCatalog *cat = qml_catalog();
 
-	return (Place){.lives = cat->lives,
-				   .life = cat->unlogged_life,
-				   .told = cat->stores[QML_STORE_UNLOGGED].live,
-				   .owner = cat->owner};
+	return place_of(cat->unlogged_life, cat->stores[QML_STORE_UNLOGGED].live);
 }
 
 static Place
 place_of_async(void)
 {
-	const QmlCatalog *cat = qml_catalog();
-
-	return (Place){.lives = cat->lives,
-				   .life = cat->async_life,
-				   .told = InvalidOid,
-				   .owner = cat->owner};
+	return place_of(qml_catalog()->async_life, InvalidOid);
 }
 
 static void
