@@ -496,23 +496,48 @@ qml_ready_note_is_unknown(void)
 	return has_sql || is_countless;
 }
 
-/* Whether it has made jobs of a queue ready, which the list of that has not yet; 0: of any queue. */
+/*
+ * The first one of the jobs that the transaction has made ready in a queue, which the list of that
+ * has not yet.  False: none.
+ */
 bool
-qml_ready_note_has_made(int queue)
+qml_ready_note_first_made(int queue, QmlReadyKey *key)
 {
-	if (!has_made || queue == 0)
-		return has_made;
-	for (int i = 0; i < nnotes; i++)
+	QmlReadyEntry first;
+	bool has = false;
+
+	for (int i = 0; has_made && i < nnotes; i++)
 	{
 		if (notes[i].made && notes[i].queue == queue)
-			return true;
+			lower(&has, &first, &entries[i]);
 	}
-	for (int i = 0; i < nfirsts; i++)
+	for (int i = 0; has_made && i < nfirsts; i++)
 	{
 		if (firsts[i].has_made && firsts[i].queue == queue)
-			return true;
+			lower(&has, &first, &firsts[i].made);
 	}
-	return false;
+	if (has)
+		*key = first.key;
+	return has;
+}
+
+/* The lowest queue above `after` in which it has made jobs ready; 0: none. */
+int
+qml_ready_note_next_queue(int after)
+{
+	int next = 0;
+
+	for (int i = 0; has_made && i < nnotes; i++)
+	{
+		if (notes[i].made && notes[i].queue > after && (next == 0 || notes[i].queue < next))
+			next = notes[i].queue;
+	}
+	for (int i = 0; has_made && i < nfirsts; i++)
+	{
+		if (firsts[i].has_made && firsts[i].queue > after && (next == 0 || firsts[i].queue < next))
+			next = firsts[i].queue;
+	}
+	return next;
 }
 
 /* ----- prepared transactions ----- */
@@ -543,55 +568,6 @@ keep_entry(QmlReadyKept *kept, int queue, bool made, const QmlReadyEntry *entry,
 		kept->entries[at] = *entry;
 	else
 		lower(&has, &kept->entries[at], entry);
-}
-
-/*
- * The first one of the jobs that the transaction has made ready in a queue, which the list of that
- * has not yet.  False: none.
- */
-bool
-qml_ready_note_first_made(int queue, QmlReadyKey *first)
-{
-	bool has = false;
-
-	for (int i = 0; has_made && i < nnotes; i++)
-	{
-		if (notes[i].made && notes[i].queue == queue &&
-			(!has || qml_ready_compare(&entries[i].key, first) < 0))
-		{
-			*first = entries[i].key;
-			has = true;
-		}
-	}
-	for (int i = 0; has_made && i < nfirsts; i++)
-	{
-		if (firsts[i].has_made && firsts[i].queue == queue &&
-			(!has || qml_ready_compare(&firsts[i].made.key, first) < 0))
-		{
-			*first = firsts[i].made.key;
-			has = true;
-		}
-	}
-	return has;
-}
-
-/* The lowest queue above `after` in which it has made jobs ready; 0: none. */
-int
-qml_ready_note_next_queue(int after)
-{
-	int next = 0;
-
-	for (int i = 0; has_made && i < nnotes; i++)
-	{
-		if (notes[i].made && notes[i].queue > after && (next == 0 || notes[i].queue < next))
-			next = notes[i].queue;
-	}
-	for (int i = 0; has_made && i < nfirsts; i++)
-	{
-		if (firsts[i].has_made && firsts[i].queue > after && (next == 0 || firsts[i].queue < next))
-			next = firsts[i].queue;
-	}
-	return next;
 }
 
 /*

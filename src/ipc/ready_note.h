@@ -21,9 +21,8 @@ extern void qml_ready_note_put_back(int queue, const QmlReadyEntry *entry);
 extern void qml_ready_note_gone(int queue, const QmlReadyEntry *entry);
 extern void qml_ready_note_sql(void);
 extern bool qml_ready_note_is_unknown(void);
-extern bool qml_ready_note_has_made(int queue);
 extern int qml_ready_note_next_queue(int after);
-extern bool qml_ready_note_first_made(int queue, QmlReadyKey *first);
+extern bool qml_ready_note_first_made(int queue, QmlReadyKey *key);
 extern bool qml_ready_note_keep(QmlReadyKept *kept);
 extern void qml_ready_note_tell_kept(const QmlReadyKept *kept, bool committed);
 

@@ -474,19 +474,20 @@ close_tables(QmlClaimState *state)
 static bool
 is_known_empty(const QmlClaim *claim)
 {
+	QmlReadyKey own;
 	int id;
 
 	if (!qml_claim_list_usable(NULL))
 		return false;
 	if (claim->queues == NULL)
-		return !qml_ready_note_has_made(0) && qml_ready_queues_next(0, &id) && id == 0;
+		return qml_ready_queues_next(0, &id) && id == 0 && qml_ready_note_next_queue(0) == 0;
 	for (int i = 0; i < claim->nqueues; i++)
 	{
 		const QmlQueue *queue = qml_queue_by_name(claim->queues[i]);
 
 		if (queue == NULL || queue->paused)
 			continue;
-		if (qml_ready_note_has_made(queue->id) || !qml_ready_list_is_empty(queue->id))
+		if (!qml_ready_list_is_empty(queue->id) || qml_ready_note_first_made(queue->id, &own))
 			return false;
 	}
 	return true;
@@ -532,14 +533,14 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 		for (int i = 0; i < claim->nqueues; i++)
 			qml_acl_require(QML_CAN_WORK, claim->queues[i]);
 	}
-	if (!claim->peek)
-		qml_table_require_write();
 	if (qml_claim_is_background(claim) || !is_known_empty(claim))
 	{
 		if (!qml_claim_is_background(claim))
 			qml_claim_filter_init(&state.filter, claim->methods);
 		claim_from_tables(&state);
 	}
+	else if (!claim->peek)
+		qml_table_require_write();
 	if (!claim->peek && !qml_claim_is_background(claim))
 		qml_waiters_fetched();
 	QML_FAULT_AT_COMMIT("claim.before_commit");
