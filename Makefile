@@ -66,7 +66,7 @@ help:
 	@echo '  check-versions   check on the PostgreSQL versions of other Debian releases (root)'
 	@echo '  stress           ten million jobs, random calls and crashes; an hour'
 	@echo '  lint             format, warnings of two compilers, include rules, SQL scripts, symbols'
-	@echo '  fuzz             fuzz the cron code for a minute'
+	@echo '  fuzz             fuzz the code of cron expressions and queries for a minute each'
 	@echo '  coverage         lines of src that the tests run'
 	@echo '  valgrind         the regression tests under valgrind'
 	@echo '  format           format the C sources in place'
@@ -125,9 +125,10 @@ lint:
 fuzz:
 	@test/setup.sh lint
 	test/cron/fuzz
+	test/search/fuzz
 
 format:
-	clang-format -i $(wildcard src/*.[ch] src/*/*.[ch] test/client/*.c test/cron/*.[ch] test/bench/*.c examples/*.[ch])
+	clang-format -i $(wildcard src/*.[ch] src/*/*.[ch] test/client/*.c test/cron/*.[ch] test/search/*.[ch] test/bench/*.c examples/*.[ch])
 
 else ifneq ($(driver_goals),)
 
