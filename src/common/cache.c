@@ -35,6 +35,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "common/hashfn.h"
+#include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -309,6 +310,33 @@ find_index(Relation rel, const char *name, AttrNumber attribute)
 	return fits ? index : InvalidOid;
 }
 
+/* Adds the rows that the keys select by the index; false: the index is not as it should be. */
+static bool
+read_rows(QmlCache *cache, const QmlCacheKey *key, ScanKeyData *keys, int nkeys,
+		  void (*add)(HeapTuple tuple, TupleDesc desc))
+{
+	Relation rel = open_table(cache);
+	Oid index = find_index(rel, key->index, key->attribute);
+
+	if (OidIsValid(index))
+	{
+		Oid collation = TupleDescAttr(RelationGetDescr(rel), key->attribute - 1)->attcollation;
+		SysScanDesc scan;
+		HeapTuple tuple;
+
+		for (int i = 0; i < nkeys; i++)
+			keys[i].sk_collation = collation;
+		scan = systable_beginscan(rel, index, true, NULL, nkeys, keys);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+			add(tuple, RelationGetDescr(rel));
+		systable_endscan(scan);
+		cache->nsingle++;
+		cache->nsince_whole++;
+	}
+	table_close(rel, AccessShareLock);
+	return OidIsValid(index);
+}
+
 /*
  * Reads the row with this key, and adds it by `add`; the table is not valid as a whole.
  * False: the rows that were asked for are so many, or the index is not as it should be, that
@@ -318,33 +346,31 @@ bool
 qml_cache_read_row(QmlCache *cache, const QmlCacheKey *key, Datum value,
 				   void (*add)(HeapTuple tuple, TupleDesc desc))
 {
-	Relation rel;
-	SysScanDesc scan;
-	ScanKeyData scankey;
-	HeapTuple tuple;
-	Oid index;
+	ScanKeyData equal;
 
 	Assert(OidIsValid(cache->relid));
 	/* Where rows are told one by one, each is read once and need not be again. */
 	if (cache->row_changed == NULL && (cache->nsingle >= MAX_SINGLE_ROWS ||
 									   cache->nsince_whole >= Max(cache->nrows, MIN_SINCE_WHOLE)))
 		return false;
-	rel = open_table(cache);
-	index = find_index(rel, key->index, key->attribute);
-	if (OidIsValid(index))
-	{
-		ScanKeyInit(&scankey, key->attribute, BTEqualStrategyNumber, key->equal, value);
-		scankey.sk_collation = TupleDescAttr(RelationGetDescr(rel), key->attribute - 1)
-								   ->attcollation;
-		scan = systable_beginscan(rel, index, true, NULL, 1, &scankey);
-		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-			add(tuple, RelationGetDescr(rel));
-		systable_endscan(scan);
-		cache->nsingle++;
-		cache->nsince_whole++;
-	}
-	table_close(rel, AccessShareLock);
-	return OidIsValid(index);
+	ScanKeyInit(&equal, key->attribute, BTEqualStrategyNumber, key->equal, value);
+	return read_rows(cache, key, &equal, 1, add);
+}
+
+/* The same for all rows of a range, of a table that is told by row. */
+bool
+qml_cache_read_range(QmlCache *cache, const QmlCacheRange *range,
+					 void (*add)(HeapTuple tuple, TupleDesc desc))
+{
+	AttrNumber attribute = range->key->attribute;
+	ScanKeyData bounds[2];
+
+	Assert(OidIsValid(cache->relid) && cache->row_changed);
+	ScanKeyInit(&bounds[0], attribute, BTGreaterEqualStrategyNumber, F_INT4GE,
+				Int32GetDatum(range->from));
+	ScanKeyInit(&bounds[1], attribute, BTLessEqualStrategyNumber, F_INT4LE,
+				Int32GetDatum(range->to));
+	return read_rows(cache, range->key, bounds, 2, add);
 }
 
 /* Deletes the context when the transaction ends: until then, callers may point into it. */

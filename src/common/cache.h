@@ -38,12 +38,22 @@ typedef struct QmlCacheKey
 	RegProcedure equal;
 } QmlCacheKey;
 
+/* The same of an int4, to read all rows whose keys are within a range. */
+typedef struct QmlCacheRange
+{
+	const QmlCacheKey *key;
+	int32 from;
+	int32 to;
+} QmlCacheRange;
+
 extern void qml_cache_init(QmlCache *cache);
 extern void qml_cache_listen(void (*changed)(Oid relid));
 extern void qml_cache_set_table(QmlCache *cache, Oid relid);
 extern void qml_cache_refresh(QmlCache *cache, Oid relid);
 extern bool qml_cache_read_row(QmlCache *cache, const QmlCacheKey *key, Datum value,
 							   void (*add)(HeapTuple tuple, TupleDesc desc));
+extern bool qml_cache_read_range(QmlCache *cache, const QmlCacheRange *range,
+								 void (*add)(HeapTuple tuple, TupleDesc desc));
 extern void qml_cache_forget(QmlCache *cache);
 extern void qml_cache_changed(Oid relid);
 extern void qml_cache_tell_row(Oid relid, int32 id);

@@ -1,5 +1,5 @@
-// BullMQ on a Redis server that writes to its append-only file and flushes it every second.  Ten jobs at a time, or
-// a hundred, in one worker (concurrency), as its documentation advises for jobs that wait for something.  Jobs are
+// BullMQ on a Redis server that writes to its append-only file and flushes it every second.  SIZE jobs at a
+// time in one worker (concurrency), as its documentation advises for jobs that wait for something.  Jobs are
 // enqueued by addBulk.  Finished jobs go away (removeOnComplete), which it advises for speed.
 import { Queue, Worker } from "bullmq";
 import { main } from "./measure.mjs";

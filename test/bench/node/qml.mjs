@@ -1,9 +1,19 @@
-// qml, with node-postgres alone: ten connections, which each hold one job, or one batch.
+// qml, with node-postgres alone.
+//
+// SIZE 1 is one job a call: a job ends and the next one is fetched in one statement and one commit.  Each of the
+// connections has JOBS_IN_HAND jobs in hand, and sends what ends one of them while the statement of another one
+// runs: doc/workers.md advises that ("pipeline" of the driver).  WAY "async" is the
+// same for a queue of the class async, WAY "single" one job in hand on each of ten connections.  Another SIZE is that of a batch, of which each of ten connections has one in hand.
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { main } from "./measure.mjs";
 
-const CLIENTS = 10;
+const TEN = { connections: 10, inHand: 1 };
+// Commits that wait for the disk wait together, so more of them at once cost less each.
+const WAITING = { connections: 24, inHand: 2 };
+// Where none waits, a connection for each processor, and one more, is enough.
+const NOT_WAITING = { connections: 3, inHand: 4 };
+const WAYS = { single: TEN, async: NOT_WAITING };
 
 // Prepared once a connection, as the peers' statements are.
 const prepared = (name, text) => (values) => ({ name, text, values });
@@ -60,15 +70,21 @@ await main(({ client, count }) => ({
 	unfinished: () => count("qml.live"),
 	finished: () => count("qml.history WHERE state = 'succeeded'"),
 
-	async work(ledger, size) {
-		const clients = Array.from({ length: CLIENTS }, () => new pg.Client());
+	async work(ledger, size, way) {
+		const { connections, inHand } = size === 1 ? (WAYS[way] ?? WAITING) : TEN;
+		const clients = Array.from(
+			{ length: connections },
+			() => new pg.Client({ pipeline: inHand > 1 }),
+		);
 
 		await Promise.all(clients.map((c) => c.connect()));
 		await Promise.all(
-			clients.map((c, i) =>
-				size === 1
-					? workOneByOne(c, `peers-${i}`, ledger)
-					: workInBatches(c, `peers-${i}`, ledger, size),
+			clients.flatMap((c, i) =>
+				Array.from({ length: inHand }, () =>
+					size === 1
+						? workOneByOne(c, `peers-${i}`, ledger)
+						: workInBatches(c, `peers-${i}`, ledger, size),
+				),
 			),
 		);
 		// Every job is acknowledged here.  The peers' time ends earlier, with the last job that ran.
