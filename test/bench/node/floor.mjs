@@ -2,10 +2,7 @@
 // In one statement, or one transaction, ends and claims of several sessions can deadlock: who skips locked rows
 // waits all the same for one that was changed since its snapshot.
 import { setTimeout as sleep } from "node:timers/promises";
-import pg from "pg";
-import { main } from "./measure.mjs";
-
-const CLIENTS = 10;
+import { MANY, TEN, main, onConnections } from "./measure.mjs";
 
 const prepared = (name, text) => (values) => ({ name, text, values });
 const ENQUEUE = prepared(
@@ -61,12 +58,11 @@ await main(({ client, count }) => ({
 	finished: () => count("floor.history"),
 
 	async work(ledger, size) {
-		const clients = Array.from({ length: CLIENTS }, () => new pg.Client());
-
-		await Promise.all(clients.map((c) => c.connect()));
-		await Promise.all(clients.map((c, i) => work(c, `peers-${i}`, ledger, size)));
+		const stop = await onConnections(size === 1 ? MANY : TEN, (client, i) =>
+			work(client, `peers-${i}`, ledger, size),
+		);
 		ledger.finish();
-		return () => Promise.all(clients.map((c) => c.end()));
+		return stop;
 	},
 
 	close: () => {},

@@ -144,6 +144,27 @@ async function steady(system, jobs, size, seconds, backlog) {
 	return marks;
 }
 
+// How a worker uses node-postgres itself: so many connections, of which each has so many jobs in hand, and
+// sends the next statement while one of another job runs.
+export const TEN = { connections: 10, inHand: 1 };
+// Commits that wait for the disk wait together, so each costs less when there are more of them at once.
+export const MANY = { connections: 24, inHand: 2 };
+
+// Calls work(client, number of the client) for each job in hand, until all are done; returns a function that ends
+// the connections.
+export async function onConnections({ connections, inHand }, work) {
+	const clients = Array.from(
+		{ length: connections },
+		() => new pg.Client({ pipeline: inHand > 1 }),
+	);
+
+	await Promise.all(clients.map((client) => client.connect()));
+	await Promise.all(
+		clients.flatMap((client, i) => Array.from({ length: inHand }, () => work(client, i))),
+	);
+	return () => Promise.all(clients.map((client) => client.end()));
+}
+
 // What a system is: setup(), clear(), enqueue(payloads), unfinished(), finished() where it keeps
 // finished jobs, close(), and work(ledger, size, way), which returns when all jobs ran, with a
 // function that ends the workers.

@@ -1,19 +1,15 @@
 // qml, with node-postgres alone.
 //
-// SIZE 1 is one job a call: a job ends and the next one is fetched in one statement and one commit.  Each of the
-// connections has JOBS_IN_HAND jobs in hand, and sends what ends one of them while the statement of another one
-// runs: doc/workers.md advises that ("pipeline" of the driver).  WAY "async" is the
-// same for a queue of the class async, WAY "single" one job in hand on each of ten connections.  Another SIZE is that of a batch, of which each of ten connections has one in hand.
+// SIZE 1 is one job a call: a job ends and the next one is fetched in one statement and one commit.  Each connection
+// has several jobs in hand, and sends what ends one of them while the statement of another one runs, as
+// doc/workers.md advises.  WAY "async" is the same for a queue of the class async, WAY "single" one job in hand on
+// each of ten connections.  Another SIZE is that of a batch, of which each of ten connections has one in hand.
 import { setTimeout as sleep } from "node:timers/promises";
-import pg from "pg";
-import { main } from "./measure.mjs";
+import { MANY, TEN, main, onConnections } from "./measure.mjs";
 
-const TEN = { connections: 10, inHand: 1 };
-// Commits that wait for the disk wait together, so more of them at once cost less each.
-const WAITING = { connections: 24, inHand: 2 };
-// Where none waits, a connection for each processor, and one more, is enough.
-const NOT_WAITING = { connections: 3, inHand: 4 };
-const WAYS = { single: TEN, async: NOT_WAITING };
+// Where commits do not wait, a connection for each processor, and one more, is enough.
+const FEW = { connections: 3, inHand: 4 };
+const WAYS = { single: TEN, async: FEW };
 
 // Prepared once a connection, as the peers' statements are.
 const prepared = (name, text) => (values) => ({ name, text, values });
@@ -71,25 +67,14 @@ await main(({ client, count }) => ({
 	finished: () => count("qml.history WHERE state = 'succeeded'"),
 
 	async work(ledger, size, way) {
-		const { connections, inHand } = size === 1 ? (WAYS[way] ?? WAITING) : TEN;
-		const clients = Array.from(
-			{ length: connections },
-			() => new pg.Client({ pipeline: inHand > 1 }),
-		);
-
-		await Promise.all(clients.map((c) => c.connect()));
-		await Promise.all(
-			clients.flatMap((c, i) =>
-				Array.from({ length: inHand }, () =>
-					size === 1
-						? workOneByOne(c, `peers-${i}`, ledger)
-						: workInBatches(c, `peers-${i}`, ledger, size),
-				),
-			),
+		const stop = await onConnections(size === 1 ? (WAYS[way] ?? MANY) : TEN, (client, i) =>
+			size === 1
+				? workOneByOne(client, `peers-${i}`, ledger)
+				: workInBatches(client, `peers-${i}`, ledger, size),
 		);
 		// Every job is acknowledged here.  The peers' time ends earlier, with the last job that ran.
 		ledger.finish();
-		return () => Promise.all(clients.map((c) => c.end()));
+		return stop;
 	},
 
 	close: () => {},
