@@ -249,6 +249,28 @@ query($node, "SELECT count(qml_create_queue('later_queue' || i)) FROM generate_s
 like(hint($all, "later_queue$MANY_CHANGES "), qr/later_queue/, 'of many new ones, too');
 like(hint($all, "later_queu$MANY_CHANGES"), qr/later_queue$MANY_CHANGES"?\?/, 'the last one is among them');
 
+# ---- who takes from one queue after the other reads the next ones ahead
+
+query($node, <<'SQL');
+TRUNCATE qml.live;
+SELECT count(qml_create_queue('ahead' || i)), count(qml_enqueue('m', queue => 'ahead' || i)) FROM generate_series(1, 100) i;
+SQL
+my $taker = new_session($node, 'postgres');
+my $take = sub { $taker->query_safe(q{SELECT queue FROM qml_fetch('w')}) };
+my $reads = sub { $taker->query_safe('SELECT idx_scan FROM pg_stat_user_tables WHERE schemaname = \'qml\' AND relname = \'queue_data\'') };
+is(join(' ', map { $take->() } 1 .. 4), 'ahead1 ahead2 ahead3 ahead4', 'jobs of all queues come in the order of the queues');
+query($node, "SELECT qml_pause_queue('ahead6')");
+is(join(' ', map { $take->() } 1 .. 3), 'ahead5 ahead7 ahead8', 'a queue that was read ahead and is paused is passed over');
+query($node, sprintf $rename, 'behind', 'ahead9');
+is($take->(), 'behind', 'one that got another name has that');
+query($node, "DELETE FROM qml.live WHERE queue_id = (SELECT id FROM qml.queue_data WHERE name = 'ahead10'); SELECT qml_drop_queue('ahead10')");
+is($take->(), 'ahead11', 'one that was dropped is passed over');
+my $before = $reads->();
+$take->() foreach 1 .. 80;
+$taker->query_safe('SELECT pg_stat_force_next_flush()');
+cmp_ok($reads->() - $before, '<=', 8, 'the queues are read many at a time');
+$taker->quit;
+
 # A transaction that keeps its snapshot sees what happened to the queue, too.
 $one->query_safe("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM qml.queue_data");
 query($node, "SELECT qml_pause_queue('a')");
