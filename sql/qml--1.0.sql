@@ -1326,6 +1326,21 @@ CREATE FUNCTION @extschema@.qml_queue_depth(queue text, missing_ok boolean DEFAU
 REVOKE ALL ON FUNCTION @extschema@.qml_queue_depth(text, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_queue_depth(text, boolean) IS 'number of ready jobs of a queue; an error if there is none with that name, or NULL with missing_ok';
 
+CREATE FUNCTION @extschema@.qml_explain(id uuid) RETURNS TABLE (reason text, detail text, remedy text)
+	AS 'MODULE_PATHNAME', 'qml_explain' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_explain(uuid) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_explain(uuid) IS 'every reason why a job does not run, with what helps; or who runs it, or how it ended';
+
+CREATE FUNCTION @extschema@.qml_explain_queue(queue text) RETURNS TABLE (reason text, detail text, remedy text)
+	AS 'MODULE_PATHNAME', 'qml_explain_queue' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_explain_queue(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_explain_queue(text) IS 'every reason why a queue does not move, with what helps';
+
+CREATE FUNCTION @extschema@.qml_status() RETURNS TABLE (check_name text, ok boolean, detail text, remedy text)
+	AS 'MODULE_PATHNAME', 'qml_status' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_status() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_status() IS 'whether anything is missing for jobs to run here: a row for each check, with what helps; ok is NULL where it cannot be told';
+
 CREATE FUNCTION @extschema@.qml_delete(id uuid, reason text DEFAULT NULL) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_delete' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_delete(uuid, text) FROM PUBLIC;
@@ -1699,6 +1714,9 @@ GRANT EXECUTE ON FUNCTION @extschema@.qml_job(uuid) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_counts() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_queue_counts() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_queue_depth(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_explain(uuid) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_explain_queue(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_status() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_delete(uuid, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_retry(uuid) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_reschedule(uuid, timestamptz, text) TO PUBLIC;

@@ -22,6 +22,7 @@
 #include "compat.h"
 #include "ipc/counter_notes.h"
 #include "ipc/counters.h"
+#include "ipc/fetches.h"
 #include "ipc/lease_notes.h"
 #include "ipc/prepared.h"
 #include "ipc/ready_note.h"
@@ -90,6 +91,7 @@ _PG_init(void)
 		qml_shmem_init();
 		qml_ready_queues_init();
 		qml_counters_init();
+		qml_fetches_init();
 		qml_counter_notes_init();
 		qml_lease_notes_init();
 		qml_wakeup_init();

@@ -17,6 +17,7 @@
 
 #include "access/genam.h"
 #include "access/heapam.h"
+#include "access/multixact.h"
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/xact.h"
@@ -25,6 +26,7 @@
 #include "nodes/nodeFuncs.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -463,6 +465,46 @@ bool
 qml_table_row_is_replaced(TupleTableSlot *slot)
 {
 	return qml_table_row_fate(slot) == TM_BeingModified && is_changed(slot);
+}
+
+/* Adds a transaction, or subtransaction, to a list if it is another one that is running. */
+static int
+add_holder(TransactionId xid, TransactionId *xids, int count, int most)
+{
+	if (count < most && TransactionIdIsValid(xid) && !TransactionIdIsCurrentTransactionId(xid) &&
+		TransactionIdIsInProgress(xid))
+		xids[count++] = xid;
+	return count;
+}
+
+/*
+ * The other transactions that are running and have changed or locked the row in a slot that a scan
+ * has filled; returns how many, `most` at most.  Each may be a subtransaction.
+ */
+int
+qml_table_row_holders(TupleTableSlot *slot, TransactionId *xids, int most)
+{
+	BufferHeapTupleTableSlot *row = (BufferHeapTupleTableSlot *) slot;
+	MultiXactMember *members;
+	TransactionId xmax;
+	uint16 mask;
+	int nmembers;
+	int count = 0;
+
+	if (!TTS_IS_BUFFERTUPLE(slot) || !BufferIsValid(row->buffer))
+		return 0;
+	LockBuffer(row->buffer, BUFFER_LOCK_SHARE);
+	mask = row->base.tuple->t_data->t_infomask;
+	xmax = HeapTupleHeaderGetRawXmax(row->base.tuple->t_data);
+	LockBuffer(row->buffer, BUFFER_LOCK_UNLOCK);
+	if ((mask & HEAP_XMAX_INVALID) != 0 || HEAP_LOCKED_UPGRADED(mask))
+		return 0;
+	if ((mask & HEAP_XMAX_IS_MULTI) == 0)
+		return add_holder(xmax, xids, 0, most);
+	nmembers = GetMultiXactIdMembers(xmax, &members, false, HEAP_XMAX_IS_LOCKED_ONLY(mask));
+	for (int i = 0; i < nmembers; i++)
+		count = add_holder(members[i].xid, xids, count, most);
+	return count;
 }
 
 /*

@@ -58,6 +58,7 @@ extern ItemPointerData qml_table_row_root(QmlTable *table);
 extern TM_Result qml_table_row_fate(TupleTableSlot *slot);
 extern bool qml_table_row_is_own(TupleTableSlot *slot);
 extern bool qml_table_row_is_replaced(TupleTableSlot *slot);
+extern int qml_table_row_holders(TupleTableSlot *slot, TransactionId *xids, int most);
 extern TimestampTz qml_table_first_after(Oid relid, Oid indexid, TimestampTz after);
 extern Snapshot qml_table_snapshot(void);
 extern Snapshot qml_table_latest_snapshot(void);

@@ -37,6 +37,13 @@ extern TimestampTz qml_databases_take_due(QmlWake kind);
 extern void qml_databases_keep_turn(const void *turn, Size size);
 extern bool qml_databases_take_turn(void *turn, Size size);
 
+/* How many of so many processes can be schedulers; all, if there can be no workers. */
+static inline int
+qml_databases_most_schedulers(int processes, bool workers)
+{
+	return workers ? processes - Max(Min(2, processes / 2), processes / 4) : processes;
+}
+
 /* In ipc. */
 extern QmlDatabase *qml_databases_find_own(void);
 extern void qml_databases_note_missed(QmlDatabase *entry);

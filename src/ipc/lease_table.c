@@ -470,6 +470,35 @@ qml_lease_table_count(void)
 	return count;
 }
 
+/*
+ * How many claims of this database were over at a time, and how many leases will be at a later one.
+ * The entries are hints: some of these may have ended, or have been extended.
+ */
+void
+qml_lease_table_count_ends(TimestampTz over, TimestampTz soon, int *nover, int *nsoon)
+{
+	*nover = *nsoon = 0;
+	for (int i = 0; i < QML_LEASE_PARTITIONS; i++)
+	{
+		const QmlLeasePartition *partition = &qml_shmem->leases[i];
+
+		LWLockAcquire(&qml_shmem->lease_locks[i].lock, LW_SHARED);
+		for (int j = 0; j < partition->used; j++)
+		{
+			const QmlLeaseEntry *entry = &partition->entries[j];
+
+			/* Of some it is not known when they end. */
+			if (entry->database != MyDatabaseId || (!entry->bound && entry->u.end == QML_NO_TIME))
+				continue;
+			if (may_be_over(entry, over))
+				(*nover)++;
+			else if (may_be_over(entry, soon))
+				(*nsoon)++;
+		}
+		LWLockRelease(&qml_shmem->lease_locks[i].lock);
+	}
+}
+
 static bool
 is_of_servers(const QmlLeaseSearch *search, uint32 server)
 {

@@ -336,6 +336,17 @@ is_shown(const SessionId *id)
 	return false;
 }
 
+/* The process of a session that a job's server names; 0: it names none, or that has ended. */
+int
+qml_session_claim_pid(const char *server, int length)
+{
+	SessionId id;
+
+	if (qml_session_claim_is_gone(server, length) || !parse_id(server, length, &id))
+		return 0;
+	return id.by_pid ? id.pid : ProcGlobal->allProcs[id.number % qml_shmem->nsessions].pid;
+}
+
 /* Whether a job's server is a session that has ended, or a job that has ended in it. */
 bool
 qml_session_claim_is_gone(const char *server, int length)

@@ -18,6 +18,7 @@ extern void qml_session_claim_hold_none(void);
 extern void qml_session_claim_begin_search(void);
 extern bool qml_session_claim_is_gone(const char *server, int length);
 extern bool qml_session_claim_find(const char *server, int length, int *number, uint32 *token);
+extern int qml_session_claim_pid(const char *server, int length);
 extern bool qml_session_claim_has_ended(int number, uint32 token);
 extern bool qml_session_claim_went_with_server(const char *server);
 extern bool qml_session_claim_is_of_job(const char *server);

@@ -464,7 +464,7 @@ typedef struct QmlCall
 #define QML_MAX_CALLS 64
 
 /* Raised with each change of what lies in the shared memory. */
-#define QML_SHMEM_LAYOUT 9
+#define QML_SHMEM_LAYOUT 10
 
 typedef struct QmlShmem
 {

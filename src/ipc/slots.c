@@ -451,6 +451,23 @@ qml_slots_count_workers(Oid database, Oid role)
 	return count;
 }
 
+/* How many of the workers of a role wait for work.  Without the lock. */
+int
+qml_slots_count_idle(Oid database, Oid role)
+{
+	int count = 0;
+
+	for (int i = 0; qml_shmem && i < qml_shmem->nslots; i++)
+	{
+		QmlSlot *slot = &qml_shmem->slots[i];
+
+		if (is_worker_of(slot, database) && slot->role == role &&
+			pg_atomic_read_u32(&slot->idle) != 0)
+			count++;
+	}
+	return count;
+}
+
 /*
  * Whether a worker is one too many: its database has `most` workers in the slots
  * before it.  Without the lock.

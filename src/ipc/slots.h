@@ -58,6 +58,7 @@ extern void qml_slots_copy_all(QmlSlotView *views);
 extern QmlSlot *qml_slots_find_scheduler(Oid database);
 extern void qml_slots_count_all(int *schedulers, int *workers);
 extern int qml_slots_count_workers(Oid database, Oid role);
+extern int qml_slots_count_idle(Oid database, Oid role);
 extern bool qml_slots_is_surplus(const QmlSlot *worker, int most);
 extern void qml_slots_cancel_job(const pg_uuid_t *job);
 extern void qml_slots_cancel_all_jobs(void);

@@ -158,14 +158,23 @@ has_name(const QmlNames *names, uint32 hash)
 	return names->count == 0;
 }
 
-/* Whether a session waits for such jobs, or perhaps does. */
+/* Whether a session waits for some jobs of the queue, or perhaps does. */
+static bool
+waits_in(int number, const QmlReadyJobs *ready)
+{
+	const QmlWaiter *waiter = &qml_shmem->waiters[number];
+
+	return sign_of(number)->kind == QML_WAITS_READY && waiter->database == MyDatabaseId &&
+		   has_name(&waiter->queues, ready->name);
+}
+
+/* Whether it waits for such jobs, or perhaps does. */
 static bool
 waits_for(int number, const QmlReadyJobs *ready)
 {
 	const QmlWaiter *waiter = &qml_shmem->waiters[number];
 
-	return sign_of(number)->kind == QML_WAITS_READY && waiter->database == MyDatabaseId &&
-		   has_name(&waiter->queues, ready->name) && has_name(&waiter->methods, ready->method) &&
+	return waits_in(number, ready) && has_name(&waiter->methods, ready->method) &&
 		   !(ready->handled && waiter->methods.count == 0);
 }
 
@@ -776,4 +785,26 @@ qml_waiters_fetched(void)
 	told = false;
 	wakeup.ready = told_of;
 	pass_on(&wakeup);
+}
+
+/* ----- by whoever explains why a job does not run ----- */
+
+/* Whether a session waits for such jobs, or seems to; any_method: whatever their methods are. */
+bool
+qml_waiters_expect(const QmlReadyJobs *ready, bool any_method)
+{
+	const int nsessions = qml_shmem->nsessions;
+	bool found = false;
+
+	for (int number = 0; !found && number < nsessions; number++)
+	{
+		if (sign_of(number)->kind != QML_WAITS_READY)
+			continue;
+		SpinLockAcquire(&qml_shmem->waiters[number].mutex);
+		found = waits_for(number, ready) ||
+				(any_method && waits_in(number, ready) &&
+				 qml_shmem->waiters[number].methods.count > 0);
+		SpinLockRelease(&qml_shmem->waiters[number].mutex);
+	}
+	return found;
 }

@@ -23,6 +23,9 @@ extern void qml_waiters_claimed(int queue);
 extern void qml_waiters_ended(void);
 extern void qml_waiters_fetched(void);
 
+/* By whoever explains why a job does not run. */
+extern bool qml_waiters_expect(const QmlReadyJobs *ready, bool any_method);
+
 /* By a session whose transaction has ended. */
 extern void qml_waiters_wake_all(void);
 extern void qml_waiters_wake(const QmlReadyJobs *ready, int nready, const pg_uuid_t *finished,

@@ -37,6 +37,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/table.h"
+#include "ipc/fetches.h"
 #include "ipc/ready_note.h"
 #include "ipc/ready_queues.h"
 #include "ipc/waiters.h"
@@ -176,6 +177,18 @@ was_overtaken(const QmlClaimState *state, int held_before)
 	return state->lost > 0 || state->held > held_before;
 }
 
+/* A worker outside looks for jobs in a queue: whoever explains why they wait must know. */
+static void
+note_fetch(const QmlClaim *claim, const QmlQueue *queue)
+{
+	const QmlMethodSet *methods = claim->methods;
+
+	if (methods)
+		qml_fetches_note(queue->id, methods->hash | 1, methods->hashes, methods->count);
+	else
+		qml_fetches_note(queue->id, 0, NULL, 0);
+}
+
 /* Claims from the beginning of a queue. */
 static void
 claim_from_queue(QmlClaimState *state, const QmlQueue *queue)
@@ -269,6 +282,8 @@ claim_from_range(QmlClaimState *state, int after, int upto)
 			continue;
 		if (state->resuming && qml_claim_cursor_has(id))
 			continue;
+		if (!qml_claim_is_background(state->claim))
+			note_fetch(state->claim, queue);
 		claim_from_queue(state, queue);
 		if (state->count > before)
 			last_queue_id = id;
@@ -437,7 +452,10 @@ claim_from_list(QmlClaimState *state)
 	{
 		const QmlQueue *queue = qml_queue_by_name(state->claim->queues[i]);
 
-		if (queue && !queue->paused)
+		if (queue == NULL)
+			continue;
+		note_fetch(state->claim, queue);
+		if (!queue->paused)
 			claim_from_queue(state, queue);
 	}
 }
@@ -493,6 +511,19 @@ is_known_empty(const QmlClaim *claim)
 	return true;
 }
 
+/* The same of each queue that a claim names, and that has no jobs. */
+static void
+note_fetch_of_nothing(const QmlClaim *claim)
+{
+	for (int i = 0; i < claim->nqueues; i++)
+	{
+		const QmlQueue *queue = qml_queue_by_name(claim->queues[i]);
+
+		if (queue)
+			note_fetch(claim, queue);
+	}
+}
+
 /* Claims from the tables. */
 static void
 claim_from_tables(QmlClaimState *state)
@@ -539,8 +570,12 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 			qml_claim_filter_init(&state.filter, claim->methods);
 		claim_from_tables(&state);
 	}
-	else if (!claim->peek)
-		qml_table_require_write();
+	else
+	{
+		note_fetch_of_nothing(claim);
+		if (!claim->peek)
+			qml_table_require_write();
+	}
 	if (!claim->peek && !qml_claim_is_background(claim))
 		qml_waiters_fetched();
 	QML_FAULT_AT_COMMIT("claim.before_commit");

@@ -194,6 +194,28 @@ sort_queues(HTAB *queues, int *count)
 	return sorted;
 }
 
+/*
+ * The numbers of all queues that have jobs, from shared memory, by their ids; false: they are not
+ * known there.  No capability is asked for.
+ */
+bool
+qml_counts_of_queues(QmlCounterRow **rows, int *count)
+{
+	HTAB *queues = read_queues();
+	HASH_SEQ_STATUS scan;
+	QmlCounterRow *row;
+
+	if (queues == NULL)
+		return false;
+	*rows = palloc(sizeof(QmlCounterRow) * (hash_get_num_entries(queues) + 1));
+	*count = 0;
+	hash_seq_init(&scan, queues);
+	while ((row = hash_seq_search(&scan)) != NULL)
+		(*rows)[(*count)++] = *row;
+	hash_destroy(queues);
+	return true;
+}
+
 static Datum
 state_datum(int state)
 {

@@ -14,6 +14,7 @@
 extern void qml_counts_by_state(Tuplestorestate *store, TupleDesc desc);
 extern void qml_counts_by_queue(Tuplestorestate *store, TupleDesc desc);
 extern int64 qml_counts_depth(const QmlQueue *queue);
+extern bool qml_counts_of_queues(QmlCounterRow **rows, int *count);
 
 /* For maintenance/counting.c. */
 extern bool qml_counts_source(QmlCounterSource *source);

@@ -77,17 +77,15 @@ find_in_store(QmlStoreId store, QmlTable *live, const pg_uuid_t *id, Snapshot sn
 
 /*
  * Finds a job and calls `use`, for which its values are valid.  All tables are searched
- * with one snapshot: a job that is moving between them is seen in exactly one.
+ * with one snapshot, which it gives back: a job that is moving between them is seen in exactly
+ * one.
  */
 static void
-find_job(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *arg)
+find_by_snapshot(const pg_uuid_t *id, Snapshot snapshot,
+				 void (*use)(const QmlJob *job, void *arg), void *arg)
 {
-	Snapshot snapshot;
 	bool found = false;
 
-	/* Who empties the table, or writes it anew, does so before the snapshot, or after the call. */
-	LockRelationOid(qml_store(QML_STORE_LOGGED)->live, AccessShareLock);
-	snapshot = qml_table_snapshot();
 	for (int i = 0; !found && i < qml_stores_in_use(); i++)
 	{
 		QmlTable live;
@@ -97,6 +95,26 @@ find_job(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *a
 		qml_table_close(&live);
 	}
 	UnregisterSnapshot(snapshot);
+}
+
+/* The same with the snapshot of a caller. */
+static void
+find_job(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *arg)
+{
+	/* Who empties the table, or writes it anew, does so before the snapshot, or after the call. */
+	LockRelationOid(qml_store(QML_STORE_LOGGED)->live, AccessShareLock);
+	find_by_snapshot(id, qml_table_snapshot(), use, arg);
+}
+
+/*
+ * The same for a job as it is now, at any isolation level.  No capability is asked for.  Nothing is
+ * called if there is no such job.
+ */
+void
+qml_lookup_latest(const pg_uuid_t *id, void (*use)(const QmlJob *job, void *arg), void *arg)
+{
+	LockRelationOid(qml_store(QML_STORE_LOGGED)->live, AccessShareLock);
+	find_by_snapshot(id, qml_table_latest_snapshot(), use, arg);
 }
 
 typedef struct FoundRow

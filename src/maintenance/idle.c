@@ -56,9 +56,12 @@ find_in_list(void)
 	return false;
 }
 
-/* The same.  The list is read again only when the setting has changed. */
-static bool
-is_listed(void)
+/*
+ * Whether the setting names this database, or all.  The list is read again only when it has
+ * changed.
+ */
+bool
+qml_idle_is_listed(void)
 {
 	static char *setting = NULL; /* what the answer is for */
 	static bool listed;
@@ -94,7 +97,7 @@ find_common_reason(QmlIdleWork work)
 							", or let pg_cron do it: see qml_pg_cron_schedule()."};
 	if (!qml_enabled)
 		return (Reason){"The setting qml.enabled is off.", RELOAD};
-	if (!is_listed())
+	if (!qml_idle_is_listed())
 		return (Reason){"This database is not named in qml.databases.", RELOAD};
 	return no_reason();
 }

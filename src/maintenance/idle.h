@@ -16,6 +16,7 @@ typedef enum QmlIdleWork
 
 #define QML_IDLE_WORKS 4
 
+extern bool qml_idle_is_listed(void);
 extern void qml_idle_warn(QmlIdleWork work);
 
 #endif

@@ -110,16 +110,18 @@ put_row(Tuplestorestate *store, TupleDesc desc, const QmlDatabaseView *view, con
 }
 
 /*
- * This database, of which the launcher does not show anything.  hidden: so many databases are
- * worked in, and have no place to be shown.
+ * This database, of which the launcher does not show anything; returns what it lacks.  hidden: so
+ * many databases are worked in, and have no place to be shown.
  */
-static void
-put_own(Tuplestorestate *store, TupleDesc desc, int hidden)
+static const char *
+view_own(QmlDatabaseView *view, int hidden)
 {
-	QmlDatabaseView view = {.database = MyDatabaseId, .due = QML_WAKE_NEVER};
-	char *problem = NULL;
+	const char *problem;
 
-	strlcpy(view.name, get_database_name(MyDatabaseId), NAMEDATALEN);
+	memset(view, 0, sizeof(*view));
+	view->database = MyDatabaseId;
+	view->due = QML_WAKE_NEVER;
+	strlcpy(view->name, get_database_name(MyDatabaseId), NAMEDATALEN);
 	if (qml_shmem == NULL)
 		problem = "qml is not in shared_preload_libraries";
 	else if (!qml_enabled)
@@ -134,15 +136,77 @@ put_own(Tuplestorestate *store, TupleDesc desc, int hidden)
 		problem = "it is not named in qml.databases, or is not known to the launcher yet";
 	else if (hidden > 0)
 	{
-		view.state = qml_slots_find_scheduler(MyDatabaseId) ? QML_DATABASE_SERVED :
-															  QML_DATABASE_RESTING;
+		view->state = qml_slots_find_scheduler(MyDatabaseId) ? QML_DATABASE_SERVED :
+															   QML_DATABASE_RESTING;
 		problem = psprintf("more than %d databases are worked in: this one has a scheduler about "
 						   "once a minute",
 						   qml_databases_most());
 	}
 	else
 		problem = "it is not known to the launcher yet";
-	put_row(store, desc, &view, problem);
+	return problem;
+}
+
+/* The launcher looks less often than processes come and go. */
+static void
+correct_state(QmlDatabaseView *view)
+{
+	if (OidIsValid(view->database) && qml_slots_find_scheduler(view->database))
+		view->state = QML_DATABASE_SERVED;
+	else if (view->state == QML_DATABASE_SERVED)
+		view->state = QML_DATABASE_STARTING;
+}
+
+/* Whether a database needs a scheduler, as far as the launcher knows. */
+static bool
+needs_scheduler(const QmlDatabaseView *view)
+{
+	switch (view->state)
+	{
+		case QML_DATABASE_STARTING:
+		case QML_DATABASE_SERVED:
+		case QML_DATABASE_WAITING:
+		case QML_DATABASE_RESTING:
+		case QML_DATABASE_FAILED:
+			return true;
+		case QML_DATABASE_FREE:
+		case QML_DATABASE_COPY:
+		case QML_DATABASE_UNKNOWN:
+		case QML_DATABASE_REFUSED:
+			break;
+	}
+	return false;
+}
+
+/* How this database is served. */
+void
+qml_service_find_own(QmlService *service)
+{
+	QmlDatabaseView *views = palloc(sizeof(QmlDatabaseView) * QML_MAX_DATABASES);
+	int hidden = 0;
+	int count;
+
+	memset(service, 0, sizeof(*service));
+	count = qml_shmem ? qml_databases_copy(views, &service->processes, &service->by_server, &hidden) :
+						0;
+	service->workers = qml_slots_count_workers(MyDatabaseId, InvalidOid);
+	service->databases = hidden;
+	for (int i = 0; i < count; i++)
+	{
+		QmlDatabaseView *view = &views[i];
+
+		service->databases += needs_scheduler(view) ? 1 : 0;
+		if (view->database != MyDatabaseId)
+			continue;
+		correct_state(view);
+		service->is_known = true;
+		service->view = *view;
+		service->problem = describe_problem(view, service->workers,
+											describe_limit(service->processes, service->by_server));
+	}
+	if (!service->is_known)
+		service->problem = view_own(&service->view, hidden);
+	pfree(views);
 }
 
 /* The rows of qml.background_databases(): this database, or all. */
@@ -164,16 +228,17 @@ qml_service_list(bool all, Tuplestorestate *store, TupleDesc desc)
 		own_was_there = own_was_there || own;
 		if (!own && !all)
 			continue;
-		/* The launcher looks less often than processes come and go. */
-		if (OidIsValid(view->database) && qml_slots_find_scheduler(view->database))
-			view->state = QML_DATABASE_SERVED;
-		else if (view->state == QML_DATABASE_SERVED)
-			view->state = QML_DATABASE_STARTING;
+		correct_state(view);
 		put_row(store, desc, view,
 				describe_problem(view, qml_slots_count_workers(view->database, InvalidOid),
 								 describe_limit(limit, by_server)));
 	}
 	if (!own_was_there)
-		put_own(store, desc, hidden);
+	{
+		QmlDatabaseView view;
+		const char *problem = view_own(&view, hidden);
+
+		put_row(store, desc, &view, problem);
+	}
 	pfree(views);
 }

@@ -129,11 +129,7 @@ qml_capacity_processes(void)
 int
 qml_capacity_schedulers(void)
 {
-	int processes = qml_capacity_processes();
-
-	if (qml_workers == 0)
-		return processes;
-	return processes - Max(Min(2, processes / 2), processes / 4);
+	return qml_databases_most_schedulers(qml_capacity_processes(), qml_workers > 0);
 }
 
 /* How many of them can be workers. */

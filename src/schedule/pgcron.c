@@ -204,9 +204,9 @@ look_for_job(void *arg)
 	qml_spi_end(&spi);
 }
 
-/* Whether pg_cron calls a function here that does this work; true if that cannot be known. */
+/* Whether pg_cron calls a function here that does this work; `unknown` if that cannot be known. */
 static bool
-may_be_scheduled(bool recurring)
+is_scheduled(bool recurring, bool unknown)
 {
 	Oid schema = get_namespace_oid("cron", true);
 	Oid table = OidIsValid(schema) ? get_relname_relid("job", schema) : InvalidOid;
@@ -215,12 +215,20 @@ may_be_scheduled(bool recurring)
 	bool known;
 
 	if (!OidIsValid(table) || !ConditionalLockRelationOid(table, AccessShareLock))
-		return true;
+		return unknown;
 	/* What is wrong otherwise, such as a broken file, is no business of the caller. */
 	known = is_readable(table) &&
 			qml_subxact_try(look_for_job, &look, qml_subxact_ends_call, &failure);
 	UnlockRelationOid(table, AccessShareLock);
-	return !known || look.found;
+	return known ? look.found : unknown;
+}
+
+/* Whether pg_cron is in this database, and is known to do this work now. */
+bool
+qml_pgcron_serves(bool recurring)
+{
+	return GetConfigOption("cron.database_name", true, false) != NULL &&
+		   OidIsValid(get_extension_oid("pg_cron", true)) && is_scheduled(recurring, false);
 }
 
 /*
@@ -240,7 +248,7 @@ qml_pgcron_may_serve(bool recurring)
 		else if (!OidIsValid(get_extension_oid("pg_cron", true)))
 			serves[recurring] = true;
 		else
-			serves[recurring] = may_be_scheduled(recurring);
+			serves[recurring] = is_scheduled(recurring, true);
 		looked[recurring] = true;
 	}
 	return serves[recurring];

@@ -17,7 +17,6 @@
 #include "model/acl.h"
 #include "qml.h"
 #include "userfn/callback.h"
-#include "userfn/handler.h"
 #include "userfn/middleware.h"
 #include "userfn/registry.h"
 #include "userfn/trace.h"
@@ -186,23 +185,14 @@ static Datum
 show_problem(FunctionCallInfo fcinfo, QmlCallbackKind kind)
 {
 	const QmlCallback *callback;
-	QmlProblem problem;
+	char *problem;
 
 	qml_acl_require_one(QML_MAY_WATCH, NULL);
 	callback = qml_callback_find(kind, text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	if (callback == NULL)
+	problem = callback ? qml_callback_problem(callback) : NULL;
+	if (problem == NULL)
 		PG_RETURN_NULL();
-	if (!OidIsValid(qml_callback_resolve(callback, &problem)))
-		PG_RETURN_TEXT_P(cstring_to_text(psprintf("%s: %s", problem.message, problem.detail)));
-	problem.detail = qml_callback_lost_right(callback);
-	if (problem.detail)
-		PG_RETURN_TEXT_P(
-			cstring_to_text(psprintf("%s \"%s\" is passed over: %s", qml_callback_word(kind),
-									 callback->name, problem.detail)));
-	if (callback->options.after_commit && !qml_handler_role_usable(callback->role, &problem))
-		PG_RETURN_TEXT_P(cstring_to_text(
-			psprintf("jobs of hook \"%s\" cannot run: %s", callback->name, problem.message)));
-	PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(problem));
 }
 
 /* Why a hook cannot be called; NULL when it can. */

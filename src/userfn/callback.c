@@ -495,3 +495,20 @@ qml_callback_resolve(const QmlCallback *callback, QmlProblem *problem)
 								qml_callback_word(callback->kind), callback->name);
 	return InvalidOid;
 }
+
+/* Why a callback cannot be called, or is passed over; NULL: it is called. */
+char *
+qml_callback_problem(const QmlCallback *callback)
+{
+	QmlProblem problem;
+
+	if (!OidIsValid(qml_callback_resolve(callback, &problem)))
+		return psprintf("%s: %s", problem.message, problem.detail);
+	problem.detail = qml_callback_lost_right(callback);
+	if (problem.detail)
+		return psprintf("%s \"%s\" is passed over: %s", qml_callback_word(callback->kind),
+						callback->name, problem.detail);
+	if (callback->options.after_commit && !qml_handler_role_usable(callback->role, &problem))
+		return psprintf("jobs of hook \"%s\" cannot run: %s", callback->name, problem.message);
+	return NULL;
+}

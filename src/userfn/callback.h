@@ -45,6 +45,7 @@ extern bool qml_callback_is_owners(Oid role);
 extern char *qml_callback_stranger(Oid function);
 extern bool qml_callback_is_allowed(const QmlCallback *callback, Oid session_role);
 extern char *qml_callback_lost_right(const QmlCallback *callback);
+extern char *qml_callback_problem(const QmlCallback *callback);
 extern Oid qml_callback_resolve(const QmlCallback *callback, QmlProblem *problem);
 
 #endif

@@ -331,6 +331,33 @@ qml_handler_exist_for(Oid role)
 	return false;
 }
 
+static int
+compare_methods(const ListCell *a, const ListCell *b)
+{
+	return strcmp(((const QmlHandler *) lfirst(a))->method,
+				  ((const QmlHandler *) lfirst(b))->method);
+}
+
+/* All handlers, in the order of their methods. */
+List *
+qml_handler_all(void)
+{
+	List *all = NIL;
+	HASH_SEQ_STATUS status;
+	HandlerByMethod *entry;
+
+	if (!qml_handler_exist())
+		return NIL;
+	hash_seq_init(&status, handlers);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (!entry->handler->gone)
+			all = lappend(all, entry->handler);
+	}
+	list_sort(all, compare_methods);
+	return all;
+}
+
 /* The hashes of methods, and the reading of the table that they are from. */
 typedef struct MethodHashes
 {

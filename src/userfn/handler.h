@@ -32,6 +32,7 @@ typedef struct QmlHandler
 extern void qml_handler_init(void);
 extern bool qml_handler_exist(void);
 extern bool qml_handler_exist_for(Oid role);
+extern List *qml_handler_all(void);
 extern uint64 qml_handler_generation(void);
 extern void qml_handler_know_hashes(Oid role);
 extern bool qml_handler_has_hash(uint64 hash);

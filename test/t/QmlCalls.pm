@@ -177,6 +177,9 @@ my %CALLS = (
 	qml_job => { before => [$ENQUEUE], sql => "SELECT (qml_job('ID')).state" },
 	qml_counts => { sql => 'SELECT count(*) FROM qml_counts()' },
 	qml_queue_counts => { sql => 'SELECT count(*) FROM qml_queue_counts()' },
+	qml_explain => { before => [$ENQUEUE], sql => "SELECT count(*) > 0 FROM qml_explain('ID')" },
+	qml_explain_queue => { before => [$ENQUEUE], sql => "SELECT count(*) > 0 FROM qml_explain_queue('NAME')" },
+	qml_status => { sql => 'SELECT count(*) > 0 FROM qml_status()' },
 	qml_queue_depth => { before => [$ENQUEUE], sql => "SELECT qml_queue_depth('NAME')" },
 	qml_delete =>
 	  { before => [$ENQUEUE], sql => "SELECT qml_delete('ID')", done => is_in('deleted') },

@@ -1,0 +1,110 @@
+/*
+ * status.c
+ *		Whether anything is missing for jobs to run here: qml_status().
+ *
+ * The table below is the list of checks: a row of the answer each, in its order.  Those that keep
+ * jobs from running are reasons of qml_explain() and qml_explain_queue() as well.  To add a
+ * check, write a function for check.h, and an entry here; doc/reference/functions.md lists them.
+ *
+ * A caller with the capability `admin` on all queues gets all rows.  To others those are not shown
+ * that tell of sessions, databases or jobs of others, and the rest speaks only of what they see.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "diagnosis/check.h"
+#include "diagnosis/status.h"
+#include "model/acl.h"
+
+#define STATUS_COLUMNS 4
+
+typedef struct Check
+{
+	const char *name;
+	void (*look)(QmlFinding *finding);
+	int keeps_from;		/* what jobs need of it */
+	const char *reason; /* of a job that is kept from it */
+	bool admin_only;
+} Check;
+
+#define NEEDS_PROCESSES (QML_NEEDS_ADVANCE | QML_NEEDS_WORKERS)
+#define NEEDS_ALL		(NEEDS_PROCESSES | QML_NEEDS_CLAIM)
+
+/* Causes come before what follows from them. */
+static const Check checks[] = {
+	{"preloaded", qml_check_preloaded, NEEDS_PROCESSES, "qml is not preloaded", false},
+	{"primary", qml_check_primary, NEEDS_ALL, "standby", false},
+	{"enabled", qml_check_enabled, NEEDS_PROCESSES, "background processing is off", false},
+	{"database", qml_check_database, NEEDS_PROCESSES, "database not served", false},
+	{"adopted", qml_check_adopted, NEEDS_ALL, "copy not adopted", false},
+	{"launcher", qml_check_launcher, NEEDS_PROCESSES, "no launcher", false},
+	{"scheduler", qml_check_scheduler, NEEDS_PROCESSES, "no scheduler", false},
+	{"enable_scheduler", qml_check_promotion, QML_NEEDS_ADVANCE, "scheduler is off", false},
+	{"enable_cleanup", qml_check_cleanup, 0, NULL, false},
+	{"workers", qml_check_workers, QML_NEEDS_WORKERS, "no worker slot", false},
+	{"process_slots", qml_check_process_slots, 0, NULL, true},
+	{"paused", qml_check_paused, 0, NULL, false},
+	{"queues", qml_check_queues, 0, NULL, false},
+	{"handlers", qml_check_handlers, 0, NULL, false},
+	{"hooks", qml_check_hooks, 0, NULL, false},
+	{"middleware", qml_check_middleware, 0, NULL, false},
+	{"recurring", qml_check_recurring, 0, NULL, false},
+	{"ticks", qml_check_ticks, 0, NULL, false},
+	{"servers", qml_check_servers, 0, NULL, false},
+	{"leases", qml_check_leases, 0, NULL, true},
+	{"locks", qml_check_locks, 0, NULL, false},
+	{"vacuum", qml_check_vacuum, 0, NULL, true},
+	{"autovacuum", qml_check_autovacuum, 0, NULL, false},
+	{"triggers", qml_check_triggers, 0, NULL, false},
+};
+
+static void
+put_row(Tuplestorestate *store, TupleDesc desc, const Check *check, const QmlFinding *finding)
+{
+	Datum values[STATUS_COLUMNS];
+	bool nulls[STATUS_COLUMNS] = {false};
+
+	Assert(desc->natts == STATUS_COLUMNS);
+	values[0] = CStringGetTextDatum(check->name);
+	nulls[1] = !finding->is_known;
+	values[1] = BoolGetDatum(finding->ok);
+	values[2] = CStringGetTextDatum(finding->detail);
+	nulls[3] = finding->remedy == NULL;
+	values[3] = finding->remedy ? CStringGetTextDatum(finding->remedy) : (Datum) 0;
+	tuplestore_putvalues(store, desc, values, nulls);
+}
+
+/* The rows of qml_status(). */
+void
+qml_status_list(Tuplestorestate *store, TupleDesc desc)
+{
+	bool full = qml_acl_allow(QML_CAN_ADMIN, NULL);
+
+	for (int i = 0; i < (int) lengthof(checks); i++)
+	{
+		QmlFinding finding = {false};
+
+		if (checks[i].admin_only && !full)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		checks[i].look(&finding);
+		put_row(store, desc, &checks[i], &finding);
+	}
+}
+
+/* Adds the checks that fail, if a job needs what they keep it from. */
+void
+qml_status_explain(int needs, QmlReasons *reasons)
+{
+	for (int i = 0; i < (int) lengthof(checks); i++)
+	{
+		QmlFinding finding = {false};
+
+		if ((checks[i].keeps_from & needs) == 0)
+			continue;
+		checks[i].look(&finding);
+		if (finding.is_known && !finding.ok && !finding.follows)
+			qml_reasons_add(reasons, checks[i].reason, finding.detail, finding.remedy);
+	}
+}
