@@ -37,7 +37,7 @@
 typedef struct FoundJob
 {
 	bool is_there;
-	QmlJob job; /* a copy */
+	QmlJob job;	 /* a copy */
 	bool is_own; /* this transaction has written its row */
 	QmlHolders holders;
 } FoundJob;
@@ -85,8 +85,9 @@ show_run_time(const QmlJob *job)
 static char *
 show_worker(const QmlJob *job)
 {
-	return job->worker == (Datum) 0 ? "" :
-									  psprintf(" by worker \"%s\"", TextDatumGetCString(job->worker));
+	return job->worker == (Datum) 0 ?
+			   "" :
+			   psprintf(" by worker \"%s\"", TextDatumGetCString(job->worker));
 }
 
 static void
@@ -94,11 +95,11 @@ explain_succeeded(Explanation *explanation)
 {
 	const QmlJob *job = explanation->about.job;
 
-	qml_reasons_add(explanation->about.reasons, "succeeded",
-					psprintf("it succeeded at %s, in attempt %d%s, %s",
-							 qml_finding_time(job->finished_at), job->attempt, show_worker(job),
-							 show_run_time(job)),
-					NULL);
+	qml_finding_add_reason(explanation->about.reasons, "succeeded",
+						   psprintf("it succeeded at %s, in attempt %d%s, %s",
+									qml_finding_time(job->finished_at), job->attempt,
+									show_worker(job), show_run_time(job)),
+						   NULL);
 }
 
 static void
@@ -107,12 +108,12 @@ explain_failed(Explanation *explanation)
 	const QmlJob *job = explanation->about.job;
 	int tries = qml_job_tries(job);
 
-	qml_reasons_add(explanation->about.reasons, "failed",
-					psprintf("it failed for good at %s, after %s%s%s",
-							 qml_finding_time(job->finished_at),
-							 qml_finding_count(tries, "try", "tries"), show_worker(job),
-							 show_content(explanation, qml_job_last_error(job))),
-					call_for_job(explanation, "qml_retry"));
+	qml_finding_add_reason(explanation->about.reasons, "failed",
+						   psprintf("it failed for good at %s, after %s%s%s",
+									qml_finding_time(job->finished_at),
+									qml_finding_count(tries, "try", "tries"), show_worker(job),
+									show_content(explanation, qml_job_last_error(job))),
+						   call_for_job(explanation, "qml_retry"));
 }
 
 static void
@@ -120,11 +121,11 @@ explain_deleted(Explanation *explanation)
 {
 	const QmlJob *job = explanation->about.job;
 
-	qml_reasons_add(explanation->about.reasons, "deleted",
-					psprintf("it was deleted or discarded at %s%s",
-							 qml_finding_time(job->finished_at),
-							 show_content(explanation, job->reason)),
-					NULL);
+	qml_finding_add_reason(explanation->about.reasons, "deleted",
+						   psprintf("it was deleted or discarded at %s%s",
+									qml_finding_time(job->finished_at),
+									show_content(explanation, job->reason)),
+						   NULL);
 }
 
 /* ----- jobs that run ----- */
@@ -136,8 +137,7 @@ describe_run(const QmlJob *job)
 	TimestampTz now = GetCurrentTimestamp();
 
 	return psprintf("attempt %d%s since %s (%s)", job->attempt, show_worker(job),
-					qml_finding_time(job->started_at),
-					qml_finding_duration(now - job->started_at));
+					qml_finding_time(job->started_at), qml_finding_duration(now - job->started_at));
 }
 
 /* A claim that is bound to a session; false: it is none. */
@@ -153,27 +153,28 @@ explain_session(Explanation *explanation)
 		return false;
 	if (RecoveryInProgress())
 	{
-		qml_reasons_add(explanation->about.reasons, "running",
-						psprintf("it runs on the primary: %s", describe_run(job)), NULL);
+		qml_finding_add_reason(explanation->about.reasons, "running",
+							   psprintf("it runs on the primary: %s", describe_run(job)), NULL);
 		return true;
 	}
 	qml_session_claim_begin_search();
 	if (qml_session_claim_is_gone(server, length))
 	{
-		qml_reasons_add(explanation->about.reasons, "worker is gone",
-						psprintf("the session that had claimed it has ended, and it was not taken "
-								 "back yet: %s",
-								 describe_run(job)),
-						qml_finding_call("qml_reclaim", ""));
+		qml_finding_add_reason(
+			explanation->about.reasons, "worker is gone",
+			psprintf("the session that had claimed it has ended, and it was not taken "
+					 "back yet: %s",
+					 describe_run(job)),
+			qml_finding_call("qml_reclaim", ""));
 		qml_status_explain(QML_NEEDS_ADVANCE, explanation->about.reasons);
 		return true;
 	}
 	pid = qml_session_claim_pid(server, length);
-	qml_reasons_add(explanation->about.reasons, "running",
-					pid == 0 ? psprintf("it runs: %s", describe_run(job)) :
-							   psprintf("it runs in the session with pid %d: %s", pid,
-										describe_run(job)),
-					NULL);
+	qml_finding_add_reason(explanation->about.reasons, "running",
+						   pid == 0 ? psprintf("it runs: %s", describe_run(job)) :
+									  psprintf("it runs in the session with pid %d: %s", pid,
+											   describe_run(job)),
+						   NULL);
 	return true;
 }
 
@@ -187,19 +188,19 @@ explain_processing(Explanation *explanation)
 		return;
 	if (job->lease_expires_at != QML_NO_TIME && job->lease_expires_at <= now)
 	{
-		qml_reasons_add(explanation->about.reasons, "lease is over",
-						psprintf("its lease ended at %s (%s ago), and it was not taken back yet: %s",
-								 qml_finding_time(job->lease_expires_at),
-								 qml_finding_duration(now - job->lease_expires_at),
-								 describe_run(job)),
-						qml_finding_call("qml_reclaim", ""));
+		qml_finding_add_reason(
+			explanation->about.reasons, "lease is over",
+			psprintf("its lease ended at %s (%s ago), and it was not taken back yet: %s",
+					 qml_finding_time(job->lease_expires_at),
+					 qml_finding_duration(now - job->lease_expires_at), describe_run(job)),
+			qml_finding_call("qml_reclaim", ""));
 		qml_status_explain(QML_NEEDS_ADVANCE, explanation->about.reasons);
 		return;
 	}
-	qml_reasons_add(explanation->about.reasons, "running",
-					psprintf("it runs: %s; its lease ends at %s", describe_run(job),
-							 qml_finding_time(job->lease_expires_at)),
-					NULL);
+	qml_finding_add_reason(explanation->about.reasons, "running",
+						   psprintf("it runs: %s; its lease ends at %s", describe_run(job),
+									qml_finding_time(job->lease_expires_at)),
+						   NULL);
 }
 
 /* ----- jobs that wait ----- */
@@ -209,10 +210,11 @@ static void
 explain_own(Explanation *explanation)
 {
 	if (explanation->found->is_own)
-		qml_reasons_add(explanation->about.reasons, "not committed",
-						"this transaction has made or changed it: nobody else sees that before it "
-						"commits",
-						"COMMIT;");
+		qml_finding_add_reason(
+			explanation->about.reasons, "not committed",
+			"this transaction has made or changed it: nobody else sees that before it "
+			"commits",
+			"COMMIT;");
 }
 
 /* Somebody else has its row. */
@@ -225,13 +227,14 @@ explain_holders(Explanation *explanation)
 	if (explanation->found->holders.count == 0)
 		return;
 	who = qml_holder_describe(&explanation->found->holders, &pid);
-	qml_reasons_add(explanation->about.reasons, "held by an open transaction",
-					explanation->about.job->state == QML_PROCESSING ?
-						psprintf("what its worker said of it, or its deletion, is not committed: %s "
-								 "has its row",
-								 who) :
-						psprintf("it is claimed, changed or locked by %s", who),
-					pid == 0 ? NULL : psprintf("SELECT pg_terminate_backend(%d);", pid));
+	qml_finding_add_reason(
+		explanation->about.reasons, "held by an open transaction",
+		explanation->about.job->state == QML_PROCESSING ?
+			psprintf("what its worker said of it, or its deletion, is not committed: %s "
+					 "has its row",
+					 who) :
+			psprintf("it is claimed, changed or locked by %s", who),
+		pid == 0 ? NULL : psprintf("SELECT pg_terminate_backend(%d);", pid));
 }
 
 /* A job that is delayed, or waits for its next attempt. */
@@ -248,22 +251,23 @@ explain_due(Explanation *explanation)
 						show_content(explanation, job->reason);
 
 	if (job->run_at > now)
-		qml_reasons_add(explanation->about.reasons, retry ? "waits for its retry" : "not due",
-						psprintf("it is due at %s, in %s%s", qml_finding_time(job->run_at),
-								 qml_finding_duration(job->run_at - now), why),
-						call_for_job(explanation, "qml_retry"));
+		qml_finding_add_reason(explanation->about.reasons,
+							   retry ? "waits for its retry" : "not due",
+							   psprintf("it is due at %s, in %s%s", qml_finding_time(job->run_at),
+										qml_finding_duration(job->run_at - now), why),
+							   call_for_job(explanation, "qml_retry"));
 	else
-		qml_reasons_add(explanation->about.reasons, "due but not ready",
-						psprintf("it has been due for %s, and nothing has made it ready%s",
-								 qml_finding_duration(now - job->run_at), why),
-						qml_finding_call("qml_promote_due", ""));
+		qml_finding_add_reason(explanation->about.reasons, "due but not ready",
+							   psprintf("it has been due for %s, and nothing has made it ready%s",
+										qml_finding_duration(now - job->run_at), why),
+							   qml_finding_call("qml_promote_due", ""));
 }
 
 static void
 explain_parents(Explanation *explanation)
 {
-	qml_reasons_add(explanation->about.reasons, "waits for parents",
-					"it waits for the end of other jobs", NULL);
+	qml_finding_add_reason(explanation->about.reasons, "waits for parents",
+						   "it waits for the end of other jobs", NULL);
 }
 
 /* What is missing in this database for such a job. */
@@ -351,17 +355,19 @@ explain_place(Explanation *explanation)
 
 	qml_ready_walk(explanation->about.queue, count_before, &before);
 	if (before.higher + before.older > 0)
-		qml_reasons_add(explanation->about.reasons, "behind other jobs",
-						psprintf("%s%s for the same workers come first: " INT64_FORMAT
-								 " of a higher priority, " INT64_FORMAT " older ones",
-								 before.more ? "at least " : "",
-								 qml_finding_count(before.higher + before.older, "job", "jobs"),
-								 before.higher, before.older),
-						"Let more workers take the jobs of the queue.");
+		qml_finding_add_reason(explanation->about.reasons, "behind other jobs",
+							   psprintf("%s%s for the same workers come first: " INT64_FORMAT
+										" of a higher priority, " INT64_FORMAT " older ones",
+										before.more ? "at least " : "",
+										qml_finding_count(before.higher + before.older, "job",
+														  "jobs"),
+										before.higher, before.older),
+							   "Let more workers take the jobs of the queue.");
 }
 
 #define IN(state) (1 << (state))
-#define UNSTARTED (IN(QML_SCHEDULED) | IN(QML_ENQUEUED) | IN(QML_AWAITING_RETRY) | IN(QML_AWAITING_PARENTS))
+#define UNSTARTED \
+	(IN(QML_SCHEDULED) | IN(QML_ENQUEUED) | IN(QML_AWAITING_RETRY) | IN(QML_AWAITING_PARENTS))
 #define UNFINISHED (UNSTARTED | IN(QML_PROCESSING))
 
 /* The reasons, by the states of the jobs that they are for, in the order in which they are told. */
@@ -420,10 +426,11 @@ qml_explain_id(const pg_uuid_t *id, QmlReasons *reasons)
 	}
 	if (access == QML_ACCESS_NONE)
 	{
-		qml_reasons_add(reasons, "no such job",
-						"there is no job of this id that you may see: it may have expired, or not be "
-						"committed yet",
-						NULL);
+		qml_finding_add_reason(
+			reasons, "no such job",
+			"there is no job of this id that you may see: it may have expired, or not be "
+			"committed yet",
+			NULL);
 		return;
 	}
 	qml_work_init(&explanation.about, queue, found.job.method, found.job.created_by, reasons);
@@ -435,13 +442,13 @@ qml_explain_id(const pg_uuid_t *id, QmlReasons *reasons)
 			causes[i].explain(&explanation);
 	}
 	if (reasons->count == 0)
-		qml_reasons_add(reasons, "ready",
-						psprintf("it has been ready since %s, and is the next for %s",
-								 qml_finding_time(found.job.ready_at != QML_NO_TIME ?
-													  found.job.ready_at :
-													  found.job.created_at),
-								 explanation.about.handler && !explanation.about.is_named ?
-									 "a background worker" :
-									 "a worker that fetches"),
-						NULL);
+		qml_finding_add_reason(reasons, "ready",
+							   psprintf("it has been ready since %s, and is the next for %s",
+										qml_finding_time(found.job.ready_at != QML_NO_TIME ?
+															 found.job.ready_at :
+															 found.job.created_at),
+										explanation.about.handler && !explanation.about.is_named ?
+											"a background worker" :
+											"a worker that fetches"),
+							   NULL);
 }

@@ -10,7 +10,7 @@
 
 #include "utils/builtins.h"
 
-#include "diagnosis/explain.h"
+#include "diagnosis/explain_queue.h"
 #include "diagnosis/holder.h"
 #include "diagnosis/status.h"
 #include "diagnosis/work.h"
@@ -140,12 +140,12 @@ explain_held(const Front *front, QmlReasons *reasons)
 	if (front->held == 0)
 		return;
 	who = qml_holder_describe(&front->holders, &pid);
-	qml_reasons_add(reasons, "held by an open transaction",
-					psprintf("%s claimed, changed or locked by %s",
-							 qml_finding_count(front->held, "of its first ready jobs is",
-											   "of its first ready jobs are"),
-							 who),
-					pid == 0 ? NULL : psprintf("SELECT pg_terminate_backend(%d);", pid));
+	qml_finding_add_reason(reasons, "held by an open transaction",
+						   psprintf("%s claimed, changed or locked by %s",
+									qml_finding_count(front->held, "of its first ready jobs is",
+													  "of its first ready jobs are"),
+									who),
+						   pid == 0 ? NULL : psprintf("SELECT pg_terminate_backend(%d);", pid));
 }
 
 static void
@@ -169,31 +169,32 @@ explain_moving(const QmlQueue *queue, const Front *front, QmlReasons *reasons)
 {
 	TimestampTz last = qml_fetches_last(queue->id, QML_FETCHES_ANY);
 
-	qml_reasons_add(reasons, "moving",
-					psprintf("%s%s ready, and %d in work%s", front->more ? "at least " : "",
-							 qml_finding_count(front->ready, "job is", "jobs are"), front->running,
-							 last == 0 ? "" :
-										 psprintf("; the last fetch was %s ago",
-												  qml_finding_duration(GetCurrentTimestamp() -
-																	   last))),
-					NULL);
+	qml_finding_add_reason(reasons, "moving",
+						   psprintf("%s%s ready, and %d in work%s", front->more ? "at least " : "",
+									qml_finding_count(front->ready, "job is", "jobs are"),
+									front->running,
+									last == 0 ? "" :
+												psprintf("; the last fetch was %s ago",
+														 qml_finding_duration(
+															 GetCurrentTimestamp() - last))),
+						   NULL);
 }
 
 static void
 explain_empty(const Front *front, int64 delayed, QmlReasons *reasons)
 {
-	qml_reasons_add(reasons, "no ready jobs",
-					delayed < 0 ?
-						psprintf("no job is ready, and %d in work", front->running) :
-						psprintf("no job is ready, %d in work, and %s for its time",
-								 front->running,
-								 qml_finding_count(delayed, "waits", "wait")),
-					NULL);
+	qml_finding_add_reason(reasons, "no ready jobs",
+						   delayed < 0 ?
+							   psprintf("no job is ready, and %d in work", front->running) :
+							   psprintf("no job is ready, %d in work, and %s for its time",
+										front->running,
+										qml_finding_count(delayed, "waits", "wait")),
+						   NULL);
 }
 
 /* Adds the reasons why a queue does not move. */
 void
-qml_explain_jobs_of(const QmlQueue *queue, QmlReasons *reasons)
+qml_explain_queue_reasons(const QmlQueue *queue, QmlReasons *reasons)
 {
 	Front front = {.context = CurrentMemoryContext};
 	QmlCase about = {.queue = queue, .reasons = reasons};

@@ -35,14 +35,14 @@ format_text(const char *format, va_list args)
 	}
 }
 
-#define FILL(finding, format)                         \
-	do                                                \
-	{                                                 \
-		va_list args;                                 \
-                                                      \
-		va_start(args, format);                       \
+#define FILL(finding, format)                          \
+	do                                                 \
+	{                                                  \
+		va_list args;                                  \
+                                                       \
+		va_start(args, format);                        \
 		(finding)->detail = format_text(format, args); \
-		va_end(args);                                 \
+		va_end(args);                                  \
 	} while (0)
 
 /* All is as it should be. */
@@ -84,7 +84,8 @@ qml_finding_leave(QmlFinding *finding, const char *format, ...)
 
 /* Adds a row to an explanation; no remedy: NULL. */
 void
-qml_reasons_add(QmlReasons *reasons, const char *reason, const char *detail, const char *remedy)
+qml_finding_add_reason(QmlReasons *reasons, const char *reason, const char *detail,
+					   const char *remedy)
 {
 	Datum values[REASON_COLUMNS];
 	bool nulls[REASON_COLUMNS] = {false};

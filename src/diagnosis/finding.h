@@ -27,7 +27,8 @@ typedef struct QmlReasons
 	int count;
 } QmlReasons;
 
-extern void qml_finding_pass(QmlFinding *finding, const char *format, ...) pg_attribute_printf(2, 3);
+extern void qml_finding_pass(QmlFinding *finding, const char *format, ...)
+	pg_attribute_printf(2, 3);
 extern void qml_finding_fail(QmlFinding *finding, char *remedy, const char *format, ...)
 	pg_attribute_printf(3, 4);
 extern void qml_finding_follow(QmlFinding *finding, const char *format, ...)
@@ -35,8 +36,8 @@ extern void qml_finding_follow(QmlFinding *finding, const char *format, ...)
 extern void qml_finding_leave(QmlFinding *finding, const char *format, ...)
 	pg_attribute_printf(2, 3);
 
-extern void qml_reasons_add(QmlReasons *reasons, const char *reason, const char *detail,
-							const char *remedy);
+extern void qml_finding_add_reason(QmlReasons *reasons, const char *reason, const char *detail,
+								   const char *remedy);
 
 extern char *qml_finding_time(TimestampTz time);
 extern char *qml_finding_duration(int64 usecs);

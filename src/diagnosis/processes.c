@@ -15,7 +15,7 @@
 #include "utils/builtins.h"
 
 #include "common/guc.h"
-#include "diagnosis/check.h"
+#include "diagnosis/processes.h"
 #include "ipc/slots.h"
 #include "maintenance/idle.h"
 #include "maintenance/service.h"
@@ -48,7 +48,7 @@ needs_workers(void)
 }
 
 void
-qml_check_preloaded(QmlFinding *finding)
+qml_processes_check_preloaded(QmlFinding *finding)
 {
 	if (qml_shmem)
 		qml_finding_pass(finding, "qml is in shared_preload_libraries");
@@ -64,7 +64,7 @@ qml_check_preloaded(QmlFinding *finding)
 }
 
 void
-qml_check_primary(QmlFinding *finding)
+qml_processes_check_primary(QmlFinding *finding)
 {
 	if (RecoveryInProgress())
 		qml_finding_fail(finding, "Ask the primary.",
@@ -85,7 +85,7 @@ check_switch(QmlFinding *finding, const char *name, bool on, const char *consequ
 }
 
 void
-qml_check_enabled(QmlFinding *finding)
+qml_processes_check_enabled(QmlFinding *finding)
 {
 	check_switch(finding, "qml.enabled", qml_enabled,
 				 "no background process works in any database");
@@ -93,21 +93,21 @@ qml_check_enabled(QmlFinding *finding)
 
 /* Whether qml.scheduler_enabled lets delayed jobs become ready, and lost ones be reclaimed. */
 void
-qml_check_promotion(QmlFinding *finding)
+qml_processes_check_promotion(QmlFinding *finding)
 {
 	check_switch(finding, "qml.enable_scheduler", qml_scheduler_enabled,
 				 "delayed jobs do not become ready, and lost ones are not reclaimed");
 }
 
 void
-qml_check_cleanup(QmlFinding *finding)
+qml_processes_check_cleanup(QmlFinding *finding)
 {
 	check_switch(finding, "qml.enable_cleanup", qml_cleanup_enabled,
 				 "expired jobs and locks are not removed");
 }
 
 void
-qml_check_database(QmlFinding *finding)
+qml_processes_check_database(QmlFinding *finding)
 {
 	const char *name = get_database_name(MyDatabaseId);
 
@@ -125,7 +125,7 @@ qml_check_database(QmlFinding *finding)
 }
 
 void
-qml_check_adopted(QmlFinding *finding)
+qml_processes_check_adopted(QmlFinding *finding)
 {
 	if (qml_catalog()->adopted)
 		qml_finding_pass(finding, "the jobs belong to this database");
@@ -145,18 +145,19 @@ may_have_processes(void)
 
 /* The launcher works for all databases, also if it has nothing to do in this one. */
 void
-qml_check_launcher(QmlFinding *finding)
+qml_processes_check_launcher(QmlFinding *finding)
 {
 	if (qml_shmem && pg_atomic_read_u32(&qml_shmem->launcher) != 0)
 		qml_finding_pass(finding, "the launcher runs");
 	else if (qml_shmem == NULL || RecoveryInProgress())
 		qml_finding_follow(finding, "the launcher does not run here");
 	else
-		qml_finding_fail(finding,
-						 psprintf("It is started again after a second, if max_worker_processes (%d) "
-								  "has room for it: see the log of the server.",
-								  max_worker_processes),
-						 "the launcher does not run");
+		qml_finding_fail(
+			finding,
+			psprintf("It is started again after a second, if max_worker_processes (%d) "
+					 "has room for it: see the log of the server.",
+					 max_worker_processes),
+			"the launcher does not run");
 }
 
 /* Since when the scheduler should have done something; QML_WAKE_NEVER: it has done all. */
@@ -182,8 +183,8 @@ check_scheduler_at_work(QmlFinding *finding, QmlSlot *scheduler)
 	char *remedy = psprintf("SELECT * FROM pg_stat_activity WHERE pid = %d;", pid);
 
 	if (now - beat > patience)
-		qml_finding_fail(finding, remedy, "the scheduler (pid %d) has sent no heartbeat for %s", pid,
-						 qml_finding_duration(now - beat));
+		qml_finding_fail(finding, remedy, "the scheduler (pid %d) has sent no heartbeat for %s",
+						 pid, qml_finding_duration(now - beat));
 	else if (due < now - LATE_TIME)
 		qml_finding_fail(finding, remedy,
 						 "the scheduler (pid %d) is late: something has been due for %s", pid,
@@ -193,7 +194,7 @@ check_scheduler_at_work(QmlFinding *finding, QmlSlot *scheduler)
 }
 
 void
-qml_check_scheduler(QmlFinding *finding)
+qml_processes_check_scheduler(QmlFinding *finding)
 {
 	QmlSlot *scheduler = qml_slots_find_scheduler(MyDatabaseId);
 	QmlService service;
@@ -217,17 +218,18 @@ qml_check_scheduler(QmlFinding *finding)
 	if (service.view.state == QML_DATABASE_RESTING && service.view.due > GetCurrentTimestamp())
 		qml_finding_pass(finding, "the scheduler has taken its turn, and nothing is due");
 	else if (service.problem)
-		qml_finding_fail(finding,
-						 "Raise max_worker_processes and qml.max_workers, which needs a restart, or "
-						 "name fewer databases in qml.databases; for errors see the log of the "
-						 "server.",
-						 "no scheduler works in this database: %s", service.problem);
+		qml_finding_fail(
+			finding,
+			"Raise max_worker_processes and qml.max_workers, which needs a restart, or "
+			"name fewer databases in qml.databases; for errors see the log of the "
+			"server.",
+			"no scheduler works in this database: %s", service.problem);
 	else
 		qml_finding_fail(finding, NULL, "the scheduler of this database is being started");
 }
 
 void
-qml_check_workers(QmlFinding *finding)
+qml_processes_check_workers(QmlFinding *finding)
 {
 	QmlService service;
 
@@ -269,15 +271,16 @@ describe_slots_needed(const QmlService *service, int wanted, int workers)
 		return psprintf("Raise max_worker_processes, now %d, by %d and restart the server; or: %s",
 						max_worker_processes, wanted - service->processes, instead);
 	if (qml_max_workers >= 0)
-		return psprintf("%s Or: %s",
-						qml_finding_setting("qml.max_workers", psprintf("%d", wanted)), instead);
-	return psprintf("Set max_worker_processes, now %d, to %d or more and restart the server; or: %s",
-					max_worker_processes, 2 * wanted, instead);
+		return psprintf("%s Or: %s", qml_finding_setting("qml.max_workers", psprintf("%d", wanted)),
+						instead);
+	return psprintf(
+		"Set max_worker_processes, now %d, to %d or more and restart the server; or: %s",
+		max_worker_processes, 2 * wanted, instead);
 }
 
 /* Whether there are as many processes as the settings ask for. */
 void
-qml_check_process_slots(QmlFinding *finding)
+qml_processes_check_slots(QmlFinding *finding)
 {
 	QmlService service;
 	int schedulers;
@@ -299,14 +302,14 @@ qml_check_process_slots(QmlFinding *finding)
 	workers = service.processes - Min(service.databases, schedulers);
 	wanted = service.databases + (needs_workers() ? qml_workers : 0);
 	if (service.databases > schedulers)
-		qml_finding_fail(finding,
-						 psprintf("Raise max_worker_processes, now %d, and qml.max_workers, now %d, "
-								  "and restart the server; or name fewer databases in "
-								  "qml.databases.",
-								  max_worker_processes, qml_max_workers),
-						 "there can be %s, and %d databases take turns",
-						 qml_finding_count(schedulers, "scheduler", "schedulers"),
-						 service.databases);
+		qml_finding_fail(
+			finding,
+			psprintf("Raise max_worker_processes, now %d, and qml.max_workers, now %d, "
+					 "and restart the server; or name fewer databases in "
+					 "qml.databases.",
+					 max_worker_processes, qml_max_workers),
+			"there can be %s, and %d databases take turns",
+			qml_finding_count(schedulers, "scheduler", "schedulers"), service.databases);
 	else if (needs_workers() && workers < qml_workers)
 		qml_finding_fail(finding, describe_slots_needed(&service, wanted, Max(workers, 1)),
 						 "there can be %s%s, fewer than qml.workers (%d)",

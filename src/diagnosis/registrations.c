@@ -9,8 +9,8 @@
 
 #include "common/guc.h"
 #include "common/spi.h"
-#include "diagnosis/check.h"
 #include "diagnosis/names.h"
+#include "diagnosis/registrations.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/role_mark.h"
@@ -28,7 +28,7 @@
 #define SEE_VIEW(view) "SELECT * FROM qml." view " WHERE problem IS NOT NULL;"
 
 void
-qml_check_handlers(QmlFinding *finding)
+qml_registrations_check_handlers(QmlFinding *finding)
 {
 	List *all = qml_handler_all();
 	QmlNameList broken;
@@ -79,14 +79,14 @@ check_callbacks(QmlFinding *finding, QmlCallbackKind kind, const char *one, cons
 }
 
 void
-qml_check_hooks(QmlFinding *finding)
+qml_registrations_check_hooks(QmlFinding *finding)
 {
 	check_callbacks(finding, QML_HOOK, "hook", "hooks",
 					"SELECT * FROM qml.hook WHERE broken OR problem IS NOT NULL;");
 }
 
 void
-qml_check_middleware(QmlFinding *finding)
+qml_registrations_check_middleware(QmlFinding *finding)
 {
 	check_callbacks(finding, QML_MIDDLEWARE, "middleware", "middleware", SEE_VIEW("middleware"));
 }
@@ -153,7 +153,7 @@ query_schedules(const char *sql, int nargs)
 
 /* Schedules that cannot fire, or whose latest tick could not. */
 void
-qml_check_recurring(QmlFinding *finding)
+qml_registrations_check_recurring(QmlFinding *finding)
 {
 	List *all = query_schedules(SCHEDULE_COLUMNS
 								"r.error FROM qml.recurring_data r WHERE r.enabled ORDER BY r.id",
@@ -190,7 +190,7 @@ qml_check_recurring(QmlFinding *finding)
 
 /* Ticks that are late, or were missed of late. */
 void
-qml_check_ticks(QmlFinding *finding)
+qml_registrations_check_ticks(QmlFinding *finding)
 {
 	List *late = query_schedules(SCHEDULE_COLUMNS
 								 "NULL::text FROM qml.recurring_data r "
@@ -199,12 +199,15 @@ qml_check_ticks(QmlFinding *finding)
 	List *missed = query_schedules(
 		SCHEDULE_COLUMNS
 		"NULL::text FROM (SELECT * FROM qml.recurring_data d WHERE d.enabled "
-		"ORDER BY d.id LIMIT " CppAsString2(MOST_SCHEDULES) ") r "
-		"WHERE EXISTS (SELECT FROM (SELECT o.outcome, o.fired_at FROM qml.occurrence_data o "
-		"WHERE o.recurring = r.id AND o.fired_at >= r.created_at "
-		"ORDER BY o.occurrence DESC LIMIT " LAST_TICKS ") t WHERE t.outcome = 'missed' "
-		"AND t.fired_at > pg_catalog.statement_timestamp() - interval '" RECENTLY "') "
-		"ORDER BY r.id",
+		"ORDER BY d.id LIMIT " CppAsString2(
+			MOST_SCHEDULES) ") r "
+							"WHERE EXISTS (SELECT FROM (SELECT o.outcome, o.fired_at FROM qml.occurrence_data o "
+							"WHERE o.recurring = r.id AND o.fired_at >= r.created_at "
+							"ORDER BY o.occurrence DESC LIMIT " LAST_TICKS
+							") t WHERE t.outcome = 'missed' "
+							"AND t.fired_at > pg_catalog.statement_timestamp() - interval '" RECENTLY
+							"') "
+							"ORDER BY r.id",
 		0);
 	List *worse = late != NIL ? late : missed;
 	QmlNameList names;

@@ -4,7 +4,7 @@
  *
  * The table below is the list of checks: a row of the answer each, in its order.  Those that keep
  * jobs from running are reasons of qml_explain() and qml_explain_queue() as well.  To add a
- * check, write a function for check.h, and an entry here; doc/reference/functions.md lists them.
+ * check, write a function in the file of what it looks at, and an entry here; doc/reference/functions.md lists them.
  *
  * A caller with the capability `admin` on all queues gets all rows.  To others those are not shown
  * that tell of sessions, databases or jobs of others, and the rest speaks only of what they see.
@@ -13,8 +13,11 @@
 
 #include "utils/builtins.h"
 
-#include "diagnosis/check.h"
+#include "diagnosis/processes.h"
+#include "diagnosis/registrations.h"
 #include "diagnosis/status.h"
+#include "diagnosis/storage.h"
+#include "diagnosis/traffic.h"
 #include "model/acl.h"
 
 #define STATUS_COLUMNS 4
@@ -33,30 +36,32 @@ typedef struct Check
 
 /* Causes come before what follows from them. */
 static const Check checks[] = {
-	{"preloaded", qml_check_preloaded, NEEDS_PROCESSES, "qml is not preloaded", false},
-	{"primary", qml_check_primary, NEEDS_ALL, "standby", false},
-	{"enabled", qml_check_enabled, NEEDS_PROCESSES, "background processing is off", false},
-	{"database", qml_check_database, NEEDS_PROCESSES, "database not served", false},
-	{"adopted", qml_check_adopted, NEEDS_ALL, "copy not adopted", false},
-	{"launcher", qml_check_launcher, NEEDS_PROCESSES, "no launcher", false},
-	{"scheduler", qml_check_scheduler, NEEDS_PROCESSES, "no scheduler", false},
-	{"enable_scheduler", qml_check_promotion, QML_NEEDS_ADVANCE, "scheduler is off", false},
-	{"enable_cleanup", qml_check_cleanup, 0, NULL, false},
-	{"workers", qml_check_workers, QML_NEEDS_WORKERS, "no worker slot", false},
-	{"process_slots", qml_check_process_slots, 0, NULL, true},
-	{"paused", qml_check_paused, 0, NULL, false},
-	{"queues", qml_check_queues, 0, NULL, false},
-	{"handlers", qml_check_handlers, 0, NULL, false},
-	{"hooks", qml_check_hooks, 0, NULL, false},
-	{"middleware", qml_check_middleware, 0, NULL, false},
-	{"recurring", qml_check_recurring, 0, NULL, false},
-	{"ticks", qml_check_ticks, 0, NULL, false},
-	{"servers", qml_check_servers, 0, NULL, false},
-	{"leases", qml_check_leases, 0, NULL, true},
-	{"locks", qml_check_locks, 0, NULL, false},
-	{"vacuum", qml_check_vacuum, 0, NULL, true},
-	{"autovacuum", qml_check_autovacuum, 0, NULL, false},
-	{"triggers", qml_check_triggers, 0, NULL, false},
+	{"preloaded", qml_processes_check_preloaded, NEEDS_PROCESSES, "qml is not preloaded", false},
+	{"primary", qml_processes_check_primary, NEEDS_ALL, "standby", false},
+	{"enabled", qml_processes_check_enabled, NEEDS_PROCESSES, "background processing is off",
+	 false},
+	{"database", qml_processes_check_database, NEEDS_PROCESSES, "database not served", false},
+	{"adopted", qml_processes_check_adopted, NEEDS_ALL, "copy not adopted", false},
+	{"launcher", qml_processes_check_launcher, NEEDS_PROCESSES, "no launcher", false},
+	{"scheduler", qml_processes_check_scheduler, NEEDS_PROCESSES, "no scheduler", false},
+	{"enable_scheduler", qml_processes_check_promotion, QML_NEEDS_ADVANCE, "scheduler is off",
+	 false},
+	{"enable_cleanup", qml_processes_check_cleanup, 0, NULL, false},
+	{"workers", qml_processes_check_workers, QML_NEEDS_WORKERS, "no worker slot", false},
+	{"process_slots", qml_processes_check_slots, 0, NULL, true},
+	{"paused", qml_traffic_check_paused, 0, NULL, false},
+	{"queues", qml_traffic_check_queues, 0, NULL, false},
+	{"handlers", qml_registrations_check_handlers, 0, NULL, false},
+	{"hooks", qml_registrations_check_hooks, 0, NULL, false},
+	{"middleware", qml_registrations_check_middleware, 0, NULL, false},
+	{"recurring", qml_registrations_check_recurring, 0, NULL, false},
+	{"ticks", qml_registrations_check_ticks, 0, NULL, false},
+	{"servers", qml_traffic_check_servers, 0, NULL, false},
+	{"leases", qml_traffic_check_leases, 0, NULL, true},
+	{"locks", qml_traffic_check_locks, 0, NULL, false},
+	{"vacuum", qml_storage_check_vacuum, 0, NULL, true},
+	{"autovacuum", qml_storage_check_autovacuum, 0, NULL, false},
+	{"triggers", qml_storage_check_triggers, 0, NULL, false},
 };
 
 static void
@@ -105,6 +110,6 @@ qml_status_explain(int needs, QmlReasons *reasons)
 			continue;
 		checks[i].look(&finding);
 		if (finding.is_known && !finding.ok && !finding.follows)
-			qml_reasons_add(reasons, checks[i].reason, finding.detail, finding.remedy);
+			qml_finding_add_reason(reasons, checks[i].reason, finding.detail, finding.remedy);
 	}
 }

@@ -21,7 +21,7 @@
 
 #include "common/spi.h"
 #include "compat.h"
-#include "diagnosis/check.h"
+#include "diagnosis/storage.h"
 #include "model/catalog.h"
 
 /* So many transactions were begun since. */
@@ -114,8 +114,7 @@ consider_what_stays(Holder *oldest)
 		bool isnull;
 		Datum gid = qml_spi_value(SPI_tuptable, i, 1, TEXTOID, &is_slot);
 		Datum slot = qml_spi_value(SPI_tuptable, i, 2, TEXTOID, &isnull);
-		TransactionId xid = DatumGetTransactionId(
-			qml_spi_value(SPI_tuptable, i, 3, XIDOID, NULL));
+		TransactionId xid = DatumGetTransactionId(qml_spi_value(SPI_tuptable, i, 3, XIDOID, NULL));
 		MemoryContext oldcontext = MemoryContextSwitchTo(context);
 		char *name = TextDatumGetCString(is_slot ? slot : gid);
 
@@ -131,7 +130,7 @@ consider_what_stays(Holder *oldest)
 }
 
 void
-qml_check_vacuum(QmlFinding *finding)
+qml_storage_check_vacuum(QmlFinding *finding)
 {
 	Holder oldest = {InvalidTransactionId};
 	uint32 held;
@@ -168,7 +167,7 @@ is_switched_off(Oid relid)
 }
 
 void
-qml_check_autovacuum(QmlFinding *finding)
+qml_storage_check_autovacuum(QmlFinding *finding)
 {
 	int count = qml_stores_in_use();
 
@@ -197,7 +196,7 @@ qml_check_autovacuum(QmlFinding *finding)
 
 /* Whether qml is told of jobs that SQL writes: otherwise it does not use its memory. */
 void
-qml_check_triggers(QmlFinding *finding)
+qml_storage_check_triggers(QmlFinding *finding)
 {
 	int count = qml_stores_in_use();
 
@@ -207,10 +206,11 @@ qml_check_triggers(QmlFinding *finding)
 
 		if (TransactionIdIsValid(store->live_trigger_version))
 			continue;
-		qml_finding_fail(finding, qml_finding_call("qml_adopt", ""),
-						 "the trigger note_sql on qml.%s is missing or disabled: each claim searches "
-						 "the index, and numbers of jobs are counted by reading them",
-						 get_rel_name(store->live));
+		qml_finding_fail(
+			finding, qml_finding_call("qml_adopt", ""),
+			"the trigger note_sql on qml.%s is missing or disabled: each claim searches "
+			"the index, and numbers of jobs are counted by reading them",
+			get_rel_name(store->live));
 		return;
 	}
 	qml_finding_pass(finding, "qml is told of jobs that SQL writes");

@@ -14,9 +14,9 @@
 
 #include "common/guc.h"
 #include "common/spi.h"
-#include "diagnosis/check.h"
 #include "diagnosis/names.h"
 #include "diagnosis/served.h"
+#include "diagnosis/traffic.h"
 #include "ipc/lease_table.h"
 #include "ipc/ready_list.h"
 #include "jobs/counts.h"
@@ -33,7 +33,7 @@
 #define LATE (10 * USECS_PER_SEC)
 
 void
-qml_check_paused(QmlFinding *finding)
+qml_traffic_check_paused(QmlFinding *finding)
 {
 	QmlNameList paused;
 	ListCell *lc;
@@ -50,8 +50,7 @@ qml_check_paused(QmlFinding *finding)
 		qml_finding_fail(finding,
 						 psprintf("SELECT %s(name) FROM qml.queue WHERE paused;",
 								  qml_acl_qualify("qml_resume_queue")),
-						 "%s paused: %s",
-						 qml_finding_count(paused.count, "queue is", "queues are"),
+						 "%s paused: %s", qml_finding_count(paused.count, "queue is", "queues are"),
 						 qml_names_text(&paused));
 	else
 		qml_finding_pass(finding, "no queue is paused");
@@ -93,7 +92,7 @@ is_unserved(const QmlQueue *queue)
 }
 
 void
-qml_check_queues(QmlFinding *finding)
+qml_traffic_check_queues(QmlFinding *finding)
 {
 	QmlCounterRow *rows;
 	QmlNameList unserved;
@@ -103,10 +102,10 @@ qml_check_queues(QmlFinding *finding)
 
 	if (!qml_counts_of_queues(&rows, &count))
 	{
-		qml_finding_leave(finding, qml_shmem ?
-									   "the numbers of jobs are not known in shared memory yet" :
-									   "without qml in shared_preload_libraries it is not known who "
-									   "fetches");
+		qml_finding_leave(finding,
+						  qml_shmem ? "the numbers of jobs are not known in shared memory yet" :
+									  "without qml in shared_preload_libraries it is not known who "
+									  "fetches");
 		return;
 	}
 	qml_names_init(&unserved);
@@ -127,13 +126,13 @@ qml_check_queues(QmlFinding *finding)
 								   qml_served_since(queue)));
 	}
 	if (unserved.count > 0)
-		qml_finding_fail(finding,
-						 psprintf("Start a worker that fetches from the queue, or register handlers; "
-								  "see: SELECT * FROM %s(<queue>);",
-								  qml_acl_qualify("qml_explain_queue")),
-						 "nobody takes jobs of %s: %s",
-						 qml_finding_count(unserved.count, "queue", "queues"),
-						 qml_names_text(&unserved));
+		qml_finding_fail(
+			finding,
+			psprintf("Start a worker that fetches from the queue, or register handlers; "
+					 "see: SELECT * FROM %s(<queue>);",
+					 qml_acl_qualify("qml_explain_queue")),
+			"nobody takes jobs of %s: %s", qml_finding_count(unserved.count, "queue", "queues"),
+			qml_names_text(&unserved));
 	else
 		qml_finding_pass(finding, "%s ready jobs, and somebody to take them",
 						 qml_finding_count(looked, "queue has", "queues have"));
@@ -143,7 +142,7 @@ qml_check_queues(QmlFinding *finding)
 
 /* Servers that may be given up. */
 void
-qml_check_servers(QmlFinding *finding)
+qml_traffic_check_servers(QmlFinding *finding)
 {
 	MemoryContext context = CurrentMemoryContext;
 	TimestampTz now = GetCurrentTimestamp();
@@ -174,7 +173,7 @@ qml_check_servers(QmlFinding *finding)
 								  qml_acl_qualify("qml_heartbeat_server"),
 								  qml_acl_qualify("qml_unregister_server"),
 								  qml_finding_quote(linitial(ids))),
-						 "%s sent no heartbeat for %s, and given up after %s: %s",
+						 "%s sent no heartbeat for %s; after %s it counts as dead: %s",
 						 qml_finding_count(silent.count, "server has", "servers have"),
 						 qml_finding_duration(qml_served_window() / 2),
 						 qml_finding_duration(qml_served_window()), qml_names_text(&silent));
@@ -184,7 +183,7 @@ qml_check_servers(QmlFinding *finding)
 }
 
 void
-qml_check_leases(QmlFinding *finding)
+qml_traffic_check_leases(QmlFinding *finding)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int over;
@@ -214,7 +213,7 @@ qml_check_leases(QmlFinding *finding)
 }
 
 void
-qml_check_locks(QmlFinding *finding)
+qml_traffic_check_locks(QmlFinding *finding)
 {
 	MemoryContext context = CurrentMemoryContext;
 	TimestampTz now = GetCurrentTimestamp();
@@ -239,7 +238,8 @@ qml_check_locks(QmlFinding *finding)
 		qml_finding_fail(finding,
 						 psprintf("Let its owner call %s() again in time, or take it for longer.",
 								  qml_acl_qualify("qml_try_lock")),
-						 "%s within %s: %s", qml_finding_count(locks.count, "lock ends", "locks end"),
+						 "%s within %s: %s",
+						 qml_finding_count(locks.count, "lock ends", "locks end"),
 						 qml_finding_duration(SOON), qml_names_text(&locks));
 	else
 		qml_finding_pass(finding, "no named lock is about to end");

@@ -60,9 +60,10 @@ qml_work_explain_pause(QmlCase *about)
 	const QmlQueue *queue = about->queue;
 
 	if (queue->paused)
-		qml_reasons_add(about->reasons, "queue paused",
-						psprintf("queue \"%s\" is paused", queue->name),
-						qml_finding_call("qml_resume_queue", qml_finding_quote(queue->name)));
+		qml_finding_add_reason(about->reasons, "queue paused",
+							   psprintf("queue \"%s\" is paused", queue->name),
+							   qml_finding_call("qml_resume_queue",
+												qml_finding_quote(queue->name)));
 }
 
 /* A handler that cannot be called now. */
@@ -73,11 +74,11 @@ qml_work_explain_handler(QmlCase *about)
 
 	if (about->handler == NULL || about->is_named || qml_handler_usable(about->handler, &problem))
 		return;
-	qml_reasons_add(about->reasons, "handler cannot run",
-					problem.detail ? psprintf("%s: %s", problem.message, problem.detail) :
-									 problem.message,
-					psprintf("SELECT * FROM qml.%s WHERE problem IS NOT NULL;",
-							 about->handler->is_hook ? "hook" : "handler"));
+	qml_finding_add_reason(about->reasons, "handler cannot run",
+						   problem.detail ? psprintf("%s: %s", problem.message, problem.detail) :
+											problem.message,
+						   psprintf("SELECT * FROM qml.%s WHERE problem IS NOT NULL;",
+									about->handler->is_hook ? "hook" : "handler"));
 }
 
 /* The statement that registers a handler, but for the function. */
@@ -102,26 +103,29 @@ qml_work_explain_fetches(QmlCase *about)
 	if (qml_fetches_since() == 0)
 	{
 		/* Somebody may fetch: without shared memory it is not known. */
-		qml_reasons_add(about->reasons, "no handler",
-						psprintf("no handler is registered for method \"%s\", and it is not known "
-								 "who fetches from queue \"%s\", because qml is not in "
-								 "shared_preload_libraries",
-								 about->name, queue->name),
-						describe_register(about));
+		qml_finding_add_reason(
+			about->reasons, "no handler",
+			psprintf("no handler is registered for method \"%s\", and it is not known "
+					 "who fetches from queue \"%s\", because qml is not in "
+					 "shared_preload_libraries",
+					 about->name, queue->name),
+			describe_register(about));
 		return;
 	}
 	if (qml_served_at_all(queue))
-		qml_reasons_add(about->reasons, "nobody fetches it",
-						psprintf("no handler is registered for method \"%s\", and those who fetch "
-								 "from queue \"%s\" name other methods",
-								 about->name, queue->name),
-						describe_register(about));
+		qml_finding_add_reason(
+			about->reasons, "nobody fetches it",
+			psprintf("no handler is registered for method \"%s\", and those who fetch "
+					 "from queue \"%s\" name other methods",
+					 about->name, queue->name),
+			describe_register(about));
 	else
-		qml_reasons_add(about->reasons, "nobody fetches it",
-						psprintf("no handler is registered for method \"%s\", and nobody has "
-								 "fetched from queue \"%s\" %s",
-								 about->method, queue->name, qml_served_since(queue)),
-						describe_register(about));
+		qml_finding_add_reason(
+			about->reasons, "nobody fetches it",
+			psprintf("no handler is registered for method \"%s\", and nobody has "
+					 "fetched from queue \"%s\" %s",
+					 about->method, queue->name, qml_served_since(queue)),
+			describe_register(about));
 }
 
 /* Limits on how many jobs run at once. */
@@ -136,18 +140,19 @@ qml_work_explain_limits(QmlCase *about)
 		return;
 	limit = handler->options.concurrency;
 	method = (uint32) qml_job_hash_method_long(about->method);
-	if (limit > 0 &&
-		!qml_slots_concurrency_is_free(MyDatabaseId, method, limit, NULL))
-		qml_reasons_add(about->reasons, "limit reached",
-						psprintf("%d of %d workers that may run jobs of method \"%s\" at once do so",
-								 limit, limit, about->name),
-						"It is the option \"concurrency\" of the handler.");
+	if (limit > 0 && !qml_slots_concurrency_is_free(MyDatabaseId, method, limit, NULL))
+		qml_finding_add_reason(
+			about->reasons, "limit reached",
+			psprintf("%d of %d workers that may run jobs of method \"%s\" at once do so", limit,
+					 limit, about->name),
+			"It is the option \"concurrency\" of the handler.");
 	if (about->job && qml_job_count_errors(about->job, QML_SERVER_DOWN) > 0 &&
 		!qml_slots_concurrency_is_free(MyDatabaseId, 0, 1, NULL))
-		qml_reasons_add(about->reasons, "runs alone",
-						"it was running when the server went down, and such jobs run one at a time: "
-						"another one runs now",
-						NULL);
+		qml_finding_add_reason(
+			about->reasons, "runs alone",
+			"it was running when the server went down, and such jobs run one at a time: "
+			"another one runs now",
+			NULL);
 }
 
 /* Workers of the handler's role that are all busy, or none. */
@@ -165,17 +170,19 @@ qml_work_explain_workers(QmlCase *about)
 	if (qml_slots_count_idle(MyDatabaseId, handler->run_as) > 0)
 		return;
 	if (service.workers >= qml_workers)
-		qml_reasons_add(about->reasons, "no free worker",
-						psprintf("all %s of this database are busy, %d of them for role \"%s\" of "
-								 "the handler",
-								 qml_finding_count(service.workers, "worker", "workers"), own,
-								 GetUserNameFromId(handler->run_as, true)),
-						qml_finding_setting("qml.workers", psprintf("%d", qml_workers * 2)));
+		qml_finding_add_reason(
+			about->reasons, "no free worker",
+			psprintf("all %s of this database are busy, %d of them for role \"%s\" of "
+					 "the handler",
+					 qml_finding_count(service.workers, "worker", "workers"), own,
+					 GetUserNameFromId(handler->run_as, true)),
+			qml_finding_setting("qml.workers", psprintf("%d", qml_workers * 2)));
 	else if (service.view.waiting_roles > 0)
-		qml_reasons_add(about->reasons, "no free worker",
-						psprintf("%s, and no process can be started for another one",
-								 own == 0 ? "no worker runs for the role of the handler" :
-											psprintf("%s of the handler's role are busy",
-													 qml_finding_count(own, "worker", "workers"))),
-						"Raise max_worker_processes and qml.max_workers, which needs a restart.");
+		qml_finding_add_reason(
+			about->reasons, "no free worker",
+			psprintf("%s, and no process can be started for another one",
+					 own == 0 ? "no worker runs for the role of the handler" :
+								psprintf("%s of the handler's role are busy",
+										 qml_finding_count(own, "worker", "workers"))),
+			"Raise max_worker_processes and qml.max_workers, which needs a restart.");
 }

@@ -14,12 +14,12 @@
 typedef struct QmlCase
 {
 	const QmlQueue *queue;
-	const QmlJob *job;	/* NULL: not one job */
-	bool contents;		/* the caller may see what is in the job */
-	Datum method;		/* text */
-	const char *name;	/* of the method */
+	const QmlJob *job;		   /* NULL: not one job */
+	bool contents;			   /* the caller may see what is in the job */
+	Datum method;			   /* text */
+	const char *name;		   /* of the method */
 	const QmlHandler *handler; /* of the method; NULL: it has none */
-	bool is_named;		/* workers outside take it, although it has a handler */
+	bool is_named;			   /* workers outside take it, although it has a handler */
 	TimestampTz now;
 	QmlReasons *reasons;
 } QmlCase;

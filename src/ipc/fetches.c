@@ -49,7 +49,7 @@ typedef struct Fetch
 
 typedef struct Fetches
 {
-	LWLock *lock;		/* set at start */
+	LWLock *lock;	   /* set at start */
 	TimestampTz since; /* set at start */
 	Fetch places[BUCKETS][IN_BUCKET];
 } Fetches;

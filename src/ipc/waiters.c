@@ -801,9 +801,8 @@ qml_waiters_expect(const QmlReadyJobs *ready, bool any_method)
 		if (sign_of(number)->kind != QML_WAITS_READY)
 			continue;
 		SpinLockAcquire(&qml_shmem->waiters[number].mutex);
-		found = waits_for(number, ready) ||
-				(any_method && waits_in(number, ready) &&
-				 qml_shmem->waiters[number].methods.count > 0);
+		found = waits_for(number, ready) || (any_method && waits_in(number, ready) &&
+											 qml_shmem->waiters[number].methods.count > 0);
 		SpinLockRelease(&qml_shmem->waiters[number].mutex);
 	}
 	return found;

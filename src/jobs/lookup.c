@@ -81,8 +81,8 @@ find_in_store(QmlStoreId store, QmlTable *live, const pg_uuid_t *id, Snapshot sn
  * one.
  */
 static void
-find_by_snapshot(const pg_uuid_t *id, Snapshot snapshot,
-				 void (*use)(const QmlJob *job, void *arg), void *arg)
+find_by_snapshot(const pg_uuid_t *id, Snapshot snapshot, void (*use)(const QmlJob *job, void *arg),
+				 void *arg)
 {
 	bool found = false;
 

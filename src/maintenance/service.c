@@ -187,8 +187,9 @@ qml_service_find_own(QmlService *service)
 	int count;
 
 	memset(service, 0, sizeof(*service));
-	count = qml_shmem ? qml_databases_copy(views, &service->processes, &service->by_server, &hidden) :
-						0;
+	count = qml_shmem ?
+				qml_databases_copy(views, &service->processes, &service->by_server, &hidden) :
+				0;
 	service->workers = qml_slots_count_workers(MyDatabaseId, InvalidOid);
 	service->databases = hidden;
 	for (int i = 0; i < count; i++)

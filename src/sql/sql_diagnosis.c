@@ -11,6 +11,7 @@
 #include "common/args.h"
 #include "compat.h"
 #include "diagnosis/explain.h"
+#include "diagnosis/explain_queue.h"
 #include "diagnosis/status.h"
 #include "model/acl.h"
 #include "model/catalog.h"
@@ -69,6 +70,6 @@ qml_explain_queue(PG_FUNCTION_ARGS)
 	if (queue == NULL)
 		qml_queue_raise_missing(name);
 	reasons = begin_reasons(fcinfo);
-	qml_explain_jobs_of(queue, &reasons);
+	qml_explain_queue_reasons(queue, &reasons);
 	return (Datum) 0;
 }
