@@ -124,7 +124,7 @@ qml_work_explain_fetches(QmlCase *about)
 			about->reasons, "nobody fetches it",
 			psprintf("no handler is registered for method \"%s\", and nobody has "
 					 "fetched from queue \"%s\" %s",
-					 about->method, queue->name, qml_served_since(queue)),
+					 about->name, queue->name, qml_served_since(queue)),
 			describe_register(about));
 }
 

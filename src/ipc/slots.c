@@ -451,7 +451,7 @@ qml_slots_count_workers(Oid database, Oid role)
 	return count;
 }
 
-/* How many of the workers of a role wait for work.  Without the lock. */
+/* How many of the workers of a role wait for work, or will soon.  Without the lock. */
 int
 qml_slots_count_idle(Oid database, Oid role)
 {
@@ -462,7 +462,7 @@ qml_slots_count_idle(Oid database, Oid role)
 		QmlSlot *slot = &qml_shmem->slots[i];
 
 		if (is_worker_of(slot, database) && slot->role == role &&
-			pg_atomic_read_u32(&slot->idle) != 0)
+			(slot->state == QML_SLOT_STARTING || pg_atomic_read_u32(&slot->idle) != 0))
 			count++;
 	}
 	return count;

@@ -144,7 +144,7 @@ $other_pid = $other->query_safe('SELECT pg_backend_pid()');
 foreach my $hold (
 	[ 'a claim', "SELECT count(*) FROM qml_fetch('w', 'quiet')" ],
 	[ 'a claim in a subtransaction', "SAVEPOINT a; SAVEPOINT b; SELECT count(*) FROM qml_fetch('w', 'quiet')" ],
-	[ 'a lock', "SELECT count(*) FROM qml.live WHERE id = '$id' FOR UPDATE" ],
+	[ 'a lock', "SELECT id FROM qml.live WHERE id = '$id' FOR UPDATE" ],
 	[ 'a deletion', "SELECT qml_delete('$id')" ],
 	[ 'a change', "SELECT qml_reschedule('$id', now() + interval '1 h')" ])
 {
@@ -157,7 +157,7 @@ foreach my $hold (
 }
 my $third = new_session($node);
 my $third_pid = $third->query_safe('SELECT pg_backend_pid()');
-$_->query_safe("BEGIN; SELECT count(*) FROM qml.live WHERE id = '$id' FOR SHARE") foreach $other, $third;
+$_->query_safe("BEGIN; SELECT id FROM qml.live WHERE id = '$id' FOR SHARE") foreach $other, $third;
 detail_is($id, 'held by an open transaction', qr/of pid ($other_pid|$third_pid) and the open transaction of pid ($other_pid|$third_pid)$/, 'several');
 $_->query_safe('ROLLBACK') foreach $other, $third;
 $other->query_safe(q{BEGIN; SELECT count(*) FROM qml_fetch('w', 'quiet')});
@@ -197,8 +197,8 @@ reasons($id, 'running', 'bound to a session');
 detail_is($id, 'running', qr/^it runs in the session with pid $third_pid: attempt \d+ by worker "w" since/, 'which');
 $third->quit;
 wait_reasons($id, 'worker is gone, scheduler is off', 'a session that has ended');
-set_config($node, 'qml.enable_scheduler' => undef);
 mend($id, 'worker is gone');
+set_config($node, 'qml.enable_scheduler' => undef);
 wait_reasons($id, 'ready', 'it was taken back, too');
 
 # ---- jobs that wait for a time
@@ -267,7 +267,7 @@ wait_held($node, 1);
 reasons($first, 'running', 'in a worker');
 detail_is($first, 'running', qr/^it runs in the session with pid \d+: attempt 1 by worker /, 'which one');
 my $second = ask($node, q{SELECT qml_enqueue('hold', queue => 'inside')});
-reasons($second, 'limit reached', 'one at a time');
+wait_reasons($second, 'limit reached', 'one at a time');
 detail_is($second, 'limit reached', qr/^1 of 1 workers that may run jobs of method "hold" at once do so$/, 'n of n');
 reasons('inside', 'limit reached', 'the queue says the same');
 ask($node, q{SELECT qml_enqueue('free', queue => 'inside', priority => -1)});
@@ -276,8 +276,8 @@ my $third_job = ask($node, q{SELECT qml_enqueue('free', queue => 'inside', prior
 wait_reasons($third_job, 'no free worker, behind other jobs', 'all workers are busy');
 detail_is($third_job, 'no free worker', qr/^all 2 workers of this database are busy, 2 of them for role /, 'how many');
 reasons($second, 'limit reached, no free worker', 'both');
-query($node, 'REVOKE EXECUTE ON FUNCTION hold FROM PUBLIC');
 query($node, q{SELECT qml_register_handler('free', 'hold', '{"run_as": "runner"}')});
+query($node, 'REVOKE EXECUTE ON FUNCTION hold FROM PUBLIC');
 wait_reasons($third_job, 'handler cannot run, no free worker', 'a handler that cannot be called');
 detail_is($third_job, 'handler cannot run', qr/^permission denied for function .*: Role "runner" of handler "free" must have/, 'why');
 query($node, 'GRANT EXECUTE ON FUNCTION hold TO runner');
@@ -331,9 +331,10 @@ wait_reasons($copied, 'not due', 'goes on');
 fails_with($node, 'QM006', q{SELECT * FROM qml_explain_queue('quite')}, 'a queue that is not there');
 fails_with($node, '22004', q{SELECT * FROM qml_explain_queue(NULL)}, 'no queue');
 fails_with($node, '22004', q{SELECT * FROM qml_explain(NULL)}, 'no job');
+set_config($node, 'qml.enabled' => 'off');
+wait_for('the workers to end', sub { worker_pids($node) == 0 });
 ask($node, q{SELECT qml_enqueue(m, queue => 'several') FROM unnest('{a,b,free}'::text[]) m});
 query($node, 'REVOKE EXECUTE ON FUNCTION hold FROM runner');
-set_config($node, 'qml.enabled' => 'off');
 wait_reasons('several', 'background processing is off, nobody fetches it, nobody fetches it, handler cannot run', 'several reasons at once');
 detail_is('several', 'nobody fetches it', qr/method "a", .*method "b", /, 'of each method');
 set_config($node, 'qml.enabled' => undef);
