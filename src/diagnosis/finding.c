@@ -15,7 +15,7 @@
 #define REASON_COLUMNS 3
 
 /* The text that printf() would make. */
-static char *format_text(const char *format, va_list args) pg_attribute_printf(1, 0);
+static char *format_text(const char *format, va_list args) QML_PRINTF(1, 0);
 
 static char *
 format_text(const char *format, va_list args)

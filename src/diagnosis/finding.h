@@ -9,6 +9,9 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+/* As the server marks such functions, but for any compiler that the server was not built with. */
+#define QML_PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
+
 /* What a check has found; it begins as unknown. */
 typedef struct QmlFinding
 {
@@ -27,14 +30,11 @@ typedef struct QmlReasons
 	int count;
 } QmlReasons;
 
-extern void qml_finding_pass(QmlFinding *finding, const char *format, ...)
-	pg_attribute_printf(2, 3);
+extern void qml_finding_pass(QmlFinding *finding, const char *format, ...) QML_PRINTF(2, 3);
 extern void qml_finding_fail(QmlFinding *finding, char *remedy, const char *format, ...)
-	pg_attribute_printf(3, 4);
-extern void qml_finding_follow(QmlFinding *finding, const char *format, ...)
-	pg_attribute_printf(2, 3);
-extern void qml_finding_leave(QmlFinding *finding, const char *format, ...)
-	pg_attribute_printf(2, 3);
+	QML_PRINTF(3, 4);
+extern void qml_finding_follow(QmlFinding *finding, const char *format, ...) QML_PRINTF(2, 3);
+extern void qml_finding_leave(QmlFinding *finding, const char *format, ...) QML_PRINTF(2, 3);
 
 extern void qml_finding_add_reason(QmlReasons *reasons, const char *reason, const char *detail,
 								   const char *remedy);

@@ -502,7 +502,7 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'refused', 'refused', '=true|true', '=true|true', '=|true'),
 ('qml_explain', $$SELECT coalesce((SELECT CASE WHEN e.detail LIKE '%secret%' THEN 'full' ELSE 'outline' END FROM qml_explain($failed) e WHERE e.reason = 'failed'), 'nothing')$$,
 	'refused', 'refused', 'refused', 'refused', 'full granted/outline', 'full granted/outline', 'full'),
-('qml_explain', $$SELECT coalesce((SELECT CASE WHEN e.detail LIKE '%secret%' THEN 'full' ELSE 'outline' END FROM qml_explain($awaiting_retry) e WHERE e.reason = 'waits for its retry'), 'nothing')$$,
+('qml_explain', $$SELECT coalesce((SELECT CASE WHEN e.detail LIKE '%secret%' THEN 'full' ELSE 'outline' END FROM qml_explain($awaiting_retry) e WHERE e.reason IN ('waits for its retry', 'due but not ready')), 'nothing')$$,
 	'refused', 'refused', 'refused', 'refused', 'full granted/outline', 'full granted/outline', 'full'),
 ('qml_explain', 'SELECT reason FROM qml_explain(gen_random_uuid())',
 	'refused', 'refused', 'refused', 'refused', '=no such job|no such job', '=no such job|no such job', '=|no such job'),
