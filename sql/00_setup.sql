@@ -85,6 +85,8 @@ CREATE FUNCTION t.everything() RETURNS text LANGUAGE sql AS $$
 		UNION ALL SELECT r::text FROM qml.recurring_data r UNION ALL SELECT o::text FROM qml.occurrence_data o
 		UNION ALL SELECT s::text FROM qml.server_data s UNION ALL SELECT h::text FROM qml.handler_data h
 		UNION ALL SELECT h::text FROM qml.hook_data h UNION ALL SELECT m::text FROM qml.middleware_data m
+		UNION ALL SELECT p::text FROM qml.pause_data p
+		UNION ALL SELECT a::text FROM qml.audit_data a UNION ALL SELECT a::text FROM qml.audit_overflow a
 		UNION ALL SELECT i.inhrelid::text FROM pg_inherits i
 		WHERE i.inhparent = 'qml.history'::regclass) s (x)
 $$;

@@ -81,8 +81,15 @@ RESET client_min_messages;
 -- Pause and resume: as often as one likes
 SELECT qml_pause_queue('plain'), qml_pause_queue('plain');
 SELECT name, paused FROM qml.queue WHERE name = 'plain';
+-- They say who, when and why; another pause without a reason leaves that as it is
+SELECT queue, paused_by = current_user AS by_me, paused_at <= clock_timestamp() AS before_now, pause_reason FROM qml.pause;
+SELECT qml_pause_queue('plain', 'the provider is down');
+SELECT paused_at FROM qml.queue WHERE name = 'plain' \gset
+SELECT qml_pause_queue('plain'), paused_at = :'paused_at' AS same, pause_reason FROM qml.queue WHERE name = 'plain';
+SELECT paused_at = :'paused_at' AS same, pause_reason FROM qml.queue WHERE name = 'plain';
 SELECT qml_resume_queue('plain'), qml_resume_queue('plain');
-SELECT name, paused FROM qml.queue WHERE name = 'plain';
+SELECT name, paused, paused_at, paused_by, pause_reason FROM qml.queue WHERE name = 'plain';
+SELECT count(*) FROM qml.pause;
 
 -- Drop: refused while there are unfinished jobs, in whatever state
 SELECT t.reset();
@@ -122,7 +129,7 @@ SELECT t.try($$SELECT qml_resume_queue('nosuch')$$);
 SELECT t.try($$SELECT qml_queue_depth('nosuch')$$);
 SELECT qml_drop_queue('nosuch', missing_ok => true), qml_pause_queue('nosuch', missing_ok => true),
 	qml_resume_queue('nosuch', missing_ok => true), qml_queue_depth('nosuch', missing_ok => true);
-SELECT t.code($$SELECT qml_drop_queue('nosuch', NULL)$$), t.code($$SELECT qml_pause_queue('nosuch', NULL)$$),
+SELECT t.code($$SELECT qml_drop_queue('nosuch', NULL)$$), t.code($$SELECT qml_pause_queue('nosuch', missing_ok => NULL)$$),
 	t.code($$SELECT qml_resume_queue('nosuch', NULL)$$), t.code($$SELECT qml_queue_depth('nosuch', NULL)$$),
 	t.code($$SELECT qml_queue_depth(NULL)$$), t.code($$SELECT qml_queue_depth('')$$), t.code($$SELECT qml_queue_depth('qml.hooks')$$);
 SELECT count(*) FROM qml.queue WHERE name = 'nosuch';

@@ -63,7 +63,10 @@ CREATE TABLE qml.queue_data (
 	paused boolean NOT NULL DEFAULT false,
 	dropped boolean NOT NULL DEFAULT false,
 	options jsonb NOT NULL DEFAULT '{}',
-	created_at timestamptz NOT NULL DEFAULT now()
+	created_at timestamptz NOT NULL DEFAULT now(),
+	paused_at timestamptz,
+	paused_by text,
+	pause_reason text
 );
 REVOKE ALL ON TABLE qml.queue_data FROM PUBLIC;
 REVOKE ALL ON SEQUENCE qml.queue_data_id_seq FROM PUBLIC;
@@ -75,6 +78,9 @@ COMMENT ON COLUMN qml.queue_data.paused IS 'whether the queue is paused: jobs ca
 COMMENT ON COLUMN qml.queue_data.dropped IS 'whether the queue was dropped; creating it again, or enqueueing to it, restores it with default options';
 COMMENT ON COLUMN qml.queue_data.options IS 'options given to qml_create_queue and qml_alter_queue, validated';
 COMMENT ON COLUMN qml.queue_data.created_at IS 'when the queue was created, or created again';
+COMMENT ON COLUMN qml.queue_data.paused_at IS 'when it was paused; NULL: it is not, or was so by hand';
+COMMENT ON COLUMN qml.queue_data.paused_by IS 'name of the role that paused it';
+COMMENT ON COLUMN qml.queue_data.pause_reason IS 'the reason given to qml_pause_queue';
 
 -- Columns of fixed width come first, then what most jobs leave out, and the payload comes last.
 -- Those that a claim changes stand side by side, from state to worker: its WAL record then contains
@@ -306,6 +312,8 @@ CREATE TABLE qml.recurring_data (
 	job_type text,
 	metadata jsonb,
 	error text,
+	paused_at timestamptz,
+	paused_by text,
 	pause_reason text,
 	open_jobs uuid[],
 	imported jsonb,
@@ -338,6 +346,8 @@ COMMENT ON COLUMN qml.recurring_data.method IS 'of its jobs';
 COMMENT ON COLUMN qml.recurring_data.job_type IS 'of its jobs';
 COMMENT ON COLUMN qml.recurring_data.metadata IS 'of its jobs, to which a key "recurring" is added';
 COMMENT ON COLUMN qml.recurring_data.error IS 'why the latest tick created no job; NULL if it did';
+COMMENT ON COLUMN qml.recurring_data.paused_at IS 'when it was paused; NULL: it is not, or was so by hand';
+COMMENT ON COLUMN qml.recurring_data.paused_by IS 'name of the role that paused it';
 COMMENT ON COLUMN qml.recurring_data.pause_reason IS 'the reason given to qml_pause_recurring; NULL: none, or it is not paused';
 COMMENT ON COLUMN qml.recurring_data.open_jobs IS 'jobs that may be unfinished, if overlap is skip or queue_one';
 COMMENT ON COLUMN qml.recurring_data.imported IS 'the job of pg_cron as it was when it was imported: schedule, command, username; NULL: it was not';
@@ -596,6 +606,61 @@ COMMENT ON COLUMN qml.instance_data.system_identifier IS 'system identifier of t
 COMMENT ON COLUMN qml.instance_data.database IS 'oid of the database';
 COMMENT ON COLUMN qml.instance_data.adopted_at IS 'when the extension was created or the copy adopted';
 
+-- While it has a row, no job of any queue is given out.
+CREATE TABLE qml.pause_data (
+	single boolean NOT NULL DEFAULT true PRIMARY KEY CHECK (single),
+	paused_at timestamptz NOT NULL,
+	paused_by text NOT NULL,
+	pause_reason text
+);
+REVOKE ALL ON TABLE qml.pause_data FROM PUBLIC;
+COMMENT ON TABLE qml.pause_data IS 'the pause of all queues: one row while they are paused, none otherwise';
+COMMENT ON COLUMN qml.pause_data.single IS 'true, so that there is one row at most';
+COMMENT ON COLUMN qml.pause_data.paused_at IS 'when all queues were paused';
+COMMENT ON COLUMN qml.pause_data.paused_by IS 'name of the role that paused them';
+COMMENT ON COLUMN qml.pause_data.pause_reason IS 'the reason given to qml_pause_all';
+
+-------------------------------------------------------------------------------
+-- The record of acts of control: src/model/audit.c writes it, and
+-- src/maintenance/audit_partitions.c makes and drops its partitions, one a month.  Roles are
+-- recorded by name, as they were called then.
+-------------------------------------------------------------------------------
+
+CREATE TABLE qml.audit_data (
+	at timestamptz NOT NULL,
+	action text NOT NULL,
+	object_type text NOT NULL,
+	object text,
+	queue text,
+	session_role text NOT NULL,
+	effective_role text NOT NULL,
+	claimed_actor text,
+	client_address inet,
+	before jsonb,
+	after jsonb
+) PARTITION BY RANGE (at);
+REVOKE ALL ON TABLE qml.audit_data FROM PUBLIC;
+-- For publications, as the history.
+ALTER TABLE qml.audit_data REPLICA IDENTITY FULL;
+COMMENT ON TABLE qml.audit_data IS 'acts of control, in one partition for each month; read it through the view qml.audit';
+COMMENT ON COLUMN qml.audit_data.at IS 'when it was done';
+COMMENT ON COLUMN qml.audit_data.action IS 'name of the function that was called';
+COMMENT ON COLUMN qml.audit_data.object_type IS 'job, queue, schedule, handler, hook, middleware, role, server or database';
+COMMENT ON COLUMN qml.audit_data.object IS 'id or name of the object; NULL: the database as a whole';
+COMMENT ON COLUMN qml.audit_data.queue IS 'name of the queue that it is about; NULL: none, or all';
+COMMENT ON COLUMN qml.audit_data.session_role IS 'the role that logged in';
+COMMENT ON COLUMN qml.audit_data.effective_role IS 'the role whose rights counted: another one in a security-definer function';
+COMMENT ON COLUMN qml.audit_data.claimed_actor IS 'what the client said of itself by the setting qml.actor; nothing checks it';
+COMMENT ON COLUMN qml.audit_data.client_address IS 'network address of the client; NULL: a local socket, or a background process';
+COMMENT ON COLUMN qml.audit_data.before IS 'what was changed, as it was; NULL: it was not there';
+COMMENT ON COLUMN qml.audit_data.after IS 'the same, as it was then; NULL: it was not there any more';
+
+-- Where an act goes whose partition is missing or locked.
+CREATE TABLE qml.audit_overflow (LIKE qml.audit_data INCLUDING COMMENTS INCLUDING DEFAULTS);
+REVOKE ALL ON TABLE qml.audit_overflow FROM PUBLIC;
+ALTER TABLE qml.audit_overflow REPLICA IDENTITY FULL;
+COMMENT ON TABLE qml.audit_overflow IS 'acts of control that are not in a partition yet; maintenance moves them there';
+
 -- A dump that left out jobs would lose them; history partitions are ordinary
 -- tables to pg_dump and need no mark.
 SELECT pg_catalog.pg_extension_config_dump('qml.queue_data', '');
@@ -625,6 +690,8 @@ SELECT pg_catalog.pg_extension_config_dump('qml.lock_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.lock_fence', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.acl_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.instance_data', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.pause_data', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.audit_overflow', '');
 
 -- Backends cache queues, handlers, hooks, middleware, capabilities and the instance.  The
 -- trigger makes them read a table again after any change: by qml's functions, by hand, by
@@ -705,6 +772,14 @@ ALTER TABLE qml.instance_data ENABLE ALWAYS TRIGGER invalidate;
 ALTER TABLE qml.instance_data ENABLE ALWAYS TRIGGER invalidate_all;
 COMMENT ON TRIGGER invalidate ON qml.instance_data IS 'makes all backends read the instance again';
 COMMENT ON TRIGGER invalidate_all ON qml.instance_data IS 'makes all backends read the instance again';
+CREATE TRIGGER invalidate AFTER INSERT OR UPDATE OR DELETE ON qml.pause_data
+	FOR EACH ROW EXECUTE FUNCTION qml.invalidate();
+CREATE TRIGGER invalidate_all AFTER TRUNCATE ON qml.pause_data
+	FOR EACH STATEMENT EXECUTE FUNCTION qml.invalidate();
+ALTER TABLE qml.pause_data ENABLE ALWAYS TRIGGER invalidate;
+ALTER TABLE qml.pause_data ENABLE ALWAYS TRIGGER invalidate_all;
+COMMENT ON TRIGGER invalidate ON qml.pause_data IS 'makes all backends read whether all queues are paused again';
+COMMENT ON TRIGGER invalidate_all ON qml.pause_data IS 'makes all backends read whether all queues are paused again';
 
 -- After the triggers: the trigger on this row makes the launcher look at the database.
 INSERT INTO qml.instance_data (system_identifier, database)
@@ -919,7 +994,7 @@ COMMENT ON COLUMN qml.job.reason IS 'the latest reason given to qml_release, qml
 COMMENT ON COLUMN qml.job.created_by IS 'the role that enqueued the job';
 
 CREATE VIEW qml.queue WITH (security_barrier = true) AS
-SELECT q.name, q.paused, q.options, q.created_at
+SELECT q.name, q.paused, q.options, q.created_at, q.paused_at, q.paused_by, q.pause_reason
 FROM qml.queue_data q
 WHERE qml.may_plan('queue') AND qml.may_read('queue') AND NOT q.dropped AND qml.queue_access(q.name);
 REVOKE ALL ON TABLE qml.queue FROM PUBLIC;
@@ -928,6 +1003,55 @@ COMMENT ON COLUMN qml.queue.name IS 'name of the queue';
 COMMENT ON COLUMN qml.queue.paused IS 'whether the queue is paused: jobs can be enqueued, but none is claimed';
 COMMENT ON COLUMN qml.queue.options IS 'options of the queue; the settings apply where an option is not set';
 COMMENT ON COLUMN qml.queue.created_at IS 'when the queue was created';
+COMMENT ON COLUMN qml.queue.paused_at IS 'when it was paused';
+COMMENT ON COLUMN qml.queue.paused_by IS 'the role that paused it';
+COMMENT ON COLUMN qml.queue.pause_reason IS 'the reason given to qml_pause_queue';
+
+CREATE VIEW qml.pause WITH (security_barrier = true) AS
+SELECT p.queue, p.schedule, p.paused_at, p.paused_by, p.pause_reason
+FROM (SELECT NULL::text AS queue, NULL::text AS schedule, a.paused_at, a.paused_by, a.pause_reason
+	FROM qml.pause_data a
+	UNION ALL
+	SELECT q.name, NULL, q.paused_at, q.paused_by, q.pause_reason
+	FROM qml.queue_data q
+	WHERE q.paused AND NOT q.dropped AND qml.queue_access(q.name)
+	UNION ALL
+	SELECT r.queue, r.id, r.paused_at, r.paused_by, r.pause_reason
+	FROM qml.recurring_data r
+	WHERE NOT r.enabled AND qml.recurring_access(r.queue, r.created_by) > 0) p
+WHERE qml.may_plan('pause') AND qml.may_read('pause');
+REVOKE ALL ON TABLE qml.pause FROM PUBLIC;
+COMMENT ON VIEW qml.pause IS 'the pauses that hold now: of all queues, and of queues and schedules that the current role may see';
+COMMENT ON COLUMN qml.pause.queue IS 'name of the queue, or that of the schedule; NULL: all queues';
+COMMENT ON COLUMN qml.pause.schedule IS 'name of the schedule; NULL: a queue is paused, or all are';
+COMMENT ON COLUMN qml.pause.paused_at IS 'when it was paused';
+COMMENT ON COLUMN qml.pause.paused_by IS 'the role that paused it';
+COMMENT ON COLUMN qml.pause.pause_reason IS 'the reason that was given';
+
+CREATE VIEW qml.audit WITH (security_barrier = true) AS
+SELECT a.at, a.action, a.object_type, a.object, a.queue, a.session_role, a.effective_role,
+	a.claimed_actor, a.client_address, a.before, a.after
+FROM (SELECT at, action, object_type, object, queue, session_role, effective_role, claimed_actor,
+		client_address, before, after
+	FROM qml.audit_data
+	UNION ALL
+	SELECT at, action, object_type, object, queue, session_role, effective_role, claimed_actor,
+		client_address, before, after
+	FROM qml.audit_overflow) a
+WHERE qml.may_plan('audit') AND qml.may_read('audit');
+REVOKE ALL ON TABLE qml.audit FROM PUBLIC;
+COMMENT ON VIEW qml.audit IS 'what was done by hand: who changed what, when and from where; for administrators of all queues';
+COMMENT ON COLUMN qml.audit.at IS 'when it was done';
+COMMENT ON COLUMN qml.audit.action IS 'name of the function that was called';
+COMMENT ON COLUMN qml.audit.object_type IS 'job, queue, schedule, handler, hook, middleware, role, server or database';
+COMMENT ON COLUMN qml.audit.object IS 'id or name of the object; NULL: the database as a whole';
+COMMENT ON COLUMN qml.audit.queue IS 'name of the queue that it is about; NULL: none, or all';
+COMMENT ON COLUMN qml.audit.session_role IS 'the role that logged in';
+COMMENT ON COLUMN qml.audit.effective_role IS 'the role whose rights counted: another one in a security-definer function';
+COMMENT ON COLUMN qml.audit.claimed_actor IS 'what the client said of itself by the setting qml.actor; nothing checks it';
+COMMENT ON COLUMN qml.audit.client_address IS 'network address of the client; NULL: a local socket, or a background process';
+COMMENT ON COLUMN qml.audit.before IS 'what was changed, as it was; NULL: it was not there';
+COMMENT ON COLUMN qml.audit.after IS 'the same, as it was then; NULL: it was not there any more';
 
 CREATE VIEW qml.lock WITH (security_barrier = true) AS
 SELECT l.resource, l.owner, pg_catalog.pg_get_userbyid(l.taken_by) AS taken_by, l.fence, l.acquired_at,
@@ -955,7 +1079,8 @@ SELECT r.id, r.cron, r.timezone, r.method,
 	r.last_run_at, r.last_job,
 	CASE WHEN qml.recurring_access(r.queue, r.created_by) > 1
 		THEN coalesce(qml.role_problem(r.created_by, true), r.error) END AS error,
-	pg_catalog.pg_get_userbyid(r.created_by) AS created_by, r.created_at, r.updated_at
+	pg_catalog.pg_get_userbyid(r.created_by) AS created_by, r.created_at, r.updated_at,
+	r.paused_at, r.paused_by
 FROM qml.recurring_data r
 WHERE qml.may_plan('recurring') AND qml.may_read('recurring') AND qml.recurring_access(r.queue, r.created_by) > 0;
 REVOKE ALL ON TABLE qml.recurring FROM PUBLIC;
@@ -983,6 +1108,8 @@ COMMENT ON COLUMN qml.recurring.error IS 'why it cannot fire, or why the latest 
 COMMENT ON COLUMN qml.recurring.created_by IS 'the role that defined it; its jobs are enqueued as this role';
 COMMENT ON COLUMN qml.recurring.created_at IS 'when it was created';
 COMMENT ON COLUMN qml.recurring.updated_at IS 'when its definition last changed';
+COMMENT ON COLUMN qml.recurring.paused_at IS 'when it was paused';
+COMMENT ON COLUMN qml.recurring.paused_by IS 'the role that paused it';
 
 -- Of a schedule that was removed and defined anew, the ticks of the present one.
 CREATE VIEW qml.recurring_tick WITH (security_barrier = true) AS
@@ -1346,6 +1473,11 @@ CREATE FUNCTION @extschema@.qml_delete(id uuid, reason text DEFAULT NULL) RETURN
 REVOKE ALL ON FUNCTION @extschema@.qml_delete(uuid, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_delete(uuid, text) IS 'delete a job; false if it was deleted already';
 
+CREATE FUNCTION @extschema@.qml_cancel(id uuid, reason text DEFAULT NULL) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_cancel' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_cancel(uuid, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_cancel(uuid, text) IS 'delete a job, as an administrator; false if it was deleted already';
+
 CREATE FUNCTION @extschema@.qml_retry(id uuid) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_retry' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_retry(uuid) FROM PUBLIC;
@@ -1360,6 +1492,16 @@ CREATE FUNCTION @extschema@.qml_set_state(id uuid, state qml.job_state, data jso
 	AS 'MODULE_PATHNAME', 'qml_set_state' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) IS 'make any allowed transition of a job, as an administrator; returns the job';
+
+CREATE FUNCTION @extschema@.qml_update_job(id uuid, changes jsonb) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_update_job' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_update_job(uuid, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_update_job(uuid, jsonb) IS 'change queue, priority, payload, max_retries, timeout, run_at or metadata of a job that does not run; false if it is so already';
+
+CREATE FUNCTION @extschema@.qml_peek(queues anycompatible DEFAULT NULL::text, lim int DEFAULT 10) RETURNS SETOF qml.job
+	AS 'MODULE_PATHNAME', 'qml_peek' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_peek(anycompatible, int) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_peek(anycompatible, int) IS 'up to lim jobs that would be given out next, in that order; none is claimed';
 
 -------------------------------------------------------------------------------
 -- Queues
@@ -1380,15 +1522,32 @@ CREATE FUNCTION @extschema@.qml_drop_queue(name text, missing_ok boolean DEFAULT
 REVOKE ALL ON FUNCTION @extschema@.qml_drop_queue(text, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_drop_queue(text, boolean) IS 'drop a queue that has no unfinished jobs, with the capabilities granted on it; an error if there is none with that name, or false with missing_ok';
 
-CREATE FUNCTION @extschema@.qml_pause_queue(name text, missing_ok boolean DEFAULT false) RETURNS boolean
+CREATE FUNCTION @extschema@.qml_pause_queue(name text, reason text DEFAULT NULL,
+	missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_pause_queue' LANGUAGE C;
-REVOKE ALL ON FUNCTION @extschema@.qml_pause_queue(text, boolean) FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.qml_pause_queue(text, boolean) IS 'stop handing out jobs of a queue; an error if there is none with that name, or false with missing_ok';
+REVOKE ALL ON FUNCTION @extschema@.qml_pause_queue(text, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_pause_queue(text, text, boolean) IS 'stop handing out jobs of a queue; an error if there is none with that name, or false with missing_ok';
 
 CREATE FUNCTION @extschema@.qml_resume_queue(name text, missing_ok boolean DEFAULT false) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_resume_queue' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_resume_queue(text, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_resume_queue(text, boolean) IS 'hand out jobs of a paused queue again; an error if there is none with that name, or false with missing_ok';
+
+CREATE FUNCTION @extschema@.qml_purge_queue(name text, reason text DEFAULT NULL,
+	missing_ok boolean DEFAULT false) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'qml_purge_queue' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_purge_queue(text, text, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_purge_queue(text, text, boolean) IS 'delete all jobs of a queue that do not run; returns how many; an error if there is none with that name, or 0 with missing_ok';
+
+CREATE FUNCTION @extschema@.qml_pause_all(reason text DEFAULT NULL) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_pause_all' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_pause_all(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_pause_all(text) IS 'stop handing out jobs of all queues, also of those that come later; false if they were paused already';
+
+CREATE FUNCTION @extschema@.qml_resume_all() RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_resume_all' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_resume_all() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_resume_all() IS 'end the pause of all queues; those that were paused one by one stay so; false if there was none';
 
 -------------------------------------------------------------------------------
 -- Maintenance
@@ -1718,13 +1877,19 @@ GRANT EXECUTE ON FUNCTION @extschema@.qml_explain(uuid) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_explain_queue(text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_status() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_delete(uuid, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_cancel(uuid, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_retry(uuid) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_reschedule(uuid, timestamptz, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_update_job(uuid, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_peek(anycompatible, int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_create_queue(text, jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_alter_queue(text, jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_drop_queue(text, boolean) TO PUBLIC;
-GRANT EXECUTE ON FUNCTION @extschema@.qml_pause_queue(text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_pause_queue(text, text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_purge_queue(text, text, boolean) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_pause_all(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_resume_all() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_resume_queue(text, boolean) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_promote_due(int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_reclaim(int) TO PUBLIC;
@@ -1770,6 +1935,8 @@ GRANT EXECUTE ON FUNCTION @extschema@.qml_revoke(regrole, text, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_drop_role_objects(regrole) TO PUBLIC;
 GRANT SELECT ON TABLE qml.job TO PUBLIC;
 GRANT SELECT ON TABLE qml.queue TO PUBLIC;
+GRANT SELECT ON TABLE qml.pause TO PUBLIC;
+GRANT SELECT ON TABLE qml.audit TO PUBLIC;
 GRANT SELECT ON TABLE qml.lock TO PUBLIC;
 GRANT SELECT ON TABLE qml.recurring TO PUBLIC;
 GRANT SELECT ON TABLE qml.recurring_tick TO PUBLIC;

@@ -4,7 +4,8 @@
  *
  * Those that a call reads can be changed by a reload, and by a superuser for a session.
  * Those that the background processes read in their loops can be changed by a reload
- * only.  Ordinary users can change none, because settings limit what jobs may do.
+ * only.  Ordinary users can change none of these, because settings limit what jobs may do.  What
+ * a client says of itself is for everybody to set.
  *
  * The initial values of the variables are the defaults.
  *
@@ -36,6 +37,7 @@ bool qml_cleanup_enabled = true;
 int qml_scheduler_poll_interval = 1000;
 int qml_recurring_poll_interval = 1000;
 int qml_cleanup_interval = 60;
+int qml_audit_ttl = 366 * 24 * 60 * 60;
 int qml_heartbeat_interval = 10;
 int qml_dead_server_timeout = 60;
 int qml_workers = 5;
@@ -44,6 +46,7 @@ int qml_worker_idle_timeout = 60;
 int qml_shutdown_timeout = 30;
 char *qml_databases;
 char *qml_server_name;
+char *qml_actor;
 
 static const struct config_enum_entry new_queues_entries[] = {
 	{"notice", QML_NEW_QUEUES_NOTICE, false},
@@ -107,6 +110,26 @@ check_max_workers(int *newval, void **extra, GucSource source)
 	return false;
 }
 
+/* It is shown to people, and kept. */
+static bool
+check_actor(char **newval, void **extra, GucSource source)
+{
+	if (strlen(*newval) > QML_MAX_NAME)
+	{
+		GUC_check_errdetail("It must have at most %d bytes.", QML_MAX_NAME);
+		return false;
+	}
+	for (const char *c = *newval; *c; c++)
+	{
+		if ((unsigned char) *c < ' ' || *c == 0x7f)
+		{
+			GUC_check_errdetail("It must not contain control characters.");
+			return false;
+		}
+	}
+	return true;
+}
+
 static bool
 check_databases(char **newval, void **extra, GucSource source)
 {
@@ -152,6 +175,9 @@ qml_guc_init(void)
 					   "When off, each claim searches the index.", &qml_ready_lists);
 	define_call_switch("qml.log_failures", "Logs each job that fails for good.", NULL,
 					   &qml_log_failures);
+	DefineCustomStringVariable("qml.actor", "Sets on whose behalf the client acts.",
+							   "It is recorded with each act of control, as a claim of the client.",
+							   &qml_actor, "", PGC_USERSET, 0, check_actor, NULL, NULL);
 
 	define_switch("qml.enabled", "Enables background processing.", &qml_enabled);
 	define_switch("qml.enable_scheduler",
@@ -170,6 +196,9 @@ qml_guc_init(void)
 	define_background_int("qml.cleanup_interval",
 						  "Sets how often the scheduler removes expired jobs and locks.", NULL,
 						  &qml_cleanup_interval, 1, 86400, GUC_UNIT_S);
+	define_background_int("qml.audit_ttl", "Sets how long the record of acts of control is kept.",
+						  "It is dropped by whole months; -1 keeps it for ever.", &qml_audit_ttl,
+						  -1, (int) QML_MAX_SECONDS, GUC_UNIT_S);
 	define_background_int("qml.heartbeat_interval",
 						  "Sets how often a background process sends a heartbeat.", NULL,
 						  &qml_heartbeat_interval, 1, 3600, GUC_UNIT_S);

@@ -24,6 +24,7 @@ extern int qml_new_queues; /* of QmlNewQueues */
 extern bool qml_warn_idle;
 extern bool qml_log_failures;
 extern bool qml_ready_lists;
+extern char *qml_actor; /* empty: not given */
 
 /* Of the background processes. */
 extern bool qml_enabled;
@@ -33,6 +34,7 @@ extern bool qml_cleanup_enabled;
 extern int qml_scheduler_poll_interval; /* milliseconds */
 extern int qml_recurring_poll_interval; /* milliseconds */
 extern int qml_cleanup_interval;		/* seconds */
+extern int qml_audit_ttl;				/* seconds; -1: for ever */
 extern int qml_heartbeat_interval;		/* seconds */
 extern int qml_dead_server_timeout;		/* seconds */
 extern int qml_workers;

@@ -24,6 +24,7 @@ typedef enum QmlLogKind
 	QML_LOG_ESCAPED,
 	QML_LOG_TRIGGER,
 	QML_LOG_COUNT,
+	QML_LOG_AUDIT,
 	QML_LOG_KINDS
 } QmlLogKind;
 

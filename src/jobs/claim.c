@@ -551,12 +551,13 @@ int
 qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 {
 	QmlClaimState state = {.claim = claim};
+	const QmlCatalog *cat;
 
 	Assert(claim->batch > 0);
 	Assert(claim->peek || !claim->whole);
 	Assert(!qml_claim_is_background(claim) ||
 		   (claim->wants && claim->queues == NULL && claim->methods == NULL));
-	(void) qml_catalog_to_work();
+	cat = qml_catalog_to_work();
 	if (!qml_claim_is_background(claim))
 	{
 		if (claim->queues == NULL)
@@ -564,7 +565,7 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 		for (int i = 0; i < claim->nqueues; i++)
 			qml_acl_require(QML_CAN_WORK, claim->queues[i]);
 	}
-	if (qml_claim_is_background(claim) || !is_known_empty(claim))
+	if (!cat->paused && (qml_claim_is_background(claim) || !is_known_empty(claim)))
 	{
 		if (!qml_claim_is_background(claim))
 			qml_claim_filter_init(&state.filter, claim->methods);
@@ -599,7 +600,7 @@ qml_claim_is_ready(const QmlReadyJobs *kind)
 	QmlClaimState state = {.claim = &claim};
 	const QmlQueue *queue = qml_queue_by_id(kind->queue);
 
-	if (queue == NULL || queue->paused)
+	if (queue == NULL || queue->paused || qml_catalog()->paused)
 		return false;
 	open_tables(&state);
 	claim_from_queue(&state, queue);

@@ -7,13 +7,14 @@
  *
  * These functions wait for others that are changing the job, and then judge what it has
  * become.  Asking for the state that a job is in already is no transition: they answer
- * false.  All of it is the caller's transaction.
+ * false.  All of it is the caller's transaction, with the record of what was done.
  */
 #include "postgres.h"
 
 #include "core/state.h"
 #include "errcodes.h"
 #include "jobs/control.h"
+#include "jobs/job_audit.h"
 #include "jobs/transition.h"
 #include "jobs/writer.h"
 #include "model/acl.h"
@@ -26,7 +27,8 @@ typedef struct ControlRequest
 	const QmlStateData *data; /* NULL: none */
 	bool own_suffices;		  /* a right to enqueue is enough for one's own job */
 	bool changed;
-	Datum row; /* the job afterwards */
+	Datum row;		 /* the job afterwards */
+	QmlAuditAct act; /* with the name of the function */
 } ControlRequest;
 
 /*
@@ -45,6 +47,15 @@ check_right(const QmlJob *job, const ControlRequest *request)
 	qml_acl_require(QML_CAN_ADMIN, queue);
 }
 
+/* Raises the same errors unless the current user administers the queue of the job. */
+void
+qml_control_check_admin(const QmlJob *job)
+{
+	ControlRequest request = {.own_suffices = false};
+
+	check_right(job, &request);
+}
+
 /* Changes a job, or raises QM001. */
 static void
 change_job(const pg_uuid_t *id, QmlChange change, ControlRequest *request)
@@ -58,6 +69,8 @@ change_job(const pg_uuid_t *id, QmlChange change, ControlRequest *request)
 	if (!qml_writer_change(&writer, id, change, request))
 		qml_job_raise_missing(id);
 	qml_writer_close(&writer);
+	if (request->changed)
+		qml_audit_write(&request->act);
 }
 
 /* QmlChange. */
@@ -65,12 +78,14 @@ static bool
 delete_job(QmlJob *job, void *arg)
 {
 	ControlRequest *request = arg;
+	QmlJob before = *job;
 
 	check_right(job, request);
 	request->changed = job->state != QML_DELETED;
 	if (!request->changed)
 		return false;
 	qml_transition_delete(job, request->data->reason, GetCurrentTimestamp());
+	qml_job_audit_note(&request->act, &before, job);
 	return true;
 }
 
@@ -79,7 +94,18 @@ bool
 qml_control_delete(const pg_uuid_t *id, Datum reason)
 {
 	QmlStateData data = {.reason = reason};
-	ControlRequest request = {.data = &data, .own_suffices = true};
+	ControlRequest request = {.data = &data, .own_suffices = true, .act.action = "qml_delete"};
+
+	change_job(id, delete_job, &request);
+	return request.changed;
+}
+
+/* The same for administrators alone. */
+bool
+qml_control_cancel(const pg_uuid_t *id, Datum reason)
+{
+	QmlStateData data = {.reason = reason};
+	ControlRequest request = {.data = &data, .act.action = "qml_cancel"};
 
 	change_job(id, delete_job, &request);
 	return request.changed;
@@ -90,6 +116,7 @@ static bool
 retry_job(QmlJob *job, void *arg)
 {
 	ControlRequest *request = arg;
+	QmlJob before = *job;
 
 	check_right(job, request);
 	/* The table allows it, but only the worker or the end of its lease gives a claim back. */
@@ -102,6 +129,7 @@ retry_job(QmlJob *job, void *arg)
 	if (!request->changed)
 		return false;
 	qml_transition_set(job, QML_ENQUEUED, GetCurrentTimestamp());
+	qml_job_audit_note(&request->act, &before, job);
 	return true;
 }
 
@@ -109,7 +137,7 @@ retry_job(QmlJob *job, void *arg)
 bool
 qml_control_retry(const pg_uuid_t *id)
 {
-	ControlRequest request = {.own_suffices = true};
+	ControlRequest request = {.own_suffices = true, .act.action = "qml_retry"};
 
 	change_job(id, retry_job, &request);
 	return request.changed;
@@ -121,6 +149,7 @@ schedule_job(QmlJob *job, void *arg)
 {
 	ControlRequest *request = arg;
 	TimestampTz run_at = request->data->run_at;
+	QmlJob before = *job;
 
 	check_right(job, request);
 	/* Another time for a scheduled job is no transition. */
@@ -130,6 +159,8 @@ schedule_job(QmlJob *job, void *arg)
 	job->run_at = run_at;
 	if (request->data->reason != (Datum) 0)
 		job->reason = request->data->reason;
+	if (request->changed)
+		qml_job_audit_note(&request->act, &before, job);
 	return request->changed;
 }
 
@@ -138,7 +169,7 @@ bool
 qml_control_schedule(const pg_uuid_t *id, TimestampTz run_at, Datum reason)
 {
 	QmlStateData data = {.run_at = run_at, .reason = reason};
-	ControlRequest request = {.data = &data, .own_suffices = true};
+	ControlRequest request = {.data = &data, .own_suffices = true, .act.action = "qml_reschedule"};
 
 	change_job(id, schedule_job, &request);
 	return request.changed;
@@ -151,6 +182,7 @@ set_job_state(QmlJob *job, void *arg)
 	ControlRequest *request = arg;
 	const QmlStateData *data = request->data;
 	TimestampTz now = GetCurrentTimestamp();
+	QmlJob before = *job;
 
 	check_right(job, request);
 	/* An attempt that ends this way leaves its error like any other. */
@@ -186,6 +218,8 @@ set_job_state(QmlJob *job, void *arg)
 	if (data->reason != (Datum) 0)
 		job->reason = data->reason;
 	request->row = qml_job_to_row(job, true);
+	request->changed = true;
+	qml_job_audit_note(&request->act, &before, job);
 	return true;
 }
 
@@ -193,7 +227,7 @@ set_job_state(QmlJob *job, void *arg)
 Datum
 qml_control_set_state(const pg_uuid_t *id, QmlState state, const QmlStateData *data)
 {
-	ControlRequest request = {.to = state, .data = data};
+	ControlRequest request = {.to = state, .data = data, .act.action = "qml_set_state"};
 
 	change_job(id, set_job_state, &request);
 	return request.row;

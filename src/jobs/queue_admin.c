@@ -1,6 +1,6 @@
 /*
  * queue_admin.c
- *		Managing queues: create, alter, drop, pause, resume.
+ *		Managing queues: create, alter, drop, pause, resume; and the pause of all.
  *
  * A dropped queue keeps its row, marked, because finished jobs name it.  Two things are done to
  * a queue without unfinished jobs only: dropping it, and changing how its jobs are stored.  Both
@@ -27,6 +27,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "common/cache.h"
 #include "common/clock.h"
 #include "common/lazy_commit.h"
 #include "common/spi.h"
@@ -36,6 +37,7 @@
 #include "ipc/wakeup.h"
 #include "jobs/partition.h"
 #include "jobs/queue_admin.h"
+#include "model/audit.h"
 #include "model/catalog.h"
 #include "model/grant.h"
 #include "model/options.h"
@@ -117,6 +119,7 @@ qml_queue_admin_create(const char *name, Jsonb *options)
 			"INSERT INTO qml.queue_data AS q (name, options) "
 			"VALUES ($1, pg_catalog.jsonb_strip_nulls($2)) "
 			"ON CONFLICT (name) DO UPDATE SET dropped = false, paused = false, "
+			"paused_at = NULL, paused_by = NULL, pause_reason = NULL, "
 			"options = excluded.options, created_at = pg_catalog.now() WHERE q.dropped "
 			"RETURNING id",
 			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_INSERT_RETURNING) == 0)
@@ -124,28 +127,134 @@ qml_queue_admin_create(const char *name, Jsonb *options)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("queue \"%s\" already exists", name),
 				 errhint("qml_alter_queue() changes its options.")));
+	qml_audit_change("qml_create_queue", QML_AUDIT_QUEUE, name, name, (Datum) 0);
 	/* A TTL may need partitions of the history that do not exist yet. */
 	make_partitions(name);
 	tell_storage(name, parsed.storage);
 }
 
+/* As above with more values, of types text: who pauses, and why (0: not said). */
+static uint64
+pause_rows(const char *sql, const char *name, Datum reason, int expected)
+{
+	Oid types[] = {TEXTOID, TEXTOID, TEXTOID};
+	Datum values[] = {name ? CStringGetTextDatum(name) : (Datum) 0,
+					  CStringGetTextDatum(GetUserNameFromId(GetUserId(), false)), reason};
+	bool nulls[] = {name == NULL, false, reason == (Datum) 0};
+	QmlSpi spi;
+	uint64 rows;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	rows = qml_spi_execute_latest(sql, 3, types, values, nulls, expected);
+	if (rows > 0 && name)
+		qml_queue_changed();
+	qml_spi_end(&spi);
+	return rows;
+}
+
+/* Locks the row of a queue that is there, to change it; false, or QM006: there is none. */
+static bool
+lock_row(const char *name, bool missing_ok)
+{
+	if (execute_for_queue("SELECT FROM qml.queue_data WHERE name = $1 AND NOT dropped FOR UPDATE",
+						  name, InvalidOid, (Datum) 0, SPI_OK_SELECT) > 0)
+		return true;
+	if (!missing_ok)
+		qml_queue_raise_missing(name);
+	return false;
+}
+
 /*
- * Pauses or resumes a queue; resuming wakes everybody who may have work again.  False when
- * there is none of that name and missing_ok; raises QM006 without it.
+ * Pauses a queue, for a reason, a text, or for none (0).  One that is paused stays as it is, but
+ * gets another reason if there is one.  False when there is none of that name and missing_ok;
+ * raises QM006 without it.
  */
 bool
-qml_queue_admin_pause(const char *name, bool paused, bool missing_ok)
+qml_queue_admin_pause(const char *name, Datum reason, bool missing_ok)
 {
-	if (execute_for_queue("UPDATE qml.queue_data SET paused = $2 "
-						  "WHERE name = $1 AND NOT dropped RETURNING id",
-						  name, BOOLOID, BoolGetDatum(paused), SPI_OK_UPDATE_RETURNING) == 0)
-	{
-		if (!missing_ok)
-			qml_queue_raise_missing(name);
+	Datum before;
+
+	if (!lock_row(name, missing_ok))
 		return false;
-	}
-	if (!paused)
-		qml_wakeup_anything();
+	before = qml_audit_look(QML_AUDIT_QUEUE, name);
+	(void) pause_rows("UPDATE qml.queue_data SET paused = true, "
+					  "paused_at = pg_catalog.clock_timestamp(), paused_by = $2, "
+					  "pause_reason = $3 WHERE name = $1 AND (NOT paused OR $3 IS NOT NULL) "
+					  "RETURNING id",
+					  name, reason, SPI_OK_UPDATE_RETURNING);
+	qml_audit_change("qml_pause_queue", QML_AUDIT_QUEUE, name, name, before);
+	return true;
+}
+
+/* Resumes a queue, and wakes everybody who may have work again; results as above. */
+bool
+qml_queue_admin_resume(const char *name, bool missing_ok)
+{
+	Datum before;
+
+	if (!lock_row(name, missing_ok))
+		return false;
+	before = qml_audit_look(QML_AUDIT_QUEUE, name);
+	(void) execute_for_queue("UPDATE qml.queue_data SET paused = false, paused_at = NULL, "
+							 "paused_by = NULL, pause_reason = NULL WHERE name = $1 "
+							 "RETURNING id",
+							 name, InvalidOid, (Datum) 0, SPI_OK_UPDATE_RETURNING);
+	qml_audit_change("qml_resume_queue", QML_AUDIT_QUEUE, name, name, before);
+	qml_wakeup_anything();
+	return true;
+}
+
+/*
+ * Of those who pause or resume all queues, one transaction at a time: what was there before must
+ * be known.  It does not keep anybody from reading.
+ */
+static void
+lock_pause(void)
+{
+	qml_table_require_write();
+	LockRelationOid(qml_catalog()->pause, ShareUpdateExclusiveLock);
+}
+
+/*
+ * Pauses all queues, also qml's own and those that are made later; reason as above.  False: they
+ * were, and it gave no other reason.
+ */
+bool
+qml_queue_admin_pause_all(Datum reason)
+{
+	Datum before;
+
+	lock_pause();
+	before = qml_audit_look(QML_AUDIT_DATABASE, NULL);
+	if (before != (Datum) 0 && reason == (Datum) 0)
+		return false;
+	(void) pause_rows("INSERT INTO qml.pause_data AS p (paused_at, paused_by, pause_reason) "
+					  "SELECT pg_catalog.clock_timestamp(), $2, $3 WHERE $1::text IS NULL "
+					  "ON CONFLICT (single) DO UPDATE SET paused_at = excluded.paused_at, "
+					  "paused_by = excluded.paused_by, pause_reason = excluded.pause_reason",
+					  NULL, reason, SPI_OK_INSERT);
+	qml_cache_changed(qml_catalog()->pause);
+	qml_audit_change("qml_pause_all", QML_AUDIT_DATABASE, NULL, NULL, before);
+	return before == (Datum) 0;
+}
+
+/* Ends the pause of all queues, and wakes everybody.  False: there was none. */
+bool
+qml_queue_admin_resume_all(void)
+{
+	Datum before;
+	QmlSpi spi;
+
+	lock_pause();
+	before = qml_audit_look(QML_AUDIT_DATABASE, NULL);
+	if (before == (Datum) 0)
+		return false;
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	(void) qml_spi_execute_latest("DELETE FROM qml.pause_data", 0, NULL, NULL, NULL, SPI_OK_DELETE);
+	qml_spi_end(&spi);
+	qml_cache_changed(qml_catalog()->pause);
+	qml_audit_change("qml_resume_all", QML_AUDIT_DATABASE, NULL, NULL, before);
+	qml_wakeup_anything();
 	return true;
 }
 
@@ -326,6 +435,7 @@ drop_queue(const char *name)
 	const QmlQueue *queue = qml_queue_by_name(name);
 	QmlStoreId store;
 	Snapshot known;
+	Datum before;
 	bool same;
 	int id;
 
@@ -342,12 +452,15 @@ drop_queue(const char *name)
 	UnregisterSnapshot(known);
 	if (queue == NULL)
 		return false;
+	before = qml_audit_look(QML_AUDIT_QUEUE, name);
 	if (execute_for_queue(
-			"UPDATE qml.queue_data SET dropped = true, paused = false, options = '{}' "
+			"UPDATE qml.queue_data SET dropped = true, paused = false, paused_at = NULL, "
+			"paused_by = NULL, pause_reason = NULL, options = '{}' "
 			"WHERE name = $1 RETURNING id",
 			name, InvalidOid, (Datum) 0, SPI_OK_UPDATE_RETURNING) == 0)
 		return false;
 	qml_grant_forget_queue(name);
+	qml_audit_change("qml_drop_queue", QML_AUDIT_QUEUE, name, name, before);
 	return true;
 }
 
@@ -378,8 +491,8 @@ lock_alone(const char *name)
 }
 
 /*
- * The jobs of a queue are going to be stored in this way.  If they are now stored in another one,
- * there must be none, and there will be none before the commit.
+ * The jobs of a queue, whose row is locked, are going to be stored in this way.  If they are now
+ * stored in another one, there must be none, and there will be none before the commit.
  */
 static void
 prepare_storage(const char *name, QmlStorage storage)
@@ -387,10 +500,6 @@ prepare_storage(const char *name, QmlStorage storage)
 	const QmlQueue *queue;
 	Snapshot known;
 
-	/* What it says now is true as long as the row is locked. */
-	if (execute_for_queue("SELECT FROM qml.queue_data WHERE name = $1 AND NOT dropped FOR UPDATE",
-						  name, InvalidOid, (Datum) 0, SPI_OK_SELECT) == 0)
-		qml_queue_raise_missing(name);
 	AcceptInvalidationMessages();
 	queue = qml_queue_by_name(name);
 	if (queue == NULL)
@@ -409,8 +518,12 @@ void
 qml_queue_admin_alter(const char *name, Jsonb *options)
 {
 	QmlQueueOptions parsed;
+	Datum before;
 
 	check_options(name, options, &parsed);
+	/* What it says now is true as long as the row is locked. */
+	(void) lock_row(name, false);
+	before = qml_audit_look(QML_AUDIT_QUEUE, name);
 	if (qml_options_give_storage(options))
 		prepare_storage(name, parsed.storage);
 	if (execute_for_queue(
@@ -418,6 +531,7 @@ qml_queue_admin_alter(const char *name, Jsonb *options)
 			"WHERE name = $1 AND NOT dropped RETURNING id",
 			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_UPDATE_RETURNING) == 0)
 		qml_queue_raise_missing(name);
+	qml_audit_change("qml_alter_queue", QML_AUDIT_QUEUE, name, name, before);
 	/* A new TTL may need other partitions of the history. */
 	make_partitions(name);
 }

@@ -38,12 +38,12 @@
 #include "common/lazy_commit.h"
 #include "compat.h"
 #include "core/state.h"
-#include "ipc/counter_notes.h"
 #include "ipc/lease_notes.h"
 #include "ipc/ready_note.h"
 #include "ipc/ready_queues.h"
 #include "ipc/session_claim.h"
 #include "ipc/wakeup.h"
+#include "jobs/count_note.h"
 #include "jobs/failure_log.h"
 #include "jobs/history.h"
 #include "jobs/ready_row.h"
@@ -318,14 +318,17 @@ store_finished(QmlWriter *writer, const QmlJob *job)
 		flush_pending(tables);
 }
 
-/* So many like the job will be ready when the transaction commits, or is undone, as `note` says. */
+/*
+ * So many like the job will be ready in the queue when the transaction commits, or is undone, as
+ * `note` says.
+ */
 static void
-note_ready(const QmlJob *job, int count, const QmlHandler *handler,
+note_ready(const QmlJob *job, int queue_id, int count, const QmlHandler *handler,
 		   void (*note)(const QmlReadyJobs *jobs, Oid role, bool notify))
 {
-	const QmlQueue *queue = qml_queue_by_id(job->queue_id);
+	const QmlQueue *queue = qml_queue_by_id(queue_id);
 	/* A queue that is missing is an error for callers that need it, not for this one. */
-	QmlReadyJobs ready = {.queue = job->queue_id,
+	QmlReadyJobs ready = {.queue = queue_id,
 						  .name = queue ? queue->name_hash : 0,
 						  .method = qml_job_hash_method(job->method),
 						  .handled = handler != NULL,
@@ -342,36 +345,17 @@ static void
 note_times(const QmlJob *job, int count, const QmlHandler *handler)
 {
 	if (job->state == QML_ENQUEUED)
-		note_ready(job, count, handler, qml_wakeup_ready);
+		note_ready(job, job->queue_id, count, handler, qml_wakeup_ready);
 	if (job->run_at != QML_NO_TIME)
 		qml_wakeup_at(QML_WAKE_DUE, job->run_at);
 	if (job->lease_expires_at != QML_NO_TIME)
 		qml_wakeup_at(QML_WAKE_LEASE, job->lease_expires_at);
 }
 
-/*
- * So many jobs like this one go from a state to another one; the times are those when finished
- * ones expire.
- */
-static void
-note_count(const QmlJob *job, int count, int from, TimestampTz from_expires, int to,
-		   TimestampTz to_expires)
-{
-	QmlCounterDelta delta = {.queue = job->queue_id,
-							 .count = count,
-							 .from = (uint8) from,
-							 .to = (uint8) to,
-							 .from_until = qml_counter_store_until(from_expires),
-							 .to_until = qml_counter_store_until(to_expires)};
-
-	if (from != to)
-		qml_counter_notes_add(&delta);
-}
-
 static void
 note_added(const QmlJob *job, int count)
 {
-	note_count(job, count, QML_NOT_COUNTED, QML_NO_TIME, job->state, QML_NO_TIME);
+	qml_count_note(job->queue_id, count, QML_NOT_COUNTED, QML_NO_TIME, job->state, QML_NO_TIME);
 }
 
 /*
@@ -480,7 +464,7 @@ qml_writer_note_free(QmlWriter *writer)
 	QmlJob job;
 
 	qml_job_from_live(writer->live->slot, &job);
-	note_ready(&job, 1, qml_hook_job_handler(&job), qml_wakeup_ready);
+	note_ready(&job, job.queue_id, 1, qml_hook_job_handler(&job), qml_wakeup_ready);
 }
 
 /* A ready job that is about to be taken, for the list of its queue. */
@@ -504,7 +488,7 @@ begin_taking(QmlWriter *writer, const QmlJob *job)
 	ReadyJob ready = {.is_noted = qml_job_live_state(slot) == QML_ENQUEUED};
 
 	if (ready.is_noted)
-		note_ready(job, 1, qml_hook_job_handler(job), qml_wakeup_taken);
+		note_ready(job, job->was_queue, 1, qml_hook_job_handler(job), qml_wakeup_taken);
 	ready.is_noted = ready.is_noted && !writer->is_taken && qml_ready_queues_exist();
 	writer->is_taken = false;
 	if (!ready.is_noted)
@@ -555,6 +539,42 @@ note_claim(QmlWriter *writer, const QmlJob *job)
 	qml_lease_notes_claim(&lease);
 }
 
+/* Whether a job that is not finished goes to a queue whose jobs are in other tables. */
+static bool
+leaves_store(const QmlWriter *writer, const QmlJob *job)
+{
+	return job->queue_id != job->was_queue &&
+		   qml_queue_store(qml_queue_require(job->queue_id)) != writer->store;
+}
+
+/*
+ * Moves such a job, whose row live->slot holds.  It keeps its number and its attempts.  Of an
+ * unlogged one nothing is on the disk: so a crash must not bring back the one that was left when
+ * another attempt may have begun.
+ */
+static TM_Result
+put_elsewhere(QmlWriter *writer, const QmlJob *job, bool wait)
+{
+	ItemPointer tid = &writer->live->slot->tts_tid;
+	Snapshot snapshot = qml_writer_snapshot(writer);
+	ReadyJob ready = begin_taking(writer, job);
+	QmlStoreId from = writer->store;
+	QmlStoreId to = qml_queue_store(qml_queue_require(job->queue_id));
+	TM_Result result = qml_table_delete(writer->live, tid, snapshot, wait);
+
+	Assert(job->was != QML_PROCESSING);
+	end_taking(&ready, result);
+	if (result != TM_Ok)
+		return result;
+	qml_count_note(job->was_queue, 1, job->was, QML_NO_TIME, QML_NOT_COUNTED, QML_NO_TIME);
+	if (from == QML_STORE_LOGGED)
+		ForceSyncCommit();
+	qml_writer_turn(writer, to);
+	qml_writer_insert(writer, job, qml_hook_job_handler(job), false);
+	qml_writer_turn(writer, from);
+	return TM_Ok;
+}
+
 /*
  * Writes a changed job back whose row live->slot holds.  TM_Ok, or what somebody else did
  * to the row; nothing is changed then.
@@ -570,6 +590,8 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 
 	Assert(!TTS_EMPTY(writer->live->slot) && ItemPointerIsValid(tid));
 	Assert(CheckRelationLockedByMe(writer->live->rel, RowExclusiveLock, true));
+	if (!qml_state_is_final(job->state) && leaves_store(writer, job))
+		return put_elsewhere(writer, job, wait);
 	ready = begin_taking(writer, job);
 	if (!qml_state_is_final(job->state))
 	{
@@ -584,7 +606,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		else if (job->was == QML_PROCESSING && job->state != QML_PROCESSING)
 			qml_wakeup_ended(&job->id, job->attempt);
 		note_claim(writer, job);
-		note_count(job, 1, job->was, QML_NO_TIME, job->state, QML_NO_TIME);
+		qml_count_note_job(job, job->was, QML_NO_TIME, job->state, QML_NO_TIME);
 		if (job->state == QML_ENQUEUED)
 			qml_ready_row_note_made(writer->live->row, qml_table_row_root(writer->live));
 		note_transition(writer, job, false);
@@ -601,8 +623,8 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		return result;
 	qml_wakeup_finished(&job->id);
 	note_claim(writer, job);
-	note_count(job, 1, job->was, QML_NO_TIME, is_kept ? job->state : QML_NOT_COUNTED,
-			   job->expires_at);
+	qml_count_note_job(job, job->was, QML_NO_TIME, is_kept ? job->state : QML_NOT_COUNTED,
+					   job->expires_at);
 	if (job->was == QML_PROCESSING)
 		qml_wakeup_ended(&job->id, job->attempt);
 	/* At commit, a worker in the database that is running the job is canceled. */
@@ -719,7 +741,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 		result = qml_table_update(leaf, tid, leaf->row, writer->snapshot, true);
 		if (result == TM_Ok)
 		{
-			note_count(job, 1, job->was, expires_at, job->state, job->expires_at);
+			qml_count_note_job(job, job->was, expires_at, job->state, job->expires_at);
 			note_transition(writer, job, false);
 		}
 		return result;
@@ -730,7 +752,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 	result = qml_table_delete(leaf, tid, writer->snapshot, true);
 	if (result != TM_Ok)
 		return result;
-	note_count(job, 1, job->was, expires_at, QML_NOT_COUNTED, QML_NO_TIME);
+	qml_count_note(job->was_queue, 1, job->was, expires_at, QML_NOT_COUNTED, QML_NO_TIME);
 	/*
 	 * Nor its storage class.  A crash must not bring back the finished job when attempts of the
 	 * unlogged one, of which nothing is on the disk, may have begun.

@@ -28,7 +28,9 @@
 #include "ipc/wakeup.h"
 #include "jobs/partition.h"
 #include "maintenance/adopt.h"
+#include "maintenance/audit_partitions.h"
 #include "maintenance/reclaim.h"
+#include "model/audit.h"
 #include "model/catalog.h"
 #include "model/life.h"
 
@@ -70,11 +72,13 @@ qml_adopt_database(void)
 	const QmlCatalog *cat;
 	Oid types[] = {INT8OID, OIDOID};
 	Datum values[] = {Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
+	QmlAuditAct act = {.action = "qml_adopt", .kind = QML_AUDIT_DATABASE};
 	QmlSpi spi;
 
 	/* Also in a database that is adopted: revoking again does no harm. */
 	for (int i = 0; i < QML_STORES; i++)
 		qml_partition_revoke(i);
+	qml_audit_partitions_revoke();
 	qml_partition_mend(QML_STORE_LOGGED);
 	enable_triggers();
 	cat = qml_catalog();
@@ -98,6 +102,7 @@ qml_adopt_database(void)
 						   "VALUES ($1, $2)",
 						   2, types, values, NULL, SPI_OK_INSERT);
 	qml_spi_end(&spi);
+	qml_audit_write(&act);
 	/* As the trigger on the table does, if it is not disabled. */
 	qml_cache_changed(qml_catalog()->instance);
 	qml_wakeup_launcher(true);

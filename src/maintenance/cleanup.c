@@ -1,7 +1,7 @@
 /*
  * cleanup.c
- *		Removing what has expired: finished jobs, named locks, the record of ticks, dead
- *		servers, calls of hooks that are gone, and names of roles that were dropped.
+ *		Removing what has expired: finished jobs, named locks, the record of ticks and that of
+ *		acts, dead servers, calls of hooks that are gone, and names of roles that were dropped.
  *
  * Any number of callers may do this at once.  Nothing here waits for a lock: rows that another
  * transaction is changing, tables that it has locked, and expired partitions that are in use
@@ -29,6 +29,7 @@
 #include "jobs/expiry.h"
 #include "jobs/overflow.h"
 #include "jobs/partition.h"
+#include "maintenance/audit_partitions.h"
 #include "maintenance/cleanup.h"
 #include "maintenance/server.h"
 #include "model/catalog.h"
@@ -194,13 +195,42 @@ forget_ticks(void *arg)
 		qml_occurrence_forget();
 }
 
+/* Part: the partitions of the record of acts. */
+static void
+keep_audit(void *arg)
+{
+	(void) qml_catalog_to_work();
+	/* Without queues, a dump is perhaps being restored: what comes next must not be there. */
+	if (qml_queue_all() != NIL)
+	{
+		qml_audit_partitions_make();
+		qml_audit_partitions_settle();
+	}
+	qml_audit_partitions_drop();
+}
+
+/* The same for the scheduler, which makes them in another step. */
+static void
+drop_audit(void *arg)
+{
+	qml_audit_partitions_drop();
+}
+
+/* And what that step does. */
+static void
+prepare_audit(void *arg)
+{
+	qml_audit_partitions_make();
+	qml_audit_partitions_settle();
+}
+
 /*
  * Partitions are dropped and emptied last: they are locked from then to the end of the
  * transaction, the history, too.
  */
 const QmlCleanupPart qml_cleanup_parts[QML_CLEANUP_PARTS] = {
 	{"cleanup", remove_rows},	 {"partitions", make_partitions}, {"overflow", empty_overflow},
-	{"expiry", drop_partitions}, {"ticks", forget_ticks},
+	{"expiry", drop_partitions}, {"ticks", forget_ticks},		  {"audit", keep_audit},
 };
 
 /* Runs a part in a subtransaction.  False: it failed, which is told. */
@@ -291,6 +321,7 @@ qml_cleanup_step(QmlCleanupState *state, bool *waiting)
 			return true;
 		}
 		(void) try_part("cleanup", remove_rows, &done);
+		(void) try_part("audit", drop_audit, &done);
 		state->removed = now;
 	}
 	/* What was removed above stays so if the partitions cannot be looked for. */
@@ -374,5 +405,7 @@ qml_cleanup_prepare(QmlCleanupState *state, bool *failed)
 	/* Without queues, a dump is perhaps being restored: what comes next must not be there. */
 	for (int i = 0; any_queues && i < qml_stores_in_use(); i++)
 		more = settle_piece(state, i, failed) || more;
+	if (any_queues)
+		*failed = !try_part("audit", prepare_audit, NULL) || *failed;
 	return more;
 }

@@ -24,7 +24,7 @@ typedef struct QmlCleanupPart
 	void (*run)(void *done);
 } QmlCleanupPart;
 
-#define QML_CLEANUP_PARTS 5
+#define QML_CLEANUP_PARTS 6
 extern const QmlCleanupPart qml_cleanup_parts[QML_CLEANUP_PARTS];
 
 /* How far the steps of a scheduler have come; all zero: they begin. */

@@ -35,6 +35,7 @@
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
 #include "model/acl.h"
+#include "model/audit.h"
 #include "model/catalog.h"
 #include "qml.h"
 
@@ -157,6 +158,18 @@ qml_server_heartbeat(const char *id, bool missing_ok)
 							  id, SPI_OK_UPDATE) > 0;
 }
 
+/* Records that a server was given up, or removed, by hand; and how many jobs were reclaimed. */
+static void
+record_end(const char *action, const char *id, int jobs)
+{
+	QmlAuditAct act = {.action = action,
+					   .kind = QML_AUDIT_SERVER,
+					   .object = id,
+					   .after = qml_audit_count("reclaimed_jobs", jobs)};
+
+	qml_audit_write(&act);
+}
+
 /*
  * Removes a server; jobs that its workers still hold are reclaimed.  False: not known, and
  * missing_ok.
@@ -165,12 +178,16 @@ bool
 qml_server_unregister(const char *id, bool missing_ok)
 {
 	Oid owner = find_owner_or_raise(id, true, missing_ok);
+	int jobs;
 
 	if (!OidIsValid(owner))
 		return false;
 	check_control(owner);
 	(void) qml_catalog_to_work();
-	(void) qml_reclaim_of_server(id);
+	jobs = qml_reclaim_of_server(id);
+	/* A server that ends unregisters itself; that somebody else does it is an act. */
+	if (owner != GetUserId())
+		record_end("qml_unregister_server", id, jobs);
 	return execute_for_server("DELETE FROM qml.server_data s WHERE s.id = $1", id, SPI_OK_DELETE) >
 		   0;
 }
@@ -192,6 +209,7 @@ int
 qml_server_reclaim(const char *id, bool missing_ok)
 {
 	Oid owner = find_owner_or_raise(id, true, missing_ok);
+	int jobs;
 
 	(void) qml_catalog_to_work();
 	if (OidIsValid(owner))
@@ -199,7 +217,10 @@ qml_server_reclaim(const char *id, bool missing_ok)
 	else
 		qml_acl_require(QML_CAN_ADMIN, NULL);
 	mark_dead(id);
-	return qml_reclaim_of_server(id);
+	jobs = qml_reclaim_of_server(id);
+	if (OidIsValid(owner) || jobs > 0)
+		record_end("qml_reclaim_server", id, jobs);
+	return jobs;
 }
 
 /*

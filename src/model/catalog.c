@@ -95,9 +95,9 @@ forget_catalog(Oid relid)
 		checked_leaf = InvalidOid;
 	if (relid == InvalidOid || is_job_table(relid) || is_history(relid) || relid == catalog.queue ||
 		relid == catalog.handler || relid == catalog.hook || relid == catalog.middleware ||
-		relid == catalog.acl || relid == catalog.instance || relid == catalog.recurring ||
-		relid == catalog.occurrence || relid == catalog.lock || relid == catalog.server ||
-		relid == catalog.job || occurrence_partition(relid) >= 0)
+		relid == catalog.acl || relid == catalog.instance || relid == catalog.pause ||
+		relid == catalog.recurring || relid == catalog.occurrence || relid == catalog.lock ||
+		relid == catalog.server || relid == catalog.job || occurrence_partition(relid) >= 0)
 		catalog_valid = false;
 }
 
@@ -339,6 +339,7 @@ check_shapes(void)
 	check_shape(catalog.middleware, QML_SHAPE_MIDDLEWARE);
 	check_shape(catalog.acl, QML_SHAPE_ACL);
 	check_shape(catalog.instance, QML_SHAPE_INSTANCE);
+	check_shape(catalog.pause, QML_SHAPE_OTHER);
 	check_shape(catalog.lock, QML_SHAPE_OTHER);
 	check_shape(catalog.server, QML_SHAPE_OTHER);
 	qml_shape_check_index(catalog.recurring, catalog.recurring_due, QML_INDEX_RECURRING_DUE);
@@ -393,6 +394,19 @@ load_adopted(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return adopted;
+}
+
+/* Whether all queues are paused: the table has a row then, whatever it says. */
+static bool
+load_paused(void)
+{
+	Relation rel = table_open(catalog.pause, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	bool paused = HeapTupleIsValid(systable_getnext(scan));
+
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return paused;
 }
 
 /* A trigger function of qml; InvalidOid: the owner of the extension has dropped it. */
@@ -518,6 +532,7 @@ load_catalog(void)
 	catalog.registration_mark = lookup_relation(QML_REGISTRATION_MARK);
 	catalog.lock = lookup_relation("lock_data");
 	catalog.instance = lookup_relation("instance_data");
+	catalog.pause = lookup_relation("pause_data");
 	catalog.recurring = lookup_relation("recurring_data");
 	catalog.recurring_due = lookup_relation("recurring_due");
 	catalog.occurrence = lookup_relation("occurrence_data");
@@ -543,6 +558,7 @@ load_catalog(void)
 	qml_columns_check(QML_VIEW_JOB, catalog.job);
 	check_shapes();
 	catalog.adopted = load_adopted();
+	catalog.paused = load_paused();
 }
 
 /* The objects of this database, up to date.  The pointer is valid for the session. */

@@ -67,6 +67,7 @@ typedef struct QmlCatalog
 	Oid registration_mark;
 	Oid lock;
 	Oid instance;
+	Oid pause;
 	Oid recurring;
 	Oid recurring_due;
 	Oid occurrence; /* and its partitions: see schedule/occurrence.c */
@@ -77,6 +78,7 @@ typedef struct QmlCatalog
 	Oid state_type;
 	Oid states[QML_STATES];
 	bool adopted; /* false: a copy that must stay idle */
+	bool paused;  /* no job of any queue is given out */
 	bool occurrences_checked[QML_OCCURRENCE_PARTITIONS];
 } QmlCatalog;
 

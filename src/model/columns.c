@@ -117,6 +117,8 @@ static const Column recurring[] = {
 	{"job_type", TEXTOID, 0},
 	{"metadata", JSONBOID, 0},
 	{"error", TEXTOID, 0},
+	{"paused_at", TIMESTAMPTZOID, 0},
+	{"paused_by", TEXTOID, 0},
 	{"pause_reason", TEXTOID, 0},
 	{"open_jobs", UUIDARRAYOID, 0},
 	{"imported", JSONBOID, 0},
@@ -130,8 +132,15 @@ static const Column occurrence[] = {
 };
 
 static const Column queue[] = {
-	{"id", INT4OID, 0},		 {"name", TEXTOID, 0},	   {"paused", BOOLOID, 0},
-	{"dropped", BOOLOID, 0}, {"options", JSONBOID, 0}, {"created_at", TIMESTAMPTZOID, 0},
+	{"id", INT4OID, 0},
+	{"name", TEXTOID, 0},
+	{"paused", BOOLOID, 0},
+	{"dropped", BOOLOID, 0},
+	{"options", JSONBOID, 0},
+	{"created_at", TIMESTAMPTZOID, 0},
+	{"paused_at", TIMESTAMPTZOID, 0},
+	{"paused_by", TEXTOID, 0},
+	{"pause_reason", TEXTOID, 0},
 };
 
 static const Column handler[] = {

@@ -41,9 +41,11 @@
 #include "utils/syscache.h"
 
 #include "common/cache.h"
+#include "common/json.h"
 #include "common/spi.h"
 #include "common/table.h"
 #include "compat.h"
+#include "model/audit.h"
 #include "model/catalog.h"
 #include "model/grant.h"
 #include "model/role_mark.h"
@@ -258,9 +260,9 @@ qml_grant_lock(void)
 
 /*
  * Changes rows of qml.acl_data: $1 is the grantee, $2 the capability, $3 the queue and $4,
- * if the statement uses it, the grantor.
+ * if the statement uses it, the grantor.  Returns how many rows the statement returns or changes.
  */
-static void
+static uint64
 change_row(const char *sql, Oid grantee, QmlCapability capability, const char *queue, Oid grantor,
 		   int expected)
 {
@@ -269,9 +271,55 @@ change_row(const char *sql, Oid grantee, QmlCapability capability, const char *q
 					  CStringGetTextDatum(qml_capability_names[capability]),
 					  queue ? CStringGetTextDatum(queue) : (Datum) 0, ObjectIdGetDatum(grantor)};
 	bool nulls[] = {false, false, queue == NULL, false};
+	uint64 rows = qml_spi_execute_latest(sql, 4, types, values, nulls, expected);
 
-	if (qml_spi_execute_latest(sql, 4, types, values, nulls, expected) > 0)
+	if (rows > 0)
 		qml_cache_changed(qml_catalog()->acl);
+	return rows;
+}
+
+/* A capability and the queues that it is granted on, for the record; null stands for all. */
+static Datum
+describe_grants(QmlCapability capability, Datum queues)
+{
+	JsonbParseState *state = NULL;
+
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	qml_json_push_text(&state, "capability", CStringGetTextDatum(qml_capability_names[capability]));
+	qml_json_push_document(&state, "queues", queues);
+	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+}
+
+/* One queue, or all, as an array. */
+static Datum
+list_queue(const char *queue)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue value = {.type = jbvNull};
+
+	if (queue)
+	{
+		value.type = jbvString;
+		value.val.string.val = unconstify(char *, queue);
+		value.val.string.len = strlen(queue);
+	}
+	(void) pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	(void) pushJsonbValue(&state, WJB_ELEM, &value);
+	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
+}
+
+/* Records that capabilities were granted or revoked; queues: a jsonb array of names. */
+static void
+record_grant(const char *action, Oid grantee, QmlCapability capability, const char *queue,
+			 Datum queues, bool granted)
+{
+	QmlAuditAct act = {.action = action, .kind = QML_AUDIT_ROLE, .queue = queue};
+	Datum grants = describe_grants(capability, queues);
+
+	act.object = GetUserNameFromId(grantee, false);
+	act.before = granted ? (Datum) 0 : grants;
+	act.after = granted ? grants : (Datum) 0;
+	qml_audit_write(&act);
 }
 
 /* Runs a statement about a role, $1; returns how many rows it is about. */
@@ -507,18 +555,21 @@ qml_grant_capability(Oid grantee, QmlCapability capability, const char *queue)
 {
 	Oid grantor = GetUserId();
 	QmlSpi spi;
+	bool is_new;
 
 	qml_grant_lock();
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	forget_capabilities(grantee);
-	change_row("INSERT INTO qml.acl_data (grantee, capability, queue, grantor) "
-			   "VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-			   grantee, capability, queue, grantor, SPI_OK_INSERT);
+	is_new = change_row("INSERT INTO qml.acl_data (grantee, capability, queue, grantor) "
+						"VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+						grantee, capability, queue, grantor, SPI_OK_INSERT) > 0;
 	if (grantee != qml_catalog()->owner)
 		grant_usage(grantee);
 	qml_role_mark_set(QML_MARK_CAPABILITY, grantee, true);
 	grant_open_objects();
 	qml_spi_end(&spi);
+	if (is_new)
+		record_grant("qml_grant", grantee, capability, queue, list_queue(queue), true);
 }
 
 /*
@@ -568,16 +619,29 @@ qml_grant_adjust_role(Oid role)
 void
 qml_grant_revoke(Oid grantee, QmlCapability capability, const char *queue)
 {
-	Oid grantor = GetUserId();
+	MemoryContext context = CurrentMemoryContext;
+	Datum queues = (Datum) 0;
 	QmlSpi spi;
 
 	qml_grant_lock();
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	change_row("DELETE FROM qml.acl_data WHERE grantee = $1 AND capability = $2 "
-			   "AND (queue = $3 OR $3 IS NULL)",
-			   grantee, capability, queue, grantor, SPI_OK_DELETE);
+	if (change_row("WITH gone AS (DELETE FROM qml.acl_data WHERE grantee = $1 AND capability = $2 "
+				   "AND (queue = $3 OR $3 IS NULL) RETURNING queue) "
+				   "SELECT jsonb_agg(g.queue ORDER BY g.queue) FROM gone g "
+				   "WHERE $4::oid IS NOT NULL HAVING count(*) > 0",
+				   grantee, capability, queue, qml_catalog()->owner, SPI_OK_SELECT) > 0)
+	{
+		MemoryContext spi_context;
+		Datum rows = qml_spi_value(SPI_tuptable, 0, 1, JSONBOID, NULL);
+
+		spi_context = MemoryContextSwitchTo(context);
+		queues = PointerGetDatum(PG_DETOAST_DATUM_COPY(rows));
+		MemoryContextSwitchTo(spi_context);
+	}
 	(void) adjust_privileges(grantee);
 	qml_spi_end(&spi);
+	if (queues != (Datum) 0)
+		record_grant("qml_revoke", grantee, capability, queue, queues, false);
 }
 
 /* Revokes all capabilities on a queue that is dropped: a new one of its name has none. */

@@ -97,6 +97,7 @@ read_common(TupleTableSlot *slot, QmlJob *job)
 	job->id = *DatumGetUUIDP(slot->tts_values[LIVE_ID - 1]);
 	job->created_at = get_time(slot, LIVE_CREATED_AT);
 	job->queue_id = get_int(slot, LIVE_QUEUE_ID);
+	job->was_queue = job->queue_id;
 	job->priority = get_int(slot, LIVE_PRIORITY);
 	job->state = qml_catalog_state(DatumGetObjectId(slot->tts_values[LIVE_STATE - 1]));
 	job->was = job->state;

@@ -24,7 +24,8 @@ typedef struct QmlJob
 	int queue_id;
 	int priority;
 	QmlState state;
-	QmlState was; /* the state it was read with */
+	QmlState was;  /* the state it was read with */
+	int was_queue; /* and the queue */
 	int attempt;
 	int uncounted;
 	int max_retries;

@@ -2,15 +2,15 @@
  * options.c
  *		Options in jsonb, and all that is known about them.
  *
- * There are six kinds of documents: the options of a queue, those of a handler, the
- * retry policy in both, those of a hook, those of an enqueue, and the data of
- * qml_set_state().  Each has a table
+ * There are seven kinds of documents: the options of a queue, those of a handler, the
+ * retry policy in both, those of a hook, those of an enqueue, the data of
+ * qml_set_state(), and the changes of qml_update_job().  Each has a table
  * of names and readers at the end of its section.  To add an option: a member of the structure in
  * options.h, a reader, a line in the table, and the default.
  *
  * An unknown name and a value that is not allowed are error QM005, which names the
  * option and says what is allowed.  No other error is caught here.  An option that is
- * null counts as not given.  Durations are intervals ("5 minutes") or numbers of
+ * null counts as not given; in changes, it goes back to what a job has that was given none.  Durations are intervals ("5 minutes") or numbers of
  * seconds.
  */
 #include "postgres.h"
@@ -235,9 +235,10 @@ unknown_option(const char *prefix, const char *name, const Option *known)
 						   errhint("There are no options here.")));
 }
 
-/* Reads an object by a table; an option that is null says nothing. */
+/* Reads an object by a table.  nulls: what is null is read, too, and says something. */
 static void
-read_object(const char *prefix, JsonbContainer *object, const Option *known, void *into)
+read_members(const char *prefix, JsonbContainer *object, const Option *known, bool nulls,
+			 void *into)
 {
 	JsonbIterator *it = JsonbIteratorInit(object);
 	JsonbValue value;
@@ -254,9 +255,16 @@ read_object(const char *prefix, JsonbContainer *object, const Option *known, voi
 		if (option->name == NULL)
 			unknown_option(prefix, key, known);
 		(void) JsonbIteratorNext(&it, &value, true);
-		if (value.type != jbvNull)
+		if (nulls || value.type != jbvNull)
 			option->read(path, &value, into);
 	}
+}
+
+/* The same; an option that is null says nothing. */
+static void
+read_object(const char *prefix, JsonbContainer *object, const Option *known, void *into)
+{
+	read_members(prefix, object, known, false, into);
 }
 
 /* Reads a whole document. */
@@ -605,6 +613,106 @@ qml_options_parse_state(QmlState state, Jsonb *data, QmlStateData *into)
 				(errcode(ERRCODE_QML_INVALID_OPTION),
 				 errmsg("options \"error_type\" and \"stack_trace\" require option \"error\""),
 				 errhint("Give an error too, or leave them out.")));
+}
+
+/* ----- changes of a job ----- */
+
+static void
+read_changed_queue(const char *path, JsonbValue *value, void *into)
+{
+	char *name = read_name(path, value, QML_MAX_QUEUE_NAME);
+
+	if (qml_args_is_reserved_queue(name))
+		bad_value(path, "the name of a queue that is not reserved");
+	((QmlJobChanges *) into)->queue = name;
+}
+
+static void
+read_changed_priority(const char *path, JsonbValue *value, void *into)
+{
+	((QmlJobChanges *) into)->priority = read_int(path, value, INT_MIN, INT_MAX,
+												  "a whole number of 32 bits");
+	((QmlJobChanges *) into)->has_priority = true;
+}
+
+static void
+read_changed_payload(const char *path, JsonbValue *value, void *into)
+{
+	Datum payload = JsonbPGetDatum(JsonbValueToJsonb(value));
+
+	qml_args_check_document(payload, path);
+	((QmlJobChanges *) into)->payload = payload;
+}
+
+static void
+read_changed_metadata(const char *path, JsonbValue *value, void *into)
+{
+	QmlJobChanges *changes = into;
+
+	changes->has_metadata = true;
+	if (value->type == jbvNull)
+		return;
+	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
+		bad_value(path, "an object, or null");
+	changes->metadata = JsonbPGetDatum(JsonbValueToJsonb(value));
+	qml_args_check_document(changes->metadata, path);
+}
+
+static void
+read_changed_retries(const char *path, JsonbValue *value, void *into)
+{
+	QmlJobChanges *changes = into;
+
+	changes->has_max_retries = true;
+	changes->max_retries = value->type == jbvNull ?
+							   -1 :
+							   read_int(path, value, 0, QML_MAX_RETRIES,
+										"a whole number from 0 to 1000, or null");
+}
+
+static void
+read_changed_timeout(const char *path, JsonbValue *value, void *into)
+{
+	QmlJobChanges *changes = into;
+
+	changes->has_timeout = true;
+	changes->timeout_ms = value->type == jbvNull ?
+							  -1 :
+							  (int) (read_duration(path, value, 1000, (int64) INT_MAX * 1000,
+												   TIMEOUT_ALLOWED) /
+									 1000);
+}
+
+static void
+read_changed_run_at(const char *path, JsonbValue *value, void *into)
+{
+	QmlJobChanges *changes = into;
+
+	changes->has_run_at = true;
+	changes->run_at = value->type == jbvNull ? QML_NO_TIME : read_time(path, value);
+}
+
+static const Option job_changes[] = {{"queue", read_changed_queue},
+									 {"priority", read_changed_priority},
+									 {"payload", read_changed_payload},
+									 {"max_retries", read_changed_retries},
+									 {"timeout", read_changed_timeout},
+									 {"run_at", read_changed_run_at},
+									 {"metadata", read_changed_metadata},
+									 {NULL, NULL}};
+
+/* What is to be changed of a job.  There must be something. */
+void
+qml_options_parse_changes(Jsonb *changes, QmlJobChanges *into)
+{
+	memset(into, 0, sizeof(*into));
+	into->run_at = QML_NO_TIME;
+	if (!JB_ROOT_IS_OBJECT(changes) || JB_ROOT_COUNT(changes) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_OPTION),
+				 errmsg("changes must be a JSON object with at least one member"),
+				 errhint("What can be changed is: %s.", list_options(job_changes))));
+	read_members("", &changes->root, job_changes, true, into);
 }
 
 /* ----- hooks and middleware ----- */

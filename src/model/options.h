@@ -78,6 +78,23 @@ typedef struct QmlStateData
 	Datum stack_trace;
 } QmlStateData;
 
+/* What qml_update_job() changes; all zero: nothing. */
+typedef struct QmlJobChanges
+{
+	char *queue; /* NULL: it stays where it is */
+	bool has_priority;
+	int priority;
+	Datum payload; /* 0: it stays as it is */
+	bool has_max_retries;
+	int max_retries; /* -1: the default */
+	bool has_timeout;
+	int timeout_ms; /* -1: the default */
+	bool has_run_at;
+	TimestampTz run_at; /* QML_NO_TIME: now */
+	bool has_metadata;
+	Datum metadata; /* 0: none */
+} QmlJobChanges;
+
 /* Reads all options into the structure that they are for. */
 typedef void (*QmlOptionParser)(Jsonb *options, void *into);
 
@@ -88,6 +105,7 @@ extern void qml_options_parse_hook(Jsonb *options, void *into);
 extern void qml_options_parse_middleware(Jsonb *options);
 extern void qml_options_parse_handler(Jsonb *options, void *into);
 extern void qml_options_parse_enqueue(Jsonb *options, bool own_id, QmlEnqueueOptions *into);
+extern void qml_options_parse_changes(Jsonb *changes, QmlJobChanges *into);
 extern void qml_options_parse_state(QmlState state, Jsonb *data, QmlStateData *into);
 extern bool qml_options_parse_stored(QmlOptionParser parse, Jsonb *options, void *into,
 									 char **error);

@@ -474,6 +474,7 @@ create_queue(const char *name)
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void) qml_spi_execute("INSERT INTO qml.queue_data AS q (name) VALUES ($1) "
 						   "ON CONFLICT (name) DO UPDATE SET dropped = false, paused = false, "
+						   "paused_at = NULL, paused_by = NULL, pause_reason = NULL, "
 						   "options = '{}', created_at = pg_catalog.now() WHERE q.dropped "
 						   "RETURNING id",
 						   1, &type, &value, NULL, SPI_OK_INSERT_RETURNING);

@@ -29,6 +29,7 @@
 #include "common/spi.h"
 #include "common/subxact.h"
 #include "compat.h"
+#include "model/audit.h"
 #include "model/catalog.h"
 #include "schedule/pgcron.h"
 
@@ -59,6 +60,18 @@ require_extension(void)
 						 "cron.schedule_in_database() can call qml_maintain() here.")));
 }
 
+/* Records that the maintenance was scheduled in pg_cron, or removed. */
+static void
+record_jobs(const char *action, Datum before, Datum after)
+{
+	QmlAuditAct act = {.action = action,
+					   .kind = QML_AUDIT_DATABASE,
+					   .before = before,
+					   .after = after};
+
+	qml_audit_write(&act);
+}
+
 /*
  * Schedules the jobs in pg_cron; returns how many, and their ids (bigint) in ids, which has
  * room for QML_PGCRON_JOBS.
@@ -69,6 +82,7 @@ qml_pgcron_schedule(Datum *ids)
 	const char *schema = quote_identifier(get_namespace_name(qml_catalog()->function_schema));
 	Oid types[] = {TEXTOID, TEXTOID};
 	QmlSpi spi;
+	int made = 0;
 
 	require_extension();
 	/* As the caller, who owns the jobs then: they may do what the caller may do. */
@@ -78,11 +92,19 @@ qml_pgcron_schedule(Datum *ids)
 		Datum values[] = {CStringGetTextDatum(jobs[i].name),
 						  CStringGetTextDatum(psprintf(jobs[i].command, schema))};
 
+		if (qml_spi_execute_latest("SELECT FROM cron.job j WHERE j.jobname = $1 AND j.command = $2 "
+								   "AND j.schedule = '* * * * *' AND j.active "
+								   "AND j.username = CURRENT_USER "
+								   "AND j.database = pg_catalog.current_database()",
+								   2, types, values, NULL, SPI_OK_SELECT) == 0)
+			made++;
 		(void) qml_spi_execute("SELECT cron.schedule($1, '* * * * *', $2)", 2, types, values, NULL,
 							   SPI_OK_SELECT);
 		ids[i] = qml_spi_value(SPI_tuptable, 0, 1, INT8OID, NULL);
 	}
 	qml_spi_end(&spi);
+	if (made > 0)
+		record_jobs("qml_pg_cron_schedule", (Datum) 0, qml_audit_count("pg_cron_jobs", made));
 	return QML_PGCRON_JOBS;
 }
 
@@ -106,6 +128,8 @@ qml_pgcron_unschedule(void)
 											  1, &type, &name, NULL, SPI_OK_SELECT);
 	}
 	qml_spi_end(&spi);
+	if (count > 0)
+		record_jobs("qml_pg_cron_unschedule", qml_audit_count("pg_cron_jobs", count), (Datum) 0);
 	return count;
 }
 

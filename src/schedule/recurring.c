@@ -22,6 +22,7 @@
 #include "utils/builtins.h"
 #include "utils/inval.h"
 
+#include "common/json.h"
 #include "common/spi.h"
 #include "common/suggest.h"
 #include "common/uuid.h"
@@ -31,8 +32,10 @@
 #include "ipc/wakeup.h"
 #include "jobs/enqueue.h"
 #include "model/acl.h"
+#include "model/audit.h"
 #include "model/catalog.h"
 #include "model/grant.h"
+#include "model/job.h"
 #include "model/role_mark.h"
 #include "schedule/overlap.h"
 #include "schedule/recurring.h"
@@ -468,13 +471,20 @@ qml_recurring_put(const QmlRecurring *wanted)
 			(void) qml_enqueue_lock_queue(recurring->queue, true);
 			qml_grant_mark_role(GetUserId());
 			if (insert_schedule(&args))
+			{
+				qml_audit_change("qml_schedule_recurring", QML_AUDIT_SCHEDULE, recurring->id,
+								 recurring->queue, (Datum) 0);
 				return next;
+			}
 		}
 		else if (stored.same && !stored.broken)
 			return stored.next_run_at;
 		else if (find_schedule(&args, true, &stored))
 		{
+			Datum before;
+
 			check_control(&stored);
+			before = qml_audit_look(QML_AUDIT_SCHEDULE, recurring->id);
 			if (stored.same_times && !stored.broken)
 				set_next_run(&args, next = stored.next_run_at, stored.anchor);
 			else
@@ -489,6 +499,8 @@ qml_recurring_put(const QmlRecurring *wanted)
 			(void) qml_enqueue_lock_queue(recurring->queue, true);
 			qml_grant_mark_role(GetUserId());
 			update_schedule(&args);
+			qml_audit_change("qml_schedule_recurring", QML_AUDIT_SCHEDULE, recurring->id,
+							 recurring->queue, before);
 			if (stored.created_by != GetUserId())
 				qml_grant_unmark_role(stored.created_by);
 			return next;
@@ -590,16 +602,22 @@ void
 qml_recurring_import(const QmlRecurring *recurring, Datum imported, Datum reason)
 {
 	StatementArgs args;
+	Datum before;
 
 	(void) qml_recurring_put(recurring);
+	before = qml_audit_look(QML_AUDIT_SCHEDULE, recurring->id);
 	fill_args(recurring, &args);
 	args.values[ARG_REASON] = reason;
 	args.nulls[ARG_REASON] = false;
 	args.values[ARG_IMPORTED] = imported;
 	args.nulls[ARG_IMPORTED] = false;
-	(void) change_rows("UPDATE qml.recurring_data SET enabled = false, pause_reason = $14, "
+	(void) change_rows("UPDATE qml.recurring_data SET enabled = false, "
+					   "paused_at = pg_catalog.clock_timestamp(), "
+					   "paused_by = pg_catalog.pg_get_userbyid($12), pause_reason = $14, "
 					   "imported = $19 WHERE id = $1",
 					   &args, SPI_OK_UPDATE);
+	qml_audit_change("qml_import_pg_cron", QML_AUDIT_SCHEDULE, recurring->id, recurring->queue,
+					 before);
 }
 
 /* Returns false when there is none of that id and missing_ok; raises QM001 without it. */
@@ -608,11 +626,15 @@ qml_recurring_remove(const char *id, bool missing_ok)
 {
 	StoredSchedule stored;
 	StatementArgs args;
+	Datum before;
 	bool removed;
 
 	if (!find_or_raise(id, missing_ok, true, &stored, &args))
 		return false;
+	before = qml_audit_look(QML_AUDIT_SCHEDULE, id);
 	removed = change_rows("DELETE FROM qml.recurring_data WHERE id = $1", &args, SPI_OK_DELETE) > 0;
+	qml_audit_change("qml_remove_recurring", QML_AUDIT_SCHEDULE, id, stored.recurring.queue,
+					 before);
 	qml_grant_unmark_role(stored.created_by);
 	return removed;
 }
@@ -626,16 +648,25 @@ qml_recurring_pause(const char *id, Datum reason, bool missing_ok)
 {
 	StoredSchedule stored;
 	StatementArgs args;
+	Datum before;
+	bool paused;
 
 	if (!find_or_raise(id, missing_ok, true, &stored, &args))
 		return false;
 	if (!stored.enabled && reason == (Datum) 0)
 		return true;
+	before = qml_audit_look(QML_AUDIT_SCHEDULE, id);
 	args.values[ARG_REASON] = reason;
 	args.nulls[ARG_REASON] = reason == (Datum) 0;
-	return change_rows("UPDATE qml.recurring_data SET enabled = false, pause_reason = $14, "
-					   "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
-					   &args, SPI_OK_UPDATE) > 0;
+	args.values[ARG_USER] = ObjectIdGetDatum(GetUserId());
+	args.nulls[ARG_USER] = false;
+	paused = change_rows("UPDATE qml.recurring_data SET enabled = false, "
+						 "paused_at = pg_catalog.clock_timestamp(), "
+						 "paused_by = pg_catalog.pg_get_userbyid($12), pause_reason = $14, "
+						 "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
+						 &args, SPI_OK_UPDATE) > 0;
+	qml_audit_change("qml_pause_recurring", QML_AUDIT_SCHEDULE, id, stored.recurring.queue, before);
+	return paused;
 }
 
 /*
@@ -648,10 +679,13 @@ qml_recurring_resume(const char *id, bool missing_ok)
 	StoredSchedule stored;
 	StatementArgs args;
 	TimestampTz next;
+	Datum before;
+	bool resumed;
 	bool taken;
 
 	if (!find_or_raise(id, missing_ok, true, &stored, &args))
 		return false;
+	before = qml_audit_look(QML_AUDIT_SCHEDULE, id);
 	/* One that was made by hand under the name of a job is told so, also if it fires already. */
 	taken = qml_takeover_job(id, stored.created_by, stored.imported);
 	if (stored.enabled)
@@ -660,10 +694,30 @@ qml_recurring_resume(const char *id, bool missing_ok)
 	next = set_new_times(&args, &stored.recurring, stored.anchor, stored.last_run_at);
 	if (taken)
 		qml_takeover_watch(id, next);
-	return change_rows("UPDATE qml.recurring_data SET enabled = true, pause_reason = NULL, "
-					   "next_run_at = $13, error = NULL, updated_at = pg_catalog.clock_timestamp() "
-					   "WHERE id = $1",
-					   &args, SPI_OK_UPDATE) > 0;
+	resumed = change_rows("UPDATE qml.recurring_data SET enabled = true, paused_at = NULL, "
+						  "paused_by = NULL, pause_reason = NULL, "
+						  "next_run_at = $13, error = NULL, "
+						  "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
+						  &args, SPI_OK_UPDATE) > 0;
+	qml_audit_change("qml_resume_recurring", QML_AUDIT_SCHEDULE, id, stored.recurring.queue,
+					 before);
+	return resumed;
+}
+
+/* Records that a job of a schedule was enqueued by hand. */
+static void
+record_run(const QmlRecurring *recurring, const pg_uuid_t *job)
+{
+	QmlAuditAct act = {.action = "qml_run_recurring",
+					   .kind = QML_AUDIT_SCHEDULE,
+					   .object = recurring->id,
+					   .queue = recurring->queue};
+	JsonbParseState *state = NULL;
+
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	qml_json_push_text(&state, "job", CStringGetTextDatum(qml_job_id_string(job)));
+	act.after = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	qml_audit_write(&act);
 }
 
 /*
@@ -687,6 +741,7 @@ qml_recurring_run(const char *id, pg_uuid_t *job)
 						   SPI_OK_UPDATE);
 	}
 	qml_tick_enqueue(&stored.recurring, QML_NO_TIME, InvalidOid, job);
+	record_run(&stored.recurring, job);
 }
 
 /*

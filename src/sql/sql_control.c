@@ -1,8 +1,8 @@
 /*
  * sql_control.c
  *		SQL functions that look at jobs and change them by hand: qml_job,
- *		qml_counts, qml_queue_counts, qml_queue_depth, qml_delete, qml_retry, qml_reschedule,
- *		qml_set_state, qml_can_transition; and qml.unlogged_jobs, qml.job_access and
+ *		qml_counts, qml_queue_counts, qml_queue_depth, qml_delete, qml_cancel, qml_retry,
+ *		qml_reschedule, qml_set_state, qml_update_job, qml_peek, qml_can_transition; and qml.unlogged_jobs, qml.job_access and
  *		qml.retries_left for the view.
  */
 #include "postgres.h"
@@ -19,7 +19,9 @@
 #include "jobs/control.h"
 #include "jobs/counts.h"
 #include "jobs/lookup.h"
+#include "jobs/peek.h"
 #include "jobs/unlogged_rows.h"
+#include "jobs/update.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/options.h"
@@ -35,9 +37,12 @@ QML_FUNCTION(qml_unlogged_jobs);
 QML_FUNCTION(qml_job_access);
 QML_FUNCTION(qml_retries_left);
 QML_FUNCTION(qml_delete);
+QML_FUNCTION(qml_cancel);
 QML_FUNCTION(qml_retry);
 QML_FUNCTION(qml_reschedule);
 QML_FUNCTION(qml_set_state);
+QML_FUNCTION(qml_update_job);
+QML_FUNCTION(qml_peek);
 
 /* Shows the table of core/state.c. */
 Datum
@@ -171,6 +176,17 @@ qml_delete(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(qml_control_delete(id, qml_args_text(fcinfo, 1, QML_MAX_ERROR)));
 }
 
+/* The same under the name that people look for, as an administrator. */
+Datum
+qml_cancel(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t *id;
+
+	qml_acl_require_any(QML_CAN_ADMIN);
+	id = qml_args_uuid(fcinfo, 0, "id");
+	PG_RETURN_BOOL(qml_control_cancel(id, qml_args_text(fcinfo, 1, QML_MAX_ERROR)));
+}
+
 Datum
 qml_retry(PG_FUNCTION_ARGS)
 {
@@ -207,4 +223,59 @@ qml_set_state(PG_FUNCTION_ARGS)
 	if (data.worker == (Datum) 0)
 		data.worker = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
 	PG_RETURN_DATUM(qml_control_set_state(id, state, &data));
+}
+
+/* Changes what a job is; false if it is so already. */
+Datum
+qml_update_job(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t *id;
+	QmlJobChanges changes;
+
+	qml_acl_require_any(QML_CAN_ADMIN);
+	id = qml_args_uuid(fcinfo, 0, "id");
+	qml_args_require(fcinfo, 1, "changes");
+	qml_options_parse_changes(PG_GETARG_JSONB_P(1), &changes);
+	PG_RETURN_BOOL(qml_update_by_id(id, &changes));
+}
+
+/* The rows of qml_peek(), and the columns that its caller expects. */
+typedef struct Peeked
+{
+	QmlSrfRows *rows;
+	TupleDesc expected;
+} Peeked;
+
+/* QmlPeekTake. */
+static void
+collect_job(const QmlJob *job, void *arg)
+{
+	Peeked *peeked = arg;
+	QmlSrfRows *rows = peeked->rows;
+
+	rows->values[rows->count++] = qml_job_to_expected_row(job, true, peeked->expected);
+}
+
+static QmlSrfRows *
+peek_jobs(FunctionCallInfo fcinfo)
+{
+	Peeked peeked;
+	char **queues;
+	int nqueues = 0;
+	int limit;
+
+	qml_acl_require_any(QML_CAN_MONITOR);
+	queues = qml_args_queues(fcinfo, 0, "queues", &nqueues);
+	limit = qml_args_int(fcinfo, 1, "lim", 1, QML_MAX_BATCH);
+	peeked.expected = qml_srf_expected(fcinfo);
+	peeked.rows = qml_srf_alloc(limit);
+	qml_peek_jobs(queues, nqueues, limit, collect_job, &peeked);
+	return peeked.rows;
+}
+
+/* Shows what would be fetched, and claims nothing. */
+Datum
+qml_peek(PG_FUNCTION_ARGS)
+{
+	return qml_srf_return(fcinfo, peek_jobs);
 }

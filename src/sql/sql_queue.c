@@ -1,8 +1,9 @@
 /*
  * sql_queue.c
  *		SQL functions of queues: qml_create_queue, qml_alter_queue,
- *		qml_drop_queue, qml_pause_queue, qml_resume_queue; and qml.queue_access
- *		for the view.
+ *		qml_drop_queue, qml_pause_queue, qml_resume_queue, qml_pause_all, qml_resume_all,
+ *		qml_purge_queue;
+ *		and qml.queue_access for the views.
  */
 #include "postgres.h"
 
@@ -11,6 +12,7 @@
 
 #include "common/args.h"
 #include "compat.h"
+#include "jobs/purge.h"
 #include "jobs/queue_admin.h"
 #include "model/acl.h"
 #include "qml.h"
@@ -21,6 +23,9 @@ QML_FUNCTION(qml_alter_queue);
 QML_FUNCTION(qml_drop_queue);
 QML_FUNCTION(qml_pause_queue);
 QML_FUNCTION(qml_resume_queue);
+QML_FUNCTION(qml_pause_all);
+QML_FUNCTION(qml_resume_all);
+QML_FUNCTION(qml_purge_queue);
 QML_FUNCTION(qml_queue_access);
 
 /*
@@ -71,7 +76,8 @@ qml_pause_queue(PG_FUNCTION_ARGS)
 {
 	char *name = read_name(fcinfo);
 
-	PG_RETURN_BOOL(qml_queue_admin_pause(name, true, qml_args_flag(fcinfo, 1, "missing_ok")));
+	PG_RETURN_BOOL(qml_queue_admin_pause(name, qml_args_text(fcinfo, 1, QML_MAX_ERROR),
+										 qml_args_flag(fcinfo, 2, "missing_ok")));
 }
 
 Datum
@@ -79,10 +85,34 @@ qml_resume_queue(PG_FUNCTION_ARGS)
 {
 	char *name = read_name(fcinfo);
 
-	PG_RETURN_BOOL(qml_queue_admin_pause(name, false, qml_args_flag(fcinfo, 1, "missing_ok")));
+	PG_RETURN_BOOL(qml_queue_admin_resume(name, qml_args_flag(fcinfo, 1, "missing_ok")));
 }
 
-/* For the view qml.queue: whether the current user sees the queue. */
+Datum
+qml_pause_all(PG_FUNCTION_ARGS)
+{
+	qml_acl_require(QML_CAN_ADMIN, NULL);
+	PG_RETURN_BOOL(qml_queue_admin_pause_all(qml_args_text(fcinfo, 0, QML_MAX_ERROR)));
+}
+
+Datum
+qml_resume_all(PG_FUNCTION_ARGS)
+{
+	qml_acl_require(QML_CAN_ADMIN, NULL);
+	PG_RETURN_BOOL(qml_queue_admin_resume_all());
+}
+
+/* Returns how many jobs were deleted. */
+Datum
+qml_purge_queue(PG_FUNCTION_ARGS)
+{
+	char *name = read_name(fcinfo);
+
+	PG_RETURN_INT64(qml_purge_queue_jobs(name, qml_args_text(fcinfo, 1, QML_MAX_ERROR),
+										 qml_args_flag(fcinfo, 2, "missing_ok")));
+}
+
+/* For the views qml.queue and qml.pause: whether the current user sees the queue. */
 Datum
 qml_queue_access(PG_FUNCTION_ARGS)
 {

@@ -28,6 +28,7 @@
 #include "ipc/wakeup.h"
 #include "maintenance/role_objects.h"
 #include "model/acl.h"
+#include "model/audit.h"
 #include "model/grant.h"
 #include "model/queue.h"
 #include "model/role_mark.h"
@@ -44,7 +45,7 @@ QML_FUNCTION(qml_is_admin);
 QML_FUNCTION(qml_may_read);
 QML_FUNCTION(qml_may_plan);
 
-/* Views, and who may read them. */
+/* Views, and who may read them: on some queue, but administrators on all. */
 static const struct
 {
 	const char *name;
@@ -53,7 +54,8 @@ static const struct
 	{"job", QML_MAY_ANY},	   {"queue", QML_MAY_ANY},		  {"acl", QML_MAY_ANY},
 	{"lock", QML_MAY_ANY},	   {"recurring", QML_MAY_ANY},	  {"recurring_tick", QML_MAY_ANY},
 	{"server", QML_MAY_WATCH}, {"database", QML_MAY_WATCH},	  {"handler", QML_MAY_WATCH},
-	{"hook", QML_MAY_WATCH},   {"middleware", QML_MAY_WATCH},
+	{"hook", QML_MAY_WATCH},   {"middleware", QML_MAY_WATCH}, {"pause", QML_MAY_ANY},
+	{"audit", QML_MAY_ADMIN},
 };
 
 /* ----- what functions ask for before anything else ----- */
@@ -224,6 +226,7 @@ Datum
 qml_drop_role_objects(PG_FUNCTION_ARGS)
 {
 	QmlRoleObjects dropped;
+	QmlAuditAct act = {.action = "qml_drop_role_objects", .kind = QML_AUDIT_ROLE};
 	JsonbParseState *state = NULL;
 	Oid role;
 
@@ -244,7 +247,15 @@ qml_drop_role_objects(PG_FUNCTION_ARGS)
 	qml_json_push_int(&state, "hooks", dropped.hooks);
 	qml_json_push_int(&state, "middleware", dropped.middleware);
 	qml_json_push_int(&state, "schedules", dropped.schedules);
-	PG_RETURN_JSONB_P(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	act.before = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	act.object = GetUserNameFromId(role, true);
+	if (act.object == NULL)
+		act.object = psprintf("%u", role);
+	if (dropped.capabilities + dropped.handlers + dropped.hooks + dropped.middleware +
+			dropped.schedules >
+		0)
+		qml_audit_write(&act);
+	PG_RETURN_DATUM(act.before);
 }
 
 /* For views: why the rows of a role do not count; NULL: they do. */
@@ -288,7 +299,9 @@ require_view(const char *name)
 			capabilities = views[i].capabilities;
 	}
 	AcceptInvalidationMessages();
-	if (!qml_acl_allow_one(capabilities, NULL))
+	if (capabilities == QML_MAY_ADMIN)
+		qml_acl_require(QML_CAN_ADMIN, NULL);
+	else if (!qml_acl_allow_one(capabilities, NULL))
 		qml_acl_refuse_advising(capabilities, QML_CAN_MONITOR, NULL);
 	if (!known)
 		ereport(ERROR,

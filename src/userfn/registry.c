@@ -38,6 +38,7 @@
 #include "compat.h"
 #include "errcodes.h"
 #include "ipc/wakeup.h"
+#include "model/audit.h"
 #include "model/catalog.h"
 #include "model/grant.h"
 #include "model/options.h"
@@ -200,8 +201,10 @@ add_handler(const char *method, Oid function, const char *command, Oid role,
 	QmlProblem problem;
 	Oid old_role;
 	Oid old_registrar;
+	Datum before;
 
 	qml_grant_lock();
+	before = qml_audit_look(QML_AUDIT_HANDLER, method);
 	handler = qml_handler_find(method);
 	old_role = handler ? handler->run_as : InvalidOid;
 	old_registrar = handler ? handler->registered_by : InvalidOid;
@@ -218,6 +221,8 @@ add_handler(const char *method, Oid function, const char *command, Oid role,
 		raise_lost("handler", method);
 	if (!qml_handler_usable(handler, &problem))
 		raise_problem(&problem);
+	qml_audit_change(command ? "qml_register_command" : "qml_register_handler", QML_AUDIT_HANDLER,
+					 method, parsed->queue, before);
 	qml_wakeup_rules_changed();
 	qml_grant_adjust_role(role);
 	if (OidIsValid(old_role) && old_role != role)
@@ -290,10 +295,12 @@ qml_registry_remove_handler(const char *method, bool missing_ok)
 	Datum value = CStringGetTextDatum(method);
 	Oid role = InvalidOid;
 	Oid registrar = InvalidOid;
+	Datum before;
 	QmlSpi spi;
 	bool found;
 
 	qml_grant_lock();
+	before = qml_audit_look(QML_AUDIT_HANDLER, method);
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	found = qml_spi_execute_latest("DELETE FROM qml.handler_data h WHERE h.method = $1 "
 								   "RETURNING h.run_as, h.registered_by",
@@ -314,6 +321,7 @@ qml_registry_remove_handler(const char *method, bool missing_ok)
 				 errmsg("method \"%s\" has no handler", method),
 				 errhint("%sThe view qml.handler lists those that there are.",
 						 guess_method(method))));
+	qml_audit_change("qml_unregister_handler", QML_AUDIT_HANDLER, method, NULL, before);
 	/* Its jobs are for those who name no method, too. */
 	if (found)
 		qml_wakeup_rules_changed();
@@ -495,6 +503,7 @@ qml_registry_add_hook(const char *name, Oid function, Datum states, Jsonb *optio
 	bool nulls[lengthof(types)] = {false};
 	QmlHookOptions parsed;
 	Oid old_role;
+	Datum before;
 	QmlSpi spi;
 
 	qml_options_parse_hook(options, &parsed);
@@ -508,6 +517,7 @@ qml_registry_add_hook(const char *name, Oid function, Datum states, Jsonb *optio
 	nulls[CALLBACK_RUN_AS] = states == (Datum) 0;
 	values[CALLBACK_RUN_AS + 1] = JsonbPGetDatum(options);
 	old_role = lock_callback(QML_HOOK, name, "replace");
+	before = qml_audit_look(QML_AUDIT_HOOK, name);
 	qml_grant_mark_role(GetUserId());
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void) qml_spi_execute("INSERT INTO qml.hook_data AS h (" CALLBACK_COLUMNS ", states, options) "
@@ -519,6 +529,7 @@ qml_registry_add_hook(const char *name, Oid function, Datum states, Jsonb *optio
 						   lengthof(types), types, values, nulls, SPI_OK_INSERT);
 	qml_spi_end(&spi);
 	check_callback(QML_HOOK, name);
+	qml_audit_change("qml_register_hook", QML_AUDIT_HOOK, name, NULL, before);
 	if (OidIsValid(old_role))
 		qml_grant_unmark_role(old_role);
 	return parsed.after_commit;
@@ -531,6 +542,7 @@ qml_registry_add_middleware(const char *name, Oid function, int position, Jsonb 
 	Oid types[] = {CALLBACK_TYPES, INT4OID};
 	Datum values[lengthof(types)];
 	Oid old_role;
+	Datum before;
 	QmlSpi spi;
 
 	qml_options_parse_middleware(options);
@@ -540,6 +552,7 @@ qml_registry_add_middleware(const char *name, Oid function, int position, Jsonb 
 	set_callback_values(name, function, values);
 	values[CALLBACK_RUN_AS] = Int32GetDatum(position);
 	old_role = lock_callback(QML_MIDDLEWARE, name, "replace");
+	before = qml_audit_look(QML_AUDIT_MIDDLEWARE, name);
 	qml_grant_mark_role(GetUserId());
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	(void) qml_spi_execute("INSERT INTO qml.middleware_data AS m (" CALLBACK_COLUMNS ", position) "
@@ -549,6 +562,7 @@ qml_registry_add_middleware(const char *name, Oid function, int position, Jsonb 
 						   lengthof(types), types, values, NULL, SPI_OK_INSERT);
 	qml_spi_end(&spi);
 	check_callback(QML_MIDDLEWARE, name);
+	qml_audit_change("qml_register_middleware", QML_AUDIT_MIDDLEWARE, name, NULL, before);
 	if (OidIsValid(old_role))
 		qml_grant_unmark_role(old_role);
 }
@@ -573,6 +587,8 @@ qml_registry_remove_callback(QmlCallbackKind kind, const char *name, bool missin
 	Oid type = TEXTOID;
 	Datum value = CStringGetTextDatum(name);
 	Oid role = lock_callback(kind, name, "unregister");
+	QmlAuditKind audited = kind == QML_HOOK ? QML_AUDIT_HOOK : QML_AUDIT_MIDDLEWARE;
+	Datum before = qml_audit_look(audited, name);
 	QmlSpi spi;
 	bool found;
 
@@ -590,6 +606,8 @@ qml_registry_remove_callback(QmlCallbackKind kind, const char *name, bool missin
 				 errmsg("%s \"%s\" does not exist", qml_callback_word(kind), name),
 				 errhint("%sThe view qml.%s lists those that there are.",
 						 guess_callback(kind, name), qml_callback_word(kind))));
+	qml_audit_change(kind == QML_HOOK ? "qml_unregister_hook" : "qml_unregister_middleware",
+					 audited, name, NULL, before);
 	if (OidIsValid(role))
 		qml_grant_unmark_role(role);
 	return found;

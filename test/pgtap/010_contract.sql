@@ -76,15 +76,21 @@ INSERT INTO expected_function VALUES
 ('public', 'qml_explain_queue', 'queue text', 'TABLE(reason text, detail text, remedy text)', 'v'),
 ('public', 'qml_status', '', 'TABLE(check_name text, ok boolean, detail text, remedy text)', 'v'),
 ('public', 'qml_delete', 'id uuid, reason text DEFAULT NULL::text', 'boolean', 'v'),
+('public', 'qml_cancel', 'id uuid, reason text DEFAULT NULL::text', 'boolean', 'v'),
 ('public', 'qml_retry', 'id uuid', 'boolean', 'v'),
 ('public', 'qml_reschedule', 'id uuid, run_at timestamp with time zone, reason text DEFAULT NULL::text', 'boolean', 'v'),
 ('public', 'qml_set_state', 'id uuid, state qml.job_state, data jsonb DEFAULT ''{}''::jsonb', 'qml.job', 'v'),
+('public', 'qml_update_job', 'id uuid, changes jsonb', 'boolean', 'v'),
+('public', 'qml_peek', 'queues anycompatible DEFAULT NULL::text, lim integer DEFAULT 10', 'SETOF qml.job', 'v'),
 -- queues
 ('public', 'qml_create_queue', 'name text, options jsonb DEFAULT ''{}''::jsonb', 'boolean', 'v'),
 ('public', 'qml_alter_queue', 'name text, options jsonb', 'boolean', 'v'),
 ('public', 'qml_drop_queue', 'name text, missing_ok boolean DEFAULT false', 'boolean', 'v'),
-('public', 'qml_pause_queue', 'name text, missing_ok boolean DEFAULT false', 'boolean', 'v'),
+('public', 'qml_pause_queue', 'name text, reason text DEFAULT NULL::text, missing_ok boolean DEFAULT false', 'boolean', 'v'),
 ('public', 'qml_resume_queue', 'name text, missing_ok boolean DEFAULT false', 'boolean', 'v'),
+('public', 'qml_purge_queue', 'name text, reason text DEFAULT NULL::text, missing_ok boolean DEFAULT false', 'bigint', 'v'),
+('public', 'qml_pause_all', 'reason text DEFAULT NULL::text', 'boolean', 'v'),
+('public', 'qml_resume_all', '', 'boolean', 'v'),
 -- maintenance
 ('public', 'qml_promote_due', 'max integer DEFAULT 1000', 'integer', 'v'),
 ('public', 'qml_reclaim', 'max integer DEFAULT 1000', 'integer', 'v'),
@@ -199,7 +205,7 @@ SELECT is_empty(
 	'every function is parallel unsafe');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
-	  WHERE p.prosecdef OR p.proleakproof OR p.prokind <> CASE WHEN p.proname IN ('qml_wait', 'qml_wait_for') OR p.proname ~ '^qml_[a-z]+_job$' AND p.proname <> 'qml_current_job' THEN 'p' ELSE 'f' END OR p.provariadic <> 0 OR p.proconfig IS NOT NULL$$,
+	  WHERE p.prosecdef OR p.proleakproof OR p.prokind <> CASE WHEN p.proname IN ('qml_wait', 'qml_wait_for') OR p.proname ~ '^qml_[a-z]+_job$' AND p.proname NOT IN ('qml_current_job', 'qml_update_job') THEN 'p' ELSE 'f' END OR p.provariadic <> 0 OR p.proconfig IS NOT NULL$$,
 	'what waits, or is another form of a function, is a procedure, and nothing else; no function is SECURITY DEFINER, leakproof, variadic or brings settings');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
@@ -223,9 +229,11 @@ SELECT enum_has_labels('qml', 'job_state',
 CREATE TEMP TABLE expected_relation (kind "char", name name, columns text);
 INSERT INTO expected_relation VALUES
 ('v', 'job', 'id uuid, queue text, method text, payload jsonb, state qml.job_state, priority integer, attempt integer, tries integer, max_retries integer, retries_left integer, run_at timestamp with time zone, created_at timestamp with time zone, ready_at timestamp with time zone, started_at timestamp with time zone, finished_at timestamp with time zone, expires_at timestamp with time zone, lease_expires_at timestamp with time zone, worker text, server text, timeout interval, result jsonb, progress jsonb, error text, errors jsonb, metadata jsonb, job_type text, reason text, created_by name'),
-('v', 'queue', 'name text, paused boolean, options jsonb, created_at timestamp with time zone'),
+('v', 'queue', 'name text, paused boolean, options jsonb, created_at timestamp with time zone, paused_at timestamp with time zone, paused_by text, pause_reason text'),
+('v', 'pause', 'queue text, schedule text, paused_at timestamp with time zone, paused_by text, pause_reason text'),
+('v', 'audit', 'at timestamp with time zone, action text, object_type text, object text, queue text, session_role text, effective_role text, claimed_actor text, client_address inet, before jsonb, after jsonb'),
 ('v', 'lock', 'resource text, owner text, taken_by name, fence bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone'),
-('v', 'recurring', 'id text, cron text, timezone text, method text, payload jsonb, queue text, priority integer, max_retries integer, timeout interval, misfire text, overlap text, metadata jsonb, job_type text, enabled boolean, pause_reason text, next_run_at timestamp with time zone, next_runs timestamp with time zone[], last_run_at timestamp with time zone, last_job uuid, error text, created_by name, created_at timestamp with time zone, updated_at timestamp with time zone'),
+('v', 'recurring', 'id text, cron text, timezone text, method text, payload jsonb, queue text, priority integer, max_retries integer, timeout interval, misfire text, overlap text, metadata jsonb, job_type text, enabled boolean, pause_reason text, next_run_at timestamp with time zone, next_runs timestamp with time zone[], last_run_at timestamp with time zone, last_job uuid, error text, created_by name, created_at timestamp with time zone, updated_at timestamp with time zone, paused_at timestamp with time zone, paused_by text'),
 ('v', 'recurring_tick', 'schedule text, tick timestamp with time zone, fired_at timestamp with time zone, job uuid, outcome text, late_by interval, through timestamp with time zone'),
 ('v', 'database', 'name text, state text, workers integer, waiting_roles integer, served_at timestamp with time zone, due_at timestamp with time zone, problem text'),
 ('v', 'server', 'id text, name text, kind text, workers integer, queues text[], registered_by name, started_at timestamp with time zone, heartbeat_at timestamp with time zone, alive boolean, run_as name'),
@@ -233,12 +241,15 @@ INSERT INTO expected_relation VALUES
 ('v', 'hook', 'name text, function text, states qml.job_state[], run_as name, options jsonb, registered_at timestamp with time zone, errors integer, broken boolean, last_error text, last_error_at timestamp with time zone, problem text'),
 ('v', 'middleware', 'name text, function text, position integer, run_as name, registered_at timestamp with time zone, problem text'),
 ('v', 'acl', 'grantee name, capability text, queue text, grantor name, granted_at timestamp with time zone, problem text'),
-('r', 'queue_data', 'id integer!, name text!, paused boolean!, dropped boolean!, options jsonb!, created_at timestamp with time zone!'),
+('r', 'queue_data', 'id integer!, name text!, paused boolean!, dropped boolean!, options jsonb!, created_at timestamp with time zone!, paused_at timestamp with time zone, paused_by text, pause_reason text'),
+('r', 'pause_data', 'single boolean!, paused_at timestamp with time zone!, paused_by text!, pause_reason text'),
+('p', 'audit_data', 'at timestamp with time zone!, action text!, object_type text!, object text, queue text, session_role text!, effective_role text!, claimed_actor text, client_address inet, before jsonb, after jsonb'),
+('r', 'audit_overflow', 'at timestamp with time zone!, action text!, object_type text!, object text, queue text, session_role text!, effective_role text!, claimed_actor text, client_address inet, before jsonb, after jsonb'),
 ('r', 'live', 'id uuid!, created_at timestamp with time zone!, queue_id integer!, priority integer!, max_retries smallint!, lineage smallint!, created_by regrole!, state qml.job_state!, attempt integer, ready_at timestamp with time zone, run_at timestamp with time zone, started_at timestamp with time zone, lease_expires_at timestamp with time zone, timeout_ms integer, uncounted integer, worker text, server text, method text!, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb!'),
 ('p', 'history', 'id uuid!, created_at timestamp with time zone!, queue_id integer!, priority integer!, max_retries smallint!, lineage smallint!, created_by regrole!, state qml.job_state!, attempt integer, ready_at timestamp with time zone, finished_at timestamp with time zone!, expires_at timestamp with time zone!, started_at timestamp with time zone, timeout_ms integer, uncounted integer, worker text, server text, method text!, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb!, result jsonb'),
 ('r', 'history_overflow', 'id uuid!, created_at timestamp with time zone!, queue_id integer!, priority integer!, max_retries smallint!, lineage smallint!, created_by regrole!, state qml.job_state!, attempt integer, ready_at timestamp with time zone, finished_at timestamp with time zone!, expires_at timestamp with time zone!, started_at timestamp with time zone, timeout_ms integer, uncounted integer, worker text, server text, method text!, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb!, result jsonb'),
 ('r', 'lock_data', 'resource text!, owner text!, taken_by regrole!, fence bigint!, acquired_at timestamp with time zone!, expires_at timestamp with time zone!'),
-('r', 'recurring_data', 'id text!, created_at timestamp with time zone!, updated_at timestamp with time zone!, created_by regrole!, enabled boolean!, next_run_at timestamp with time zone, last_run_at timestamp with time zone, fired_through timestamp with time zone, anchor timestamp with time zone, last_job uuid, priority integer!, max_retries integer, timeout_ms integer, misfire text!, overlap text!, cron text!, timezone text!, queue text!, method text!, job_type text, metadata jsonb, error text, pause_reason text, open_jobs uuid[], imported jsonb, payload jsonb!'),
+('r', 'recurring_data', 'id text!, created_at timestamp with time zone!, updated_at timestamp with time zone!, created_by regrole!, enabled boolean!, next_run_at timestamp with time zone, last_run_at timestamp with time zone, fired_through timestamp with time zone, anchor timestamp with time zone, last_job uuid, priority integer!, max_retries integer, timeout_ms integer, misfire text!, overlap text!, cron text!, timezone text!, queue text!, method text!, job_type text, metadata jsonb, error text, paused_at timestamp with time zone, paused_by text, pause_reason text, open_jobs uuid[], imported jsonb, payload jsonb!'),
 ('p', 'occurrence_data', 'occurrence timestamp with time zone!, recurring text!, job uuid, fired_at timestamp with time zone!, partition smallint!, outcome text!, through timestamp with time zone'),
 ('r', 'occurrence_0', 'occurrence timestamp with time zone!, recurring text!, job uuid, fired_at timestamp with time zone!, partition smallint!, outcome text!, through timestamp with time zone'),
 ('r', 'occurrence_1', 'occurrence timestamp with time zone!, recurring text!, job uuid, fired_at timestamp with time zone!, partition smallint!, outcome text!, through timestamp with time zone'),
@@ -298,6 +309,7 @@ SELECT is_empty($$SELECT c.relname FROM pg_rewrite r JOIN pg_class c ON c.oid = 
 SELECT is(cardinality(regexp_split_to_array(pg_get_viewdef('qml.job'::regclass), 'UNION ALL')), 4, 'qml.job reads three tables and a function');
 SELECT is(pg_get_partkeydef(h), 'RANGE (expires_at)', format('%s is partitioned by expiry', h))
 	FROM unnest(ARRAY['qml.history', 'qml.history_unlogged']::regclass[]) h;
+SELECT is(pg_get_partkeydef('qml.audit_data'::regclass), 'RANGE (at)', 'acts are partitioned by time');
 SELECT is(
 	(SELECT string_agg(format('%s %s', inhrelid::regclass, pg_get_expr(relpartbound, oid)), ', ' ORDER BY relname)
 	 FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = 'qml.occurrence_data'::regclass),
@@ -337,6 +349,7 @@ SELECT set_eq(
 		'CREATE INDEX occurrence_7_tick ON qml.occurrence_7 USING btree (recurring, occurrence)',
 		'CREATE INDEX occurrence_8_tick ON qml.occurrence_8 USING btree (recurring, occurrence)',
 		'CREATE INDEX occurrence_9_tick ON qml.occurrence_9 USING btree (recurring, occurrence)',
+		'CREATE UNIQUE INDEX pause_data_pkey ON qml.pause_data USING btree (single)',
 		'CREATE UNIQUE INDEX server_data_pkey ON qml.server_data USING btree (id)',
 		'CREATE UNIQUE INDEX handler_data_pkey ON qml.handler_data USING btree (method)',
 		'CREATE UNIQUE INDEX hook_data_pkey ON qml.hook_data USING btree (name)',
@@ -419,6 +432,8 @@ SELECT set_eq(
 	$$SELECT concat_ws(' ', name, boot_val, unit, vartype, context, current_setting(name))
 	  FROM pg_settings WHERE name LIKE 'qml.%'$$,
 	ARRAY[
+		'qml.actor  string user ',
+		'qml.audit_ttl 31622400 s integer sighup 366d',
 		'qml.cleanup_interval 60 s integer sighup 1min',
 		'qml.databases * string sighup *',
 		'qml.dead_server_timeout 60 s integer sighup 1min',

@@ -311,6 +311,10 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_delete', 'SELECT qml_delete($processing)',
 	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
+('qml_cancel', $$SELECT qml_cancel($enqueued, 'reason')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_cancel', 'SELECT qml_cancel($processing)',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_retry', 'SELECT qml_retry($failed)',
 	'refused', 'refused', 'mine seen', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_retry', 'SELECT qml_retry($scheduled)',
@@ -320,6 +324,13 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 ('qml_set_state', $$SELECT qml_set_state($enqueued, 'failed')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_set_state', $$SELECT qml_set_state($failed, 'deleted')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_update_job', $$SELECT qml_update_job($scheduled, '{"priority": 7}')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_update_job', $$SELECT qml_update_job($failed, '{"payload": 7}')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+-- the job is in queue "own": the other queue counts
+('qml_update_job', $$SELECT qml_update_job((SELECT id FROM qml.job WHERE queue = 'own' AND state = 'enqueued' LIMIT 1), jsonb_build_object('queue', $new))$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
 -- queues
 ('qml_create_queue', 'SELECT qml_create_queue($new)',
@@ -332,6 +343,14 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
 ('qml_resume_queue', 'SELECT qml_resume_queue($queue)',
 	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_purge_queue', $$SELECT qml_purge_queue($queue, 'reason')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_purge_queue', 'SELECT qml_purge_queue($new, missing_ok => true)',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_pause_all', 'SELECT qml_pause_all()',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('qml_resume_all', 'SELECT qml_resume_all()',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 -- maintenance
 ('qml_promote_due', 'SELECT qml_promote_due()',
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
@@ -538,6 +557,19 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', '=own|bystander foreign own', '=own|bystander foreign own',
 	'=bystander foreign own|bystander foreign own', '=bystander foreign own|bystander foreign own',
 	'=|bystander foreign own'),
+('qml_peek', $$SELECT count(*) > 0 FROM qml_peek($queue, 10000)$$,
+	'refused', 'refused', 'refused', 'refused', 'granted', 'granted', 'allowed'),
+('qml_peek', $$SELECT count(*) FROM qml_peek(ARRAY[$new])$$,
+	'refused', 'refused', 'refused', 'refused', 'granted', 'granted', 'allowed'),
+('qml_peek', $$SELECT string_agg(DISTINCT queue || ' ' || probe.sight(j), ', ' ORDER BY queue || ' ' || probe.sight(j)) FROM qml_peek(lim => 10000) j$$,
+	'refused', 'refused', 'refused', 'refused', '=own full|bystander full, foreign full, own full',
+	'=own full|bystander full, foreign full, own full', '=|bystander full, foreign full, own full'),
+('pause', 'SELECT count(*) FROM qml.pause',
+	'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
+('audit', 'SELECT count(*) > 0 FROM qml.audit',
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('may_read', $$SELECT qml.may_read('audit')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 ('lock', 'SELECT count(*) FROM qml.lock',
 	'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
 ('recurring', 'SELECT probe.sight(r) FROM qml.recurring r WHERE id = $recurring',
@@ -738,6 +770,7 @@ BEGIN
 	PERFORM FROM qml.queue WHERE probe.leak('queue', name);
 	PERFORM FROM qml.acl WHERE probe.leak('acl', grantee::text);
 	PERFORM FROM qml.lock WHERE probe.leak('lock', resource);
+	PERFORM FROM qml.pause WHERE probe.leak('pause', queue);
 	RESET ROLE;
 END $$;
 DO $$ BEGIN PERFORM pg_temp.spy(role) FROM actor WHERE scope = 'own' AND capability NOT IN ('nobody', 'doors'); END $$;
@@ -756,7 +789,7 @@ SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'enqueue' AND vi
 SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'monitor' AND view = %L AND queue = 'foreign'$$, view), 'outlines too')
 	FROM unnest(ARRAY['job', 'recurring']) view;
 SELECT pg_temp.ends('t_doors', format('SELECT FROM qml.%s v WHERE probe.leak(%L, v::text)', view, view), '42501', 'without a capability it is not called: ' || view)
-	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick']) view;
+	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick', 'pause', 'audit']) view;
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors'$$, 'nor shown anything');
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view IN ('job', 'recurring') AND (mine AND queue = 'own') IS NOT TRUE$$,
 	'who enqueues is not shown the jobs and schedules of others');

@@ -161,6 +161,8 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_alter_queue('a1', '{"max_retries": 2}')$$),
 	($$SELECT public.qml_pause_queue('a1')$$),
 	($$SELECT public.qml_resume_queue('a1')$$),
+	($$SELECT public.qml_pause_all('r')$$),
+	($$SELECT public.qml_resume_all()$$),
 	($$SELECT public.qml_enqueue('m', queue => 'a2')$$),
 	($$SELECT public.qml_enqueue('m', queue => 'a1', id => '00000000-0000-7000-8000-0000000000e1')$$),
 	($$SELECT public.qml_enqueue_many('m', '{1,2}', queue => 'a3')$$),
@@ -170,6 +172,8 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_progress('00000000-0000-7000-8000-0000000000e1', 1, '1')$$),
 	($$SELECT public.qml_release('00000000-0000-7000-8000-0000000000e1', 1)$$),
 	($$SELECT public.qml_reschedule('00000000-0000-7000-8000-0000000000e1', '2999-01-01')$$),
+	($$SELECT public.qml_update_job('00000000-0000-7000-8000-0000000000e1', '{"payload": {"x": 1}, "run_at": null, "priority": 3, "metadata": {"a": 1}}')$$),
+	($$SELECT public.qml_peek('a1')$$),
 	($$SELECT public.qml_retry('00000000-0000-7000-8000-0000000000e1')$$),
 	($$SELECT public.qml_fetch('w', '{a1}')$$),
 	($$SELECT public.qml_fail('00000000-0000-7000-8000-0000000000e1', 2, 'e', retry => false)$$),
@@ -179,6 +183,9 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_succeed('00000000-0000-7000-8000-0000000000e1', 3, '1')$$),
 	($$SELECT public.qml_delete('00000000-0000-7000-8000-0000000000e1')$$),
 	($$SELECT public.qml_set_state(public.qml_enqueue('m', queue => 'a1'), 'failed')$$),
+	($$SELECT public.qml_cancel(public.qml_enqueue('m', queue => 'a1'), 'r')$$),
+	($$SELECT public.qml_enqueue('m', queue => 'a1', delay => '1 h')$$),
+	($$SELECT public.qml_purge_queue('a1', 'r')$$),
 	($$SELECT public.qml_succeed_many('{}', '{}')$$),
 	($$SELECT public.qml_succeed_fetch_many('{}', '{}', queues => 'a1')$$),
 	($$SELECT public.qml_counts()$$),
@@ -235,6 +242,8 @@ INSERT INTO attack (call) VALUES
 	($$TABLE qml.job$$),
 	($$TABLE qml.queue$$),
 	($$TABLE qml.lock$$),
+	($$TABLE qml.pause$$),
+	($$TABLE qml.audit$$),
 	($$TABLE qml.acl$$);
 INSERT INTO attack (call, owner_only) VALUES
 	($$SELECT public.qml_grant('t_weak', 'work', 'a2')$$, true),
@@ -363,7 +372,9 @@ SELECT is(pg_temp.partition_with(setting, value), 'heap, tablespace 0, owner t',
 -- Those of the background processes can only be set for the server as a whole.
 SELECT pg_temp.ends('t_evil', format('SET LOCAL %s = DEFAULT', name), CASE context WHEN 'sighup' THEN '55P02' ELSE '42501' END,
 	'an administrator of queues cannot set ' || name)
-	FROM pg_settings WHERE name LIKE 'qml.%';
+	FROM pg_settings WHERE name LIKE 'qml.%' AND context <> 'user';
+SELECT set_eq($$SELECT name FROM pg_settings WHERE name LIKE 'qml.%' AND context = 'user'$$, ARRAY['qml.actor'],
+	'but only what it says of itself');
 
 -------------------------------------------------------------------------------
 -- Names

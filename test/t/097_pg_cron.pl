@@ -255,6 +255,10 @@ fails_with($node, '42501', 'SELECT qml_pg_cron_schedule()',
 	'another one may not use pg_cron', extra_params => [ '-U', 'bare' ]);
 is(query($node, 'SELECT qml_pg_cron_unschedule()'), 4, 'four jobs are taken off');
 is(query($node, 'SELECT qml_pg_cron_unschedule()'), 0, 'once');
+is(query($node, q{SELECT string_agg(format('%s %s %s', session_role, action, coalesce(before, after) -> 'pg_cron_jobs'), ', ' ORDER BY at)
+		FROM (SELECT * FROM qml.audit WHERE action LIKE 'qml\_pg\_cron%' ORDER BY at DESC LIMIT 3) a}),
+	query($node, q{SELECT format('%1$s qml_pg_cron_schedule 4, keeper qml_pg_cron_schedule 4, %1$s qml_pg_cron_unschedule 4', session_user)}),
+	'the record has who scheduled them, and who took them off');
 {
 	my $session = new_session($node);
 

@@ -102,6 +102,8 @@ my $made = as_ann($IMPORT);
 $made =~ s/(in the field minute: ).*/$1.../;
 is($made, $anns, 'a role imports its own jobs, and is told which cannot be');
 is(query($node, 'SELECT string_agg(id, \',\') FROM qml.recurring WHERE enabled'), '', 'no schedule fires yet');
+is(query($node, q{SELECT string_agg(DISTINCT format('%s %s %s', effective_role, action, object_type), ', ') FROM qml.audit WHERE effective_role = 'ann'}),
+	'ann qml_import_pg_cron schedule, ann qml_register_command handler, ann qml_schedule_recurring schedule', 'the import is an act, and all that it makes');
 is(query($node, <<'SQL'), <<'TEXT' =~ s/\n\z//r, 'the schedules mean what those of pg_cron do');
 SELECT concat_ws('|', regexp_replace(id, '\d+', 'n'), cron, replace(timezone, 'GMT', 'UTC'), method = id, queue, misfire, overlap, pause_reason) FROM qml.recurring ORDER BY substring(id FROM '\d+')::int
 SQL

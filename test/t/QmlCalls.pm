@@ -188,6 +188,8 @@ my %CALLS = (
 		sql => "SELECT qml_delete('ID')",
 		done => is_in('deleted')
 	},
+	qml_cancel =>
+	  { before => [$ENQUEUE], sql => "SELECT qml_cancel('ID', 'enough')", done => is_in('deleted') },
 	qml_retry => { before => [$LATER], sql => "SELECT qml_retry('ID')", done => is_in('enqueued') },
 	'qml_retry, out of history' => {
 		before => [ @HELD, "SELECT qml_fail('ID', 1, 'oops', retry => false)" ],
@@ -204,6 +206,23 @@ my %CALLS = (
 		sql => "SELECT (qml_set_state('ID', 'scheduled')).state",
 		done => is_in('scheduled')
 	},
+
+	qml_update_job => {
+		before => [$LATER],
+		sql => q(SELECT qml_update_job('ID', '{"priority": 7, "run_at": null}')),
+		done => job_is("state = 'enqueued' AND priority = 7")
+	},
+	'qml_update_job, into another queue' => {
+		before => [ $ENQUEUE, q(SELECT qml_create_queue('NAME b', '{"storage": "unlogged"}')) ],
+		sql => q(SELECT qml_update_job('ID', '{"queue": "NAME b"}')),
+		done => job_is("queue = 'NAME b'")
+	},
+	'qml_update_job, in history' => {
+		before => [ @HELD, "SELECT qml_fail('ID', 1, 'oops', retry => false)" ],
+		sql => q(SELECT qml_update_job('ID', '{"payload": 7}')),
+		done => job_is("payload = '7'")
+	},
+	qml_peek => { before => [$ENQUEUE], sql => "SELECT id FROM qml_peek('NAME')" },
 
 	# queues
 	qml_create_queue => { sql => $CREATE, done => rows("queue WHERE name = 'NAME'", 1) },
@@ -226,6 +245,19 @@ my %CALLS = (
 		before => [ $CREATE, "SELECT qml_pause_queue('NAME')" ],
 		sql => "SELECT qml_resume_queue('NAME')",
 		done => "SELECT NOT paused FROM qml.queue WHERE name = 'NAME'"
+	},
+	qml_purge_queue =>
+	  { before => [$ENQUEUE], sql => "SELECT qml_purge_queue('NAME')", done => is_in('deleted') },
+	qml_pause_all => {
+		sql => "SELECT qml_pause_all('NAME')",
+		done => "SELECT pause_reason = 'NAME' FROM qml.pause WHERE queue IS NULL",
+		after => 'SELECT qml_resume_all()'
+	},
+	qml_resume_all => {
+		before => ["SELECT qml_pause_all()"],
+		sql => 'SELECT qml_resume_all()',
+		done => rows('pause WHERE queue IS NULL', 0),
+		after => 'SELECT qml_resume_all()'
 	},
 
 	# maintenance
@@ -416,7 +448,7 @@ my %CALLS = (
 	},
 
 	map { ("qml.$_" => { sql => "SELECT count(*) FROM qml.$_" }) }
-	  qw(job queue lock recurring recurring_tick server database handler hook middleware acl)
+	  qw(job queue pause audit lock recurring recurring_tick server database handler hook middleware acl)
 );
 
 # What they need in a database.
