@@ -12,7 +12,8 @@ SOURCES = $(sort $(wildcard src/*.c src/*/*.c))
 OBJS = $(SOURCES:.c=.o)
 
 EXTENSION = qml
-DATA = $(sort $(wildcard sql/qml--*.sql))
+# What a user calls in psql lies where its path is known.
+DATA = $(sort $(wildcard sql/qml--*.sql)) examples/qml-top.sql
 
 REGRESS ?= $(patsubst sql/%.sql,%,$(sort $(filter-out sql/qml--%,$(wildcard sql/*.sql))))
 ISOLATION ?= $(patsubst test/isolation/specs/%.spec,%,$(sort $(wildcard test/isolation/specs/*.spec)))

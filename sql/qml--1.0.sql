@@ -884,6 +884,16 @@ CREATE FUNCTION qml.unlogged_jobs(OUT id uuid, OUT created_at timestamptz, OUT q
 REVOKE ALL ON FUNCTION qml.unlogged_jobs() FROM PUBLIC;
 COMMENT ON FUNCTION qml.unlogged_jobs() IS 'the jobs of unlogged queues that the current role may see, without contents where it may only monitor; none on a standby';
 
+CREATE FUNCTION qml.one_line(value text, width int) RETURNS text
+	AS 'MODULE_PATHNAME', 'qml_one_line' LANGUAGE C STABLE;
+REVOKE ALL ON FUNCTION qml.one_line(text, int) FROM PUBLIC;
+COMMENT ON FUNCTION qml.one_line(text, int) IS 'the text in one line of at most that many columns of a terminal';
+
+CREATE FUNCTION qml.brief(duration interval) RETURNS text
+	AS 'MODULE_PATHNAME', 'qml_brief' LANGUAGE C STABLE;
+REVOKE ALL ON FUNCTION qml.brief(interval) FROM PUBLIC;
+COMMENT ON FUNCTION qml.brief(interval) IS 'a duration in at most five characters, such as 250ms, 1.5s, 12min, 3h, 20d';
+
 -- Each view asks this before its first row.  The planner may not wait for that: EXPLAIN shows
 -- what is known of the columns, and reads no row.
 CREATE FUNCTION qml.may_read(view text) RETURNS boolean
@@ -992,6 +1002,53 @@ COMMENT ON COLUMN qml.job.metadata IS 'an object that the caller attached';
 COMMENT ON COLUMN qml.job.job_type IS 'classification that the caller chose';
 COMMENT ON COLUMN qml.job.reason IS 'the latest reason given to qml_release, qml_reschedule or qml_retry_later; of a deleted job that of qml_delete or qml_discard';
 COMMENT ON COLUMN qml.job.created_by IS 'the role that enqueued the job';
+
+-- The newest jobs, each in a line that is at most 120 columns wide with the frame that psql draws.
+-- Each table gives its newest ones by its index on the id, so that the rest is not read; the rights
+-- are asked before, so that a reader gets as many as there are for him.
+CREATE VIEW qml.recent WITH (security_barrier = true) AS
+SELECT r.id, r.queue, r.method, r.state, r.tries, r.age, r.run_time,
+	-- What the other columns leave of the line: the frame takes 23, the id 36, the names of columns
+	-- are lines, too.
+	qml.one_line(r.error, greatest(5, 61 - greatest(5, pg_catalog.max(pg_catalog.octet_length(r.queue)) OVER ())
+		- greatest(6, pg_catalog.max(pg_catalog.octet_length(r.method)) OVER ())
+		- greatest(5, pg_catalog.max(pg_catalog.length(r.state::pg_catalog.text)) OVER ())
+		- greatest(5, pg_catalog.max(pg_catalog.length(r.tries::pg_catalog.text)) OVER ())
+		- greatest(3, pg_catalog.max(pg_catalog.length(r.age)) OVER ()) - 8)) AS error
+FROM (SELECT j.id, j.created_at, qml.one_line(q.name, 10) AS queue, qml.one_line(j.method, 12) AS method, j.state,
+		coalesce(j.attempt, 0) - coalesce(j.uncounted, 0) AS tries,
+		qml.brief(pg_catalog.statement_timestamp() - j.created_at) AS age,
+		CASE WHEN j.finished_at IS NOT NULL THEN qml.brief(j.finished_at - j.started_at)
+			WHEN j.state = 'processing' THEN qml.brief(pg_catalog.statement_timestamp() - j.started_at) END AS run_time,
+		CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.errors -> -1 ->> 'error' END AS error
+	FROM (SELECT a.* FROM (
+			(SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, NULL::timestamptz AS finished_at, method, errors, created_by
+				FROM qml.live l WHERE qml.job_access(l.queue_id, l.created_by) > 0 ORDER BY l.id DESC LIMIT 50)
+			UNION ALL
+			(SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, finished_at, method, errors, created_by
+				FROM qml.history h WHERE h.expires_at > pg_catalog.statement_timestamp()
+					AND qml.job_access(h.queue_id, h.created_by) > 0 ORDER BY h.id DESC LIMIT 50)
+			UNION ALL
+			(SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, finished_at, method, errors, created_by
+				FROM qml.history_overflow o WHERE o.expires_at > pg_catalog.statement_timestamp()
+					AND qml.job_access(o.queue_id, o.created_by) > 0 ORDER BY o.id DESC LIMIT 50)
+			UNION ALL
+			(SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, finished_at, method, errors, created_by
+				FROM qml.unlogged_jobs() u WHERE qml.job_access(u.queue_id, u.created_by) > 0 ORDER BY u.id DESC LIMIT 50)) a
+		WHERE qml.may_plan('recent') AND qml.may_read('recent')
+		ORDER BY a.id DESC LIMIT 50) j
+	JOIN qml.queue_data q ON q.id = j.queue_id) r
+ORDER BY r.created_at DESC, r.id DESC;
+REVOKE ALL ON TABLE qml.recent FROM PUBLIC;
+COMMENT ON VIEW qml.recent IS 'the newest 50 jobs that the current role may see, each in a line for a terminal';
+COMMENT ON COLUMN qml.recent.id IS 'job id';
+COMMENT ON COLUMN qml.recent.queue IS 'name of the queue, cut to 10 columns';
+COMMENT ON COLUMN qml.recent.method IS 'name of the work to do, cut to 12 columns';
+COMMENT ON COLUMN qml.recent.state IS 'state of the job';
+COMMENT ON COLUMN qml.recent.tries IS 'number of attempts started that count against max_retries';
+COMMENT ON COLUMN qml.recent.age IS 'time since the job was enqueued';
+COMMENT ON COLUMN qml.recent.run_time IS 'how long the attempt has run, or ran that finished the job';
+COMMENT ON COLUMN qml.recent.error IS 'error of the last failed attempt, cut to what the other columns leave of the line';
 
 CREATE VIEW qml.queue WITH (security_barrier = true) AS
 SELECT q.name, q.paused, q.options, q.created_at, q.paused_at, q.paused_by, q.pause_reason
@@ -1312,6 +1369,11 @@ CREATE FUNCTION @extschema@.qml_fetch(worker text DEFAULT NULL, queues anycompat
 REVOKE ALL ON FUNCTION @extschema@.qml_fetch(text, anycompatible, int, interval, text[]) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_fetch(text, anycompatible, int, interval, text[]) IS
 	'claim up to batch ready jobs; no row when none is ready; never waits for a lock';
+
+CREATE FUNCTION @extschema@.qml_fetch_job(id uuid, worker text DEFAULT NULL) RETURNS qml.job
+	AS 'MODULE_PATHNAME', 'qml_fetch_job' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_fetch_job(uuid, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_fetch_job(uuid, text) IS 'claim one ready job by its id; an error if it is not ready';
 
 CREATE FUNCTION @extschema@.qml_succeed_fetch(id uuid, attempt int, result jsonb DEFAULT NULL,
 	worker text DEFAULT NULL, queues anycompatible DEFAULT NULL::text, batch int DEFAULT 1,
@@ -1774,6 +1836,21 @@ REVOKE ALL ON FUNCTION @extschema@.qml_discard(text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_discard(text) IS 'after the handler returns, delete the job of this session';
 
 -------------------------------------------------------------------------------
+-- Tests of users
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_run(id uuid) RETURNS qml.job
+	AS 'MODULE_PATHNAME', 'qml_run' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_run(uuid) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_run(uuid) IS 'run a job in the transaction of the caller, who must be the role of its handler; returns the job afterwards';
+
+CREATE FUNCTION @extschema@.qml_drain(queues anycompatible DEFAULT NULL::text, max int DEFAULT 1000,
+	scheduled boolean DEFAULT false) RETURNS int
+	AS 'MODULE_PATHNAME', 'qml_drain' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_drain(anycompatible, int, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_drain(anycompatible, int, boolean) IS 'run jobs in the transaction of the caller until none is left that its role runs; returns how many';
+
+-------------------------------------------------------------------------------
 -- Named locks
 -------------------------------------------------------------------------------
 
@@ -1844,6 +1921,8 @@ GRANT EXECUTE ON FUNCTION qml.is_admin() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.lease_end(uuid, int, timestamptz) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.retries_left(int, text, regrole, int, int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.unlogged_jobs() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.one_line(text, int) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.brief(interval) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.may_read(text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.may_plan(text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_enqueue(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, uuid, interval, jsonb) TO PUBLIC;
@@ -1851,6 +1930,7 @@ GRANT EXECUTE ON FUNCTION @extschema@.qml_try_enqueue(text, jsonb, text, int, ti
 GRANT EXECUTE ON PROCEDURE @extschema@.qml_enqueue_job(text, jsonb, text, int, timestamptz, int, interval, jsonb, text, interval, jsonb, uuid) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_enqueue_many(text, jsonb[], text, int, timestamptz, int, interval, jsonb, text, interval, jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_fetch(text, anycompatible, int, interval, text[]) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_fetch_job(uuid, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_succeed_fetch(uuid, int, jsonb, text, anycompatible, int, interval, text[]) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_succeed_fetch_many(uuid[], int[], jsonb[], text, anycompatible, int, interval, text[]) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_heartbeat(uuid, int, interval) TO PUBLIC;
@@ -1928,12 +2008,15 @@ GRANT EXECUTE ON FUNCTION @extschema@.qml_current_job() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_progress(jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_retry_later(interval, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_discard(text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_run(uuid) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_drain(anycompatible, int, boolean) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_try_lock(text, text, interval) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_unlock(text, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_grant(regrole, text, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_revoke(regrole, text, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_drop_role_objects(regrole) TO PUBLIC;
 GRANT SELECT ON TABLE qml.job TO PUBLIC;
+GRANT SELECT ON TABLE qml.recent TO PUBLIC;
 GRANT SELECT ON TABLE qml.queue TO PUBLIC;
 GRANT SELECT ON TABLE qml.pause TO PUBLIC;
 GRANT SELECT ON TABLE qml.audit TO PUBLIC;

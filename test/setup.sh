@@ -12,8 +12,8 @@
 #   bench      also what the benchmark needs: valgrind, Redis, PgQ
 #   absent     print the names of the packages that apt does not know, install nothing
 #
-# What apt says is shown only if it fails.  Where npm is installed, it brings in the driver of
-# the Node example, because Debian's package fits no Node but Debian's.
+# What apt says is shown only if it fails.  Where npm is installed, it brings in what the examples
+# for Node need, because Debian's packages fit no Node but Debian's.
 #
 #   QML_PG_MAJOR=version              of PostgreSQL (default 15, that of Debian 12)
 #   QML_WITHOUT_PACKAGES="name ..."   packages to do without
@@ -28,11 +28,13 @@ server=postgresql-${QML_PG_MAJOR:-15}
 packages=(gcc libc6-dev make "$server" "postgresql-server-dev-${QML_PG_MAJOR:-15}")
 test_packages=(libpq-dev "$server-cron" "$server-pgtap" libipc-run-perl tini pgbouncer libfaketime
 	python3-psycopg python3-asyncpg ruby ruby-pg php-cli php-pgsql libdbd-pg-perl nodejs
-	libpostgresql-jdbc-java ruby-activejob ruby-activerecord php-illuminate-queue php-illuminate-events)
+	libpostgresql-jdbc-java ruby-activejob ruby-activerecord php-illuminate-queue php-illuminate-events
+	python3-pytest ruby-rspec)
 # About 200 MB of archives, and 900 MB on the disk.
 examples_packages=(golang-go golang-github-jackc-pgx-v4-dev
 	cargo librust-tokio-postgres-dev librust-tokio-dev librust-serde-json-dev)
 node_driver=pg@8.11.3
+node_tests=jest@29.7.0
 lint_packages=(shellcheck clang-format binutils python3-pglast clang libclang-rt-14-dev)
 versions_packages=(debootstrap)
 valgrind_packages=(valgrind libc6-dbg)
@@ -93,20 +95,30 @@ run_quietly()
 	return "$rc"
 }
 
-# Without it the tests skip the Node example.
-install_node_driver()
+# Installs a package for Node, unless the command says that it is there.  Without it the tests skip
+# what needs it.
+install_for_node()
+{
+	local package=$1
+	shift
+
+	if "$@" >/dev/null 2>&1; then
+		return
+	elif [ "$(id -u)" -eq 0 ]; then
+		echo "== setup: npm install $package"
+		run_quietly npm install -g "$package" || echo "== setup: no $package: examples for Node are skipped"
+	else
+		echo "== setup: no $package; run as root: npm install -g $package"
+	fi
+}
+
+install_node_packages()
 {
 	local -x NODE_PATH
 
 	NODE_PATH=$(npm root -g)
-	if node -e 'require("pg")' 2>/dev/null; then
-		return
-	elif [ "$(id -u)" -eq 0 ]; then
-		echo "== setup: npm install $node_driver"
-		run_quietly npm install -g "$node_driver" || echo '== setup: no driver for the Node example'
-	else
-		echo "== setup: no driver for the Node example; run as root: npm install -g $node_driver"
-	fi
+	install_for_node "$node_driver" node -e 'require("pg")'
+	install_for_node "$node_tests" jest --version
 }
 
 install_missing()
@@ -146,7 +158,7 @@ main()
 	local package
 	local -a missing=()
 
-	command -v npm >/dev/null || test_packages+=(node-pg)
+	command -v npm >/dev/null || { test_packages+=(node-pg) examples_packages+=(jest); }
 	command -v javac >/dev/null || test_packages+=(default-jdk-headless)
 	case ${1:-} in
 		demo) ;;
@@ -186,7 +198,7 @@ main()
 		return 1
 	fi
 	if [[ " ${packages[*]} " == *' nodejs '* ]] && command -v npm >/dev/null; then
-		install_node_driver
+		install_node_packages
 	fi
 }
 

@@ -49,7 +49,7 @@ link_entries()
 	mkdir -p "$2"
 	for entry in "$1"/*; do
 		case ${entry##*/} in
-			qml.* | qml--*) ;;
+			qml.* | qml--* | qml-top.sql) ;;
 			*) ln -s "$entry" "$2/" ;;
 		esac
 	done
@@ -114,7 +114,7 @@ build_variant()
 	local -a make_args
 
 	variant_make_args "$variant"
-	tar -C "$from" --format=posix --exclude='*.[od]' -cf - Makefile qml.control sql src |
+	tar -C "$from" --format=posix --exclude='*.[od]' -cf - Makefile qml.control sql src examples/qml-top.sql |
 		unpack_exactly "$build" || return
 	copy_installation "$dest" "$(tree_of "$work" "$variant")" || return
 	env -u MAKEFLAGS -u MAKELEVEL -u REGRESS make -C "$build" -s -j2 "${make_args[@]}" all || return
@@ -129,9 +129,9 @@ install_release()
 	local dest=$work/inst-release
 
 	copy_installation "$dest" "$(tree_of "$work" release)" || return
-	rm -f "$dest$(pg_dir pkglibdir)"/qml.so "$dest$(pg_dir sharedir)"/extension/qml{.control,--*} || return
+	rm -f "$dest$(pg_dir pkglibdir)"/qml.so "$dest$(pg_dir sharedir)"/extension/qml{.control,--*,-top.sql} || return
 	cp "$from/qml.so" "$dest$(pg_dir pkglibdir)/" || return
-	cp "$from/qml.control" "$from"/sql/qml--*.sql "$dest$(pg_dir sharedir)/extension/"
+	cp "$from/qml.control" "$from"/sql/qml--*.sql "$from/examples/qml-top.sql" "$dest$(pg_dir sharedir)/extension/"
 }
 
 # Puts valgrind before the server of the variant "valgrind" of DIRECTORY.  What it finds

@@ -24,12 +24,13 @@
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 
-#include "errcodes.h"
+#include "jobs/perform.h"
 #include "jobs/writer.h"
 #include "process/alone.h"
 #include "process/batch.h"
 #include "process/command.h"
 #include "process/execute.h"
+#include "process/job_stop.h"
 #include "process/pace.h"
 #include "process/process.h"
 #include "process/record.h"
@@ -70,7 +71,7 @@ static QmlBatch *
 run_job(QmlRunner *runner, QmlAttempt *attempt)
 {
 	QmlBatch *batch = runner->batch;
-	const QmlHandler *handler = is_held(attempt) ? qml_execute_prepare(attempt) : NULL;
+	const QmlHandler *handler = is_held(attempt) ? qml_perform_prepare(attempt) : NULL;
 	bool is_last = batch->done + 1 == batch->count;
 	bool procedure;
 	bool may_commit;
@@ -83,7 +84,7 @@ run_job(QmlRunner *runner, QmlAttempt *attempt)
 		return NULL;
 	}
 	procedure = handler && qml_call_is_procedure(handler);
-	may_commit = procedure && !qml_execute_is_wrapped(handler);
+	may_commit = procedure && !qml_perform_is_wrapped(handler);
 	if (handler)
 	{
 		double milliseconds;
@@ -147,18 +148,11 @@ undo_job(QmlRunner *runner, QmlAttempt *attempt)
 		return false;
 	}
 	/*
-	 * A job that somebody else has ended fails with the error, which is then written
-	 * nowhere.  If the handler itself ended its job, that is undone too, and the error
-	 * is written: so it has to say what was wrong.
-	 */
-	if (error->sqlerrcode == ERRCODE_QML_STALE_CLAIM && attempt->state == QML_ATTEMPT_LOST)
-		qml_attempt_fail(attempt, "the handler ended its job itself", "QM003", (Datum) 0, false);
-	/*
 	 * Already decided, without a run or by the commit of a command: what kept it from being
 	 * recorded is not its error.
 	 */
-	else if (!attempt->committed && attempt->state != QML_ATTEMPT_RELEASED &&
-			 attempt->state != QML_ATTEMPT_FAILED)
+	if (!attempt->committed && attempt->state != QML_ATTEMPT_RELEASED &&
+		attempt->state != QML_ATTEMPT_FAILED)
 		qml_attempt_judge(attempt, error, reason, deleted);
 	return true;
 }

@@ -30,9 +30,11 @@
 #include "ipc/dispatch.h"
 #include "ipc/session_claim.h"
 #include "jobs/claim.h"
+#include "jobs/perform.h"
 #include "jobs/writer.h"
 #include "process/batch.h"
 #include "process/execute.h"
+#include "process/job_stop.h"
 #include "process/pace.h"
 #include "process/process.h"
 #include "process/record.h"
@@ -82,7 +84,7 @@ choose_job(const QmlJob *job, void *arg)
 {
 	QmlBatch *batch = arg;
 	QmlConcurrency *concurrency = &batch->concurrency;
-	const QmlHandler *handler = qml_execute_handler(job);
+	const QmlHandler *handler = qml_perform_handler(job);
 	bool limited;
 	uint32 method;
 	bool suspect;
@@ -113,7 +115,7 @@ static bool
 could_be_claimed(const QmlJob *job, void *arg)
 {
 	QmlConcurrency *concurrency = &((QmlBatch *) arg)->concurrency;
-	const QmlHandler *handler = qml_execute_handler(job);
+	const QmlHandler *handler = qml_perform_handler(job);
 
 	if (handler == NULL)
 		return false;

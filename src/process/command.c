@@ -47,6 +47,7 @@
 #include "compat.h"
 #include "process/command.h"
 #include "process/execute.h"
+#include "process/job_stop.h"
 #include "process/pace.h"
 #include "process/process.h"
 #include "process/session_reset.h"

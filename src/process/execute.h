@@ -13,9 +13,6 @@ extern void qml_execute_begin(QmlRunner *runner, const char *activity);
 extern void qml_execute_commit(void);
 extern void qml_execute_forget_calls(void);
 
-extern const QmlHandler *qml_execute_handler(const QmlJob *job);
-extern const QmlHandler *qml_execute_prepare(QmlAttempt *attempt);
-extern bool qml_execute_is_wrapped(const QmlHandler *handler);
 extern void qml_execute_function(QmlRunner *runner, QmlAttempt *attempt, const QmlHandler *handler);
 extern void qml_execute_procedure(QmlRunner *runner, QmlAttempt *attempt,
 								  const QmlHandler *handler);

@@ -29,9 +29,11 @@
 #include "utils/snapmgr.h"
 
 #include "common/fault.h"
+#include "jobs/perform.h"
 #include "process/batch.h"
 #include "process/execute.h"
 #include "process/group.h"
+#include "process/job_stop.h"
 #include "process/pace.h"
 #include "process/process.h"
 #include "process/record.h"
@@ -58,7 +60,7 @@ may_be_in_group(const QmlAttempt *attempt)
 
 	if (!qml_group_looks_short(attempt))
 		return false;
-	handler = qml_execute_handler(&attempt->job);
+	handler = qml_perform_handler(&attempt->job);
 	if (handler && handler->command)
 		return false;
 	return handler == NULL || qml_handler_signature(handler) == NULL ||
@@ -148,7 +150,7 @@ run_jobs(QmlRunner *runner)
 			attempt->state = QML_ATTEMPT_RUN_ALONE;
 			break;
 		}
-		handler = qml_execute_prepare(attempt);
+		handler = qml_perform_prepare(attempt);
 		attempt->begun = true;
 		if (handler)
 			run_job(runner, attempt, handler);

@@ -6,16 +6,7 @@
 #define QML_JOB_STOP_H
 
 #include "ipc/shmem.h"
-#include "model/job.h"
-
-/* Why the running job has to stop. */
-typedef enum QmlStop
-{
-	QML_STOP_NOT = 0,
-	QML_STOP_GROUP,	  /* the other jobs of its group have waited long enough */
-	QML_STOP_TIMEOUT, /* its own timeout is over */
-	QML_STOP_SHUTDOWN /* the server is shutting down */
-} QmlStop;
+#include "jobs/attempt.h"
 
 extern void qml_job_stop_init(QmlSlot *slot);
 

@@ -27,6 +27,7 @@
 #include "errcodes.h"
 #include "ipc/session_claim.h"
 #include "jobs/writer.h"
+#include "process/job_stop.h"
 #include "process/process.h"
 #include "process/record.h"
 #include "process/session_reset.h"
@@ -37,15 +38,6 @@ static List *unrecorded = NIL; /* of QmlAttempt, each in a context of its own */
 static int64 flushed_at;	   /* monotonic, milliseconds: when that was tried last */
 
 /* ----- recording ----- */
-
-/* Whether the end of the attempt commits effects of the handler with it. */
-static bool
-has_effects(const QmlAttempt *attempt)
-{
-	return !attempt->committed &&
-		   (attempt->state == QML_ATTEMPT_SUCCEEDED || attempt->state == QML_ATTEMPT_RETRY_LATER ||
-			attempt->state == QML_ATTEMPT_DISCARDED);
-}
 
 /*
  * In the transaction of the jobs: ends attempts.  Raises QM003 if one that had effects
@@ -76,7 +68,7 @@ qml_record_attempts(QmlRunner *runner, QmlAttempt *attempts, int count, int wait
 	for (int i = 0; i < count; i++)
 	{
 		QmlAttempt *attempt = &attempts[i];
-		bool effects = has_effects(attempt);
+		bool effects = qml_attempt_has_effects(attempt);
 
 		runner->recording = attempt;
 		if (!qml_writer_change(&writer, &attempt->job.id, qml_attempt_finish, attempt))
@@ -166,7 +158,7 @@ qml_record_postpone(const QmlAttempt *attempt)
 	MemoryContext oldcontext = MemoryContextSwitchTo(context);
 	QmlAttempt *copy = palloc(sizeof(QmlAttempt));
 
-	Assert(!has_effects(attempt));
+	Assert(!qml_attempt_has_effects(attempt));
 	qml_attempt_copy(attempt, copy);
 	MemoryContextSwitchTo(TopMemoryContext);
 	unrecorded = lappend(unrecorded, copy);

@@ -13,9 +13,9 @@
  *	 batch.c		claiming, and giving back
  *	 concurrency.c	concurrency slots of the jobs in hand
  *	 pace.c			which methods are short
- *	 execute.c		calling a handler
+ *	 execute.c		calling a handler, by jobs/perform.c
  *	 job_stop.c		telling the running job to stop
- *	 attempt.c		how an attempt ends
+ *	 jobs/attempt.c	how an attempt ends
  *	 record.c		writing that down, now or later
  *
  * An error that is no job's is raised to worker.c, which undoes the transaction and
@@ -34,6 +34,7 @@
 #include "process/batch.h"
 #include "process/execute.h"
 #include "process/group.h"
+#include "process/job_stop.h"
 #include "process/pace.h"
 #include "process/record.h"
 #include "process/run.h"

@@ -8,7 +8,7 @@
 #ifndef QML_RUNNER_H
 #define QML_RUNNER_H
 
-#include "process/attempt.h"
+#include "jobs/attempt.h"
 #include "process/concurrency.h"
 
 /*

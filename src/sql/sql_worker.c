@@ -1,6 +1,6 @@
 /*
  * sql_worker.c
- *		SQL functions by which workers get jobs: qml_fetch, qml_succeed_fetch,
+ *		SQL functions by which workers get jobs: qml_fetch, qml_fetch_job, qml_succeed_fetch,
  *		qml_succeed_fetch_many.
  */
 #include "postgres.h"
@@ -16,12 +16,14 @@
 #include "errcodes.h"
 #include "ipc/session_claim.h"
 #include "jobs/claim.h"
+#include "jobs/claim_one.h"
 #include "model/acl.h"
 #include "model/job.h"
 #include "qml.h"
 #include "sql/sql_ack.h"
 
 QML_FUNCTION(qml_fetch);
+QML_FUNCTION(qml_fetch_job);
 QML_FUNCTION(qml_succeed_fetch);
 QML_FUNCTION(qml_succeed_fetch_many);
 
@@ -62,25 +64,33 @@ collect_job(const QmlJob *job, void *arg)
 }
 
 /*
- * Reads the arguments of a fetch, of which `first` is the first.  The name of a worker may
- * begin with the id of its server and a slash; by default it is made of the user and the
- * process.
+ * The name of a worker and the id of its server, or 0.  The name may begin with that id and a
+ * slash; by default it is made of the user and the process.
  */
+static void
+read_worker(FunctionCallInfo fcinfo, int arg, Datum *name, Datum *server)
+{
+	char *worker = qml_args_name_or_null(fcinfo, arg, "worker", QML_MAX_NAME);
+	const char *slash;
+
+	if (worker == NULL)
+		worker = psprintf("%s-%d", GetUserNameFromId(GetUserId(), false), MyProcPid);
+	*name = CStringGetTextDatum(worker);
+	slash = strchr(worker, '/');
+	*server = slash && slash != worker ?
+				  PointerGetDatum(cstring_to_text_with_len(worker, slash - worker)) :
+				  (Datum) 0;
+}
+
+/* Reads the arguments of a fetch, of which `first` is the first. */
 static void
 read_claim(FunctionCallInfo fcinfo, int first, QmlClaim *claim)
 {
-	char *worker = qml_args_name_or_null(fcinfo, first, "worker", QML_MAX_NAME);
-	const char *slash;
 	char **methods;
 	int nmethods;
 
 	memset(claim, 0, sizeof(*claim));
-	if (worker == NULL)
-		worker = psprintf("%s-%d", GetUserNameFromId(GetUserId(), false), MyProcPid);
-	claim->worker = CStringGetTextDatum(worker);
-	slash = strchr(worker, '/');
-	if (slash && slash != worker)
-		claim->server = PointerGetDatum(cstring_to_text_with_len(worker, slash - worker));
+	read_worker(fcinfo, first, &claim->worker, &claim->server);
 	claim->queues = qml_args_queues(fcinfo, first + 1, "queues", &claim->nqueues);
 	claim->batch = qml_args_int(fcinfo, first + 2, "batch", 1, QML_MAX_BATCH);
 	claim->lease = read_lease(fcinfo, first + 3);
@@ -120,6 +130,20 @@ Datum
 qml_fetch(PG_FUNCTION_ARGS)
 {
 	return qml_srf_return(fcinfo, fetch);
+}
+
+/* One job, by its id: not SETOF, because there is a row or an error. */
+Datum
+qml_fetch_job(PG_FUNCTION_ARGS)
+{
+	QmlClaimOne claim = {.early = false};
+	pg_uuid_t *id;
+
+	qml_acl_require_any(QML_CAN_WORK);
+	id = qml_args_uuid(fcinfo, 0, "id");
+	read_worker(fcinfo, 1, &claim.worker, &claim.server);
+	PG_RETURN_DATUM(
+		qml_job_to_expected_row(qml_claim_one(id, &claim), true, qml_srf_expected(fcinfo)));
 }
 
 /* ----- the same after the end of the jobs before ----- */

@@ -1,6 +1,6 @@
 /*
  * current_job.c
- *		The job that this background worker runs, and what its handler asks for.
+ *		The job that this session runs, and what its handler asks for.
  *
  * A handler can look at its job, and ask for it to be run again later, or to be deleted,
  * instead of being marked as succeeded.  The rest of its work is committed all the same.
@@ -12,6 +12,9 @@
  * worker's slot in shared memory, and the scheduler writes it into the row of the job.
  * The latest one is also written at the end of the job.  A crash loses what the
  * scheduler has not written yet.
+ *
+ * A session of a client that runs a job in its own transaction (jobs/session_run.c) has no
+ * slot: nobody else can see the job yet, and so its progress is only written at the end.
  */
 #include "postgres.h"
 
@@ -37,7 +40,7 @@ typedef struct Wish
 	Datum reason;
 } Wish;
 
-static QmlSlot *slot; /* of this worker */
+static QmlSlot *slot; /* of this worker; NULL: it is a session of a client */
 static QmlCurrent current;
 static Wish *wishes;				  /* the top of the stack; NULL: none */
 static MemoryContext current_context; /* lives as long as the job */
@@ -88,8 +91,19 @@ qml_current_job_init(QmlSlot *my_slot)
 {
 	Assert(slot == NULL && my_slot != NULL);
 	slot = my_slot;
+}
+
+/* Once in a session: sessions that run no job pay nothing for the wishes of jobs. */
+static void
+watch_transactions(void)
+{
+	static bool watching = false;
+
+	if (watching)
+		return;
 	RegisterXactCallback(end_transaction, NULL);
 	RegisterSubXactCallback(end_subtransaction, NULL);
+	watching = true;
 }
 
 /* A job begins; its wishes and progress are kept in the context. */
@@ -97,11 +111,13 @@ void
 qml_current_job_begin(const QmlJob *job, MemoryContext context)
 {
 	Assert(current.job == NULL);
+	watch_transactions();
 	memset(&current, 0, sizeof(current));
 	wishes = NULL;
 	current.job = job;
 	current_context = context;
-	qml_session_claim_begin_job();
+	if (slot)
+		qml_session_claim_begin_job();
 }
 
 /* The job has ended; returns what its handler asked for, valid until the next job. */
@@ -109,7 +125,8 @@ const QmlCurrent *
 qml_current_job_end(void)
 {
 	current.job = NULL;
-	qml_session_claim_end_job();
+	if (slot)
+		qml_session_claim_end_job();
 	if (wishes)
 	{
 		current.wish = wishes->wish;
@@ -194,7 +211,10 @@ qml_current_job_is(const pg_uuid_t *id, int attempt)
 		   current.job->attempt == attempt;
 }
 
-/* Shows progress of the job that runs to others, at once; raises 54000 if it is too large. */
+/*
+ * Shows progress of the job that runs to others, at once if a worker runs it; raises 54000 if it
+ * is too large.
+ */
 void
 qml_current_job_set_progress(Datum progress)
 {
@@ -213,6 +233,8 @@ qml_current_job_set_progress(Datum progress)
 	if (current.progress != (Datum) 0)
 		pfree(DatumGetPointer(current.progress));
 	current.progress = kept;
+	if (slot == NULL)
+		return;
 	qml_slots_set_progress(slot, &current.job->id, current.job->attempt, document, size);
 	qml_due_now(QML_WAKE_PROGRESS);
 }

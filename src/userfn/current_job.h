@@ -1,6 +1,6 @@
 /*
  * current_job.h
- *		The job that this background worker runs, and what its handler asks for.
+ *		The job that this session runs, and what its handler asks for.
  */
 #ifndef QML_CURRENT_JOB_H
 #define QML_CURRENT_JOB_H

@@ -49,6 +49,7 @@ INSERT INTO expected_function VALUES
 ('public', 'qml_enqueue_many', 'method text, payloads jsonb[], queue text DEFAULT ''default''::text, priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, max_retries integer DEFAULT NULL::integer, timeout interval DEFAULT NULL::interval, metadata jsonb DEFAULT NULL::jsonb, job_type text DEFAULT NULL::text, delay interval DEFAULT NULL::interval, options jsonb DEFAULT NULL::jsonb', 'SETOF uuid', 'v'),
 -- workers
 ('public', 'qml_fetch', 'worker text DEFAULT NULL::text, queues anycompatible DEFAULT NULL::text, batch integer DEFAULT 1, lease interval DEFAULT NULL::interval, methods text[] DEFAULT NULL::text[]', 'SETOF qml.job', 'v'),
+('public', 'qml_fetch_job', 'id uuid, worker text DEFAULT NULL::text', 'qml.job', 'v'),
 ('public', 'qml_succeed_fetch', 'id uuid, attempt integer, result jsonb DEFAULT NULL::jsonb, worker text DEFAULT NULL::text, queues anycompatible DEFAULT NULL::text, batch integer DEFAULT 1, lease interval DEFAULT NULL::interval, methods text[] DEFAULT NULL::text[]', 'SETOF qml.job', 'v'),
 ('public', 'qml_succeed_fetch_many', 'ids uuid[], attempts integer[], results jsonb[] DEFAULT NULL::jsonb[], worker text DEFAULT NULL::text, queues anycompatible DEFAULT NULL::text, batch integer DEFAULT 1, lease interval DEFAULT NULL::interval, methods text[] DEFAULT NULL::text[]', 'SETOF qml.job', 'v'),
 ('public', 'qml_heartbeat', 'id uuid, attempt integer, lease interval DEFAULT NULL::interval', 'timestamp with time zone', 'v'),
@@ -135,6 +136,9 @@ INSERT INTO expected_function VALUES
 ('public', 'qml_progress', 'progress jsonb', 'boolean', 'v'),
 ('public', 'qml_retry_later', 'delay interval, reason text DEFAULT NULL::text', 'boolean', 'v'),
 ('public', 'qml_discard', 'reason text DEFAULT NULL::text', 'boolean', 'v'),
+-- tests of users
+('public', 'qml_run', 'id uuid', 'qml.job', 'v'),
+('public', 'qml_drain', 'queues anycompatible DEFAULT NULL::text, max integer DEFAULT 1000, scheduled boolean DEFAULT false', 'integer', 'v'),
 -- locks
 ('public', 'qml_try_lock', 'resource text, owner text, ttl interval', 'bigint', 'v'),
 ('public', 'qml_unlock', 'resource text, owner text', 'boolean', 'v'),
@@ -160,6 +164,8 @@ INSERT INTO expected_function VALUES
 ('qml', 'retries_left', 'queue_id integer, method text, created_by regrole, max_retries integer, tries integer', 'integer', 's'),
 ('qml', 'unlogged_jobs', '', 'TABLE(id uuid, created_at timestamp with time zone, queue_id integer, priority integer, state qml.job_state, attempt integer, uncounted integer, max_retries smallint, timeout_ms integer, created_by regrole, ready_at timestamp with time zone, run_at timestamp with time zone, started_at timestamp with time zone, finished_at timestamp with time zone, expires_at timestamp with time zone, lease_expires_at timestamp with time zone, worker text, server text, method text, job_type text, metadata jsonb, progress jsonb, errors jsonb, reason text, payload jsonb, result jsonb)', 's'),
 ('qml', 'may_plan', 'view text', 'boolean', 'i'),
+('qml', 'one_line', 'value text, width integer', 'text', 's'),
+('qml', 'brief', 'duration interval', 'text', 's'),
 ('qml', 'may_read', 'view text', 'boolean', 's'),
 ('qml', 'invalidate', '', 'trigger', 'v'),
 ('qml', 'note_sql', '', 'trigger', 'v');
@@ -205,7 +211,7 @@ SELECT is_empty(
 	'every function is parallel unsafe');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
-	  WHERE p.prosecdef OR p.proleakproof OR p.prokind <> CASE WHEN p.proname IN ('qml_wait', 'qml_wait_for') OR p.proname ~ '^qml_[a-z]+_job$' AND p.proname NOT IN ('qml_current_job', 'qml_update_job') THEN 'p' ELSE 'f' END OR p.provariadic <> 0 OR p.proconfig IS NOT NULL$$,
+	  WHERE p.prosecdef OR p.proleakproof OR p.prokind <> CASE WHEN p.proname IN ('qml_wait', 'qml_wait_for') OR p.proname ~ '^qml_[a-z]+_job$' AND p.proname NOT IN ('qml_current_job', 'qml_fetch_job', 'qml_update_job') THEN 'p' ELSE 'f' END OR p.provariadic <> 0 OR p.proconfig IS NOT NULL$$,
 	'what waits, or is another form of a function, is a procedure, and nothing else; no function is SECURITY DEFINER, leakproof, variadic or brings settings');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
@@ -232,6 +238,7 @@ INSERT INTO expected_relation VALUES
 ('v', 'queue', 'name text, paused boolean, options jsonb, created_at timestamp with time zone, paused_at timestamp with time zone, paused_by text, pause_reason text'),
 ('v', 'pause', 'queue text, schedule text, paused_at timestamp with time zone, paused_by text, pause_reason text'),
 ('v', 'audit', 'at timestamp with time zone, action text, object_type text, object text, queue text, session_role text, effective_role text, claimed_actor text, client_address inet, before jsonb, after jsonb'),
+('v', 'recent', 'id uuid, queue text, method text, state qml.job_state, tries integer, age text, run_time text, error text'),
 ('v', 'lock', 'resource text, owner text, taken_by name, fence bigint, acquired_at timestamp with time zone, expires_at timestamp with time zone'),
 ('v', 'recurring', 'id text, cron text, timezone text, method text, payload jsonb, queue text, priority integer, max_retries integer, timeout interval, misfire text, overlap text, metadata jsonb, job_type text, enabled boolean, pause_reason text, next_run_at timestamp with time zone, next_runs timestamp with time zone[], last_run_at timestamp with time zone, last_job uuid, error text, created_by name, created_at timestamp with time zone, updated_at timestamp with time zone, paused_at timestamp with time zone, paused_by text'),
 ('v', 'recurring_tick', 'schedule text, tick timestamp with time zone, fired_at timestamp with time zone, job uuid, outcome text, late_by interval, through timestamp with time zone'),

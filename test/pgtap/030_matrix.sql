@@ -195,6 +195,7 @@ END $$;
 --   refused   42501
 --   allowed   it succeeds
 --   granted   succeeds if the capability is held for the queue, 42501 otherwise
+--   granted seen  the same, but QM001 where it is not held
 --   mine      the same, and the job, schedule or server must be one's own
 --   mine seen the same, but QM001 where no capability is held for the queue
 --   mine/everywhere  succeeds if it is one's own or the capability is held for all
@@ -247,6 +248,17 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 ('qml_fetch', $$SELECT string_agg(DISTINCT queue, ' ' ORDER BY queue) FROM qml_fetch('w', batch => 10000, methods => (SELECT array_agg(DISTINCT method) FROM qml.job))$$,
 	'refused', 'refused', 'refused', '=own|bystander foreign own', 'refused', '=own|bystander foreign own',
 	'=|bystander foreign own'),
+('qml_fetch_job', $$SELECT (qml_fetch_job($enqueued, 'w')).attempt = 1$$,
+	'refused', 'refused', 'refused', 'granted seen', 'refused', 'granted', 'allowed'),
+('qml_fetch_job', $$SELECT qml_fetch_job(gen_random_uuid())$$,
+	'refused', 'refused', 'refused', '=QM001|QM001', 'refused', '=QM001|QM001', '=|QM001'),
+-- nothing can be run here, where the current user is not the session user
+('qml_run', $$SELECT qml_run(gen_random_uuid())$$,
+	'refused', 'refused', 'refused', '=QM001|QM001', 'refused', '=QM001|QM001', '=|QM001'),
+('qml_drain', $$SELECT qml_drain($queue)$$,
+	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
+('qml_drain', 'SELECT qml_drain()',
+	'refused', 'refused', 'refused', '=0|0', 'refused', '=0|0', '=|0'),
 ('qml_heartbeat', 'SELECT qml_heartbeat($processing, 1)',
 	'refused', 'refused', 'refused', 'granted', 'refused', 'granted', 'allowed'),
 ('qml_heartbeat_many', 'SELECT count(*) > 0 FROM qml_heartbeat_many(ARRAY[$processing], ARRAY[1])',
@@ -570,6 +582,14 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
 ('may_read', $$SELECT qml.may_read('audit')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('recent', $$SELECT CASE count(*) FILTER (WHERE queue <> 'own') WHEN 0 THEN 'own' ELSE 'more' END FROM qml.recent$$,
+	'refused', 'refused', '=own|more', '=own|more', '=more|more', '=more|more', '=|more'),
+('recent', 'SELECT count(*) <= 50 FROM qml.recent',
+	'refused', 'refused', '=true|true', '=true|true', '=true|true', '=true|true', '=|true'),
+('one_line', $$SELECT qml.one_line('some text', 6)$$,
+	'refused', 'refused', '=som...|som...', '=som...|som...', '=som...|som...', '=som...|som...', '=|som...'),
+('brief', $$SELECT qml.brief('90 s')$$,
+	'refused', 'refused', '=1min|1min', '=1min|1min', '=1min|1min', '=1min|1min', '=|1min'),
 ('lock', 'SELECT count(*) FROM qml.lock',
 	'refused', 'refused', 'allowed', 'allowed', 'allowed', 'allowed', 'allowed'),
 ('recurring', 'SELECT probe.sight(r) FROM qml.recurring r WHERE id = $recurring',
@@ -686,11 +706,11 @@ ALTER TABLE cell ADD state text, ADD value text, ADD expected_state text, ADD ex
 -- The word's meaning.  Values are looked at where the word is about one.
 UPDATE cell SET (expected_state, expected_value) = (
 	SELECT CASE
-			WHEN word IN ('refused', 'granted', 'mine', 'mine seen', 'everywhere', 'mine everywhere', 'mine/everywhere', 'allowed') THEN
-				CASE WHEN word = 'allowed' OR (word = 'granted' AND held) OR (word IN ('mine', 'mine seen') AND held AND whose = 'mine')
+			WHEN word IN ('refused', 'granted', 'granted seen', 'mine', 'mine seen', 'everywhere', 'mine everywhere', 'mine/everywhere', 'allowed') THEN
+				CASE WHEN word = 'allowed' OR (word IN ('granted', 'granted seen') AND held) OR (word IN ('mine', 'mine seen') AND held AND whose = 'mine')
 					OR (word = 'everywhere' AND scope = 'all') OR (word = 'mine everywhere' AND whose = 'mine' AND scope = 'all')
 					OR (word = 'mine/everywhere' AND (whose = 'mine' OR scope = 'all')) THEN '00000'
-					WHEN word = 'mine seen' AND NOT held THEN 'QM001' ELSE '42501' END
+					WHEN word IN ('granted seen', 'mine seen') AND NOT held THEN 'QM001' ELSE '42501' END
 			WHEN v.value ~ '^[0-9A-Z]{5}$' THEN v.value
 			ELSE '00000' END,
 		CASE
@@ -769,6 +789,7 @@ BEGIN
 	PERFORM FROM qml.recurring r WHERE 'recurring' OPERATOR(probe.<~~) (r.id || ': ' || coalesce(r.metadata::text, ''));
 	PERFORM FROM qml.queue WHERE probe.leak('queue', name);
 	PERFORM FROM qml.acl WHERE probe.leak('acl', grantee::text);
+	PERFORM FROM qml.recent r WHERE probe.leak('recent', r.id || ' ' || r.method || ' ' || coalesce(r.error, ''));
 	PERFORM FROM qml.lock WHERE probe.leak('lock', resource);
 	PERFORM FROM qml.pause WHERE probe.leak('pause', queue);
 	RESET ROLE;
@@ -781,6 +802,8 @@ CREATE TEMP VIEW spied AS
 	LEFT JOIN (
 		SELECT 'job' AS view, id::text, role, queue FROM job
 		UNION ALL SELECT 'job', last_job::text, s.role, s.queue FROM schedule s JOIN qml.recurring_data USING (id)
+		UNION ALL SELECT 'recent', id::text, role, queue FROM job
+		UNION ALL SELECT 'recent', last_job::text, s.role, s.queue FROM schedule s JOIN qml.recurring_data USING (id)
 		UNION ALL SELECT 'recurring', id || ':', role, queue FROM schedule) j
 		ON j.view = l.view AND l.saw LIKE j.id || ' %';
 
@@ -789,13 +812,13 @@ SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'enqueue' AND vi
 SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'monitor' AND view = %L AND queue = 'foreign'$$, view), 'outlines too')
 	FROM unnest(ARRAY['job', 'recurring']) view;
 SELECT pg_temp.ends('t_doors', format('SELECT FROM qml.%s v WHERE probe.leak(%L, v::text)', view, view), '42501', 'without a capability it is not called: ' || view)
-	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick', 'pause', 'audit']) view;
+	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick', 'pause', 'audit', 'recent']) view;
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors'$$, 'nor shown anything');
-SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view IN ('job', 'recurring') AND (mine AND queue = 'own') IS NOT TRUE$$,
+SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view IN ('job', 'recurring', 'recent') AND (mine AND queue = 'own') IS NOT TRUE$$,
 	'who enqueues is not shown the jobs and schedules of others');
-SELECT is_empty($$SELECT * FROM spied WHERE capability = 'work' AND view IN ('job', 'recurring') AND queue IS DISTINCT FROM 'own'$$,
+SELECT is_empty($$SELECT * FROM spied WHERE capability = 'work' AND view IN ('job', 'recurring', 'recent') AND queue IS DISTINCT FROM 'own'$$,
 	'a worker is not shown jobs and schedules of other queues');
-SELECT is_empty($$SELECT * FROM spied WHERE view IN ('job', 'recurring') AND queue IS DISTINCT FROM 'own' AND contents$$,
+SELECT is_empty($$SELECT * FROM spied WHERE view IN ('job', 'recurring', 'recent') AND queue IS DISTINCT FROM 'own' AND contents$$,
 	'nobody is shown contents of a foreign queue');
 SELECT is_empty($$SELECT * FROM spied WHERE capability IN ('enqueue', 'work') AND view = 'queue' AND saw NOT LIKE 'own%'$$,
 	'foreign queues stay hidden');

@@ -241,6 +241,7 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_drop_queue('a1')$$),
 	($$TABLE qml.job$$),
 	($$TABLE qml.queue$$),
+	($$TABLE qml.recent$$),
 	($$TABLE qml.lock$$),
 	($$TABLE qml.pause$$),
 	($$TABLE qml.audit$$),

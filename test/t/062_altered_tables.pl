@@ -123,7 +123,7 @@ my @meeting = (
 	"SELECT qml_register_handler('t', 't_handler'); SELECT qml_unregister_handler('t')",
 	"SELECT qml_register_hook('h', 'calls_hook'); SELECT qml_delete(qml_enqueue('t')); SELECT qml_unregister_hook('h')",
 	"SELECT qml_register_middleware('m', 'calls_middleware'); SELECT qml_unregister_middleware('m')",
-	(map { "SELECT * FROM qml.$_" } qw(job queue lock recurring recurring_tick server handler hook middleware acl)),
+	(map { "SELECT * FROM qml.$_" } qw(job recent queue lock recurring recurring_tick server handler hook middleware acl)),
 	map {
 		my $id = "id => '01890000-0000-7000-a000-00000000000$_'";
 		("SELECT qml_job($id)", "SELECT qml_delete($id)", "SELECT qml_retry($id)",

@@ -27,6 +27,8 @@ my $GRANT = "SELECT qml_grant('calls_role', 'work', 'NAME')";
 my $SERVER = "SELECT qml_register_server('NAME') IS NOT NULL";
 my $RENAME = "UPDATE qml.server_data SET id = 'NAME:1', heartbeat_at = now() - interval '50 s' WHERE name = 'NAME'";
 my $HANDLER = "SELECT qml_register_handler('NAME', 'calls_handler')";
+my $HANDLED = "SELECT qml_enqueue('NAME', queue => 'NAME', id => 'ID')";
+my $HANDLED_LATER = "SELECT qml_enqueue('NAME', queue => 'NAME', id => 'ID', delay => '1 h')";
 my $HOOK = "SELECT qml_register_hook('NAME', 'calls_hook', '{failed}')";
 my $MIDDLEWARE = "SELECT qml_register_middleware('NAME', 'calls_middleware')";
 
@@ -75,6 +77,11 @@ my %CALLS = (
 		sql => "SELECT id FROM qml_fetch('w', 'NAME', methods => '{t}')",
 		done => is_in('processing'),
 		unasked => 1
+	},
+	qml_fetch_job => {
+		before => [$ENQUEUE],
+		sql => "SELECT attempt FROM qml_fetch_job('ID', 'w')",
+		done => is_in('processing')
 	},
 	qml_heartbeat => {
 		before => \@HELD,
@@ -405,6 +412,25 @@ my %CALLS = (
 		done => rows("middleware WHERE name = 'NAME'", 0)
 	},
 
+	# in the caller's transaction
+	qml_run => {
+		before => [ $HANDLER, $HANDLED ],
+		sql => "SELECT state FROM qml_run('ID')",
+		done => is_in('succeeded')
+	},
+	qml_drain => {
+		before => [ $HANDLER, $HANDLED ],
+		sql => "SELECT qml_drain('NAME')",
+		done => is_in('succeeded'),
+		unasked => 1
+	},
+	'qml_drain, of what is delayed' => {
+		before => [ $HANDLER, $HANDLED_LATER ],
+		sql => "SELECT qml_drain('NAME', scheduled => true)",
+		done => is_in('succeeded'),
+		unasked => 1
+	},
+
 	# inside of jobs only
 	qml_next => { sql => 'SELECT qml_next()', code => '55000' },
 	qml_tracing => {
@@ -448,7 +474,7 @@ my %CALLS = (
 	},
 
 	map { ("qml.$_" => { sql => "SELECT count(*) FROM qml.$_" }) }
-	  qw(job queue pause audit lock recurring recurring_tick server database handler hook middleware acl)
+	  qw(job recent queue pause audit lock recurring recurring_tick server database handler hook middleware acl)
 );
 
 # What they need in a database.
@@ -460,7 +486,7 @@ CREATE ROLE calls_role LOGIN;
 CREATE FUNCTION calls_handler(payload jsonb) RETURNS void LANGUAGE sql AS '';
 CREATE FUNCTION calls_hook(job qml.job, old qml.job_state, new qml.job_state) RETURNS void
 	LANGUAGE sql AS '';
-CREATE FUNCTION calls_middleware(job qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT qml_next()';
+CREATE FUNCTION calls_middleware(job qml.job) RETURNS jsonb LANGUAGE sql AS 'SELECT public.qml_next()';
 REVOKE EXECUTE ON FUNCTION calls_hook, calls_middleware FROM PUBLIC;
 SQL
 	return;

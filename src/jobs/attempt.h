@@ -1,13 +1,21 @@
 /*
  * attempt.h
- *		An attempt of a job in a background worker, and how it ends.
+ *		An attempt of a job that runs in the database, and how it ends.
  */
 #ifndef QML_ATTEMPT_H
 #define QML_ATTEMPT_H
 
 #include "model/job.h"
-#include "process/job_stop.h"
 #include "userfn/trace.h"
+
+/* Why the running job has to stop. */
+typedef enum QmlStop
+{
+	QML_STOP_NOT = 0,
+	QML_STOP_GROUP,	  /* the other jobs of its group have waited long enough */
+	QML_STOP_TIMEOUT, /* its own timeout is over */
+	QML_STOP_SHUTDOWN /* the server is shutting down */
+} QmlStop;
 
 /* How an attempt ends, as far as it is decided. */
 typedef enum QmlAttemptState
@@ -43,6 +51,7 @@ typedef struct QmlAttempt
 extern void qml_attempt_copy(const QmlAttempt *attempt, QmlAttempt *copy);
 extern void qml_attempt_fail(QmlAttempt *attempt, const char *message, const char *type,
 							 Datum stack_trace, bool retry);
+extern bool qml_attempt_has_effects(const QmlAttempt *attempt);
 extern void qml_attempt_judge(QmlAttempt *attempt, const ErrorData *error, QmlStop reason,
 							  bool deleted);
 extern bool qml_attempt_finish(QmlJob *job, void *arg);

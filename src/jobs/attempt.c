@@ -18,8 +18,8 @@
 #include "common/fault.h"
 #include "common/report.h"
 #include "errcodes.h"
+#include "jobs/attempt.h"
 #include "jobs/transition.h"
-#include "process/attempt.h"
 #include "userfn/call.h"
 
 /* Whether the job's row still belongs to the attempt.  If not, it never will again. */
@@ -30,6 +30,15 @@ is_held(QmlAttempt *attempt, const QmlJob *job)
 		return true;
 	attempt->state = QML_ATTEMPT_LOST;
 	return false;
+}
+
+/* Whether the end of the attempt commits effects of the handler with it. */
+bool
+qml_attempt_has_effects(const QmlAttempt *attempt)
+{
+	return !attempt->committed &&
+		   (attempt->state == QML_ATTEMPT_SUCCEEDED || attempt->state == QML_ATTEMPT_RETRY_LATER ||
+			attempt->state == QML_ATTEMPT_DISCARDED);
 }
 
 /* A QmlChange that changes nothing: only finds out whether the attempt is lost. */
@@ -136,6 +145,16 @@ fail_with_error(QmlAttempt *attempt, const ErrorData *error)
 void
 qml_attempt_judge(QmlAttempt *attempt, const ErrorData *error, QmlStop reason, bool deleted)
 {
+	/*
+	 * A job that somebody else has ended fails with the error, which is then written
+	 * nowhere.  If the handler itself ended its job, that is undone too, and the error
+	 * is written: so it has to say what was wrong.
+	 */
+	if (error->sqlerrcode == ERRCODE_QML_STALE_CLAIM && attempt->state == QML_ATTEMPT_LOST)
+	{
+		qml_attempt_fail(attempt, "the handler ended its job itself", "QM003", (Datum) 0, false);
+		return;
+	}
 	switch (reason)
 	{
 		case QML_STOP_GROUP:
