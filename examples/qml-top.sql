@@ -1,12 +1,20 @@
--- What goes on in the queues of this database, on one page: the busiest queues and the newest jobs.
--- To see it again every two seconds:
+-- What goes on in the queues of this database, on one page: the busiest queues and the newest jobs,
+-- again every two seconds until it is canceled:
 --
 --     \i qml-top.sql
---     \watch 2
+--
+-- The variable "interval" says how often, in seconds; with "once" it is shown once:
+--
+--     psql -X -v interval=10 -f qml-top.sql
+--     psql -X -v once= -f qml-top.sql
 --
 -- "make install" puts it beside the extension's scripts: \i `pg_config --sharedir`/extension/qml-top.sql
 -- The role needs the capability monitor, and sees its queues only.  It is one query, without a scan
 -- of the jobs, and no line is longer than 120 characters.
+\if :{?interval}
+\else
+	\set interval 2
+\endif
 WITH queue AS MATERIALIZED (
 	SELECT c.queue, q.paused,
 		coalesce(sum(c.count) FILTER (WHERE c.state = 'enqueued'), 0) AS ready,
@@ -36,4 +44,9 @@ WITH queue AS MATERIALIZED (
 		qml.one_line(error, 22))
 	FROM qml.recent
 )
-SELECT line AS "qml" FROM line WHERE n <= CASE part WHEN 2 THEN 10 ELSE 20 END ORDER BY part, n;
+SELECT line AS "qml" FROM line WHERE n <= CASE part WHEN 2 THEN 10 ELSE 20 END ORDER BY part, n
+\if :{?once}
+	\g
+\else
+	\watch :interval
+\endif

@@ -4,7 +4,7 @@
 -- An administrator becomes the role of the handlers by SET SESSION AUTHORIZATION: SET ROLE is not
 -- enough, because a handler's role is the session user of what it does.
 --
---     pg_prove shop.pgtap.sql        or        psql -Xqt -f shop.pgtap.sql
+--     pg_prove shop.pgtap.sql        or        psql -XqAt -f shop.pgtap.sql
 
 BEGIN;
 CREATE EXTENSION IF NOT EXISTS pgtap;

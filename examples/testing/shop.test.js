@@ -3,7 +3,7 @@
 // Each test is a transaction that is rolled back: no worker sees its jobs, and nothing is left.
 // The connection comes from PGDATABASE, PGHOST and so on; its user is the role of the handlers.
 //
-//     PGUSER=shop jest shop.test.js
+//     PGUSER=shop jest --config jest.config.js
 
 const { Client } = require('pg');
 

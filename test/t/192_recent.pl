@@ -69,7 +69,7 @@ UPDATE qml.live SET state = 'awaiting_parents', attempt = 9999, created_at = now
 SQL
 cmp_ok(columns_of(psql(undef, @RECENT)), '<=', 120, 'the longest names, numbers and errors fit');
 is(query($node, 'SELECT count(*), min(length(error)) > 3 FROM qml.recent'), '50|t', 'and 50 are shown');
-cmp_ok(columns_of(psql(undef, '-f', $top)), '<=', 120, 'so they do in qml-top.sql');
+cmp_ok(columns_of(psql(undef, '-v', 'once=', '-f', $top)), '<=', 120, 'so they do in qml-top.sql');
 query($node, 'TRUNCATE qml.live');
 
 # Many: only the ends are read, of unfinished and finished ones, whoever looks.
@@ -93,20 +93,20 @@ is(psql('worker', '-Atc', 'SELECT queue, method FROM qml.recent'), "quiet|m\n", 
 is(psql('watcher', '-Atc', 'SELECT count(*), count(error) FROM qml.recent'), "50|0\n", 'who monitors sees no errors');
 
 # qml-top.sql
-my $page = psql('watcher', '-f', $top);
+my $page = psql('watcher', '-v', 'once=', '-f', $top);
 like($page, qr/^ QUEUE +ready +running .*\n busy +10000 +0 +0 +0 +0 +10000 *\n/m, 'qml-top.sql: the busiest queue');
 like($page, qr/^ JOB .*\n [0-9a-f-]{36} u +m +enqueued +0 /m, 'qml-top.sql: the newest job');
 unlike($page, qr/ERROR/, 'qml-top.sql: no error');
-like(psql('worker', '-f', $top), qr/ERROR:  permission denied .*\n(.*\n)*HINT: .*qml_grant\('worker', 'monitor'/,
+like(psql('worker', '-v', 'once=', '-f', $top), qr/ERROR:  permission denied .*\n(.*\n)*HINT: .*qml_grant\('worker', 'monitor'/,
 	'qml-top.sql: who may not monitor is told how to');
 {
 	my $out = '';
 	local %ENV = (%ENV, PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres', PGUSER => 'watcher');
-	my $watch = IPC::Run::start([ 'psql', '-X', '-P', 'pager=off' ],
-		'<', \"\\i $top\n\\watch 0.1\n", '>&', \$out, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+	my $watch = IPC::Run::start([ 'psql', '-X', '-v', 'interval=0.1', '-P', 'pager=off' ],
+		'<', \"\\i $top\n", '>&', \$out, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 	$watch->pump until $out =~ /(?:^ QUEUE.*?){3}/ms || $out =~ /ERROR/;
 	$watch->kill_kill;
-	like($out, qr/every 0\.1s/, 'qml-top.sql is repeated by \watch');
+	like($out, qr/every 0\.1s/, 'qml-top.sql: and again, by \watch');
 }
 
 $node->stop;
