@@ -3,6 +3,8 @@
 -- told about once a minute in each session, and hide none of the others.
 --
 SELECT t.reset();
+-- Who edits states takes this away first
+ALTER TABLE qml.live DROP CONSTRAINT live_state;
 -- Jobs as they are stored, in the order in which a scan of the table finds them
 CREATE FUNCTION t.show() RETURNS TABLE (n int, state qml.job_state, attempt int, run_at boolean, lease boolean, errors text) LANGUAGE sql
 AS $$ SELECT t.n(id), state, attempt, run_at IS NOT NULL, lease_expires_at IS NOT NULL, CASE WHEN errors @? '$[*]' THEN errors #>> '{-1,error_type}' ELSE errors::text END
@@ -167,3 +169,4 @@ DROP FUNCTION t.refuse, t.make_due;
 
 SELECT t.reset();
 DROP FUNCTION t.show;
+ALTER TABLE qml.live ADD CONSTRAINT live_state CHECK (state IN ('scheduled', 'enqueued', 'processing', 'awaiting_retry', 'awaiting_parents'));

@@ -52,6 +52,31 @@ REVOKE ALL ON TYPE qml.job_state FROM PUBLIC;
 COMMENT ON TYPE qml.job_state IS 'state of a job; qml_can_transition() shows the allowed transitions';
 
 -------------------------------------------------------------------------------
+-- What indexes for the search of jobs are made of: see src/core/search_order.h and
+-- src/model/search_index.c.  C code that writes rows computes the same without calling these.
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION qml.search_order(id uuid, created_at timestamptz) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'qml_search_order' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+REVOKE ALL ON FUNCTION qml.search_order(uuid, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION qml.search_order(uuid, timestamptz) IS 'where a job stands among all jobs: it grows with the time of creation';
+
+CREATE FUNCTION qml.search_key(queue_id int, method text) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'qml_search_key' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+REVOKE ALL ON FUNCTION qml.search_key(int, text) FROM PUBLIC;
+COMMENT ON FUNCTION qml.search_key(int, text) IS 'the queue of a job, and a hash of its method';
+
+CREATE FUNCTION qml.search_own(id uuid, created_at timestamptz) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_search_own' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+REVOKE ALL ON FUNCTION qml.search_own(uuid, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION qml.search_own(uuid, timestamptz) IS 'whether the order of a job is not in its id: the caller brought its own';
+
+CREATE FUNCTION qml.search_slow(created_at timestamptz, finished_at timestamptz) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_search_slow' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+REVOKE ALL ON FUNCTION qml.search_slow(timestamptz, timestamptz) FROM PUBLIC;
+COMMENT ON FUNCTION qml.search_slow(timestamptz, timestamptz) IS 'whether more than a minute lies between the creation of a job and its end';
+
+-------------------------------------------------------------------------------
 -- Storage.  Jobs are written by C code through the table access method, not by SQL:
 -- src/model/columns.h repeats the order of the columns, and src/model/columns.c checks
 -- their names and types before a table is used.
@@ -112,7 +137,10 @@ CREATE TABLE qml.live (
 	progress jsonb,
 	errors jsonb,
 	reason text,
-	payload jsonb NOT NULL
+	payload jsonb NOT NULL,
+	-- Nothing checks it when jobs are written: with it the planner leaves this table out where
+	-- finished jobs are wanted.  src/model/shape.c knows it.
+	CONSTRAINT live_state CHECK (state IN ('scheduled', 'enqueued', 'processing', 'awaiting_retry', 'awaiting_parents'))
 ) WITH (fillfactor = 42,
 	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 	autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000,
@@ -123,9 +151,14 @@ REVOKE ALL ON TABLE qml.live FROM PUBLIC;
 -- column and stays a HOT update; the order is that in which jobs are claimed.
 CREATE INDEX live_ready ON qml.live (queue_id, priority DESC, id) WHERE run_at IS NULL;
 CREATE INDEX live_due ON qml.live (run_at) WHERE run_at IS NOT NULL;
+-- For searches; a claim changes none of these columns either.
+CREATE INDEX live_later ON qml.live (queue_id, qml.search_order(id, created_at)) WHERE run_at IS NOT NULL;
+CREATE INDEX live_own ON qml.live (qml.search_order(id, created_at)) WHERE qml.search_own(id, created_at);
 COMMENT ON TABLE qml.live IS 'jobs that are not finished; read it through the view qml.job';
 COMMENT ON INDEX qml.live_ready IS 'enqueued and processing jobs in the order in which they are claimed';
 COMMENT ON INDEX qml.live_due IS 'scheduled and awaiting_retry jobs in the order in which they become due';
+COMMENT ON INDEX qml.live_later IS 'the same jobs by queue, in the order of their creation';
+COMMENT ON INDEX qml.live_own IS 'jobs whose id does not say when they were created';
 COMMENT ON COLUMN qml.live.id IS 'job id, a version 7 uuid unless the caller brought its own';
 COMMENT ON COLUMN qml.live.created_at IS 'when the job was enqueued';
 COMMENT ON COLUMN qml.live.queue_id IS 'qml.queue_data.id; no foreign key, which would lock the parent row for every job';
@@ -176,7 +209,9 @@ CREATE TABLE qml.history (
 	errors jsonb,
 	reason text,
 	payload jsonb NOT NULL,
-	result jsonb
+	result jsonb,
+	-- As that of qml.live.
+	CONSTRAINT history_state CHECK (state IN ('succeeded', 'failed', 'deleted'))
 ) PARTITION BY RANGE (expires_at);
 REVOKE ALL ON TABLE qml.history FROM PUBLIC;
 -- Any publication can contain the table, and its rows must still be changed and deleted: an
@@ -213,12 +248,20 @@ COMMENT ON COLUMN qml.history.result IS 'result given to qml_succeed';
 -- Where a job finishes whose partition is missing or locked, so that its end needs no DDL
 -- and waits for nobody.  No partition of the history: a default partition would be locked
 -- exclusively for each new partition.
-CREATE TABLE qml.history_overflow (LIKE qml.history INCLUDING COMMENTS INCLUDING DEFAULTS);
+CREATE TABLE qml.history_overflow (LIKE qml.history INCLUDING COMMENTS INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
 REVOKE ALL ON TABLE qml.history_overflow FROM PUBLIC;
 CREATE INDEX history_overflow_id ON qml.history_overflow (id);
+CREATE INDEX history_overflow_search ON qml.history_overflow (qml.search_key(queue_id, method), qml.search_order(id, created_at));
+CREATE INDEX history_overflow_state ON qml.history_overflow (state, qml.search_order(id, created_at), qml.search_key(queue_id, method)) WHERE state <> 'succeeded';
+CREATE INDEX history_overflow_own ON qml.history_overflow (qml.search_order(id, created_at)) WHERE qml.search_own(id, created_at);
+CREATE INDEX history_overflow_end ON qml.history_overflow (finished_at) WHERE qml.search_slow(created_at, finished_at);
 ALTER TABLE qml.history_overflow REPLICA IDENTITY FULL;
 COMMENT ON TABLE qml.history_overflow IS 'finished jobs that are not in a partition of the history yet; maintenance moves them there';
 COMMENT ON INDEX qml.history_overflow_id IS 'finds a finished job by id';
+COMMENT ON INDEX qml.history_overflow_search IS 'finished jobs by queue and method, in the order of their creation';
+COMMENT ON INDEX qml.history_overflow_state IS 'failed and deleted jobs in the order of their creation';
+COMMENT ON INDEX qml.history_overflow_own IS 'finished jobs whose id does not say when they were created';
+COMMENT ON INDEX qml.history_overflow_end IS 'finished jobs that took long, in the order of their end';
 
 -------------------------------------------------------------------------------
 -- The same for the jobs of queues that are unlogged: nothing of them is in the WAL, and a crash
@@ -226,7 +269,7 @@ COMMENT ON INDEX qml.history_overflow_id IS 'finds a finished job by id';
 -- table.
 -------------------------------------------------------------------------------
 
-CREATE UNLOGGED TABLE qml.live_unlogged (LIKE qml.live INCLUDING COMMENTS INCLUDING DEFAULTS,
+CREATE UNLOGGED TABLE qml.live_unlogged (LIKE qml.live INCLUDING COMMENTS INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
 	CONSTRAINT live_unlogged_pkey PRIMARY KEY (id)
 ) WITH (fillfactor = 42,
 	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
@@ -236,23 +279,35 @@ CREATE UNLOGGED TABLE qml.live_unlogged (LIKE qml.live INCLUDING COMMENTS INCLUD
 REVOKE ALL ON TABLE qml.live_unlogged FROM PUBLIC;
 CREATE INDEX live_unlogged_ready ON qml.live_unlogged (queue_id, priority DESC, id) WHERE run_at IS NULL;
 CREATE INDEX live_unlogged_due ON qml.live_unlogged (run_at) WHERE run_at IS NOT NULL;
+CREATE INDEX live_unlogged_later ON qml.live_unlogged (queue_id, qml.search_order(id, created_at)) WHERE run_at IS NOT NULL;
+CREATE INDEX live_unlogged_own ON qml.live_unlogged (qml.search_order(id, created_at)) WHERE qml.search_own(id, created_at);
 COMMENT ON TABLE qml.live_unlogged IS 'jobs of unlogged queues that are not finished; read it through the view qml.job';
 COMMENT ON INDEX qml.live_unlogged_ready IS 'enqueued and processing jobs in the order in which they are claimed';
 COMMENT ON INDEX qml.live_unlogged_due IS 'scheduled and awaiting_retry jobs in the order in which they become due';
+COMMENT ON INDEX qml.live_unlogged_later IS 'the same jobs by queue, in the order of their creation';
+COMMENT ON INDEX qml.live_unlogged_own IS 'jobs whose id does not say when they were created';
 
 -- Its partitions are unlogged; a partitioned table has no rows of its own.
-CREATE TABLE qml.history_unlogged (LIKE qml.history INCLUDING COMMENTS INCLUDING DEFAULTS)
+CREATE TABLE qml.history_unlogged (LIKE qml.history INCLUDING COMMENTS INCLUDING DEFAULTS INCLUDING CONSTRAINTS)
 	PARTITION BY RANGE (expires_at);
 REVOKE ALL ON TABLE qml.history_unlogged FROM PUBLIC;
 ALTER TABLE qml.history_unlogged REPLICA IDENTITY FULL;
 COMMENT ON TABLE qml.history_unlogged IS 'finished jobs of unlogged queues, in partitions as those of qml.history';
 
-CREATE UNLOGGED TABLE qml.history_unlogged_overflow (LIKE qml.history INCLUDING COMMENTS INCLUDING DEFAULTS);
+CREATE UNLOGGED TABLE qml.history_unlogged_overflow (LIKE qml.history INCLUDING COMMENTS INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
 REVOKE ALL ON TABLE qml.history_unlogged_overflow FROM PUBLIC;
 CREATE INDEX history_unlogged_overflow_id ON qml.history_unlogged_overflow (id);
+CREATE INDEX history_unlogged_overflow_search ON qml.history_unlogged_overflow (qml.search_key(queue_id, method), qml.search_order(id, created_at));
+CREATE INDEX history_unlogged_overflow_state ON qml.history_unlogged_overflow (state, qml.search_order(id, created_at), qml.search_key(queue_id, method)) WHERE state <> 'succeeded';
+CREATE INDEX history_unlogged_overflow_own ON qml.history_unlogged_overflow (qml.search_order(id, created_at)) WHERE qml.search_own(id, created_at);
+CREATE INDEX history_unlogged_overflow_end ON qml.history_unlogged_overflow (finished_at) WHERE qml.search_slow(created_at, finished_at);
 ALTER TABLE qml.history_unlogged_overflow REPLICA IDENTITY FULL;
 COMMENT ON TABLE qml.history_unlogged_overflow IS 'finished jobs of unlogged queues that are not in a partition yet; maintenance moves them there';
 COMMENT ON INDEX qml.history_unlogged_overflow_id IS 'finds a finished job by id';
+COMMENT ON INDEX qml.history_unlogged_overflow_search IS 'finished jobs by queue and method, in the order of their creation';
+COMMENT ON INDEX qml.history_unlogged_overflow_state IS 'failed and deleted jobs in the order of their creation';
+COMMENT ON INDEX qml.history_unlogged_overflow_own IS 'finished jobs whose id does not say when they were created';
+COMMENT ON INDEX qml.history_unlogged_overflow_end IS 'finished jobs that took long, in the order of their end';
 
 -- A crash begins another life of these tables, and of async queues: see src/model/life.c, which alone
 -- writes the numbers.
@@ -1500,6 +1555,11 @@ CREATE FUNCTION @extschema@.qml_job(id uuid) RETURNS SETOF qml.job
 REVOKE ALL ON FUNCTION @extschema@.qml_job(uuid) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_job(uuid) IS 'one job; no row if it is unknown, expired or not visible to the current role';
 
+CREATE FUNCTION @extschema@.qml_search(query text, lim int DEFAULT 50, after text DEFAULT NULL) RETURNS SETOF qml.job
+	AS 'MODULE_PATHNAME', 'qml_search' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_search(text, int, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_search(text, int, text) IS 'jobs that match a query, the newest first; after: the id of the last job of the page before';
+
 CREATE FUNCTION @extschema@.qml_counts() RETURNS TABLE (state qml.job_state, count bigint)
 	AS 'MODULE_PATHNAME', 'qml_counts' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_counts() FROM PUBLIC;
@@ -1950,6 +2010,7 @@ GRANT EXECUTE ON PROCEDURE @extschema@.qml_release_job(uuid, int, timestamptz, t
 GRANT EXECUTE ON PROCEDURE @extschema@.qml_discard_job(uuid, int, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_can_transition(qml.job_state, qml.job_state) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_job(uuid) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_search(text, int, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_counts() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_queue_counts() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_queue_depth(text, boolean) TO PUBLIC;

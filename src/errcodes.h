@@ -19,5 +19,6 @@
 
 /* Of warnings. */
 #define ERRCODE_QML_STALE_CLAIMS_SKIPPED MAKE_SQLSTATE('0', '1', 'Q', 'M', '3')
+#define ERRCODE_QML_SEARCH_PARTIAL		 MAKE_SQLSTATE('0', '1', 'Q', 'M', '4')
 
 #endif

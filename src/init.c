@@ -36,6 +36,7 @@
 #include "model/catalog.h"
 #include "model/queue.h"
 #include "model/role_mark.h"
+#include "model/search_index.h"
 #include "process/launcher.h"
 #include "qml.h"
 #include "schedule/takeover.h"
@@ -74,6 +75,7 @@ _PG_init(void)
 	qml_lazy_commit_init();
 	qml_guc_init();
 	qml_catalog_init();
+	qml_search_index_init();
 	qml_history_init();
 	qml_queue_init();
 	qml_handler_init();

@@ -30,6 +30,7 @@ int qml_new_queues = QML_NEW_QUEUES_NOTICE;
 bool qml_warn_idle = true;
 bool qml_log_failures = true;
 bool qml_ready_lists = true;
+int qml_search_limit = 10000;
 bool qml_enabled = true;
 bool qml_scheduler_enabled = true;
 bool qml_recurring_enabled = true;
@@ -173,6 +174,10 @@ qml_guc_init(void)
 					   "Each kind of work is warned about once a session.", &qml_warn_idle);
 	define_call_switch("qml.ready_lists", "Claims jobs from the lists of ready jobs in memory.",
 					   "When off, each claim searches the index.", &qml_ready_lists);
+	define_call_int(
+		"qml.search_limit", "Sets how many jobs a search looks at.",
+		"So many unfinished and so many finished ones; the caller is told if there are more.",
+		&qml_search_limit, 100, INT_MAX, 0);
 	define_call_switch("qml.log_failures", "Logs each job that fails for good.", NULL,
 					   &qml_log_failures);
 	DefineCustomStringVariable("qml.actor", "Sets on whose behalf the client acts.",

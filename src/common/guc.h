@@ -24,7 +24,8 @@ extern int qml_new_queues; /* of QmlNewQueues */
 extern bool qml_warn_idle;
 extern bool qml_log_failures;
 extern bool qml_ready_lists;
-extern char *qml_actor; /* empty: not given */
+extern char *qml_actor;		 /* empty: not given */
+extern int qml_search_limit; /* jobs */
 
 /* Of the background processes. */
 extern bool qml_enabled;

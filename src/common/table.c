@@ -4,7 +4,7 @@
  *
  * Rows go through the table access method and indexes through
  * ExecInsertIndexTuples, so that indexes which an administrator adds are kept
- * too.  Triggers, check constraints, rules and row security would be passed over: a table
+ * too.  Entries of indexes that model/ knows are made here, without the executor.  Triggers, check constraints, rules and row security would be passed over: a table
  * that has any is refused when it is opened.  Locks are held to the end of the transaction,
  * as in SQL.
  *
@@ -21,6 +21,7 @@
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
@@ -39,12 +40,19 @@
 
 /* What model/ knows of the tables. */
 static QmlTableCheck check_table = NULL;
+static const QmlTableIndexes *own_indexes = NULL;
 
-/* Called when the library is loaded. */
+/* These two are called when the library is loaded. */
 void
 qml_table_init(QmlTableCheck check)
 {
 	check_table = check;
+}
+
+void
+qml_table_set_indexes(const QmlTableIndexes *indexes)
+{
+	own_indexes = indexes;
 }
 
 /*
@@ -67,6 +75,8 @@ init_table(QmlTable *table, Relation rel)
 	table->row = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 	table->estate = NULL;
 	table->indexes = NULL;
+	table->own = NULL;
+	table->nown = 0;
 	table->is_hot = false;
 	table->is_lazy = false;
 	table->page = InvalidBuffer;
@@ -129,6 +139,11 @@ qml_table_close(QmlTable *table)
 		ReleaseBuffer(table->page);
 	ExecDropSingleTupleTableSlot(table->slot);
 	ExecDropSingleTupleTableSlot(table->row);
+	for (int i = 0; i < table->nown; i++)
+	{
+		if (table->own[i].rel)
+			index_close(table->own[i].rel, RowExclusiveLock);
+	}
 	if (table->indexes)
 	{
 		ExecCloseIndices(table->indexes);
@@ -166,21 +181,73 @@ call_users(const ResultRelInfo *indexes)
 	return false;
 }
 
-/* speculative: also to insert rows that may meet others with the same key. */
+/* Opens an index for the executor, as ExecOpenIndices() does for all of them. */
+static void
+open_index(ResultRelInfo *indexes, Oid oid, bool speculative)
+{
+	Relation rel = index_open(oid, RowExclusiveLock);
+	IndexInfo *info = BuildIndexInfo(rel);
+
+	if (speculative && info->ii_Unique && !rel->rd_index->indisexclusion)
+		BuildSpeculativeIndexInfo(rel, info);
+	indexes->ri_IndexRelationDescs[indexes->ri_NumIndices] = rel;
+	indexes->ri_IndexRelationInfo[indexes->ri_NumIndices++] = info;
+}
+
+/*
+ * Opens the indexes that the executor sees to; the others are opened by the first row that has an
+ * entry in them.  speculative: also to insert rows that may meet others with the same key.
+ */
 static void
 open_indexes(QmlTable *table, bool speculative)
 {
 	MemoryContext oldcontext;
+	List *oids;
+	ListCell *lc;
 
 	if (table->indexes)
 		return;
 	oldcontext = MemoryContextSwitchTo(table->context);
 	table->estate = CreateExecutorState();
 	MemoryContextSwitchTo(table->estate->es_query_cxt);
+	oids = RelationGetIndexList(table->rel);
+	table->own = palloc(sizeof(QmlTableIndex) * (list_length(oids) + 1));
 	table->indexes = makeNode(ResultRelInfo);
 	InitResultRelInfo(table->indexes, table->rel, 0, NULL, 0);
-	ExecOpenIndices(table->indexes, speculative);
+	table->indexes->ri_IndexRelationDescs = palloc(sizeof(Relation) * (list_length(oids) + 1));
+	table->indexes->ri_IndexRelationInfo = palloc(sizeof(IndexInfo *) * (list_length(oids) + 1));
+	foreach(lc, oids)
+	{
+		int kind = own_indexes->kind(table->rel, lfirst_oid(lc));
+
+		if (kind == 0)
+			open_index(table->indexes, lfirst_oid(lc), speculative);
+		else
+			table->own[table->nown++] = (QmlTableIndex){.oid = lfirst_oid(lc), .kind = kind};
+	}
+	list_free(oids);
 	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Enters a row that has just been stored into the indexes that need no executor. */
+static void
+insert_own_entries(QmlTable *table, TupleTableSlot *row, bool is_update)
+{
+	bool nulls[QML_TABLE_MAX_KEYS] = {false};
+
+	for (int i = 0; i < table->nown; i++)
+	{
+		QmlTableIndex *index = &table->own[i];
+		Datum values[QML_TABLE_MAX_KEYS];
+
+		if (own_indexes->entry(index->kind, row, values) == 0)
+			continue;
+		if (index->rel == NULL)
+			index->rel = index_open(index->oid, RowExclusiveLock);
+		/* A btree asks nothing of the structure that the executor would pass. */
+		(void) index_insert(index->rel, values, nulls, &row->tts_tid, table->rel, UNIQUE_CHECK_NO,
+							is_update, NULL);
+	}
 }
 
 /* A row, or several, were written; what that took counts if the caller has said so. */
@@ -204,6 +271,8 @@ insert_index_entries(QmlTable *table, TupleTableSlot *row, bool is_update, QmlUp
 	open_indexes(table, false);
 	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(table->estate));
 	(void) qml_exec_insert_index_tuples(table->indexes, row, table->estate, is_update, indexes);
+	if (indexes == QML_UPDATE_ALL_INDEXES)
+		insert_own_entries(table, row, is_update);
 	MemoryContextSwitchTo(oldcontext);
 	ResetPerTupleExprContext(table->estate);
 }
@@ -246,6 +315,8 @@ qml_table_try_insert(QmlTable *table, TupleTableSlot *row, Oid key)
 												arbiters);
 		table_tuple_complete_speculative(table->rel, row, token, !conflicts);
 		SpeculativeInsertionLockRelease(GetCurrentTransactionId());
+		if (!conflicts)
+			insert_own_entries(table, row, false);
 		CHECK_FOR_INTERRUPTS();
 	}
 	MemoryContextSwitchTo(oldcontext);

@@ -11,6 +11,14 @@
 #include "utils/snapshot.h"
 #include "utils/timestamp.h"
 
+/* An index whose entries qml makes itself. */
+typedef struct QmlTableIndex
+{
+	Oid oid;
+	int kind;	  /* of QmlTableIndexes */
+	Relation rel; /* NULL: not opened yet */
+} QmlTableIndex;
+
 /* An open table.  `indexes` is opened by the first write that needs it. */
 typedef struct QmlTable
 {
@@ -19,7 +27,9 @@ typedef struct QmlTable
 	TupleTableSlot *slot; /* the row read last; pins its page */
 	TupleTableSlot *row;  /* virtual, for a row to be written */
 	EState *estate;
-	ResultRelInfo *indexes;
+	ResultRelInfo *indexes; /* those whose entries the executor makes */
+	QmlTableIndex *own;		/* the others */
+	int nown;
 
 	/* What the indexes have for the row read last, if that was found by one: see below. */
 	ItemPointerData root;
@@ -36,7 +46,24 @@ typedef struct QmlTable
  */
 typedef void (*QmlTableCheck)(Relation rel, bool write);
 
+/*
+ * Indexes whose entries need no executor, because it is known what is in them.  Expressions and
+ * conditions are costly to prepare, and most rows have no entry in most of these indexes.
+ */
+typedef struct QmlTableIndexes
+{
+	/* What an index of a table is; 0: one that the executor must see to. */
+	int (*kind)(Relation table, Oid index);
+
+	/* The values of the entry of a row; how many, and 0: it has none. */
+	int (*entry)(int kind, TupleTableSlot *row, Datum *values);
+} QmlTableIndexes;
+
+/* Most values of such an entry. */
+#define QML_TABLE_MAX_KEYS 3
+
 extern void qml_table_init(QmlTableCheck check);
+extern void qml_table_set_indexes(const QmlTableIndexes *indexes);
 extern void qml_table_check(Relation rel, bool write);
 extern void qml_table_require_write(void);
 extern void qml_table_open(QmlTable *table, Oid relid, LOCKMODE lockmode);

@@ -558,6 +558,30 @@ qml_lease_table_find(QmlLeaseSearch *search, QmlLease *found, int max)
 	return count;
 }
 
+/*
+ * The jobs of this database that run, as far as they are known; how many.  If it is `max`, there
+ * may be more.
+ */
+int
+qml_lease_table_jobs(pg_uuid_t *jobs, int max)
+{
+	int count = 0;
+
+	for (int i = 0; i < QML_LEASE_PARTITIONS && count < max; i++)
+	{
+		const QmlLeasePartition *partition = &qml_shmem->leases[i];
+
+		LWLockAcquire(&qml_shmem->lease_locks[i].lock, LW_SHARED);
+		for (int j = 0; j < partition->used && count < max; j++)
+		{
+			if (partition->entries[j].database == MyDatabaseId)
+				jobs[count++] = partition->entries[j].job;
+		}
+		LWLockRelease(&qml_shmem->lease_locks[i].lock);
+	}
+	return count;
+}
+
 /* The link to an entry that is still as it was seen; NULL: it is not. */
 static uint16 *
 find_seen(uint32 hash, const QmlLease *seen)

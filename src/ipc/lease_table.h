@@ -51,6 +51,7 @@ extern bool qml_lease_table_shows(const pg_uuid_t *job, TimestampTz now);
 extern bool qml_lease_table_place(const pg_uuid_t *job, QmlRowPlace *place);
 extern int qml_lease_table_count(void);
 extern void qml_lease_table_count_ends(TimestampTz over, TimestampTz soon, int *nover, int *nsoon);
+extern int qml_lease_table_jobs(pg_uuid_t *jobs, int max);
 extern int qml_lease_table_find(QmlLeaseSearch *search, QmlLease *found, int max);
 extern void qml_lease_table_renew(const QmlLease *seen, const QmlLease *row);
 extern TimestampTz qml_lease_table_put_off(const QmlLease *seen, TimestampTz now);

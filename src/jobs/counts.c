@@ -90,11 +90,10 @@ add_own(int64 *counts, const QmlCounterDelta *delta, TimestampTz now)
 	add_side(counts, delta->to, delta->to_until, delta->count, now);
 }
 
-/* The number of all jobs by state, without those of qml's own queue; false: not known. */
+/* The number of all jobs by state, without those of a queue; false: not known. */
 static bool
-read_states(int64 *counts)
+read_states(int64 *counts, int own)
 {
-	int own = qml_queue_own_id();
 	TimestampTz now;
 	QmlCounterSource source;
 	QmlCounterDelta delta;
@@ -118,6 +117,13 @@ read_states(int64 *counts)
 	}
 	pfree(rows);
 	return true;
+}
+
+/* The number of all jobs by state, for qml itself; false: not known. */
+bool
+qml_counts_states(int64 *counts)
+{
+	return read_states(counts, 0);
 }
 
 /* A queue of the answer. */
@@ -228,7 +234,7 @@ store_states(Tuplestorestate *store, TupleDesc desc)
 {
 	int64 counts[QML_STATES];
 
-	if (!read_states(counts))
+	if (!read_states(counts, qml_queue_own_id()))
 		return false;
 	for (int state = 0; state < QML_STATES; state++)
 	{

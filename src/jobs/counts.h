@@ -16,6 +16,9 @@ extern void qml_counts_by_queue(Tuplestorestate *store, TupleDesc desc);
 extern int64 qml_counts_depth(const QmlQueue *queue);
 extern bool qml_counts_of_queues(QmlCounterRow **rows, int *count);
 
+/* For search_plan.c. */
+extern bool qml_counts_states(int64 *counts);
+
 /* For maintenance/counting.c. */
 extern bool qml_counts_source(QmlCounterSource *source);
 extern bool qml_counts_rows(Snapshot snapshot, bool (*must_stop)(void),

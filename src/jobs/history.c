@@ -230,6 +230,13 @@ open_id_index(QmlStoreId store, Relation leaf, bool wait)
 					 qml_store(store)->names)));
 }
 
+/* The same, which waits; the caller closes it. */
+Relation
+qml_history_open_index(QmlStoreId store, Relation leaf)
+{
+	return open_id_index(store, leaf, true);
+}
+
 /*
  * An id may be there more than once, but unexpired only once.  The lock on the index is
  * not kept: dropping the partition must not have to wait for it.  looked: NULL to wait for

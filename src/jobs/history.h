@@ -26,7 +26,8 @@ extern bool qml_history_find(QmlStoreId store, const pg_uuid_t *id, Snapshot sna
 extern bool qml_history_try_find(QmlStoreId store, const pg_uuid_t *id, Snapshot snapshot,
 								 QmlTable *leaf, QmlJob *job, bool *looked);
 
-/* For partition.c, expiry.c, overflow.c and unlogged_rows.c. */
+/* For partition.c, expiry.c, overflow.c, unlogged_rows.c and search_plan.c. */
+extern Relation qml_history_open_index(QmlStoreId store, Relation leaf);
 extern TimestampTz qml_history_bound(PartitionBoundInfo bounds, int offset);
 extern bool qml_history_find_leaf(QmlStoreId store, TimestampTz at, bool wait, QmlLeaf *leaf);
 extern Oid qml_history_partition_for(QmlStoreId store, TimestampTz expires_at, Oid held);

@@ -93,6 +93,39 @@ format_bound(TimestampTz time)
 					tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fsec);
 }
 
+/* The indexes of a partition, for model/search_index.c and for finding a job by its id. */
+static const struct
+{
+	const char *suffix;
+	const char *definition;
+	const char *condition;
+	const char *comment;
+} leaf_indexes[] = {
+	{"id", "(id)", "", "finds a finished job by id"},
+	{"search", "(qml.search_key(queue_id, method), qml.search_order(id, created_at))", "",
+	 "finished jobs by queue and method, in the order of their creation"},
+	{"state", "(state, qml.search_order(id, created_at), qml.search_key(queue_id, method))",
+	 "WHERE state <> 'succeeded'", "failed and deleted jobs in the order of their creation"},
+	{"own", "(qml.search_order(id, created_at))", "WHERE qml.search_own(id, created_at)",
+	 "finished jobs whose id does not say when they were created"},
+	{"end", "(finished_at)", "WHERE qml.search_slow(created_at, finished_at)",
+	 "finished jobs that took long, in the order of their end"},
+};
+
+/* Whether the schema has the name of a partition, or of one of its indexes. */
+static bool
+is_taken(const char *name, Oid schema)
+{
+	if (OidIsValid(get_relname_relid(name, schema)))
+		return true;
+	for (int i = 0; i < (int) lengthof(leaf_indexes); i++)
+	{
+		if (OidIsValid(get_relname_relid(psprintf("%s_%s", name, leaf_indexes[i].suffix), schema)))
+			return true;
+	}
+	return false;
+}
+
 /* A name by the day of the lower bound that nothing in the schema has. */
 static char *
 choose_name(QmlStoreId store, const char *lower)
@@ -101,9 +134,7 @@ choose_name(QmlStoreId store, const char *lower)
 	char *base = psprintf("%s_p%.4s%.2s%.2s", qml_store(store)->names, lower, lower + 5, lower + 8);
 	char *name = base;
 
-	for (int i = 2; OidIsValid(get_relname_relid(name, schema)) ||
-					OidIsValid(get_relname_relid(psprintf("%s_id", name), schema));
-		 i++)
+	for (int i = 2; is_taken(name, schema); i++)
 		name = psprintf("%s_%d", base, i);
 	return name;
 }
@@ -157,6 +188,22 @@ method_clause(Relation history)
 	return OidIsValid(method) ? psprintf("USING %s", quote_identifier(get_am_name(method))) : "";
 }
 
+/* Makes the indexes of a partition that has no rows yet. */
+static void
+create_indexes(const char *name, const char *tablespace)
+{
+	for (int i = 0; i < (int) lengthof(leaf_indexes); i++)
+	{
+		const char *suffix = leaf_indexes[i].suffix;
+		const char *condition = leaf_indexes[i].condition;
+
+		run_utility(psprintf("CREATE INDEX %s_%s ON qml.%s %s %s %s", name, suffix, name,
+							 leaf_indexes[i].definition, tablespace, condition));
+		run_utility(
+			psprintf("COMMENT ON INDEX qml.%s_%s IS '%s'", name, suffix, leaf_indexes[i].comment));
+	}
+}
+
 /* The caller holds the lock on the history that keeps others from making one. */
 static void
 create_leaf(QmlStoreId store, TimestampTz lower, TimestampTz upper)
@@ -177,12 +224,13 @@ create_leaf(QmlStoreId store, TimestampTz lower, TimestampTz upper)
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	/* Rows are added once and go with the partition: nothing to vacuum but for age. */
 	run_utility(psprintf("CREATE %s qml.%s (LIKE qml.%s INCLUDING COMMENTS "
-						 "INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION) %s "
+						 "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE "
+						 "INCLUDING COMPRESSION) %s "
 						 "WITH (autovacuum_vacuum_insert_threshold = -1) %s",
 						 store == QML_STORE_UNLOGGED ? "UNLOGGED TABLE" : "TABLE", name, parent,
 						 method, tablespace));
 	qml_default_acl_close_table(get_relname_relid(name, qml_catalog()->schema));
-	run_utility(psprintf("CREATE INDEX %s_id ON qml.%s (id) %s", name, name, tablespace));
+	create_indexes(name, tablespace);
 	/* For publications: see the install script. */
 	run_utility(psprintf("ALTER TABLE qml.%s REPLICA IDENTITY FULL", name));
 	run_utility(psprintf("ALTER TABLE qml.%s ATTACH PARTITION qml.%s "
@@ -190,7 +238,6 @@ create_leaf(QmlStoreId store, TimestampTz lower, TimestampTz upper)
 						 parent, name, from, to));
 	run_utility(psprintf("COMMENT ON TABLE qml.%s IS 'finished jobs that expire from %s to %s'",
 						 name, from, to));
-	run_utility(psprintf("COMMENT ON INDEX qml.%s_id IS 'finds a finished job by id'", name));
 	qml_spi_end(&spi);
 	CommandCounterIncrement();
 }

@@ -25,6 +25,7 @@
 #include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
@@ -170,7 +171,7 @@ require_plain_history(QmlStore *store)
 	if (store->history_is_plain || !ConditionalLockRelationOid(store->history, AccessShareLock))
 		return;
 	history = table_open(store->history, NoLock);
-	qml_shape_require_plain(history, catalog.live_trigger);
+	qml_shape_require_plain(history, catalog.live_trigger, catalog.states);
 	store->history_is_plain = true;
 	table_close(history, AccessShareLock);
 }
@@ -200,7 +201,7 @@ check_open_table(Relation rel, bool write)
 		}
 	}
 	if (write)
-		qml_shape_require_plain(rel, catalog.live_trigger);
+		qml_shape_require_plain(rel, catalog.live_trigger, catalog.states);
 }
 
 void
@@ -409,14 +410,25 @@ load_paused(void)
 	return paused;
 }
 
-/* A trigger function of qml; InvalidOid: the owner of the extension has dropped it. */
+/* A function in the schema of the tables; InvalidOid: the owner of the extension has dropped it. */
 static Oid
-lookup_trigger_function(const char *name)
+lookup_function(const char *name, int nargs, Oid first, Oid second)
 {
-	oidvector *none = buildoidvector(NULL, 0);
+	Oid types[] = {first, second};
+	oidvector *arguments = buildoidvector(types, nargs);
 
 	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
-						   PointerGetDatum(none), ObjectIdGetDatum(catalog.schema));
+						   PointerGetDatum(arguments), ObjectIdGetDatum(catalog.schema));
+}
+
+/* The functions that indexes are made of. */
+static void
+load_search_functions(void)
+{
+	catalog.search_order = lookup_function("search_order", 2, UUIDOID, TIMESTAMPTZOID);
+	catalog.search_key = lookup_function("search_key", 2, INT4OID, TEXTOID);
+	catalog.search_own = lookup_function("search_own", 2, UUIDOID, TIMESTAMPTZOID);
+	catalog.search_slow = lookup_function("search_slow", 2, TIMESTAMPTZOID, TIMESTAMPTZOID);
 }
 
 /* Whether the function of a trigger is called before each statement that writes, whoever runs it. */
@@ -490,7 +502,7 @@ check_store(QmlStore *store)
 		qml_columns_check(QML_TABLE_HISTORY, store->history);
 		check_shape(store->history, QML_SHAPE_HISTORY);
 		history = table_open(store->history, NoLock);
-		store->history_is_plain = qml_shape_is_plain(history, catalog.live_trigger);
+		store->history_is_plain = qml_shape_is_plain(history, catalog.live_trigger, catalog.states);
 		table_close(history, AccessShareLock);
 	}
 	qml_columns_check(QML_TABLE_HISTORY, store->overflow);
@@ -512,7 +524,8 @@ load_catalog(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s.live\" does not belong to extension \"qml\"", QML_SCHEMA)));
-	catalog.live_trigger = lookup_trigger_function("note_sql");
+	catalog.live_trigger = lookup_function("note_sql", 0, InvalidOid, InvalidOid);
+	load_search_functions();
 	load_store(&catalog.stores[QML_STORE_LOGGED], "live", "history", "history_overflow");
 	load_store(&catalog.stores[QML_STORE_UNLOGGED], "live_unlogged", "history_unlogged",
 			   "history_unlogged_overflow");

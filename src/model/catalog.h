@@ -55,7 +55,11 @@ typedef struct QmlCatalog
 	Oid owner;			 /* of the tables */
 	QmlStore stores[QML_STORES];
 	Oid live_trigger; /* qml.note_sql() */
-	Oid lives;		  /* sequences: see model/life.c */
+	Oid search_order; /* functions of model/search_index.c; InvalidOid: there is none */
+	Oid search_key;
+	Oid search_own;
+	Oid search_slow;
+	Oid lives; /* sequences: see model/life.c */
 	Oid unlogged_life;
 	Oid async_life;
 	Oid queue;

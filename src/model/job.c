@@ -312,9 +312,9 @@ find_in_entry(const JsonbValue *entry, const char *key, JsonbValue *value)
 		   getKeyJsonValueFromContainer(entry->val.binary.data, key, strlen(key), value) != NULL;
 }
 
-/* The error of the last failed attempt, as text; 0 when none failed. */
-Datum
-qml_job_last_error(const QmlJob *job)
+/* A text of the last failed attempt; 0 when none failed, or it has none. */
+static Datum
+last_error_text(const QmlJob *job, const char *key)
 {
 	Datum errors = job->errors;
 	Jsonb *array;
@@ -328,9 +328,23 @@ qml_job_last_error(const QmlJob *job)
 	if (!JB_ROOT_IS_ARRAY(array))
 		return (Datum) 0;
 	entry = getIthJsonbValueFromContainer(&array->root, JB_ROOT_COUNT(array) - 1);
-	if (entry == NULL || !find_in_entry(entry, "error", &value) || value.type != jbvString)
+	if (entry == NULL || !find_in_entry(entry, key, &value) || value.type != jbvString)
 		return (Datum) 0;
 	return PointerGetDatum(cstring_to_text_with_len(value.val.string.val, value.val.string.len));
+}
+
+/* The error of the last failed attempt, as text; 0 when none failed. */
+Datum
+qml_job_last_error(const QmlJob *job)
+{
+	return last_error_text(job, "error");
+}
+
+/* Its type; 0 when it has none. */
+Datum
+qml_job_last_error_type(const QmlJob *job)
+{
+	return last_error_text(job, "error_type");
 }
 
 /*

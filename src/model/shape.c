@@ -27,13 +27,16 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "nodes/primnodes.h"
 #include "rewrite/prs2lock.h"
 #include "rewrite/rewriteDefine.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
 
 #include "compat.h"
+#include "core/state.h"
 #include "model/columns.h"
 #include "model/shape.h"
 #include "qml.h"
@@ -330,11 +333,75 @@ is_own_trigger(const Trigger *trigger, Oid function)
 }
 
 /*
+ * Whether a check constraint is that of the states which jobs of the table have: every change of
+ * a job keeps it (core/state.c).  It is there for the planner.
+ */
+static bool
+is_check_of_states(Relation rel, const ConstrCheck *check, const Oid *labels)
+{
+	const char *column = NameStr(TupleDescAttr(RelationGetDescr(rel), LIVE_RUN_AT - 1)->attname);
+	bool live = strcmp(column, "run_at") == 0;
+	const ScalarArrayOpExpr *expression;
+	const ArrayExpr *array;
+
+	if (strcmp(check->ccname, live ? "live_state" : "history_state") != 0)
+		return false;
+	expression = stringToNode(check->ccbin);
+	if (!IsA(expression, ScalarArrayOpExpr) || !expression->useOr ||
+		expression->opfuncid != F_ENUM_EQ || !IsA(linitial(expression->args), Var) ||
+		((const Var *) linitial(expression->args))->varattno != LIVE_STATE ||
+		!IsA(lsecond(expression->args), ArrayExpr))
+		return false;
+	array = lsecond(expression->args);
+	for (int state = 0; state < QML_STATES; state++)
+	{
+		bool found = qml_state_is_final(state) == live;
+		ListCell *lc;
+
+		foreach(lc, array->elements)
+		{
+			const Const *element = lfirst(lc);
+
+			if (IsA(element, Const) && !element->constisnull &&
+				DatumGetObjectId(element->constvalue) == labels[state])
+				found = true;
+		}
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
+/* The same; remembers the last ones, because tables are opened often and parsing is slow. */
+static bool
+is_known_check(Relation rel, const ConstrCheck *check, const Oid *labels)
+{
+	static char *known[8];
+	static int next = 0;
+
+	if (labels == NULL || RelationGetDescr(rel)->natts < LIVE_RUN_AT)
+		return false;
+	for (int i = 0; i < (int) lengthof(known); i++)
+	{
+		if (known[i] && strcmp(known[i], check->ccbin) == 0)
+			return true;
+	}
+	if (!is_check_of_states(rel, check, labels))
+		return false;
+	if (known[next])
+		pfree(known[next]);
+	known[next] = NULL;
+	known[next] = MemoryContextStrdup(TopMemoryContext, check->ccbin);
+	next = (next + 1) % (int) lengthof(known);
+	return true;
+}
+
+/*
  * What the executor would do for a row that is written; NULL: nothing.  Foreign keys, in both
  * directions, and constraints that can be deferred have triggers too.
  */
 static char *
-find_addition(Relation rel, Oid own_trigger)
+find_addition(Relation rel, Oid own_trigger, const Oid *labels)
 {
 	TupleConstr *constr = RelationGetDescr(rel)->constr;
 
@@ -359,7 +426,8 @@ find_addition(Relation rel, Oid own_trigger)
 		return "row-level security";
 	for (int i = 0; constr && i < constr->num_check; i++)
 	{
-		if (qml_check_is_enforced(&constr->check[i]))
+		if (qml_check_is_enforced(&constr->check[i]) &&
+			!is_known_check(rel, &constr->check[i], labels))
 			return psprintf("the check constraint \"%s\"", constr->check[i].ccname);
 	}
 	return NULL;
@@ -367,10 +435,11 @@ find_addition(Relation rel, Oid own_trigger)
 
 /*
  * Whether nothing was added that writing below the executor would pass over.  own_trigger: a
- * function that qml itself has called for statements; InvalidOid: none.
+ * function that qml itself has called for statements; InvalidOid: none.  labels: those of the states
+ * of jobs; NULL: it is no table of jobs.
  */
 bool
-qml_shape_is_plain(Relation rel, Oid own_trigger)
+qml_shape_is_plain(Relation rel, Oid own_trigger, const Oid *labels)
 {
 	TupleConstr *constr = RelationGetDescr(rel)->constr;
 
@@ -378,19 +447,19 @@ qml_shape_is_plain(Relation rel, Oid own_trigger)
 	if (rel->trigdesc == NULL && rel->rd_rules == NULL && !rel->rd_rel->relrowsecurity &&
 		(constr == NULL || constr->num_check == 0))
 		return true;
-	return find_addition(rel, own_trigger) == NULL;
+	return find_addition(rel, own_trigger, labels) == NULL;
 }
 
 /* Raises 55000 if something was added to a table that is going to be written. */
 void
-qml_shape_require_plain(Relation rel, Oid own_trigger)
+qml_shape_require_plain(Relation rel, Oid own_trigger, const Oid *labels)
 {
-	if (qml_shape_is_plain(rel, own_trigger))
+	if (qml_shape_is_plain(rel, own_trigger, labels))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("table \"%s.%s\" has %s, which qml would pass over", QML_SCHEMA,
-					RelationGetRelationName(rel), find_addition(rel, own_trigger)),
+					RelationGetRelationName(rel), find_addition(rel, own_trigger, labels)),
 			 errdetail("Rows of jobs and schedules are written without SQL.  Triggers, foreign "
 					   "keys, check constraints, rules and row-level security on these tables "
 					   "have no effect."),

@@ -42,8 +42,8 @@ typedef enum QmlIndexShape
 } QmlIndexShape;
 
 extern void qml_shape_check(Relation rel, QmlShape shape);
-extern bool qml_shape_is_plain(Relation rel, Oid own_trigger);
-extern void qml_shape_require_plain(Relation rel, Oid own_trigger);
+extern bool qml_shape_is_plain(Relation rel, Oid own_trigger, const Oid *labels);
+extern void qml_shape_require_plain(Relation rel, Oid own_trigger, const Oid *labels);
 extern bool qml_shape_index_fits(Relation index, QmlIndexShape shape);
 extern void qml_shape_check_index(Oid table, Oid index, QmlIndexShape shape);
 

@@ -126,7 +126,7 @@ qml_occurrence_open(QmlOccurrences *occurrences, TimestampTz now)
 		Relation parent = table_open(relid, NoLock);
 
 		/* What was added to it is meant for its partitions, and not always on them. */
-		qml_shape_require_plain(parent, InvalidOid);
+		qml_shape_require_plain(parent, InvalidOid, NULL);
 		table_close(parent, NoLock);
 	}
 }

@@ -70,6 +70,7 @@ INSERT INTO expected_function VALUES
 -- control and reading
 ('public', 'qml_can_transition', '"from" qml.job_state, "to" qml.job_state', 'boolean', 's'),
 ('public', 'qml_job', 'id uuid', 'SETOF qml.job', 'v'),
+('public', 'qml_search', 'query text, lim integer DEFAULT 50, after text DEFAULT NULL::text', 'SETOF qml.job', 'v'),
 ('public', 'qml_counts', '', 'TABLE(state qml.job_state, count bigint)', 'v'),
 ('public', 'qml_queue_counts', '', 'TABLE(queue text, state qml.job_state, count bigint)', 'v'),
 ('public', 'qml_queue_depth', 'queue text, missing_ok boolean DEFAULT false', 'bigint', 'v'),
@@ -147,6 +148,10 @@ INSERT INTO expected_function VALUES
 ('public', 'qml_revoke', 'grantee regrole, capability text, queue text DEFAULT NULL::text', 'boolean', 'v'),
 ('public', 'qml_drop_role_objects', 'role regrole', 'jsonb', 'v'),
 -- for views and triggers
+('qml', 'search_order', 'id uuid, created_at timestamp with time zone', 'bigint', 'i'),
+('qml', 'search_key', 'queue_id integer, method text', 'bigint', 'i'),
+('qml', 'search_own', 'id uuid, created_at timestamp with time zone', 'boolean', 'i'),
+('qml', 'search_slow', 'created_at timestamp with time zone, finished_at timestamp with time zone', 'boolean', 'i'),
 ('qml', 'job_access', 'queue_id integer, created_by regrole', 'integer', 's'),
 ('qml', 'queue_access', 'queue text', 'boolean', 's'),
 ('qml', 'recurring_access', 'queue text, created_by regrole', 'integer', 's'),
@@ -207,8 +212,8 @@ SELECT is_empty(
 	  WHERE p.prokind = 'f' AND p.prorettype = 'void'::regtype$$,
 	'no function returns void, which some clients do not know');
 SELECT is_empty(
-	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid WHERE p.proparallel <> 'u'$$,
-	'every function is parallel unsafe');
+	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid WHERE p.proparallel <> 'u' AND p.provolatile <> 'i'$$,
+	'every function is parallel unsafe, but for those that compute values of indexes');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
 	  WHERE p.prosecdef OR p.proleakproof OR p.prokind <> CASE WHEN p.proname IN ('qml_wait', 'qml_wait_for') OR p.proname ~ '^qml_[a-z]+_job$' AND p.proname NOT IN ('qml_current_job', 'qml_fetch_job', 'qml_update_job') THEN 'p' ELSE 'f' END OR p.provariadic <> 0 OR p.proconfig IS NOT NULL$$,
@@ -344,6 +349,18 @@ SELECT set_eq(
 		'CREATE INDEX live_unlogged_due ON qml.live_unlogged USING btree (run_at) WHERE (run_at IS NOT NULL)',
 		'CREATE INDEX history_unlogged_overflow_id ON qml.history_unlogged_overflow USING btree (id)',
 		'CREATE INDEX live_due ON qml.live USING btree (run_at) WHERE (run_at IS NOT NULL)',
+		'CREATE INDEX history_overflow_search ON qml.history_overflow USING btree (qml.search_key(queue_id, method), qml.search_order(id, created_at))',
+		'CREATE INDEX history_overflow_state ON qml.history_overflow USING btree (state, qml.search_order(id, created_at), qml.search_key(queue_id, method)) WHERE (state <> ''succeeded''::qml.job_state)',
+		'CREATE INDEX history_overflow_own ON qml.history_overflow USING btree (qml.search_order(id, created_at)) WHERE qml.search_own(id, created_at)',
+		'CREATE INDEX history_overflow_end ON qml.history_overflow USING btree (finished_at) WHERE qml.search_slow(created_at, finished_at)',
+		'CREATE INDEX history_unlogged_overflow_search ON qml.history_unlogged_overflow USING btree (qml.search_key(queue_id, method), qml.search_order(id, created_at))',
+		'CREATE INDEX history_unlogged_overflow_state ON qml.history_unlogged_overflow USING btree (state, qml.search_order(id, created_at), qml.search_key(queue_id, method)) WHERE (state <> ''succeeded''::qml.job_state)',
+		'CREATE INDEX history_unlogged_overflow_own ON qml.history_unlogged_overflow USING btree (qml.search_order(id, created_at)) WHERE qml.search_own(id, created_at)',
+		'CREATE INDEX history_unlogged_overflow_end ON qml.history_unlogged_overflow USING btree (finished_at) WHERE qml.search_slow(created_at, finished_at)',
+		'CREATE INDEX live_later ON qml.live USING btree (queue_id, qml.search_order(id, created_at)) WHERE (run_at IS NOT NULL)',
+		'CREATE INDEX live_own ON qml.live USING btree (qml.search_order(id, created_at)) WHERE qml.search_own(id, created_at)',
+		'CREATE INDEX live_unlogged_later ON qml.live_unlogged USING btree (queue_id, qml.search_order(id, created_at)) WHERE (run_at IS NOT NULL)',
+		'CREATE INDEX live_unlogged_own ON qml.live_unlogged USING btree (qml.search_order(id, created_at)) WHERE qml.search_own(id, created_at)',
 		'CREATE UNIQUE INDEX recurring_data_pkey ON qml.recurring_data USING btree (id)',
 		'CREATE INDEX recurring_due ON qml.recurring_data USING btree (next_run_at) WHERE (enabled AND (next_run_at IS NOT NULL))',
 		'CREATE INDEX occurrence_0_tick ON qml.occurrence_0 USING btree (recurring, occurrence)',
@@ -457,6 +474,7 @@ SELECT set_eq(
 		-- As the server of the tests has these two
 		'qml.new_queues notice enum superuser quiet',
 		'qml.ready_lists on bool superuser on',
+		'qml.search_limit 10000 integer superuser 10000',
 		'qml.warn_idle on bool superuser off',
 		'qml.max_retries 5 integer superuser 5',
 		'qml.max_workers -1 integer sighup -1',

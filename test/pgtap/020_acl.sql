@@ -117,6 +117,7 @@ INSERT INTO expected_execute VALUES
 	('qml_unlock',             true,  true,  false, true),
 	('qml_can_transition',     true,  true,  true,  true),
 	('qml_job',                true,  true,  true,  true),
+	('qml_search',             false, false, true,  true),
 	('qml_counts',             false, false, true,  true),
 	('qml_queue_counts',       false, false, true,  true),
 	('qml_queue_depth',        true,  true,  true,  true),
@@ -193,6 +194,10 @@ INSERT INTO expected_execute VALUES
 	('is_admin',               true,  true,  true,  true),
 	('lease_end',              true,  true,  true,  true),
 	('retries_left',           true,  true,  true,  true),
+	('search_order',           false, false, false, false),
+	('search_key',             false, false, false, false),
+	('search_own',             false, false, false, false),
+	('search_slow',            false, false, false, false),
 	('invalidate',             false, false, false, false),
 	('note_sql',               false, false, false, false);
 
@@ -249,11 +254,11 @@ SELECT set_eq(
 	  WHERE NOT c.relispartition$$,
 	'SELECT name FROM expected_select', 'every relation stands in the table');
 
--- Open to PUBLIC: functions that let somebody in, views, and the type of their columns.
+-- Open to PUBLIC: functions that let somebody in, and neither those of triggers nor of indexes, views, and the type of their columns.
 CREATE TEMP VIEW expected_public AS
 	SELECT o.object, 'EXECUTE' AS privilege_type FROM object o
 	JOIN pg_proc p ON o.classid = 'pg_proc'::regclass AND p.oid = o.objid
-	WHERE p.proname NOT IN ('invalidate', 'note_sql')
+	WHERE p.proname NOT IN ('invalidate', 'note_sql', 'search_order', 'search_key', 'search_own', 'search_slow')
 	UNION ALL
 	SELECT o.object, 'SELECT' FROM object o
 	JOIN pg_class c ON o.classid = 'pg_class'::regclass AND c.oid = o.objid WHERE c.relkind = 'v'
@@ -321,7 +326,7 @@ CREATE TEMP TABLE tried AS
 	JOIN expected_execute e ON e.name = p.proname
 	CROSS JOIN LATERAL pg_temp.calls(p.oid) c (call)
 	CROSS JOIN (SELECT * FROM holder WHERE capability <> 'none') h
-	WHERE p.proname NOT IN ('invalidate', 'note_sql');
+	WHERE p.proname NOT IN ('invalidate', 'note_sql', 'search_order', 'search_key', 'search_own', 'search_slow');
 -- The schema is opened by hand to one who has nothing, for the functions and views in it.
 SELECT pg_temp.ends('t_none', call, '42501', 'the schema is closed: ' || call)
 	FROM unnest(ARRAY['TABLE qml.job', 'TABLE qml.live', 'SELECT qml.is_admin()', $$PREPARE p AS SELECT FROM qml.live$$,
@@ -333,7 +338,7 @@ INSERT INTO tried
 	SELECT 't_none', 'none', p.proname, c.call, pg_temp.answer('t_none', c.call), false
 	FROM object o JOIN pg_proc p ON o.classid = 'pg_proc'::regclass AND p.oid = o.objid
 	CROSS JOIN LATERAL pg_temp.calls(p.oid) c (call)
-	WHERE p.proname NOT IN ('invalidate', 'note_sql');
+	WHERE p.proname NOT IN ('invalidate', 'note_sql', 'search_order', 'search_key', 'search_own', 'search_slow');
 
 SELECT is(array_remove(array_agg(DISTINCT answer), 'let in'), '{}', format('%s is let in: %s', capability, proname))
 	FROM tried WHERE let_in AND call !~ 'qml_reclaim_server\(''q' GROUP BY capability, proname ORDER BY capability, proname;

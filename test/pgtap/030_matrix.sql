@@ -527,6 +527,13 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
 ('qml_job', $$SELECT coalesce((SELECT probe.sight(j) FROM qml_job(gen_random_uuid()) j), 'nothing')$$,
 	'refused', 'refused', 'nothing', 'nothing', 'nothing', 'nothing', 'nothing'),
+('qml_search', $$SELECT coalesce((SELECT probe.sight(j) FROM qml_search('id:' || $processing) j), 'nothing')$$,
+	'refused', 'refused', 'refused', 'refused', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_search', $$SELECT coalesce((SELECT probe.sight(j) FROM qml_search('id:' || $failed) j), 'nothing')$$,
+	'refused', 'refused', 'refused', 'refused', 'full granted/outline', 'full granted/outline', 'full'),
+('qml_search', $$SELECT string_agg(DISTINCT queue, ' ' ORDER BY queue) FROM qml_search('', 1000)$$,
+	'refused', 'refused', 'refused', 'refused', '=bystander foreign own|bystander foreign own',
+	'=bystander foreign own|bystander foreign own', '=|bystander foreign own'),
 ('qml_counts', 'SELECT sum(count) > 0 FROM qml_counts()',
 	'refused', 'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed'),
 ('qml_explain', $$SELECT reason <> 'no such job' FROM qml_explain($enqueued) LIMIT 1$$,
@@ -640,7 +647,16 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 ('invalidate', 'SELECT qml.invalidate()',
 	'refused', '=39P01', 'refused', 'refused', 'refused', 'refused', '=|39P01'),
 ('note_sql', 'SELECT qml.note_sql()',
-	'refused', '=39P01', 'refused', 'refused', 'refused', 'refused', '=|39P01');
+	'refused', '=39P01', 'refused', 'refused', 'refused', 'refused', '=|39P01'),
+-- only indexes call these
+('search_order', $$SELECT qml.search_order('00000000-0000-0000-0000-000000000000', '2000-01-01') > 0$$,
+	'refused', '=true', 'refused', 'refused', 'refused', 'refused', '=|true'),
+('search_key', $$SELECT qml.search_key(1, 'm') > 0$$,
+	'refused', '=true', 'refused', 'refused', 'refused', 'refused', '=|true'),
+('search_own', $$SELECT qml.search_own('00000000-0000-0000-0000-000000000000', '2000-01-01')$$,
+	'refused', '=true', 'refused', 'refused', 'refused', 'refused', '=|true'),
+('search_slow', $$SELECT qml.search_slow('2000-01-01', '2000-01-02')$$,
+	'refused', '=true', 'refused', 'refused', 'refused', 'refused', '=|true');
 
 -- No table or sequence is open to anybody but the owner, whatever the verb.
 INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, admin, owner)

@@ -182,6 +182,7 @@ my %CALLS = (
 	# control and reading
 	qml_can_transition => { sql => "SELECT qml_can_transition('failed', 'enqueued')" },
 	qml_job => { before => [$ENQUEUE], sql => "SELECT (qml_job('ID')).state" },
+	qml_search => { before => [$ENQUEUE], sql => "SELECT count(*) FROM qml_search('queue:NAME')" },
 	qml_counts => { sql => 'SELECT count(*) FROM qml_counts()' },
 	qml_queue_counts => { sql => 'SELECT count(*) FROM qml_queue_counts()' },
 	qml_explain => { before => [$ENQUEUE], sql => "SELECT count(*) > 0 FROM qml_explain('ID')" },

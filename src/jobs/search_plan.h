@@ -1,0 +1,25 @@
+/*
+ * search_plan.h
+ *		By which indexes jobs are sought.
+ */
+#ifndef QML_SEARCH_PLAN_H
+#define QML_SEARCH_PLAN_H
+
+#include "jobs/search_stream.h"
+
+/* Streams that give all jobs which can match, each job once. */
+typedef struct QmlSearchPlan
+{
+	const QmlSearch *search;
+	Snapshot snapshot;
+	List *tables;  /* of QmlSearchTable */
+	List *indexes; /* open ones */
+	QmlSearchStream **streams;
+	int nstreams;
+	int room;
+} QmlSearchPlan;
+
+extern QmlSearchPlan *qml_search_plan(const QmlSearch *search, Snapshot snapshot);
+extern void qml_search_plan_close(QmlSearchPlan *plan);
+
+#endif
