@@ -46,7 +46,10 @@ qml_traffic_check_paused(QmlFinding *finding)
 		if (queue->paused && !queue->dropped && qml_acl_see_queue(queue->name))
 			qml_names_add(&paused, queue->name, NULL);
 	}
-	if (paused.count > 0)
+	if (qml_catalog()->paused)
+		qml_finding_fail(finding, qml_finding_call("qml_resume_all", ""),
+						 "all queues are paused; qml.pause says by whom and why");
+	else if (paused.count > 0)
 		qml_finding_fail(finding,
 						 psprintf("SELECT %s(name) FROM qml.queue WHERE paused;",
 								  qml_acl_qualify("qml_resume_queue")),

@@ -20,6 +20,7 @@
 #include "ipc/slots.h"
 #include "maintenance/service.h"
 #include "model/acl.h"
+#include "model/catalog.h"
 #include "userfn/hook_job.h"
 
 void
@@ -59,6 +60,10 @@ qml_work_explain_pause(QmlCase *about)
 {
 	const QmlQueue *queue = about->queue;
 
+	if (qml_catalog()->paused)
+		qml_finding_add_reason(about->reasons, "all queues paused",
+							   "all queues are paused; qml.pause says by whom and why",
+							   qml_finding_call("qml_resume_all", ""));
 	if (queue->paused)
 		qml_finding_add_reason(about->reasons, "queue paused",
 							   psprintf("queue \"%s\" is paused", queue->name),

@@ -28,6 +28,8 @@ WHERE c.relnamespace = 'qml'::regnamespace AND c.relkind IN ('r', 'p')
 	AND NOT (c.relreplident = 'f' OR c.relreplident = 'd' AND EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary))
 SQL
 query($publisher, "SELECT qml_create_queue('q'), qml_create_queue('other')");
+# The months of the audit.
+query($publisher, 'SELECT qml_cleanup()');
 cmp_ok(catalog("SELECT count(*) FROM pg_inherits WHERE inhparent = 'qml.history'::regclass"), '>', 1, 'there are partitions');
 is(catalog($blind), '', 'each table has a replica identity');
 
@@ -57,7 +59,7 @@ query($subscriber, "CREATE DATABASE $_") foreach 'bare_whole', 'bare_parts', 'wi
 query($subscriber, $schema . tables("relkind IN ('r', 'p') AND NOT relispartition") . "\n$keys", 'bare_whole');
 query($subscriber, $schema . tables("relkind = 'r'") . "\n$keys", 'bare_parts');
 query($subscriber, 'CREATE VIEW qml.occurrence_data AS ' . join(' UNION ALL ', map { "SELECT * FROM qml.occurrence_$_" } 0 .. 7), 'bare_parts');
-query($subscriber, 'CREATE EXTENSION qml; CREATE TABLE qml.history_default PARTITION OF qml.history DEFAULT', 'with_qml');
+query($subscriber, 'CREATE EXTENSION qml; CREATE TABLE qml.history_default PARTITION OF qml.history DEFAULT; CREATE TABLE qml.audit_default PARTITION OF qml.audit_data DEFAULT', 'with_qml');
 my %publication = (bare_whole => 'whole', bare_parts => 'parts', with_qml => 'whole');
 my $connection = $publisher->connstr =~ s{'}{}gr . " dbname=postgres";
 query($subscriber, "CREATE SUBSCRIPTION $_ CONNECTION '$connection' PUBLICATION $publication{$_}", $_)
@@ -85,18 +87,21 @@ query($publisher, <<'SQL');
 SELECT count(qml_succeed(id, attempt, '{"done": true}')) FROM qml_fetch('w', '{q}', 10);
 SELECT count(qml_fail(id, attempt, 'oops', retry => false)) FROM qml_fetch('w', '{q}', 10);
 SELECT count(qml_progress(id, attempt, '1')) FROM qml_fetch('w', '{q}', 5);
+SELECT qml_pause_all();
 SQL
 my @rows = split /\n/, catalog(<<'SQL');
 SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'qml'::regnamespace AND relkind = 'r' AND NOT relispartition
-	AND relpersistence = 'p' AND relname <> 'history_overflow' AND relname NOT LIKE '%see_qml_drop_role_objects' ORDER BY 1
+	AND relpersistence = 'p' AND relname NOT IN ('history_overflow', 'audit_overflow') AND relname NOT LIKE '%see_qml_drop_role_objects' ORDER BY 1
 SQL
-foreach my $table (@rows, 'qml.history', 'qml.occurrence_data')
+foreach my $table (@rows, 'qml.history', 'qml.occurrence_data', 'qml.audit_data')
 {
 	cmp_ok(query($publisher, "SELECT count(*) FROM $table"), '>', 0, "$table has rows");
 	my $column = catalog("SELECT attname FROM pg_attribute WHERE attrelid = '$table'::regclass AND attnum > 0 AND attidentity = '' ORDER BY attnum LIMIT 1");
 	my ($rc, undef, $err) = $publisher->psql('postgres', "BEGIN; UPDATE $table SET $column = $column; DELETE FROM $table; ROLLBACK;", on_error_stop => 1);
 	is("$rc$err", '0', "$table: rows can be changed and deleted by hand");
 }
+
+query($publisher, 'SELECT qml_resume_all()');
 
 my @finished = map { sprintf "'00000000-0000-7000-8000-%012d'", $_ } 1 .. 20;
 query($publisher, $_)

@@ -141,6 +141,10 @@ query($node, q{SELECT qml_pause_queue('mixed')});
 bad('paused', '1 queue is paused: "mixed"');
 mend('paused');
 good('paused', 'no queue');
+query($node, q{SELECT qml_pause_all('a release')});
+bad('paused', 'all queues are paused; qml.pause says by whom and why');
+mend('paused');
+good('paused', 'no queue');
 
 # ---- switches and what is missing for processes
 

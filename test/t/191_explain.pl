@@ -126,6 +126,9 @@ detail_is($id, 'ready', qr/^it has been ready since .*, and is the next for a wo
 ask($node, q{SELECT qml_pause_queue('quiet')});
 reasons($id, 'queue paused', 'a paused queue');
 reasons('quiet', 'queue paused', 'the queue says the same');
+ask($node, q{SELECT qml_pause_all()});
+reasons($id, 'all queues paused, queue paused', 'and all');
+mend($id, 'all queues paused');
 mend($id, 'queue paused');
 reasons($id, 'ready', 'resumed');
 ask($node, q{SELECT qml_enqueue('m', queue => 'quiet', priority => 5) FROM generate_series(1, 3)});

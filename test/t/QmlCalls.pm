@@ -254,8 +254,12 @@ my %CALLS = (
 		sql => "SELECT qml_resume_queue('NAME')",
 		done => "SELECT NOT paused FROM qml.queue WHERE name = 'NAME'"
 	},
-	qml_purge_queue =>
-	  { before => [$ENQUEUE], sql => "SELECT qml_purge_queue('NAME')", done => is_in('deleted') },
+	qml_purge_queue => {
+		before => [$ENQUEUE],
+		sql => "SELECT qml_purge_queue('NAME')",
+		done => is_in('deleted'),
+		unasked => 1
+	},
 	qml_pause_all => {
 		sql => "SELECT qml_pause_all('NAME')",
 		done => "SELECT pause_reason = 'NAME' FROM qml.pause WHERE queue IS NULL",
