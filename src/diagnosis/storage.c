@@ -132,7 +132,7 @@ consider_what_stays(Holder *oldest)
 void
 qml_storage_check_vacuum(QmlFinding *finding)
 {
-	Holder oldest = {InvalidTransactionId};
+	Holder oldest = {0};
 	uint32 held;
 
 	if (RecoveryInProgress())
