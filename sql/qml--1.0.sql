@@ -1827,6 +1827,11 @@ CREATE PROCEDURE @extschema@.qml_wait_for(id uuid, timeout interval DEFAULT '30 
 REVOKE ALL ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) FROM PUBLIC;
 COMMENT ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) IS 'sleep until the job is finished or the timeout ends; returns its state then, NULL if it is finished and not kept';
 
+CREATE PROCEDURE @extschema@.qml_watch(INOUT version bigint DEFAULT NULL, timeout interval DEFAULT '30 s')
+	AS 'MODULE_PATHNAME', 'qml_watch' LANGUAGE C;
+REVOKE ALL ON PROCEDURE @extschema@.qml_watch(bigint, interval) FROM PUBLIC;
+COMMENT ON PROCEDURE @extschema@.qml_watch(bigint, interval) IS 'sleep until something changes that the current role may monitor, or the timeout ends; returns another version then, and otherwise the one given';
+
 -- State hooks and middleware, each in two forms, as qml_register_handler().
 CREATE FUNCTION @extschema@.qml_register_hook(name text, function regprocedure, states qml.job_state[] DEFAULT NULL,
 	options jsonb DEFAULT '{}') RETURNS boolean
@@ -2057,6 +2062,7 @@ GRANT EXECUTE ON FUNCTION @extschema@.qml_register_command(text, text, jsonb) TO
 GRANT EXECUTE ON FUNCTION @extschema@.qml_unregister_handler(text, boolean) TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE @extschema@.qml_wait(anycompatible, interval, text[], boolean) TO PUBLIC;
 GRANT EXECUTE ON PROCEDURE @extschema@.qml_wait_for(uuid, interval, qml.job_state) TO PUBLIC;
+GRANT EXECUTE ON PROCEDURE @extschema@.qml_watch(bigint, interval) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_register_hook(text, regprocedure, qml.job_state[], jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_register_hook(text, text, qml.job_state[], jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_unregister_hook(text, boolean) TO PUBLIC;

@@ -29,9 +29,12 @@
 #include "ipc/ready_queues.h"
 #include "ipc/shmem.h"
 #include "ipc/wakeup.h"
+#include "ipc/watch.h"
+#include "ipc/watch_notes.h"
 #include "jobs/claim_skip.h"
 #include "jobs/failure_log.h"
 #include "jobs/history.h"
+#include "jobs/watching.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/queue.h"
@@ -88,6 +91,7 @@ _PG_init(void)
 	qml_failure_log_init();
 	qml_schema_hint_init();
 	qml_takeover_init();
+	qml_watching_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		qml_shmem_init();
@@ -97,6 +101,8 @@ _PG_init(void)
 		qml_counter_notes_init();
 		qml_lease_notes_init();
 		qml_wakeup_init();
+		qml_watch_init();
+		qml_watch_notes_init();
 		qml_ready_note_init();
 		qml_prepared_init();
 		qml_launcher_register();

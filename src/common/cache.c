@@ -74,6 +74,9 @@ static int ncaches = 0;
 static void (*listeners[MAX_LISTENERS])(Oid relid);
 static int nlisteners = 0;
 
+/* Who is told of what this session writes. */
+static void (*report_written)(Oid relid, int32 id) = NULL;
+
 /* One row is out of date, or new, or no more. */
 static void
 forget_row(QmlCache *cache, int32 id)
@@ -156,6 +159,17 @@ qml_cache_listen(void (*changed)(Oid relid))
 	register_callbacks();
 }
 
+/*
+ * The function is called when this session has written a row of a table, by its id, or (-1) some
+ * rows; the transaction has not ended.
+ */
+void
+qml_cache_report_writes(void (*written)(Oid relid, int32 id))
+{
+	Assert(report_written == NULL);
+	report_written = written;
+}
+
 /* All that was read is out of date. */
 void
 qml_cache_forget(QmlCache *cache)
@@ -174,11 +188,20 @@ begin_next_command(void)
 	CommandCounterIncrement();
 }
 
+/* Tells of a table, with the end of the current command. */
+void
+qml_cache_tell_table(Oid relid)
+{
+	CacheInvalidateRelcacheByRelid(relid);
+	if (report_written)
+		report_written(relid, -1);
+}
+
 /* This transaction has written rows of a table: makes all backends read it again. */
 void
 qml_cache_changed(Oid relid)
 {
-	CacheInvalidateRelcacheByRelid(relid);
+	qml_cache_tell_table(relid);
 	begin_next_command();
 }
 
@@ -205,7 +228,14 @@ qml_cache_tell_row(Oid relid, int32 id)
 		nrows = 0;
 	}
 	/* An id that somebody wrote by hand may be negative. */
-	if (id < 0 || nrows >= MAX_ROWS_OF_COMMAND)
+	if (id < 0)
+	{
+		qml_cache_tell_table(relid);
+		return;
+	}
+	if (report_written)
+		report_written(relid, id);
+	if (nrows >= MAX_ROWS_OF_COMMAND)
 	{
 		CacheInvalidateRelcacheByRelid(relid);
 		return;

@@ -48,6 +48,7 @@ typedef struct QmlCacheRange
 
 extern void qml_cache_init(QmlCache *cache);
 extern void qml_cache_listen(void (*changed)(Oid relid));
+extern void qml_cache_report_writes(void (*written)(Oid relid, int32 id));
 extern void qml_cache_set_table(QmlCache *cache, Oid relid);
 extern void qml_cache_refresh(QmlCache *cache, Oid relid);
 extern bool qml_cache_read_row(QmlCache *cache, const QmlCacheKey *key, Datum value,
@@ -56,6 +57,7 @@ extern bool qml_cache_read_range(QmlCache *cache, const QmlCacheRange *range,
 								 void (*add)(HeapTuple tuple, TupleDesc desc));
 extern void qml_cache_forget(QmlCache *cache);
 extern void qml_cache_changed(Oid relid);
+extern void qml_cache_tell_table(Oid relid);
 extern void qml_cache_tell_row(Oid relid, int32 id);
 extern void qml_cache_row_changed(Oid relid, int32 id);
 extern void qml_cache_retire(MemoryContext context);

@@ -23,14 +23,21 @@ qml_clock_ms_since(instr_time start)
 	return INSTR_TIME_GET_MILLISEC(now);
 }
 
-/* Milliseconds since some moment in the past: only differences mean anything. */
+/* Microseconds since some moment in the past: only differences mean anything. */
 int64
-qml_clock_monotonic_ms(void)
+qml_clock_monotonic_us(void)
 {
 	struct timespec now;
 
 	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return (int64) now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* The same in milliseconds. */
+int64
+qml_clock_monotonic_ms(void)
+{
+	return qml_clock_monotonic_us() / 1000;
 }
 
 /* Between two tries of something that is not waited for; can be canceled. */

@@ -27,6 +27,8 @@
 #include "ipc/counter_notes.h"
 #include "ipc/counters.h"
 #include "ipc/shmem.h"
+#include "ipc/watch.h"
+#include "ipc/watch_notes.h"
 
 /* Without an allocation; before they are put in order, so that equal ones meet; and at most. */
 #define FEW_NOTES  16
@@ -128,6 +130,21 @@ join_notes(void)
 
 /* ----- callbacks of transactions ----- */
 
+/* The transaction can be seen: who watches the database is told, after all else is done. */
+static void
+note_for_watchers(void)
+{
+	if (!qml_watch_is_on())
+		return;
+	if (is_unknown)
+		qml_watch_note_everything();
+	for (int i = 0; i < nnotes; i++)
+	{
+		if (i == 0 || notes[i].delta.queue != notes[i - 1].delta.queue)
+			qml_watch_note_queue(notes[i].delta.queue);
+	}
+}
+
 static void
 tell_committed(void)
 {
@@ -142,6 +159,7 @@ tell_committed(void)
 			join_notes();
 		qml_counters_apply(xid, &notes[0].delta, sizeof(Note), nnotes);
 	}
+	note_for_watchers();
 }
 
 static void

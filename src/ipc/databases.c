@@ -38,6 +38,7 @@
 
 #include "common/fault.h"
 #include "ipc/databases.h"
+#include "ipc/watch.h"
 
 /* ----- the launcher ----- */
 
@@ -117,17 +118,23 @@ qml_databases_set(int entry, const char *name, QmlDatabaseState state, int waiti
 				  TimestampTz served_at)
 {
 	QmlDatabase *database;
+	Oid oid;
+	bool changed;
 
 	if (entry < 0)
 		return;
 	database = &qml_shmem->databases[entry];
 	Assert(state != QML_DATABASE_FREE && database->state != QML_DATABASE_FREE);
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
+	changed = database->state != state || database->waiting_roles != waiting_roles;
 	strlcpy(database->name, name, NAMEDATALEN);
 	database->state = state;
 	database->waiting_roles = waiting_roles;
 	database->served_at = served_at;
+	oid = database->database;
 	LWLockRelease(qml_shmem->lock);
+	if (changed)
+		qml_watch_tell_common(oid);
 }
 
 /* How many processes there can be; by_server: because the server has no slot for more. */

@@ -9,6 +9,8 @@
  *   that it took, which are put back when it is rolled back (ready_note.c),
  * - what it does to the numbers of jobs (counter_notes.c),
  * - whether others are to be woken (wakeup.c).  It is not kept for what: anything may be due.
+ * - whether it has changed more than jobs, for those who watch (watch_notes.c).  It is not kept
+ *   what: anything may have changed.
  *
  * There is room for each prepared transaction, and for each session that prepares one.  Room is
  * found before the transaction is prepared, while an error can still undo it.
@@ -65,6 +67,8 @@
 #include "ipc/ready_queues.h"
 #include "ipc/slots.h"
 #include "ipc/wakeup.h"
+#include "ipc/watch.h"
+#include "ipc/watch_notes.h"
 
 /* As many as are used of those that there are. */
 #define ENTRIES Min(qml_shmem->nprepared, QML_FAULT_LIMIT("prepared.entries", INT_MAX))
@@ -168,6 +172,19 @@ take(FullTransactionId xid, bool unheard, QmlPrepared *prepared)
 	return entry != NULL;
 }
 
+/* Tells those who watch the database what a transaction has changed, which has not been rolled back. */
+static void
+tell_watchers(const QmlPrepared *prepared, End end)
+{
+	if (end == UNKNOWN || prepared->uncounted || prepared->changed)
+		qml_watch_tell_everything(prepared->database);
+	else
+	{
+		for (int i = 0; i < prepared->ndeltas; i++)
+			qml_watch_tell_queue(prepared->deltas[i].queue);
+	}
+}
+
 /* Does what is kept of a transaction, whose end can be seen. */
 static void
 tell_lists_and_counters(const QmlPrepared *prepared, End end)
@@ -181,6 +198,8 @@ tell_lists_and_counters(const QmlPrepared *prepared, End end)
 	else if (end == COMMITTED)
 		qml_counters_apply(XidFromFullTransactionId(prepared->xid), prepared->deltas,
 						   sizeof(QmlCounterDelta), prepared->ndeltas);
+	if (end != ROLLED_BACK)
+		tell_watchers(prepared, end);
 }
 
 /* ----- transactions whose end nobody has told ----- */
@@ -359,6 +378,7 @@ keep_unknown(FullTransactionId xid)
 		entry->call = true;
 		entry->ready.unknown = true;
 		entry->uncounted = true;
+		entry->changed = true;
 		set_unheard(entry);
 	}
 	LWLockRelease(qml_shmem->lock);
@@ -418,7 +438,9 @@ read_notes(QmlPrepared *prepared)
 
 	prepared->uncounted = !qml_counter_notes_copy(prepared->deltas, QML_PREPARED_DELTAS,
 												  &prepared->ndeltas);
-	return is_pending || has_ready || prepared->uncounted || prepared->ndeltas > 0;
+	prepared->changed = qml_watch_notes_exist();
+	return is_pending || has_ready || prepared->uncounted || prepared->ndeltas > 0 ||
+		   prepared->changed;
 }
 
 /* Errors are possible for the last time. */
@@ -586,6 +608,8 @@ note_committed(const char *name, bool extension_was_there)
 		qml_wakeup_anything_at(known ? GetCurrentTimestamp() : time_for_unknown());
 	if (known ? prepared.rules : extension_was_there)
 		qml_wakeup_rules_changed();
+	if (!known && extension_was_there)
+		qml_watch_note_everything();
 }
 
 static void

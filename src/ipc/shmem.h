@@ -349,6 +349,8 @@ typedef struct QmlPrepared
 	/* What it does to lists of ready jobs. */
 	QmlReadyKept ready;
 
+	bool changed; /* more than jobs, for those who watch */
+
 	/* What it does to the numbers of jobs; or that is not known. */
 	bool uncounted;
 	int ndeltas;
@@ -464,7 +466,7 @@ typedef struct QmlCall
 #define QML_MAX_CALLS 64
 
 /* Raised with each change of what lies in the shared memory. */
-#define QML_SHMEM_LAYOUT 10
+#define QML_SHMEM_LAYOUT 11
 
 typedef struct QmlShmem
 {

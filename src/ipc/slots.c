@@ -24,6 +24,7 @@
 
 #include "common/clock.h"
 #include "ipc/slots.h"
+#include "ipc/watch.h"
 
 /* ----- the launcher ----- */
 
@@ -229,6 +230,8 @@ qml_slots_set_ready(QmlSlot *slot)
 {
 	Assert(slot->state == QML_SLOT_RUNNING && slot->pid == MyProcPid && slot->connected);
 	pg_atomic_write_u32(&slot->process, qml_shmem_my_process());
+	if (slot->kind != QML_LOOK)
+		qml_watch_tell_common(slot->database);
 }
 
 /* The process is alive.  Also called from signal handlers. */
@@ -256,6 +259,9 @@ qml_slots_hide(QmlSlot *slot)
 void
 qml_slots_end(QmlSlot *slot, QmlOutcome outcome, QmlLeft *left)
 {
+	Oid database;
+	bool shown;
+
 	LWLockAcquire(qml_shmem->lock, LW_EXCLUSIVE);
 	Assert(slot->state == QML_SLOT_RUNNING && slot->pid == MyProcPid);
 	Assert(pg_atomic_read_u32(&slot->process) == 0);
@@ -264,7 +270,12 @@ qml_slots_end(QmlSlot *slot, QmlOutcome outcome, QmlLeft *left)
 	left->had_concurrency = slot->nconcurrency_slots > 0;
 	slot->state = QML_SLOT_ENDED;
 	slot->outcome = outcome;
+	shown = slot->kind != QML_LOOK;
+	database = slot->database;
 	LWLockRelease(qml_shmem->lock);
+	/* The launcher may have given the slot to another one by now. */
+	if (shown)
+		qml_watch_tell_common(database);
 }
 
 /* ----- the job of a worker, and its cancellation ----- */

@@ -259,6 +259,7 @@ qml_ack_heartbeat(const pg_uuid_t *id, QmlHeartbeat *beat)
 	qml_acl_require_any(QML_CAN_WORK);
 	qml_writer_open(&writer, false, false);
 	writer.latest = true; /* as below */
+	writer.unwatched = true;
 	if (send_beat(&writer, id, apply_beat_or_raise, beat) == QML_NO_SUCH_JOB)
 		qml_job_raise_missing(id);
 	qml_writer_close(&writer);
@@ -275,6 +276,8 @@ qml_ack_heartbeat_many(const pg_uuid_t *ids, QmlHeartbeat *beats, int count)
 	qml_writer_open(&writer, false, false);
 	/* A lease is nothing that a transaction could have read: one conflict must not end all. */
 	writer.latest = true;
+	/* A heartbeat says that nothing has changed. */
+	writer.unwatched = true;
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "ipc/watch_notes.h"
 #include "jobs/count_note.h"
 
 /*
@@ -26,6 +27,8 @@ qml_count_note(int queue, int count, int from, TimestampTz from_expires, int to,
 
 	if (from != to)
 		qml_counter_notes_add(&delta);
+	else /* something else of them has changed */
+		qml_watch_note_queue(queue);
 }
 
 /* The same of one job, which may have left its queue. */

@@ -13,27 +13,17 @@
  * all take a bounded share of the time, and the session sleeps no longer than until the next.
  *
  * Each look is a transaction of its own, and the sleep is in one that has no snapshot
- * and no lock.  That is why these are procedures: a function cannot end its caller's
- * transaction.  They are refused within a transaction that they cannot end.
+ * and no lock (session_sleep.c).
  *
- * Nothing is written, so they work in transactions that are read-only.  On a standby they are
- * refused: what becomes ready there is replayed, and no session commits it.
- *
- * A client that is gone ends the wait at once, where the platform can tell.  The entry is
- * cleared in whatever way the call or the process ends; a wake-up that is not used goes to
- * another session.
+ * The entry is cleared in whatever way the call or the process ends; a wake-up that is not used
+ * goes to another session.
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
-#include "nodes/parsenodes.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "common/clock.h"
 #include "common/wait_event.h"
@@ -42,20 +32,12 @@
 #include "ipc/waiters.h"
 #include "jobs/claim.h"
 #include "jobs/lookup.h"
+#include "jobs/session_sleep.h"
 #include "jobs/wait.h"
 #include "model/acl.h"
 #include "model/job.h"
 #include "model/queue.h"
 #include "userfn/handler.h"
-
-/*
- * What a session waits for from its client: the socket, the latch, the end of the postmaster;
- * NULL in a background process.  libpq/libpq.h declares it, but needs headers of Kerberos that
- * whoever builds an extension need not have.
- */
-extern PGDLLIMPORT WaitEventSet *FeBeWaitSet;
-#define CLIENT_SOCKET 0
-#define CLIENT_EVENTS 3
 
 /* Milliseconds.  A transaction that only had a job locked wakes nobody when it ends. */
 #define LOOK_AGAIN 1000
@@ -76,31 +58,6 @@ typedef struct Wait
 	bool seen;		/* the job was there */
 	QmlState state;
 } Wait;
-
-/* Raises an error where the procedure cannot wait. */
-void
-qml_wait_check(FunctionCallInfo fcinfo, const char *procedure)
-{
-	if (qml_shmem == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s() can wait only if qml is preloaded", procedure),
-				 errhint("Add qml to shared_preload_libraries.")));
-	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("%s() cannot wait on a standby", procedure),
-				 errdetail("Jobs become ready and end on the primary, and nobody is woken here."),
-				 errhint("Call it on the primary.")));
-	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-		castNode(CallContext, fcinfo->context)->atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("%s() cannot be called within a transaction block", procedure),
-				 errdetail("It ends its transaction, so that it holds nothing while it waits."),
-				 errhint("Call it on a connection in autocommit mode, outside of BEGIN and COMMIT, "
-						 "and not in a function.")));
-}
 
 /* Fills this session's entry. */
 static void
@@ -212,48 +169,6 @@ look_for_end(Wait *wait)
 	wait->seen = found;
 }
 
-/* The client has gone: the session ends, with FATAL. */
-static void
-end_session(void)
-{
-	ClientConnectionLost = true;
-	InterruptPending = true;
-	CHECK_FOR_INTERRUPTS();
-}
-
-/* Sleeps until the latch is set, for so many milliseconds at most; notices if the client has gone. */
-static void
-sleep_on_latch(int64 milliseconds)
-{
-	static uint32 wait_event = 0;
-	WaitEvent events[CLIENT_EVENTS];
-	long timeout = (long) Min(milliseconds, INT_MAX);
-	bool gone = false;
-	int n;
-
-	if (wait_event == 0)
-		wait_event = qml_wait_event("QmlWait");
-	if (FeBeWaitSet == NULL || !WaitEventSetCanReportClosed())
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
-						 wait_event);
-	else
-	{
-		/* Whoever uses the set next says anew what to wait for on the socket. */
-		ModifyWaitEvent(FeBeWaitSet, CLIENT_SOCKET, WL_SOCKET_CLOSED, NULL);
-		n = WaitEventSetWait(FeBeWaitSet, timeout, events, lengthof(events), wait_event);
-		for (int i = 0; i < n; i++)
-		{
-			if (events[i].events & WL_POSTMASTER_DEATH)
-				proc_exit(1);
-			gone = gone || (events[i].events & WL_SOCKET_CLOSED);
-		}
-	}
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-	if (gone)
-		end_session();
-}
-
 /*
  * Sleeps until there is a reason to look: another session has woken this one, it is to look
  * for others, the last look left a doubt, or its time is over.
@@ -261,9 +176,11 @@ sleep_on_latch(int64 milliseconds)
 static void
 sleep_until_woken(const Wait *wait)
 {
+	static uint32 wait_event = 0;
 	int64 end = wait->deadline;
 
-	Assert(!HaveRegisteredOrActiveSnapshot());
+	if (wait_event == 0)
+		wait_event = qml_wait_event("QmlWait");
 	if (wait->look_at != 0)
 		end = Min(end, wait->look_at);
 	for (;;)
@@ -274,7 +191,7 @@ sleep_until_woken(const Wait *wait)
 		if (qml_waiters_take(now) || now >= end)
 			return;
 		/* One that is due was taken, or has come since. */
-		sleep_on_latch(Max(until - now, 0));
+		qml_session_sleep(Max(until - now, 0), wait_event);
 	}
 }
 
@@ -308,8 +225,7 @@ static void
 run_wait(Wait *wait, int64 timeout)
 {
 	wait->deadline = qml_clock_monotonic_ms() + (timeout + 999) / 1000;
-	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	qml_session_begin_call();
 	PG_ENSURE_ERROR_CLEANUP(clear_wait, (Datum) 0);
 	{
 		/* Who only looks answers for nothing. */
@@ -324,8 +240,7 @@ run_wait(Wait *wait, int64 timeout)
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(clear_wait, (Datum) 0);
 	clear_wait(0, (Datum) 0);
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "SPI_finish failed");
+	qml_session_end_call();
 }
 
 /*

@@ -5,7 +5,6 @@
 #ifndef QML_WAIT_H
 #define QML_WAIT_H
 
-#include "fmgr.h"
 #include "utils/uuid.h"
 
 #include "jobs/method_set.h"
@@ -19,7 +18,6 @@ typedef struct QmlWaitFor
 	const QmlMethodSet *methods; /* NULL: as a fetch that names none */
 } QmlWaitFor;
 
-extern void qml_wait_check(FunctionCallInfo fcinfo, const char *procedure);
 extern bool qml_wait_ready(const QmlWaitFor *what, int64 timeout);
 extern bool qml_wait_finished(const pg_uuid_t *id, int64 timeout, QmlState *state);
 

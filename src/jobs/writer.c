@@ -606,7 +606,8 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		else if (job->was == QML_PROCESSING && job->state != QML_PROCESSING)
 			qml_wakeup_ended(&job->id, job->attempt);
 		note_claim(writer, job);
-		qml_count_note_job(job, job->was, QML_NO_TIME, job->state, QML_NO_TIME);
+		if (job->state != job->was || !writer->unwatched)
+			qml_count_note_job(job, job->was, QML_NO_TIME, job->state, QML_NO_TIME);
 		if (job->state == QML_ENQUEUED)
 			qml_ready_row_note_made(writer->live->row, qml_table_row_root(writer->live));
 		note_transition(writer, job, false);

@@ -45,6 +45,7 @@ typedef struct QmlWriter
 	bool batch;					 /* rows for the history are gathered and written together */
 	Size room;					 /* in its page, for the new version of a row */
 	bool latest;				 /* judge the newest version of a job in any isolation level */
+	bool unwatched;				 /* who watches need not be told of what stays in its state */
 	bool is_taken;				 /* the list of ready jobs knows that live->slot's is taken */
 	QmlHookCalls transitions;	 /* hooks run for them when the writer is closed */
 	QmlAfterCommit after_commit; /* jobs that call hooks are made for them then */

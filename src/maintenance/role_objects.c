@@ -19,11 +19,12 @@
 #include "common/cache.h"
 #include "common/spi.h"
 #include "common/table.h"
+#include "jobs/watching.h"
 #include "maintenance/role_objects.h"
 #include "model/catalog.h"
 #include "model/grant.h"
 
-/* Removes rows of a role, $1; adds how many to *count.  cached: the table, if backends cache it. */
+/* Removes rows of a role, $1, from a table that backends cache; adds how many to *count. */
 static void
 delete_rows(const char *sql, Oid role, Oid cached, int64 *count)
 {
@@ -31,7 +32,7 @@ delete_rows(const char *sql, Oid role, Oid cached, int64 *count)
 	Datum value = ObjectIdGetDatum(role);
 	uint64 rows = qml_spi_execute_latest(sql, 1, &type, &value, NULL, SPI_OK_DELETE);
 
-	if (rows > 0 && OidIsValid(cached))
+	if (rows > 0)
 		qml_cache_changed(cached);
 	*count += (int64) rows;
 }
@@ -64,12 +65,21 @@ list_roles(const char *sql, Oid role)
 static void
 drop_schedules(Oid role, QmlRoleObjects *dropped)
 {
+	MemoryContext context = CurrentMemoryContext;
+	Oid type = REGROLEOID;
+	Datum value = ObjectIdGetDatum(role);
+	List *queues;
+	ListCell *lc;
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	delete_rows("DELETE FROM qml.recurring_data WHERE created_by = $1", role, InvalidOid,
-				&dropped->schedules);
+	dropped->schedules += (int64) qml_spi_execute_latest(
+		"DELETE FROM qml.recurring_data WHERE created_by = $1 RETURNING queue", 1, &type, &value,
+		NULL, SPI_OK_DELETE_RETURNING);
+	queues = qml_spi_strings(context);
 	qml_spi_end(&spi);
+	foreach(lc, queues)
+		qml_watching_note_queue(lfirst(lc));
 }
 
 /* All the rest. */

@@ -32,6 +32,7 @@
 #include "common/spi.h"
 #include "ipc/slots.h"
 #include "ipc/wakeup.h"
+#include "ipc/watch_notes.h"
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
 #include "model/acl.h"
@@ -78,6 +79,7 @@ qml_server_register(const char *name, int workers, Datum queues)
 						   "VALUES ($1, $2, $3, $4, $5, $6, $6)",
 						   6, types, values, nulls, SPI_OK_INSERT);
 	qml_spi_end(&spi);
+	qml_watch_note_common();
 	return id;
 }
 
@@ -188,6 +190,7 @@ qml_server_unregister(const char *id, bool missing_ok)
 	/* A server that ends unregisters itself; that somebody else does it is an act. */
 	if (owner != GetUserId())
 		record_end("qml_unregister_server", id, jobs);
+	qml_watch_note_common();
 	return execute_for_server("DELETE FROM qml.server_data s WHERE s.id = $1", id, SPI_OK_DELETE) >
 		   0;
 }
@@ -199,6 +202,7 @@ mark_dead(const char *id)
 	(void) execute_for_server("UPDATE qml.server_data s SET dead_at = $2 "
 							  "WHERE s.id = $1 AND s.dead_at IS NULL",
 							  id, SPI_OK_UPDATE);
+	qml_watch_note_common();
 }
 
 /*
@@ -304,11 +308,12 @@ qml_server_forget(void)
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("DELETE FROM qml.server_data WHERE id IN (SELECT s.id "
-						   "FROM qml.server_data s "
-						   "WHERE s.dead_at < pg_catalog.clock_timestamp() - interval '1 day' "
-						   "FOR UPDATE SKIP LOCKED)",
-						   0, NULL, NULL, NULL, SPI_OK_DELETE);
+	if (qml_spi_execute("DELETE FROM qml.server_data WHERE id IN (SELECT s.id "
+						"FROM qml.server_data s "
+						"WHERE s.dead_at < pg_catalog.clock_timestamp() - interval '1 day' "
+						"FOR UPDATE SKIP LOCKED)",
+						0, NULL, NULL, NULL, SPI_OK_DELETE) > 0)
+		qml_watch_note_common();
 	qml_spi_end(&spi);
 }
 

@@ -271,6 +271,29 @@ qml_acl_see_queue(const char *name)
 		   qml_acl_allow(QML_CAN_WORK, name);
 }
 
+/*
+ * The names of the queues that the capability was granted on one by one, to the current user or
+ * to roles whose privileges it has; a queue need not exist, and may be named more than once.
+ */
+List *
+qml_acl_queues(QmlCapability capability)
+{
+	List *names = NIL;
+	ListCell *lc;
+
+	refresh_rights();
+	foreach(lc, grants)
+	{
+		const Grant *grant = lfirst(lc);
+
+		if ((grant->capability == capability || grant->capability == QML_CAN_ADMIN) &&
+			grant->queue && !qml_args_is_reserved_queue(grant->queue) &&
+			has_privs_of_role(GetUserId(), grant->grantee))
+			names = lappend(names, pstrdup(grant->queue));
+	}
+	return names;
+}
+
 /* The name of a function of qml, with its schema if the search_path does not lead to it. */
 const char *
 qml_acl_qualify(const char *name)

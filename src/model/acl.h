@@ -5,6 +5,8 @@
 #ifndef QML_ACL_H
 #define QML_ACL_H
 
+#include "nodes/pg_list.h"
+
 #include "compat.h"
 
 /* What a role may do to a queue. */
@@ -48,6 +50,7 @@ extern bool qml_acl_allow(QmlCapability capability, const char *queue);
 extern bool qml_acl_allow_any(QmlCapability capability);
 extern bool qml_acl_allow_one(int capabilities, const char *queue);
 extern bool qml_acl_see_queue(const char *name);
+extern List *qml_acl_queues(QmlCapability capability);
 extern const char *qml_acl_qualify(const char *name);
 pg_noreturn extern void qml_acl_refuse(int capabilities, const char *queue);
 pg_noreturn extern void qml_acl_refuse_advising(int capabilities, QmlCapability advised,

@@ -331,9 +331,9 @@ note_missing(const char *name)
 	next_missing = (next_missing + 1) % MISSING_NAMES;
 }
 
-/* The queue of this name; NULL if there is none, or it was dropped. */
+/* The queue of this name, also one that was dropped; NULL if there is no row. */
 const QmlQueue *
-qml_queue_by_name(const char *name)
+qml_queue_by_name_or_dropped(const char *name)
 {
 	QueueByName *entry;
 
@@ -346,7 +346,16 @@ qml_queue_by_name(const char *name)
 		if (entry == NULL)
 			note_missing(name);
 	}
-	return entry && !entry->queue->gone && !entry->queue->dropped ? entry->queue : NULL;
+	return entry && !entry->queue->gone ? entry->queue : NULL;
+}
+
+/* The queue of this name; NULL if there is none, or it was dropped. */
+const QmlQueue *
+qml_queue_by_name(const char *name)
+{
+	const QmlQueue *queue = qml_queue_by_name_or_dropped(name);
+
+	return queue && !queue->dropped ? queue : NULL;
 }
 
 /* The queue of this id, also one that was dropped; NULL if there is no row. */

@@ -31,6 +31,7 @@ typedef struct QmlQueue
 
 extern void qml_queue_init(void);
 extern const QmlQueue *qml_queue_by_name(const char *name);
+extern const QmlQueue *qml_queue_by_name_or_dropped(const char *name);
 extern const QmlQueue *qml_queue_by_id(int id);
 extern void qml_queue_raise_missing(const char *name);
 extern const QmlQueue *qml_queue_require(int id);

@@ -31,6 +31,7 @@
 #include "errcodes.h"
 #include "ipc/wakeup.h"
 #include "jobs/enqueue.h"
+#include "jobs/watching.h"
 #include "model/acl.h"
 #include "model/audit.h"
 #include "model/catalog.h"
@@ -474,6 +475,7 @@ qml_recurring_put(const QmlRecurring *wanted)
 			{
 				qml_audit_change("qml_schedule_recurring", QML_AUDIT_SCHEDULE, recurring->id,
 								 recurring->queue, (Datum) 0);
+				qml_watching_note_queue(recurring->queue);
 				return next;
 			}
 		}
@@ -501,6 +503,8 @@ qml_recurring_put(const QmlRecurring *wanted)
 			update_schedule(&args);
 			qml_audit_change("qml_schedule_recurring", QML_AUDIT_SCHEDULE, recurring->id,
 							 recurring->queue, before);
+			qml_watching_note_queue(stored.recurring.queue);
+			qml_watching_note_queue(recurring->queue);
 			if (stored.created_by != GetUserId())
 				qml_grant_unmark_role(stored.created_by);
 			return next;
@@ -616,6 +620,7 @@ qml_recurring_import(const QmlRecurring *recurring, Datum imported, Datum reason
 					   "paused_by = pg_catalog.pg_get_userbyid($12), pause_reason = $14, "
 					   "imported = $19 WHERE id = $1",
 					   &args, SPI_OK_UPDATE);
+	qml_watching_note_queue(recurring->queue);
 	qml_audit_change("qml_import_pg_cron", QML_AUDIT_SCHEDULE, recurring->id, recurring->queue,
 					 before);
 }
@@ -633,6 +638,7 @@ qml_recurring_remove(const char *id, bool missing_ok)
 		return false;
 	before = qml_audit_look(QML_AUDIT_SCHEDULE, id);
 	removed = change_rows("DELETE FROM qml.recurring_data WHERE id = $1", &args, SPI_OK_DELETE) > 0;
+	qml_watching_note_queue(stored.recurring.queue);
 	qml_audit_change("qml_remove_recurring", QML_AUDIT_SCHEDULE, id, stored.recurring.queue,
 					 before);
 	qml_grant_unmark_role(stored.created_by);
@@ -665,6 +671,7 @@ qml_recurring_pause(const char *id, Datum reason, bool missing_ok)
 						 "paused_by = pg_catalog.pg_get_userbyid($12), pause_reason = $14, "
 						 "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
 						 &args, SPI_OK_UPDATE) > 0;
+	qml_watching_note_queue(stored.recurring.queue);
 	qml_audit_change("qml_pause_recurring", QML_AUDIT_SCHEDULE, id, stored.recurring.queue, before);
 	return paused;
 }
@@ -699,6 +706,7 @@ qml_recurring_resume(const char *id, bool missing_ok)
 						  "next_run_at = $13, error = NULL, "
 						  "updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
 						  &args, SPI_OK_UPDATE) > 0;
+	qml_watching_note_queue(stored.recurring.queue);
 	qml_audit_change("qml_resume_recurring", QML_AUDIT_SCHEDULE, id, stored.recurring.queue,
 					 before);
 	return resumed;

@@ -43,6 +43,7 @@
 #include "errcodes.h"
 #include "ipc/wakeup.h"
 #include "jobs/enqueue.h"
+#include "jobs/watching.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/role_mark.h"
@@ -362,7 +363,8 @@ plan_firing(const Schedule *schedule, TimestampTz now, QmlOccurrences *occurrenc
 
 /* Moves the schedule in recurring.slot on; false if somebody else was faster. */
 static bool
-advance_schedule(QmlTable *recurring, Snapshot snapshot, const Firing *firing)
+advance_schedule(QmlTable *recurring, const Schedule *schedule, Snapshot snapshot,
+				 const Firing *firing)
 {
 	const QmlDueTicks *due = &firing->due;
 	TupleTableSlot *row = recurring->row;
@@ -385,6 +387,7 @@ advance_schedule(QmlTable *recurring, Snapshot snapshot, const Firing *firing)
 			  firing->problem == NULL);
 	if (qml_table_update(recurring, &recurring->slot->tts_tid, row, snapshot, false) != TM_Ok)
 		return false;
+	qml_watching_note_queue(schedule->recurring.queue);
 	if (due->next != QML_NO_TIME)
 		qml_wakeup_at(QML_WAKE_RECURRING, due->next);
 	return true;
@@ -412,7 +415,7 @@ fire_schedule(Poll *poll, TickTables *tables, Snapshot snapshot)
 	if (firing.jobs > 0 && qml_enqueue_try_lock_queue(schedule.recurring.queue) == NULL)
 		return false;
 	QML_FAULT("recurring.before_advance");
-	if (!advance_schedule(&tables->recurring, snapshot, &firing))
+	if (!advance_schedule(&tables->recurring, &schedule, snapshot, &firing))
 		return false;
 	if (firing.problem && qml_log_is_due(QML_LOG_RECURRING))
 		ereport(WARNING,
@@ -607,6 +610,7 @@ qml_tick_refresh(QmlWalk *walk)
 		copy_row(&table, next);
 		if (qml_table_update(&table, &table.slot->tts_tid, table.row, snapshot, false) != TM_Ok)
 			continue;
+		qml_watching_note_queue(schedule.recurring.queue);
 		if (next != QML_NO_TIME)
 			qml_wakeup_at(QML_WAKE_RECURRING, next);
 	}

@@ -11,7 +11,6 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
 
@@ -231,7 +230,7 @@ tell_queue_row(Relation rel, HeapTuple tuple)
 	if (column > 0 && SPI_gettypeid(desc, column) == INT4OID)
 		id = heap_getattr(tuple, column, desc, &isnull);
 	if (isnull)
-		CacheInvalidateRelcache(rel);
+		qml_cache_tell_table(RelationGetRelid(rel));
 	else
 		qml_cache_tell_row(RelationGetRelid(rel), DatumGetInt32(id));
 }
@@ -259,7 +258,7 @@ qml_invalidate(PG_FUNCTION_ARGS)
 			tell_queue_row(rel, trigger->tg_newtuple);
 	}
 	else
-		CacheInvalidateRelcache(rel);
+		qml_cache_tell_table(RelationGetRelid(rel));
 	/* The extension was created, or a copy adopted: there is work to do. */
 	if (strcmp(RelationGetRelationName(rel), "instance_data") == 0)
 		qml_wakeup_launcher(true);

@@ -26,6 +26,7 @@
 #include "common/suggest.h"
 #include "compat.h"
 #include "ipc/wakeup.h"
+#include "jobs/watching.h"
 #include "maintenance/role_objects.h"
 #include "model/acl.h"
 #include "model/audit.h"
@@ -180,7 +181,10 @@ qml_grant(PG_FUNCTION_ARGS)
 		qml_args_check_queue(queue);
 	qml_grant_capability(role, capability, queue);
 	if (queue)
+	{
 		qml_queue_check_named(queue);
+		qml_watching_note_queue(queue);
+	}
 	/* Who waits for all queues that it may work has new ones. */
 	if (capability == QML_CAN_WORK || capability == QML_CAN_ADMIN)
 		qml_wakeup_anything();

@@ -132,6 +132,7 @@ INSERT INTO expected_function VALUES
 -- waiting; the procedures' INOUT arguments show in their results
 ('public', 'qml_wait', 'IN queues anycompatible DEFAULT NULL::text, IN timeout interval DEFAULT ''00:00:30''::interval, IN methods text[] DEFAULT NULL::text[], INOUT ready boolean DEFAULT NULL::boolean', NULL, 'v'),
 ('public', 'qml_wait_for', 'IN id uuid, IN timeout interval DEFAULT ''00:00:30''::interval, INOUT state qml.job_state DEFAULT NULL::qml.job_state', NULL, 'v'),
+('public', 'qml_watch', 'INOUT version bigint DEFAULT NULL::bigint, IN timeout interval DEFAULT ''00:00:30''::interval', NULL, 'v'),
 -- inside a job
 ('public', 'qml_current_job', '', 'qml.job', 'v'),
 ('public', 'qml_progress', 'progress jsonb', 'boolean', 'v'),
@@ -216,7 +217,7 @@ SELECT is_empty(
 	'every function is parallel unsafe, but for those that compute values of indexes');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid
-	  WHERE p.prosecdef OR p.proleakproof OR p.prokind <> CASE WHEN p.proname IN ('qml_wait', 'qml_wait_for') OR p.proname ~ '^qml_[a-z]+_job$' AND p.proname NOT IN ('qml_current_job', 'qml_fetch_job', 'qml_update_job') THEN 'p' ELSE 'f' END OR p.provariadic <> 0 OR p.proconfig IS NOT NULL$$,
+	  WHERE p.prosecdef OR p.proleakproof OR p.prokind <> CASE WHEN p.proname IN ('qml_wait', 'qml_wait_for', 'qml_watch') OR p.proname ~ '^qml_[a-z]+_job$' AND p.proname NOT IN ('qml_current_job', 'qml_fetch_job', 'qml_update_job') THEN 'p' ELSE 'f' END OR p.provariadic <> 0 OR p.proconfig IS NOT NULL$$,
 	'what waits, or is another form of a function, is a procedure, and nothing else; no function is SECURITY DEFINER, leakproof, variadic or brings settings');
 SELECT is_empty(
 	$$SELECT object FROM member m JOIN member_function p ON p.oid = m.objid

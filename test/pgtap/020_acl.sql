@@ -169,6 +169,7 @@ INSERT INTO expected_execute VALUES
 	('qml_tracing',            false, false, false, true),
 	('qml_wait',               false, true,  false, true),
 	('qml_wait_for',           true,  true,  true,  true),
+	('qml_watch',              false, false, true,  true),
 	('qml_current_job',        false, false, false, false),
 	('qml_retry_later',        false, false, false, false),
 	('qml_grant',              false, false, false, false),
@@ -289,6 +290,7 @@ CREATE FUNCTION pg_temp.calls(function oid) RETURNS SETOF text LANGUAGE sql AS $
 					WHEN 'interval' THEN quote_literal('1 s')
 					WHEN 'timestamp with time zone' THEN quote_literal('2040-01-01')
 					WHEN 'integer' THEN '1'
+					WHEN 'bigint' THEN '1'
 					WHEN 'boolean' THEN 'true'
 					WHEN 'regrole' THEN 'quote_ident(current_user)::regrole'
 					WHEN 'regprocedure' THEN quote_literal('now()')

@@ -494,6 +494,8 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'refused', '=55000|55000', 'refused', '=55000|55000', '=|55000'),
 ('qml_wait_for', 'CALL qml_wait_for($enqueued)',
 	'refused', 'refused', '=55000|55000', '=55000|55000', '=55000|55000', '=55000|55000', '=|55000'),
+('qml_watch', 'CALL qml_watch()',
+	'refused', 'refused', 'refused', 'refused', '=55000|55000', '=55000|55000', '=|55000'),
 -- inside a job: none of these runs one
 ('qml_current_job', 'SELECT qml_current_job() IS NULL',
 	'refused', 'refused', 'refused', 'refused', 'refused', 'refused', '=|true'),

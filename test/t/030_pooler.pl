@@ -132,7 +132,7 @@ my ($pids) = (pooled(('SELECT pg_backend_pid()') x 8))[1];
 my %pids = map { $_ => 1 } split /\n/, $pids;
 cmp_ok(scalar keys %pids, '>', 1, 'the transactions of a client come to several sessions');
 set_up_calls($node);
-calls_are_complete($node, qml_wait => 1, qml_wait_for => 1);
+calls_are_complete($node, qml_wait => 1, qml_wait_for => 1, qml_watch => 1);
 foreach my $name (all_calls())
 {
 	my $call = for_call($name);
@@ -157,6 +157,12 @@ is_deeply([ pooled("CALL qml_wait('{quiet}', '10 ms')") ], [ '00000', 'f' ],
 	'qml_wait through the pooler');
 is_deeply([ pooled("CALL qml_wait_for('$deleted', '1 s')") ], [ '00000', 'deleted' ],
 	'qml_wait_for through the pooler');
+my ($code, $version) = pooled('CALL qml_watch()');
+is($code, '00000', 'qml_watch through the pooler');
+query($node, "SELECT qml_pause_queue('quiet')");
+($code, my $later) = pooled("CALL qml_watch($version, '1 h')");
+cmp_ok($later, '>', $version, 'and it is told of what has changed since, in whatever session');
+is_deeply([ pooled("CALL qml_watch($later, '10 ms')") ], [ '00000', $later ], 'or that nothing has');
 
 $pooler->signal('INT');
 IPC::Run::finish($pooler);

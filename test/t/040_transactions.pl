@@ -255,7 +255,8 @@ calls_are_complete(
 	$node,
 	# They end their transaction, and so are refused where there is more to it.
 	qml_wait => 1,
-	qml_wait_for => 1);
+	qml_wait_for => 1,
+	qml_watch => 1);
 
 # Whether a call is done, as others see it; '' where that cannot be seen.
 sub is_done

@@ -107,7 +107,7 @@ foreach my $call (
 }
 
 # Nobody would wake a session that waits here.
-foreach my $call ("qml_wait('{q}', '1 h')", "qml_wait('{q}', '0')", "qml_wait_for('$id', '1 h')")
+foreach my $call ("qml_wait('{q}', '1 h')", "qml_wait('{q}', '0')", "qml_wait_for('$id', '1 h')", 'qml_watch()', "qml_watch(1, '0')")
 {
 	like(fails_with($standby, '25006', "CALL $call", "$call is refused"), qr/HINT:  Call it on the primary/, 'with a hint');
 }
