@@ -447,8 +447,9 @@ qml_ready_store_insert(QmlReadyStore *store, QmlReadyList *list, const QmlReadyE
 			behind = &store->chunks[next].entries[0];
 		if (behind && qml_ready_compare(&behind->key, &entry->key) == 0)
 		{
-			/* Which of two places is the newer one cannot be told: the index knows. */
-			if (!ItemPointerEquals(&behind->root, unconstify(ItemPointerData *, &entry->root)))
+			/* Which of two rows, or of two jobs in one place, is the newer one cannot be told: the index knows. */
+			if (!ItemPointerEquals(&behind->root, unconstify(ItemPointerData *, &entry->root)) ||
+				behind->method != entry->method)
 				qml_ready_store_cut(store, list, &entry->key);
 			return;
 		}

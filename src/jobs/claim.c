@@ -129,6 +129,7 @@ claim_by_list(QmlClaimState *state, const QmlQueue *queue, QmlReadyBound *bound)
 	state->listing = false;
 	all = qml_claim_list_end(&list);
 	*bound = list.bound;
+	state->has_moved = list.has_moved;
 	return all;
 }
 
@@ -199,6 +200,13 @@ claim_from_queue(QmlClaimState *state, const QmlQueue *queue)
 	turn_to_queue(state, queue);
 	while (!claim_listed(state, queue, &bound))
 	{
+		if (state->has_moved)
+		{
+			/* Its storage class was changed when it was empty, which is known by now. */
+			state->has_moved = false;
+			turn_to_queue(state, queue);
+			continue;
+		}
 		state->lost = 0;
 		state->held = 0;
 		qml_claim_search(state, queue, bound.reach == QML_REACH_KEY ? &bound.key : NULL);

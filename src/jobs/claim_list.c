@@ -279,7 +279,10 @@ read_entry(QmlClaimList *list, QmlReadyEntry *entry)
 	if (is_stored_here(list))
 		qml_ready_note_gone(list->queue, entry);
 	else
+	{
 		qml_ready_note_put_back(list->queue, entry);
+		list->has_moved = true;
+	}
 	return false;
 }
 
@@ -288,6 +291,15 @@ static bool
 is_at_end(const QmlClaimList *list)
 {
 	return list->all || (list->has_end && qml_ready_is_before(&list->end, &list->bound));
+}
+
+/* Nothing of the queue was seen that counts: it is to be looked at from the beginning. */
+static bool
+give_up_pass(QmlClaimList *list)
+{
+	list->all = false;
+	list->bound.reach = QML_REACH_NOTHING;
+	return false;
 }
 
 /* What the pass has been through ends before a job that no list has. */
@@ -323,14 +335,11 @@ qml_claim_list_next(QmlClaimList *list, int wanted)
 				list->writer->is_taken = list->is_taken;
 				return true;
 			}
+			if (list->has_moved)
+				return give_up_pass(list);
 		}
 		else if (list->pass == QML_LIST_PEEK && (list->looked += list->count) > MOST_LOOKED)
-		{
-			/* It is not through: the index is to be searched from the beginning. */
-			list->all = false;
-			list->bound.reach = QML_REACH_NOTHING;
-			return false;
-		}
+			return give_up_pass(list); /* it is not through */
 		else if (take_more(list, wanted))
 			is_filled = false;
 		else if (is_at_end(list) || is_filled || !list->is_low || !fill_up(list))

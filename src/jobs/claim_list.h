@@ -44,6 +44,7 @@ typedef struct QmlClaimList
 	int held_room;
 	int looked; /* in a peek */
 
+	bool has_moved;		 /* the jobs of the queue are in other tables: the pass is over */
 	bool all;			 /* the list had all ready jobs of the queue, and is through */
 	bool is_low;		 /* it had few, and more may be in the index */
 	QmlReadyBound bound; /* it has nothing behind this */

@@ -28,6 +28,7 @@ typedef struct QmlClaimState
 	bool listing;	 /* the jobs of one are gone through */
 	bool searches;	 /* a background worker searches the index for what lists do not have */
 	bool incomplete; /* some did not have all */
+	bool has_moved;	 /* the jobs of the queue at work are in other tables by now */
 	int lost;		 /* ready in the snapshot of a search, and taken by others since */
 	int held;		 /* another transaction has the row */
 	bool skipped;	 /* some jobs were not looked at, because of what earlier claims saw */

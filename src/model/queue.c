@@ -225,7 +225,7 @@ static bool
 read_by_id(int id)
 {
 	static int last = 0; /* the last id whose row was read so */
-	bool follows = id > last && id - last <= READ_AHEAD;
+	bool follows = last > 0 && id > last && id - last <= READ_AHEAD;
 	QmlCacheRange range = {.key = &key_id, .from = id, .to = id + READ_AHEAD - 1};
 
 	if (!follows || id > PG_INT32_MAX - READ_AHEAD)
