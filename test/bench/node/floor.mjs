@@ -57,8 +57,8 @@ await main(({ client, count }) => ({
 	unfinished: () => count("floor.live"),
 	finished: () => count("floor.history"),
 
-	async work(ledger, size) {
-		const stop = await onConnections(size === 1 ? MANY : TEN, (client, i) =>
+	async work(ledger, size, way) {
+		const stop = await onConnections(size === 1 && way !== "single" ? MANY : TEN, (client, i) =>
 			work(client, `peers-${i}`, ledger, size),
 		);
 		ledger.finish();

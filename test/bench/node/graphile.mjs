@@ -14,7 +14,8 @@ const connectionString =
 const logger = new Logger(() => () => {});
 
 const ENDS_BATCHED = { completeJobBatchDelay: 0, failJobBatchDelay: 0 };
-const AT_ONCE = { concurrentJobs: 24, maxPoolSize: 25 };
+const concurrentJobs = Number(process.env.GRAPHILE_JOBS ?? 24);
+const AT_ONCE = { concurrentJobs, maxPoolSize: concurrentJobs + 1 };
 const settings = (size, way) => ({
 	...AT_ONCE,
 	...(size > 1 ? { localQueue: { size } } : {}),
