@@ -132,7 +132,7 @@ consider_what_stays(Holder *oldest)
 void
 qml_storage_check_vacuum(QmlFinding *finding)
 {
-	Holder oldest = {0};
+	Holder oldest = {.xid = InvalidTransactionId};
 	uint32 held;
 
 	if (RecoveryInProgress())
