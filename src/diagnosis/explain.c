@@ -317,6 +317,7 @@ typedef struct Before
 	const QmlCase *about;
 	int64 higher; /* of a higher priority */
 	int64 older;  /* of the same */
+	int highest;  /* priority */
 	int looked;
 	bool more; /* not all were looked at */
 } Before;
@@ -339,6 +340,8 @@ count_before(TupleTableSlot *slot, void *arg)
 		qml_work_is_same_kind(before->about, qml_job_live_method(slot),
 							  DatumGetObjectId(slot_getattr(slot, LIVE_CREATED_BY, &isnull))))
 	{
+		if (before->higher + before->older == 0)
+			before->highest = priority;
 		if (priority > job->priority)
 			before->higher++;
 		else
@@ -362,7 +365,12 @@ explain_place(Explanation *explanation)
 										qml_finding_count(before.higher + before.older, "job",
 														  "jobs"),
 										before.higher, before.older),
-							   "Let more workers take the jobs of the queue.");
+							   before.highest == PG_INT32_MAX ?
+								   NULL :
+								   qml_finding_call("qml_update_job",
+													psprintf("%s, '{\"priority\": %d}'",
+															 quote_id(explanation),
+															 before.highest + 1)));
 }
 
 #define IN(state) (1 << (state))

@@ -13,6 +13,13 @@ qml_names_init(QmlNameList *names)
 	names->count = 0;
 }
 
+/* Whether names that are added are only counted. */
+bool
+qml_names_is_full(const QmlNameList *names)
+{
+	return names->count >= QML_NAMES_MOST;
+}
+
 /* comment: what is said of it, or NULL. */
 void
 qml_names_add(QmlNameList *names, const char *name, const char *comment)

@@ -17,6 +17,7 @@ typedef struct QmlNameList
 } QmlNameList;
 
 extern void qml_names_init(QmlNameList *names);
+extern bool qml_names_is_full(const QmlNameList *names);
 extern void qml_names_add(QmlNameList *names, const char *name, const char *comment);
 extern const char *qml_names_text(QmlNameList *names);
 

@@ -20,6 +20,7 @@
 #include "maintenance/idle.h"
 #include "maintenance/service.h"
 #include "model/catalog.h"
+#include "qml.h"
 #include "schedule/pgcron.h"
 #include "userfn/callback.h"
 #include "userfn/handler.h"
@@ -61,6 +62,24 @@ qml_processes_check_preloaded(QmlFinding *finding)
 						 "server.",
 						 "qml is not in shared_preload_libraries: no background process works "
 						 "here");
+}
+
+/* Library and SQL objects of the same minor version: each can do all that the other one has. */
+void
+qml_processes_check_version(QmlFinding *finding)
+{
+	int minor = qml_catalog()->sql_minor;
+
+	if (minor < QML_VERSION_MINOR)
+		qml_finding_fail(finding, pstrdup("ALTER EXTENSION qml UPDATE;"),
+						 "the SQL objects have version %d.%d, older than the library (%s)",
+						 QML_VERSION_MAJOR, minor, QML_VERSION);
+	else if (minor > QML_VERSION_MINOR)
+		qml_finding_fail(finding, pstrdup("Restart the server to load the new library."),
+						 "the SQL objects have version %d.%d, newer than the library (%s)",
+						 QML_VERSION_MAJOR, minor, QML_VERSION);
+	else
+		qml_finding_pass(finding, "library and SQL objects have version %s", QML_VERSION);
 }
 
 void

@@ -8,6 +8,7 @@
 #include "diagnosis/finding.h"
 
 extern void qml_processes_check_preloaded(QmlFinding *finding);
+extern void qml_processes_check_version(QmlFinding *finding);
 extern void qml_processes_check_primary(QmlFinding *finding);
 extern void qml_processes_check_enabled(QmlFinding *finding);
 extern void qml_processes_check_database(QmlFinding *finding);

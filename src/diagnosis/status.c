@@ -13,6 +13,7 @@
 
 #include "utils/builtins.h"
 
+#include "diagnosis/pauses.h"
 #include "diagnosis/processes.h"
 #include "diagnosis/registrations.h"
 #include "diagnosis/status.h"
@@ -37,6 +38,7 @@ typedef struct Check
 /* Causes come before what follows from them. */
 static const Check checks[] = {
 	{"preloaded", qml_processes_check_preloaded, NEEDS_PROCESSES, "qml is not preloaded", false},
+	{"version", qml_processes_check_version, 0, NULL, false},
 	{"primary", qml_processes_check_primary, NEEDS_ALL, "standby", false},
 	{"enabled", qml_processes_check_enabled, NEEDS_PROCESSES, "background processing is off",
 	 false},
@@ -49,7 +51,8 @@ static const Check checks[] = {
 	{"enable_cleanup", qml_processes_check_cleanup, 0, NULL, false},
 	{"workers", qml_processes_check_workers, QML_NEEDS_WORKERS, "no worker slot", false},
 	{"process_slots", qml_processes_check_slots, 0, NULL, true},
-	{"paused", qml_traffic_check_paused, 0, NULL, false},
+	{"pause_all", qml_pauses_check_all, QML_NEEDS_CLAIM, "all queues paused", false},
+	{"paused", qml_pauses_check_queues, 0, NULL, false},
 	{"queues", qml_traffic_check_queues, 0, NULL, false},
 	{"handlers", qml_registrations_check_handlers, 0, NULL, false},
 	{"hooks", qml_registrations_check_hooks, 0, NULL, false},

@@ -1,6 +1,6 @@
 /*
  * traffic.c
- *		Checks of the jobs on their way: queues that are paused or that nobody serves, claims and
+ *		Checks of the jobs on their way: queues that nobody serves, claims and
  *		locks that are about to end, servers that fall silent.
  *
  * All of it comes from shared memory and small tables; no job is read.  Whether a queue has jobs
@@ -31,33 +31,6 @@
 /* What ends in so short a time is about to end; what is over for so long should be taken back. */
 #define SOON (5 * USECS_PER_SEC)
 #define LATE (10 * USECS_PER_SEC)
-
-void
-qml_traffic_check_paused(QmlFinding *finding)
-{
-	QmlNameList paused;
-	ListCell *lc;
-
-	qml_names_init(&paused);
-	foreach(lc, qml_queue_all())
-	{
-		const QmlQueue *queue = lfirst(lc);
-
-		if (queue->paused && !queue->dropped && qml_acl_see_queue(queue->name))
-			qml_names_add(&paused, queue->name, NULL);
-	}
-	if (qml_catalog()->paused)
-		qml_finding_fail(finding, qml_finding_call("qml_resume_all", ""),
-						 "all queues are paused; qml.pause says by whom and why");
-	else if (paused.count > 0)
-		qml_finding_fail(finding,
-						 psprintf("SELECT %s(name) FROM qml.queue WHERE paused;",
-								  qml_acl_qualify("qml_resume_queue")),
-						 "%s paused: %s", qml_finding_count(paused.count, "queue is", "queues are"),
-						 qml_names_text(&paused));
-	else
-		qml_finding_pass(finding, "no queue is paused");
-}
 
 /* ----- queues that nobody serves ----- */
 

@@ -7,7 +7,6 @@
 
 #include "diagnosis/finding.h"
 
-extern void qml_traffic_check_paused(QmlFinding *finding);
 extern void qml_traffic_check_queues(QmlFinding *finding);
 extern void qml_traffic_check_servers(QmlFinding *finding);
 extern void qml_traffic_check_leases(QmlFinding *finding);

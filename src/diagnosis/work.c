@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 
 #include "common/guc.h"
+#include "diagnosis/pauses.h"
 #include "diagnosis/served.h"
 #include "diagnosis/status.h"
 #include "diagnosis/work.h"
@@ -20,7 +21,6 @@
 #include "ipc/slots.h"
 #include "maintenance/service.h"
 #include "model/acl.h"
-#include "model/catalog.h"
 #include "userfn/hook_job.h"
 
 void
@@ -60,13 +60,10 @@ qml_work_explain_pause(QmlCase *about)
 {
 	const QmlQueue *queue = about->queue;
 
-	if (qml_catalog()->paused)
-		qml_finding_add_reason(about->reasons, "all queues paused",
-							   "all queues are paused; qml.pause says by whom and why",
-							   qml_finding_call("qml_resume_all", ""));
 	if (queue->paused)
 		qml_finding_add_reason(about->reasons, "queue paused",
-							   psprintf("queue \"%s\" is paused", queue->name),
+							   psprintf("queue \"%s\" is paused%s", queue->name,
+										qml_pauses_describe(queue)),
 							   qml_finding_call("qml_resume_queue",
 												qml_finding_quote(queue->name)));
 }

@@ -21,6 +21,13 @@ use Time::HiRes qw(sleep time);
 plan skip_all => 'needs the builds of test/run'
   unless defined $ENV{QML_INST_RELEASE} && defined $ENV{QML_INST_NEXT};
 
+# What qml_status() says of the versions of library and SQL objects.
+sub version_check
+{
+	my ($node, $dbname) = @_;
+	return query($node, q{SELECT ok, remedy FROM qml_status() WHERE check_name = 'version'}, $dbname);
+}
+
 # ---- installations
 
 # The directory that holds a whole installation, which can be moved.
@@ -383,6 +390,7 @@ all_goes_on($node, 'postgres', 'schedules');
 is(query($node, 'SELECT note, weight, (SELECT min(weight) FROM qml.occurrence_data) FROM qml.recurring_data'), 'kept|3|1', 'schedules keep theirs');
 query($node, "SELECT qml_create_queue('made later'), qml_alter_queue('walk', '{\"succeeded_ttl\": \"20 days\"}')");
 is(walk($node, 'postgres', 1), walked(1), 'and so it is in partitions that are made now');
+is(version_check($node, 'postgres'), 'f|Restart the server to load the new library.', 'qml_status says that the library is older');
 end_loads('old library');
 is(errors_since($node, $offset), '', 'old library: no error is in the log');
 
@@ -419,6 +427,7 @@ prepare_database($node, 'older');
 start_loads($node, 'older');
 all_goes_on($node, 'older', 'new library, older SQL objects');
 is(walk($node, 'older', 0), walked(0), 'new library, older SQL objects: jobs');
+is(version_check($node, 'older'), 'f|ALTER EXTENSION qml UPDATE;', 'qml_status says that the SQL objects are older');
 $scheduler = wait_for_process($node, 'scheduler', 'older');
 my $dump = PostgreSQL::Test::Utils::tempdir . '/older.dump';
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, '-d', $node->connstr('older') ], 'the older database is dumped');
@@ -429,6 +438,7 @@ SELECT pg_sleep(0.7);
 COMMIT;
 SQL
 is(query($node, "SELECT extversion FROM pg_extension WHERE extname = 'qml'", 'older'), '1.1', 'they are updated');
+is(version_check($node, 'older'), 't|', 'qml_status says so');
 all_goes_on($node, 'older', 'new library, updated SQL objects');
 is(process($node, 'scheduler', 'older'), $scheduler, 'the scheduler is the same');
 is(walk($node, 'older', 1), walked(1), 'new library, updated SQL objects: jobs');

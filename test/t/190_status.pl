@@ -137,14 +137,14 @@ good('queues', '0 queues have ready jobs');
 
 # ---- paused queues
 
-query($node, q{SELECT qml_pause_queue('mixed')});
-bad('paused', '1 queue is paused: "mixed"');
+query($node, q{SELECT qml_pause_queue('mixed', 'why not')});
+bad('paused', '1 queue is paused: "mixed" \\(since .* by role ".*": why not\\)');
 mend('paused');
 good('paused', 'no queue');
-query($node, q{SELECT qml_pause_all('a release')});
-bad('paused', 'all queues are paused; qml.pause says by whom and why');
-mend('paused');
-good('paused', 'no queue');
+query($node, q{SELECT qml_pause_all('flood')});
+bad('pause_all', 'all queues are paused since .* by role ".*": flood');
+mend('pause_all');
+good('pause_all', 'not all queues');
 
 # ---- switches and what is missing for processes
 
@@ -375,6 +375,8 @@ $bare->restart;
 good('preloaded', 'is in shared_preload_libraries', node => $bare);
 good('scheduler', 'runs', node => $bare);
 
+# What an upgrade does to it: 130_upgrade.pl.
+@checks = grep { $_ ne 'version' } @checks;
 is_deeply([ sort keys %tried ], [ sort map { ("$_ f", "$_ t") } @checks ], 'each check was seen to be ok and not ok');
 
 done_testing();

@@ -123,20 +123,29 @@ detail_is($id, 'ready', qr/^it has been ready since .*, and is the next for a wo
 
 # ---- paused, behind others
 
-ask($node, q{SELECT qml_pause_queue('quiet')});
+ask($node, q{SELECT qml_pause_queue('quiet', 'too loud')});
 reasons($id, 'queue paused', 'a paused queue');
+detail_is($id, 'queue paused', qr/^queue "quiet" is paused since .* by role ".*": too loud$/, 'since when, by whom, why');
 reasons('quiet', 'queue paused', 'the queue says the same');
 ask($node, q{SELECT qml_pause_all()});
-reasons($id, 'all queues paused, queue paused', 'and all');
+reasons($id, 'queue paused, all queues paused', 'and all');
 mend($id, 'all queues paused');
 mend($id, 'queue paused');
 reasons($id, 'ready', 'resumed');
+ask($node, q{SELECT qml_pause_all('flood')});
+reasons($id, 'all queues paused', 'all queues are paused');
+detail_is($id, 'all queues paused', qr/^all queues are paused since .* by role ".*": flood$/, 'since when, by whom, why');
+reasons('quiet', 'all queues paused', 'the queue says the same');
+mend($id, 'all queues paused');
+reasons($id, 'ready', 'all are resumed');
 ask($node, q{SELECT qml_enqueue('m', queue => 'quiet', priority => 5) FROM generate_series(1, 3)});
 my $last = ask($node, q{SELECT qml_enqueue('m', queue => 'quiet')});
 reasons($last, 'behind other jobs', 'others come first');
 detail_is($last, 'behind other jobs', qr/^4 jobs for the same workers come first: 3 of a higher priority, 1 older/, 'how many');
 reasons('quiet', 'moving', 'the queue is not blamed');
 detail_is('quiet', 'moving', qr/^5 jobs are ready, and 0 in work; the last fetch was \d+ seconds? ago$/, 'moving');
+mend($last, 'behind other jobs');
+reasons($last, 'ready', 'the remedy puts it first');
 ask($node, "SELECT qml_delete(id) FROM qml.job WHERE queue = 'quiet' AND id NOT IN ('$id')");
 reasons('quiet', 'moving', 'one is left');
 
