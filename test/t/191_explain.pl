@@ -281,7 +281,7 @@ detail_is($first, 'running', qr/^it runs in the session with pid \d+: attempt 1 
 my $second = ask($node, q{SELECT qml_enqueue('hold', queue => 'inside')});
 wait_reasons($second, 'limit reached', 'one at a time');
 detail_is($second, 'limit reached', qr/^1 of 1 workers that may run jobs of method "hold" at once do so$/, 'n of n');
-reasons('inside', 'limit reached', 'the queue says the same');
+wait_reasons('inside', 'limit reached', 'the queue says the same');
 ask($node, q{SELECT qml_enqueue('free', queue => 'inside', priority => -1)});
 wait_held($node, 2);
 my $third_job = ask($node, q{SELECT qml_enqueue('free', queue => 'inside', priority => -2)});
