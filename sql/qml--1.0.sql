@@ -523,6 +523,140 @@ ALTER TABLE qml.occurrence_data ATTACH PARTITION qml.occurrence_9 FOR VALUES IN 
 COMMENT ON TABLE qml.occurrence_9 IS 'a part of the record of ticks that is kept for longer';
 COMMENT ON INDEX qml.occurrence_9_tick IS 'finds the ticks of a schedule';
 
+-------------------------------------------------------------------------------
+-- Statistics.  As the ticks, they are in partitions that are used in turns: 0 to 3 have rows of
+-- a minute, 4 to 7 rows of ten minutes; src/maintenance/stats_rows.c writes them.
+-------------------------------------------------------------------------------
+
+CREATE TABLE qml.stats_data (
+	at timestamptz NOT NULL,
+	until timestamptz NOT NULL,
+	partition smallint NOT NULL,
+	queue_id int NOT NULL,
+	method text NOT NULL,
+	enqueued bigint NOT NULL,
+	started bigint NOT NULL,
+	succeeded bigint NOT NULL,
+	failed bigint NOT NULL,
+	deleted bigint NOT NULL,
+	retried bigint NOT NULL,
+	released bigint NOT NULL,
+	lost bigint NOT NULL,
+	waited bigint NOT NULL,
+	ran bigint NOT NULL,
+	waits bytea NOT NULL,
+	runs bytea NOT NULL
+) PARTITION BY LIST (partition);
+REVOKE ALL ON TABLE qml.stats_data FROM PUBLIC;
+-- For publications, as the history.
+ALTER TABLE qml.stats_data REPLICA IDENTITY FULL;
+COMMENT ON TABLE qml.stats_data IS 'statistics by queue and method; read them through the view qml.stats_minute or with qml_stats()';
+COMMENT ON COLUMN qml.stats_data.at IS 'begin of the time that the row stands for';
+COMMENT ON COLUMN qml.stats_data.until IS 'end of that time; of ten minutes, that of the last minute in which something was counted';
+COMMENT ON COLUMN qml.stats_data.partition IS 'the partition that the row is in';
+COMMENT ON COLUMN qml.stats_data.queue_id IS 'qml.queue_data.id; 0: all queues and methods without a series of their own';
+COMMENT ON COLUMN qml.stats_data.method IS 'of the jobs; empty if queue_id is 0';
+COMMENT ON COLUMN qml.stats_data.enqueued IS 'jobs that were made';
+COMMENT ON COLUMN qml.stats_data.started IS 'attempts that began';
+COMMENT ON COLUMN qml.stats_data.succeeded IS 'jobs that succeeded';
+COMMENT ON COLUMN qml.stats_data.failed IS 'jobs that failed for good';
+COMMENT ON COLUMN qml.stats_data.deleted IS 'jobs that were deleted before they had ended';
+COMMENT ON COLUMN qml.stats_data.retried IS 'attempts that failed or were lost, and are followed by another one';
+COMMENT ON COLUMN qml.stats_data.released IS 'attempts that were given back, and do not count';
+COMMENT ON COLUMN qml.stats_data.lost IS 'attempts whose worker was lost; each of them is counted in another column as well';
+COMMENT ON COLUMN qml.stats_data.waited IS 'how long the jobs of the attempts that began had waited in all, microseconds';
+COMMENT ON COLUMN qml.stats_data.ran IS 'how long the attempts that ended ran in all, microseconds; without those that were lost';
+COMMENT ON COLUMN qml.stats_data.waits IS 'the same by duration, packed as src/core/histogram.c says';
+COMMENT ON COLUMN qml.stats_data.runs IS 'the same by duration';
+
+CREATE TABLE qml.stats_0 (LIKE qml.stats_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.stats_0 FROM PUBLIC;
+CREATE INDEX stats_0_at ON qml.stats_0 (at);
+ALTER TABLE qml.stats_0 REPLICA IDENTITY FULL;
+ALTER TABLE qml.stats_data ATTACH PARTITION qml.stats_0 FOR VALUES IN (0);
+COMMENT ON TABLE qml.stats_0 IS 'a part of the statistics of a minute each';
+COMMENT ON INDEX qml.stats_0_at IS 'finds the statistics of a time';
+
+CREATE TABLE qml.stats_1 (LIKE qml.stats_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.stats_1 FROM PUBLIC;
+CREATE INDEX stats_1_at ON qml.stats_1 (at);
+ALTER TABLE qml.stats_1 REPLICA IDENTITY FULL;
+ALTER TABLE qml.stats_data ATTACH PARTITION qml.stats_1 FOR VALUES IN (1);
+COMMENT ON TABLE qml.stats_1 IS 'a part of the statistics of a minute each';
+COMMENT ON INDEX qml.stats_1_at IS 'finds the statistics of a time';
+
+CREATE TABLE qml.stats_2 (LIKE qml.stats_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.stats_2 FROM PUBLIC;
+CREATE INDEX stats_2_at ON qml.stats_2 (at);
+ALTER TABLE qml.stats_2 REPLICA IDENTITY FULL;
+ALTER TABLE qml.stats_data ATTACH PARTITION qml.stats_2 FOR VALUES IN (2);
+COMMENT ON TABLE qml.stats_2 IS 'a part of the statistics of a minute each';
+COMMENT ON INDEX qml.stats_2_at IS 'finds the statistics of a time';
+
+CREATE TABLE qml.stats_3 (LIKE qml.stats_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.stats_3 FROM PUBLIC;
+CREATE INDEX stats_3_at ON qml.stats_3 (at);
+ALTER TABLE qml.stats_3 REPLICA IDENTITY FULL;
+ALTER TABLE qml.stats_data ATTACH PARTITION qml.stats_3 FOR VALUES IN (3);
+COMMENT ON TABLE qml.stats_3 IS 'a part of the statistics of a minute each';
+COMMENT ON INDEX qml.stats_3_at IS 'finds the statistics of a time';
+
+CREATE TABLE qml.stats_4 (LIKE qml.stats_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.stats_4 FROM PUBLIC;
+CREATE INDEX stats_4_at ON qml.stats_4 (at);
+ALTER TABLE qml.stats_4 REPLICA IDENTITY FULL;
+ALTER TABLE qml.stats_data ATTACH PARTITION qml.stats_4 FOR VALUES IN (4);
+COMMENT ON TABLE qml.stats_4 IS 'a part of the statistics of ten minutes each';
+COMMENT ON INDEX qml.stats_4_at IS 'finds the statistics of a time';
+
+CREATE TABLE qml.stats_5 (LIKE qml.stats_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.stats_5 FROM PUBLIC;
+CREATE INDEX stats_5_at ON qml.stats_5 (at);
+ALTER TABLE qml.stats_5 REPLICA IDENTITY FULL;
+ALTER TABLE qml.stats_data ATTACH PARTITION qml.stats_5 FOR VALUES IN (5);
+COMMENT ON TABLE qml.stats_5 IS 'a part of the statistics of ten minutes each';
+COMMENT ON INDEX qml.stats_5_at IS 'finds the statistics of a time';
+
+CREATE TABLE qml.stats_6 (LIKE qml.stats_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.stats_6 FROM PUBLIC;
+CREATE INDEX stats_6_at ON qml.stats_6 (at);
+ALTER TABLE qml.stats_6 REPLICA IDENTITY FULL;
+ALTER TABLE qml.stats_data ATTACH PARTITION qml.stats_6 FOR VALUES IN (6);
+COMMENT ON TABLE qml.stats_6 IS 'a part of the statistics of ten minutes each';
+COMMENT ON INDEX qml.stats_6_at IS 'finds the statistics of a time';
+
+CREATE TABLE qml.stats_7 (LIKE qml.stats_data INCLUDING COMMENTS)
+	WITH (autovacuum_vacuum_insert_threshold = -1);
+REVOKE ALL ON TABLE qml.stats_7 FROM PUBLIC;
+CREATE INDEX stats_7_at ON qml.stats_7 (at);
+ALTER TABLE qml.stats_7 REPLICA IDENTITY FULL;
+ALTER TABLE qml.stats_data ATTACH PARTITION qml.stats_7 FOR VALUES IN (7);
+COMMENT ON TABLE qml.stats_7 IS 'a part of the statistics of ten minutes each';
+COMMENT ON INDEX qml.stats_7_at IS 'finds the statistics of a time';
+
+CREATE TABLE qml.mark_data (
+	at timestamptz NOT NULL,
+	label text NOT NULL,
+	made_by regrole NOT NULL
+);
+REVOKE ALL ON TABLE qml.mark_data FROM PUBLIC;
+ALTER TABLE qml.mark_data REPLICA IDENTITY FULL;
+COMMENT ON TABLE qml.mark_data IS 'marks on charts; read them through the view qml.mark';
+COMMENT ON COLUMN qml.mark_data.at IS 'when it was made';
+COMMENT ON COLUMN qml.mark_data.label IS 'what it says';
+COMMENT ON COLUMN qml.mark_data.made_by IS 'the role that made it, by oid';
+
+-------------------------------------------------------------------------------
+-- Servers, and functions of users
+-------------------------------------------------------------------------------
+
 -- Heartbeats are HOT updates.  Not dumped: a copy has servers of its own.
 CREATE TABLE qml.server_data (
 	id text NOT NULL PRIMARY KEY,
@@ -738,6 +872,15 @@ SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_6', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_7', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_8', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.occurrence_9', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.stats_0', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.stats_1', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.stats_2', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.stats_3', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.stats_4', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.stats_5', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.stats_6', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.stats_7', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.mark_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.handler_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.hook_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.middleware_data', '');
@@ -925,6 +1068,16 @@ CREATE FUNCTION qml.retries_left(queue_id int, method text, created_by regrole, 
 	AS 'MODULE_PATHNAME', 'qml_retries_left' LANGUAGE C STABLE STRICT;
 REVOKE ALL ON FUNCTION qml.retries_left(int, text, regrole, int, int) FROM PUBLIC;
 COMMENT ON FUNCTION qml.retries_left(int, text, regrole, int, int) IS 'how many retries may still follow to an unfinished job with this stored max_retries and after so many tries';
+
+CREATE FUNCTION qml.stats_access(queue_id int) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_stats_access' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.stats_access(int) FROM PUBLIC;
+COMMENT ON FUNCTION qml.stats_access(int) IS 'whether the current role monitors the queue, or (0) all queues';
+
+CREATE FUNCTION qml.stats_quantile(histogram bytea, quantile float8) RETURNS interval
+	AS 'MODULE_PATHNAME', 'qml_stats_quantile' LANGUAGE C IMMUTABLE STRICT;
+REVOKE ALL ON FUNCTION qml.stats_quantile(bytea, float8) FROM PUBLIC;
+COMMENT ON FUNCTION qml.stats_quantile(bytea, float8) IS 'the duration that this part of the durations of a histogram does not exceed; NULL if it has none';
 
 -- A view with an unlogged table fails on a standby as a whole, when it is planned.  So these
 -- tables are read by a function.
@@ -1366,6 +1519,61 @@ COMMENT ON COLUMN qml.acl.grantor IS 'role that granted it';
 COMMENT ON COLUMN qml.acl.granted_at IS 'when it was granted';
 COMMENT ON COLUMN qml.acl.problem IS 'why it counts as revoked; NULL if it counts';
 
+-- Minutes of the last day, and ten minutes of what is older: no time is in two rows.  As in qml.job,
+-- the tables first, then once for all rows what a reader gets.
+CREATE VIEW qml.stats_minute WITH (security_barrier = true) AS
+SELECT s.at, CASE WHEN s.partition < 4 THEN s.until - s.at ELSE greatest(s.until - s.at, interval '10 min') END AS span,
+	q.name AS queue, nullif(s.method, '') AS method,
+	s.enqueued, s.started, s.succeeded, s.failed, s.deleted, s.retried, s.released, s.lost,
+	s.waited * interval '1 microsecond' AS waited,
+	qml.stats_quantile(s.waits, 0.5) AS wait_p50,
+	qml.stats_quantile(s.waits, 0.95) AS wait_p95,
+	qml.stats_quantile(s.waits, 0.99) AS wait_p99,
+	s.ran * interval '1 microsecond' AS ran,
+	qml.stats_quantile(s.runs, 0.5) AS run_p50,
+	qml.stats_quantile(s.runs, 0.95) AS run_p95,
+	qml.stats_quantile(s.runs, 0.99) AS run_p99
+FROM qml.stats_data s
+LEFT JOIN qml.queue_data q ON q.id = s.queue_id
+WHERE qml.may_plan('stats_minute') AND qml.may_read('stats_minute') AND qml.stats_access(s.queue_id)
+	AND (s.partition < 4
+			AND s.at >= pg_catalog.date_bin('10 min', pg_catalog.statement_timestamp() - interval '24 h', '2000-01-01 00:00:00+00')
+		OR s.partition >= 4
+			AND s.at < pg_catalog.date_bin('10 min', pg_catalog.statement_timestamp() - interval '24 h', '2000-01-01 00:00:00+00')
+			AND s.at >= pg_catalog.statement_timestamp() - interval '7 days');
+REVOKE ALL ON TABLE qml.stats_minute FROM PUBLIC;
+COMMENT ON VIEW qml.stats_minute IS 'statistics by queue and method: each minute of the last 24 hours, each ten minutes of the 6 days before';
+COMMENT ON COLUMN qml.stats_minute.at IS 'begin of the time that the row stands for';
+COMMENT ON COLUMN qml.stats_minute.span IS 'length of that time: a minute, ten minutes, or longer where nobody stored them';
+COMMENT ON COLUMN qml.stats_minute.queue IS 'name of the queue; NULL: of all queues and methods beyond qml.stats_series';
+COMMENT ON COLUMN qml.stats_minute.method IS 'method of the jobs; NULL as the queue';
+COMMENT ON COLUMN qml.stats_minute.enqueued IS 'jobs that were made';
+COMMENT ON COLUMN qml.stats_minute.started IS 'attempts that began';
+COMMENT ON COLUMN qml.stats_minute.succeeded IS 'jobs that succeeded';
+COMMENT ON COLUMN qml.stats_minute.failed IS 'jobs that failed for good';
+COMMENT ON COLUMN qml.stats_minute.deleted IS 'jobs that were deleted before they had ended';
+COMMENT ON COLUMN qml.stats_minute.retried IS 'attempts that failed or were lost, and are followed by another one';
+COMMENT ON COLUMN qml.stats_minute.released IS 'attempts that were given back, and do not count';
+COMMENT ON COLUMN qml.stats_minute.lost IS 'attempts whose worker was lost; each of them is counted in another column as well';
+COMMENT ON COLUMN qml.stats_minute.waited IS 'how long the jobs of the attempts that began had waited, in all';
+COMMENT ON COLUMN qml.stats_minute.wait_p50 IS 'half of them had not waited longer';
+COMMENT ON COLUMN qml.stats_minute.wait_p95 IS '95 of 100 had not waited longer';
+COMMENT ON COLUMN qml.stats_minute.wait_p99 IS '99 of 100 had not waited longer';
+COMMENT ON COLUMN qml.stats_minute.ran IS 'how long the attempts that ended ran, in all; without those that were lost';
+COMMENT ON COLUMN qml.stats_minute.run_p50 IS 'half of them did not run longer';
+COMMENT ON COLUMN qml.stats_minute.run_p95 IS '95 of 100 did not run longer';
+COMMENT ON COLUMN qml.stats_minute.run_p99 IS '99 of 100 did not run longer';
+
+CREATE VIEW qml.mark WITH (security_barrier = true) AS
+SELECT m.at, m.label, pg_catalog.pg_get_userbyid(m.made_by) AS made_by
+FROM qml.mark_data m
+WHERE qml.may_plan('mark') AND qml.may_read('mark');
+REVOKE ALL ON TABLE qml.mark FROM PUBLIC;
+COMMENT ON VIEW qml.mark IS 'marks on charts, of the last 30 days';
+COMMENT ON COLUMN qml.mark.at IS 'when it was made';
+COMMENT ON COLUMN qml.mark.label IS 'what it says';
+COMMENT ON COLUMN qml.mark.made_by IS 'the role that made it';
+
 -------------------------------------------------------------------------------
 -- Producers
 -------------------------------------------------------------------------------
@@ -1624,6 +1832,31 @@ CREATE FUNCTION @extschema@.qml_peek(queues anycompatible DEFAULT NULL::text, li
 	AS 'MODULE_PATHNAME', 'qml_peek' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_peek(anycompatible, int) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_peek(anycompatible, int) IS 'up to lim jobs that would be given out next, in that order; none is claimed';
+
+-------------------------------------------------------------------------------
+-- Statistics and metrics
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_stats(since interval DEFAULT '1 hour', queue text DEFAULT NULL, method text DEFAULT NULL)
+	RETURNS TABLE (queue text, method text, enqueued bigint, started bigint, succeeded bigint,
+		failed bigint, deleted bigint, retried bigint, released bigint, lost bigint,
+		enqueue_rate float8, finish_rate float8, failure_rate float8,
+		wait_p50 interval, wait_p95 interval, wait_p99 interval,
+		run_p50 interval, run_p95 interval, run_p99 interval,
+		depth bigint, running bigint, oldest_ready interval)
+	AS 'MODULE_PATHNAME', 'qml_stats' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_stats(interval, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_stats(interval, text, text) IS 'what happened to jobs lately, by queue (method is NULL) and by queue and method: numbers, rates per second, percentiles of wait and run; of queues also what is there now';
+
+CREATE FUNCTION @extschema@.qml_metrics() RETURNS text
+	AS 'MODULE_PATHNAME', 'qml_metrics' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_metrics() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_metrics() IS 'statistics and numbers of jobs in the text format of Prometheus';
+
+CREATE FUNCTION @extschema@.qml_mark(label text) RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'qml_mark' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_mark(text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_mark(text) IS 'put a mark on charts, such as a deployment; returns its time';
 
 -------------------------------------------------------------------------------
 -- Queues
@@ -1985,6 +2218,8 @@ GRANT EXECUTE ON FUNCTION qml.role_problem(regrole, boolean) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.is_admin() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.lease_end(uuid, int, timestamptz) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.retries_left(int, text, regrole, int, int) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.stats_access(int) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.stats_quantile(bytea, float8) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.unlogged_jobs() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.one_line(text, int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.brief(interval) TO PUBLIC;
@@ -2029,6 +2264,9 @@ GRANT EXECUTE ON FUNCTION @extschema@.qml_reschedule(uuid, timestamptz, text) TO
 GRANT EXECUTE ON FUNCTION @extschema@.qml_update_job(uuid, jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_peek(anycompatible, int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_stats(interval, text, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_metrics() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_mark(text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_create_queue(text, jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_alter_queue(text, jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_drop_queue(text, boolean) TO PUBLIC;
@@ -2096,6 +2334,8 @@ GRANT SELECT ON TABLE qml.handler TO PUBLIC;
 GRANT SELECT ON TABLE qml.hook TO PUBLIC;
 GRANT SELECT ON TABLE qml.middleware TO PUBLIC;
 GRANT SELECT ON TABLE qml.acl TO PUBLIC;
+GRANT SELECT ON TABLE qml.stats_minute TO PUBLIC;
+GRANT SELECT ON TABLE qml.mark TO PUBLIC;
 GRANT USAGE ON TYPE qml.job_state TO PUBLIC;
 
 CREATE FUNCTION qml.check_service() RETURNS void

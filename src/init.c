@@ -28,6 +28,8 @@
 #include "ipc/ready_note.h"
 #include "ipc/ready_queues.h"
 #include "ipc/shmem.h"
+#include "ipc/stats_notes.h"
+#include "ipc/stats_store.h"
 #include "ipc/wakeup.h"
 #include "ipc/watch.h"
 #include "ipc/watch_notes.h"
@@ -100,6 +102,8 @@ _PG_init(void)
 		qml_fetches_init();
 		qml_counter_notes_init();
 		qml_lease_notes_init();
+		qml_stats_store_init();
+		qml_stats_notes_init();
 		qml_wakeup_init();
 		qml_watch_init();
 		qml_watch_notes_init();

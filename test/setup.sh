@@ -28,7 +28,7 @@ server=postgresql-${QML_PG_MAJOR:-15}
 packages=(gcc libc6-dev make "$server" "postgresql-server-dev-${QML_PG_MAJOR:-15}")
 test_packages=(libpq-dev "$server-cron" "$server-pgtap" libipc-run-perl tini pgbouncer libfaketime
 	python3-psycopg python3-asyncpg ruby ruby-pg php-cli php-pgsql libdbd-pg-perl nodejs
-	libpostgresql-jdbc-java ruby-activejob ruby-activerecord php-illuminate-queue php-illuminate-events
+	prometheus curl libpostgresql-jdbc-java ruby-activejob ruby-activerecord php-illuminate-queue php-illuminate-events
 	python3-pytest ruby-rspec)
 # About 200 MB of archives, and 900 MB on the disk.
 examples_packages=(golang-go golang-github-jackc-pgx-v4-dev

@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
@@ -41,6 +42,7 @@ int qml_cleanup_interval = 60;
 int qml_audit_ttl = 366 * 24 * 60 * 60;
 int qml_heartbeat_interval = 10;
 int qml_dead_server_timeout = 60;
+int qml_stats_series = 1000;
 int qml_workers = 5;
 int qml_max_workers = -1;
 int qml_worker_idle_timeout = 60;
@@ -211,6 +213,14 @@ qml_guc_init(void)
 		"qml.dead_server_timeout",
 		"Sets how long a server may go without a heartbeat before its jobs are reclaimed.", NULL,
 		&qml_dead_server_timeout, 1, 86400, GUC_UNIT_S);
+	/* A library that is loaded later cannot have a setting of the server's start. */
+	DefineCustomIntVariable(
+		"qml.stats_series",
+		"Sets for how many pairs of a queue and a method statistics are kept, in all databases.",
+		"All others are counted together; 0 keeps no statistics.", &qml_stats_series,
+		qml_stats_series, 0, 100000,
+		process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP, 0, NULL, NULL,
+		NULL);
 	define_background_int(
 		"qml.workers",
 		"Sets the maximum number of background workers that run jobs in each database.",

@@ -7,7 +7,8 @@
  *
  * - the ready jobs that it made, which are added to their lists when it is committed, and those
  *   that it took, which are put back when it is rolled back (ready_note.c),
- * - what it does to the numbers of jobs (counter_notes.c),
+ * - what it does to the numbers of jobs (counter_notes.c), and counts for statistics
+ *   (stats_notes.c),
  * - whether others are to be woken (wakeup.c).  It is not kept for what: anything may be due.
  * - whether it has changed more than jobs, for those who watch (watch_notes.c).  It is not kept
  *   what: anything may have changed.
@@ -66,6 +67,8 @@
 #include "ipc/ready_note.h"
 #include "ipc/ready_queues.h"
 #include "ipc/slots.h"
+#include "ipc/stats_notes.h"
+#include "ipc/stats_store.h"
 #include "ipc/wakeup.h"
 #include "ipc/watch.h"
 #include "ipc/watch_notes.h"
@@ -200,6 +203,10 @@ tell_lists_and_counters(const QmlPrepared *prepared, End end)
 						   sizeof(QmlCounterDelta), prepared->ndeltas);
 	if (end != ROLLED_BACK)
 		tell_watchers(prepared, end);
+	if (end != COMMITTED)
+		return;
+	qml_stats_store_add(prepared->stats, sizeof(QmlStatNote), prepared->nstats);
+	qml_stats_store_miss(prepared->missed_stats);
 }
 
 /* ----- transactions whose end nobody has told ----- */
@@ -439,8 +446,10 @@ read_notes(QmlPrepared *prepared)
 	prepared->uncounted = !qml_counter_notes_copy(prepared->deltas, QML_PREPARED_DELTAS,
 												  &prepared->ndeltas);
 	prepared->changed = qml_watch_notes_exist();
+	prepared->nstats = qml_stats_notes_copy(prepared->stats, QML_PREPARED_STATS,
+											&prepared->missed_stats);
 	return is_pending || has_ready || prepared->uncounted || prepared->ndeltas > 0 ||
-		   prepared->changed;
+		   prepared->changed || prepared->nstats > 0;
 }
 
 /* Errors are possible for the last time. */

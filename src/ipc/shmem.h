@@ -46,6 +46,7 @@
 
 #include "ipc/counter_store.h"
 #include "ipc/ready_store.h"
+#include "ipc/stats_note.h"
 
 /* The life of a slot: free, starting, running, ended, and free again. */
 typedef enum QmlSlotState
@@ -93,6 +94,7 @@ typedef enum QmlWake
 	QML_WAKE_HOOK,		/* a hook that could not be canceled ended its process */
 	QML_WAKE_HISTORY,	/* a job has finished, and the history has no partition for it */
 	QML_WAKE_SERVER,	/* a server was given up */
+	QML_WAKE_STATS,		/* something was counted that is not stored */
 	QML_WAKES
 } QmlWake;
 
@@ -330,8 +332,9 @@ typedef struct QmlWaiter
 	QmlReadyJobs guarded;
 } QmlWaiter;
 
-/* Changes of the numbers of jobs that are kept of a prepared transaction. */
+/* Changes of the numbers of jobs, and notes for statistics, that are kept of a prepared transaction. */
 #define QML_PREPARED_DELTAS 16
+#define QML_PREPARED_STATS	32
 
 /* A prepared transaction that will do something when it ends; see prepared.c. */
 typedef struct QmlPrepared
@@ -355,6 +358,11 @@ typedef struct QmlPrepared
 	bool uncounted;
 	int ndeltas;
 	QmlCounterDelta deltas[QML_PREPARED_DELTAS];
+
+	/* What it counts for statistics, and events that found no room here. */
+	int nstats;
+	uint64 missed_stats;
+	QmlStatNote stats[QML_PREPARED_STATS];
 } QmlPrepared;
 
 /* A role that a scheduler wants one more worker for. */

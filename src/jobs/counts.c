@@ -13,6 +13,7 @@
 
 #include "access/genam.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -351,6 +352,53 @@ qml_counts_by_queue(Tuplestorestate *store, TupleDesc desc)
 				 "GROUP BY j.queue_id, j.state) c JOIN qml.queue_data q ON q.id = c.queue_id "
 				 "ORDER BY q.name, c.state",
 				 all_jobs(), qml_queue_own_id()));
+}
+
+/* Queues by id, with the numbers of jobs that rows show. */
+static HTAB *
+count_queues(void)
+{
+	HASHCTL control = {.keysize = sizeof(int),
+					   .entrysize = sizeof(QmlCounterRow),
+					   .hcxt = CurrentMemoryContext};
+	HTAB *queues = hash_create("qml counts", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	QmlSpi spi;
+	uint64 count;
+
+	qml_spi_begin(&spi, qml_catalog()->owner);
+	count = qml_spi_execute(psprintf("SELECT j.queue_id, j.state, pg_catalog.count(*) "
+									 "FROM (%s) j GROUP BY j.queue_id, j.state",
+									 all_jobs()),
+							0, NULL, NULL, NULL, SPI_OK_SELECT);
+	for (uint64 i = 0; i < count; i++)
+	{
+		int queue = DatumGetInt32(qml_spi_value(SPI_tuptable, i, 1, INT4OID, NULL));
+		QmlState state = qml_catalog_state_or_none(
+			DatumGetObjectId(qml_spi_value(SPI_tuptable, i, 2, qml_catalog()->state_type, NULL)));
+		bool found;
+		QmlCounterRow *row = hash_search(queues, &queue, HASH_ENTER, &found);
+
+		if (!found)
+			memset(row->counts, 0, sizeof(row->counts));
+		/* Somebody may have added a state. */
+		if ((int) state < QML_STATES)
+			row->counts[state] = DatumGetInt64(qml_spi_value(SPI_tuptable, i, 3, INT8OID, NULL));
+	}
+	qml_spi_end(&spi);
+	return queues;
+}
+
+/*
+ * The numbers of jobs by queue and state, as QmlCounterRow by the id of the queue, with those of
+ * qml's own one.  from_memory: no rows were counted.
+ */
+HTAB *
+qml_counts_queues(bool *from_memory)
+{
+	HTAB *queues = read_queues();
+
+	*from_memory = queues != NULL;
+	return queues ? queues : count_queues();
 }
 
 /* How many jobs of a queue are ready, by its rows.  Reads all of them, and those in work. */

@@ -5,6 +5,7 @@
 #ifndef QML_COUNTS_H
 #define QML_COUNTS_H
 
+#include "utils/hsearch.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
@@ -13,6 +14,7 @@
 
 extern void qml_counts_by_state(Tuplestorestate *store, TupleDesc desc);
 extern void qml_counts_by_queue(Tuplestorestate *store, TupleDesc desc);
+extern HTAB *qml_counts_queues(bool *from_memory);
 extern int64 qml_counts_depth(const QmlQueue *queue);
 extern bool qml_counts_of_queues(QmlCounterRow **rows, int *count);
 

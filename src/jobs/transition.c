@@ -60,6 +60,7 @@ qml_transition_set(QmlJob *job, QmlState to, TimestampTz now)
 				 errhint("%s", describe_next(from))));
 
 	job->state = to;
+	job->changed_at = now;
 	/* A delayed job has been ready since it was due, however late it was promoted. */
 	if (job->run_at != QML_NO_TIME)
 		job->ready_at = job->run_at;
@@ -151,6 +152,7 @@ qml_transition_release(QmlJob *job, TimestampTz run_at, Datum reason, TimestampT
 	if (later)
 		job->run_at = run_at;
 	job->uncounted++;
+	job->released = true;
 	if (reason != (Datum) 0)
 		job->reason = reason;
 }
@@ -173,6 +175,7 @@ end_lost_attempt(QmlJob *job, const char *reason, const char *error_type, QmlSta
 
 	qml_job_add_error(job, &error, now);
 	qml_transition_set(job, state, now);
+	job->lost = true;
 }
 
 /*

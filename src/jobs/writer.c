@@ -46,6 +46,7 @@
 #include "jobs/count_note.h"
 #include "jobs/failure_log.h"
 #include "jobs/history.h"
+#include "jobs/job_stats.h"
 #include "jobs/ready_row.h"
 #include "jobs/writer.h"
 #include "model/catalog.h"
@@ -370,6 +371,8 @@ qml_writer_insert(QmlWriter *writer, const QmlJob *job, const QmlHandler *handle
 	choose_commit(writer->live, job);
 	qml_table_insert(writer->live, writer->live->row);
 	note_added(job, 1);
+	if (is_new)
+		qml_job_stats_made(job, 1);
 	qml_ready_row_note_made(writer->live->row, writer->live->row->tts_tid);
 	note_transition(writer, job, is_new);
 	note_times(job, 1, handler);
@@ -407,6 +410,7 @@ void
 qml_writer_note_new(QmlWriter *writer, const QmlJob *job, const QmlHandler *handler)
 {
 	note_added(job, 1);
+	qml_job_stats_made(job, 1);
 	qml_ready_row_note_made(writer->live->row, writer->live->row->tts_tid);
 	note_transition(writer, job, true);
 	note_times(job, 1, handler);
@@ -424,6 +428,7 @@ qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const QmlHandler *h
 	choose_commit(writer->live, &jobs[0]);
 	qml_table_insert_many(writer->live, rows, count);
 	note_added(&jobs[0], count);
+	qml_job_stats_made(&jobs[0], count);
 	for (int i = 0; i < count; i++)
 	{
 		Assert(jobs[i].queue_id == jobs[0].queue_id && jobs[i].state == jobs[0].state);
@@ -608,6 +613,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 		note_claim(writer, job);
 		if (job->state != job->was || !writer->unwatched)
 			qml_count_note_job(job, job->was, QML_NO_TIME, job->state, QML_NO_TIME);
+		qml_job_stats_changed(job);
 		if (job->state == QML_ENQUEUED)
 			qml_ready_row_note_made(writer->live->row, qml_table_row_root(writer->live));
 		note_transition(writer, job, false);
@@ -626,6 +632,7 @@ qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait)
 	note_claim(writer, job);
 	qml_count_note_job(job, job->was, QML_NO_TIME, is_kept ? job->state : QML_NOT_COUNTED,
 					   job->expires_at);
+	qml_job_stats_changed(job);
 	if (job->was == QML_PROCESSING)
 		qml_wakeup_ended(&job->id, job->attempt);
 	/* At commit, a worker in the database that is running the job is canceled. */

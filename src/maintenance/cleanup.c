@@ -1,7 +1,8 @@
 /*
  * cleanup.c
  *		Removing what has expired: finished jobs, named locks, the record of ticks and that of
- *		acts, dead servers, calls of hooks that are gone, and names of roles that were dropped.
+ *		acts, statistics, dead servers, calls of hooks that are gone, and names of roles that
+ *		were dropped.
  *
  * Any number of callers may do this at once.  Nothing here waits for a lock: rows that another
  * transaction is changing, tables that it has locked, and expired partitions that are in use
@@ -31,7 +32,9 @@
 #include "jobs/partition.h"
 #include "maintenance/audit_partitions.h"
 #include "maintenance/cleanup.h"
+#include "maintenance/marks.h"
 #include "maintenance/server.h"
+#include "maintenance/stats_rows.h"
 #include "model/catalog.h"
 #include "model/queue.h"
 #include "schedule/occurrence.h"
@@ -143,6 +146,7 @@ remove_rows(void *arg)
 		(void) qml_after_commit_forget();
 	if (try_lock(cat->server))
 		qml_server_forget();
+	qml_marks_forget();
 	done->locks += delete_expired_locks(cat);
 }
 
@@ -187,12 +191,13 @@ drop_partitions(void *arg)
 	}
 }
 
-/* Part: the record of ticks. */
+/* Part: the record of ticks, and statistics. */
 static void
 forget_ticks(void *arg)
 {
 	if (try_lock(qml_catalog_to_work()->occurrence))
 		qml_occurrence_forget();
+	qml_stats_rows_forget();
 }
 
 /* Part: the partitions of the record of acts. */

@@ -140,6 +140,8 @@ give_back(QmlJob *job, TimestampTz now)
 {
 	qml_transition_set(job, QML_ENQUEUED, now);
 	job->uncounted++;
+	job->released = true;
+	job->lost = true;
 }
 
 /* The job's session is gone; how is known only if it left a note. */
@@ -530,6 +532,7 @@ static void
 enqueue_again(QmlJobPass *pass, QmlJob *job)
 {
 	qml_transition_set(job, QML_ENQUEUED, pass->now);
+	job->lost = true;
 }
 
 /* Enqueues every job again that is processing, its attempt counted: for a copy. */

@@ -52,6 +52,10 @@ typedef struct QmlJob
 #ifdef QML_NEXT
 	Datum note;
 #endif
+	/* What became of it in memory, for statistics: not stored. */
+	TimestampTz changed_at; /* when it got this state; 0: it has the one that it was read with */
+	bool released;			/* the attempt was given back, and does not count */
+	bool lost;				/* nobody has told of the end of the attempt */
 	TupleTableSlot *source; /* the row it was read from; NULL: none, or it is a copy */
 } QmlJob;
 

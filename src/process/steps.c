@@ -22,6 +22,7 @@
 #include "maintenance/promote.h"
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
+#include "maintenance/stats_keep.h"
 #include "process/notify.h"
 #include "process/slot.h"
 #include "process/steps.h"
@@ -324,6 +325,18 @@ count_jobs(QmlStep *step)
 	return QML_NO_TIME;
 }
 
+/* What was counted for statistics. */
+static TimestampTz
+store_stats(QmlStep *step)
+{
+	bool again;
+	TimestampTz next = qml_stats_keep_run(&again);
+
+	if (again)
+		step->not_before = qml_clock_monotonic_ms() + QML_STEP_PROBE;
+	return next;
+}
+
 /* Intervals that are neither fixed nor a setting. */
 
 /* At once when qml.workers has changed: what was asked for before may be lost. */
@@ -446,6 +459,12 @@ QmlStep qml_steps[] = {
 	 .interval = qml_counting_interval,
 	 .is_done = qml_counters_are_valid,
 	 .run = count_jobs},
+	{.activity = "storing statistics",
+	 .name = "qml scheduler: storing statistics",
+	 .enabled = &qml_enabled,
+	 .wake = QML_WAKE_STATS,
+	 .every = QML_STEP_POLL,
+	 .run = store_stats},
 	{.activity = "recomputing schedules",
 	 .name = "qml scheduler: recomputing schedules",
 	 .enabled = &qml_recurring_enabled,

@@ -47,17 +47,12 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#include "common/log.h"
-#include "common/shrink.h"
-#include "common/spi.h"
-#include "common/subxact.h"
+#include "common/ring.h"
 #include "compat.h"
 #include "model/shape.h"
 #include "qml.h"
@@ -316,53 +311,6 @@ qml_occurrence_record(QmlOccurrences *occurrences, const char *recurring, const 
 	qml_table_insert(table, row);
 }
 
-/* Whether there is something to remove; false also if somebody is using the partition. */
-static bool
-has_rows(Oid relid)
-{
-	LOCKTAG tag;
-	Relation rel;
-	bool has;
-	int others;
-
-	if (!ConditionalLockRelationOid(relid, AccessShareLock))
-		return false;
-	rel = try_table_open(relid, NoLock);
-	has = rel != NULL && RelationGetNumberOfBlocks(rel) > 0;
-	if (rel)
-		table_close(rel, NoLock);
-	UnlockRelationOid(relid, AccessShareLock);
-	if (!has)
-		return false;
-	/* To try for the lock takes a transaction id and writes it to the WAL, also in vain. */
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
-	(void) GetLockConflicts(&tag, AccessExclusiveLock, &others);
-	return others == 0;
-}
-
-/* Work: empties a partition that nobody is using. */
-static void
-empty_partition(void *arg)
-{
-	Oid relid = *(Oid *) arg;
-	char *name = get_rel_name(relid);
-	List *locked;
-	QmlSpi spi;
-
-	if (name == NULL || !ConditionalLockRelationOid(relid, AccessExclusiveLock))
-		return;
-	/* TRUNCATE would queue up for an index that is in use. */
-	if (!qml_shrink_lock(relid, &locked))
-	{
-		UnlockRelationOid(relid, AccessExclusiveLock);
-		return;
-	}
-	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute(psprintf("TRUNCATE ONLY qml.%s", quote_identifier(name)), 0, NULL, NULL,
-						   NULL, SPI_OK_UTILITY);
-	qml_spi_end(&spi);
-}
-
 /*
  * Empties partitions whose days are over, unless somebody is reading them.  One that cannot
  * be emptied (somebody made a table refer to it) does not stop the rest of the cleanup.
@@ -375,17 +323,9 @@ qml_occurrence_forget(void)
 	for (int i = 0; i < QML_OCCURRENCE_PARTITIONS; i++)
 	{
 		Oid relid = qml_catalog()->occurrences[i];
-		QmlFailure failure;
 
 		/* An idle server writes nothing. */
-		if (is_in_use(now, i) || !has_rows(relid) ||
-			qml_subxact_run(empty_partition, &relid, &failure))
-			continue;
-		if (MyBackendType != B_BG_WORKER || qml_log_is_due(QML_LOG_PARTITIONS))
-			ereport(WARNING,
-					(errcode(failure.sqlerrcode),
-					 errmsg("could not empty a partition of \"%s.occurrence_data\"", QML_SCHEMA),
-					 errdetail("%s", failure.message),
-					 failure.hint ? errhint("%s", failure.hint) : 0));
+		if (!is_in_use(now, i) && qml_ring_has_rows(relid))
+			qml_ring_empty(relid, qml_catalog()->owner, QML_SCHEMA ".occurrence_data");
 	}
 }

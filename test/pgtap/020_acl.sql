@@ -124,6 +124,9 @@ INSERT INTO expected_execute VALUES
 	('qml_explain',            false, false, true,  true),
 	('qml_explain_queue',      false, false, true,  true),
 	('qml_status',             false, true,  true,  true),
+	('qml_stats',              false, false, true,  true),
+	('qml_metrics',            false, false, true,  true),
+	('qml_mark',               false, false, false, true),
 	('qml_delete',             true,  false, false, true),
 	('qml_cancel',             false, false, false, true),
 	('qml_retry',              true,  false, false, true),
@@ -191,6 +194,8 @@ INSERT INTO expected_execute VALUES
 	('brief',                  true,  true,  true,  true),
 	('may_read',               true,  true,  true,  true),
 	('may_plan',               true,  true,  true,  true),
+	('stats_access',           false, false, true,  true),
+	('stats_quantile',         false, false, true,  true),
 	('unlogged_jobs',          true,  true,  true,  true),
 	('is_admin',               true,  true,  true,  true),
 	('lease_end',              true,  true,  true,  true),
@@ -220,6 +225,10 @@ INSERT INTO expected_select VALUES
 	('handler',           false, true,  true,  true),
 	('hook',              false, true,  true,  true),
 	('middleware',        false, true,  true,  true),
+	('stats_minute',      false, false, true,  true),
+	('mark',              false, false, true,  true),
+	('stats_data',        false, false, false, false),
+	('mark_data',         false, false, false, false),
 	('queue_data',        false, false, false, false),
 	('pause_data',        false, false, false, false),
 	('audit_data',        false, false, false, false),
@@ -297,6 +306,8 @@ CREATE FUNCTION pg_temp.calls(function oid) RETURNS SETOF text LANGUAGE sql AS $
 					WHEN 'qml.job_state' THEN quote_literal('enqueued')
 					WHEN 'qml.job' THEN 'NULL'
 					WHEN 'anycompatible' THEN quote_literal('q')
+					WHEN 'bytea' THEN quote_literal('')
+					WHEN 'double precision' THEN '0.5'
 					WHEN 'text' THEN quote_literal('q')
 					ELSE CASE WHEN t.type LIKE '%[]' THEN quote_literal('{}') END END END
 				|| '::' || CASE t.type WHEN 'anycompatible' THEN 'text' ELSE t.type END, ', ' ORDER BY t.n)

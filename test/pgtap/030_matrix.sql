@@ -559,6 +559,24 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 ('qml_queue_counts', $$SELECT string_agg(DISTINCT queue, ' ' ORDER BY queue) FROM qml_queue_counts()$$,
 	'refused', 'refused', 'refused', 'refused', '=bystander foreign own|bystander foreign own',
 	'=bystander foreign own|bystander foreign own', '=|bystander foreign own'),
+('qml_stats', 'SELECT count(*) FROM qml_stats()',
+	'refused', 'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed'),
+('qml_stats', $$SELECT count(*) FROM qml_stats('1 hour', $queue)$$,
+	'refused', 'refused', 'refused', 'refused', 'granted', 'granted', 'allowed'),
+('qml_stats', $$SELECT string_agg(DISTINCT queue, ' ' ORDER BY queue) FROM qml_stats()$$,
+	'refused', 'refused', 'refused', 'refused', '=own|bystander foreign own', '=own|bystander foreign own', '=|bystander foreign own'),
+('qml_metrics', $$SELECT string_agg(DISTINCT m[1], ' ' ORDER BY m[1]) FROM regexp_matches(qml_metrics(), 'qml_jobs.queue="(own|foreign|bystander)"', 'g') m$$,
+	'refused', 'refused', 'refused', 'refused', '=own|bystander foreign own', '=own|bystander foreign own', '=|bystander foreign own'),
+('qml_mark', $$SELECT qml_mark('m') > '2000-01-01'$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'everywhere', 'allowed'),
+('stats_minute', 'SELECT count(*) FROM qml.stats_minute',
+	'refused', 'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed'),
+('mark', 'SELECT count(*) FROM qml.mark',
+	'refused', 'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed'),
+('stats_access', 'SELECT qml.stats_access(0)',
+	'refused', 'refused', 'refused', 'refused', '=false|true', '=false|true', '=|true'),
+('stats_quantile', $$SELECT qml.stats_quantile('', 0.5) IS NULL$$,
+	'refused', 'refused', 'refused', 'refused', '=true|true', '=true|true', '=|true'),
 ('job', 'SELECT probe.sight(j) FROM qml.job j WHERE id = $processing',
 	'refused', 'refused', 'full mine', 'full granted', 'full granted/outline', 'full granted/outline', 'full'),
 ('job', 'SELECT probe.sight(j) FROM qml.job j WHERE id = $awaiting_retry',
@@ -830,7 +848,7 @@ SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'enqueue' AND vi
 SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'monitor' AND view = %L AND queue = 'foreign'$$, view), 'outlines too')
 	FROM unnest(ARRAY['job', 'recurring']) view;
 SELECT pg_temp.ends('t_doors', format('SELECT FROM qml.%s v WHERE probe.leak(%L, v::text)', view, view), '42501', 'without a capability it is not called: ' || view)
-	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick', 'pause', 'audit', 'recent']) view;
+	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick', 'pause', 'audit', 'stats_minute', 'mark', 'recent']) view;
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors'$$, 'nor shown anything');
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view IN ('job', 'recurring', 'recent') AND (mine AND queue = 'own') IS NOT TRUE$$,
 	'who enqueues is not shown the jobs and schedules of others');

@@ -189,6 +189,9 @@ my %CALLS = (
 	qml_explain_queue => { before => [$ENQUEUE], sql => "SELECT count(*) > 0 FROM qml_explain_queue('NAME')" },
 	qml_status => { sql => 'SELECT count(*) > 0 FROM qml_status()' },
 	qml_queue_depth => { before => [$ENQUEUE], sql => "SELECT qml_queue_depth('NAME')" },
+	qml_stats => { sql => 'SELECT count(*) >= 0 FROM qml_stats()' },
+	qml_metrics => { sql => "SELECT qml_metrics() <> ''" },
+	qml_mark => { sql => "SELECT qml_mark('NAME') IS NOT NULL", done => rows("mark WHERE label = 'NAME'", 1) },
 	qml_delete =>
 	  { before => [$ENQUEUE], sql => "SELECT qml_delete('ID')", done => is_in('deleted') },
 	'qml_delete, out of history' => {
@@ -479,7 +482,7 @@ my %CALLS = (
 	},
 
 	map { ("qml.$_" => { sql => "SELECT count(*) FROM qml.$_" }) }
-	  qw(job recent queue pause audit lock recurring recurring_tick server database handler hook middleware acl)
+	  qw(job recent queue pause audit lock recurring recurring_tick server database handler hook middleware acl stats_minute mark)
 );
 
 # What they need in a database.

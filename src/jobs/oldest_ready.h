@@ -1,0 +1,25 @@
+/*
+ * oldest_ready.h
+ *		Since when jobs of a queue wait.
+ */
+#ifndef QML_OLDEST_READY_H
+#define QML_OLDEST_READY_H
+
+#include "common/table.h"
+#include "model/queue.h"
+
+/* Tables that are open for it, and the snapshot. */
+typedef struct QmlOldestReady
+{
+	Snapshot snapshot;
+	bool is_open[QML_STORES];
+	QmlTable live[QML_STORES];
+	Relation ready[QML_STORES];
+} QmlOldestReady;
+
+extern void qml_oldest_ready_begin(QmlOldestReady *search);
+extern bool qml_oldest_ready_find(QmlOldestReady *search, const QmlQueue *queue,
+								  TimestampTz *ready_at);
+extern void qml_oldest_ready_end(QmlOldestReady *search);
+
+#endif

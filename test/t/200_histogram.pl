@@ -1,0 +1,18 @@
+# The histograms of statistics, without a server: bins, quantiles against sorted durations,
+# packing.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use IPC::Run ();
+use QmlTest;
+use Test::More;
+
+my ($out, $err) = ('', '');
+local $ENV{SEED} = seed();
+IPC::Run::run([ "$FindBin::RealBin/../histogram/run" ], '<', \undef, '>', \$out, '2>', \$err);
+is($?, 0, 'test/histogram/run') or diag($out, $err);
+like($out, qr/^[1-9]\d{3,} passed, 0 failed$/m, 'nothing failed');
+done_testing();
