@@ -63,11 +63,16 @@ typedef struct Options
 	double delay_ms;
 	double pace_ms; /* sleep between units, twice that at most */
 
-	/* transact: fractions are of the transactions; also queues, batch, rollback, pace_ms */
+	/*
+	 * transact: fractions are of the transactions, that of heartbeats of the steps; also queues,
+	 * methods, batch, lease, heartbeat, rollback, pace_ms
+	 */
 	double row;		/* write a row of a user's table */
 	double prepare; /* are prepared first */
 	int id_series;	/* of the ids that are the session's own */
 	int first_id;
+	const char *handler_queues; /* jobs of the methods are made there, and not claimed */
+	bool claim_in_blocks;		/* no claim is a transaction by itself */
 } Options;
 
 typedef enum Outcome

@@ -83,6 +83,8 @@ static const OptionSpec option_specs[] = {
 	SPEC("--prepare", OPTION_REAL, prepare),
 	SPEC("--id-series", OPTION_INT, id_series),
 	SPEC("--first-id", OPTION_INT, first_id),
+	SPEC("--handler-queues", OPTION_TEXT, handler_queues),
+	SPEC("--claim-in-blocks", OPTION_FLAG, claim_in_blocks),
 };
 
 typedef struct Subcommand

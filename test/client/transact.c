@@ -11,6 +11,11 @@
  * logged before it is sent ("committing", "preparing") and when the answer is there ("committed",
  * "prepared", "undone").
  *
+ * With --lease claims are lost in the end, because others take what was not ended in time, and the
+ * server ends what a terminated session had begun.  A refusal is logged then ("refused"), and is
+ * no error.  "beat" tells until when a heartbeat has made the claim hold.  With --claim-in-blocks no
+ * claim is a transaction by itself: whatever is claimed is logged before it is committed.
+ *
  * The ids that are the session's own are numbered.  After a crash the next session of the same
  * series makes the jobs that were lost anew.
  *
@@ -29,6 +34,7 @@ typedef struct Token
 {
 	char id[UUID_TEXT_LEN];
 	char attempt[16];
+	bool is_refused;
 } Token;
 
 typedef struct Tokens
@@ -50,17 +56,22 @@ static Statement commit_stmt = {NULL, "COMMIT", 0, 0};
 static Statement rollback_stmt = {NULL, "ROLLBACK", 0, 0};
 static Statement row_stmt = {"row", "INSERT INTO user_row VALUES ($1)", 1, 0};
 static Statement make_stmt = {"make",
-							  "SELECT qml_enqueue('client.job', jsonb_build_object('tx', $1::text),"
+							  "SELECT qml_enqueue($4, jsonb_build_object('tx', $1::text),"
 							  " queue => $2, id => $3::uuid)",
-							  3, 0};
+							  4, 0};
 static Statement make_many_stmt =
 	{"make_many",
-	 "SELECT qml_enqueue_many('client.job', array_fill(jsonb_build_object('tx', $1::text),"
+	 "SELECT qml_enqueue_many($4, array_fill(jsonb_build_object('tx', $1::text),"
 	 " ARRAY[$3::int]), $2)",
-	 3, 0};
-static Statement fetch_stmt =
-	{"fetch", "SELECT id, attempt, queue FROM qml_fetch($1, string_to_array($2, ','), $3::int)", 3,
-	 0};
+	 4, 0};
+static Statement fetch_stmt = {"fetch",
+							   "SELECT id, attempt, queue, extract(epoch FROM lease_expires_at)"
+							   " FROM qml_fetch($1, string_to_array($2, ','), $3::int, $4::interval)",
+							   4, 0};
+static Statement heartbeat_stmt = {"heartbeat",
+								   "SELECT extract(epoch FROM qml_heartbeat($1::uuid, $2::int,"
+								   " $3::interval))",
+								   3, 0};
 static Statement succeed_stmt = {"succeed", "SELECT qml_succeed($1::uuid, $2::int)", 2, 0};
 static Statement succeed_many_stmt = {"succeed_many",
 									  "SELECT qml_succeed_many($1::uuid[], $2::int[])", 2, 0};
@@ -96,22 +107,49 @@ add_token(Tokens *tokens, const char *id, const char *attempt)
 
 	snprintf(token->id, sizeof(token->id), "%s", id);
 	snprintf(token->attempt, sizeof(token->attempt), "%s", attempt);
+	token->is_refused = false;
 }
 
+/* Those that were refused are gone. */
 static void
 move_tokens(Tokens *from, Tokens *to)
 {
 	while (from->count > 0)
 	{
-		from->count--;
-		add_token(to, from->all[from->count].id, from->all[from->count].attempt);
+		const Token *token = &from->all[--from->count];
+
+		if (!token->is_refused)
+			add_token(to, token->id, token->attempt);
 	}
 }
 
-/* Runs a step; false: the transaction is not to go on. */
+static void
+log_refused(Session *session, const Transaction *tx, const char *op, Token *token)
+{
+	session->count.refused++;
+	token->is_refused = true;
+	log_event(session, "refused", token->id, token->attempt, NULL, "tx=%s op=%s", tx->name, op);
+}
+
+/* Claims end by themselves, so that a worker may be told that it has lost one. */
+static bool
+may_be_refused(const Session *session)
+{
+	return session->opt->lease != NULL;
+}
+
+static bool
+is_refusal(const Session *session)
+{
+	return strcmp(session->sqlstate, "QM001") == 0 || strcmp(session->sqlstate, "QM003") == 0;
+}
+
+/*
+ * Runs a step, which is about a claim if token is given.  False: the transaction is not to go on.
+ */
 static bool
 run_step(Session *session, Transaction *tx, const char *op, Statement *stmt,
-		 const char *const *values)
+		 const char *const *values, Token *token)
 {
 	/* It is committed when it has been run. */
 	if (tx->is_single)
@@ -121,10 +159,15 @@ run_step(Session *session, Transaction *tx, const char *op, Statement *stmt,
 		case OUTCOME_OK:
 			return true;
 		case OUTCOME_ERROR:
+			tx->is_failed = true;
+			if (token != NULL && may_be_refused(session) && is_refusal(session))
+			{
+				log_refused(session, tx, op, token);
+				return false;
+			}
 			session->count.errors++;
 			log_event(session, "error", NULL, NULL, NULL, "op=%s sqlstate=%s", op,
 					  session->sqlstate);
-			tx->is_failed = true;
 			return false;
 		case OUTCOME_LOST:
 			break;
@@ -136,22 +179,30 @@ run_step(Session *session, Transaction *tx, const char *op, Statement *stmt,
 static void
 make_step(Session *session, Transaction *tx)
 {
+	const Options *opt = session->opt;
 	char queue[64];
 	char text[UUID_TEXT_LEN];
-	const char *values[3] = {tx->name, queue, text};
+	char method[64] = "client.job";
+	const char *values[4] = {tx->name, queue, text, method};
 
-	choose_from(session, session->opt->queues, queue, sizeof(queue));
+	if (opt->handler_queues != NULL && random_below(session, 2) == 0)
+	{
+		choose_from(session, opt->handler_queues, queue, sizeof(queue));
+		choose_from(session, opt->methods, method, sizeof(method));
+	}
+	else
+		choose_from(session, opt->queues, queue, sizeof(queue));
 	if (random_below(session, 4) > 0)
 	{
-		snprintf(text, sizeof(text), "00000000-0000-4000-8%03d-%012d", session->opt->id_series,
+		snprintf(text, sizeof(text), "00000000-0000-4000-8%03d-%012d", opt->id_series,
 				 next_id++);
 		log_piece(session, tx, "made", text, NULL, NULL, queue);
-		if (run_step(session, tx, "enqueue", &make_stmt, values))
+		if (run_step(session, tx, "enqueue", &make_stmt, values, NULL))
 			session->count.enqueued++;
 		return;
 	}
 	snprintf(text, sizeof(text), "%d", 1 + random_below(session, 20));
-	if (!run_step(session, tx, "enqueue_many", &make_many_stmt, values))
+	if (!run_step(session, tx, "enqueue_many", &make_many_stmt, values, NULL))
 		return;
 	for (int i = 0; i < PQntuples(session->result); i++)
 		log_piece(session, tx, "made", session_value(session, i, 0), NULL, NULL, queue);
@@ -164,7 +215,7 @@ claim_step(Session *session, Transaction *tx)
 	const Options *opt = session->opt;
 	char batch[16];
 	char queue[64];
-	const char *values[3] = {opt->name, opt->queues, batch};
+	const char *values[4] = {opt->name, opt->queues, batch, opt->lease};
 	int most = 1 + random_below(session, opt->batch);
 
 	if (held.count + taken.count + ended.count + most > HELD_LIMIT)
@@ -175,14 +226,15 @@ claim_step(Session *session, Transaction *tx)
 		values[1] = queue;
 	}
 	snprintf(batch, sizeof(batch), "%d", most);
-	if (!run_step(session, tx, "fetch", &fetch_stmt, values))
+	if (!run_step(session, tx, "fetch", &fetch_stmt, values, NULL))
 		return;
 	for (int i = 0; i < PQntuples(session->result); i++)
 	{
 		const char *id = session_value(session, i, 0);
 		const char *attempt = session_value(session, i, 1);
 
-		log_piece(session, tx, "claimed", id, attempt, "processing", session_value(session, i, 2));
+		log_event(session, "claimed", id, attempt, "processing", "tx=%s queue=%s lease=%s", tx->name,
+				  session_value(session, i, 2), session_value(session, i, 3));
 		add_token(&taken, id, attempt);
 	}
 	session->count.claimed += PQntuples(session->result);
@@ -198,6 +250,35 @@ end_one(Session *session)
 	held.all[n] = held.all[--held.count];
 	add_token(&ended, token.id, token.attempt);
 	return &ended.all[ended.count - 1];
+}
+
+static void
+beat_step(Session *session, Transaction *tx)
+{
+	int n = random_below(session, held.count);
+	Token *token = &held.all[n];
+	const char *values[3] = {token->id, token->attempt, session->opt->lease};
+
+	if (run_step(session, tx, "heartbeat", &heartbeat_stmt, values, token))
+		log_event(session, "beat", token->id, token->attempt, "processing", "tx=%s lease=%s",
+				  tx->name, session_value(session, 0, 0));
+	else if (token->is_refused)
+		held.all[n] = held.all[--held.count];
+}
+
+/* What a call that ends several claims has not ended. */
+static void
+log_not_ended(Session *session, const Transaction *tx, int first)
+{
+	for (int i = first; i < ended.count; i++)
+	{
+		bool is_ended = false;
+
+		for (int j = 0; j < PQntuples(session->result) && !is_ended; j++)
+			is_ended = strcmp(session_value(session, j, 0), ended.all[i].id) == 0;
+		if (!is_ended)
+			log_refused(session, tx, "succeed_many", &ended.all[i]);
+	}
 }
 
 /* Several at once, in any order. */
@@ -224,10 +305,12 @@ end_many(Session *session, Transaction *tx)
 	strcpy(attempt_end, "}");
 	for (int i = first; i < ended.count; i++)
 		log_piece(session, tx, "ended", ended.all[i].id, ended.all[i].attempt, "succeeded", "-");
-	if (!run_step(session, tx, "succeed_many", &succeed_many_stmt, values))
+	if (!run_step(session, tx, "succeed_many", &succeed_many_stmt, values, NULL))
 		return;
-	/* All are its own: none may be refused. */
-	if (PQntuples(session->result) != ended.count - first)
+	/* All are its own: none may be refused, but for one that was lost with its lease. */
+	if (may_be_refused(session))
+		log_not_ended(session, tx, first);
+	else if (PQntuples(session->result) != ended.count - first)
 		log_event(session, "error", NULL, NULL, NULL, "op=succeed_many sqlstate=refused");
 	session->count.acked += ended.count - first;
 }
@@ -236,7 +319,7 @@ static void
 end_step(Session *session, Transaction *tx)
 {
 	const char *values[2];
-	const Token *token;
+	Token *token;
 	int kind = random_below(session, 6);
 	bool is_done;
 
@@ -253,11 +336,11 @@ end_step(Session *session, Transaction *tx)
 	log_piece(session, tx, "ended", token->id, token->attempt,
 			  kind < 4 ? "succeeded" : "given_back", "-");
 	if (kind < 4)
-		is_done = run_step(session, tx, "succeed", &succeed_stmt, values);
+		is_done = run_step(session, tx, "succeed", &succeed_stmt, values, token);
 	else if (kind == 4)
-		is_done = run_step(session, tx, "release", &release_stmt, values);
+		is_done = run_step(session, tx, "release", &release_stmt, values, token);
 	else
-		is_done = run_step(session, tx, "fail", &fail_stmt, values);
+		is_done = run_step(session, tx, "fail", &fail_stmt, values, token);
 	session->count.acked += is_done;
 }
 
@@ -266,9 +349,11 @@ any_step(Session *session, Transaction *tx)
 {
 	int kind = random_below(session, 10);
 
-	if (kind < 4)
+	if (held.count > 0 && random_fraction(session) < session->opt->heartbeat)
+		beat_step(session, tx);
+	else if (kind < 4)
 		make_step(session, tx);
-	else if (kind < 7)
+	else if (kind < 7 && !(tx->is_single && session->opt->claim_in_blocks))
 		claim_step(session, tx);
 	else
 		end_step(session, tx);
@@ -318,7 +403,7 @@ run_steps(Session *session, Transaction *tx)
 
 	for (int i = 0; i <= nsteps && !tx->is_failed && !tx->is_lost; i++)
 	{
-		if (i == row_at && run_step(session, tx, "row", &row_stmt, values))
+		if (i == row_at && run_step(session, tx, "row", &row_stmt, values, NULL))
 			log_piece(session, tx, "row", NULL, NULL, NULL, "-");
 		else if (i < nsteps && i != row_at)
 			any_step(session, tx);

@@ -46,22 +46,48 @@ sub row
 	return { name => 'row', attempt => '-', state => '-', queue => '-' };
 }
 
-# What is there: "id state attempt queue worker", names of transactions with a row, and "unlogged"
-# with a number.
+# A claim that ends at a time: long ago or much later.
+my ($OVER, $LATER) = (0, 1e9);
+
+sub leased
+{
+	my ($id, $attempt, $queue, $lease) = @_;
+	return { %{ claimed($id, $attempt, $queue) }, lease => $lease };
+}
+
+sub beat
+{
+	my ($id, $attempt, $lease) = @_;
+	return { name => 'beat', id => $id, attempt => $attempt, state => 'processing', lease => $lease };
+}
+
+sub refused
+{
+	my ($id, $attempt) = @_;
+	return { name => 'refused', id => $id, attempt => $attempt, state => '-', op => 'succeed' };
+}
+
+# What is there: "id state attempt queue worker method uncounted errors", names of transactions with
+# a row, "unlogged" with a number, and more as a hash.
 sub facts
 {
 	my (@there) = @_;
 	my $facts = { jobs => {}, rows => {}, unlogged => 0 };
 	foreach (@there)
 	{
-		my ($id, $state, $attempt, $queue, $worker) = split / /;
+		if (ref $_)
+		{
+			$facts = { %$facts, %$_ };
+			next;
+		}
+		my ($id, $state, $attempt, $queue, $worker, $method, $uncounted, $errors) = split / /;
 		if ($id eq 'unlogged')
 		{
 			$facts->{unlogged} = $state;
 		}
 		elsif (defined $queue)
 		{
-			push @{ $facts->{jobs}{$id} }, { state => $state, attempt => $attempt, queue => $queue, worker => $worker // 's' };
+			push @{ $facts->{jobs}{$id} }, { state => $state, attempt => $attempt, queue => $queue, worker => $worker // 's', method => $method, uncounted => $uncounted, errors => $errors };
 		}
 		else
 		{
@@ -184,6 +210,112 @@ finds(qr/^numbers job j attempt 1 \(async\) was given to s-2 and to t-2/, 'a num
 finds(qr/^numbers job j attempt 1 \(unlogged\) was given to s-2 and to t-2/, 'a number of an unlogged job that is made anew', [
 	facts(), tx('s-1', 'told', made('j', 'u')), tx('s-2', 'told', claimed('j', 1, 'u')) ],
 	[ facts(), tx('t-1', 'told', made('j', 'u')), tx('t-2', 'told', claimed('j', 1, 'u')) ]);
+
+# ---- lease
+
+foreach my $case ([ 'd', 'durable', 'j processing 2 d t' ], [ 'a', 'async', 'j processing 2 a t' ], [ 'u', 'unlogged' ])
+{
+	my ($queue, $class, @there) = @$case;
+	my @begin = (facts(@there), tx('s-1', 'told', made('j', $queue)));
+	finds_nothing("$class: a job is given again when its lease is over", [
+		@begin, tx('s-2', 'told', leased('j', 1, $queue, $OVER)), tx('t-1', 'told', leased('j', 2, $queue, $LATER)) ]);
+	finds(qr/^lease job j attempt 2 \($class\) was given while attempt 1 was held/, "$class: and before", [
+		@begin, tx('s-2', 'told', leased('j', 1, $queue, $LATER)), tx('t-1', 'told', leased('j', 2, $queue, $LATER)) ]);
+	finds(qr/^lease job j attempt 2 \($class\) was given while attempt 1 was held/, "$class: or before the end that a heartbeat has told", [
+		@begin, tx('s-2', 'told', leased('j', 1, $queue, $OVER)), tx('s-3', 'told', beat('j', 1, $LATER)),
+		tx('t-1', 'told', leased('j', 2, $queue, $LATER)) ]);
+	finds_nothing("$class: a heartbeat that was rolled back does not count", [
+		@begin, tx('s-2', 'told', leased('j', 1, $queue, $OVER)), tx('s-3', 'undone', beat('j', 1, $LATER)),
+		tx('t-1', 'told', leased('j', 2, $queue, $LATER)) ]);
+	finds_nothing("$class: nor does a claim whose end was asked for", [
+		@begin, tx('s-2', 'told', leased('j', 1, $queue, $LATER)), tx('s-3', 'unknown', ended('j', 1, 'given_back')),
+		tx('t-1', 'told', leased('j', 2, $queue, $LATER)) ]);
+	finds_nothing("$class: who is late is refused", [
+		@begin, tx('s-2', 'told', leased('j', 1, $queue, $OVER)), tx('t-1', 'told', leased('j', 2, $queue, $LATER)),
+		tx('s-3', 'undone', ended('j', 1), refused('j', 1)), tx('s-4', 'told', ended('j', 1), refused('j', 1)) ]);
+	finds(qr/^lease job j attempt 2: succeed was refused within the lease/, "$class: who is refused and not late", [
+		@begin, tx('s-2', 'told', leased('j', 1, $queue, $OVER)), tx('t-1', 'told', leased('j', 2, $queue, $LATER)),
+		tx('t-2', 'undone', ended('j', 2), refused('j', 2)) ]);
+}
+foreach my $case ([ $OVER, 'finds_nothing' ], [ $LATER, 'finds' ])
+{
+	my ($lease, $what) = @$case;
+	my @lives = (
+		[ facts('j processing 1 d'), tx('s-1', 'told', made('j', 'd')), tx('s-2', 'told', leased('j', 1, 'd', $lease)), tx('s-3', 'told', beat('j', 1, $LATER)) ],
+		[ facts('j processing 2 d t'), tx('t-1', 'told', leased('j', 2, 'd', $LATER)) ]);
+	$what eq 'finds'
+	  ? finds(qr/^once job j attempt 2 was given, and attempt 1 is held/, 'a job that was held over a crash and given again', @lives)
+	  : finds_nothing('a crash forgets heartbeats', @lives);
+}
+my @back = (tx('s-1', 'told', made('j', 'd')), tx('s-2', 'told', leased('j', 1, 'd', $OVER)), tx('s-3', 'undone', ended('j', 1, 'given_back')));
+finds_nothing('what was lost with its lease was not given back', [ facts('j enqueued 1 d s m 0 1:lease_expired'), @back ]);
+finds(qr/^undone .* s-3 \(durable\): ended j 1/, 'an end that was rolled back', [ facts('j enqueued 1 d s m 1'), @back ]);
+@back = (tx('s-1', 'told', made('j', 'a')), tx('s-2', 'unknown', leased('j', 1, 'a', $LATER), made('k', 'a')));
+finds_nothing('who got no answer has claimed nothing if somebody else got the claim', [
+	facts('j processing 1 a t'), @back, tx('t-1', 'told', leased('j', 1, 'a', $LATER)) ]);
+finds(qr/^whole .* s-2 \(async\): 1 pieces of 2/, 'and half of it if nobody did', [ facts('j processing 1 a'), @back ]);
+
+# ---- workers in the database
+
+# "attempt pid" and perhaps "end"
+sub runs
+{
+	my (@runs) = @_;
+	return map { my ($n, $pid, $end) = split / /; map { { what => $_, attempt => $n, pid => $pid } } 'begin', $end ? 'end' : () } @runs;
+}
+
+# Runs of job j, its effects, and when it was seen to have succeeded.
+sub inside
+{
+	my ($runs, $effects, $seen) = @_;
+	return { runs => { j => [ runs(@$runs) ] }, effects => { j => $effects // [] }, handlers => { record => 1, nothing => 0 }, seen => { defined $seen ? (j => $seen) : () } };
+}
+
+foreach my $case ([ 'd', 'durable' ], [ 'a', 'async' ])
+{
+	my ($queue, $class) = @$case;
+	my @made = tx('s-1', 'told', made('j', $queue));
+	my @lost = $queue eq 'd' ? (qr/^kept .* s-1 was acknowledged/) : ();
+	finds_nothing("$class: a job that was run", [ facts("j succeeded 2 $queue w record 0 1:session_gone", inside([ '1 10', '2 11 end' ], [2], 2)), @made ]);
+	finds(qr/^begun job j attempt 2 \($class\) was run, the row says 1/, "$class: an attempt that was begun and is not there", [
+		facts("j processing 1 $queue w record 0", inside([ '1 10', '2 11' ])), @made ]);
+	my @bad = judge([ facts(inside([ '1 10' ])), @made ]);
+	is(scalar(grep { /^begun job j \($class\) was run, and is not there/ } @bad), 1, "finds $class: a job that was begun and is not there");
+	is(scalar @bad, 1 + @lost, 'and no more than that');
+	finds(qr/^numbers job j attempt 1 \($class\) was run by the processes 10 11/, "$class: an attempt that two processes have run", [
+		facts("j succeeded 1 $queue w nothing 0", inside([ '1 10', '1 11 end' ])), @made ]);
+	finds(qr/^ran job j \($class\) succeeded in attempt 1, which no process ran to its end/, "$class: a success that did not run to its end", [
+		facts("j succeeded 1 $queue w nothing 0", inside(['1 10'])), @made ]);
+	finds(qr/^ran job j \($class\) attempt 1 went on after attempt 2 had begun/, "$class: a run that went on", [
+		facts("j succeeded 2 $queue w nothing 0 1:session_gone", { %{ inside([]) }, runs => { j => [ runs('1 10'), runs('2 11 end'), { what => 'end', attempt => 1, pid => 10 } ] } }), @made ]);
+	finds(qr/^effect job j \($class\) is succeeded and has 0 effects instead of 1/, "$class: a success without its effect", [
+		facts("j succeeded 1 $queue w record 0", inside(['1 10 end'])), @made ]);
+	finds(qr/^effect job j \($class\) is processing and has 1 effects instead of 0/, "$class: an effect without its success", [
+		facts("j processing 1 $queue w record 0", inside([ '1 10 end' ], [1])), @made ]);
+	finds(qr/^effect job j \($class\) is succeeded and has 2 effects instead of 1/, "$class: an effect that is there twice", [
+		facts("j succeeded 1 $queue w record 0", inside([ '1 10 end' ], [ 1, 1 ])), @made ]);
+	finds(qr/^ends job j of queue $queue of 2 attempts 1 have come to no end/, "$class: an attempt that has come to no end", [
+		facts("j enqueued 2 $queue w nothing 0 1:lease_expired", inside([])), @made ]);
+	finds(qr/^ends job j of queue $queue has more ends than the 1 attempts/, "$class: one that has come to two", [
+		facts("j succeeded 1 $queue w nothing 1", inside(['1 10 end'])), @made ]);
+}
+finds(qr/^kept job j \(durable\) was seen to have succeeded in attempt 1, and is processing in attempt 1/, 'a success that was seen and is not there', [
+	facts('j processing 1 d w nothing 0', inside([ '1 10 end' ], [], 1)), tx('s-1', 'told', made('j', 'd')) ]);
+finds_nothing('an async one may be lost', [
+	facts('j processing 1 a w nothing 0', inside([ '1 10 end' ], [], 1)), tx('s-1', 'told', made('j', 'a')) ]);
+{
+	my @made = tx('s-1', 'told', made('j', 'u'));
+	finds_nothing('an unlogged job leaves what it has done', [ facts(inside([ '1 10 end' ], [1])), @made ]);
+	finds(qr/^numbers job j attempt 1 \(unlogged\) was run by the processes 10 11/, 'a number of an unlogged job that is run twice', [
+		facts(inside([ '1 10', '1 11' ])), @made ]);
+	finds(qr/^effect job j has 2 effects of attempt 1/, 'an effect of an unlogged job that is there twice', [ facts(inside([ '1 10 end' ], [ 1, 1 ])), @made ]);
+	finds(qr/^effect job j has an effect of attempt 1, which did not run to its end/, 'one of an attempt that did not run to its end', [
+		facts(inside([ '1 10' ], [1])), @made ]);
+	finds_nothing('an unlogged job that was made anew, at rest', [
+		facts('j succeeded 9 u w record 8', inside([ '1 10 end', '9 11 end' ], [ 1, 9 ]), { is_at_rest => 1 }), @made ]);
+	finds(qr/^effect job j \(unlogged\) is succeeded and has 0 effects instead of 1/, 'and the success of one without its effect', [
+		facts('j succeeded 9 u w record 8', inside([ '1 10 end', '9 11 end' ], [1]), { is_at_rest => 1 }), @made ]);
+}
 
 # ---- refused, client
 

@@ -16,6 +16,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 use PostgreSQL::Test::Utils;
 use QmlBackground;
+use QmlCrash;
 use QmlStorage;
 use QmlTest;
 use Test::More;
@@ -37,84 +38,20 @@ my @SESSIONS = (
 	[ 'd1,d2', 'busy' ], [ 'd1', 'busy' ], [ 'd1,a1,u1', 'busy' ], [ 'd2,a2,u2', 'busy' ]);
 
 seed();
-my $dir = PostgreSQL::Test::Utils::tempdir;
 my $node = background_node('kill_storage', conf => <<'CONF');
 wal_buffers = 4MB
 checkpoint_timeout = 1h
 qml.workers = 0
 CONF
-query($node, "SELECT qml_create_queue('$_', '{\"storage\": \"$CLASS{$_}\", \"lease\": \"1 day\", \"max_retries\": 1000}')")
-  foreach sort keys %CLASS;
-query($node, <<'SQL');
-CREATE TABLE user_row (tx text);
-CREATE TABLE token (round text, id uuid, attempt int, expected text, was text, PRIMARY KEY (round, id, attempt));
--- Says the ends of claims that a worker still believes in.
-CREATE PROCEDURE say_ends(this text) LANGUAGE plpgsql AS $$
-DECLARE
-	t record;
-	answer text;
-BEGIN
-	FOR t IN SELECT * FROM token WHERE round = this LOOP
-		BEGIN
-			answer := CASE WHEN qml_release(t.id, t.attempt) THEN 'accepted' END;
-		EXCEPTION WHEN SQLSTATE 'QM001' OR SQLSTATE 'QM003' THEN
-			answer := 'refused';
-		END;
-		UPDATE token SET was = answer WHERE round = this AND id = t.id AND attempt = t.attempt;
-	END LOOP;
-END $$;
-SQL
+create_class_queues($node, '"lease": "1 day", "max_retries": 1000', %CLASS);
 
 my $oracle = QmlStorage->new(%CLASS);
-
-sub load_facts
-{
-	my %facts = (jobs => {}, rows => {});
-
-	foreach my $line (split /\n/, query($node, 'SELECT id, state, attempt, queue, worker FROM qml.job'))
-	{
-		my ($id, @columns) = split /\|/, $line, -1;
-		push @{ $facts{jobs}{$id} }, { map { $_ => shift @columns } qw(state attempt queue worker) };
-	}
-	$facts{rows}{ (split /\|/)[0] } = (split /\|/)[1]
-	  foreach split /\n/, query($node, 'SELECT tx, count(*) FROM user_row GROUP BY 1');
-	$facts{unlogged} = query($node, <<'SQL');
-SELECT (SELECT count(*) FROM qml.live_unlogged) + (SELECT count(*) FROM qml.history_unlogged)
-	+ (SELECT count(*) FROM qml.history_unlogged_overflow)
-SQL
-	return \%facts;
-}
-
-# Says the ends of claims, and what was wrong in the answers.
-sub say_ends
-{
-	my ($round, @tokens) = @_;
-	append_to_file("$dir/$round", join '', map { "$round\t$_->[0]\t$_->[1]\t$_->[2]\n" } @tokens);
-	query($node, "COPY token (round, id, attempt, expected) FROM '$dir/$round'; CALL say_ends('$round')");
-	return $oracle->judge_answers(map { [ split /\|/ ] } split /\n/,
-		query($node, "SELECT id, attempt, expected, was FROM token WHERE round = '$round'"));
-}
-
-sub wal_writer
-{
-	my $pid;
-	wait_for('the WAL writer',
-		sub { $pid = query($node, q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'}) });
-	return $pid;
-}
-
-# What was prepared when the server was killed.
-sub commit_prepared
-{
-	query($node, "COMMIT PREPARED '$_'") foreach split /\n/, query($node, 'SELECT gid FROM pg_prepared_xacts');
-	return;
-}
 
 my %next = map { $_ => 0 } 0 .. $#SESSIONS;
 foreach my $round (1 .. $KILLS)
 {
 	my $is_busy = $round % 2 == 0;
-	kill 'STOP', wal_writer() or die "could not stop the WAL writer: $!";
+	kill 'STOP', wal_writer($node) or die "could not stop the WAL writer: $!";
 	my $logs = make_log_dir();
 	my @clients = map {
 		my ($queues, $when) = @{ $SESSIONS[$_] };
@@ -142,17 +79,17 @@ foreach my $round (1 .. $KILLS)
 		wait_for('the sessions to get on', sub { log_size($logs) >= $mark || grep { !$_->{handle}->pumpable } @clients });
 	};
 	$more->(50_000);
-	my @bad = say_ends("lost$round", $oracle->lost_tokens($MOST_ENDS));
+	my @bad = say_ends($node, $oracle, "lost$round", $oracle->lost_tokens($MOST_ENDS));
 	$more->(pick(100_000, 300_000));
 	is(scalar(grep { !$_->{handle}->pumpable } @clients), 0, "round $round: all sessions were at work");
 	kill_server($node);
 	finish_clients('they end with the server', @clients);
 	start_again($node);
 
-	commit_prepared();
-	my $facts = load_facts();
+	commit_prepared($node);
+	my $facts = storage_facts($node);
 	push @bad, $oracle->judge($facts, QmlChecker::read_events($logs));
-	push @bad, say_ends("held$round", $oracle->tokens($MOST_ENDS));
+	push @bad, say_ends($node, $oracle, "held$round", $oracle->tokens($MOST_ENDS));
 	is(join("\n", @bad > 20 ? (@bad[ 0 .. 19 ], scalar(@bad) . ' in all') : @bad), '', "round $round: what is there is what must be, and no more");
 	$next{$_} = QmlStorage::next_of_series($facts, $_) foreach keys %next;
 }

@@ -11,7 +11,7 @@ use QmlBackground;
 use QmlTest;
 use Test::More;
 
-my @TABLES = qw(live history history_overflow queue_data handler_data hook_data middleware_data acl_data lock_data);
+my @TABLES = qw(live history history_overflow live_unlogged history_unlogged history_unlogged_overflow queue_data handler_data hook_data middleware_data acl_data lock_data);
 my $dir = PostgreSQL::Test::Utils::tempdir;
 
 my $node = new_node('dump', bare => 1);
@@ -27,6 +27,7 @@ CREATE EXTENSION qml;
 SELECT qml_create_queue('mail', '{"max_retries": 3, "retry": {"strategy": "fixed", "delay": "1 min"}}');
 SELECT qml_create_queue('short', '{"failed_ttl": "2 days", "succeeded_ttl": "1 h"}');
 SELECT qml_create_queue('empty');
+SELECT qml_create_queue('thumbnails', '{"storage": "unlogged"}');
 SELECT qml_drop_queue('empty');
 SELECT qml_pause_queue('short');
 SELECT qml_grant('alice', 'enqueue', 'mail');
@@ -76,7 +77,12 @@ SELECT qml_resume_queue('short');
 SELECT qml_enqueue('brief', queue => 'short') FROM generate_series(1, 4);
 SELECT qml_fail(id, attempt, 'never', retry => false) FROM qml_fetch('w1', '{short}', 2);
 SELECT qml_succeed(id, attempt) FROM qml_fetch('w1', '{short}', 2);
+SELECT qml_enqueue('shrink', '{"to": 64}', 'thumbnails', n % 3) FROM generate_series(1, 9) n;
+SELECT qml_succeed(id, attempt, '{"shrunk": true}') FROM qml_fetch('w1', '{thumbnails}', 2);
+SELECT qml_fail(id, attempt, 'never', retry => false) FROM qml_fetch('w1', '{thumbnails}', 2);
+SELECT qml_progress(id, attempt, '{"percent": 10}') FROM qml_fetch('w1', '{thumbnails}', 2, '1 h');
 -- Some that finished when their partition could not be used.
+INSERT INTO qml.history_unlogged_overflow SELECT (jsonb_populate_record(h, jsonb_build_object('id', gen_random_uuid()))).* FROM qml.history_unlogged h LIMIT 3;
 INSERT INTO qml.history_overflow SELECT (jsonb_populate_record(h, jsonb_build_object('id', gen_random_uuid()))).* FROM qml.history h LIMIT 5;
 SQL
 
@@ -148,7 +154,7 @@ sub check_copy
 
 	foreach my $table (@TABLES)
 	{
-		next if $table eq 'history' && $arg{no_history};
+		next if $table =~ /^history(_unlogged)?$/ && $arg{no_history};
 		is($copy{$table}, $original{$table}, "$name: table $table is as it was");
 	}
 	is(rights($server, $dbname), $rights, "$name: the rights are kept") unless $arg{fresh_rights};
@@ -157,7 +163,7 @@ sub check_copy
 	  foreach 'qml_fetch()', 'qml_promote_due()', 'qml_reclaim()', 'qml_cleanup()',
 	  'qml_maintain()';
 	my %untouched = contents($server, $dbname);
-	is($untouched{live}, $original{live}, "$name: nothing was worked");
+	is($untouched{$_}, $original{$_}, "$name: nothing was worked in $_") foreach 'live', 'live_unlogged';
 
 	# hooks and middleware can be called if their functions are there; what was switched off stays so
 	is(ask($server, "SELECT string_agg(name, ' ' ORDER BY name) FROM qml.hook WHERE problem IS NOT NULL", $dbname),
@@ -189,6 +195,8 @@ sub check_copy
 		  >= $processing, 1, "$name: they are enqueued, with their attempts");
 	is(ask($server, "SELECT count(*) FROM qml_fetch('w2', '{mail}', 3)", $dbname),
 		3, "$name: it works after adoption");
+	is(ask($server, "SELECT count(*), max(tries) FROM qml_fetch('w2', '{thumbnails}', 9)", $dbname),
+		'5|2', "$name: with jobs that are unlogged, too");
 	is(ask($server, "SELECT qml_maintain() IS NOT NULL", $dbname), 't', "$name: maintenance, too");
 	is(ask($server, 'SELECT count(*) FROM qml.instance_data', $dbname),
 		1, "$name: it belongs to one place");
@@ -223,7 +231,7 @@ SELECT (SELECT count(*) FROM made) = 1
 	AND qml_try_lock('new', 'w', '1 s') > (SELECT max(fence) FROM qml.lock_data WHERE resource = 'report')
 SQL
 	is(ask($server, "SELECT count(*), count(DISTINCT id) FROM qml.queue_data", $dbname),
-		'5|5', "$name: a new queue has an id of its own");
+		'6|6', "$name: a new queue has an id of its own");
 	is(ask($server, "SELECT string_agg(a.grantee::regrole::text, ' ' ORDER BY a.grantee) FROM pg_proc, aclexplode(proacl) a"
 			  . " WHERE oid = 'qml_maintain()'::regprocedure AND a.grantee <> proowner", $dbname),
 		'- bob', "$name: a privilege given by hand is kept") unless $arg{fresh_rights};
@@ -294,6 +302,7 @@ foreach my $server ($node, $other)
 	query($upgraded, 'SELECT qml_adopt()', 'custom');
 	wait_for_process($upgraded, 'scheduler', 'custom');
 	is(query($upgraded, "SELECT count(*) FROM qml_fetch('w2', '{mail}', 3)", 'custom'), 3, 'pg_upgrade: it works after adoption');
+	is(query($upgraded, "SELECT count(*) FROM qml_fetch('w3', '{thumbnails}', 9)", 'custom'), 5, 'pg_upgrade: with jobs that are unlogged, too');
 	end_sessions($upgraded);
 	$upgraded->stop;
 }
@@ -316,7 +325,7 @@ check_copy('schema, then data', $node, 'pair');
 
 # Only the data, into an extension that is there already: all but the finished
 # jobs, whose partitions such a dump does not make, and the rights on functions.
-$data = dump_to('live.sql', '--data-only', '--exclude-table=qml.history_p*', '--exclude-table=zoo.*');
+$data = dump_to('live.sql', '--data-only', '--exclude-table=qml.history_p*', '--exclude-table=qml.history_unlogged_p*', '--exclude-table=zoo.*');
 query($node, 'CREATE DATABASE data');
 query($node, 'CREATE EXTENSION qml', 'data');
 runs_silently('restore of data only', $node, 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1',

@@ -9,12 +9,13 @@ use FindBin;
 use lib $FindBin::RealBin;
 use PostgreSQL::Test::Utils;
 use QmlBackground;
+use QmlCounts;
 use QmlTest;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-# Pages that reading numbers may touch, and how many jobs there are that are not touched.
-my ($MOST, $BALLAST) = (5, 20_000);
+# How many jobs there are that are not touched.
+my $BALLAST = 20_000;
 
 seed();
 my $node = background_node('counters', variant => 'faults', conf => <<'CONF');
@@ -26,38 +27,10 @@ qml.faults = 'counting.compare_ms:limit:200,counting.pause_ms:limit:100'
 log_min_messages = debug1
 CONF
 
-my $HELPERS = <<'SQL';
+my $HELPERS = $COUNT_HELPERS . <<'SQL';
 CREATE FUNCTION fill(queue text, jobs int) RETURNS bigint LANGUAGE sql AS $$
 	SELECT count(*) FROM qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[jobs]), queue)
 $$;
--- What differs between the numbers and the rows, which one snapshot sees.
-CREATE FUNCTION differences() RETURNS text LANGUAGE sql AS $$
-	WITH said AS MATERIALIZED (SELECT queue, state, count FROM qml_queue_counts()),
-		sums AS MATERIALIZED (SELECT state, count FROM qml_counts()),
-		depths AS MATERIALIZED (SELECT q.name AS queue, qml_queue_depth(q.name) AS depth FROM qml.queue q),
-		rows AS MATERIALIZED (SELECT queue, state, count(*) AS count FROM qml.job GROUP BY 1, 2)
-	SELECT coalesce(string_agg(x, ', ' ORDER BY x), 'none') FROM (
-		SELECT format('%s %s: %s for %s', queue, state, coalesce(s.count, 0), coalesce(r.count, 0))
-		FROM said s FULL JOIN rows r USING (queue, state)
-		WHERE s.count IS DISTINCT FROM r.count
-		UNION ALL
-		SELECT format('%s: %s for %s', state, s.count, coalesce(r.count, 0))
-		FROM sums s LEFT JOIN (SELECT state, sum(count) AS count FROM rows GROUP BY 1) r USING (state)
-		WHERE s.count IS DISTINCT FROM coalesce(r.count, 0)
-		UNION ALL
-		SELECT format('depth of %s: %s for %s', d.queue, d.depth, coalesce(r.count, 0))
-		FROM depths d LEFT JOIN rows r ON (r.queue, r.state) = (d.queue, 'enqueued')
-		WHERE d.depth IS DISTINCT FROM coalesce(r.count, 0)) d (x)
-$$;
--- Pages that a query touches.
-CREATE FUNCTION pages(query text) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE
-	plan jsonb;
-BEGIN
-	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ' || query INTO plan;
-	plan := plan -> 0 -> 'Plan';
-	RETURN (plan ->> 'Shared Hit Blocks')::int + (plan ->> 'Shared Read Blocks')::int;
-END $$;
 CREATE FUNCTION numbers(queue text) RETURNS text LANGUAGE sql AS $$
 	SELECT coalesce(string_agg(c.state || ' ' || c.count, ', ' ORDER BY c.state), 'none') FROM qml_queue_counts() c WHERE c.queue = $1
 $$;
@@ -126,22 +99,10 @@ SELECT count(qml_succeed(id, attempt)) FROM qml_fetch('w', 'ballast', 10000);
 SELECT count(qml_succeed(id, attempt)) FROM qml_fetch('w', 'ballast', 10000);
 SQL
 
-sub pages
-{
-	my ($query) = @_;
-	return ask($node, "SELECT pages('$query')");
-}
-
-# Numbers are used when they can be had without touching the ballast.
-sub is_counted
-{
-	return pages('SELECT * FROM qml_counts()') <= $MOST;
-}
-
 sub wait_counted
 {
 	my ($name) = @_;
-	wait_for($name, \&is_counted);
+	wait_for($name, sub { is_counted($node) });
 	pass("$name: all jobs are counted");
 	return;
 }
@@ -156,7 +117,7 @@ sub agrees
 	my $differences;
 	do
 	{
-		wait_for('the numbers', \&is_counted) unless $opt{by_rows};
+		wait_for('the numbers', sub { is_counted($node) }) unless $opt{by_rows};
 		$differences = ask($node, 'SELECT differences()');
 	} until ($differences eq 'none' || time > $end);
 	is($differences, 'none', "$name: the numbers are those of the rows");
@@ -179,8 +140,8 @@ wait_counted('at start');
 
 foreach my $query ('SELECT * FROM qml_counts()', 'SELECT * FROM qml_queue_counts()', 'SELECT qml_queue_depth(\'\'ballast\'\')')
 {
-	pages($query);
-	cmp_ok(pages($query), '<=', $MOST, "$query touches few pages");
+	pages($node, $query);
+	cmp_ok(pages($node, $query), '<=', $MOST_PAGES, "$query touches few pages");
 }
 agrees('at rest');
 is(ask($node, "SELECT numbers('ballast')"), "enqueued $BALLAST, succeeded $BALLAST", 'there are as many as were made');
@@ -189,7 +150,7 @@ $session->query_safe('BEGIN; UPDATE qml.live SET reason = reason WHERE false');
 cmp_ok($session->query_safe(q{SELECT pages('SELECT * FROM qml_counts()')}), '>', 100, 'after SQL, a transaction counts rows: the measure can tell');
 is($session->query_safe('SELECT differences()'), 'none', 'rightly');
 $session->query_safe('ROLLBACK');
-cmp_ok($session->query_safe(q{SELECT pages('SELECT * FROM qml_counts()')}), '<=', $MOST, 'after its rollback it need not');
+cmp_ok($session->query_safe(q{SELECT pages('SELECT * FROM qml_counts()')}), '<=', $MOST_PAGES, 'after its rollback it need not');
 
 # ---- what a transaction has done itself
 
@@ -279,7 +240,7 @@ ask($node, "COMMIT PREPARED 'sql'");
 agrees('one that wrote by SQL');
 ask($node, "BEGIN; CREATE TABLE other (); PREPARE TRANSACTION 'other'");
 ask($node, "COMMIT PREPARED 'other'");
-ok(is_counted(), 'after one that has nothing to do with jobs, the numbers are still used');
+ok(is_counted($node), 'after one that has nothing to do with jobs, the numbers are still used');
 ask($node, "BEGIN; SELECT fill('two', 9); PREPARE TRANSACTION 'before'");
 
 # ---- everything at once, with a server that crashes
@@ -355,10 +316,10 @@ query($node, "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts 
 agrees('after a crash');
 ask($node, "BEGIN; CREATE TABLE more (); PREPARE TRANSACTION 'other'");
 ask($node, "COMMIT PREPARED 'other'");
-ok(is_counted(), 'beside a transaction from before the crash, one that has nothing to do with jobs changes nothing');
+ok(is_counted($node), 'beside a transaction from before the crash, one that has nothing to do with jobs changes nothing');
 ask($node, "BEGIN; SELECT fill('two', 3); PREPARE TRANSACTION 'new'");
 ask($node, "COMMIT PREPARED 'new'");
-ok(is_counted(), 'nor does one that is known');
+ok(is_counted($node), 'nor does one that is known');
 my $two = ask($node, "SELECT qml_queue_depth('two')");
 ask($node, "COMMIT PREPARED 'before'");
 agrees('a transaction is committed that was prepared before the crash');
@@ -376,15 +337,15 @@ agrees('after SQL');
 ask($node, 'ALTER TABLE qml.live DISABLE TRIGGER note_sql');
 ask($node, q{DELETE FROM qml.live WHERE queue_id = (SELECT id FROM qml.queue_data WHERE name = 'back')});
 agrees('while the trigger is disabled', by_rows => 1);
-ok(!is_counted(), 'rows are counted');
+ok(!is_counted($node), 'rows are counted');
 ask($node, 'ALTER TABLE qml.live ENABLE ALWAYS TRIGGER note_sql');
 agrees('what was known before is not used after that', by_rows => 1);
-wait_for('the numbers', \&is_counted);
+wait_for('the numbers', sub { is_counted($node) });
 agrees('when they are counted anew');
 is(log_count($node, 'wrong, and w', 0), 0, 'no number was wrong until now');
 ask($node, 'DELETE FROM qml.history WHERE id IS NULL');
-ok(!is_counted(), 'SQL may have deleted finished jobs');
-wait_for('the numbers', \&is_counted);
+ok(!is_counted($node), 'SQL may have deleted finished jobs');
+wait_for('the numbers', sub { is_counted($node) });
 my $leaf = ask($node, q{SELECT DISTINCT tableoid::regclass FROM qml.history WHERE state = 'succeeded' AND queue_id = (SELECT id FROM qml.queue_data WHERE name = 'ballast')});
 ask($node, qq{DELETE FROM $leaf WHERE id IN (SELECT id FROM $leaf WHERE state = 'succeeded' AND queue_id = (SELECT id FROM qml.queue_data WHERE name = 'ballast') LIMIT 7)});
 wait_for('the difference to be found', sub { log_count($node, '1 number of jobs was wrong, and was corrected', 0) == 1 });
@@ -395,7 +356,7 @@ agrees('when it is corrected');
 
 ask($node, "SELECT count(qml_enqueue('m', queue => 'n' || n)) FROM generate_series($_ * 1000 + 1, $_ * 1000 + 1000) n") foreach 0 .. 19;
 ask($node, 'SELECT count(*) FROM qml_queue_counts()');
-cmp_ok(pages('SELECT * FROM qml_queue_counts()'), '<=', $MOST, 'with 20,000 queues');
+cmp_ok(pages($node, 'SELECT * FROM qml_queue_counts()'), '<=', $MOST_PAGES, 'with 20,000 queues');
 agrees('with 20,000 queues');
 wait_compared(2);
 set_config($node, 'qml.faults' => 'counters.expiries:limit:1,counting.pause_ms:limit:100');
@@ -404,7 +365,7 @@ $node->restart;
 wait_for_process($node, 'scheduler', 'postgres');
 ask($node, q{SELECT count(qml_succeed(id, attempt)) FROM qml_fetch('w', '{n1,n2,n3,n4,n5}', 5)});
 agrees('without room', by_rows => 1);
-ok(!is_counted(), 'rows are counted');
+ok(!is_counted($node), 'rows are counted');
 is(log_count($node, 'wrong, and w', 0), 1, 'no other number was wrong');
 wait_for('the scheduler to see that', sub { log_count($node, 'there are too many jobs to count them', 0) > 0 });
 wait_for('more rounds', sub { ask($node, q{SELECT now() > pg_postmaster_start_time() + interval '5 s'}) eq 't' });
@@ -421,7 +382,7 @@ wait_for('the scheduler to give up several counts', sub { log_count($node, 'ther
 is(log_count($node, 'LOG:  all jobs could not be counted within 1 ms', 0), 1, 'the log says once that a count takes too long');
 is(log_count($node, 'read the rows of the jobs', 0), 2, 'and what follows from that');
 agrees('when counts take too long', by_rows => 1);
-ok(!is_counted(), 'rows are counted');
+ok(!is_counted($node), 'rows are counted');
 is(log_count($node, 'PANIC', 0) + log_count($node, 'TRAP', 0), 0, 'no process failed');
 end_sessions($node);
 $node->stop;

@@ -19,7 +19,17 @@
 #   empty     no job of an unlogged queue is there
 #   numbers   no attempt number of a job is given twice, whatever was lost in between
 #   refused   who says the end of a claim is heard if the claim is there, and refused if not
+#   lease     nobody gets a job that another one holds, and nobody is refused, before the lease is
+#             over of which the holder was told, in that life by heartbeats, too
+#   begun     an attempt that a worker in the database has begun is there, but for unlogged jobs
+#   ran       a job has succeeded in an attempt that ran to its end, in one process
+#   effect    what handlers wrote is there once for each success, and for nothing else; of an
+#             unlogged job for an attempt that ran to its end
+#   ends      the attempts of a job have come to one end each
 #   client    the sessions met no error
+#
+# Claims of workers in the database are durable in all classes but the unlogged one; no session
+# knows of them.  What a handler writes into the server's log tells of its runs, see QmlChecker.pm.
 #
 # The oracle is called after each crash, before anybody else changes a job; what it has found to be
 # there it remembers.
@@ -29,7 +39,8 @@ package QmlStorage;
 use strict;
 use warnings;
 
-use List::Util qw(shuffle);
+use List::Util qw(max shuffle);
+use QmlChecker;
 
 # new(queue => class, ...)
 sub new
@@ -39,7 +50,8 @@ sub new
 		class_of => \%class_of,
 		kept => [],     # pieces that were there after a crash
 		given => {},    # "id attempt" of claims that were committed
-		claims => {},   # id: {attempt: has come to an end}, of those that were there
+		claims => {},   # id: {attempt: {end => how it has come to an end, lease, life}}, of those that were there
+		life => 0,
 		lost => [],     # tokens of claims that are not there
 		count => {},    # what was met, for the tests
 	}, $class;
@@ -54,22 +66,31 @@ sub count
 
 # Judges one life of the server: its events, and what is there after the crash: {jobs => {id =>
 # [{state, attempt, queue, worker}, ...]}, rows => {transaction => count}, unlogged => rows in the
-# tables of unlogged jobs}.
+# tables of unlogged jobs}.  With workers in the database there is more: {runs => what
+# QmlChecker::read_runs() gives of all lives, effects => {id => [attempts]}, handlers => {method =>
+# rows that a success leaves}, seen => {id => attempt}, of successes that somebody has seen};
+# and jobs have {method, uncounted, errors => "attempt:type,..."}.  With is_at_rest there was no
+# crash at the end.
 sub judge
 {
 	my ($self, $facts, @events) = @_;
+	$self->{life}++;
 	my @order = index_events(@events);
 	my @bad;
 
 	push @bad, map { "client $_->{client} met $_->{sqlstate} in $_->{op}" }
 	  grep { $_->{name} eq 'error' } @events;
 	push @bad, $self->check_kept($facts);
+	find_undone(@order);
 	$self->classify($_, $facts) foreach @order;
 	my %done = map { key_of($_) => 1 } map { @{ $_->{lasting} } } grep { $_->{outcome} ne 'undone' } @order;
 	push @bad, map { $self->check_transaction($_, \%done) } @order;
 	push @bad, $self->check_suffix(@order);
-	push @bad, $self->check_empty($facts);
+	push @bad, $self->check_empty($facts) unless $facts->{is_at_rest};
 	push @bad, $self->check_numbers(@order);
+	push @bad, $self->check_leases(@order);
+	push @bad, $self->check_runs($facts) if $facts->{runs};
+	push @bad, $self->check_ends($facts);
 	$self->keep(@order);
 	push @bad, $self->check_once($facts, @order);
 	$self->{tokens} = $self->tokens_of($facts, @order);
@@ -94,12 +115,43 @@ sub index_events
 		{
 			push @{ $tx->{pieces} }, { %$e, what => $e->{name}, tx => $tx };
 		}
+		elsif ($e->{name} =~ /^(beat|refused)$/)
+		{
+			push @{ $tx->{ $e->{name} . 's' } }, $e;
+			# It was asked for, and is no piece.
+			@{ $tx->{pieces} } = grep { !($_->{what} eq 'ended' && $_->{id} eq $e->{id} && $_->{attempt} eq $e->{attempt}) } @{ $tx->{pieces} }
+			  if $e->{name} eq 'refused';
+		}
 		else
 		{
 			$tx->{ $e->{name} } = $e->{time};
 		}
 	}
 	return @order;
+}
+
+# A session that was ended alone may not know whether it has committed.  It has not if somebody got
+# what it had claimed, under the same number.
+sub find_undone
+{
+	my (@order) = @_;
+	my %latest;
+
+	foreach my $piece (sort { $a->{time} <=> $b->{time} } grep { $_->{what} eq 'claimed' } map { @{ $_->{pieces} } } @order)
+	{
+		my $earlier = $latest{"$piece->{id} $piece->{attempt}"};
+		$latest{"$piece->{id} $piece->{attempt}"} = $piece->{tx};
+		$earlier->{undone} = $piece->{time}
+		  if defined $earlier && $earlier != $piece->{tx} && !defined $earlier->{committed} && !defined $earlier->{prepared};
+	}
+	return;
+}
+
+# Whether a job has lost this attempt with its lease.
+sub is_expired
+{
+	my ($job, $attempt) = @_;
+	return scalar grep { $_ eq "$attempt:lease_expired" } split /,/, $job->{errors} // '';
 }
 
 # Whether a piece is there.
@@ -115,6 +167,7 @@ sub is_there
 	return $job->{attempt} > $n || $job->{attempt} == $n && ($job->{state} ne 'processing' || $job->{worker} eq $piece->{client})
 	  if $what eq 'claimed';
 	return $job->{attempt} == $n && $job->{state} eq 'succeeded' if $piece->{state} eq 'succeeded';
+	return 0 if is_expired($job, $n);
 	return $job->{attempt} > $n || $job->{attempt} == $n && $job->{state} ne 'processing';
 }
 
@@ -281,10 +334,11 @@ sub keep
 	foreach my $tx (grep { $_->{outcome} ne 'undone' } @order)
 	{
 		push @{ $self->{kept} }, @{ $tx->{there} };
-		foreach my $piece (@{ $tx->{there} })
+		foreach my $piece (grep { $_->{what} =~ /^(claimed|ended)$/ } @{ $tx->{there} })
 		{
-			$self->{claims}{ $piece->{id} }{ $piece->{attempt} } //= '' if $piece->{what} eq 'claimed';
-			$self->{claims}{ $piece->{id} }{ $piece->{attempt} } = $piece->{state} if $piece->{what} eq 'ended';
+			my $claim = $self->{claims}{ $piece->{id} }{ $piece->{attempt} } //= { end => '' };
+			$claim->{end} = $piece->{state} if $piece->{what} eq 'ended';
+			@$claim{qw(time lease life)} = (@$piece{qw(time lease)}, $self->{life}) if $piece->{what} eq 'claimed';
 		}
 		# A claim whose commit got no answer was perhaps never made: its number may be given yet.
 		next if $tx->{outcome} ne 'told';
@@ -310,14 +364,160 @@ sub check_once
 	my %ids = map { $_->{id} => 1 } grep { $_->{what} eq 'claimed' } map { @{ $_->{there} } } @order;
 	foreach my $id (sort keys %ids)
 	{
-		my $ends = $self->{claims}{$id};
-		my @attempts = sort { $a <=> $b } keys %$ends;
+		my $claims = $self->{claims}{$id};
+		my @attempts = sort { $a <=> $b } keys %$claims;
 		foreach my $i (1 .. $#attempts)
 		{
-			my $end = $ends->{ $attempts[ $i - 1 ] };
+			my ($earlier, $later) = map { $claims->{$_} } @attempts[ $i - 1, $i ];
+			next if $earlier->{end} eq 'given_back' || is_over($earlier, $later);
 			push @bad, "once job $id attempt $attempts[$i] was given, and attempt $attempts[$i - 1] "
-			  . ($end eq '' ? 'is held' : 'has succeeded')
-			  if $end ne 'given_back';
+			  . ($earlier->{end} eq '' ? 'is held' : 'has succeeded');
+		}
+	}
+	return @bad;
+}
+
+# Whether a claim was over by itself when a later one was made.  In one life check_leases() knows better.
+# A crash forgets heartbeats: the end in the row counts.
+sub is_over
+{
+	my ($earlier, $later) = @_;
+	return 0 if $earlier->{end} ne '' || !defined $earlier->{lease} || !defined $later->{time};
+	return $earlier->{life} == $later->{life} || $earlier->{lease} < $later->{time};
+}
+
+# Leases of this life, of what was committed in it.
+sub check_leases
+{
+	my ($self, @order) = @_;
+	my (%claims, %until, %ended, @bad);
+
+	foreach my $tx (grep { $_->{outcome} ne 'undone' } @order)
+	{
+		foreach my $piece (grep { defined $_->{lease} && $_->{what} eq 'claimed' } @{ $tx->{pieces} })
+		{
+			push @{ $claims{ $piece->{id} } }, $piece if $tx->{outcome} eq 'told';
+			$until{"$piece->{id} $piece->{attempt}"} = $piece->{lease};
+		}
+		# Also those of which nobody knows whether they have come to be.
+		$ended{"$_->{id} $_->{attempt}"} = 1 foreach grep { $_->{what} eq 'ended' } @{ $tx->{pieces} };
+	}
+	foreach my $beat (map { @{ $_->{beats} // [] } } grep { $_->{outcome} eq 'told' } @order)
+	{
+		my $key = "$beat->{id} $beat->{attempt}";
+		$self->{count}{heartbeats}++;
+		$until{$key} = max($until{$key}, $beat->{lease}) if defined $until{$key};
+	}
+	foreach my $id (sort keys %claims)
+	{
+		my @claims = sort { $a->{attempt} <=> $b->{attempt} } @{ $claims{$id} };
+		foreach my $i (1 .. $#claims)
+		{
+			my ($earlier, $later) = @claims[ $i - 1, $i ];
+			my $key = "$id $earlier->{attempt}";
+			next if $ended{$key};
+			$self->{count}{"$later->{class} claims of jobs whose lease was over"}++;
+			push @bad, "lease job $id attempt $later->{attempt} ($later->{class}) was given while attempt $earlier->{attempt} was held"
+			  if $until{$key} > $later->{time};
+		}
+	}
+	foreach my $refused (map { @{ $_->{refuseds} // [] } } @order)
+	{
+		my $key = "$refused->{id} $refused->{attempt}";
+		$self->{count}{'refused within a life'}++;
+		push @bad, "lease job $refused->{id} attempt $refused->{attempt}: $refused->{op} was refused within the lease"
+		  if !$ended{$key} && defined $until{$key} && $until{$key} > $refused->{time};
+	}
+	return @bad;
+}
+
+# The queue of a job, if anybody knows it.
+sub class_of_job
+{
+	my ($self, $facts, $id) = @_;
+	my ($job) = @{ $facts->{jobs}{$id} // [] };
+	my $queue = $job ? $job->{queue} : $self->{queue_of}{$id};
+	return defined $queue ? $self->{class_of}{$queue} : undef;
+}
+
+# What workers in the database have run, in all lives.
+sub check_runs
+{
+	my ($self, $facts) = @_;
+	my ($runs, $effects) = @$facts{qw(runs effects)};
+	my @bad;
+
+	foreach my $id (sort keys %{ { %$runs, %$effects } })
+	{
+		my ($job) = @{ $facts->{jobs}{$id} // [] };
+		my $class = $self->class_of_job($facts, $id) // 'unknown';
+		my @runs = @{ $runs->{$id} // [] };
+		my @effects = @{ $effects->{$id} // [] };
+
+		push @bad, $self->check_pids($id, $class, @runs);
+		if ($job)
+		{
+			push @bad, map { "ran job $id ($class) $_->[1]" }
+			  grep { $_->[1] !~ /run by the processes|the row says/ } QmlChecker::run_faults($job, @runs);
+			# Of an unlogged job that was made anew there are effects of those that are lost.
+			push @bad, $self->check_effects_alone($id, \@runs, @effects) if $class eq 'unlogged';
+			push @bad, map { "effect job $id ($class) $_->[1]" }
+			  QmlChecker::effect_faults($job, $facts->{handlers}{ $job->{method} } // 0,
+				grep { $class ne 'unlogged' || $_ == $job->{attempt} } @effects);
+			push @bad, map { "begun job $id attempt $_ ($class) was run, the row says $job->{attempt}" }
+			  grep { $_ > $job->{attempt} } max(0, map { $_->{attempt} } @runs);
+			$self->{count}{"$class successes in the database"}++ if $job->{state} eq 'succeeded';
+			my $seen = $facts->{seen}{$id};
+			push @bad, "kept job $id ($class) was seen to have succeeded in attempt $seen, and is $job->{state} in attempt $job->{attempt}"
+			  if defined $seen && $class eq 'durable' && "$job->{state} $job->{attempt}" ne "succeeded $seen";
+			$self->{count}{"$class successes lost"}++ if defined $seen && $job->{state} ne 'succeeded';
+		}
+		else
+		{
+			push @bad, "begun job $id ($class) was run, and is not there" if @runs && $class =~ /^(durable|async)$/;
+			push @bad, "effect job $id ($class) has an effect, and is not there" if @effects && $class =~ /^(durable|async)$/;
+			push @bad, $self->check_effects_alone($id, \@runs, @effects);
+			$self->{count}{'unlogged runs'}++ if @runs && $class eq 'unlogged';
+		}
+	}
+	return @bad;
+}
+
+# No attempt is run by two processes, whatever was lost in between.
+sub check_pids
+{
+	my ($self, $id, $class, @runs) = @_;
+	my %pids;
+
+	$pids{ $_->{attempt} }{ $_->{pid} } = 1 foreach @runs;
+	return map { "numbers job $id attempt $_ ($class) was run by the processes " . join(' ', sort { $a <=> $b } keys %{ $pids{$_} }) }
+	  grep { keys %{ $pids{$_} } > 1 } sort { $a <=> $b } keys %pids;
+}
+
+# Effects of a job that no crash leaves.
+sub check_effects_alone
+{
+	my ($self, $id, $runs, @effects) = @_;
+	my (%ended, %count);
+
+	$ended{ $_->{attempt} } = 1 foreach grep { $_->{what} eq 'end' } @$runs;
+	$count{$_}++ foreach @effects;
+	return (map { "effect job $id has $count{$_} effects of attempt $_" } grep { $count{$_} > 1 } sort keys %count),
+	  map { "effect job $id has an effect of attempt $_, which did not run to its end" } grep { !$ended{$_} } sort keys %count;
+}
+
+sub check_ends
+{
+	my ($self, $facts) = @_;
+	my @bad;
+
+	foreach my $id (sort keys %{ $facts->{jobs} })
+	{
+		foreach my $job (grep { defined $_->{uncounted} } @{ $facts->{jobs}{$id} })
+		{
+			my @errors = map { [ split /:/, $_, 2 ] } split /,/, $job->{errors} // '';
+			$self->{count}{$_}++ foreach map { ($self->{class_of}{ $job->{queue} } // 'unknown') . " $_->[1]" } @errors;
+			push @bad, map { "ends job $id of queue $job->{queue} $_->[1]" } QmlChecker::attempt_faults($job, @errors);
 		}
 	}
 	return @bad;
@@ -371,7 +571,7 @@ sub judge_answers
 	{
 		my ($id, $attempt, $expected, $was) = @$answer;
 		$self->{count}{$was}++;
-		$self->{claims}{$id}{$attempt} = 'given_back' if $was eq 'accepted';
+		$self->{claims}{$id}{$attempt}{end} = 'given_back' if $was eq 'accepted';
 		push @bad, "refused the end of job $id attempt $attempt: $was, but expected $expected"
 		  if $was ne $expected;
 	}
