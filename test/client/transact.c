@@ -64,10 +64,11 @@ static Statement make_many_stmt =
 	 "SELECT qml_enqueue_many($4, array_fill(jsonb_build_object('tx', $1::text),"
 	 " ARRAY[$3::int]), $2)",
 	 4, 0};
-static Statement fetch_stmt = {"fetch",
-							   "SELECT id, attempt, queue, extract(epoch FROM lease_expires_at)"
-							   " FROM qml_fetch($1, string_to_array($2, ','), $3::int, $4::interval)",
-							   4, 0};
+static Statement fetch_stmt =
+	{"fetch",
+	 "SELECT id, attempt, queue, extract(epoch FROM lease_expires_at)"
+	 " FROM qml_fetch($1, string_to_array($2, ','), $3::int, $4::interval)",
+	 4, 0};
 static Statement heartbeat_stmt = {"heartbeat",
 								   "SELECT extract(epoch FROM qml_heartbeat($1::uuid, $2::int,"
 								   " $3::interval))",
@@ -194,8 +195,7 @@ make_step(Session *session, Transaction *tx)
 		choose_from(session, opt->queues, queue, sizeof(queue));
 	if (random_below(session, 4) > 0)
 	{
-		snprintf(text, sizeof(text), "00000000-0000-4000-8%03d-%012d", opt->id_series,
-				 next_id++);
+		snprintf(text, sizeof(text), "00000000-0000-4000-8%03d-%012d", opt->id_series, next_id++);
 		log_piece(session, tx, "made", text, NULL, NULL, queue);
 		if (run_step(session, tx, "enqueue", &make_stmt, values, NULL))
 			session->count.enqueued++;
@@ -233,8 +233,8 @@ claim_step(Session *session, Transaction *tx)
 		const char *id = session_value(session, i, 0);
 		const char *attempt = session_value(session, i, 1);
 
-		log_event(session, "claimed", id, attempt, "processing", "tx=%s queue=%s lease=%s", tx->name,
-				  session_value(session, i, 2), session_value(session, i, 3));
+		log_event(session, "claimed", id, attempt, "processing", "tx=%s queue=%s lease=%s",
+				  tx->name, session_value(session, i, 2), session_value(session, i, 3));
 		add_token(&taken, id, attempt);
 	}
 	session->count.claimed += PQntuples(session->result);
@@ -281,7 +281,20 @@ log_not_ended(Session *session, const Transaction *tx, int first)
 	}
 }
 
-/* Several at once, in any order. */
+/* Whether the last claim that is being ended is of the same job as one before it, from first on. */
+static bool
+is_same_job(int first)
+{
+	for (int i = first; i < ended.count - 1; i++)
+		if (strcmp(ended.all[i].id, ended.all[ended.count - 1].id) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Several at once, in any order.  The answer names jobs, not claims: of a job that was lost and
+ * claimed again only one claim is ended.
+ */
 static void
 end_many(Session *session, Transaction *tx)
 {
@@ -298,6 +311,12 @@ end_many(Session *session, Transaction *tx)
 		const Token *token = end_one(session);
 		char separator = ended.count == first + 1 ? '{' : ',';
 
+		if (is_same_job(first))
+		{
+			add_token(&held, token->id, token->attempt);
+			ended.count--;
+			break;
+		}
 		id_end += sprintf(id_end, "%c%s", separator, token->id);
 		attempt_end += sprintf(attempt_end, "%c%s", separator, token->attempt);
 	}

@@ -255,6 +255,10 @@ finds_nothing('who got no answer has claimed nothing if somebody else got the cl
 	facts('j processing 1 a t'), @back, tx('t-1', 'told', leased('j', 1, 'a', $LATER)) ]);
 finds(qr/^whole .* s-2 \(async\): 1 pieces of 2/, 'and half of it if nobody did', [ facts('j processing 1 a'), @back ]);
 
+@back = (tx('s-1', 'told', made('j', 'a'), made('k', 'a')), tx('s-2', 'told', leased('j', 1, 'a', $OVER), leased('k', 1, 'a', $LATER)), tx('s-3', 'unknown', ended('j', 1), ended('k', 1)));
+finds_nothing('who got no answer may have been refused', [ facts('j enqueued 1 a s m 0 1:lease_expired', 'k succeeded 1 a'), @back ]);
+finds(qr/^whole .* s-3 \(async\): 1 pieces of 2/, 'half of the ends of one call, if the lease was not over', [ facts('j processing 1 a', 'k succeeded 1 a'), @back ]);
+
 # ---- workers in the database
 
 # "attempt pid" and perhaps "end"
@@ -294,6 +298,8 @@ foreach my $case ([ 'd', 'durable' ], [ 'a', 'async' ])
 		facts("j processing 1 $queue w record 0", inside([ '1 10 end' ], [1])), @made ]);
 	finds(qr/^effect job j \($class\) is succeeded and has 2 effects instead of 1/, "$class: an effect that is there twice", [
 		facts("j succeeded 1 $queue w record 0", inside([ '1 10 end' ], [ 1, 1 ])), @made ]);
+	finds(qr/^begun job j \($class\) was run, and has no handler/, "$class: a job that is for sessions and was run", [
+		facts("j enqueued 1 $queue w client.job 1", inside(['1 10'])), @made ]);
 	finds(qr/^ends job j of queue $queue of 2 attempts 1 have come to no end/, "$class: an attempt that has come to no end", [
 		facts("j enqueued 2 $queue w nothing 0 1:lease_expired", inside([])), @made ]);
 	finds(qr/^ends job j of queue $queue has more ends than the 1 attempts/, "$class: one that has come to two", [
@@ -311,10 +317,17 @@ finds_nothing('an async one may be lost', [
 	finds(qr/^effect job j has 2 effects of attempt 1/, 'an effect of an unlogged job that is there twice', [ facts(inside([ '1 10 end' ], [ 1, 1 ])), @made ]);
 	finds(qr/^effect job j has an effect of attempt 1, which did not run to its end/, 'one of an attempt that did not run to its end', [
 		facts(inside([ '1 10' ], [1])), @made ]);
-	finds_nothing('an unlogged job that was made anew, at rest', [
-		facts('j succeeded 9 u w record 8', inside([ '1 10 end', '9 11 end' ], [ 1, 9 ]), { is_at_rest => 1 }), @made ]);
-	finds(qr/^effect job j \(unlogged\) is succeeded and has 0 effects instead of 1/, 'and the success of one without its effect', [
-		facts('j succeeded 9 u w record 8', inside([ '1 10 end', '9 11 end' ], [1]), { is_at_rest => 1 }), @made ]);
+	my @lost = (facts(inside([ '1 10 end' ], [1])), @made);
+	foreach my $queue ('u', 'd')
+	{
+		my @anew = tx('s-2', 'told', made('j', $queue));
+		finds_nothing("an unlogged job that was made anew in queue $queue, at rest", \@lost, [
+			facts("j succeeded 9 $queue w record 8", inside([ '1 10 end', '9 11 end' ], [ 1, 9 ]), { is_at_rest => 1 }), @anew ]);
+		finds(qr/^effect job j \(\w+\) is succeeded and has 0 effects instead of 1/, 'and the success of one without its effect', \@lost, [
+			facts("j succeeded 9 $queue w record 8", inside([ '1 10 end', '9 11 end' ], [1]), { is_at_rest => 1 }), @anew ]);
+		finds(qr/^numbers job j attempt 1 \(\w+\) was run by the processes 10 11/, 'and one that has a number which was given before', \@lost, [
+			facts("j processing 1 $queue w record 0", inside([ '1 10 end', '1 11' ], [1]), { is_at_rest => 1 }), @anew ]);
+	}
 }
 
 # ---- refused, client

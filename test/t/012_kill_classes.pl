@@ -4,7 +4,9 @@
 #
 # After a crash nothing runs until it was looked at: one that comes from a single process ends the whole
 # server, and background processing is off at first.  The process that writes the WAL in the background
-# is stopped, so that more is lost.
+# is stopped, so that more is lost: most where nothing durable was committed at the end.  So before
+# every other kill all that may be durable stands still, and sessions have an async queue that is
+# new, because the first claim of a job after a crash is durable.
 #
 # QML_KILLS: how often the server is killed.
 
@@ -26,19 +28,19 @@ my $KILLS = $ENV{QML_KILLS} // 6;
 my $MOST_ENDS = 200;    # that are said after a crash, and again of claims that were lost before
 my %CLASS = (d => 'durable', a => 'async', u => 'unlogged', din => 'durable', ain => 'async', uin => 'unlogged');
 
+my %new_queue = map { $_ % 2 ? ($_ => "f$_") : () } 1 .. $KILLS;
+$CLASS{$_} = 'async' foreach values %new_queue;
+
 # The rows that a success of each method leaves.
 my %METHODS = (nothing => 0, record => 1, shaky => 1, nap => 0, later => 1);
 my $EFFECT = 'INSERT INTO ledger VALUES ((job).id, (job).attempt)';
 
-# Queues of a session, and those in which it makes jobs with handlers.
-my @SESSIONS = ([ 'd', 'din' ], [ 'a', 'ain' ], [ 'a', 'ain' ], [ 'u', 'uin' ], [ 'u', 'uin' ], [ 'a,u', 'ain,uin' ], [ 'd,a,u', 'din,ain,uin' ]);
+# Queues of a session, those in which it makes jobs with handlers, and whether it goes on where nothing is to
+# be durable.
+my @SESSIONS = (
+	[ 'd', 'din' ], [ 'a', 'ain', 1 ], [ 'a', 'ain', 1 ], [ 'u', 'uin', 1 ], [ 'u', 'uin' ], [ 'a,u', 'ain,uin' ], [ 'd,a,u', 'din,ain,uin' ]);
 
-my %KILL = (
-	server => sub { my ($node) = @_; kill_server($node); return },
-	session => sub { return kill_one($_[0], q{backend_type = 'client backend' AND application_name ~ '^transact'}) },
-	worker => sub { return kill_one($_[0], q{backend_type = 'qml worker'}) },
-	scheduler => sub { return kill_one($_[0], q{backend_type = 'qml scheduler'}) });
-my %END = (
+my %PROCESS = (
 	session => q{backend_type = 'client backend' AND application_name ~ '^transact'},
 	worker => q{backend_type = 'qml worker'},
 	scheduler => q{backend_type = 'qml scheduler'});
@@ -57,7 +59,7 @@ query($node, 'CREATE TABLE ledger (job uuid, attempt int)');
 noted_handler($node, 'FUNCTION', 'nothing');
 noted_handler($node, 'FUNCTION', 'record', $EFFECT);
 noted_handler($node, 'FUNCTION', 'shaky', $EFFECT, "IF hashtext(concat((job).id, (job).attempt)) % 4 = 0 THEN RAISE 'it shakes'; END IF");
-noted_handler($node, 'FUNCTION', 'nap', 'PERFORM pg_sleep(0.01)');
+noted_handler($node, 'FUNCTION', 'nap', 'PERFORM pg_sleep(0.03)');
 noted_handler($node, 'FUNCTION', 'later', "IF (job).tries = 1 AND (job).attempt % 2 = 1 THEN PERFORM qml_retry_later('10 ms', 'not yet'); ELSE $EFFECT; END IF");
 
 my $oracle = QmlStorage->new(%CLASS);
@@ -80,20 +82,35 @@ sub some_process
 	return $pid;
 }
 
-# Kills one process, after which the postmaster ends all others and itself.
+# Kills one process, after which the postmaster ends all others and itself; false: it was not there.
 sub kill_one
 {
-	my ($server, $where) = @_;
-	my $offset = -s $server->logfile;
-	my $wal_writer = wal_writer($server);
-	my $pid = some_process($where);
+	my ($kind) = @_;
+	my $offset = -s $node->logfile;
+	my $wal_writer = wal_writer($node);
+	my $pid = some_process($PROCESS{$kind});
 
-	end_sessions($server);
-	kill 'KILL', $pid or die "could not kill $pid: $!";
-	wait_for('the server to notice', sub { slurp_file($server->logfile, $offset) =~ /\(PID $pid\) was terminated by signal 9/ });
+	look();
+	kill 'KILL', $pid or return 0;
+	wait_for('the server to notice', sub { slurp_file($node->logfile, $offset) =~ /\(PID $pid\) was terminated by signal 9/ });
 	# It is stopped, and would be waited for.
 	kill 'KILL', $wal_writer;
-	wait_for('the server to be gone', sub { !-e "/proc/$server->{_pid}" });
+	wait_for('the server to be gone', sub { !-e "/proc/$node->{_pid}" });
+	return 1;
+}
+
+sub kill_kind
+{
+	my ($kind) = @_;
+	if ($kind eq 'server')
+	{
+		look();
+		kill_server($node);
+	}
+	else
+	{
+		1 until kill_one($kind);
+	}
 	return;
 }
 
@@ -102,13 +119,16 @@ sub kill_one
 my %next;
 my $series = 0;
 my %ended;
-my @kinds = map { shuffle(sort keys %KILL) } 0 .. $KILLS / keys %KILL;
+# Workers may be gone where nothing is to be durable.
+my @still = map { shuffle('server', 'session', 'scheduler') } 0 .. $KILLS / 6;
+my @busy = map { shuffle('server', 'worker', 'worker', 'session') } 0 .. $KILLS / 8;
 
 # A session on the queues of one of @SESSIONS, with ids of its own that were not used in this life.
 sub start_session
 {
-	my ($logs, $n, $series) = @_;
-	my ($queues, $handler_queues) = @{ $SESSIONS[$n] };
+	my ($logs, $round, $n, $series) = @_;
+	my ($queues, $handler_queues, $goes_on) = @{ $SESSIONS[$n] };
+	$queues =~ s/^a$/$new_queue{$round} \/\/ "a,$new_queue{$round - 1}"/e if $goes_on;
 
 	return start_client(
 		$node, 'transact', $logs,
@@ -132,10 +152,12 @@ sub start_session
 foreach my $round (1 .. $KILLS)
 {
 	my $logs = make_log_dir();
+	my $kind = $round % 2 ? shift @still : shift @busy;
+	query($node, "SELECT qml_resume_queue(q) FROM unnest('{din,ain,uin}'::text[]) q");
 	set_config($node, 'qml.enabled' => 'on');
 	wait_for_process($node, 'scheduler', 'postgres');
 	kill 'STOP', wal_writer($node) or die "could not stop the WAL writer: $!";
-	my %client = map { $_ => start_session($logs, $_, $_) } 0 .. $#SESSIONS;
+	my %client = map { $_ => start_session($logs, $round, $_, $_) } 0 .. $#SESSIONS;
 	my @gone;
 	my $replacements = 0;
 
@@ -146,7 +168,7 @@ foreach my $round (1 .. $KILLS)
 			foreach my $n (grep { !$client{$_}{handle}->pumpable } sort keys %client)
 			{
 				push @gone, $client{$n};
-				$client{$n} = start_session($logs, $n, @SESSIONS + $replacements++);
+				$client{$n} = start_session($logs, $round, $n, @SESSIONS + $replacements++);
 			}
 			return log_size($logs) >= $mark;
 		});
@@ -157,14 +179,20 @@ foreach my $round (1 .. $KILLS)
 	foreach my $kind (shuffle(('session') x 2, 'worker', 'worker', pick(0, 2) ? () : 'scheduler'))
 	{
 		$more->(pick(5_000, 40_000));
-		my $pid = some_process($END{$kind});
+		my $pid = some_process($PROCESS{$kind});
 		$ended{$kind} += query($node, "SELECT pg_terminate_backend($pid)") eq 't';
 	}
 	$more->(pick(20_000, 80_000));
-	my $kind = $kinds[$round];
-	wait_for_process($node, 'scheduler', 'postgres') if $kind eq 'scheduler';
+	my @stopped = $round % 2 ? map { $client{$_} } grep { !$SESSIONS[$_][2] } sort keys %client : ();
+	if (@stopped)
+	{
+		query($node, "SELECT qml_pause_queue(q) FROM unnest('{din,ain,uin}'::text[]) q");
+		$_->{handle}->signal('STOP') foreach @stopped;
+		$more->(pick(10_000, 30_000));
+	}
 	$node->adjust_conf('postgresql.conf', 'qml.enabled', "'off'");
-	$KILL{$kind}->($node);
+	kill_kind($kind);
+	$_->{handle}->signal('CONT') foreach @stopped;
 	finish_clients("round $round: the sessions end with the server", @gone, map { $client{$_} } sort keys %client);
 	start_again($node);
 
@@ -183,6 +211,7 @@ foreach my $round (1 .. $KILLS)
 
 # ---- at rest
 
+query($node, "SELECT qml_resume_queue(q) FROM unnest('{din,ain,uin}'::text[]) q");
 set_config($node, 'qml.enabled' => 'on');
 wait_for_process($node, 'scheduler', 'postgres');
 wait_for('the jobs with handlers to be finished', sub { query($node, q{SELECT count(*) FROM qml.live l JOIN qml.queue_data q ON q.id = l.queue_id WHERE q.name ~ 'in$'}) == 0 });
@@ -201,16 +230,16 @@ SQL
 
 # What the rules were tried on.
 my %LEAST = (
-	'durable told' => 50, 'async told' => 100, 'unlogged told' => 100, 'async lost' => 3,
+	'durable told' => 50, 'async told' => 100, 'unlogged told' => 100, 'async lost' => 10,
 	'heartbeats' => 50, 'refused within a life' => 5,
 	(map { ("$_ claims of jobs whose lease was over" => 10) } qw(durable async unlogged)),
 	'durable lease_expired' => 10, 'async lease_expired' => 10,
 	'durable server_down' => 1, 'async server_down' => 1,
 	'durable successes in the database' => 50, 'async successes in the database' => 50, 'unlogged runs' => 50,
-	'async successes lost' => 1,
 	'async claims of jobs whose claim was lost' => 1, 'unlogged claims of jobs whose claim was lost' => 1,
 	'accepted' => 10, 'refused' => 50, 'durable undone' => 10, 'async undone' => 10);
 cmp_ok($oracle->count($_), '>=', $LEAST{$_}, "$_: " . $oracle->count($_)) foreach sort keys %LEAST;
+note('async successes that were seen and lost: ' . $oracle->count('async successes lost'));
 cmp_ok($ended{$_} // 0, '>=', 2, "processes that were ended: $ended{$_} of kind $_") foreach 'session', 'worker';
 
 is(query($node, <<'SQL'), 0, 'the counts agree with the rows');

@@ -23,9 +23,12 @@ CREATE TABLE user_row (tx text);
 CREATE TABLE token (round text, id uuid, attempt int, expected text, was text, PRIMARY KEY (round, id, attempt));
 -- What a worker is told that makes a call.
 CREATE FUNCTION answer(call text, t token) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	said text;
 BEGIN
-	EXECUTE format('SELECT %I($1, $2)', call) USING t.id, t.attempt;
-	RETURN 'accepted';
+	EXECUTE format('SELECT %I($1, $2)', call) INTO said USING t.id, t.attempt;
+	-- That of a heartbeat which crossed the end of its job.
+	RETURN CASE WHEN said IS NULL THEN 'late' ELSE 'accepted' END;
 EXCEPTION WHEN SQLSTATE 'QM001' OR SQLSTATE 'QM003' THEN
 	RETURN 'refused';
 END $$;
@@ -39,7 +42,8 @@ BEGIN
 	FOR t IN SELECT * FROM token WHERE round = this LOOP
 		beat := answer('qml_heartbeat', t);
 		answer := answer('qml_release', t);
-		UPDATE token SET was = CASE WHEN beat = answer THEN answer ELSE 'heartbeat ' || beat || ', end ' || answer END
+		UPDATE token SET was = CASE WHEN beat = answer OR (beat, answer) = ('late', 'refused') THEN answer
+			ELSE 'heartbeat ' || beat || ', end ' || answer END
 		WHERE round = this AND id = t.id AND attempt = t.attempt;
 	END LOOP;
 END $$;

@@ -51,6 +51,7 @@ sub new
 		kept => [],     # pieces that were there after a crash
 		given => {},    # "id attempt" of claims that were committed
 		claims => {},   # id: {attempt: {end => how it has come to an end, lease, life}}, of those that were there
+		past => {},     # id: {attempt}, of runs of jobs that were lost
 		life => 0,
 		lost => [],     # tokens of claims that are not there
 		count => {},    # what was met, for the tests
@@ -151,6 +152,7 @@ sub find_undone
 sub is_expired
 {
 	my ($job, $attempt) = @_;
+	return 0 if !defined $job;
 	return scalar grep { $_ eq "$attempt:lease_expired" } split /,/, $job->{errors} // '';
 }
 
@@ -204,8 +206,10 @@ sub classify
 	    defined $tx->{undone} || !defined $tx->{asked} ? 'undone'
 	  : defined $tx->{told}                            ? 'told'
 	  :                                                  'unknown';
-	# Unlogged pieces are out of it.
-	$tx->{lasting} = [ grep { $_->{class} ne 'unlogged' } @{ $tx->{pieces} } ];
+	# Unlogged pieces are out of it.  So is an end that was refused because its lease was over, which a
+	# session without an answer cannot tell.
+	$tx->{lasting} = [ grep { $_->{class} ne 'unlogged' && !($tx->{outcome} eq 'unknown' && $_->{what} eq 'ended' && is_expired($facts->{jobs}{ $_->{id} }[0], $_->{attempt})) }
+		  @{ $tx->{pieces} } ];
 	$tx->{there} = [ grep { is_there($_, $facts) } @{ $tx->{lasting} } ];
 	$tx->{is_lost} = $tx->{outcome} ne 'undone' && @{ $tx->{lasting} } && !@{ $tx->{there} };
 	$self->{count}{"$tx->{class} $tx->{outcome}"}++;
@@ -252,8 +256,12 @@ sub check_transaction
 		return map { "undone transaction $tx->{name} ($tx->{class}): " . text_of($_) . " is there" }
 		  grep { !$done->{ key_of($_) } } @{ $tx->{there} };
 	}
-	return "whole transaction $tx->{name} ($tx->{class}): $there pieces of $all are there, not all"
-	  if $there > 0 && $there < $all;
+	if ($there > 0 && $there < $all)
+	{
+		my %is_there = map { $_ => 1 } @{ $tx->{there} };
+		return "whole transaction $tx->{name} ($tx->{class}): $there pieces of $all are there, not all; one that is not: "
+		  . text_of((grep { !$is_there{$_} } @{ $tx->{lasting} })[0]);
+	}
 	return "kept transaction $tx->{name} was acknowledged, is durable and lost: "
 	  . join(', ', map { text_of($_) } @{ $tx->{lasting} })
 	  if $tx->{class} eq 'durable' && $tx->{outcome} eq 'told' && $there == 0;
@@ -451,19 +459,24 @@ sub check_runs
 	{
 		my ($job) = @{ $facts->{jobs}{$id} // [] };
 		my $class = $self->class_of_job($facts, $id) // 'unknown';
-		my @runs = @{ $runs->{$id} // [] };
-		my @effects = @{ $effects->{$id} // [] };
+		my @all_runs = @{ $runs->{$id} // [] };
+		my @all_effects = @{ $effects->{$id} // [] };
+		my $past = $self->{past}{$id} // {};
+		my @runs = grep { !$past->{ $_->{attempt} } } @all_runs;
+		my @effects = grep { !$past->{$_} } @all_effects;
 
-		push @bad, $self->check_pids($id, $class, @runs);
-		if ($job)
+		push @bad, $self->check_pids($id, $class, @all_runs);
+		push @bad, check_effects_alone($id, \@all_runs, @all_effects) if !$job || %$past;
+		if ($job && !exists $facts->{handlers}{ $job->{method} })
+		{
+			push @bad, "begun job $id ($class) was run, and has no handler" if @runs || @effects;
+		}
+		elsif ($job)
 		{
 			push @bad, map { "ran job $id ($class) $_->[1]" }
 			  grep { $_->[1] !~ /run by the processes|the row says/ } QmlChecker::run_faults($job, @runs);
-			# Of an unlogged job that was made anew there are effects of those that are lost.
-			push @bad, $self->check_effects_alone($id, \@runs, @effects) if $class eq 'unlogged';
 			push @bad, map { "effect job $id ($class) $_->[1]" }
-			  QmlChecker::effect_faults($job, $facts->{handlers}{ $job->{method} } // 0,
-				grep { $class ne 'unlogged' || $_ == $job->{attempt} } @effects);
+			  QmlChecker::effect_faults($job, $facts->{handlers}{ $job->{method} }, @effects);
 			push @bad, map { "begun job $id attempt $_ ($class) was run, the row says $job->{attempt}" }
 			  grep { $_ > $job->{attempt} } max(0, map { $_->{attempt} } @runs);
 			$self->{count}{"$class successes in the database"}++ if $job->{state} eq 'succeeded';
@@ -476,8 +489,9 @@ sub check_runs
 		{
 			push @bad, "begun job $id ($class) was run, and is not there" if @runs && $class =~ /^(durable|async)$/;
 			push @bad, "effect job $id ($class) has an effect, and is not there" if @effects && $class =~ /^(durable|async)$/;
-			push @bad, $self->check_effects_alone($id, \@runs, @effects);
 			$self->{count}{'unlogged runs'}++ if @runs && $class eq 'unlogged';
+			# It may be made anew under its id, perhaps in another class.
+			$self->{past}{$id}{$_} = 1 foreach @effects, map { $_->{attempt} } @runs;
 		}
 	}
 	return @bad;
@@ -497,7 +511,7 @@ sub check_pids
 # Effects of a job that no crash leaves.
 sub check_effects_alone
 {
-	my ($self, $id, $runs, @effects) = @_;
+	my ($id, $runs, @effects) = @_;
 	my (%ended, %count);
 
 	$ended{ $_->{attempt} } = 1 foreach grep { $_->{what} eq 'end' } @$runs;
