@@ -123,7 +123,7 @@ my @meeting = (
 	"SELECT qml_register_handler('t', 't_handler'); SELECT qml_unregister_handler('t')",
 	"SELECT qml_register_hook('h', 'calls_hook'); SELECT qml_delete(qml_enqueue('t')); SELECT qml_unregister_hook('h')",
 	"SELECT qml_register_middleware('m', 'calls_middleware'); SELECT qml_unregister_middleware('m')",
-	(map { "SELECT * FROM qml.$_" } qw(job recent queue lock recurring recurring_tick server handler hook middleware acl)),
+	(map { "SELECT * FROM qml.$_" } qw(job recent queue pause lock recurring recurring_tick server handler hook middleware acl audit)),
 	map {
 		my $id = "id => '01890000-0000-7000-a000-00000000000$_'";
 		("SELECT qml_job($id)", "SELECT qml_delete($id)", "SELECT qml_retry($id)",
@@ -150,6 +150,7 @@ my %values = (
 		"(SELECT jsonb_agg(n) FROM generate_series(1, 150) n)",
 		"(SELECT jsonb_object_agg(n, n) FROM generate_series(1, 150) n)",
 		"'{\"lease\": -1, \"queue\": 5, \"run_as\": [], \"notify\": true, \"concurrency\": 1e999}'" ],
+	inet => [ "'::1'", "'0.0.0.0/0'" ],
 	uuid => ["'00000000-0000-0000-0000-000000000000'"],
 	_uuid => [ "'{}'", "'{NULL}'", "'{{00000000-0000-0000-0000-000000000000},{00000000-0000-0000-0000-000000000001}}'" ],
 	_text => [ "'{}'", "'{NULL}'", "'{{a,b},{c,d}}'", "array_fill('int'::text, ARRAY[2000])" ],

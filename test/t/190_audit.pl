@@ -17,6 +17,7 @@ use Test::More;
 my %NO_ACT = map { $_ => 1 } qw(
   qml_enqueue qml_try_enqueue qml_enqueue_job qml_enqueue_many
   qml_fetch qml_fetch_job qml_run qml_drain qml_succeed_fetch qml_succeed_fetch_many qml_heartbeat qml_heartbeat_many qml_progress
+  qml_search qml_watch
   qml_succeed qml_succeed_many qml_fail qml_fail_many qml_release qml_release_many qml_discard
   qml_progress_job qml_succeed_job qml_fail_job qml_release_job qml_discard_job qml_wait qml_wait_for
   qml_register_server qml_heartbeat_server qml_unregister_server qml_try_lock qml_unlock
