@@ -170,6 +170,8 @@ is(join(' ', grep { !$values{$_} } map { $_->[2] } @columns), '', 'and values fo
 # An identity column can be written, and be without a value.
 my $NO_IDENTITY = 'ALTER EXTENSION qml DROP SEQUENCE qml.queue_data_id_seq; ALTER TABLE qml.queue_data ALTER id DROP IDENTITY;';
 
+my $ANY_STATE = 'ALTER TABLE qml.live DROP CONSTRAINT live_state; ALTER TABLE qml.history DROP CONSTRAINT history_state;';
+
 # Writes a value into all rows or, where that is against a key, into one.
 sub damage
 {
@@ -178,6 +180,7 @@ sub damage
 	my $identity = $table eq 'queue_data' && $column eq 'id' ? $NO_IDENTITY : '';
 	return <<"SQL";
 ALTER TABLE qml.acl_data DROP CONSTRAINT acl_data_capability_check;
+$ANY_STATE
 $identity
 DO \$do\$ BEGIN
 	UPDATE qml.$table SET $quoted = $value;
@@ -198,7 +201,7 @@ foreach my $table (sort keys %{ { map { $_->[0] => 1 } @columns } })
 		grep { $_->[0] eq $table } @columns);
 }
 probe_all('labels that qml does not know', \@meeting,
-	map { "SET LOCAL session_replication_role = origin; UPDATE qml.$_" }
+	map { "SET LOCAL session_replication_role = origin; $ANY_STATE UPDATE qml.$_" }
 	"live SET state = 'strange'", "history SET state = 'strange'", "hook_data SET states = '{strange}'")
   if query($node, "ALTER TYPE qml.job_state ADD VALUE 'strange'; SELECT 1");
 

@@ -30,7 +30,7 @@ my @ELSEWHERE = qw(qml_pg_cron_schedule qml_pg_cron_unschedule qml_import_pg_cro
 
 my $node = new_node('audit', conf => "listen_addresses = '127.0.0.1'\n");
 set_up_calls($node);
-calls_are_complete($node, qml_wait => 1, qml_wait_for => 1);
+calls_are_complete($node, qml_wait => 1, qml_wait_for => 1, qml_watch => 1);
 
 sub acts { return query($node, "SELECT string_agg(action, ' ' ORDER BY at, action) FROM qml.audit $_[0]"); }
 
