@@ -83,7 +83,7 @@ foreach my $queue ('a', 'b', 'c', 'u')
 	query($node, <<"SQL");
 SELECT count(qml_succeed(id, attempt)) FROM qml_fetch('w', '$queue', 20);
 SELECT count(qml_fail(id, attempt, 'Broken Pipe', 'io', retry => false)) FROM qml_fetch('w', '$queue', 10);
-SELECT count(qml_fail(id, attempt, 'again')) FROM qml_fetch('w', '$queue', 10);
+SELECT count(qml_fail(id, attempt, 'again', retry_at => now() + interval '1 h')) FROM qml_fetch('w', '$queue', 10);
 SELECT count(qml_delete(id)) FROM (SELECT id FROM qml_search('queue:$queue state:enqueued', 5)) s;
 SELECT count(qml_retry(id)) FROM (SELECT id FROM qml_search('queue:$queue state:failed', 3)) s;
 SELECT count(*) FROM qml_fetch('w', '$queue', 5);
@@ -189,12 +189,12 @@ foreach my $sought (
 	'queue:small finished:2h..1h', 'priority:0', 'by:postgres')
 {
 	# The first call of a session reads catalogs.
-	my $found = ask($node, "SELECT pages('SELECT * FROM qml_search(''$sought'')') IS NULL; SELECT pages('SELECT * FROM qml_search(''$sought'')')");
+	my $found = query($node, "SET client_min_messages = error; SELECT pages('SELECT * FROM qml_search(''$sought'')') IS NULL; SELECT pages('SELECT * FROM qml_search(''$sought'')')");
 	($pages{$sought}) = $found =~ /(\d+)\s*\z/;
 	cmp_ok($pages{$sought}, '<=', $MOST, "\"$sought\" touches $pages{$sought} pages");
 }
 my ($one) = query($node, 'SELECT id FROM qml.history LIMIT 1');
-cmp_ok(query($node, "SELECT pages('SELECT * FROM qml_search(''id:$one'')')"), '<=', $MOST, 'by id');
+is(query($node, "SELECT pages('SELECT * FROM qml_search(''id:$one'')') IS NULL; SELECT pages('SELECT * FROM qml_search(''id:$one'')') <= $MOST"), "f\nt", 'by id');
 is(count_of("queue:big method:work3 state:succeeded created:2h..119m"), query($node, <<'SQL'), 'all of a minute');
 SELECT count(*) FROM qml.job WHERE queue = 'big' AND method = 'work3' AND state = 'succeeded' AND created_at BETWEEN now() - interval '2 h' AND now() - interval '119 m'
 SQL
@@ -220,7 +220,7 @@ cmp_ok($calls, '>', 3, 'each of which looked at a part');
 query($node, "SELECT qml_enqueue('needle', queue => 'a')");
 query($node, "SELECT qml_enqueue_many('work1', array_fill('{}'::jsonb, ARRAY[1000]), 'big') FROM generate_series(1, 15)");
 ($rc, $out, $err) = $node->psql('postgres', "SELECT count(*) FROM qml_search('method:needle')");
-is("$out " . ($err =~ /not all unfinished jobs/ ? 'partial' : 'complete'), '0 partial', 'behind a backlog a method is not found');
+is("$out " . ($err =~ /not all jobs were looked at/ ? 'partial' : 'complete'), '0 partial', 'behind a backlog a method is not found');
 query($node, 'CREATE INDEX live_search ON qml.live (qml.search_key(queue_id, method), qml.search_order(id, created_at))');
 ($rc, $out, $err) = $node->psql('postgres', "SELECT count(*) FROM qml_search('method:needle')");
 is("$out$err", '1', 'with an index of its own it is');
@@ -236,7 +236,7 @@ $standby->start;
 $node->wait_for_catchup($standby, 'replay');
 is(query($standby, "SELECT count(*), count(DISTINCT id) FROM qml_search('queue:a|b|c', 10000)"),
 	query($node, "SELECT count(*), count(DISTINCT id) FROM qml_search('queue:a|b|c', 10000)"), 'a standby is searched');
-is(query($standby, "SELECT count(*) FROM qml_search('state:processing', 10000)"), query($node, "SELECT count(*) FROM qml.job WHERE state = 'processing' AND queue <> 'u'"), 'running jobs, too');
+is(query($standby, "SELECT count(*) FROM qml_search('state:processing queue:a|b|c', 10000)"), query($node, "SELECT count(*) FROM qml.job WHERE state = 'processing' AND queue IN ('a', 'b', 'c')"), 'running jobs, too');
 is(query($standby, "SELECT count(*) FROM qml_search('queue:u')"), 0, 'without the jobs of unlogged queues');
 $standby->stop;
 
