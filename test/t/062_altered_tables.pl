@@ -151,6 +151,7 @@ my %values = (
 		"(SELECT jsonb_object_agg(n, n) FROM generate_series(1, 150) n)",
 		"'{\"lease\": -1, \"queue\": 5, \"run_as\": [], \"notify\": true, \"concurrency\": 1e999}'" ],
 	inet => [ "'::1'", "'0.0.0.0/0'" ],
+	bytea => [ "''", "'\\x00'", "'\\xffffff'", "decode(repeat('0a01', 20000), 'hex')" ],
 	uuid => ["'00000000-0000-0000-0000-000000000000'"],
 	_uuid => [ "'{}'", "'{NULL}'", "'{{00000000-0000-0000-0000-000000000000},{00000000-0000-0000-0000-000000000001}}'" ],
 	_text => [ "'{}'", "'{NULL}'", "'{{a,b},{c,d}}'", "array_fill('int'::text, ARRAY[2000])" ],

@@ -88,6 +88,7 @@ SELECT count(qml_succeed(id, attempt, '{"done": true}')) FROM qml_fetch('w', '{q
 SELECT count(qml_fail(id, attempt, 'oops', retry => false)) FROM qml_fetch('w', '{q}', 10);
 SELECT count(qml_progress(id, attempt, '1')) FROM qml_fetch('w', '{q}', 5);
 SELECT qml_pause_all();
+SELECT qml_mark('deployed');
 SQL
 my @rows = split /\n/, catalog(<<'SQL');
 SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'qml'::regnamespace AND relkind = 'r' AND NOT relispartition
