@@ -268,7 +268,7 @@ probe_all('partitions', \@meeting,
 	"ALTER TABLE qml.history DETACH PARTITION $leaf",
 	"DROP TABLE $leaf", 'TRUNCATE qml.history',
 	# The same columns under other numbers.
-	"CREATE TABLE qml.x (gone int, LIKE qml.history); ALTER TABLE qml.x DROP COLUMN gone; CREATE INDEX ON qml.x (id);"
+	"CREATE TABLE qml.x (gone int, LIKE qml.history INCLUDING CONSTRAINTS); ALTER TABLE qml.x DROP COLUMN gone; CREATE INDEX ON qml.x (id);"
 	  . " INSERT INTO qml.x SELECT * FROM qml.history; UPDATE qml.x SET expires_at = '2000-01-01';"
 	  . " ALTER TABLE qml.history DETACH PARTITION $leaf; ALTER TABLE qml.history ATTACH PARTITION qml.x FOR VALUES $between",
 	"UPDATE $leaf SET reason = ''; ALTER TABLE $leaf ALTER COLUMN reason SET NOT NULL");
