@@ -263,26 +263,34 @@ mark(Database *database, int cell)
 		   (pg_atomic_fetch_or_u64(&database->cells[cell], MARK) & MARK) == 0;
 }
 
+/* Marks the cells of one word of a set; adds to *marked those that had no mark. */
+static void
+mark_word(Database *database, int word, uint64 cells, QmlWatchSet *marked)
+{
+	for (; cells != 0; cells &= cells - 1)
+	{
+		int cell = word * 64 + pg_rightmost_one_pos64(cells);
+
+		if (!mark(database, cell))
+			continue;
+		if (marked->used == 0)
+			memset(marked, 0, sizeof(*marked));
+		qml_watch_add(marked, cell);
+	}
+}
+
 static void
 tell(Database *database, const QmlWatchSet *changed)
 {
-	QmlWatchSet marked;
-	bool any = false;
+	QmlWatchSet marked; /* filled with the first mark */
 
-	memset(&marked, 0, sizeof(marked));
-	for (int i = 0; i < QML_WATCH_WORDS; i++)
+	marked.used = 0;
+	for (uint64 used = changed->used; used != 0; used &= used - 1)
 	{
-		for (uint64 rest = changed->words[i]; rest != 0; rest &= rest - 1)
-		{
-			int cell = i * 64 + pg_rightmost_one_pos64(rest);
-
-			if (!mark(database, cell))
-				continue;
-			qml_watch_add(&marked, cell);
-			any = true;
-		}
+		for (int i = pg_rightmost_one_pos64(used); i < QML_WATCH_WORDS; i += 64)
+			mark_word(database, i, changed->words[i], &marked);
 	}
-	if (any && pg_atomic_read_u32(&database->watching) > 0)
+	if (marked.used != 0 && pg_atomic_read_u32(&database->watching) > 0)
 		wake(database, &marked);
 }
 

@@ -20,9 +20,10 @@ enum
 
 #define QML_WATCH_WORDS ((QML_WATCH_CELLS + 63) / 64)
 
-/* A set of these. */
+/* A set of these.  Most have few: `used` says in which words they are, counted modulo 64. */
 typedef struct QmlWatchSet
 {
+	uint64 used;
 	uint64 words[QML_WATCH_WORDS];
 } QmlWatchSet;
 
@@ -37,6 +38,7 @@ typedef enum QmlWatchFound
 static inline void
 qml_watch_add(QmlWatchSet *set, int cell)
 {
+	set->used |= UINT64CONST(1) << (cell / 64 % 64);
 	set->words[cell / 64] |= UINT64CONST(1) << (cell % 64);
 }
 
