@@ -42,7 +42,7 @@ BEGIN
 END $$;
 CREATE FUNCTION t.reset() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	TRUNCATE qml.live, qml.history_overflow, qml.lock_data, qml.acl_data, qml.recurring_data, qml.occurrence_data, qml.server_data, qml.handler_data, qml.hook_data, qml.middleware_data;
+	TRUNCATE qml.live, qml.history_overflow, qml.live_unlogged, qml.history_unlogged, qml.history_unlogged_overflow, qml.lock_data, qml.acl_data, qml.recurring_data, qml.occurrence_data, qml.server_data, qml.handler_data, qml.hook_data, qml.middleware_data;
 	DELETE FROM qml.queue_data;
 	PERFORM t.drop_leaves();
 END $$;
