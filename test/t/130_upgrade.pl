@@ -108,11 +108,15 @@ sub next_view
 	my $named = $function =~ s/^qml\.unlogged_jobs\(/qml.unlogged_jobs_with_note(/;
 	my $column = $function =~ s/OUT result jsonb\)/OUT result jsonb, OUT note text)/;
 	die "unexpected function $function" unless $replaced && $named && $column;
+	# Another view that reads from it.
+	my ($recent) = $release_script =~ /^CREATE VIEW (qml\.recent .*?;)$/ms;
+	$recent =~ s/qml\.unlogged_jobs\(/qml.unlogged_jobs_with_note(/ or die "unexpected view $recent";
 	return <<"SQL";
 CREATE FUNCTION $function
 REVOKE ALL ON FUNCTION qml.unlogged_jobs_with_note() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.unlogged_jobs_with_note() TO PUBLIC;
 CREATE OR REPLACE VIEW $view
+CREATE OR REPLACE VIEW $recent
 DROP FUNCTION qml.unlogged_jobs();
 SQL
 }
