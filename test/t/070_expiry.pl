@@ -144,7 +144,7 @@ foreach my $span (1, 2, 4, 8)
 	query($node, 'CREATE EXTENSION qml', $edge);
 	$retrier = new_session($node, $edge, on_error_stop => 0);
 	($retried, $id) = split /\n/, $retrier->query(<<"SQL");
-SELECT format('CREATE TABLE qml.%1\$s (LIKE qml.history); CREATE INDEX ON qml.%1\$s (id);'
+SELECT format('CREATE TABLE qml.%1\$s (LIKE qml.history INCLUDING CONSTRAINTS); CREATE INDEX ON qml.%1\$s (id);'
 	'ALTER TABLE qml.history ATTACH PARTITION qml.%1\$s FOR VALUES FROM (%2\$L) TO (%3\$L)',
 	name, lower, upper)
 FROM (SELECT now() + $span * interval '5 s' AS edge, date_trunc('day', now(), 'UTC') AS day) t,

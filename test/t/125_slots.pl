@@ -164,9 +164,10 @@ fails_with($node, '42501', 'SET ROLE warden; SELECT FROM qml.database', 'nobody 
 
 # ---- what wakes a database that has no scheduler
 
+# Statistics are stored some time after the last job.
 sub resting
 {
-	return split /\n/, query($node, "SELECT name FROM qml.database WHERE name ~ '^db' AND state = 'resting' AND due_at IS NULL AND workers = 0 ORDER BY served_at DESC LIMIT 5", 'db1');
+	return split /\n/, query($node, "SELECT name FROM qml.database WHERE name ~ '^db' AND state = 'resting' AND coalesce(due_at, 'infinity') > now() + interval '12 s' AND workers = 0 ORDER BY served_at DESC LIMIT 5", 'db1');
 }
 
 # The last to have been served: it would rest longest.
@@ -184,7 +185,7 @@ sub resting
 	wait_for('a database without workers', sub { ($dbname) = resting() });
 	query($node, q{SELECT qml_enqueue('delayed', queue => 'outside', run_at => clock_timestamp() + interval '8 s')}, $dbname);
 	wait_for('the database to rest', sub { query($node, "SELECT state FROM qml.database WHERE name = '$dbname'", $dbname) eq 'resting' });
-	is(query($node, "SELECT due_at = (SELECT run_at FROM qml.live WHERE state = 'scheduled') FROM qml.database WHERE name = '$dbname'", $dbname),
+	is(query($node, "SELECT due_at <= (SELECT run_at FROM qml.live WHERE state = 'scheduled') FROM qml.database WHERE name = '$dbname'", $dbname),
 		't', 'what is due later is known');
 	$seconds = seconds_until('the delayed job', sub { query($node, "SELECT count(*) FROM qml.live WHERE state = 'scheduled'", $dbname) == 0 });
 	cmp_ok($seconds, '<=', 20, sprintf 'and it is served then (%.2f s)', $seconds);

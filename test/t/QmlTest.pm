@@ -135,7 +135,7 @@ sub expired_leaf
 	  if query($node, "SELECT NOT EXISTS (SELECT FROM qml.queue_data WHERE name = 'old')") eq 't';
 	query($node, <<"SQL");
 BEGIN;
-CREATE TABLE qml.$leaf (LIKE qml.history INCLUDING COMMENTS);
+CREATE TABLE qml.$leaf (LIKE qml.history INCLUDING COMMENTS INCLUDING CONSTRAINTS);
 INSERT INTO qml.$leaf (id, created_at, queue_id, priority, state, attempt, uncounted,
 	max_retries, lineage, timeout_ms, created_by, finished_at, expires_at, method, payload)
 SELECT gen_random_uuid(), t, q.id, 0, 'succeeded', 1, 0, 5, 0, 1000,
