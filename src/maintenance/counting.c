@@ -8,8 +8,8 @@
  *
  * A count needs one snapshot, and so one transaction, which takes the longer the more jobs there
  * are.  So a process of its own counts (process/count_process.c), and slowly: it works for a
- * slice of time, and then sleeps, so that it takes a share of a core and of the disk only.  Twice a
- * second it looks whether somebody waits for the table that it reads, and gives the count up then:
+ * slice of time, and then sleeps, so that it takes a share of a core and of the disk only.  At each
+ * sleep it looks whether somebody waits for the table that it reads, and gives the count up then:
  * all who come later to that table would wait, too.
  *
  * A scheduler asks when the next count is due.  The answer depends on what lies in shared memory
@@ -19,15 +19,11 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
-#include "storage/latch.h"
-#include "storage/lock.h"
-#include "utils/rel.h"
+#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
 #include "common/clock.h"
 #include "common/fault.h"
-#include "common/wait_event.h"
 #include "core/state.h"
 #include "ipc/prepared.h"
 #include "jobs/counts.h"
@@ -49,7 +45,7 @@
 #define COMPARE_SHARE 25
 #define LONG_SLEEP	  QML_FAULT_LIMIT("counting.sleep_ms", 0)
 
-/* How often it is asked whether others need the table or the database alone, in milliseconds. */
+/* How often it is asked whether others need the database alone, in milliseconds. */
 #define ASK_INTERVAL 500
 
 /*
@@ -134,45 +130,6 @@ static int share;
 static int64 slice_begun;
 static int64 asked;
 
-/* Sleeps between two slices; can be canceled. */
-static void
-sleep_between(int64 milliseconds)
-{
-	static uint32 wait_event = 0;
-
-	if (wait_event == 0)
-		wait_event = qml_wait_event("QmlCount");
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, (long) milliseconds,
-					 wait_event);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
-/*
- * Whether somebody waits for a table that this process reads.  LockHasWaiters() must not be asked
- * about a lock that may be on the fast path, and newer servers grant this process any lock that it
- * could try before those who wait.  All locks are looked through only where there are some on the
- * table that are not on the fast path.
- */
-static bool
-is_wanted(Relation rel)
-{
-	bool wanted = false;
-	LockData *locks;
-	LOCKTAG tag;
-
-	SET_LOCKTAG_RELATION(tag, rel->rd_lockInfo.lockRelId.dbId, rel->rd_lockInfo.lockRelId.relId);
-	if (LockWaiterCount(&tag) == 0)
-		return false;
-	locks = GetLockStatusData();
-	for (int i = 0; i < locks->nelements; i++)
-		wanted = wanted || (locks->locks[i].waitLockMode == AccessExclusiveLock &&
-							memcmp(&locks->locks[i].locktag, &tag, sizeof(tag)) == 0);
-	pfree(locks->locks);
-	pfree(locks);
-	return wanted;
-}
-
 /*
  * Between two rows: sleeps when the slice is over.  Returns whether the count must stop, since
  * somebody waits for the table.
@@ -184,13 +141,14 @@ must_stop(Relation rel)
 
 	if (worked < SLICE && LONG_SLEEP == 0)
 		return false;
-	sleep_between(Max(worked * (100 - share) / share, LONG_SLEEP));
+	qml_clock_pause((int) Max(worked * (100 - share) / share, LONG_SLEEP));
 	slice_begun = qml_clock_monotonic_ms();
-	if (slice_begun - asked < ASK_INTERVAL)
-		return false;
-	asked = slice_begun;
-	leave_if_asked();
-	return is_wanted(rel);
+	if (slice_begun - asked >= ASK_INTERVAL)
+	{
+		asked = slice_begun;
+		leave_if_asked();
+	}
+	return LockHasWaitersRelation(rel, AccessShareLock);
 }
 
 /* What became of a count. */
