@@ -34,6 +34,7 @@
 #include "catalog/indexing.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_depend.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
@@ -52,6 +53,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "common/clock.h"
 #include "common/fault.h"
@@ -231,6 +233,20 @@ any_detaching(Relation inherits, Oid history)
 	return found;
 }
 
+/* Whether a constraint is one of the table itself: of its columns it is a normal dependent, too. */
+static bool
+is_constraint_of(Oid constraint, Oid table)
+{
+	HeapTuple tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(constraint));
+	bool own;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	own = ((Form_pg_constraint) GETSTRUCT(tuple))->conrelid == table;
+	ReleaseSysCache(tuple);
+	return own;
+}
+
 static bool
 is_referenced(Oid class, Oid object)
 {
@@ -246,7 +262,13 @@ is_referenced(Oid class, Oid object)
 				ObjectIdGetDatum(object));
 	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, keys);
 	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
-		found = ((Form_pg_depend) GETSTRUCT(tuple))->deptype == DEPENDENCY_NORMAL;
+	{
+		Form_pg_depend entry = (Form_pg_depend) GETSTRUCT(tuple);
+
+		found = entry->deptype == DEPENDENCY_NORMAL &&
+				!(class == RelationRelationId && entry->classid == ConstraintRelationId &&
+				  is_constraint_of(entry->objid, object));
+	}
 	systable_endscan(scan);
 	table_close(depend, AccessShareLock);
 	return found;
