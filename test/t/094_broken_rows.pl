@@ -19,6 +19,8 @@ my $SECRET = 'secret-4711';
 
 my $node = background_node('broken');
 my $scheduler = wait_for_process($node, 'scheduler', 'postgres');
+# Rows may be damaged in spite of constraints, too.
+query($node, 'ALTER TABLE qml.live DROP CONSTRAINT live_state');
 
 sub cpu_seconds
 {

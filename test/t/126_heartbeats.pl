@@ -117,7 +117,7 @@ foreach my $holder (sort keys %HOLDERS)
 	my ($done, $open, $lost) = map { claim('1 min', 'locked') } 1 .. 3;
 	ask($node, "SELECT qml_succeed('$done', 1), qml_delete('$lost')");
 	my $leaf = ask($node, "SELECT tableoid::regclass FROM qml.history WHERE id = '$done'");
-	my $index = ask($node, "SELECT indexrelid::regclass FROM pg_index WHERE indrelid = '$leaf'::regclass");
+	my $index = ask($node, "SELECT indexrelid::regclass FROM pg_index WHERE indrelid = '$leaf'::regclass AND indexrelid::regclass::text LIKE '%_id'");
 	my $many = "SET statement_timeout = '20 s'; SELECT string_agg(CASE id WHEN '$done' THEN 'done' WHEN '$open' THEN 'open' ELSE 'lost' END
 		|| ' ' || coalesce(lease_expires_at > now() + interval '50 min', false), ', ' ORDER BY id = '$open', id = '$lost')
 		FROM qml_heartbeat_many('{$done,$open,$lost}', '{1,1,1}', '1 h')";
