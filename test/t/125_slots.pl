@@ -245,13 +245,13 @@ sub written
 }
 
 {
-	wait_for('the databases to rest', sub { states("state = 'resting' AND due_at IS NULL") >= $DATABASES - 2 });
+	wait_for('the databases to rest', sub { states("state = 'resting' AND coalesce(due_at, 'infinity') > now() + interval '12 s'") >= $DATABASES - 2 });
 	set_config($node, 'log_min_messages' => 'debug1');
 	ok($node->poll_query_until('postgres', "SELECT current_setting('log_min_messages') = 'debug1'"), 'each start is logged');
 	avoid_midnight();
 	query($node, 'SELECT qml_maintain()', $_) foreach @databases;
 	remove_dead_rows($_) foreach 'postgres', @databases;
-	wait_for('the databases to rest again', sub { states("state = 'resting' AND due_at IS NULL AND workers = 0") >= $DATABASES - 2 });
+	wait_for('the databases to rest again', sub { states("state = 'resting' AND coalesce(due_at, 'infinity') > now() + interval '12 s' AND workers = 0") >= $DATABASES - 2 });
 	my $state = 'SELECT pg_current_wal_insert_lsn(), pg_snapshot_xmax(pg_current_snapshot())';
 	ask($node, 'CHECKPOINT');
 	my $before = ask($node, $state);
