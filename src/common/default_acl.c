@@ -45,7 +45,7 @@ run_revokes(const char *sql, Oid argument)
 	(void) qml_spi_execute(sql, 1, &type, &value, NULL, SPI_OK_SELECT);
 	revokes = qml_spi_strings(CurrentMemoryContext);
 	foreach(lc, revokes)
-		(void) qml_spi_execute(lfirst(lc), 0, NULL, NULL, NULL, SPI_OK_UTILITY);
+		qml_spi_utility(lfirst(lc));
 }
 
 /* A table that has just been created. */

@@ -76,8 +76,7 @@ empty_table(void *arg)
 		return;
 	}
 	qml_spi_begin(&spi, emptied->owner);
-	(void) qml_spi_execute(psprintf("TRUNCATE ONLY %s", quote_qualified_identifier(schema, name)),
-						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	qml_spi_utility(psprintf("TRUNCATE ONLY %s", quote_qualified_identifier(schema, name)));
 	qml_spi_end(&spi);
 }
 

@@ -112,8 +112,15 @@ qml_spi_execute(const char *sql, int nargs, const Oid *types, const Datum *value
 	return check_result(sql, result, expected);
 }
 
+/* The same for a statement that is no query, without arguments. */
+void
+qml_spi_utility(const char *sql)
+{
+	(void) qml_spi_execute(sql, 0, NULL, NULL, NULL, SPI_OK_UTILITY);
+}
+
 /*
- * The same for a statement about what there is now, as the caches and the
+ * qml_spi_execute() for a statement about what there is now, as the caches and the
  * privileges on functions know it, in any isolation level.  In a transaction that keeps its
  * snapshot, changing a row that the snapshot does not see is error 40001; without
  * this the row would be passed over, and the call end as if there were none.

@@ -18,6 +18,7 @@ extern void qml_spi_pin_for_script(void);
 extern void qml_spi_begin(QmlSpi *spi, Oid owner);
 extern uint64 qml_spi_execute(const char *sql, int nargs, const Oid *types, const Datum *values,
 							  const bool *isnull, int expected);
+extern void qml_spi_utility(const char *sql);
 extern uint64 qml_spi_execute_latest(const char *sql, int nargs, const Oid *types,
 									 const Datum *values, const bool *isnull, int expected);
 extern Datum qml_spi_value(const SPITupleTable *table, uint64 row, int column, Oid type,

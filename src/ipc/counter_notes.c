@@ -3,13 +3,10 @@
  *		What a transaction does to the numbers of jobs.
  *
  * Whoever writes rows of jobs notes how many go from which state to which, and when finished
- * ones expire.  The same change of several jobs is one note.  What a subtransaction noted is
- * forgotten when that is rolled back.  When the transaction has committed, the notes are added to
- * the numbers in shared memory (counters.c), before its client hears of the commit.  Until then
- * only the transaction itself adds them to what it reads.
- *
- * Notes are in the order of the subtransactions that they belong to, the innermost last.  When a
- * subtransaction is committed into its parent, its notes become those of the parent.
+ * ones expire.  The same change of several jobs is one note (common/note_list.c).  When the
+ * transaction has committed, the notes are added to the numbers in shared memory (counters.c),
+ * before its client hears of the commit.  Until then only the transaction itself adds them to what
+ * it reads.
  *
  * SQL that writes qml.live is told by a trigger (sql_maintain.c).  What it did is not known, and
  * neither is what does not fit: the rows are counted anew then.
@@ -22,66 +19,38 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
 
+#include "common/note_list.h"
 #include "ipc/counter_notes.h"
 #include "ipc/counters.h"
 #include "ipc/shmem.h"
 #include "ipc/watch.h"
 #include "ipc/watch_notes.h"
 
-/* Without an allocation; before they are put in order, so that equal ones meet; and at most. */
-#define FEW_NOTES  16
-#define SOME_NOTES 1024
+/* At most; when half of these are different ones, there is no room for more. */
 #define MOST_NOTES 65536
-
-/* So many of the last notes are looked at for one that is the same. */
-#define LOOK_BACK 6
 
 typedef struct Note
 {
-	QmlCounterDelta delta;
 	SubTransactionId subxact;
+	QmlCounterDelta delta;
 } Note;
-
-static Note few[FEW_NOTES];
-static Note *notes = few; /* or in TopTransactionContext */
-static int nnotes = 0;
-static int room = FEW_NOTES;
-static bool is_unknown = false;
-static bool is_announced = false;
-
-static void
-forget_notes(void)
-{
-	notes = few;
-	room = FEW_NOTES;
-	nnotes = 0;
-	is_unknown = false;
-}
 
 /* Whether two changes differ at most in the number of jobs. */
 static bool
-is_same(const QmlCounterDelta *a, const QmlCounterDelta *b)
+is_same(const void *note, const void *other)
 {
+	const QmlCounterDelta *a = &((const Note *) note)->delta;
+	const QmlCounterDelta *b = &((const Note *) other)->delta;
+
 	return a->queue == b->queue && a->from == b->from && a->to == b->to &&
 		   a->from_until == b->from_until && a->to_until == b->to_until;
 }
 
-/* Adds to one of the last notes from `first` on; false: none is the same. */
-static bool
-add_to_last(const QmlCounterDelta *delta, int first, int end)
+static void
+add_count(void *note, const void *other)
 {
-	first = Max(first, end - LOOK_BACK);
-	for (int i = end - 1; i >= first; i--)
-	{
-		if (is_same(&notes[i].delta, delta))
-		{
-			notes[i].delta.count += delta->count;
-			return true;
-		}
-	}
-	return false;
+	((Note *) note)->delta.count += ((const Note *) other)->delta.count;
 }
 
 static int
@@ -90,42 +59,38 @@ compare_uint32(uint32 a, uint32 b)
 	return a < b ? -1 : a > b;
 }
 
-/* By subtransaction, and then so that the same changes are neighbours. */
 static int
-compare_notes(const void *a, const void *b)
+compare_changes(const void *note, const void *other)
 {
-	const Note *one = a;
-	const Note *other = b;
-	int order = compare_uint32(one->subxact, other->subxact);
+	const QmlCounterDelta *a = &((const Note *) note)->delta;
+	const QmlCounterDelta *b = &((const Note *) other)->delta;
+	int order = compare_uint32((uint32) a->queue, (uint32) b->queue);
 
 	if (order == 0)
-		order = compare_uint32((uint32) one->delta.queue, (uint32) other->delta.queue);
+		order = compare_uint32(a->from, b->from);
 	if (order == 0)
-		order = compare_uint32(one->delta.from, other->delta.from);
+		order = compare_uint32(a->to, b->to);
 	if (order == 0)
-		order = compare_uint32(one->delta.to, other->delta.to);
+		order = compare_uint32(a->from_until, b->from_until);
 	if (order == 0)
-		order = compare_uint32(one->delta.from_until, other->delta.from_until);
-	if (order == 0)
-		order = compare_uint32(one->delta.to_until, other->delta.to_until);
+		order = compare_uint32(a->to_until, b->to_until);
 	return order;
 }
 
-/* Makes one note of those that are the same. */
-static void
-join_notes(void)
-{
-	int kept = 0;
+static const QmlNoteKind kind = {.size = sizeof(Note),
+								 .part = 2,
+								 .is_same = is_same,
+								 .add = add_count,
+								 .compare = compare_changes};
+static Note few[QML_FEW_NOTES];
+static QmlNoteList list = QML_NOTE_LIST(&kind, few);
+static bool is_unknown = false;
+static bool is_announced = false;
 
-	qsort(notes, nnotes, sizeof(Note), compare_notes);
-	for (int i = 1; i < nnotes; i++)
-	{
-		if (notes[i].subxact == notes[kept].subxact && is_same(&notes[i].delta, &notes[kept].delta))
-			notes[kept].delta.count += notes[i].delta.count;
-		else
-			notes[++kept] = notes[i];
-	}
-	nnotes = kept + 1;
+static Note *
+note_at(int i)
+{
+	return (Note *) list.notes + i;
 }
 
 /* ----- callbacks of transactions ----- */
@@ -138,10 +103,10 @@ note_for_watchers(void)
 		return;
 	if (is_unknown)
 		qml_watch_note_everything();
-	for (int i = 0; i < nnotes; i++)
+	for (int i = 0; i < list.count; i++)
 	{
-		if (i == 0 || notes[i].delta.queue != notes[i - 1].delta.queue)
-			qml_watch_note_queue(notes[i].delta.queue);
+		if (i == 0 || note_at(i)->delta.queue != note_at(i - 1)->delta.queue)
+			qml_watch_note_queue(note_at(i)->delta.queue);
 	}
 }
 
@@ -155,9 +120,9 @@ tell_committed(void)
 	else
 	{
 		/* Those of a queue follow one another, so that readers see all of them or none. */
-		if (nnotes > 2)
-			join_notes();
-		qml_counters_apply(xid, &notes[0].delta, sizeof(Note), nnotes);
+		if (list.count > 2)
+			qml_note_list_join(&list);
+		qml_counters_apply(xid, &note_at(0)->delta, sizeof(Note), list.count);
 	}
 	note_for_watchers();
 }
@@ -168,13 +133,13 @@ at_transaction_end(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			if (nnotes == 0 && !is_unknown)
+			if (list.count == 0 && !is_unknown)
 				break;
 			is_announced = true;
 			(void) qml_counters_announce(GetTopTransactionIdIfAny());
 			break;
 		case XACT_EVENT_COMMIT:
-			if (nnotes > 0 || is_unknown)
+			if (list.count > 0 || is_unknown)
 				tell_committed();
 			break;
 		default:
@@ -185,52 +150,14 @@ at_transaction_end(XactEvent event, void *arg)
 	if (is_announced)
 		(void) qml_counters_announce(InvalidTransactionId);
 	is_announced = false;
-	/* Also if there are none any more: the memory of those that were rolled back is gone. */
-	forget_notes();
-}
-
-/* The notes of a subtransaction, and of its own ones, which have ids above its own. */
-static int
-first_of(SubTransactionId mine)
-{
-	int first = nnotes;
-
-	while (first > 0 && notes[first - 1].subxact >= mine)
-		first--;
-	return first;
-}
-
-/* They become those of the parent, and are added to its own where these are the same. */
-static void
-hand_up(SubTransactionId mine, SubTransactionId parent)
-{
-	int first = first_of(mine);
-	int end = nnotes;
-	int parents = first;
-
-	while (parents > 0 && notes[parents - 1].subxact >= parent && parents > first - LOOK_BACK)
-		parents--;
-	nnotes = first;
-	for (int i = first; i < end; i++)
-	{
-		Note note = notes[i];
-
-		if (add_to_last(&note.delta, parents, nnotes))
-			continue;
-		note.subxact = parent;
-		notes[nnotes++] = note;
-	}
+	qml_note_list_forget(&list);
+	is_unknown = false;
 }
 
 static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-	if (nnotes == 0)
-		return;
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		nnotes = first_of(mine);
-	else if (event == SUBXACT_EVENT_COMMIT_SUB)
-		hand_up(mine, parent);
+	qml_note_list_end_subxact(&list, event, mine, parent);
 }
 
 /* Called while the server loads its preloaded libraries: otherwise there are no counters. */
@@ -243,50 +170,16 @@ qml_counter_notes_init(void)
 
 /* ----- noting ----- */
 
-/* Makes room for one more note; false: there is none. */
-static bool
-grow_notes(void)
-{
-	int wanted = Min(room * 4, MOST_NOTES);
-	Note *more;
-
-	if (nnotes >= SOME_NOTES)
-		join_notes();
-	if (nnotes < room / 2)
-		return true;
-	if (room == MOST_NOTES)
-		return false;
-	more = MemoryContextAlloc(TopTransactionContext, sizeof(Note) * wanted);
-	memcpy(more, notes, sizeof(Note) * nnotes);
-	if (notes != few)
-		pfree(notes);
-	notes = more;
-	room = wanted;
-	return true;
-}
-
 /* Notes what becomes of jobs if the transaction commits. */
 void
 qml_counter_notes_add(const QmlCounterDelta *delta)
 {
-	SubTransactionId mine;
-	int first = nnotes;
+	Note note = {.delta = *delta};
 
 	if (qml_shmem == NULL || is_unknown)
 		return;
 	Assert(IsTransactionState());
-	mine = GetCurrentSubTransactionId();
-	while (first > 0 && first > nnotes - LOOK_BACK && notes[first - 1].subxact >= mine)
-		first--;
-	if (add_to_last(delta, first, nnotes))
-		return;
-	if (nnotes == room && !grow_notes())
-	{
-		is_unknown = true;
-		return;
-	}
-	notes[nnotes].delta = *delta;
-	notes[nnotes++].subxact = mine;
+	is_unknown = !qml_note_list_add(&list, &note, MOST_NOTES);
 }
 
 /* SQL is going to change rows of jobs. */
@@ -308,9 +201,9 @@ qml_counter_notes_are_unknown(void)
 bool
 qml_counter_notes_next(int *place, QmlCounterDelta *delta)
 {
-	if (*place >= nnotes)
+	if (*place >= list.count)
 		return false;
-	*delta = notes[(*place)++].delta;
+	*delta = note_at((*place)++)->delta;
 	return true;
 }
 
@@ -324,11 +217,11 @@ qml_counter_notes_copy(QmlCounterDelta *deltas, int most, int *count)
 	*count = 0;
 	if (is_unknown)
 		return false;
-	if (nnotes > 2)
-		join_notes();
-	if (nnotes > most)
+	if (list.count > 2)
+		qml_note_list_join(&list);
+	if (list.count > most)
 		return false;
-	for (int i = 0; i < nnotes; i++)
-		deltas[(*count)++] = notes[i].delta;
+	for (int i = 0; i < list.count; i++)
+		deltas[(*count)++] = note_at(i)->delta;
 	return true;
 }

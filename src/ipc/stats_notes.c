@@ -2,13 +2,9 @@
  * stats_notes.c
  *		What a transaction counts for the statistics of jobs.
  *
- * Whoever writes rows of jobs notes what becomes of them, by queue and method.  Equal notes are one.
- * What a subtransaction noted is forgotten when that is rolled back.  When the transaction has
- * committed, the notes are added to the numbers in shared memory (stats_store.c), before its client
- * hears of it.
- *
- * Notes are in the order of the subtransactions that they belong to, the innermost last.  When a
- * subtransaction is committed into its parent, its notes become those of the parent.
+ * Whoever writes rows of jobs notes what becomes of them, by queue and method (common/note_list.c).
+ * When the transaction has committed, the notes are added to the numbers in shared memory
+ * (stats_store.c), before its client hears of it.
  *
  * A note names its series by the place in shared memory, which each session keeps for the queues
  * and methods that it has met last.
@@ -25,23 +21,18 @@
 #include "utils/memutils.h"
 
 #include "common/fault.h"
+#include "common/note_list.h"
 #include "ipc/stats_notes.h"
 
-/* Without an allocation; before they are put in order, so that equal ones meet; and at most. */
-#define FEW_NOTES  16
-#define SOME_NOTES 1024
 #define MOST_NOTES QML_FAULT_LIMIT("stats.notes", 1024 * 1024)
-
-/* So many of the last notes are looked at for one that is the same. */
-#define LOOK_BACK 6
 
 /* Series that a session keeps, by the queue and some bytes of the method; a power of 2. */
 #define KEPT 256
 
 typedef struct Note
 {
-	QmlStatNote note;
 	SubTransactionId subxact;
+	QmlStatNote note;
 } Note;
 
 typedef struct Kept
@@ -53,48 +44,28 @@ typedef struct Kept
 	char *method;
 } Kept;
 
-static Note few[FEW_NOTES];
-static Note *notes = few; /* or in TopTransactionContext */
-static int nnotes = 0;
-static int room = FEW_NOTES;
 static uint64 missed = 0; /* events of the transaction, or of what of it was rolled back */
 
 /* In TopMemoryContext, for the tables that qml.live is one of. */
 static Kept *kept = NULL;
 static Oid kept_live = InvalidOid;
 
-static void
-forget_notes(void)
-{
-	notes = few;
-	room = FEW_NOTES;
-	nnotes = 0;
-	missed = 0;
-}
-
 /* Whether two notes differ at most in numbers. */
 static bool
-is_same(const QmlStatNote *a, const QmlStatNote *b)
+is_same(const void *note, const void *other)
 {
+	const QmlStatNote *a = &((const Note *) note)->note;
+	const QmlStatNote *b = &((const Note *) other)->note;
+
 	return a->place.number == b->place.number && a->place.generation == b->place.generation &&
 		   a->counter == b->counter && a->histogram == b->histogram;
 }
 
-/* Adds to one of the last notes from `first` on; false: none is the same. */
-static bool
-add_to_last(const QmlStatNote *note, int first, int end)
+static void
+add_numbers(void *note, const void *other)
 {
-	first = Max(first, end - LOOK_BACK);
-	for (int i = end - 1; i >= first; i--)
-	{
-		if (is_same(&notes[i].note, note))
-		{
-			notes[i].note.count += note->count;
-			notes[i].note.duration += note->duration;
-			return true;
-		}
-	}
-	return false;
+	((Note *) note)->note.count += ((const Note *) other)->note.count;
+	((Note *) note)->note.duration += ((const Note *) other)->note.duration;
 }
 
 static int
@@ -103,45 +74,34 @@ compare_int64(int64 a, int64 b)
 	return a < b ? -1 : a > b;
 }
 
-/* By subtransaction, and then so that the same ones are neighbours. */
 static int
-compare_notes(const void *a, const void *b)
+compare_notes(const void *note, const void *other)
 {
-	const Note *one = a;
-	const Note *other = b;
-	int order = compare_int64(one->subxact, other->subxact);
+	const QmlStatNote *a = &((const Note *) note)->note;
+	const QmlStatNote *b = &((const Note *) other)->note;
+	int order = compare_int64(a->place.number, b->place.number);
 
 	if (order == 0)
-		order = compare_int64(one->note.place.number, other->note.place.number);
+		order = compare_int64(a->place.generation, b->place.generation);
 	if (order == 0)
-		order = compare_int64(one->note.place.generation, other->note.place.generation);
+		order = a->counter - b->counter;
 	if (order == 0)
-		order = one->note.counter - other->note.counter;
-	if (order == 0)
-		order = one->note.histogram - other->note.histogram;
+		order = a->histogram - b->histogram;
 	return order;
 }
 
-/* Makes one note of those that are the same. */
-static void
-join_notes(void)
-{
-	int last = 0;
+static const QmlNoteKind kind = {.size = sizeof(Note),
+								 .part = 1,
+								 .is_same = is_same,
+								 .add = add_numbers,
+								 .compare = compare_notes};
+static Note few[QML_FEW_NOTES];
+static QmlNoteList list = QML_NOTE_LIST(&kind, few);
 
-	if (nnotes < 2)
-		return;
-	qsort(notes, nnotes, sizeof(Note), compare_notes);
-	for (int i = 1; i < nnotes; i++)
-	{
-		if (notes[i].subxact == notes[last].subxact && is_same(&notes[i].note, &notes[last].note))
-		{
-			notes[last].note.count += notes[i].note.count;
-			notes[last].note.duration += notes[i].note.duration;
-		}
-		else
-			notes[++last] = notes[i];
-	}
-	nnotes = last + 1;
+static Note *
+note_at(int i)
+{
+	return (Note *) list.notes + i;
 }
 
 /* ----- callbacks of transactions ----- */
@@ -151,60 +111,22 @@ at_transaction_end(XactEvent event, void *arg)
 {
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
-	if (event == XACT_EVENT_COMMIT && nnotes > 0)
+	if (event == XACT_EVENT_COMMIT && list.count > 0)
 	{
-		if (nnotes > 2)
-			join_notes();
-		qml_stats_store_add(&notes[0].note, sizeof(Note), nnotes);
+		if (list.count > 2)
+			qml_note_list_join(&list);
+		qml_stats_store_add(&note_at(0)->note, sizeof(Note), list.count);
 	}
 	if (event == XACT_EVENT_COMMIT && missed > 0)
 		qml_stats_store_miss(missed);
-	/* Also if there are none any more: the memory of those that were rolled back is gone. */
-	forget_notes();
-}
-
-/* The notes of a subtransaction, and of its own ones, which have ids above its own. */
-static int
-first_of(SubTransactionId mine)
-{
-	int first = nnotes;
-
-	while (first > 0 && notes[first - 1].subxact >= mine)
-		first--;
-	return first;
-}
-
-/* They become those of the parent, and are added to its own where these are the same. */
-static void
-hand_up(SubTransactionId mine, SubTransactionId parent)
-{
-	int first = first_of(mine);
-	int end = nnotes;
-	int parents = first;
-
-	while (parents > 0 && notes[parents - 1].subxact >= parent && parents > first - LOOK_BACK)
-		parents--;
-	nnotes = first;
-	for (int i = first; i < end; i++)
-	{
-		Note note = notes[i];
-
-		if (add_to_last(&note.note, parents, nnotes))
-			continue;
-		note.subxact = parent;
-		notes[nnotes++] = note;
-	}
+	qml_note_list_forget(&list);
+	missed = 0;
 }
 
 static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-	if (nnotes == 0)
-		return;
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		nnotes = first_of(mine);
-	else if (event == SUBXACT_EVENT_COMMIT_SUB)
-		hand_up(mine, parent);
+	qml_note_list_end_subxact(&list, event, mine, parent);
 }
 
 /* Called while the server loads its preloaded libraries: otherwise nothing is counted. */
@@ -284,45 +206,13 @@ find_series(Oid live, int queue, Datum method)
 
 /* ----- noting ----- */
 
-/* Makes room for one more note; false: there is none. */
-static bool
-grow_notes(void)
-{
-	int wanted = Min(room * 4, MOST_NOTES);
-	Note *more;
-
-	if (nnotes >= SOME_NOTES || wanted == room)
-		join_notes();
-	if (nnotes < room / 2)
-		return true;
-	if (wanted <= room)
-		return nnotes < room;
-	more = MemoryContextAllocHuge(TopTransactionContext, sizeof(Note) * wanted);
-	memcpy(more, notes, sizeof(Note) * nnotes);
-	if (notes != few)
-		pfree(notes);
-	notes = more;
-	room = wanted;
-	return true;
-}
-
 static void
-add(const QmlStatNote *note)
+add(const QmlStatNote *counted)
 {
-	SubTransactionId mine = GetCurrentSubTransactionId();
-	int first = nnotes;
+	Note note = {.note = *counted};
 
-	while (first > 0 && first > nnotes - LOOK_BACK && notes[first - 1].subxact >= mine)
-		first--;
-	if (add_to_last(note, first, nnotes))
-		return;
-	if (nnotes == room && !grow_notes())
-	{
-		missed += note->count;
-		return;
-	}
-	notes[nnotes].note = *note;
-	notes[nnotes++].subxact = mine;
+	if (!qml_note_list_add(&list, &note, MOST_NOTES))
+		missed += counted->count;
 }
 
 /* Whether anything is counted. */
@@ -367,15 +257,15 @@ qml_stats_notes_time(Oid live, int queue, Datum method, int counter, bool ran, i
 int
 qml_stats_notes_copy(QmlStatNote *copies, int most, uint64 *others)
 {
-	if (nnotes > 2)
-		join_notes();
+	if (list.count > 2)
+		qml_note_list_join(&list);
 	*others = missed;
-	for (int i = 0; i < nnotes; i++)
+	for (int i = 0; i < list.count; i++)
 	{
 		if (i < most)
-			copies[i] = notes[i].note;
+			copies[i] = note_at(i)->note;
 		else
-			*others += notes[i].note.count;
+			*others += note_at(i)->note.count;
 	}
-	return Min(nnotes, most);
+	return Min(list.count, most);
 }

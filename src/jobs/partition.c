@@ -79,8 +79,8 @@ qml_partition_try(QmlStoreId store, void (*run)(void *arg), void *work)
 }
 
 /* A time as a literal that means the same in every session. */
-static char *
-format_bound(TimestampTz time)
+char *
+qml_partition_bound(TimestampTz time)
 {
 	struct pg_tm tm;
 	fsec_t fsec;
@@ -160,12 +160,6 @@ check_not_in_use(QmlStoreId store)
 				 errhint("It is made by the next qml_cleanup() in another session.")));
 }
 
-static void
-run_utility(const char *sql)
-{
-	(void) qml_spi_execute(sql, 0, NULL, NULL, NULL, SPI_OK_UTILITY);
-}
-
 /*
  * Where a new partition goes, and its index: to the tablespace that the history has, if any.
  */
@@ -197,9 +191,9 @@ create_indexes(const char *name, const char *tablespace)
 		const char *suffix = leaf_indexes[i].suffix;
 		const char *condition = leaf_indexes[i].condition;
 
-		run_utility(psprintf("CREATE INDEX %s_%s ON qml.%s %s %s %s", name, suffix, name,
-							 leaf_indexes[i].definition, tablespace, condition));
-		run_utility(
+		qml_spi_utility(psprintf("CREATE INDEX %s_%s ON qml.%s %s %s %s", name, suffix, name,
+								 leaf_indexes[i].definition, tablespace, condition));
+		qml_spi_utility(
 			psprintf("COMMENT ON INDEX qml.%s_%s IS '%s'", name, suffix, leaf_indexes[i].comment));
 	}
 }
@@ -212,8 +206,8 @@ create_leaf(QmlStoreId store, TimestampTz lower, TimestampTz upper)
 	const char *parent = qml_store(store)->names;
 	const char *tablespace = tablespace_clause(history);
 	const char *method = method_clause(history);
-	char *from = format_bound(lower);
-	char *to = format_bound(upper);
+	char *from = qml_partition_bound(lower);
+	char *to = qml_partition_bound(upper);
 	char *name = choose_name(store, from);
 	QmlSpi spi;
 
@@ -223,21 +217,21 @@ create_leaf(QmlStoreId store, TimestampTz lower, TimestampTz upper)
 	check_not_in_use(store);
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	/* Rows are added once and go with the partition: nothing to vacuum but for age. */
-	run_utility(psprintf("CREATE %s qml.%s (LIKE qml.%s INCLUDING COMMENTS "
-						 "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE "
-						 "INCLUDING COMPRESSION) %s "
-						 "WITH (autovacuum_vacuum_insert_threshold = -1) %s",
-						 store == QML_STORE_UNLOGGED ? "UNLOGGED TABLE" : "TABLE", name, parent,
-						 method, tablespace));
+	qml_spi_utility(psprintf("CREATE %s qml.%s (LIKE qml.%s INCLUDING COMMENTS "
+							 "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE "
+							 "INCLUDING COMPRESSION) %s "
+							 "WITH (autovacuum_vacuum_insert_threshold = -1) %s",
+							 store == QML_STORE_UNLOGGED ? "UNLOGGED TABLE" : "TABLE", name, parent,
+							 method, tablespace));
 	qml_default_acl_close_table(get_relname_relid(name, qml_catalog()->schema));
 	create_indexes(name, tablespace);
 	/* For publications: see the install script. */
-	run_utility(psprintf("ALTER TABLE qml.%s REPLICA IDENTITY FULL", name));
-	run_utility(psprintf("ALTER TABLE qml.%s ATTACH PARTITION qml.%s "
-						 "FOR VALUES FROM ('%s') TO ('%s')",
-						 parent, name, from, to));
-	run_utility(psprintf("COMMENT ON TABLE qml.%s IS 'finished jobs that expire from %s to %s'",
-						 name, from, to));
+	qml_spi_utility(psprintf("ALTER TABLE qml.%s REPLICA IDENTITY FULL", name));
+	qml_spi_utility(psprintf("ALTER TABLE qml.%s ATTACH PARTITION qml.%s "
+							 "FOR VALUES FROM ('%s') TO ('%s')",
+							 parent, name, from, to));
+	qml_spi_utility(psprintf("COMMENT ON TABLE qml.%s IS 'finished jobs that expire from %s to %s'",
+							 name, from, to));
 	qml_spi_end(&spi);
 	CommandCounterIncrement();
 }
@@ -323,7 +317,7 @@ set_identity(void *arg)
 	if (name == NULL)
 		return;
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	run_utility(
+	qml_spi_utility(
 		psprintf("ALTER TABLE %s REPLICA IDENTITY FULL",
 				 quote_qualified_identifier(get_namespace_name(get_rel_namespace(work->leaf)),
 											name)));

@@ -15,6 +15,8 @@ extern int qml_partition_make_ahead(QmlStoreId store, List *ttls, bool *failed);
 extern void qml_partition_mend(QmlStoreId store);
 extern void qml_partition_revoke(QmlStoreId store);
 
+extern char *qml_partition_bound(TimestampTz time);
+
 /* For expiry.c. */
 extern bool qml_partition_try(QmlStoreId store, void (*run)(void *arg), void *work);
 

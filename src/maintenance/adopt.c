@@ -54,10 +54,8 @@ enable_triggers(void)
 			qml_spi_execute("SELECT FROM pg_catalog.pg_trigger "
 							"WHERE tgrelid = $1 AND tgname = 'note_sql' AND tgenabled <> 'A'",
 							lengthof(types), types, values, NULL, SPI_OK_SELECT) > 0)
-			(void) qml_spi_execute(psprintf("ALTER TABLE %s.%s ENABLE ALWAYS TRIGGER note_sql",
-											QML_SCHEMA,
-											quote_identifier(get_rel_name(store->live))),
-								   0, NULL, NULL, NULL, SPI_OK_UTILITY);
+			qml_spi_utility(psprintf("ALTER TABLE %s.%s ENABLE ALWAYS TRIGGER note_sql", QML_SCHEMA,
+									 quote_identifier(get_rel_name(store->live))));
 	}
 	qml_spi_end(&spi);
 }

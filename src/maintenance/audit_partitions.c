@@ -31,6 +31,7 @@
 #include "common/log.h"
 #include "common/spi.h"
 #include "common/subxact.h"
+#include "jobs/partition.h"
 #include "maintenance/audit_partitions.h"
 #include "model/audit.h"
 #include "model/catalog.h"
@@ -57,12 +58,6 @@ find_table(const char *name)
 	return get_relname_relid(name, qml_catalog()->schema);
 }
 
-static void
-run_utility(const char *sql)
-{
-	(void) qml_spi_execute(sql, 0, NULL, NULL, NULL, SPI_OK_UTILITY);
-}
-
 /* Works on a partition in a subtransaction; what cannot be done is told. */
 static void
 try_work(void (*run)(void *arg), PartitionWork *work)
@@ -80,18 +75,11 @@ try_work(void (*run)(void *arg), PartitionWork *work)
 			 errdetail("%s", failure.message), failure.hint ? errhint("%s", failure.hint) : 0));
 }
 
-/* A time as a literal that means the same in every session. */
+/* A bound, which is the beginning of a day, without fractions of a second. */
 static char *
 format_bound(TimestampTz time)
 {
-	struct pg_tm tm;
-	fsec_t fsec;
-
-	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
-	return psprintf("%04d-%02d-%02d 00:00:00+00", tm.tm_year, tm.tm_mon, tm.tm_mday);
+	return psprintf("%.19s+00", qml_partition_bound(time));
 }
 
 /* ----- making ----- */
@@ -105,21 +93,22 @@ create_partition(const char *name, TimestampTz at)
 
 	qml_audit_month(at, &lower, &upper);
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	run_utility(psprintf("CREATE TABLE qml.%s (LIKE qml." QML_AUDIT_TABLE " INCLUDING COMMENTS "
-						 "INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION)",
-						 name));
+	qml_spi_utility(psprintf("CREATE TABLE qml.%s (LIKE qml." QML_AUDIT_TABLE " INCLUDING COMMENTS "
+							 "INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING COMPRESSION)",
+							 name));
 	qml_default_acl_close_table(find_table(name));
-	run_utility(psprintf("CREATE INDEX %s_at ON qml.%s (at)", name, name));
-	run_utility(psprintf("CREATE INDEX %s_object ON qml.%s (object)", name, name));
+	qml_spi_utility(psprintf("CREATE INDEX %s_at ON qml.%s (at)", name, name));
+	qml_spi_utility(psprintf("CREATE INDEX %s_object ON qml.%s (object)", name, name));
 	/* For publications: see the install script. */
-	run_utility(psprintf("ALTER TABLE qml.%s REPLICA IDENTITY FULL", name));
-	run_utility(psprintf("ALTER TABLE qml." QML_AUDIT_TABLE " ATTACH PARTITION qml.%s "
-						 "FOR VALUES FROM ('%s') TO ('%s')",
-						 name, format_bound(lower), format_bound(upper)));
-	run_utility(psprintf("COMMENT ON TABLE qml.%s IS 'acts of control from %s to %s'", name,
-						 format_bound(lower), format_bound(upper)));
-	run_utility(psprintf("COMMENT ON INDEX qml.%s_at IS 'acts in the order of time'", name));
-	run_utility(psprintf("COMMENT ON INDEX qml.%s_object IS 'finds the acts on an object'", name));
+	qml_spi_utility(psprintf("ALTER TABLE qml.%s REPLICA IDENTITY FULL", name));
+	qml_spi_utility(psprintf("ALTER TABLE qml." QML_AUDIT_TABLE " ATTACH PARTITION qml.%s "
+							 "FOR VALUES FROM ('%s') TO ('%s')",
+							 name, format_bound(lower), format_bound(upper)));
+	qml_spi_utility(psprintf("COMMENT ON TABLE qml.%s IS 'acts of control from %s to %s'", name,
+							 format_bound(lower), format_bound(upper)));
+	qml_spi_utility(psprintf("COMMENT ON INDEX qml.%s_at IS 'acts in the order of time'", name));
+	qml_spi_utility(
+		psprintf("COMMENT ON INDEX qml.%s_object IS 'finds the acts on an object'", name));
 	qml_spi_end(&spi);
 	CommandCounterIncrement();
 }
@@ -306,7 +295,7 @@ drop_partition(void *arg)
 	if (name == NULL)
 		return;
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	run_utility(
+	qml_spi_utility(
 		psprintf("DROP TABLE %s",
 				 quote_qualified_identifier(get_namespace_name(get_rel_namespace(work->leaf)),
 											name)));

@@ -78,17 +78,25 @@ static const struct
 
 /* ----- where a row goes ----- */
 
+/* A time in UTC. */
+static void
+split_time(TimestampTz at, struct pg_tm *tm)
+{
+	fsec_t fsec;
+
+	if (timestamp2tm(at, NULL, tm, &fsec, NULL, NULL) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("timestamp out of range")));
+}
+
 /* The month of a time, in UTC: its first moment, and that of the next one. */
 void
 qml_audit_month(TimestampTz at, TimestampTz *lower, TimestampTz *upper)
 {
 	struct pg_tm tm;
-	fsec_t fsec;
 
-	if (timestamp2tm(at, NULL, &tm, &fsec, NULL, NULL) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
+	split_time(at, &tm);
 	tm.tm_mday = 1;
 	tm.tm_hour = tm.tm_min = tm.tm_sec = 0;
 	if (tm2timestamp(&tm, 0, NULL, lower) != 0)
@@ -104,12 +112,8 @@ char *
 qml_audit_partition_name(TimestampTz at)
 {
 	struct pg_tm tm;
-	fsec_t fsec;
 
-	if (timestamp2tm(at, NULL, &tm, &fsec, NULL, NULL) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
+	split_time(at, &tm);
 	return psprintf("audit_y%04dm%02d", tm.tm_year, tm.tm_mon);
 }
 

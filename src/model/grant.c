@@ -94,12 +94,6 @@ is_usage_one(Purpose purpose, Oid grantee)
 	return purpose == TO_GRANT ? !found : by_qml;
 }
 
-static void
-run_utility(const char *sql)
-{
-	(void) qml_spi_execute(sql, 0, NULL, NULL, NULL, SPI_OK_UTILITY);
-}
-
 /* An index of the table; InvalidOid if there is none, or another one, of this name. */
 static Oid
 find_index(Relation acl, const char *name, QmlIndexShape shape)
@@ -206,9 +200,9 @@ grant_schema_usage(Oid grantee)
 
 	if (qml_schema_is_usable(schema, grantee))
 		return;
-	run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s",
-						 quote_identifier(get_namespace_name(schema)),
-						 quote_identifier(GetUserNameFromId(grantee, false))));
+	qml_spi_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s",
+							 quote_identifier(get_namespace_name(schema)),
+							 quote_identifier(GetUserNameFromId(grantee, false))));
 	(void) change_record(QML_ACL_USAGE, grantee, true);
 }
 
@@ -219,9 +213,9 @@ revoke_schema_usage(Oid grantee)
 	Oid schema = qml_catalog()->function_schema;
 
 	if (change_record(QML_ACL_USAGE, grantee, false))
-		run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
-							 quote_identifier(get_namespace_name(schema)),
-							 quote_identifier(GetUserNameFromId(grantee, false))));
+		qml_spi_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s",
+								 quote_identifier(get_namespace_name(schema)),
+								 quote_identifier(GetUserNameFromId(grantee, false))));
 }
 
 /*
@@ -234,16 +228,16 @@ grant_usage(Oid grantee)
 {
 	grant_schema_usage(grantee);
 	if (is_usage_one(TO_GRANT, grantee))
-		run_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s", QML_SCHEMA,
-							 quote_identifier(GetUserNameFromId(grantee, false))));
+		qml_spi_utility(psprintf("GRANT USAGE ON SCHEMA %s TO %s", QML_SCHEMA,
+								 quote_identifier(GetUserNameFromId(grantee, false))));
 }
 
 static void
 revoke_usage(Oid grantee)
 {
 	if (is_usage_one(TO_REVOKE, grantee))
-		run_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s", QML_SCHEMA,
-							 quote_identifier(GetUserNameFromId(grantee, false))));
+		qml_spi_utility(psprintf("REVOKE USAGE ON SCHEMA %s FROM %s", QML_SCHEMA,
+								 quote_identifier(GetUserNameFromId(grantee, false))));
 	revoke_schema_usage(grantee);
 }
 
@@ -386,7 +380,7 @@ grant_open_objects(void)
 		/* Rows of a role without its mark are of no effect. */
 		if (!qml_role_mark_has(capable ? QML_MARK_CAPABILITY : QML_MARK_REGISTRATION, role))
 			continue;
-		run_utility(TextDatumGetCString(qml_spi_value(table, i, 3, TEXTOID, NULL)));
+		qml_spi_utility(TextDatumGetCString(qml_spi_value(table, i, 3, TEXTOID, NULL)));
 		(void) change_record(QML_ACL_OPEN, role, true);
 	}
 }
@@ -409,7 +403,7 @@ revoke_open_objects(Oid grantee)
 						grantee, SPI_OK_SELECT);
 	table = SPI_tuptable;
 	for (uint64 i = 0; i < rows; i++)
-		run_utility(TextDatumGetCString(qml_spi_value(table, i, 1, TEXTOID, NULL)));
+		qml_spi_utility(TextDatumGetCString(qml_spi_value(table, i, 1, TEXTOID, NULL)));
 }
 
 /* ----- marks ----- */

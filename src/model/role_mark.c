@@ -206,10 +206,9 @@ qml_role_mark_set(QmlRoleMark mark, Oid role, bool wanted)
 	if (!wanted && !is_own_mark(marked[mark].table, role))
 		return;
 	name = quote_identifier(GetUserNameFromId(role, false));
-	(void) qml_spi_execute(psprintf(wanted ? "GRANT REFERENCES ON TABLE %s.%s TO %s" :
-											 "REVOKE REFERENCES ON TABLE %s.%s FROM %s",
-									QML_SCHEMA, tables[mark], name),
-						   0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	qml_spi_utility(psprintf(wanted ? "GRANT REFERENCES ON TABLE %s.%s TO %s" :
+									  "REVOKE REFERENCES ON TABLE %s.%s FROM %s",
+							 QML_SCHEMA, tables[mark], name));
 }
 
 /*
