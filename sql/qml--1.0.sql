@@ -54,6 +54,8 @@ COMMENT ON TYPE qml.job_state IS 'state of a job; qml_can_transition() shows the
 -------------------------------------------------------------------------------
 -- What indexes for the search of jobs are made of: see src/core/search_order.h and
 -- src/model/search_index.c.  C code that writes rows computes the same without calling these.
+-- TRUNCATE, REINDEX and plain SQL call them as the owner of the tables: open to all, because
+-- another one may get the tables than the functions.
 -------------------------------------------------------------------------------
 
 CREATE FUNCTION qml.search_order(id uuid, created_at timestamptz) RETURNS bigint
@@ -2221,6 +2223,10 @@ GRANT EXECUTE ON FUNCTION qml.retries_left(int, text, regrole, int, int) TO PUBL
 GRANT EXECUTE ON FUNCTION qml.stats_access(int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.stats_quantile(bytea, float8) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.unlogged_jobs() TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.search_order(uuid, timestamptz) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.search_key(int, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.search_own(uuid, timestamptz) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.search_slow(timestamptz, timestamptz) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.one_line(text, int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.brief(interval) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.may_read(text) TO PUBLIC;

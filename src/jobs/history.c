@@ -200,26 +200,11 @@ qml_history_place_for(QmlStoreId store, TimestampTz expires_at, Oid held)
 static Relation
 open_id_index(QmlStoreId store, Relation leaf, bool wait)
 {
-	List *indexes = RelationGetIndexList(leaf);
-	bool locked = false;
-	ListCell *lc;
+	bool locked;
+	Relation index = qml_shape_open_index(leaf, QML_INDEX_LEAF_ID, wait, &locked);
 
-	foreach(lc, indexes)
-	{
-		Relation index;
-
-		if (!wait && !ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
-		{
-			locked = true;
-			continue;
-		}
-		/* It cannot go while the table is locked. */
-		index = index_open(lfirst_oid(lc), wait ? AccessShareLock : NoLock);
-		if (qml_shape_index_fits(index, QML_INDEX_LEAF_ID) &&
-			RelationGetIndexPredicate(index) == NIL)
-			return index;
-		index_close(index, AccessShareLock);
-	}
+	if (index != NULL)
+		return index;
 	if (locked)
 		return NULL;
 	ereport(ERROR,

@@ -319,6 +319,17 @@ check_shape(Oid relid, QmlShape shape)
 	table_close(rel, AccessShareLock);
 }
 
+/*
+ * An index that is built anew beside the old one takes its name when it is ready.  Where that
+ * happens between the look for the name and this one, the catalog is loaded again.
+ */
+static void
+check_index(Oid table, Oid index, QmlIndexShape shape)
+{
+	if (!qml_shape_is_index(table, index, shape) && catalog_valid)
+		qml_shape_raise_index(table, index, shape);
+}
+
 /* Of all tables, and of the indexes that are searched without a plan. */
 static void
 check_shapes(void)
@@ -329,9 +340,9 @@ check_shapes(void)
 
 		check_shape(store->live, QML_SHAPE_LIVE);
 		check_shape(store->overflow, QML_SHAPE_OVERFLOW);
-		qml_shape_check_index(store->live, store->live_pkey, QML_INDEX_LIVE_PKEY);
-		qml_shape_check_index(store->live, store->live_ready, QML_INDEX_LIVE_READY);
-		qml_shape_check_index(store->live, store->live_due, QML_INDEX_LIVE_DUE);
+		check_index(store->live, store->live_pkey, QML_INDEX_LIVE_PKEY);
+		check_index(store->live, store->live_ready, QML_INDEX_LIVE_READY);
+		check_index(store->live, store->live_due, QML_INDEX_LIVE_DUE);
 	}
 	check_shape(catalog.recurring, QML_SHAPE_RECURRING);
 	check_shape(catalog.queue, QML_SHAPE_QUEUE);
@@ -343,7 +354,7 @@ check_shapes(void)
 	check_shape(catalog.pause, QML_SHAPE_OTHER);
 	check_shape(catalog.lock, QML_SHAPE_OTHER);
 	check_shape(catalog.server, QML_SHAPE_OTHER);
-	qml_shape_check_index(catalog.recurring, catalog.recurring_due, QML_INDEX_RECURRING_DUE);
+	check_index(catalog.recurring, catalog.recurring_due, QML_INDEX_RECURRING_DUE);
 }
 
 /* The labels of qml.job_state. */

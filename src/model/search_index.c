@@ -20,6 +20,7 @@
 #include "catalog/pg_am.h"
 #include "common/hashfn.h"
 #include "nodes/primnodes.h"
+#include "storage/sinval.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/snapmgr.h"
@@ -425,21 +426,27 @@ is_usable(Relation index)
 Relation
 qml_search_index_open(Relation table, QmlSearchIndex kind)
 {
-	List *oids = RelationGetIndexList(table);
-	Relation found = NULL;
-	ListCell *lc;
+	uint64 heard;
 
-	foreach(lc, oids)
+	/* Looked for again if one was built anew meanwhile: see qml_shape_open_index(). */
+	do
 	{
-		if (found || index_kind(table, lfirst_oid(lc)) != (int) kind)
-			continue;
-		found = index_open(lfirst_oid(lc), AccessShareLock);
-		if (!is_usable(found))
+		List *oids = RelationGetIndexList(table);
+		ListCell *lc;
+
+		heard = SharedInvalidMessageCounter;
+		foreach(lc, oids)
 		{
-			index_close(found, AccessShareLock);
-			found = NULL;
+			Relation index;
+
+			if (index_kind(table, lfirst_oid(lc)) != (int) kind)
+				continue;
+			index = index_open(lfirst_oid(lc), AccessShareLock);
+			if (is_usable(index))
+				return index;
+			index_close(index, AccessShareLock);
 		}
-	}
-	list_free(oids);
-	return found;
+		list_free(oids);
+	} while (SharedInvalidMessageCounter != heard);
+	return NULL;
 }

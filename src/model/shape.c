@@ -30,6 +30,8 @@
 #include "nodes/primnodes.h"
 #include "rewrite/prs2lock.h"
 #include "rewrite/rewriteDefine.h"
+#include "storage/lmgr.h"
+#include "storage/sinval.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -289,21 +291,69 @@ qml_shape_index_fits(Relation index, QmlIndexShape shape)
 		   (!indexes[shape].is_unique || index->rd_index->indisunique);
 }
 
-/* Raises 55000 if an index of a table does not have these keys. */
-void
-qml_shape_check_index(Oid table, Oid index, QmlIndexShape shape)
+/* Whether it is an index of the table that has these keys; false if there is no such relation. */
+bool
+qml_shape_is_index(Oid table, Oid index, QmlIndexShape shape)
 {
-	Relation rel = relation_open(index, AccessShareLock);
+	Relation rel = try_relation_open(index, AccessShareLock);
+	bool fits;
 
-	if (rel->rd_rel->relkind != RELKIND_INDEX || rel->rd_index->indrelid != table ||
-		!qml_shape_index_fits(rel, shape))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("index \"%s.%s\" was altered, and qml cannot work with it", QML_SCHEMA,
-						RelationGetRelationName(rel)),
-				 errhint("Drop it, and create a btree index of this name on \"%s.%s\": %s.",
-						 QML_SCHEMA, get_rel_name(table), indexes[shape].definition)));
+	if (rel == NULL)
+		return false;
+	fits = rel->rd_rel->relkind == RELKIND_INDEX && rel->rd_index->indrelid == table &&
+		   qml_shape_index_fits(rel, shape);
 	relation_close(rel, AccessShareLock);
+	return fits;
+}
+
+/*
+ * Opens the table's index that has these keys and all rows; NULL if it has none.  Unless wait,
+ * an index that is locked against readers is passed over, and *locked says so.  The table is
+ * locked, so none of its indexes can go.
+ *
+ * An index that is built anew beside the old one takes its place between two looks: the new one
+ * is not valid yet, and then the old one no longer.  Whoever heard of a change looks again.
+ */
+Relation
+qml_shape_open_index(Relation table, QmlIndexShape shape, bool wait, bool *locked)
+{
+	uint64 heard;
+
+	do
+	{
+		List *oids = RelationGetIndexList(table);
+		ListCell *lc;
+
+		heard = SharedInvalidMessageCounter;
+		*locked = false;
+		foreach(lc, oids)
+		{
+			Relation index;
+
+			if (!wait && !ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+			{
+				*locked = true;
+				continue;
+			}
+			index = index_open(lfirst_oid(lc), wait ? AccessShareLock : NoLock);
+			if (qml_shape_index_fits(index, shape) && RelationGetIndexPredicate(index) == NIL)
+				return index;
+			index_close(index, AccessShareLock);
+		}
+	} while (SharedInvalidMessageCounter != heard);
+	return NULL;
+}
+
+/* Raises 55000 for an index that does not have these keys. */
+void
+qml_shape_raise_index(Oid table, Oid index, QmlIndexShape shape)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("index \"%s.%s\" was altered, and qml cannot work with it", QML_SCHEMA,
+					get_rel_name(index)),
+			 errhint("Drop it, and create a btree index of this name on \"%s.%s\": %s.", QML_SCHEMA,
+					 get_rel_name(table), indexes[shape].definition)));
 }
 
 /* ----- what was added ----- */

@@ -7,6 +7,8 @@
 
 #include "utils/rel.h"
 
+#include "compat.h"
+
 /*
  * Tables whose rows are read by the numbers of their columns, and partitions: of the history,
  * and of the ledger of ticks.
@@ -45,6 +47,8 @@ extern void qml_shape_check(Relation rel, QmlShape shape);
 extern bool qml_shape_is_plain(Relation rel, Oid own_trigger, const Oid *labels);
 extern void qml_shape_require_plain(Relation rel, Oid own_trigger, const Oid *labels);
 extern bool qml_shape_index_fits(Relation index, QmlIndexShape shape);
-extern void qml_shape_check_index(Oid table, Oid index, QmlIndexShape shape);
+extern Relation qml_shape_open_index(Relation table, QmlIndexShape shape, bool wait, bool *locked);
+extern bool qml_shape_is_index(Oid table, Oid index, QmlIndexShape shape);
+pg_noreturn extern void qml_shape_raise_index(Oid table, Oid index, QmlIndexShape shape);
 
 #endif

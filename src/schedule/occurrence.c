@@ -140,18 +140,11 @@ qml_occurrence_close(QmlOccurrences *occurrences)
 static Relation
 open_index(Relation table)
 {
-	List *indexes = RelationGetIndexList(table);
-	ListCell *lc;
+	bool locked;
+	Relation index = qml_shape_open_index(table, QML_INDEX_OCCURRENCE, true, &locked);
 
-	foreach(lc, indexes)
-	{
-		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
-
-		if (qml_shape_index_fits(index, QML_INDEX_OCCURRENCE) &&
-			RelationGetIndexPredicate(index) == NIL)
-			return index;
-		index_close(index, AccessShareLock);
-	}
+	if (index != NULL)
+		return index;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("partition \"%s.%s\" has no index on columns \"recurring\" and \"occurrence\"",

@@ -668,15 +668,15 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', '=39P01', 'refused', 'refused', 'refused', 'refused', '=|39P01'),
 ('note_sql', 'SELECT qml.note_sql()',
 	'refused', '=39P01', 'refused', 'refused', 'refused', 'refused', '=|39P01'),
--- only indexes call these
+-- indexes call these as the owner of the tables, who may be another one than that of the functions
 ('search_order', $$SELECT qml.search_order('00000000-0000-0000-0000-000000000000', '2000-01-01') > 0$$,
-	'refused', '=true', 'refused', 'refused', 'refused', 'refused', '=|true'),
+	'refused', '=true', '=true|true', '=true|true', '=true|true', '=true|true', '=|true'),
 ('search_key', $$SELECT qml.search_key(1, 'm') > 0$$,
-	'refused', '=true', 'refused', 'refused', 'refused', 'refused', '=|true'),
+	'refused', '=true', '=true|true', '=true|true', '=true|true', '=true|true', '=|true'),
 ('search_own', $$SELECT qml.search_own('00000000-0000-0000-0000-000000000000', '2000-01-01')$$,
-	'refused', '=true', 'refused', 'refused', 'refused', 'refused', '=|true'),
+	'refused', '=true', '=true|true', '=true|true', '=true|true', '=true|true', '=|true'),
 ('search_slow', $$SELECT qml.search_slow('2000-01-01', '2000-01-02')$$,
-	'refused', '=true', 'refused', 'refused', 'refused', 'refused', '=|true');
+	'refused', '=true', '=true|true', '=true|true', '=true|true', '=true|true', '=|true');
 
 -- No table or sequence is open to anybody but the owner, whatever the verb.
 INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, admin, owner)

@@ -27,6 +27,7 @@ my $node = background_node('scheduler', conf => <<'CONF');
 track_commit_timestamp = on
 autovacuum = off
 max_prepared_transactions = 2
+qml.stats_series = 0
 CONF
 set_config($node, %HOURLY);
 ok($node->poll_query_until('postgres', "SHOW qml.scheduler_poll_interval", '1h'),
@@ -362,8 +363,10 @@ is(query($node, <<'SQL'), <<'TXT' =~ s/\n\z//r, 'who may change which setting');
 SELECT context, string_agg(substr(name, 5), ' ' ORDER BY name) FROM pg_settings
 WHERE name LIKE 'qml.%' GROUP BY 1 ORDER BY 1
 SQL
-sighup|cleanup_interval databases dead_server_timeout enable_cleanup enable_recurring enable_scheduler enabled heartbeat_interval max_workers recurring_poll_interval scheduler_poll_interval server_name shutdown_timeout worker_idle_timeout workers
+postmaster|stats_series
+sighup|audit_ttl cleanup_interval databases dead_server_timeout enable_cleanup enable_recurring enable_scheduler enabled heartbeat_interval max_workers recurring_poll_interval scheduler_poll_interval server_name shutdown_timeout worker_idle_timeout workers
 superuser|failed_ttl job_timeout lease log_failures max_payload_size max_retries new_queues ready_lists search_limit succeeded_ttl warn_idle
+user|actor
 TXT
 
 # ---- hostile settings

@@ -121,17 +121,15 @@ DROP FUNCTION qml.unlogged_jobs();
 SQL
 }
 
-# In the order in which qml locks the tables.
+# In the order that would suit sessions least.
 my $both = 'ADD COLUMN note text, ADD COLUMN weight int NOT NULL DEFAULT 1';
 my %scripts = (
 	'1.0--1.1' => script_head('1.0')
 	  . join('',
-		(map { "ALTER TABLE qml.$_ ADD COLUMN note text;\n" } qw(server_data handler_data)),
-		(map { "ALTER TABLE qml.$_ $both;\n" } qw(recurring_data occurrence_data)),
+		(map { "ALTER TABLE qml.$_ $both;\n" } qw(history history_overflow history_unlogged history_unlogged_overflow live_unlogged live)),
 		(map { "ALTER TABLE qml.$_ ADD COLUMN note text;\n" }
-			  qw(queue_data acl_data instance_data lock_data middleware_data)),
-		(map { "ALTER TABLE qml.$_ $both;\n" } qw(live history history_overflow live_unlogged history_unlogged history_unlogged_overflow)),
-		"ALTER TABLE qml.hook_data ADD COLUMN note text;\n")
+			  qw(hook_data queue_data acl_data instance_data lock_data middleware_data server_data handler_data)),
+		(map { "ALTER TABLE qml.$_ $both;\n" } qw(recurring_data occurrence_data)))
 	  . next_view()
 	  . <<'SQL',
 COMMENT ON COLUMN qml.job.note IS 'a new column';
@@ -373,13 +371,24 @@ like(fails_with($node, '55000', "LOAD '$copy'", 'a second copy of the library is
 	qr/^DETAIL:  Version 1\.0 is loaded; the other file has version 1\.1\.\nHINT:  Restart the server/m,
 	'with the versions, and a hint to restart');
 
+# One that has the table of queues locked will lock that of jobs.
 my $offset = -s $node->logfile;
-query($node, <<'SQL');
-BEGIN;
-ALTER EXTENSION qml UPDATE TO '1.1';
-SELECT pg_sleep(0.7);
-COMMIT;
-SQL
+{
+	my $busy = new_session($node, 'postgres');
+	my $output = '';
+	$busy->query_safe("BEGIN; SELECT qml_create_queue('busy')");
+	my $update = IPC::Run::start(
+		[
+			$node->installed_command('psql'), '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'),
+			'-c', "BEGIN; ALTER EXTENSION qml UPDATE TO '1.1'; SELECT pg_sleep(0.7); COMMIT"
+		],
+		'>&', \$output);
+	wait_for('the update to wait', sub { query($node, "SELECT count(*) FROM pg_locks WHERE relation IN ('qml.queue_data'::regclass, 'qml.queue_data_id_seq'::regclass) AND mode = 'AccessExclusiveLock' AND NOT granted") eq '1' });
+	$busy->query_safe("SELECT qml_enqueue('m', queue => 'busy'); COMMIT");
+	$busy->quit;
+	$update->finish;
+	is($update->full_result(0) . $output =~ s/\s//gr, '0', 'it is updated, beside one that made a queue');
+}
 is(query($node, "SELECT qml_next_version(), extversion FROM pg_extension WHERE extname = 'qml'"), 'here|1.1', 'old library: newer SQL objects');
 all_goes_on($node, 'postgres', 'old library, newer SQL objects');
 is(process($node, 'scheduler', 'postgres'), $scheduler, 'the scheduler is the same');
