@@ -20,7 +20,6 @@
 #include "catalog/pg_am.h"
 #include "common/hashfn.h"
 #include "nodes/primnodes.h"
-#include "storage/sinval.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/snapmgr.h"
@@ -33,6 +32,7 @@
 #include "model/catalog.h"
 #include "model/columns.h"
 #include "model/search_index.h"
+#include "model/shape.h"
 
 /* What one of the keys of an index is. */
 typedef enum Part
@@ -422,31 +422,19 @@ is_usable(Relation index)
 								  TransactionXmin));
 }
 
+/* QmlIndexFits: it is of this kind. */
+static bool
+is_of_kind(Relation table, Relation index, const void *arg)
+{
+	return index_kind(table, RelationGetRelid(index)) == (int) *(const QmlSearchIndex *) arg &&
+		   is_usable(index);
+}
+
 /* Opens the index of a table that is of this kind; NULL: it has none. */
 Relation
 qml_search_index_open(Relation table, QmlSearchIndex kind)
 {
-	uint64 heard;
+	bool locked;
 
-	/* Looked for again if one was built anew meanwhile: see qml_shape_open_index(). */
-	do
-	{
-		List *oids = RelationGetIndexList(table);
-		ListCell *lc;
-
-		heard = SharedInvalidMessageCounter;
-		foreach(lc, oids)
-		{
-			Relation index;
-
-			if (index_kind(table, lfirst_oid(lc)) != (int) kind)
-				continue;
-			index = index_open(lfirst_oid(lc), AccessShareLock);
-			if (is_usable(index))
-				return index;
-			index_close(index, AccessShareLock);
-		}
-		list_free(oids);
-	} while (SharedInvalidMessageCounter != heard);
-	return NULL;
+	return qml_shape_find_index(table, is_of_kind, &kind, true, &locked);
 }

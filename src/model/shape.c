@@ -307,15 +307,15 @@ qml_shape_is_index(Oid table, Oid index, QmlIndexShape shape)
 }
 
 /*
- * Opens the table's index that has these keys and all rows; NULL if it has none.  Unless wait,
- * an index that is locked against readers is passed over, and *locked says so.  The table is
- * locked, so none of its indexes can go.
+ * Opens the table's first index that fits; NULL if none does.  Unless wait, an index that is locked
+ * against readers is passed over, and *locked says so.  The table is locked, so none of its
+ * indexes can go.
  *
  * An index that is built anew beside the old one takes its place between two looks: the new one
  * is not valid yet, and then the old one no longer.  Whoever heard of a change looks again.
  */
 Relation
-qml_shape_open_index(Relation table, QmlIndexShape shape, bool wait, bool *locked)
+qml_shape_find_index(Relation table, QmlIndexFits fits, const void *arg, bool wait, bool *locked)
 {
 	uint64 heard;
 
@@ -336,12 +336,28 @@ qml_shape_open_index(Relation table, QmlIndexShape shape, bool wait, bool *locke
 				continue;
 			}
 			index = index_open(lfirst_oid(lc), wait ? AccessShareLock : NoLock);
-			if (qml_shape_index_fits(index, shape) && RelationGetIndexPredicate(index) == NIL)
+			if (fits(table, index, arg))
 				return index;
 			index_close(index, AccessShareLock);
 		}
+		list_free(oids);
 	} while (SharedInvalidMessageCounter != heard);
 	return NULL;
+}
+
+/* QmlIndexFits: it has the keys of the shape, and all rows. */
+static bool
+has_all_rows(Relation table, Relation index, const void *arg)
+{
+	return qml_shape_index_fits(index, *(const QmlIndexShape *) arg) &&
+		   RelationGetIndexPredicate(index) == NIL;
+}
+
+/* The same for an index with these keys and all rows. */
+Relation
+qml_shape_open_index(Relation table, QmlIndexShape shape, bool wait, bool *locked)
+{
+	return qml_shape_find_index(table, has_all_rows, &shape, wait, locked);
 }
 
 /* Raises 55000 for an index that does not have these keys. */

@@ -43,10 +43,15 @@ typedef enum QmlIndexShape
 	QML_INDEX_ACL_ALL
 } QmlIndexShape;
 
+/* Whether an open index of an open table is the one that is looked for. */
+typedef bool (*QmlIndexFits)(Relation table, Relation index, const void *arg);
+
 extern void qml_shape_check(Relation rel, QmlShape shape);
 extern bool qml_shape_is_plain(Relation rel, Oid own_trigger, const Oid *labels);
 extern void qml_shape_require_plain(Relation rel, Oid own_trigger, const Oid *labels);
 extern bool qml_shape_index_fits(Relation index, QmlIndexShape shape);
+extern Relation qml_shape_find_index(Relation table, QmlIndexFits fits, const void *arg, bool wait,
+									 bool *locked);
 extern Relation qml_shape_open_index(Relation table, QmlIndexShape shape, bool wait, bool *locked);
 extern bool qml_shape_is_index(Oid table, Oid index, QmlIndexShape shape);
 pg_noreturn extern void qml_shape_raise_index(Oid table, Oid index, QmlIndexShape shape);
