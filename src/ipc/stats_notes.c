@@ -22,6 +22,7 @@
 
 #include "common/fault.h"
 #include "common/note_list.h"
+#include "compat.h"
 #include "ipc/stats_notes.h"
 
 #define MOST_NOTES QML_FAULT_LIMIT("stats.notes", 1024 * 1024)

@@ -456,7 +456,7 @@ keep_number(const QmlWriter *writer, const QmlJob *job)
 
 	if (writer->store == QML_STORE_UNLOGGED)
 		return;
-	if (IsBackgroundWorker || !qml_lazy_commit_possible() ||
+	if (MyBackendType == B_BG_WORKER || !qml_lazy_commit_possible() ||
 		qml_queue_storage(job->queue_id) == QML_DURABLE ||
 		DatumGetInt16(slot_getattr(before, LIVE_LINEAGE, &isnull)) != job->lineage)
 		ForceSyncCommit();
