@@ -30,7 +30,8 @@
  * needs no lock: whoever adds to one that is not used any more does no harm.
  *
  * One session at a time counts in the server; nothing waits for it.  If it fails, what it has
- * made is not used, and its entries are removed by the next one.
+ * made is not used, and its entries are removed by the next one.  When the next one may begin is
+ * kept here, because neither the process that counts nor the scheduler stays.
  *
  * But for qml_counters_begin(), which takes a snapshot, nothing here raises an error.
  */
@@ -65,7 +66,12 @@ typedef struct Database
 	QmlCounterSource source;
 	TimestampTz counted_at;
 
-	/* Generations; 0: none.  The same, but anybody may set them to 0 at any time. */
+	/* QmlCounterTimes.  By the process that counts, at its end; read by the scheduler. */
+	pg_atomic_uint64 made_at;
+	pg_atomic_uint64 not_before;
+	pg_atomic_uint32 failures;
+
+	/* Generations; 0: none.  As oid, but anybody may set them to 0 at any time. */
 	pg_atomic_uint32 current;
 	pg_atomic_uint32 next;
 } Database;
@@ -156,6 +162,9 @@ create_memory(void)
 		pg_atomic_init_u32(&memory->counting, 0);
 		for (int i = 0; i < DATABASES; i++)
 		{
+			pg_atomic_init_u64(&memory->databases[i].made_at, 0);
+			pg_atomic_init_u64(&memory->databases[i].not_before, 0);
+			pg_atomic_init_u32(&memory->databases[i].failures, 0);
 			pg_atomic_init_u32(&memory->databases[i].current, 0);
 			pg_atomic_init_u32(&memory->databases[i].next, 0);
 		}
@@ -204,23 +213,35 @@ find_mine(void)
 	return databases[my_number].oid == MyDatabaseId ? &databases[my_number] : NULL;
 }
 
-/* The same; one is chosen if there is none.  NULL: all are taken.  All partitions are locked. */
+/* An entry that no database needs; NULL: all are taken. */
+static Database *
+find_unused(TimestampTz now)
+{
+	for (int i = 0; i < DATABASES; i++)
+	{
+		Database *entry = &memory->databases[i];
+
+		if (!OidIsValid(entry->oid) || entry->counted_at < now - FORGOTTEN_AFTER)
+			return entry;
+	}
+	return NULL;
+}
+
+/* The entry of this database; one is chosen if there is none.  All partitions are locked. */
 static Database *
 find_or_choose_mine(TimestampTz now)
 {
 	Database *chosen = find_mine();
 
-	for (int i = 0; chosen == NULL && i < DATABASES; i++)
-	{
-		Database *entry = &memory->databases[i];
-
-		if (!OidIsValid(entry->oid) || entry->counted_at < now - FORGOTTEN_AFTER)
-			chosen = entry;
-	}
+	if (chosen == NULL)
+		chosen = find_unused(now);
 	if (chosen == NULL || chosen->oid == MyDatabaseId)
 		return chosen;
 	chosen->oid = MyDatabaseId;
 	memory->used = Max(memory->used, (int) (chosen - memory->databases) + 1);
+	pg_atomic_write_u64(&chosen->made_at, 0);
+	pg_atomic_write_u64(&chosen->not_before, 0);
+	pg_atomic_write_u32(&chosen->failures, 0);
 	pg_atomic_write_u32(&chosen->current, 0);
 	pg_atomic_write_u32(&chosen->next, 0);
 	return chosen;
@@ -297,6 +318,47 @@ qml_counters_are_valid(void)
 	Database *mine = find_mine();
 
 	return mine && pg_atomic_read_u32(&mine->current) != 0;
+}
+
+/* Whether somebody counts, in any database: nobody else can begin. */
+bool
+qml_counters_are_made(void)
+{
+	return memory && pg_atomic_read_u32(&memory->counting) != 0;
+}
+
+/* Whether this database has an entry, or could get one now. */
+bool
+qml_counters_have_room(void)
+{
+	return memory && (find_mine() || find_unused(GetCurrentTimestamp()));
+}
+
+/* All 0 for a database that nobody has counted. */
+void
+qml_counters_get_times(QmlCounterTimes *times)
+{
+	Database *mine = find_mine();
+
+	memset(times, 0, sizeof(*times));
+	if (mine == NULL)
+		return;
+	times->made_at = (int64) pg_atomic_read_u64(&mine->made_at);
+	times->not_before = (int64) pg_atomic_read_u64(&mine->not_before);
+	times->failures = (int) pg_atomic_read_u32(&mine->failures);
+}
+
+/* By the process that has counted. */
+void
+qml_counters_set_times(const QmlCounterTimes *times)
+{
+	Database *mine = find_mine();
+
+	if (mine == NULL)
+		return;
+	pg_atomic_write_u64(&mine->made_at, (uint64) times->made_at);
+	pg_atomic_write_u64(&mine->not_before, (uint64) times->not_before);
+	pg_atomic_write_u32(&mine->failures, (uint32) times->failures);
 }
 
 /* ----- adding ----- */

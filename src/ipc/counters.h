@@ -19,6 +19,14 @@ typedef struct QmlCounterSource
 	TransactionId trigger[QML_COUNTER_TABLES];
 } QmlCounterSource;
 
+/* When a database was counted, and may be again: monotonic, in milliseconds. */
+typedef struct QmlCounterTimes
+{
+	int64 made_at;	  /* when the last count came to its end; 0: none did */
+	int64 not_before; /* when the next one may begin */
+	int failures;	  /* counts in a row that came to nothing */
+} QmlCounterTimes;
+
 /* A number that was found to be wrong, the first of them. */
 typedef struct QmlCounterDefect
 {
@@ -39,6 +47,10 @@ extern void qml_counters_apply(TransactionId xid, const QmlCounterDelta *deltas,
 							   int count);
 extern void qml_counters_forget(Oid database);
 extern bool qml_counters_are_valid(void);
+extern bool qml_counters_are_made(void);
+extern bool qml_counters_have_room(void);
+extern void qml_counters_get_times(QmlCounterTimes *times);
+extern void qml_counters_set_times(const QmlCounterTimes *times);
 
 /* For whoever counts all rows. */
 extern bool qml_counters_begin(const QmlCounterSource *source, Snapshot *snapshot);

@@ -22,8 +22,10 @@
 #include "utils/inval.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/varlena.h"
 
+#include "common/fault.h"
 #include "common/spi.h"
 #include "common/walk.h"
 #include "compat.h"
@@ -43,8 +45,8 @@
 /* Kinds of jobs that a count of all rows can tell apart; there is no room for more of them. */
 #define MOST_KINDS 300000
 
-/* How often it is looked whether it has to stop. */
-#define ROWS_BETWEEN_LOOKS 16384
+/* How often it is looked whether it has to pause, or to stop. */
+#define ROWS_BETWEEN_LOOKS QML_FAULT_LIMIT("counting.rows", 256)
 
 /* ----- the numbers in shared memory ----- */
 
@@ -476,21 +478,22 @@ typedef struct Count
 	HTAB *kinds;
 	Snapshot snapshot;
 	TimestampTz began_at;
-	bool (*must_stop)(void);
+	bool (*must_stop)(Relation rel);
 	bool *has_room;
 	int64 rows;
 } Count;
 
 /* Counts the row in the slot; false: there are too many kinds (*has_room), or it has to stop. */
 static bool
-count_row(Count *count, TupleTableSlot *slot, bool finished)
+count_row(Count *count, const QmlTable *table, bool finished)
 {
+	TupleTableSlot *slot = table->slot;
 	KindKey key = {0};
 	bool isnull;
 	bool found;
 	Kind *kind;
 
-	if (++count->rows % ROWS_BETWEEN_LOOKS == 0 && count->must_stop())
+	if (++count->rows % ROWS_BETWEEN_LOOKS == 0 && count->must_stop(table->rel))
 		return false;
 	/* Both tables have the first columns in common. */
 	key.queue = DatumGetInt32(slot_getattr(slot, LIVE_QUEUE_ID, &isnull));
@@ -519,7 +522,27 @@ count_row(Count *count, TupleTableSlot *slot, bool finished)
 	return *count->has_room;
 }
 
-/* Counts the rows of a table.  False: it is locked, or not one of rows, or as above. */
+/*
+ * Whether a table was altered after the snapshot was taken.  If it was rewritten, its rows are
+ * those of the transaction that did so, and the snapshot does not see them.
+ */
+static bool
+is_altered_since(Relation rel, Snapshot snapshot)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(RelationGetRelid(rel)));
+	bool altered;
+
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	altered = XidInMVCCSnapshot(HeapTupleHeaderGetXmin(tuple->t_data), snapshot);
+	ReleaseSysCache(tuple);
+	return altered;
+}
+
+/*
+ * Counts the rows of a table.  False: it is locked, not one of rows, or altered meanwhile, or as
+ * above.
+ */
 static bool
 count_table(Count *count, Oid relid, bool finished)
 {
@@ -533,12 +556,13 @@ count_table(Count *count, Oid relid, bool finished)
 	if (!qml_table_try_open(&table, relid, AccessShareLock))
 		return true;
 	UnlockRelationOid(relid, AccessShareLock);
-	done = table.rel->rd_rel->relkind == RELKIND_RELATION;
+	done = table.rel->rd_rel->relkind == RELKIND_RELATION &&
+		   !is_altered_since(table.rel, count->snapshot);
 	if (done)
 	{
 		qml_walk_open(&piece, NULL, &table, count->snapshot);
 		while (done && qml_walk_next_row(&piece))
-			done = count_row(count, table.slot, finished);
+			done = count_row(count, &table, finished);
 		(void) qml_walk_close(&piece);
 	}
 	qml_table_close(&table);
@@ -568,11 +592,12 @@ count_store(Count *count, QmlStoreId id)
 }
 
 /*
- * Counts all rows that the snapshot sees, and hands them on.  False: a table is locked, there is no
- * room (*has_room), or one of the functions has said so.
+ * Counts all rows that the snapshot sees, and hands them on.  must_stop is called now and then, and
+ * may sleep.  False: a table is locked or was altered, there is no room (*has_room), or one of the
+ * functions has said so.
  */
 bool
-qml_counts_rows(Snapshot snapshot, bool (*must_stop)(void),
+qml_counts_rows(Snapshot snapshot, bool (*must_stop)(Relation rel),
 				bool (*put)(const QmlCounterDelta *delta, bool *has_room), bool *has_room)
 {
 	HASHCTL control = {.keysize = sizeof(KindKey),

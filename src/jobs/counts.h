@@ -6,6 +6,7 @@
 #define QML_COUNTS_H
 
 #include "utils/hsearch.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
@@ -23,7 +24,7 @@ extern bool qml_counts_states(int64 *counts);
 
 /* For maintenance/counting.c. */
 extern bool qml_counts_source(QmlCounterSource *source);
-extern bool qml_counts_rows(Snapshot snapshot, bool (*must_stop)(void),
+extern bool qml_counts_rows(Snapshot snapshot, bool (*must_stop)(Relation rel),
 							bool (*put)(const QmlCounterDelta *delta, bool *has_room),
 							bool *has_room);
 

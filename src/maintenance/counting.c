@@ -6,15 +6,28 @@
  * (ipc/counters.c, with the proof).  They must be the same.  If not, that is told in the log as a
  * defect, and the new ones are right.
  *
+ * A count needs one snapshot, and so one transaction, which takes the longer the more jobs there
+ * are.  So a process of its own counts (process/count_process.c), and slowly: it works for a
+ * slice of time, and then sleeps, so that it takes a share of a core and of the disk only.  Twice a
+ * second it looks whether somebody waits for the table that it reads, and gives the count up then:
+ * all who come later to that table would wait, too.
+ *
+ * A scheduler asks when the next count is due.  The answer depends on what lies in shared memory
+ * alone, since neither process may be there for long.
+ *
  * A crash, or an error, leaves the numbers that are in use as they are.
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "common/clock.h"
 #include "common/fault.h"
-#include "common/log.h"
+#include "common/wait_event.h"
 #include "core/state.h"
 #include "ipc/prepared.h"
 #include "jobs/counts.h"
@@ -27,25 +40,72 @@
 #define MAKE_INTERVAL	 1000
 
 /*
- * A count that takes longer is given up, in milliseconds: the scheduler does nothing else
- * meanwhile.  How often it is asked whether others need the database alone.
+ * Milliseconds of work between two sleeps, and the percentage of the time that is work: functions
+ * are slow until the first count is over, and nobody waits for the others.  For tests: how long it
+ * sleeps each time that it could, and at least.
  */
-#define MOST_TIME	 QML_FAULT_LIMIT("counting.most_ms", 10000)
+#define SLICE		  10
+#define FIRST_SHARE	  50
+#define COMPARE_SHARE 25
+#define LONG_SLEEP	  QML_FAULT_LIMIT("counting.sleep_ms", 0)
+
+/* How often it is asked whether others need the table or the database alone, in milliseconds. */
 #define ASK_INTERVAL 500
 
 /*
- * Between two counts, a pause of so many times what one took.  The shortest one; it is doubled with
- * each one in a row that came to nothing, some times.  Where none is of any use, and where jobs are
- * too many to be counted: in milliseconds.
+ * Between two counts, a pause of so many times what one took, an hour at most.  The shortest one;
+ * it is doubled with each one in a row that came to nothing, some times.  Where none is of any use,
+ * and where jobs are too many to be counted: in milliseconds.
  */
-#define SHARE		50
+#define PAUSE_SHARE 4
 #define MIN_PAUSE	QML_FAULT_LIMIT("counting.pause_ms", 1000)
 #define MAX_DOUBLED 6
 #define LONG_PAUSE	60000
 #define MANY_PAUSE	QML_FAULT_LIMIT("counting.many_ms", 60 * 60 * 1000)
+#define MOST_PAUSE	(60 * 60 * 1000)
 
-/* How often it is told that there are too many, in milliseconds. */
-#define TELL_INTERVAL (60 * 60 * 1000)
+/* ----- when to count ----- */
+
+/*
+ * Milliseconds for which no count can begin, in the caller's transaction: another one is being
+ * made, in this server; the last one is not long ago; or it would be of no use.
+ */
+int64
+qml_counting_pause(void)
+{
+	QmlCounterTimes times;
+	QmlCounterSource source;
+	int64 left;
+
+	if (qml_counters_are_made())
+		return MAKE_INTERVAL;
+	qml_counters_get_times(&times);
+	left = times.not_before - qml_clock_monotonic_ms();
+	if (left > 0)
+		return left;
+	return qml_counters_have_room() && qml_counts_source(&source) ? 0 : LONG_PAUSE;
+}
+
+/* Milliseconds until the next count is due. */
+int64
+qml_counting_time_left(void)
+{
+	QmlCounterTimes times;
+
+	if (!qml_counters_are_valid())
+		return 0;
+	qml_counters_get_times(&times);
+	return Max(times.made_at + COMPARE_INTERVAL - qml_clock_monotonic_ms(), 0);
+}
+
+/* How often to ask for both, in milliseconds. */
+int64
+qml_counting_interval(void)
+{
+	return qml_counters_are_valid() ? COMPARE_INTERVAL : MAKE_INTERVAL;
+}
+
+/* ----- a count ----- */
 
 /* Numbers that were wrong. */
 static void
@@ -68,34 +128,78 @@ report_defect(const QmlCounterDefect *defect)
 					 "disabled.  If there are none, it is a defect of qml.  Please report it.")));
 }
 
+/* The count that is being made. */
+static void (*leave_if_asked)(void);
+static int share;
+static int64 slice_begun;
+static int64 asked;
+
+/* Sleeps between two slices; can be canceled. */
+static void
+sleep_between(int64 milliseconds)
+{
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = qml_wait_event("QmlCount");
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, (long) milliseconds,
+					 wait_event);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Whether somebody waits for a table that this process reads.  LockHasWaiters() must not be asked
+ * about a lock that may be on the fast path, and newer servers grant this process any lock that it
+ * could try before those who wait.  All locks are looked through only where there are some on the
+ * table that are not on the fast path.
+ */
+static bool
+is_wanted(Relation rel)
+{
+	bool wanted = false;
+	LockData *locks;
+	LOCKTAG tag;
+
+	SET_LOCKTAG_RELATION(tag, rel->rd_lockInfo.lockRelId.dbId, rel->rd_lockInfo.lockRelId.relId);
+	if (LockWaiterCount(&tag) == 0)
+		return false;
+	locks = GetLockStatusData();
+	for (int i = 0; i < locks->nelements; i++)
+		wanted = wanted || (locks->locks[i].waitLockMode == AccessExclusiveLock &&
+							memcmp(&locks->locks[i].locktag, &tag, sizeof(tag)) == 0);
+	pfree(locks->locks);
+	pfree(locks);
+	return wanted;
+}
+
+/*
+ * Between two rows: sleeps when the slice is over.  Returns whether the count must stop, since
+ * somebody waits for the table.
+ */
+static bool
+must_stop(Relation rel)
+{
+	int64 worked = qml_clock_monotonic_ms() - slice_begun;
+
+	if (worked < SLICE && LONG_SLEEP == 0)
+		return false;
+	sleep_between(Max(worked * (100 - share) / share, LONG_SLEEP));
+	slice_begun = qml_clock_monotonic_ms();
+	if (slice_begun - asked < ASK_INTERVAL)
+		return false;
+	asked = slice_begun;
+	leave_if_asked();
+	return is_wanted(rel);
+}
+
 /* What became of a count. */
 typedef enum Outcome
 {
 	DONE,
-	FAILED,	 /* something came between */
-	USELESS, /* and the next one would be, too */
-	TOO_LONG,
+	FAILED, /* something came between */
 	NO_ROOM
 } Outcome;
-
-/* The count that is being made. */
-static bool (*is_wanted)(void); /* whether somebody needs the database alone */
-static int64 begun;
-static int64 asked;
-
-/* Whether it has to stop. */
-static bool
-must_stop(void)
-{
-	int64 now = qml_clock_monotonic_ms();
-
-	if (now - begun > MOST_TIME)
-		return true;
-	if (now - asked < ASK_INTERVAL)
-		return false;
-	asked = now;
-	return is_wanted();
-}
 
 static Outcome
 count_all(void)
@@ -107,14 +211,15 @@ count_all(void)
 	bool done;
 
 	if (!qml_counts_source(&source))
-		return USELESS;
+		return FAILED;
 	for (int i = 0; i < QML_COUNTER_TABLES; i++)
 		qml_prepared_find_old(source.live[i]);
 	if (!qml_counters_begin(&source, &snapshot))
 		return FAILED;
-	done = qml_counts_rows(snapshot, must_stop, qml_counters_put, &has_room) &&
-		   qml_counters_wait(qml_prepared_settle);
+	done = qml_counts_rows(snapshot, must_stop, qml_counters_put, &has_room);
+	/* Rows that are deleted or updated cannot be removed as long as there is a snapshot. */
 	UnregisterSnapshot(snapshot);
+	done = done && qml_counters_wait(qml_prepared_settle);
 	if (!done)
 		qml_counters_cancel();
 	else
@@ -122,7 +227,7 @@ count_all(void)
 	if (!has_room)
 		return NO_ROOM;
 	if (!done)
-		return qml_clock_monotonic_ms() - begun > MOST_TIME ? TOO_LONG : FAILED;
+		return FAILED;
 	ereport(DEBUG1, (errmsg_internal("all jobs were counted")));
 	report_defect(&defect);
 	return DONE;
@@ -130,15 +235,11 @@ count_all(void)
 
 /* Whoever wonders why the functions have become slow must find the reason. */
 static void
-tell_too_many(Outcome outcome)
+tell_too_many(void)
 {
 	ereport(DEBUG1, (errmsg_internal("there are too many jobs to count them")));
-	if (!qml_log_is_due_after(QML_LOG_COUNT, TELL_INTERVAL))
-		return;
 	ereport(LOG,
-			(outcome == TOO_LONG ?
-				 errmsg("all jobs could not be counted within %d ms", MOST_TIME) :
-				 errmsg("there is no room in shared memory for the numbers of all jobs"),
+			(errmsg("there is no room in shared memory for the numbers of all jobs"),
 			 qml_counters_are_valid() ?
 				 errdetail("The numbers that qml_counts() shows were not compared with the rows.") :
 				 errdetail("The functions qml_counts(), qml_queue_counts() and qml_queue_depth() "
@@ -147,45 +248,49 @@ tell_too_many(Outcome outcome)
 					 "again in an hour.")));
 }
 
-static int64
-pause_after(Outcome outcome, int failures)
+/* Notes when the next count may begin; this one began at a time. */
+static void
+note_end(Outcome outcome, int64 begun)
 {
-	switch (outcome)
-	{
-		case USELESS:
-			return LONG_PAUSE;
-		case TOO_LONG:
-		case NO_ROOM:
-			tell_too_many(outcome);
-			return MANY_PAUSE;
-		default:
-			return (int64) MIN_PAUSE << Min(failures, MAX_DOUBLED);
-	}
+	int64 now = qml_clock_monotonic_ms();
+	int64 pause = MIN_PAUSE;
+	QmlCounterTimes times;
+
+	qml_counters_get_times(&times);
+	if (outcome == DONE)
+		times.made_at = now;
+	if (outcome == FAILED)
+		pause <<= Min(times.failures, MAX_DOUBLED);
+	times.failures = outcome == FAILED ? times.failures + 1 : 0;
+	if (outcome == NO_ROOM)
+		pause = MANY_PAUSE;
+	times.not_before = now + Max(pause, Min((now - begun) * PAUSE_SHARE, MOST_PAUSE));
+	qml_counters_set_times(&times);
+}
+
+/* A count has failed with an error, which has undone it. */
+void
+qml_counting_note_error(void)
+{
+	note_end(FAILED, qml_clock_monotonic_ms());
 }
 
 /*
- * Counts all rows, in the caller's transaction; stops when somebody needs the database alone, as
- * the function says.  Returns the milliseconds until the next count.
+ * Counts all rows, in the caller's transaction, which has no time limit.  leave: called now and
+ * then, ends the process if it is in the way of others.
  */
-int64
-qml_counting_run(bool (*needs_database)(void))
+void
+qml_counting_run(void (*leave)(void))
 {
-	static int failures = 0;
+	int64 begun = qml_clock_monotonic_ms();
 	Outcome outcome;
-	int64 pause;
 
 	(void) qml_catalog_to_work();
-	is_wanted = needs_database;
-	begun = asked = qml_clock_monotonic_ms();
+	leave_if_asked = leave;
+	share = qml_counters_are_valid() ? COMPARE_SHARE : FIRST_SHARE;
+	slice_begun = asked = begun;
 	outcome = count_all();
-	failures = outcome == FAILED ? failures + 1 : 0;
-	pause = pause_after(outcome, failures);
-	return Max(pause, (qml_clock_monotonic_ms() - begun) * SHARE);
-}
-
-/* Milliseconds between two counts. */
-int64
-qml_counting_interval(void)
-{
-	return qml_counters_are_valid() ? COMPARE_INTERVAL : MAKE_INTERVAL;
+	if (outcome == NO_ROOM)
+		tell_too_many();
+	note_end(outcome, begun);
 }

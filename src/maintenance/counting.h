@@ -5,7 +5,13 @@
 #ifndef QML_COUNTING_H
 #define QML_COUNTING_H
 
-extern int64 qml_counting_run(bool (*needs_database)(void));
+/* For the scheduler: when to count. */
+extern int64 qml_counting_pause(void);
+extern int64 qml_counting_time_left(void);
 extern int64 qml_counting_interval(void);
+
+/* For the process that counts. */
+extern void qml_counting_run(void (*leave)(void));
+extern void qml_counting_note_error(void);
 
 #endif

@@ -3,8 +3,8 @@
  *		What the background processes have in common: signals, settings,
  *		transactions, errors and sleep.
  *
- * A process does its work in transactions of its own, each with a time limit, and
- * between them holds nothing: no transaction, no snapshot, no lock.  An error undoes
+ * A process does its work in transactions of its own, each with a time limit (but for the
+ * one that only counts), and between them holds nothing: no transaction, no snapshot, no lock.  An error undoes
  * the transaction and is logged in one line with its SQLSTATE; its detail and context,
  * which may hold a payload, are not logged.
  *
@@ -137,18 +137,25 @@ qml_process_pin_settings(void)
 	qml_process_pin(pinned, lengthof(pinned));
 }
 
-/* Begins a transaction with a snapshot and a time limit. */
+/* Begins a transaction with a snapshot and without a time limit: for who does nothing else. */
 void
-qml_process_begin(const char *activity)
+qml_process_begin_long(const char *activity)
 {
 	Assert(!IsTransactionState());
 	transaction_began = qml_clock_monotonic_ms();
 	pgstat_report_activity(STATE_RUNNING, activity);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/* Begins a transaction with a snapshot and a time limit. */
+void
+qml_process_begin(const char *activity)
+{
+	qml_process_begin_long(activity);
 	enable_timeout_after(STATEMENT_TIMEOUT, STEP_TIMEOUT_MS);
 	is_limited = true;
-	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
 /*
@@ -181,13 +188,13 @@ qml_process_stop_waiting(void)
 		InterruptPending = QueryCancelPending = true;
 }
 
-/* Commits a transaction of qml_process_begin(). */
+/* Commits a transaction of qml_process_begin() or qml_process_begin_long(). */
 void
 qml_process_commit(void)
 {
-	Assert(is_limited);
 	PopActiveSnapshot();
-	disable_timeout(STATEMENT_TIMEOUT, false);
+	if (is_limited)
+		disable_timeout(STATEMENT_TIMEOUT, false);
 	is_limited = false;
 	qml_process_end_transaction();
 	/* Autovacuum depends on this. */

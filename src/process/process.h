@@ -20,6 +20,7 @@ extern void qml_process_start(void (*install_handlers)(void));
 extern void qml_process_pin(const QmlSetting *settings, int count);
 extern void qml_process_pin_settings(void);
 extern void qml_process_begin(const char *activity);
+extern void qml_process_begin_long(const char *activity);
 extern void qml_process_end_transaction(void);
 extern void qml_process_commit(void);
 extern void qml_process_stop_waiting(void);

@@ -9,9 +9,13 @@
  */
 #include "postgres.h"
 
+#include "commands/dbcommands.h"
+#include "miscadmin.h"
+
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/guc.h"
-#include "ipc/counters.h"
+#include "common/log.h"
 #include "ipc/lease_table.h"
 #include "ipc/session_claim.h"
 #include "ipc/slots.h"
@@ -23,6 +27,7 @@
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
 #include "maintenance/stats_keep.h"
+#include "process/count_process.h"
 #include "process/notify.h"
 #include "process/slot.h"
 #include "process/steps.h"
@@ -37,6 +42,9 @@
 #define HISTORY_INTERVAL  100
 #define SERVER_POLL		  10000
 #define REFRESH_INTERVAL  (24 * 3600 * 1000)
+#define COUNT_INTERVAL	  QML_FAULT_LIMIT("counting.pause_ms", 1000)
+#define NO_PROCESS_PAUSE  10000
+#define TELL_INTERVAL	  (60 * 60 * 1000)
 
 /* Rows of one transaction; fewer if hooks take long. */
 #define PROMOTE_BATCH 1000
@@ -315,14 +323,36 @@ check_lists(QmlStep *step)
 	return QML_NO_TIME;
 }
 
-/* Counts all jobs, for the numbers in shared memory. */
+/* Whoever wonders why the functions are slow must find the reason. */
+static void
+tell_no_process(void)
+{
+	if (qml_log_is_due_after(QML_LOG_COUNT, TELL_INTERVAL))
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background process could be started to count the jobs in database "
+						"\"%s\"",
+						get_database_name(MyDatabaseId)),
+				 errhint("Increase max_worker_processes, or decrease qml.max_workers.  It is tried "
+						 "again and again.")));
+}
+
+/* Has all jobs counted by another process, for the numbers in shared memory. */
 static TimestampTz
 count_jobs(QmlStep *step)
 {
-	int64 pause = qml_counting_run(qml_slot_is_blocking);
+	int64 left = qml_counting_time_left();
+	int64 pause = qml_count_process_runs() ? QML_STEP_PROBE : qml_counting_pause();
 
-	step->not_before = qml_clock_monotonic_ms() + pause;
-	return QML_NO_TIME;
+	if (left == 0 && pause == 0 && !qml_count_process_start())
+	{
+		tell_no_process();
+		pause = NO_PROCESS_PAUSE;
+	}
+	/* It is looked at until it has ended. */
+	step->unfinished = left == 0;
+	step->not_before = qml_clock_monotonic_ms() + Max(pause, COUNT_INTERVAL);
+	return left == 0 ? QML_NO_TIME : GetCurrentTimestamp() + left * 1000;
 }
 
 /* What was counted for statistics. */
@@ -457,7 +487,6 @@ QmlStep qml_steps[] = {
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = -1,
 	 .interval = qml_counting_interval,
-	 .is_done = qml_counters_are_valid,
 	 .run = count_jobs},
 	{.activity = "storing statistics",
 	 .name = "qml scheduler: storing statistics",

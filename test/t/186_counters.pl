@@ -372,17 +372,6 @@ wait_for('more rounds', sub { ask($node, q{SELECT now() > pg_postmaster_start_ti
 is(log_count($node, 'there are too many jobs to count them', 0), 1, 'it does not read all rows again and again');
 is(log_count($node, 'LOG:  there is no room in shared memory for the numbers of all jobs', 0), 1, 'the log says so');
 
-# ---- a count that takes too long
-
-set_config($node, 'qml.faults' => 'counting.most_ms:limit:1,counting.many_ms:limit:100');
-end_sessions($node);
-$node->restart;
-wait_for_process($node, 'scheduler', 'postgres');
-wait_for('the scheduler to give up several counts', sub { log_count($node, 'there are too many jobs to count them', 0) >= 4 });
-is(log_count($node, 'LOG:  all jobs could not be counted within 1 ms', 0), 1, 'the log says once that a count takes too long');
-is(log_count($node, 'read the rows of the jobs', 0), 2, 'and what follows from that');
-agrees('when counts take too long', by_rows => 1);
-ok(!is_counted($node), 'rows are counted');
 is(log_count($node, 'PANIC', 0) + log_count($node, 'TRAP', 0), 0, 'no process failed');
 end_sessions($node);
 $node->stop;
