@@ -255,6 +255,15 @@ qml_input_text(PGFunction input, char *string, Datum *value)
 #define qml_wait_event_new(name) WaitEventExtensionNew(name)
 #endif
 
+/* Rows that were inserted, updated or deleted in a database, by its statistics. */
+#if PG_VERSION_NUM < 160000
+#define qml_database_written(stats) \
+	((uint64) ((stats)->n_tuples_inserted + (stats)->n_tuples_updated + (stats)->n_tuples_deleted))
+#else
+#define qml_database_written(stats) \
+	((uint64) ((stats)->tuples_inserted + (stats)->tuples_updated + (stats)->tuples_deleted))
+#endif
+
 /* Settings that came later, and that a process of qml must not get from others. */
 #if PG_VERSION_NUM < 170000
 #define QML_PINNED_LATER

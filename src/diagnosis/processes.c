@@ -155,8 +155,8 @@ qml_processes_check_adopted(QmlFinding *finding)
 }
 
 /* Whether background processes could work here, by all that the checks above look at. */
-static bool
-may_have_processes(void)
+bool
+qml_processes_may_work(void)
 {
 	return qml_shmem && qml_enabled && qml_idle_is_listed() && qml_catalog()->adopted &&
 		   !RecoveryInProgress();
@@ -228,7 +228,7 @@ qml_processes_check_scheduler(QmlFinding *finding)
 		qml_finding_pass(finding, "pg_cron does what the scheduler would do");
 		return;
 	}
-	if (!may_have_processes() || pg_atomic_read_u32(&qml_shmem->launcher) == 0)
+	if (!qml_processes_may_work() || pg_atomic_read_u32(&qml_shmem->launcher) == 0)
 	{
 		qml_finding_follow(finding, "no scheduler works in this database");
 		return;
@@ -263,7 +263,7 @@ qml_processes_check_workers(QmlFinding *finding)
 						 "qml.workers is 0: nothing runs handlers");
 		return;
 	}
-	if (!may_have_processes() || pg_atomic_read_u32(&qml_shmem->launcher) == 0)
+	if (!qml_processes_may_work() || pg_atomic_read_u32(&qml_shmem->launcher) == 0)
 	{
 		qml_finding_follow(finding, "no worker can be started");
 		return;
@@ -306,7 +306,7 @@ qml_processes_check_slots(QmlFinding *finding)
 	int workers;
 	int wanted;
 
-	if (!may_have_processes())
+	if (!qml_processes_may_work())
 	{
 		qml_finding_pass(finding, "this database has no use for processes");
 		return;

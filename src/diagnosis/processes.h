@@ -7,6 +7,7 @@
 
 #include "diagnosis/finding.h"
 
+extern bool qml_processes_may_work(void);
 extern void qml_processes_check_preloaded(QmlFinding *finding);
 extern void qml_processes_check_version(QmlFinding *finding);
 extern void qml_processes_check_primary(QmlFinding *finding);

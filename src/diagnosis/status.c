@@ -13,6 +13,7 @@
 
 #include "utils/builtins.h"
 
+#include "diagnosis/numbers.h"
 #include "diagnosis/pauses.h"
 #include "diagnosis/processes.h"
 #include "diagnosis/registrations.h"
@@ -65,6 +66,7 @@ static const Check checks[] = {
 	{"vacuum", qml_storage_check_vacuum, 0, NULL, true},
 	{"autovacuum", qml_storage_check_autovacuum, 0, NULL, false},
 	{"triggers", qml_storage_check_triggers, 0, NULL, false},
+	{"counters", qml_numbers_check, 0, NULL, false},
 };
 
 static void

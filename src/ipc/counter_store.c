@@ -465,6 +465,52 @@ qml_counter_store_read_queue(QmlCounterPartition *partition, uint32 generation, 
 	return entry != NULL;
 }
 
+/* Compares a queue, whose row may be all 0. */
+static void
+compare_rows(const QmlCounterRow *counted, const QmlCounterRow *real, QmlCounterDefect *defect)
+{
+	for (int i = 0; i < QML_STATES; i++)
+	{
+		if (counted->counts[i] == real->counts[i])
+			continue;
+		if (defect->found++ == 0)
+		{
+			defect->queue = real->queue;
+			defect->state = (QmlState) i;
+			defect->counted = counted->counts[i];
+			defect->real = real->counts[i];
+		}
+	}
+}
+
+/*
+ * Compares two generations in a partition, of which the second one is right; adds to what is wrong
+ * in the first one.  rows has room for QML_COUNTER_QUEUES.
+ */
+void
+qml_counter_store_compare(QmlCounterPartition *partition, uint32 current, uint32 next,
+						  QmlCounterRow *rows, QmlCounterDefect *defect)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	QmlCounterRow other;
+	int count;
+
+	qml_counter_store_lock(partition, LW_EXCLUSIVE);
+	count = qml_counter_store_read(partition, next, now, rows);
+	for (int i = 0; i < count; i++)
+	{
+		(void) qml_counter_store_read_queue(partition, current, rows[i].queue, now, &other);
+		compare_rows(&other, &rows[i], defect);
+	}
+	count = qml_counter_store_read(partition, current, now, rows);
+	for (int i = 0; i < count; i++)
+	{
+		if (!qml_counter_store_read_queue(partition, next, rows[i].queue, now, &other))
+			compare_rows(&rows[i], &other, defect);
+	}
+	qml_counter_store_unlock(partition);
+}
+
 /* Takes away the entries of generations that are not used. */
 void
 qml_counter_store_sweep(QmlCounterPartition *partition, bool (*is_used)(uint32 generation))

@@ -31,6 +31,16 @@ typedef struct QmlCounterRow
 	int64 counts[QML_STATES];
 } QmlCounterRow;
 
+/* A number that was found to be wrong, the first of them. */
+typedef struct QmlCounterDefect
+{
+	int found; /* so many are wrong */
+	int queue;
+	QmlState state;
+	int64 counted;
+	int64 real;
+} QmlCounterDefect;
+
 /* Partitions, with a lock each, and the queues that each has room for. */
 #define QML_COUNTER_PARTITIONS 16
 #define QML_COUNTER_QUEUES	   4096
@@ -66,6 +76,8 @@ extern int qml_counter_store_read(QmlCounterPartition *partition, uint32 generat
 								  TimestampTz now, QmlCounterRow *rows);
 extern bool qml_counter_store_read_queue(QmlCounterPartition *partition, uint32 generation,
 										 int queue, TimestampTz now, QmlCounterRow *row);
+extern void qml_counter_store_compare(QmlCounterPartition *partition, uint32 current, uint32 next,
+									  QmlCounterRow *rows, QmlCounterDefect *defect);
 extern void qml_counter_store_sweep(QmlCounterPartition *partition,
 									bool (*is_used)(uint32 generation));
 

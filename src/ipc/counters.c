@@ -29,9 +29,10 @@
  * are counted anew.  The same holds if there is no room.  The generations are then 0, which
  * needs no lock: whoever adds to one that is not used any more does no harm.
  *
- * One session at a time counts in the server; nothing waits for it.  If it fails, what it has
- * made is not used, and its entries are removed by the next one.  When the next one may begin is
- * kept here, because neither the process that counts nor the scheduler stays.
+ * One process at a time counts in the server; nothing waits for it.  If it fails, what it has
+ * made is not used, and its entries are removed by the next one.  Whoever is to start it asks
+ * first, and the process takes that over: so there are no two on their way.  When the next one may
+ * begin is kept here, because neither the process that counts nor the scheduler stays.
  *
  * But for qml_counters_begin(), which takes a snapshot, nothing here raises an error.
  */
@@ -53,23 +54,24 @@
 
 #define DATABASES 64
 
-/* The entry of a database that nobody has counted for so long is given to another one. */
+/* The entry of a database at which no scheduler has looked for so long is given to another one. */
 #define FORGOTTEN_AFTER (3 * USECS_PER_HOUR)
 
 /* How long a count waits for those that are committing, in milliseconds. */
 #define WAIT_MS QML_FAULT_LIMIT("counters.wait_ms", 1000)
+
+/* How long an asked process may be on its way, in milliseconds. */
+#define ASKED_MS 30000
 
 typedef struct Database
 {
 	/* With all partitions locked exclusively; read with one of them locked. */
 	Oid oid;
 	QmlCounterSource source;
-	TimestampTz counted_at;
+	QmlCounterTimes times; /* changed by the scheduler, and by the process that it has started */
 
-	/* QmlCounterTimes.  By the process that counts, at its end; read by the scheduler. */
-	pg_atomic_uint64 made_at;
-	pg_atomic_uint64 not_before;
-	pg_atomic_uint32 failures;
+	/* By the scheduler of the database, at any time. */
+	pg_atomic_uint64 looked_at;
 
 	/* Generations; 0: none.  As oid, but anybody may set them to 0 at any time. */
 	pg_atomic_uint32 current;
@@ -86,6 +88,9 @@ typedef struct Announced
 /* What lies in shared memory; announcements, transactions of the snapshot, and the store follow. */
 typedef struct Memory
 {
+	/* When a process was asked for, doubled, and 1 more if it has come; 0: there is none. */
+	pg_atomic_uint64 asked;
+
 	pg_atomic_uint32 counting; /* a session counts rows */
 	uint32 generation;		   /* the last one that was given; all partitions are locked */
 	int used;				   /* entries behind these were never used; the same */
@@ -159,12 +164,11 @@ create_memory(void)
 	if (!found)
 	{
 		memset(memory, 0, sizeof(Memory));
+		pg_atomic_init_u64(&memory->asked, 0);
 		pg_atomic_init_u32(&memory->counting, 0);
 		for (int i = 0; i < DATABASES; i++)
 		{
-			pg_atomic_init_u64(&memory->databases[i].made_at, 0);
-			pg_atomic_init_u64(&memory->databases[i].not_before, 0);
-			pg_atomic_init_u32(&memory->databases[i].failures, 0);
+			pg_atomic_init_u64(&memory->databases[i].looked_at, 0);
 			pg_atomic_init_u32(&memory->databases[i].current, 0);
 			pg_atomic_init_u32(&memory->databases[i].next, 0);
 		}
@@ -202,7 +206,8 @@ find_mine(void)
 {
 	Database *databases;
 
-	if (memory == NULL)
+	/* A process that could not connect has no database. */
+	if (memory == NULL || !OidIsValid(MyDatabaseId))
 		return NULL;
 	databases = memory->databases;
 	for (int i = 0; databases[my_number].oid != MyDatabaseId && i < memory->used; i++)
@@ -221,7 +226,8 @@ find_unused(TimestampTz now)
 	{
 		Database *entry = &memory->databases[i];
 
-		if (!OidIsValid(entry->oid) || entry->counted_at < now - FORGOTTEN_AFTER)
+		if (!OidIsValid(entry->oid) ||
+			(TimestampTz) pg_atomic_read_u64(&entry->looked_at) < now - FORGOTTEN_AFTER)
 			return entry;
 	}
 	return NULL;
@@ -238,10 +244,9 @@ find_or_choose_mine(TimestampTz now)
 	if (chosen == NULL || chosen->oid == MyDatabaseId)
 		return chosen;
 	chosen->oid = MyDatabaseId;
+	memset(&chosen->times, 0, sizeof(chosen->times));
+	pg_atomic_write_u64(&chosen->looked_at, (uint64) now);
 	memory->used = Max(memory->used, (int) (chosen - memory->databases) + 1);
-	pg_atomic_write_u64(&chosen->made_at, 0);
-	pg_atomic_write_u64(&chosen->not_before, 0);
-	pg_atomic_write_u32(&chosen->failures, 0);
 	pg_atomic_write_u32(&chosen->current, 0);
 	pg_atomic_write_u32(&chosen->next, 0);
 	return chosen;
@@ -320,11 +325,47 @@ qml_counters_are_valid(void)
 	return mine && pg_atomic_read_u32(&mine->current) != 0;
 }
 
-/* Whether somebody counts, in any database: nobody else can begin. */
-bool
-qml_counters_are_made(void)
+/* ----- who counts, and when ----- */
+
+/* All 0 for a database that has no entry. */
+void
+qml_counters_get_times(QmlCounterTimes *times)
 {
-	return memory && pg_atomic_read_u32(&memory->counting) != 0;
+	QmlCounterPartition *partition;
+	Database *mine;
+
+	memset(times, 0, sizeof(*times));
+	if (memory == NULL)
+		return;
+	partition = qml_counter_store_partition(0);
+	qml_counter_store_lock(partition, LW_SHARED);
+	mine = find_mine();
+	if (mine)
+		*times = mine->times;
+	qml_counter_store_unlock(partition);
+}
+
+/* By the scheduler while no process counts for it, or by that process. */
+void
+qml_counters_set_times(const QmlCounterTimes *times)
+{
+	Database *mine;
+
+	qml_counter_store_lock_all();
+	mine = find_mine();
+	if (mine)
+		mine->times = *times;
+	qml_counter_store_unlock_all();
+}
+
+/* A scheduler works in this database, so that its entry is needed. */
+void
+qml_counters_keep(void)
+{
+	Database *mine = find_mine();
+
+	if (mine)
+		pg_atomic_write_u64(&mine->looked_at, (uint64) GetCurrentTimestamp());
 }
 
 /* Whether this database has an entry, or could get one now. */
@@ -334,31 +375,77 @@ qml_counters_have_room(void)
 	return memory && (find_mine() || find_unused(GetCurrentTimestamp()));
 }
 
-/* All 0 for a database that nobody has counted. */
-void
-qml_counters_get_times(QmlCounterTimes *times)
+/* Whether a process has come that was asked for, or may still come. */
+static bool
+is_taken(uint64 asked)
 {
-	Database *mine = find_mine();
-
-	memset(times, 0, sizeof(*times));
-	if (mine == NULL)
-		return;
-	times->made_at = (int64) pg_atomic_read_u64(&mine->made_at);
-	times->not_before = (int64) pg_atomic_read_u64(&mine->not_before);
-	times->failures = (int) pg_atomic_read_u32(&mine->failures);
+	return asked != 0 &&
+		   ((asked & 1) != 0 || qml_clock_monotonic_ms() - (int64) (asked >> 1) < ASKED_MS);
 }
 
-/* By the process that has counted. */
-void
-qml_counters_set_times(const QmlCounterTimes *times)
+/* Whether somebody counts or is about to, in any database: nobody else can begin. */
+bool
+qml_counters_are_made(void)
 {
-	Database *mine = find_mine();
+	return memory && (pg_atomic_read_u32(&memory->counting) != 0 ||
+					  is_taken(pg_atomic_read_u64(&memory->asked)));
+}
 
-	if (mine == NULL)
-		return;
-	pg_atomic_write_u64(&mine->made_at, (uint64) times->made_at);
-	pg_atomic_write_u64(&mine->not_before, (uint64) times->not_before);
-	pg_atomic_write_u32(&mine->failures, (uint32) times->failures);
+/*
+ * Whether this session may start a process that counts: what to give it, and to release if it does
+ * not start.  0: it may not, because somebody else was first, or no entry is left.
+ */
+uint64
+qml_counters_ask(void)
+{
+	uint64 before;
+	uint64 asked = (uint64) qml_clock_monotonic_ms() << 1;
+	bool found;
+
+	if (memory == NULL || qml_counters_are_made())
+		return 0;
+	before = pg_atomic_read_u64(&memory->asked);
+	if (is_taken(before) || !pg_atomic_compare_exchange_u64(&memory->asked, &before, asked))
+		return 0;
+	qml_counter_store_lock_all();
+	found = find_or_choose_mine(GetCurrentTimestamp()) != NULL;
+	qml_counter_store_unlock_all();
+	if (!found)
+		qml_counters_release(asked);
+	return found ? asked : 0;
+}
+
+/* The process has come; false: so late that another one was asked for. */
+bool
+qml_counters_answer(uint64 asked)
+{
+	QmlCounterTimes times;
+
+	if (memory == NULL || !pg_atomic_compare_exchange_u64(&memory->asked, &asked, asked | 1))
+		return false;
+	qml_counters_get_times(&times);
+	times.begun_at = GetCurrentTimestamp();
+	times.pid = MyProcPid;
+	qml_counters_set_times(&times);
+	return true;
+}
+
+/* The process ends, or did not start.  Raises no error, as it is called on exit. */
+void
+qml_counters_release(uint64 asked)
+{
+	uint64 come = asked | 1;
+	QmlCounterTimes times;
+
+	qml_counters_get_times(&times);
+	if (times.pid == MyProcPid)
+	{
+		times.begun_at = 0;
+		times.pid = 0;
+		qml_counters_set_times(&times);
+	}
+	if (!pg_atomic_compare_exchange_u64(&memory->asked, &come, 0))
+		(void) pg_atomic_compare_exchange_u64(&memory->asked, &asked, 0);
 }
 
 /* ----- adding ----- */
@@ -663,7 +750,6 @@ qml_counters_begin(const QmlCounterSource *source, Snapshot *snapshot)
 		if (!is_same(&mine->source, source))
 			pg_atomic_write_u32(&mine->current, 0);
 		mine->source = *source;
-		mine->counted_at = now;
 		making = ++memory->generation;
 		if (making == PG_UINT32_MAX || making == 0)
 			making = memory->generation = 1;
@@ -720,49 +806,6 @@ qml_counters_wait(void (*settle)(bool all))
 	return true;
 }
 
-/* Compares a queue, whose row may be all 0. */
-static void
-compare_rows(const QmlCounterRow *counted, const QmlCounterRow *real, QmlCounterDefect *defect)
-{
-	for (int i = 0; i < QML_STATES; i++)
-	{
-		if (counted->counts[i] == real->counts[i])
-			continue;
-		if (defect->found++ == 0)
-		{
-			defect->queue = real->queue;
-			defect->state = (QmlState) i;
-			defect->counted = counted->counts[i];
-			defect->real = real->counts[i];
-		}
-	}
-}
-
-/* Compares both generations in a partition; rows has room for its queues. */
-static void
-compare_partition(QmlCounterPartition *partition, uint32 current, uint32 next, QmlCounterRow *rows,
-				  QmlCounterDefect *defect)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	QmlCounterRow other;
-	int count;
-
-	qml_counter_store_lock(partition, LW_EXCLUSIVE);
-	count = qml_counter_store_read(partition, next, now, rows);
-	for (int i = 0; i < count; i++)
-	{
-		(void) qml_counter_store_read_queue(partition, current, rows[i].queue, now, &other);
-		compare_rows(&other, &rows[i], defect);
-	}
-	count = qml_counter_store_read(partition, current, now, rows);
-	for (int i = 0; i < count; i++)
-	{
-		if (!qml_counter_store_read_queue(partition, next, rows[i].queue, now, &other))
-			compare_rows(&rows[i], &other, defect);
-	}
-	qml_counter_store_unlock(partition);
-}
-
 /*
  * The new numbers take the place of those that were in use; *defect: what was wrong in these.
  * False: something came between.
@@ -778,7 +821,7 @@ qml_counters_finish(QmlCounterDefect *defect)
 	Assert(making != 0);
 	memset(defect, 0, sizeof(*defect));
 	for (int i = 0; current != 0 && i < QML_COUNTER_PARTITIONS; i++)
-		compare_partition(qml_counter_store_partition(i), current, making, rows, defect);
+		qml_counter_store_compare(qml_counter_store_partition(i), current, making, rows, defect);
 	pfree(rows);
 	qml_counter_store_lock_all();
 	done = mine && pg_atomic_read_u32(&mine->next) == making;
@@ -789,7 +832,6 @@ qml_counters_finish(QmlCounterDefect *defect)
 	{
 		uint32 next = making;
 
-		mine->counted_at = GetCurrentTimestamp();
 		(void) pg_atomic_exchange_u32(&mine->current, making);
 		/* Whoever forgets does so without a lock, before this or after it. */
 		done = pg_atomic_compare_exchange_u32(&mine->next, &next, 0);

@@ -19,23 +19,30 @@ typedef struct QmlCounterSource
 	TransactionId trigger[QML_COUNTER_TABLES];
 } QmlCounterSource;
 
-/* When a database was counted, and may be again: monotonic, in milliseconds. */
+/* What became of a count. */
+typedef enum QmlCounterOutcome
+{
+	QML_COUNTED = 0,
+	QML_COUNT_ENDED,	 /* nobody has told: its process ended, or is still at work */
+	QML_COUNT_DISTURBED, /* somebody came between */
+	QML_COUNT_FAILED,	 /* with an error */
+	QML_COUNT_NO_ROOM,
+	QML_COUNT_NO_PROCESS
+} QmlCounterOutcome;
+
+/* When a database was counted, and may be again.  Times with "ms" are monotonic. */
 typedef struct QmlCounterTimes
 {
-	int64 made_at;	  /* when the last count came to its end; 0: none did */
-	int64 not_before; /* when the next one may begin */
-	int failures;	  /* counts in a row that came to nothing */
+	int64 made_ms;			   /* when the last count came to its end; 0: none did */
+	int64 not_before_ms;	   /* when the next one may begin */
+	uint64 written;			   /* rows written in the database until then; 0: not known */
+	int tries;				   /* counts in a row that came to nothing, with one at work */
+	TimestampTz trying_since;  /* when the first of those began */
+	QmlCounterOutcome outcome; /* of the last one */
+	TimestampTz counted_at;	   /* as made_ms */
+	TimestampTz begun_at;	   /* since when a process counts; 0: none does */
+	int pid;				   /* of that process */
 } QmlCounterTimes;
-
-/* A number that was found to be wrong, the first of them. */
-typedef struct QmlCounterDefect
-{
-	int found; /* so many are wrong */
-	int queue;
-	QmlState state;
-	int64 counted;
-	int64 real;
-} QmlCounterDefect;
 
 extern void qml_counters_init(void);
 
@@ -47,10 +54,16 @@ extern void qml_counters_apply(TransactionId xid, const QmlCounterDelta *deltas,
 							   int count);
 extern void qml_counters_forget(Oid database);
 extern bool qml_counters_are_valid(void);
-extern bool qml_counters_are_made(void);
-extern bool qml_counters_have_room(void);
+
+/* For the scheduler, and the process that counts. */
 extern void qml_counters_get_times(QmlCounterTimes *times);
 extern void qml_counters_set_times(const QmlCounterTimes *times);
+extern void qml_counters_keep(void);
+extern bool qml_counters_have_room(void);
+extern bool qml_counters_are_made(void);
+extern uint64 qml_counters_ask(void);
+extern bool qml_counters_answer(uint64 asked);
+extern void qml_counters_release(uint64 asked);
 
 /* For whoever counts all rows. */
 extern bool qml_counters_begin(const QmlCounterSource *source, Snapshot *snapshot);

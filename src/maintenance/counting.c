@@ -13,13 +13,21 @@
  * all who come later to that table would wait, too.
  *
  * A scheduler asks when the next count is due.  The answer depends on what lies in shared memory
- * alone, since neither process may be there for long.
+ * alone, since neither process may be there for long.  The numbers of a database in which nobody
+ * has written a row cannot have become wrong, and are not compared: so a database at rest is left
+ * alone, however many jobs it has.  Whether that is so, the server's own statistics say, which
+ * count what replication writes, too.  They do not count all: who has track_counts off, or a
+ * TRUNCATE that is replicated.  So each database is compared once a day at least.
+ *
+ * A count is entered as one that came to nothing when its process is started, and as what it was
+ * when it is over.  So a process that is killed, or never comes, needs nobody who tells.
  *
  * A crash, or an error, leaves the numbers that are in use as they are.
  */
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
 #include "utils/rel.h"
@@ -28,6 +36,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/wait_event.h"
+#include "compat.h"
 #include "core/state.h"
 #include "ipc/prepared.h"
 #include "jobs/counts.h"
@@ -35,8 +44,13 @@
 #include "model/catalog.h"
 #include "model/queue.h"
 
-/* How often the numbers are compared, and how soon they are made, in milliseconds. */
+/*
+ * How often the numbers are compared; if nothing was written; how often it is looked whether that
+ * is due; and how soon they are made, in milliseconds.
+ */
 #define COMPARE_INTERVAL QML_FAULT_LIMIT("counting.compare_ms", 60 * 60 * 1000)
+#define REST_INTERVAL	 QML_FAULT_LIMIT("counting.rest_ms", 24 * 60 * 60 * 1000)
+#define LOOK_INTERVAL	 60000
 #define MAKE_INTERVAL	 1000
 
 /*
@@ -61,10 +75,40 @@
 #define MIN_PAUSE	QML_FAULT_LIMIT("counting.pause_ms", 1000)
 #define MAX_DOUBLED 6
 #define LONG_PAUSE	60000
+#define SLOT_PAUSE	10000 /* where the server has no process to spare */
 #define MANY_PAUSE	QML_FAULT_LIMIT("counting.many_ms", 60 * 60 * 1000)
 #define MOST_PAUSE	(60 * 60 * 1000)
 
 /* ----- when to count ----- */
+
+/* Rows that were written in this database; 0: that is not known. */
+static uint64
+rows_written(void)
+{
+	PgStat_StatDBEntry *stats;
+
+	if (!pgstat_track_counts)
+		return 0;
+	stats = pgstat_fetch_stat_dbentry(MyDatabaseId);
+	return stats ? qml_database_written(stats) : 0;
+}
+
+/* Whether jobs are to be counted. */
+bool
+qml_counting_is_due(void)
+{
+	QmlCounterTimes times;
+	int64 age;
+
+	qml_counters_keep();
+	if (!qml_counters_are_valid())
+		return true;
+	qml_counters_get_times(&times);
+	age = qml_clock_monotonic_ms() - times.made_ms;
+	if (age < COMPARE_INTERVAL)
+		return false;
+	return times.written == 0 || age >= REST_INTERVAL || times.written != rows_written();
+}
 
 /*
  * Milliseconds for which no count can begin, in the caller's transaction: another one is being
@@ -80,29 +124,52 @@ qml_counting_pause(void)
 	if (qml_counters_are_made())
 		return MAKE_INTERVAL;
 	qml_counters_get_times(&times);
-	left = times.not_before - qml_clock_monotonic_ms();
+	left = times.not_before_ms - qml_clock_monotonic_ms();
 	if (left > 0)
 		return left;
 	return qml_counters_have_room() && qml_counts_source(&source) ? 0 : LONG_PAUSE;
-}
-
-/* Milliseconds until the next count is due. */
-int64
-qml_counting_time_left(void)
-{
-	QmlCounterTimes times;
-
-	if (!qml_counters_are_valid())
-		return 0;
-	qml_counters_get_times(&times);
-	return Max(times.made_at + COMPARE_INTERVAL - qml_clock_monotonic_ms(), 0);
 }
 
 /* How often to ask for both, in milliseconds. */
 int64
 qml_counting_interval(void)
 {
-	return qml_counters_are_valid() ? COMPARE_INTERVAL : MAKE_INTERVAL;
+	return qml_counters_are_valid() ? Min(COMPARE_INTERVAL, LOOK_INTERVAL) : MAKE_INTERVAL;
+}
+
+/* The pause after so many counts in a row that came to nothing. */
+static int64
+pause_after(int tries)
+{
+	return (int64) MIN_PAUSE << Min(Max(tries - 1, 0), MAX_DOUBLED);
+}
+
+/* A process that counts was started, which may never come. */
+void
+qml_counting_note_start(void)
+{
+	QmlCounterTimes times;
+
+	qml_counters_get_times(&times);
+	if (times.outcome == QML_COUNTED)
+		times.trying_since = GetCurrentTimestamp();
+	times.tries++;
+	times.outcome = QML_COUNT_ENDED;
+	times.not_before_ms = qml_clock_monotonic_ms() + pause_after(times.tries);
+	qml_counters_set_times(&times);
+}
+
+/* The process could not be started after all: the server has none to spare. */
+void
+qml_counting_note_no_process(void)
+{
+	QmlCounterTimes times;
+
+	qml_counters_get_times(&times);
+	times.tries--;
+	times.outcome = QML_COUNT_NO_PROCESS;
+	times.not_before_ms = qml_clock_monotonic_ms() + SLOT_PAUSE;
+	qml_counters_set_times(&times);
 }
 
 /* ----- a count ----- */
@@ -193,15 +260,7 @@ must_stop(Relation rel)
 	return is_wanted(rel);
 }
 
-/* What became of a count. */
-typedef enum Outcome
-{
-	DONE,
-	FAILED, /* something came between */
-	NO_ROOM
-} Outcome;
-
-static Outcome
+static QmlCounterOutcome
 count_all(void)
 {
 	QmlCounterSource source;
@@ -211,11 +270,11 @@ count_all(void)
 	bool done;
 
 	if (!qml_counts_source(&source))
-		return FAILED;
+		return QML_COUNT_DISTURBED;
 	for (int i = 0; i < QML_COUNTER_TABLES; i++)
 		qml_prepared_find_old(source.live[i]);
 	if (!qml_counters_begin(&source, &snapshot))
-		return FAILED;
+		return QML_COUNT_DISTURBED;
 	done = qml_counts_rows(snapshot, must_stop, qml_counters_put, &has_room);
 	/* Rows that are deleted or updated cannot be removed as long as there is a snapshot. */
 	UnregisterSnapshot(snapshot);
@@ -225,12 +284,12 @@ count_all(void)
 	else
 		done = qml_counters_finish(&defect);
 	if (!has_room)
-		return NO_ROOM;
+		return QML_COUNT_NO_ROOM;
 	if (!done)
-		return FAILED;
+		return QML_COUNT_DISTURBED;
 	ereport(DEBUG1, (errmsg_internal("all jobs were counted")));
 	report_defect(&defect);
-	return DONE;
+	return QML_COUNTED;
 }
 
 /* Whoever wonders why the functions have become slow must find the reason. */
@@ -248,23 +307,26 @@ tell_too_many(void)
 					 "again in an hour.")));
 }
 
-/* Notes when the next count may begin; this one began at a time. */
+/* Notes what became of a count that began at a time, and when the next one may begin. */
 static void
-note_end(Outcome outcome, int64 begun)
+note_end(QmlCounterOutcome outcome, int64 begun, uint64 written)
 {
 	int64 now = qml_clock_monotonic_ms();
 	int64 pause = MIN_PAUSE;
 	QmlCounterTimes times;
 
 	qml_counters_get_times(&times);
-	if (outcome == DONE)
-		times.made_at = now;
-	if (outcome == FAILED)
-		pause <<= Min(times.failures, MAX_DOUBLED);
-	times.failures = outcome == FAILED ? times.failures + 1 : 0;
-	if (outcome == NO_ROOM)
-		pause = MANY_PAUSE;
-	times.not_before = now + Max(pause, Min((now - begun) * PAUSE_SHARE, MOST_PAUSE));
+	times.outcome = outcome;
+	if (outcome == QML_COUNTED)
+	{
+		times.made_ms = now;
+		times.counted_at = GetCurrentTimestamp();
+		times.written = written;
+		times.tries = 0;
+	}
+	else
+		pause = outcome == QML_COUNT_NO_ROOM ? MANY_PAUSE : pause_after(times.tries);
+	times.not_before_ms = now + Max(pause, Min((now - begun) * PAUSE_SHARE, MOST_PAUSE));
 	qml_counters_set_times(&times);
 }
 
@@ -272,7 +334,7 @@ note_end(Outcome outcome, int64 begun)
 void
 qml_counting_note_error(void)
 {
-	note_end(FAILED, qml_clock_monotonic_ms());
+	note_end(QML_COUNT_FAILED, qml_clock_monotonic_ms(), 0);
 }
 
 /*
@@ -283,14 +345,16 @@ void
 qml_counting_run(void (*leave)(void))
 {
 	int64 begun = qml_clock_monotonic_ms();
-	Outcome outcome;
+	uint64 written = rows_written(); /* what is written from here on, the snapshot may not see */
+	QmlCounterOutcome outcome;
 
 	(void) qml_catalog_to_work();
 	leave_if_asked = leave;
 	share = qml_counters_are_valid() ? COMPARE_SHARE : FIRST_SHARE;
 	slice_begun = asked = begun;
+	QML_FAULT("counting.run");
 	outcome = count_all();
-	if (outcome == NO_ROOM)
+	if (outcome == QML_COUNT_NO_ROOM)
 		tell_too_many();
-	note_end(outcome, begun);
+	note_end(outcome, begun, written);
 }

@@ -4,9 +4,9 @@
  *		transactions, errors and sleep.
  *
  * A process does its work in transactions of its own, each with a time limit (but for the
- * one that only counts), and between them holds nothing: no transaction, no snapshot, no lock.  An error undoes
- * the transaction and is logged in one line with its SQLSTATE; its detail and context,
- * which may hold a payload, are not logged.
+ * one that only counts), and between them holds nothing: no transaction, no snapshot, no
+ * lock.  An error undoes the transaction and is logged in one line with its SQLSTATE; its
+ * detail and context, which may hold a payload, are not logged.
  *
  * All processes have one shape: install the signal handlers, unblock signals, take the
  * slot, connect, pin settings; then handle signals, do a round, and sleep on the latch to

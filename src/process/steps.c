@@ -43,7 +43,6 @@
 #define SERVER_POLL		  10000
 #define REFRESH_INTERVAL  (24 * 3600 * 1000)
 #define COUNT_INTERVAL	  QML_FAULT_LIMIT("counting.pause_ms", 1000)
-#define NO_PROCESS_PAUSE  10000
 #define TELL_INTERVAL	  (60 * 60 * 1000)
 
 /* Rows of one transaction; fewer if hooks take long. */
@@ -337,22 +336,21 @@ tell_no_process(void)
 						 "again and again.")));
 }
 
-/* Has all jobs counted by another process, for the numbers in shared memory. */
+/*
+ * Has all jobs counted by another process, for the numbers in shared memory.  It is never due by
+ * itself: where databases take turns, none gets one because of this.
+ */
 static TimestampTz
 count_jobs(QmlStep *step)
 {
-	int64 left = qml_counting_time_left();
-	int64 pause = qml_count_process_runs() ? QML_STEP_PROBE : qml_counting_pause();
+	bool runs = qml_count_process_runs();
+	bool is_due = qml_counting_is_due();
+	int64 pause = is_due && !runs ? qml_counting_pause() : 0;
 
-	if (left == 0 && pause == 0 && !qml_count_process_start())
-	{
+	if (is_due && !runs && pause == 0 && !qml_count_process_start())
 		tell_no_process();
-		pause = NO_PROCESS_PAUSE;
-	}
-	/* It is looked at until it has ended. */
-	step->unfinished = left == 0;
 	step->not_before = qml_clock_monotonic_ms() + Max(pause, COUNT_INTERVAL);
-	return left == 0 ? QML_NO_TIME : GetCurrentTimestamp() + left * 1000;
+	return QML_NO_TIME;
 }
 
 /* What was counted for statistics. */

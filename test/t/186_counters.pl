@@ -23,7 +23,7 @@ autovacuum = off
 max_prepared_transactions = 60
 qml.workers = 0
 qml.log_failures = off
-qml.faults = 'counting.compare_ms:limit:200,counting.pause_ms:limit:100'
+qml.faults = 'counting.compare_ms:limit:200,counting.rest_ms:limit:200,counting.pause_ms:limit:100'
 log_min_messages = debug1
 CONF
 

@@ -230,7 +230,7 @@ is(take('made'), 3, 'the others are not concerned');
 # ---- numbers
 
 $node->adjust_conf('postgresql.conf', 'qml.faults', undef);
-set_config($node, 'qml.faults' => 'counting.compare_ms:limit:200,counting.pause_ms:limit:100', 'qml.enabled' => 'on');
+set_config($node, 'qml.faults' => 'counting.compare_ms:limit:200,counting.rest_ms:limit:200,counting.pause_ms:limit:100', 'qml.enabled' => 'on');
 wait_for_process($node, 'scheduler', 'postgres');
 
 sub is_counted { return ask($node, 'SELECT pages_of_counts()') <= 5; }

@@ -321,8 +321,10 @@ good('autovacuum', 'is on');
 
 query($node, 'ALTER TABLE qml.live DISABLE TRIGGER note_sql');
 bad('triggers', 'note_sql on qml.live');
+bad('counters', 'qml is not told of jobs');
 mend('triggers');
 good('triggers', 'is told');
+good('counters', 'all jobs were counted at');
 
 # ---- who sees what
 
@@ -357,10 +359,12 @@ $query->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
 wait_for('feedback', sub { query($node, 'SELECT count(*) FROM pg_stat_replication WHERE backend_xmin IS NOT NULL') eq '1' });
 query($node, 'CALL spend(100100)');
 bad('vacuum', 'a query on a standby, by its WAL sender');
+good('counters', 'on the primary', node => $standby);
 $query->quit;
 good('vacuum', 'nothing holds back');
 query($standby, 'SELECT pg_promote()');
 good('primary', 'no standby', node => $standby);
+good('counters', 'all jobs were counted at', node => $standby);
 
 # ---- not preloaded
 
