@@ -154,9 +154,15 @@ INSERT INTO bad (options) VALUES ('[]'), ('"x"'), ('1'), ('null'), ('true'),
 	('{"retry": {"increment": -1}}'), ('{"retry": {"increment": "x"}}'), ('{"retry": {"increment": 1e12}}'),
 	('{"retry": {"max_delay": -1}}'), ('{"retry": {"max_delay": {}}}'), ('{"retry": {"max_delay": "1 century"}}'),
 	('{"storage": "fast"}'), ('{"storage": "Async"}'), ('{"storage": ""}'), ('{"storage": 1}'), ('{"storage": true}'), ('{"storage": {}}'),
+	('{"redact": []}'), ('{"redact": "payload.a"}'), ('{"redact": {}}'), ('{"redact": 1}'), ('{"redact": [1]}'), ('{"redact": [["payload.a"]]}'), ('{"redact": [null]}'),
+	('{"redact": [""]}'), ('{"redact": ["a"]}'), ('{"redact": ["Payload.a"]}'), ('{"redact": ["payloads.a"]}'), ('{"redact": ["result"]}'), ('{"redact": ["payload."]}'),
+	('{"redact": ["payload..a"]}'), ('{"redact": ["payload.a", "payload.a."]}'), ('{"redact": ["payload.a\"b\""]}'), ('{"redact": ["payload.\"a"]}'), ('{"redact": ["payload.\"a\"b"]}'),
+	('{"redact": ["payload.a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.u"]}'),
 	('{"retry": {"jitter": -0.1}}'), ('{"retry": {"jitter": 1.1}}'), ('{"retry": {"jitter": "0.5"}}'), ('{"retry": {"jitter": 0.5, "delay": -1}}');
 SELECT t.everything() AS before \gset
 SELECT options, t.try(format('SELECT qml_create_queue(%L, %L)', 'new', options)) FROM bad ORDER BY n;
+SELECT t.code(format('SELECT qml_create_queue(%L, %L)', 'new', jsonb_build_object('redact', array_fill('payload'::text, ARRAY[51]))));
+SELECT t.code(format('SELECT qml_create_queue(%L, %L)', 'new', jsonb_build_object('redact', ARRAY['payload.' || repeat('x', 400)])));
 SELECT DISTINCT t.try(format('SELECT qml_create_queue(%L, %L)', 'new', options)) =
 	t.try(format('SELECT qml_alter_queue(%L, %L)', 'again', options)) AS alter_says_the_same FROM bad;
 -- Numbers that no float holds

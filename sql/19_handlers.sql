@@ -143,6 +143,7 @@ SELECT options, t.try(format('SELECT qml_register_handler(''m'', ''h.payload'', 
 	'{"queue": ""}', '{"queue": 1}', '{"queue": ["q"]}', '{"queue": "a\tb"}',
 	'{"run_as": ""}', '{"run_as": 10}', '{"run_as": "a\nb"}', '{"run_as": ["postgres"]}',
 	'{"non_retryable": "E"}', '{"non_retryable": {}}', '{"non_retryable": [1]}', '{"non_retryable": [null]}', '{"non_retryable": ["E", ""]}', '{"non_retryable": [["E"]]}', '{"non_retryable": ["a\nb"]}',
+	'{"redact": []}', '{"redact": "payload"}', '{"redact": ["ssn"]}', '{"redact": ["metadata.."]}',
 	'{"concurrency": 0}', '{"concurrency": -1}', '{"concurrency": 1001}', '{"concurrency": 1.5}', '{"concurrency": "2"}',
 	'{"retry": "none"}', '{"retry": []}', '{"retry": {"nonesuch": 1}}', '{"retry": {"strategy": "some"}}', '{"retry": {"strategy": 1}}', '{"retry": {"delay": "-1 s"}}', '{"retry": {"delay": "11 years"}}',
 	'{"retry": {"multiplier": 0.5}}', '{"retry": {"increment": true}}', '{"retry": {"max_delay": "x"}}', '{"retry": {"jitter": 2}}', '{"retry": {"retry": {}}}']) WITH ORDINALITY o (options, n) ORDER BY n;
@@ -153,7 +154,7 @@ SELECT t.everything() = :'before' AS unchanged;
 \pset tuples_only off
 
 -- All of them at once; null says nothing, and what stands there last holds
-SELECT qml_register_handler('full', 'h.payload', '{"max_retries": 0, "timeout": "90 s", "queue": "q", "run_as": "regress_qml_app", "non_retryable": ["22012", "Über"], "concurrency": 1000,
+SELECT qml_register_handler('full', 'h.payload', '{"max_retries": 0, "timeout": "90 s", "queue": "q", "run_as": "regress_qml_app", "non_retryable": ["22012", "Über"], "concurrency": 1000, "redact": ["payload.a", "metadata"],
 	"retry": {"strategy": "linear", "delay": 1, "multiplier": 1, "increment": "1 min", "max_delay": "1 h", "jitter": 0}}');
 SELECT qml_register_handler('least', 'h.payload', '{"max_retries": null, "timeout": null, "queue": null, "run_as": null, "non_retryable": null, "concurrency": null, "retry": null}'),
 	qml_register_handler('empty', 'h.payload', '{"non_retryable": [], "retry": {}, "max_retries": 1, "max_retries": 1000, "concurrency": 1, "timeout": 0.001}');

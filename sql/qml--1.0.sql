@@ -995,7 +995,17 @@ INSERT INTO qml.instance_data (system_identifier, database)
 CREATE FUNCTION qml.job_access(queue_id int, created_by regrole) RETURNS int
 	AS 'MODULE_PATHNAME', 'qml_job_access' LANGUAGE C STABLE STRICT;
 REVOKE ALL ON FUNCTION qml.job_access(int, regrole) FROM PUBLIC;
-COMMENT ON FUNCTION qml.job_access(int, regrole) IS 'what the current role sees of a job: 0 nothing, 1 the job without its contents, 2 all';
+COMMENT ON FUNCTION qml.job_access(int, regrole) IS 'what the current role sees of a job: 0 nothing, 1 the job without its contents, more: its contents, too';
+
+CREATE FUNCTION qml.job_document(queue_id int, method text, created_by regrole, name text, value jsonb) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'qml_job_document' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.job_document(int, text, regrole, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION qml.job_document(int, text, regrole, text, jsonb) IS 'what the current role sees of a document of a job that is in the column of this name';
+
+CREATE FUNCTION qml.job_text(queue_id int, method text, created_by regrole, name text, value text) RETURNS text
+	AS 'MODULE_PATHNAME', 'qml_job_text' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.job_text(int, text, regrole, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION qml.job_text(int, text, regrole, text, text) IS 'the same of a text';
 
 CREATE FUNCTION qml.queue_access(queue text) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'qml_queue_access' LANGUAGE C STABLE STRICT;
@@ -1005,7 +1015,12 @@ COMMENT ON FUNCTION qml.queue_access(text) IS 'whether the current role has any 
 CREATE FUNCTION qml.recurring_access(queue text, created_by regrole) RETURNS int
 	AS 'MODULE_PATHNAME', 'qml_recurring_access' LANGUAGE C STABLE STRICT;
 REVOKE ALL ON FUNCTION qml.recurring_access(text, regrole) FROM PUBLIC;
-COMMENT ON FUNCTION qml.recurring_access(text, regrole) IS 'what the current role sees of a recurring job: 0 nothing, 1 the schedule without its contents, 2 all';
+COMMENT ON FUNCTION qml.recurring_access(text, regrole) IS 'what the current role sees of a recurring job: 0 nothing, 1 the schedule without its contents, more: its contents, too';
+
+CREATE FUNCTION qml.recurring_document(queue text, method text, created_by regrole, name text, value jsonb) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'qml_recurring_document' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.recurring_document(text, text, regrole, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION qml.recurring_document(text, text, regrole, text, jsonb) IS 'what the current role sees of the payload or the metadata of a recurring job';
 
 CREATE FUNCTION qml.next_runs(cron text, timezone text, anchor timestamptz, next_run_at timestamptz,
 	enabled boolean) RETURNS timestamptz[]
@@ -1092,7 +1107,7 @@ CREATE FUNCTION qml.unlogged_jobs(OUT id uuid, OUT created_at timestamptz, OUT q
 	OUT reason text, OUT payload jsonb, OUT result jsonb) RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'qml_unlogged_jobs' LANGUAGE C STABLE ROWS 10;
 REVOKE ALL ON FUNCTION qml.unlogged_jobs() FROM PUBLIC;
-COMMENT ON FUNCTION qml.unlogged_jobs() IS 'the jobs of unlogged queues that the current role may see, without contents where it may only monitor; none on a standby';
+COMMENT ON FUNCTION qml.unlogged_jobs() IS 'the jobs of unlogged queues that the current role may see, with what it may see of their contents; none on a standby';
 
 CREATE FUNCTION qml.one_line(value text, width int) RETURNS text
 	AS 'MODULE_PATHNAME', 'qml_one_line' LANGUAGE C STABLE;
@@ -1125,7 +1140,7 @@ CREATE VIEW qml.job WITH (security_barrier = true) AS
 SELECT j.id,
 	q.name AS queue,
 	j.method,
-	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.payload END AS payload,
+	qml.job_document(j.queue_id, j.method, j.created_by, 'payload', j.payload) AS payload,
 	j.state,
 	j.priority,
 	j.attempt,
@@ -1143,13 +1158,13 @@ SELECT j.id,
 	j.worker,
 	j.server,
 	j.timeout_ms * interval '1 millisecond' AS timeout,
-	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.result END AS result,
-	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.progress END AS progress,
-	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.errors -> -1 ->> 'error' END AS error,
-	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.errors END AS errors,
-	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.metadata END AS metadata,
+	qml.job_document(j.queue_id, j.method, j.created_by, 'result', j.result) AS result,
+	qml.job_document(j.queue_id, j.method, j.created_by, 'progress', j.progress) AS progress,
+	qml.job_text(j.queue_id, j.method, j.created_by, 'error', j.errors -> -1 ->> 'error') AS error,
+	qml.job_document(j.queue_id, j.method, j.created_by, 'errors', j.errors) AS errors,
+	qml.job_document(j.queue_id, j.method, j.created_by, 'metadata', j.metadata) AS metadata,
 	j.job_type,
-	CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.reason END AS reason,
+	qml.job_text(j.queue_id, j.method, j.created_by, 'reason', j.reason) AS reason,
 	pg_catalog.pg_get_userbyid(j.created_by) AS created_by
 FROM (SELECT id, created_at, queue_id, priority, state, coalesce(attempt, 0) AS attempt,
 		coalesce(uncounted, 0) AS uncounted, max_retries,
@@ -1183,7 +1198,7 @@ FROM (SELECT id, created_at, queue_id, priority, state, coalesce(attempt, 0) AS 
 JOIN qml.queue_data q ON q.id = j.queue_id
 WHERE qml.may_plan('job') AND qml.may_read('job') AND qml.job_access(j.queue_id, j.created_by) > 0;
 REVOKE ALL ON TABLE qml.job FROM PUBLIC;
-COMMENT ON VIEW qml.job IS 'all jobs that the current role may see; contents (payload, result, progress, errors, metadata, reason) are NULL where it may only monitor';
+COMMENT ON VIEW qml.job IS 'all jobs that the current role may see; contents (payload, result, progress, errors, metadata, reason) are NULL where it monitors other queues, and *** is in place of what option redact hides';
 COMMENT ON COLUMN qml.job.id IS 'job id';
 COMMENT ON COLUMN qml.job.queue IS 'name of the queue';
 COMMENT ON COLUMN qml.job.method IS 'name of the work to do';
@@ -1230,7 +1245,7 @@ FROM (SELECT j.id, j.created_at, qml.one_line(q.name, 10) AS queue, qml.one_line
 		qml.brief(pg_catalog.statement_timestamp() - j.created_at) AS age,
 		CASE WHEN j.finished_at IS NOT NULL THEN qml.brief(j.finished_at - j.started_at)
 			WHEN j.state = 'processing' THEN qml.brief(pg_catalog.statement_timestamp() - j.started_at) END AS run_time,
-		CASE WHEN qml.job_access(j.queue_id, j.created_by) > 1 THEN j.errors -> -1 ->> 'error' END AS error
+		qml.job_text(j.queue_id, j.method, j.created_by, 'error', j.errors -> -1 ->> 'error') AS error
 	FROM (SELECT a.* FROM (
 			(SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, NULL::timestamptz AS finished_at, method, errors, created_by
 				FROM qml.live l WHERE qml.job_access(l.queue_id, l.created_by) > 0 ORDER BY l.id DESC LIMIT 50)
@@ -1336,11 +1351,11 @@ COMMENT ON COLUMN qml.lock.expires_at IS 'when it expires, and others can take i
 
 CREATE VIEW qml.recurring WITH (security_barrier = true) AS
 SELECT r.id, r.cron, r.timezone, r.method,
-	CASE WHEN qml.recurring_access(r.queue, r.created_by) > 1 THEN r.payload END AS payload,
+	qml.recurring_document(r.queue, r.method, r.created_by, 'payload', r.payload) AS payload,
 	r.queue, r.priority, r.max_retries,
 	r.timeout_ms * interval '1 millisecond' AS timeout,
 	r.misfire, r.overlap,
-	CASE WHEN qml.recurring_access(r.queue, r.created_by) > 1 THEN r.metadata END AS metadata,
+	qml.recurring_document(r.queue, r.method, r.created_by, 'metadata', r.metadata) AS metadata,
 	r.job_type, r.enabled, r.pause_reason, r.next_run_at,
 	qml.next_runs(r.cron, r.timezone, r.anchor, r.next_run_at, r.enabled) AS next_runs,
 	r.last_run_at, r.last_job,
@@ -1351,7 +1366,7 @@ SELECT r.id, r.cron, r.timezone, r.method,
 FROM qml.recurring_data r
 WHERE qml.may_plan('recurring') AND qml.may_read('recurring') AND qml.recurring_access(r.queue, r.created_by) > 0;
 REVOKE ALL ON TABLE qml.recurring FROM PUBLIC;
-COMMENT ON VIEW qml.recurring IS 'recurring jobs that the current role may see; payload, metadata and error are NULL where it may only monitor';
+COMMENT ON VIEW qml.recurring IS 'recurring jobs that the current role may see; payload, metadata and error are NULL where it monitors other queues, and *** is in place of what option redact hides';
 COMMENT ON COLUMN qml.recurring.id IS 'name of the schedule';
 COMMENT ON COLUMN qml.recurring.cron IS 'cron expression, or an interval: every ...';
 COMMENT ON COLUMN qml.recurring.timezone IS 'time zone of the expression';
@@ -2206,8 +2221,11 @@ DROP FUNCTION qml.revoke_default_privileges();
 -------------------------------------------------------------------------------
 
 GRANT EXECUTE ON FUNCTION qml.job_access(int, regrole) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.job_document(int, text, regrole, text, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.job_text(int, text, regrole, text, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.queue_access(text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.recurring_access(text, regrole) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.recurring_document(text, text, regrole, text, jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.next_runs(text, text, timestamptz, timestamptz, boolean) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.background_servers() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.background_databases() TO PUBLIC;

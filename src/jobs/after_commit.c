@@ -157,7 +157,7 @@ note_transition(QmlAfterCommit *calls, const QmlJob *job, bool is_new)
 	QmlJob told = *job;
 
 	choose_documents(&told);
-	transition->job = qml_job_to_row(&told, true);
+	transition->job = qml_job_row(&told, QML_ACCESS_FULL);
 	calls->noted += VARSIZE(DatumGetPointer(transition->job)) + sizeof(Transition);
 	transition->queue_id = job->queue_id;
 	transition->from = job->was;

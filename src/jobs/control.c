@@ -217,7 +217,7 @@ set_job_state(QmlJob *job, void *arg)
 	}
 	if (data->reason != (Datum) 0)
 		job->reason = data->reason;
-	request->row = qml_job_to_row(job, true);
+	request->row = qml_job_row(job, QML_ACCESS_FULL);
 	request->changed = true;
 	qml_job_audit_note(&request->act, &before, job);
 	return true;

@@ -4,7 +4,8 @@
  *
  * A job that gets into the state failed is logged once, whatever brought it there: its worker,
  * a handler in the database, the loss of its last attempt, an administrator.  The line has the
- * id, queue, method and attempt and the beginning of the error, and never the payload; the
+ * id, queue, method and attempt and the beginning of the error, unless something is hidden in the
+ * job (model/redact.c), and never the payload; the
  * setting qml.log_failures turns it off.  Attempts that are retried are not logged.
  *
  * The line is written after the commit, so that nothing is logged that was rolled back.  It is
@@ -28,7 +29,7 @@
 #include "common/guc.h"
 #include "common/report.h"
 #include "jobs/failure_log.h"
-#include "model/queue.h"
+#include "model/redact.h"
 
 /* Jobs of one transaction that have a line of their own. */
 #define MAX_LINES 100
@@ -197,7 +198,8 @@ make_line(const QmlJob *job)
 
 	return psprintf(_("job %s (queue \"%s\", method \"%s\", attempt %d) failed for good: %s"),
 					qml_job_id_string(&job->id), queue ? queue->name : "?",
-					TextDatumGetCString(job->method), job->attempt, describe_error(job));
+					TextDatumGetCString(job->method), job->attempt,
+					qml_redact_has(queue, job->method) ? QML_REDACTED : describe_error(job));
 }
 
 /* Notes a line of the current subtransaction; NULL: that there is one more job. */

@@ -19,16 +19,8 @@
 #include "ipc/beats.h"
 #include "jobs/history.h"
 #include "jobs/lookup.h"
-#include "model/acl.h"
 #include "model/catalog.h"
-#include "model/queue.h"
-
-/* How much of the job the current user may see. */
-static QmlAccess
-access_to(const QmlJob *job)
-{
-	return qml_acl_access(qml_queue_require(job->queue_id)->name, job->created_by);
-}
+#include "model/redact.h"
 
 /* Finds an unfinished job in the table of a storage class; its values are in live's slot. */
 bool
@@ -127,10 +119,10 @@ static void
 use_row(const QmlJob *job, void *arg)
 {
 	FoundRow *found = arg;
-	QmlAccess access = access_to(job);
+	QmlAccess access = qml_redact_access(job);
 
 	if (access != QML_ACCESS_NONE)
-		found->row = qml_job_to_expected_row(job, access == QML_ACCESS_FULL, found->expected);
+		found->row = qml_job_expected_row(job, access, found->expected);
 }
 
 /*
@@ -157,7 +149,7 @@ use_state(const QmlJob *job, void *arg)
 {
 	FoundState *found = arg;
 
-	found->visible = access_to(job) != QML_ACCESS_NONE;
+	found->visible = qml_redact_access(job) != QML_ACCESS_NONE;
 	found->state = job->state;
 }
 

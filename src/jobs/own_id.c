@@ -25,7 +25,7 @@
  * of the standing job counts; in REPEATABLE READ and SERIALIZABLE one that the snapshot does
  * not see is error 40001.
  *
- * Who does not see the contents of the standing job is told no more than that the id is
+ * Who does not see all contents of the standing job is told no more than that the id is
  * taken, so that payloads cannot be guessed, and nothing is learned of the state of jobs of
  * others.
  *
@@ -52,8 +52,8 @@
 #include "jobs/history.h"
 #include "jobs/lookup.h"
 #include "jobs/own_id.h"
-#include "model/acl.h"
 #include "model/queue.h"
+#include "model/redact.h"
 
 pg_noreturn static void
 raise_exists(const QmlJob *job, char *detail, bool hint)
@@ -92,13 +92,11 @@ describe_taken(const QmlJob *job)
 	return psprintf(_("%s is taken."), describe_key(job));
 }
 
-/* Whether the current user sees the contents of the standing job. */
+/* Whether the current user sees all contents of the standing job. */
 static bool
 is_visible(const QmlJob *standing)
 {
-	const QmlQueue *queue = qml_queue_require(standing->queue_id);
-
-	return qml_acl_access(queue->name, standing->created_by) == QML_ACCESS_FULL;
+	return qml_redact_access(standing) == QML_ACCESS_FULL;
 }
 
 static bool

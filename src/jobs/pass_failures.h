@@ -15,6 +15,7 @@ typedef struct QmlPassFailures
 	int count;
 	QmlFailure first; /* without its hint */
 	char *first_id;
+	bool hidden; /* what it says may quote what is hidden in the job */
 } QmlPassFailures;
 
 extern void qml_pass_failures_note(QmlPassFailures *failures, TupleTableSlot *slot,

@@ -107,7 +107,10 @@ make_partitions(const char *name)
 		(void) qml_partition_make_ahead(qml_queue_store(queue), qml_queue_ttls_of(queue), NULL);
 }
 
-/* Creates a queue, also one that was dropped before. */
+/*
+ * Creates a queue, also one that was dropped before: what was hidden in its jobs stays so, unless the
+ * options say something of it.
+ */
 void
 qml_queue_admin_create(const char *name, Jsonb *options)
 {
@@ -115,14 +118,14 @@ qml_queue_admin_create(const char *name, Jsonb *options)
 
 	check_options(name, options, &parsed);
 	qml_queue_lock_name(name);
-	if (execute_for_queue(
-			"INSERT INTO qml.queue_data AS q (name, options) "
-			"VALUES ($1, pg_catalog.jsonb_strip_nulls($2)) "
-			"ON CONFLICT (name) DO UPDATE SET dropped = false, paused = false, "
-			"paused_at = NULL, paused_by = NULL, pause_reason = NULL, "
-			"options = excluded.options, created_at = pg_catalog.now() WHERE q.dropped "
-			"RETURNING id",
-			name, JSONBOID, JsonbPGetDatum(options), SPI_OK_INSERT_RETURNING) == 0)
+	if (execute_for_queue("INSERT INTO qml.queue_data AS q (name, options) "
+						  "VALUES ($1, pg_catalog.jsonb_strip_nulls($2)) "
+						  "ON CONFLICT (name) DO UPDATE SET dropped = false, paused = false, "
+						  "paused_at = NULL, paused_by = NULL, pause_reason = NULL, "
+						  "options = CASE WHEN $2 ? 'redact' THEN excluded.options "
+						  "ELSE " QML_QUEUE_KEPT_OPTIONS " || excluded.options END, "
+						  "created_at = pg_catalog.now() WHERE q.dropped RETURNING id",
+						  name, JSONBOID, JsonbPGetDatum(options), SPI_OK_INSERT_RETURNING) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("queue \"%s\" already exists", name),
@@ -454,9 +457,9 @@ drop_queue(const char *name)
 		return false;
 	before = qml_audit_look(QML_AUDIT_QUEUE, name);
 	if (execute_for_queue(
-			"UPDATE qml.queue_data SET dropped = true, paused = false, paused_at = NULL, "
-			"paused_by = NULL, pause_reason = NULL, options = '{}' "
-			"WHERE name = $1 RETURNING id",
+			"UPDATE qml.queue_data AS q SET dropped = true, paused = false, paused_at = NULL, "
+			"paused_by = NULL, pause_reason = NULL, options = " QML_QUEUE_KEPT_OPTIONS " "
+			"WHERE q.name = $1 RETURNING id",
 			name, InvalidOid, (Datum) 0, SPI_OK_UPDATE_RETURNING) == 0)
 		return false;
 	qml_grant_forget_queue(name);

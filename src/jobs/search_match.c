@@ -4,7 +4,8 @@
  *
  * All terms of the query must match.  Those that cost least are asked first.  What a term asks of the
  * contents of a job (payload, metadata, errors) that the searcher does not see does not match,
- * with a minus neither: otherwise the contents could be guessed.
+ * with a minus neither: otherwise the contents could be guessed.  Where something is hidden in the
+ * contents, what is asked of them is asked of what is shown.
  */
 #include "postgres.h"
 
@@ -17,7 +18,7 @@
 
 #include "core/state.h"
 #include "jobs/search_match.h"
-#include "model/queue.h"
+#include "model/redact.h"
 
 /* A value as jobs are compared with it. */
 typedef struct Wanted
@@ -314,12 +315,17 @@ matches_member(const QmlSearchMatcher *matcher, const QmlSearchTerm *term, Datum
 
 /* ----- terms ----- */
 
+static bool
+is_of_documents(QmlSearchField field)
+{
+	return field == QML_SEARCH_PAYLOAD || field == QML_SEARCH_METADATA;
+}
+
 /* Whether a term asks of what only those see who see the contents of a job. */
 static bool
 is_of_contents(QmlSearchField field)
 {
-	return field == QML_SEARCH_PAYLOAD || field == QML_SEARCH_METADATA ||
-		   field == QML_SEARCH_ERROR || field == QML_SEARCH_ERROR_TYPE;
+	return is_of_documents(field) || field == QML_SEARCH_ERROR || field == QML_SEARCH_ERROR_TYPE;
 }
 
 static bool
@@ -375,12 +381,33 @@ matches_value(const QmlSearchMatcher *matcher, const QmlSearchTerm *term, const 
 	return false;
 }
 
+/* Whether what a term asks of can be seen at all. */
+static bool
+is_seen(QmlSearchField field, QmlAccess access)
+{
+	if (access == QML_ACCESS_REDACTED && is_of_documents(field))
+		return true;
+	return access == QML_ACCESS_FULL || !is_of_contents(field);
+}
+
 static bool
 matches_term(const QmlSearchMatcher *matcher, const QmlSearchTerm *term, const QmlJob *job,
 			 QmlAccess access)
 {
-	if (access != QML_ACCESS_FULL && is_of_contents(term->field))
+	QmlJob shown;
+
+	if (!is_seen(term->field, access))
 		return false;
+	if (access == QML_ACCESS_REDACTED && is_of_documents(term->field))
+	{
+		const QmlQueue *queue = qml_queue_by_id(job->queue_id);
+
+		shown = *job;
+		shown.payload = qml_redact_document(queue, job->method, QML_REDACT_PAYLOAD, job->payload);
+		shown.metadata = qml_redact_document(queue, job->method, QML_REDACT_METADATA,
+											 job->metadata);
+		job = &shown;
+	}
 	for (int i = term->first_value; i < term->first_value + term->nvalues; i++)
 	{
 		if (matches_value(matcher, term, &matcher->wanted[i], job, access))

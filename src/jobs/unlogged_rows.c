@@ -6,7 +6,7 @@
  * function, which gives the rows that the tables of these jobs have, as the view reads those of
  * others.  It runs as the reader of the view, and so it does itself what the view does for the
  * tables that it names: rows of queues that the reader does not see are left out, and contents that
- * it does not see are null.
+ * it does not see are null, or hidden (model/redact.c).
  *
  * Columns are found by name and type, so that a function with more of them, or fewer, works
  * as well: the SQL objects may be older or newer than the library.
@@ -25,9 +25,8 @@
 
 #include "jobs/history.h"
 #include "jobs/unlogged_rows.h"
-#include "model/acl.h"
 #include "model/catalog.h"
-#include "model/queue.h"
+#include "model/redact.h"
 
 /* Columns that whoever sees a job sees; all others, also those that came later, are contents. */
 static const char *const outline[] = {
@@ -44,6 +43,7 @@ typedef struct Rows
 	TupleDesc desc;
 	bool *is_content; /* of its columns */
 	int *sources;	  /* of its columns, the numbers in the table that is read; 0: it has none */
+	bool finished;	  /* that is one of finished jobs */
 	Datum *values;
 	bool *nulls;
 } Rows;
@@ -91,14 +91,14 @@ find_column(TupleDesc desc, Form_pg_attribute wanted)
 static void
 add_row(Rows *rows, TupleTableSlot *slot)
 {
-	const QmlQueue *queue;
-	QmlAccess access = QML_ACCESS_NONE;
+	QmlAccess access;
+	QmlJob job;
 
 	slot_getallattrs(slot);
-	queue = qml_queue_by_id(DatumGetInt32(slot->tts_values[LIVE_QUEUE_ID - 1]));
-	if (queue)
-		access = qml_acl_access(queue->name,
-								DatumGetObjectId(slot->tts_values[LIVE_CREATED_BY - 1]));
+	job.queue_id = DatumGetInt32(slot->tts_values[LIVE_QUEUE_ID - 1]);
+	job.created_by = DatumGetObjectId(slot->tts_values[LIVE_CREATED_BY - 1]);
+	job.method = slot->tts_values[(rows->finished ? HISTORY_METHOD : LIVE_METHOD) - 1];
+	access = qml_redact_access(&job);
 	if (access == QML_ACCESS_NONE)
 		return;
 	for (int i = 0; i < rows->desc->natts; i++)
@@ -106,8 +106,15 @@ add_row(Rows *rows, TupleTableSlot *slot)
 		int source = rows->sources[i];
 
 		rows->nulls[i] = source == 0 || slot->tts_isnull[source - 1] ||
-						 (rows->is_content[i] && access != QML_ACCESS_FULL);
+						 (rows->is_content[i] && access < QML_ACCESS_REDACTED);
 		rows->values[i] = rows->nulls[i] ? (Datum) 0 : slot->tts_values[source - 1];
+		if (rows->is_content[i] && access == QML_ACCESS_REDACTED)
+		{
+			rows->values[i] = qml_redact_value(qml_queue_by_id(job.queue_id), job.method,
+											   NameStr(TupleDescAttr(rows->desc, i)->attname),
+											   rows->values[i]);
+			rows->nulls[i] = rows->values[i] == (Datum) 0;
+		}
 	}
 	tuplestore_putvalues(rows->store, rows->desc, rows->values, rows->nulls);
 }
@@ -123,6 +130,7 @@ add_table(Rows *rows, Oid relid, bool finished)
 	/* A partition may have been dropped meanwhile. */
 	if (!qml_table_try_open(&table, relid, AccessShareLock))
 		return;
+	rows->finished = finished;
 	for (int i = 0; i < rows->desc->natts; i++)
 		rows->sources[i] = find_column(RelationGetDescr(table.rel), TupleDescAttr(rows->desc, i));
 	scan = table_beginscan(table.rel, GetActiveSnapshot(), 0, NULL);

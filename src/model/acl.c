@@ -473,15 +473,8 @@ qml_acl_own_job(const char *queue, Oid created_by)
 	return has_privs_of_role(GetUserId(), created_by) && qml_acl_allow(QML_CAN_ENQUEUE, queue);
 }
 
-/* Whether the current user sees the contents of the jobs of all queues but qml's own. */
-bool
-qml_acl_allow_contents(void)
-{
-	return qml_acl_allow(QML_CAN_WORK, NULL) || qml_acl_allow(QML_CAN_MONITOR, NULL);
-}
-
 /*
- * What the current user sees of a job.  Workers and administrators of its queue see
+ * What the current user sees of a job in which nothing is hidden (see model/redact.c).  Workers and administrators of its queue see
  * all of it, and so does the role that created it while it may enqueue to the queue.  A
  * role with the capability monitor sees all jobs of the queues that it holds it for, and
  * an outline of the others, but nothing of qml's own queue.

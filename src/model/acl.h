@@ -39,7 +39,8 @@ typedef enum QmlCapability
 typedef enum QmlAccess
 {
 	QML_ACCESS_NONE = 0,
-	QML_ACCESS_OUTLINE, /* all but payload, result, progress, errors, metadata, reason */
+	QML_ACCESS_OUTLINE,	 /* all but payload, result, progress, errors, metadata, reason */
+	QML_ACCESS_REDACTED, /* these too, without what is to be hidden (model/redact.c) */
 	QML_ACCESS_FULL
 } QmlAccess;
 
@@ -61,7 +62,6 @@ extern void qml_acl_require_one(int capabilities, const char *queue);
 extern bool qml_acl_is_owner(void);
 extern void qml_acl_require_owner(const char *action);
 extern QmlAccess qml_acl_access(const char *queue, Oid created_by);
-extern bool qml_acl_allow_contents(void);
 extern bool qml_acl_role_may(Oid role, QmlCapability capability, const char *queue);
 extern bool qml_acl_role_may_enqueue(Oid role, const char *queue);
 extern bool qml_acl_own_job(const char *queue, Oid created_by);

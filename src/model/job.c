@@ -23,6 +23,7 @@
 #include "model/columns.h"
 #include "model/job.h"
 #include "model/queue.h"
+#include "model/redact.h"
 
 /* Member of an error that no longer counts. */
 #define FORGIVEN "forgiven"
@@ -442,21 +443,56 @@ set_later_value(TupleDesc desc, int known, Datum value, Datum *values)
 }
 #endif
 
+/* Sets the columns that are contents of a job, as far as the access shows them. */
+static void
+set_contents(const QmlJob *job, QmlAccess access, const QmlQueue *queue, TupleDesc desc,
+			 Datum *values)
+{
+	static const struct
+	{
+		int number;
+		const char *name;
+	} contents[] = {{JOB_PAYLOAD, "payload"}, {JOB_RESULT, "result"}, {JOB_PROGRESS, "progress"},
+					{JOB_ERROR, "error"},	  {JOB_ERRORS, "errors"}, {JOB_METADATA, "metadata"},
+					{JOB_REASON, "reason"}};
+
+	if (access < QML_ACCESS_REDACTED)
+		return;
+	values[JOB_PAYLOAD] = job->payload;
+	values[JOB_RESULT] = job->result;
+	values[JOB_PROGRESS] = job->progress;
+	values[JOB_ERROR] = qml_job_last_error(job);
+	values[JOB_ERRORS] = job->errors;
+	values[JOB_METADATA] = job->metadata;
+	values[JOB_REASON] = job->reason;
+	if (access == QML_ACCESS_REDACTED)
+	{
+		for (int i = 0; i < (int) lengthof(contents); i++)
+			values[contents[i].number] = qml_redact_value(queue, job->method, contents[i].name,
+														  values[contents[i].number]);
+		return;
+	}
+#ifdef QML_NEXT
+	set_later_value(desc, JOB_NOTE, job->note, values);
+#endif
+}
+
 /*
- * A value of type qml.job that refers to no other memory.  Without contents for a user
- * who may see only an outline (qml_acl_access).  Columns that the library does not know are
- * null; those that the type does not have yet are left out.
+ * A value of type qml.job that refers to no other memory, with what a user sees who has the access
+ * (qml_redact_access).  Columns that the library does not know are null; those that the type does
+ * not have yet are left out.
  */
 Datum
-qml_job_to_row(const QmlJob *job, bool contents)
+qml_job_row(const QmlJob *job, QmlAccess access)
 {
-	return qml_job_to_expected_row(job, contents, NULL);
+	return qml_job_expected_row(job, access, NULL);
 }
 
 /* The same for a caller that expects these columns (qml_srf_expected()); NULL: any. */
 Datum
-qml_job_to_expected_row(const QmlJob *job, bool contents, TupleDesc expected)
+qml_job_expected_row(const QmlJob *job, QmlAccess access, TupleDesc expected)
 {
+	const QmlQueue *queue = qml_queue_require(job->queue_id);
 	TupleDesc current = lookup_rowtype_tupdesc(qml_catalog()->job_type, -1);
 	bool is_older = expected && expected->natts < current->natts;
 	TupleDesc desc = is_older ? make_expected(expected) : current;
@@ -467,7 +503,7 @@ qml_job_to_expected_row(const QmlJob *job, bool contents, TupleDesc expected)
 	Datum row;
 
 	values[JOB_ID] = UUIDPGetDatum(&job->id);
-	values[JOB_QUEUE] = CStringGetTextDatum(qml_queue_require(job->queue_id)->name);
+	values[JOB_QUEUE] = CStringGetTextDatum(queue->name);
 	values[JOB_METHOD] = job->method;
 	values[JOB_STATE] = ObjectIdGetDatum(qml_catalog()->states[job->state]);
 	values[JOB_PRIORITY] = Int32GetDatum(job->priority);
@@ -493,19 +529,7 @@ qml_job_to_expected_row(const QmlJob *job, bool contents, TupleDesc expected)
 	values[JOB_JOB_TYPE] = job->job_type;
 	values[JOB_CREATED_BY] = DirectFunctionCall1(pg_get_userbyid,
 												 ObjectIdGetDatum(job->created_by));
-	if (contents)
-	{
-		values[JOB_PAYLOAD] = job->payload;
-		values[JOB_RESULT] = job->result;
-		values[JOB_PROGRESS] = job->progress;
-		values[JOB_ERROR] = qml_job_last_error(job);
-		values[JOB_ERRORS] = job->errors;
-		values[JOB_METADATA] = job->metadata;
-		values[JOB_REASON] = job->reason;
-#ifdef QML_NEXT
-		set_later_value(desc, JOB_NOTE, job->note, values);
-#endif
-	}
+	set_contents(job, access, queue, desc, values);
 
 	/* A column of variable length is null if its datum is 0. */
 	for (int i = 0; i < natts; i++)

@@ -10,6 +10,7 @@
 #include "utils/uuid.h"
 
 #include "compat.h"
+#include "model/acl.h"
 #include "qml.h"
 
 /*
@@ -87,8 +88,8 @@ extern void qml_job_from_live(TupleTableSlot *slot, QmlJob *job);
 extern void qml_job_from_history(TupleTableSlot *slot, QmlJob *job);
 extern void qml_job_to_live(const QmlJob *job, TupleTableSlot *slot);
 extern void qml_job_to_history(const QmlJob *job, TupleTableSlot *slot);
-extern Datum qml_job_to_row(const QmlJob *job, bool contents);
-extern Datum qml_job_to_expected_row(const QmlJob *job, bool contents, TupleDesc expected);
+extern Datum qml_job_row(const QmlJob *job, QmlAccess access);
+extern Datum qml_job_expected_row(const QmlJob *job, QmlAccess access, TupleDesc expected);
 extern QmlState qml_job_live_state(TupleTableSlot *slot);
 extern uint32 qml_job_hash_method(Datum method);
 extern uint64 qml_job_hash_method_long(Datum method);

@@ -40,6 +40,7 @@ typedef struct Option
 
 /* Read by name, too. */
 #define STORAGE "storage"
+#define REDACT	"redact"
 
 #define MAX_USECS		((int64) (QML_MAX_SECONDS * USECS_PER_SEC))
 #define DELAY_ALLOWED	"an interval, or a number of seconds, from 0 to 3660 days"
@@ -404,6 +405,67 @@ read_storage(const char *path, JsonbValue *value, void *into)
 	((QmlQueueOptions *) into)->storage = (QmlStorage) chosen;
 }
 
+static QmlRedact *
+alloc_redact(int npaths)
+{
+	Size size = offsetof(QmlRedact, paths) + sizeof(QmlRedactPath) * npaths;
+	QmlRedact *redact = palloc0(size);
+
+	redact->size = size;
+	redact->npaths = npaths;
+	return redact;
+}
+
+static void
+read_redact(const char *path, JsonbValue *value, void *into)
+{
+	const char *allowed = "an array of 1 to 50 paths";
+	QmlRedact *redact;
+	JsonbIterator *it;
+	JsonbValue element;
+	int npaths = 0;
+
+	if (value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data) ||
+		JsonContainerSize(value->val.binary.data) < 1 ||
+		JsonContainerSize(value->val.binary.data) > QML_MAX_REDACT_PATHS)
+		bad_value(path, allowed);
+	redact = alloc_redact((int) JsonContainerSize(value->val.binary.data));
+	it = JsonbIteratorInit(value->val.binary.data);
+	(void) JsonbIteratorNext(&it, &element, true);
+	while (JsonbIteratorNext(&it, &element, true) == WJB_ELEM)
+	{
+		const char *problem;
+
+		if (element.type != jbvString)
+			bad_value(path, psprintf("%s, each a string", allowed));
+		problem = qml_redact_path_parse(element.val.string.val, element.val.string.len,
+										&redact->paths[npaths++]);
+		if (problem)
+			bad_value(path, psprintf("%s %s", allowed, problem));
+	}
+	((QmlQueueOptions *) into)->redact = redact;
+}
+
+/*
+ * What is hidden if the options, which are invalid, say that something is: everything.  NULL: they
+ * do not.
+ */
+const QmlRedact *
+qml_options_redact_all(Jsonb *options)
+{
+	JsonbValue value;
+	QmlRedact *redact;
+
+	if (!JB_ROOT_IS_OBJECT(options) ||
+		getKeyJsonValueFromContainer(&options->root, REDACT, strlen(REDACT), &value) == NULL ||
+		value.type == jbvNull)
+		return NULL;
+	redact = alloc_redact(QML_REDACT_DOCUMENTS);
+	for (int i = 0; i < QML_REDACT_DOCUMENTS; i++)
+		redact->paths[i].document = (QmlRedactDocument) i;
+	return redact;
+}
+
 static const Option queue_options[] = {{"max_retries", read_max_retries},
 									   {"timeout", read_timeout},
 									   {"lease", read_lease},
@@ -412,6 +474,7 @@ static const Option queue_options[] = {{"max_retries", read_max_retries},
 									   {"retry", read_retry},
 									   {"notify", read_notify},
 									   {STORAGE, read_storage},
+									   {REDACT, read_redact},
 									   {NULL, NULL}};
 
 /* The options of a queue that gives none. */
@@ -427,6 +490,7 @@ qml_options_default_queue(QmlQueueOptions *into)
 	into->storage = QML_DURABLE;
 	into->has_retry = false;
 	into->retry = qml_retry_default;
+	into->redact = NULL;
 }
 
 void
@@ -499,7 +563,7 @@ read_middleware(const char *path, JsonbValue *value, void *into)
 	((QmlHandlerOptions *) into)->no_middleware = !read_boolean(path, value);
 }
 
-/* The first three readers take QmlQueueOptions, which QmlHandlerOptions begins with. */
+/* Readers of options that queues have, too, take QmlQueueOptions, which QmlHandlerOptions begins with. */
 StaticAssertDecl(offsetof(QmlHandlerOptions, common) == 0,
 				 "QmlHandlerOptions must begin with QmlQueueOptions");
 
@@ -511,6 +575,7 @@ static const Option handler_options[] = {{"max_retries", read_max_retries},
 										 {"non_retryable", read_non_retryable},
 										 {"concurrency", read_concurrency},
 										 {"middleware", read_middleware},
+										 {REDACT, read_redact},
 										 {NULL, NULL}};
 
 void

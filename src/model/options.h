@@ -9,6 +9,7 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
+#include "core/redact_path.h"
 #include "core/retry.h"
 #include "qml.h"
 
@@ -19,6 +20,17 @@ typedef enum QmlStorage
 	QML_ASYNC,		 /* the same, but for the last moments before a crash of the server */
 	QML_UNLOGGED	 /* no crash, and no promotion of a standby */
 } QmlStorage;
+
+/* What is hidden in documents of jobs; in one piece of memory without pointers. */
+typedef struct QmlRedact
+{
+	Size size; /* of all of it */
+	int npaths;
+	QmlRedactPath paths[FLEXIBLE_ARRAY_MEMBER];
+} QmlRedact;
+
+/* Of one option. */
+#define QML_MAX_REDACT_PATHS 50
 
 /* The options of a queue; -1: not given. */
 typedef struct QmlQueueOptions
@@ -32,6 +44,7 @@ typedef struct QmlQueueOptions
 	QmlStorage storage;
 	bool has_retry; /* retry was given */
 	QmlRetryPolicy retry;
+	const QmlRedact *redact; /* NULL: nothing */
 } QmlQueueOptions;
 
 /* What a handler says; the members in common are those that a job has, too. */
@@ -99,6 +112,7 @@ typedef struct QmlJobChanges
 typedef void (*QmlOptionParser)(Jsonb *options, void *into);
 
 extern bool qml_options_give_storage(Jsonb *options);
+extern const QmlRedact *qml_options_redact_all(Jsonb *options);
 extern void qml_options_default_queue(QmlQueueOptions *into);
 extern void qml_options_parse_queue(Jsonb *options, void *into);
 extern void qml_options_parse_hook(Jsonb *options, void *into);

@@ -134,8 +134,30 @@ enter_queue(int id, const char *name)
 }
 
 /*
+ * What is to be hidden, in memory of its own.  What was known before stays if it is the same, and
+ * otherwise until the transaction ends: callers may be using it.
+ */
+static const QmlRedact *
+keep_redact(const QmlRedact *known, const QmlRedact *redact)
+{
+	MemoryContext context;
+	QmlRedact *kept;
+
+	if (known && redact && known->size == redact->size && memcmp(known, redact, known->size) == 0)
+		return known;
+	if (known)
+		qml_cache_retire(GetMemoryChunkContext(unconstify(QmlRedact *, known)));
+	if (redact == NULL)
+		return NULL;
+	context = AllocSetContextCreate(TopMemoryContext, "qml redaction", ALLOCSET_SMALL_SIZES);
+	kept = MemoryContextAlloc(context, redact->size);
+	memcpy(kept, redact, redact->size);
+	return kept;
+}
+
+/*
  * Options that were written by hand may be invalid.  That must not stop all queues, nor
- * this one.
+ * this one; but nothing may be shown that was to be hidden.
  */
 static void
 read_queue_options(QmlQueue *queue, Datum options)
@@ -145,6 +167,7 @@ read_queue_options(QmlQueue *queue, Datum options)
 
 	if (qml_options_parse_stored(qml_options_parse_queue, DatumGetJsonbP(options), &parsed, &error))
 	{
+		parsed.redact = keep_redact(queue->options.redact, parsed.redact);
 		queue->options = parsed;
 		return;
 	}
@@ -152,7 +175,10 @@ read_queue_options(QmlQueue *queue, Datum options)
 			(errcode(ERRCODE_QML_INVALID_OPTION),
 			 errmsg("options of queue \"%s\" are invalid and are ignored", queue->name),
 			 errdetail("%s", error)));
-	qml_options_default_queue(&queue->options);
+	qml_options_default_queue(&parsed);
+	parsed.redact = keep_redact(queue->options.redact,
+								qml_options_redact_all(DatumGetJsonbP(options)));
+	queue->options = parsed;
 }
 
 static void add_queue(HeapTuple tuple, TupleDesc desc);
@@ -484,8 +510,8 @@ create_queue(const char *name)
 	(void) qml_spi_execute("INSERT INTO qml.queue_data AS q (name) VALUES ($1) "
 						   "ON CONFLICT (name) DO UPDATE SET dropped = false, paused = false, "
 						   "paused_at = NULL, paused_by = NULL, pause_reason = NULL, "
-						   "options = '{}', created_at = pg_catalog.now() WHERE q.dropped "
-						   "RETURNING id",
+						   "options = " QML_QUEUE_KEPT_OPTIONS ", "
+						   "created_at = pg_catalog.now() WHERE q.dropped RETURNING id",
 						   1, &type, &value, NULL, SPI_OK_INSERT_RETURNING);
 	qml_queue_changed();
 	qml_spi_end(&spi);

@@ -29,6 +29,14 @@ typedef struct QmlQueue
 	QmlQueueOptions options;
 } QmlQueue;
 
+/*
+ * SQL: the options that a queue, whose row is q, has still when it was dropped, and when it is made
+ * again by that.  Its finished jobs can be seen, so what is hidden in them stays hidden.
+ */
+#define QML_QUEUE_KEPT_OPTIONS             \
+	"CASE WHEN q.options ? 'redact' THEN " \
+	"pg_catalog.jsonb_build_object('redact', q.options -> 'redact') ELSE '{}' END"
+
 extern void qml_queue_init(void);
 extern const QmlQueue *qml_queue_by_name(const char *name);
 extern const QmlQueue *qml_queue_by_name_or_dropped(const char *name);

@@ -46,6 +46,7 @@
 #include "jobs/watching.h"
 #include "model/acl.h"
 #include "model/catalog.h"
+#include "model/redact.h"
 #include "model/role_mark.h"
 #include "schedule/misfire.h"
 #include "schedule/occurrence.h"
@@ -484,14 +485,18 @@ static void
 warn_of_failure(void *arg, TupleTableSlot *slot, const QmlFailure *failure)
 {
 	bool isnull;
+	char *queue = TextDatumGetCString(slot_getattr(slot, RECURRING_QUEUE, &isnull));
+	bool hidden = qml_redact_has(qml_queue_by_name(queue),
+								 slot_getattr(slot, RECURRING_METHOD, &isnull));
 
+	/* The error may quote the payload. */
 	if (qml_log_is_due(QML_LOG_RECURRING))
 		ereport(WARNING,
 				(errcode(failure->sqlerrcode),
 				 errmsg("recurring job \"%s\" cannot fire and is skipped",
 						TextDatumGetCString(slot_getattr(slot, RECURRING_ID, &isnull))),
 				 errdetail("SQLSTATE %s: %s.", unpack_sql_state(failure->sqlerrcode),
-						   failure->message)));
+						   hidden ? QML_REDACTED : failure->message)));
 }
 
 /* Whether this transaction has done enough. */

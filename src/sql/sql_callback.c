@@ -15,6 +15,7 @@
 #include "compat.h"
 #include "jobs/after_commit.h"
 #include "model/acl.h"
+#include "model/redact.h"
 #include "qml.h"
 #include "userfn/callback.h"
 #include "userfn/middleware.h"
@@ -221,5 +222,5 @@ qml_hook_access(PG_FUNCTION_ARGS)
 	qml_acl_require_one(QML_MAY_WATCH, NULL);
 	PG_RETURN_BOOL(after_commit ?
 					   qml_acl_access(QML_HOOK_QUEUE, PG_GETARG_OID(0)) == QML_ACCESS_FULL :
-					   qml_acl_allow_contents());
+					   qml_redact_allow_contents());
 }

@@ -2,8 +2,9 @@
  * sql_control.c
  *		SQL functions that look at jobs and change them by hand: qml_job,
  *		qml_counts, qml_queue_counts, qml_queue_depth, qml_delete, qml_cancel, qml_retry,
- *		qml_reschedule, qml_set_state, qml_update_job, qml_peek, qml_can_transition; and qml.unlogged_jobs, qml.job_access and
- *		qml.retries_left for the view.
+ *		qml_reschedule, qml_set_state, qml_update_job, qml_peek, qml_can_transition; and
+ *		qml.unlogged_jobs, qml.job_access, qml.job_document, qml.job_text and qml.retries_left for
+ *		the view.
  */
 #include "postgres.h"
 
@@ -25,7 +26,7 @@
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/options.h"
-#include "model/queue.h"
+#include "model/redact.h"
 #include "sql/sql_rights.h"
 
 QML_FUNCTION(qml_can_transition);
@@ -35,6 +36,8 @@ QML_FUNCTION(qml_queue_counts);
 QML_FUNCTION(qml_queue_depth);
 QML_FUNCTION(qml_unlogged_jobs);
 QML_FUNCTION(qml_job_access);
+QML_FUNCTION(qml_job_document);
+QML_FUNCTION(qml_job_text);
 QML_FUNCTION(qml_retries_left);
 QML_FUNCTION(qml_delete);
 QML_FUNCTION(qml_cancel);
@@ -130,7 +133,7 @@ qml_unlogged_jobs(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* For the view qml.job: what the current user sees of a job (QmlAccess). */
+/* For the view qml.job: what the current user sees of a job in which nothing is hidden (QmlAccess). */
 Datum
 qml_job_access(PG_FUNCTION_ARGS)
 {
@@ -141,6 +144,45 @@ qml_job_access(PG_FUNCTION_ARGS)
 	if (access == QML_ACCESS_NONE)
 		qml_acl_require_one(QML_MAY_ANY, NULL);
 	PG_RETURN_INT32(access);
+}
+
+/*
+ * For the view qml.job: what the current user sees of a column of a job of this queue, method and
+ * role, which is contents.
+ */
+static Datum
+show_contents(FunctionCallInfo fcinfo)
+{
+	QmlJob job = {.queue_id = PG_GETARG_INT32(0),
+				  .method = PG_GETARG_DATUM(1),
+				  .created_by = PG_GETARG_OID(2)};
+	QmlAccess access = qml_redact_access(&job);
+	Datum shown;
+
+	if (access == QML_ACCESS_FULL)
+		PG_RETURN_DATUM(PG_GETARG_DATUM(4));
+	if (access != QML_ACCESS_REDACTED)
+	{
+		qml_acl_require_one(QML_MAY_ANY, NULL);
+		PG_RETURN_NULL();
+	}
+	shown = qml_redact_value(qml_queue_by_id(job.queue_id), job.method,
+							 text_to_cstring(PG_GETARG_TEXT_PP(3)), PG_GETARG_DATUM(4));
+	if (shown == (Datum) 0)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(shown);
+}
+
+Datum
+qml_job_document(PG_FUNCTION_ARGS)
+{
+	return show_contents(fcinfo);
+}
+
+Datum
+qml_job_text(PG_FUNCTION_ARGS)
+{
+	return show_contents(fcinfo);
 }
 
 /*
@@ -253,7 +295,8 @@ collect_job(const QmlJob *job, void *arg)
 	Peeked *peeked = arg;
 	QmlSrfRows *rows = peeked->rows;
 
-	rows->values[rows->count++] = qml_job_to_expected_row(job, true, peeked->expected);
+	rows->values[rows->count++] = qml_job_expected_row(job, qml_redact_access(job),
+													   peeked->expected);
 }
 
 static QmlSrfRows *

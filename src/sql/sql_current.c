@@ -49,7 +49,7 @@ qml_current_job(PG_FUNCTION_ARGS)
 	job = qml_hook_is_running() ? NULL : qml_current_job_or_null();
 	if (job == NULL)
 		PG_RETURN_NULL();
-	PG_RETURN_DATUM(qml_job_to_expected_row(job, true, qml_srf_expected(fcinfo)));
+	PG_RETURN_DATUM(qml_job_expected_row(job, QML_ACCESS_FULL, qml_srf_expected(fcinfo)));
 }
 
 /* qml_progress() of one argument; the other form is in sql_ack.c. */

@@ -3,8 +3,8 @@
  *		SQL functions of recurring jobs: qml_schedule_recurring,
  *		qml_remove_recurring, qml_pause_recurring, qml_resume_recurring, qml_run_recurring,
  *		qml_poll_recurring, qml_cron_next, qml_pg_cron_schedule,
- *		qml_pg_cron_unschedule, qml_import_pg_cron; and, for the views, qml.recurring_access and
- *		qml.next_runs.
+ *		qml_pg_cron_unschedule, qml_import_pg_cron; and, for the views, qml.recurring_access,
+ *		qml.recurring_document and qml.next_runs.
  */
 #include "postgres.h"
 
@@ -21,6 +21,7 @@
 #include "compat.h"
 #include "maintenance/idle.h"
 #include "model/acl.h"
+#include "model/redact.h"
 #include "qml.h"
 #include "schedule/import.h"
 #include "schedule/misfire.h"
@@ -40,6 +41,7 @@ QML_FUNCTION(qml_pg_cron_schedule);
 QML_FUNCTION(qml_pg_cron_unschedule);
 QML_FUNCTION(qml_import_pg_cron);
 QML_FUNCTION(qml_recurring_access);
+QML_FUNCTION(qml_recurring_document);
 QML_FUNCTION(qml_next_runs);
 
 /* Ticks that the view qml.recurring shows of each schedule. */
@@ -285,6 +287,32 @@ qml_recurring_access(PG_FUNCTION_ARGS)
 	if (access == QML_ACCESS_NONE)
 		qml_acl_require_one(QML_MAY_ANY, NULL);
 	PG_RETURN_INT32(access);
+}
+
+/* For the view qml.recurring: what the current user sees of the payload or the metadata. */
+Datum
+qml_recurring_document(PG_FUNCTION_ARGS)
+{
+	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Datum method = PG_GETARG_DATUM(1);
+	Oid created_by = PG_GETARG_OID(2);
+	const QmlQueue *queue = qml_queue_by_name_or_dropped(name);
+	QmlAccess access = qml_redact_limit(qml_acl_access(name, created_by), queue, name, created_by,
+										method);
+	Datum shown;
+
+	if (access == QML_ACCESS_FULL)
+		PG_RETURN_DATUM(PG_GETARG_DATUM(4));
+	if (access != QML_ACCESS_REDACTED)
+	{
+		qml_acl_require_one(QML_MAY_ANY, NULL);
+		PG_RETURN_NULL();
+	}
+	shown = qml_redact_value(queue, method, text_to_cstring(PG_GETARG_TEXT_PP(3)),
+							 PG_GETARG_DATUM(4));
+	if (shown == (Datum) 0)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(shown);
 }
 
 /* For the view qml.recurring: the next ticks of a schedule; NULL if it is paused, or has none. */

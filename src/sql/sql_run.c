@@ -29,7 +29,7 @@ qml_run(PG_FUNCTION_ARGS)
 	id = qml_args_uuid(fcinfo, 0, "id");
 	qml_session_run_require("qml_run");
 	PG_RETURN_DATUM(
-		qml_job_to_expected_row(qml_session_run_one(id), true, qml_srf_expected(fcinfo)));
+		qml_job_expected_row(qml_session_run_one(id), QML_ACCESS_FULL, qml_srf_expected(fcinfo)));
 }
 
 Datum

@@ -17,8 +17,9 @@
 #include "core/search_order.h"
 #include "errcodes.h"
 #include "jobs/search.h"
+#include "jobs/search_redacted.h"
 #include "model/acl.h"
-#include "model/queue.h"
+#include "model/redact.h"
 #include "model/search_index.h"
 
 QML_FUNCTION(qml_search);
@@ -67,9 +68,7 @@ typedef struct Answer
 static QmlAccess
 get_access(const QmlJob *job, void *arg)
 {
-	const QmlQueue *queue = qml_queue_by_id(job->queue_id);
-
-	return queue ? qml_acl_access(queue->name, job->created_by) : QML_ACCESS_NONE;
+	return qml_redact_access(job);
 }
 
 /* QmlSearch.use */
@@ -78,9 +77,7 @@ add_row(const QmlJob *job, const QmlSearchPlace *place, QmlAccess access, void *
 {
 	Answer *page = arg;
 
-	page->rows->values[page->rows->count++] = qml_job_to_expected_row(job,
-																	  access == QML_ACCESS_FULL,
-																	  page->expected);
+	page->rows->values[page->rows->count++] = qml_job_expected_row(job, access, page->expected);
 	return page->rows->count < page->most;
 }
 
@@ -192,6 +189,7 @@ make_page(FunctionCallInfo fcinfo)
 	page.most = qml_args_int(fcinfo, 1, "lim", 1, QML_MAX_BATCH);
 	page.rows = qml_srf_alloc(page.most);
 	search.compiled = qml_search_compile(query, GetCurrentTimestamp());
+	qml_search_check_redacted(search.compiled);
 	search.has_after = !PG_ARGISNULL(2);
 	if (search.has_after)
 		read_after(text_to_cstring(PG_GETARG_TEXT_PP(2)), &search.after);

@@ -60,7 +60,7 @@ collect_job(const QmlJob *job, void *arg)
 	Fetched *fetched = arg;
 	QmlSrfRows *rows = fetched->rows;
 
-	rows->values[rows->count++] = qml_job_to_expected_row(job, true, fetched->expected);
+	rows->values[rows->count++] = qml_job_expected_row(job, QML_ACCESS_FULL, fetched->expected);
 }
 
 /*
@@ -143,7 +143,7 @@ qml_fetch_job(PG_FUNCTION_ARGS)
 	id = qml_args_uuid(fcinfo, 0, "id");
 	read_worker(fcinfo, 1, &claim.worker, &claim.server);
 	PG_RETURN_DATUM(
-		qml_job_to_expected_row(qml_claim_one(id, &claim), true, qml_srf_expected(fcinfo)));
+		qml_job_expected_row(qml_claim_one(id, &claim), QML_ACCESS_FULL, qml_srf_expected(fcinfo)));
 }
 
 /* ----- the same after the end of the jobs before ----- */

@@ -210,7 +210,7 @@ set_params(const QmlSignature *signature, const QmlJob *job, ParamListInfo param
 	if (signature->takes == QML_TAKES_PAYLOAD)
 		values[0] = job->payload;
 	else if (signature->takes == QML_TAKES_JOB)
-		values[0] = qml_job_to_row(job, true);
+		values[0] = qml_job_row(job, QML_ACCESS_FULL);
 	else
 	{
 		binding = true;

@@ -43,6 +43,7 @@
 #include "compat.h"
 #include "errcodes.h"
 #include "model/catalog.h"
+#include "model/redact.h"
 #include "model/role_mark.h"
 #include "qml.h"
 #include "userfn/handler.h"
@@ -113,7 +114,8 @@ start_handlers(void)
 
 /*
  * Options can be invalid if the table was edited by hand.  The handler then has no
- * options: one bad row must not disable the others.
+ * options: one bad row must not disable the others.  But nothing may be shown that was to be
+ * hidden.
  */
 static void
 read_options(QmlHandler *handler, Datum options)
@@ -129,6 +131,7 @@ read_options(QmlHandler *handler, Datum options)
 			 errdetail("%s", error)));
 	memset(&handler->options, 0, sizeof(handler->options));
 	qml_options_default_queue(&handler->options.common);
+	handler->options.common.redact = qml_options_redact_all(DatumGetJsonbP(options));
 }
 
 /* A handler, in a memory context of its own, from its row. */
@@ -243,11 +246,35 @@ count_object_change(Datum arg, int cacheid, uint32 hashvalue)
 	object_changes++;
 }
 
+/* What is hidden in jobs of the method, a text; NULL: nothing, or there is no handler. */
+static const QmlRedact *
+redact_of(Datum method)
+{
+	const QmlHandler *handler = qml_handler_of(method);
+
+	return handler ? handler->options.common.redact : NULL;
+}
+
+/* Whether anything is hidden in jobs of some method. */
+static bool
+redact_any(void)
+{
+	ListCell *lc;
+
+	foreach(lc, qml_handler_all())
+	{
+		if (((const QmlHandler *) lfirst(lc))->options.common.redact)
+			return true;
+	}
+	return false;
+}
+
 /* Called when the library is loaded. */
 void
 qml_handler_init(void)
 {
 	qml_cache_init(&handler_cache);
+	qml_redact_init(redact_of, redact_any);
 	CacheRegisterSyscacheCallback(PROCOID, count_object_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, count_object_change, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, count_object_change, (Datum) 0);

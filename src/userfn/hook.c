@@ -32,6 +32,7 @@
 
 #include "common/clock.h"
 #include "model/catalog.h"
+#include "model/redact.h"
 #include "userfn/callback_call.h"
 #include "userfn/hook.h"
 #include "userfn/hook_failure.h"
@@ -50,6 +51,7 @@ typedef struct Transition
 	QmlState from;
 	QmlState to;
 	bool is_new; /* there is no `from` */
+	bool hidden; /* something is hidden in the job */
 } Transition;
 
 /* A hook while the transitions of an operation are reported to it. */
@@ -133,10 +135,11 @@ qml_hook_note(QmlHookCalls *calls, const QmlJob *job, bool is_new)
 		return;
 	oldcontext = MemoryContextSwitchTo(calls->context);
 	transition = palloc(sizeof(Transition));
-	transition->job = qml_job_to_row(job, true);
+	transition->job = qml_job_row(job, QML_ACCESS_FULL);
 	transition->from = job->was;
 	transition->to = job->state;
 	transition->is_new = is_new;
+	transition->hidden = qml_redact_has(qml_queue_by_id(job->queue_id), job->method);
 	calls->list = lappend(calls->list, transition);
 	MemoryContextSwitchTo(oldcontext);
 }
@@ -228,6 +231,7 @@ call_guarded(HookCall *call)
 	/* What was prepared in the subtransaction is gone with it. */
 	call->hook->prepared = false;
 	result->failed = true;
+	result->hidden = call->transition->hidden;
 	result->errors++;
 }
 

@@ -22,22 +22,25 @@
 #include "common/spi.h"
 #include "ipc/stuck_hooks.h"
 #include "ipc/wakeup.h"
-#include "model/acl.h"
 #include "model/catalog.h"
+#include "model/redact.h"
 #include "userfn/hook_failure.h"
 #include "userfn/hook_limit.h"
 
 /*
  * What the hook said may quote a job.  Whoever made the transition reads it only with the
- * right to all jobs; the server's log has it in any case.
+ * right to all jobs; the server's log has it unless something is hidden in the job.
  */
 static int
-failure_detail(const QmlFailure *failure)
+failure_detail(const QmlHookResult *result)
 {
+	const QmlFailure *failure = &result->failure;
 	const char *sqlstate = unpack_sql_state(failure->sqlerrcode);
 
-	return qml_acl_allow_contents() ? errdetail("%s (SQLSTATE %s)", failure->message, sqlstate) :
-									  errdetail_log("%s (SQLSTATE %s)", failure->message, sqlstate);
+	if (qml_redact_allow_contents())
+		errdetail("%s (SQLSTATE %s)", failure->message, sqlstate);
+	return errdetail_log("%s (SQLSTATE %s)", result->hidden ? QML_REDACTED : failure->message,
+						 sqlstate);
 }
 
 /* Failures that do not disable the hook are logged once a minute only. */
@@ -49,13 +52,13 @@ log_failure(const QmlHookResult *result, bool disabled)
 				(errcode(result->failure.sqlerrcode),
 				 errmsg("hook \"%s\" failed %d times in a row and is disabled",
 						result->hook->name, QML_HOOK_MAX_ERRORS),
-				 failure_detail(&result->failure),
+				 failure_detail(result),
 				 errhint("Fix the function, then enable the hook again with qml_register_hook().")));
 	else if (result->failed && qml_log_is_due(QML_LOG_HOOKS))
 		ereport(WARNING,
 				(errcode(result->failure.sqlerrcode),
 				 errmsg("hook \"%s\" failed and is skipped", result->hook->name),
-				 failure_detail(&result->failure)));
+				 failure_detail(result)));
 }
 
 /*

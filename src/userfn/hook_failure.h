@@ -19,6 +19,7 @@ typedef struct QmlHookResult
 	bool succeeded;		/* at least once: earlier errors do not count */
 	bool failed;		/* at least once */
 	QmlFailure failure; /* the last one */
+	bool hidden;		/* it may quote what is hidden in the job */
 } QmlHookResult;
 
 extern bool qml_hook_failure_record(const QmlHookResult *result);

@@ -183,7 +183,7 @@ qml_middleware_run(const QmlJob *job, Datum (*handler)(void *arg), void *arg)
 	this.callables = palloc0(sizeof(QmlCallable) * this.count);
 	for (int i = 0; i < this.count; i++)
 		qml_callback_call_prepare(list_nth(callbacks, i), &this.callables[i]);
-	this.job = qml_job_to_row(job, true);
+	this.job = qml_job_row(job, QML_ACCESS_FULL);
 	GetUserIdAndSecContext(&this.user, &this.security);
 	chain = &this;
 	PG_TRY();
