@@ -27,7 +27,6 @@
 #include "jobs/lookup.h"
 #include "jobs/ready_walk.h"
 #include "model/columns.h"
-#include "model/redact.h"
 #include "qml.h"
 
 /* Rows before a job that are counted. */
@@ -430,7 +429,7 @@ qml_explain_id(const pg_uuid_t *id, QmlReasons *reasons)
 	if (found.is_there)
 	{
 		queue = qml_queue_require(found.job.queue_id);
-		access = qml_redact_access(&found.job);
+		access = qml_job_visibility(&found.job);
 	}
 	if (access == QML_ACCESS_NONE)
 	{

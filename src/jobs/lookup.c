@@ -20,7 +20,6 @@
 #include "jobs/history.h"
 #include "jobs/lookup.h"
 #include "model/catalog.h"
-#include "model/redact.h"
 
 /* Finds an unfinished job in the table of a storage class; its values are in live's slot. */
 bool
@@ -119,7 +118,7 @@ static void
 use_row(const QmlJob *job, void *arg)
 {
 	FoundRow *found = arg;
-	QmlAccess access = qml_redact_access(job);
+	QmlAccess access = qml_job_visibility(job);
 
 	if (access != QML_ACCESS_NONE)
 		found->row = qml_job_expected_row(job, access, found->expected);
@@ -149,7 +148,7 @@ use_state(const QmlJob *job, void *arg)
 {
 	FoundState *found = arg;
 
-	found->visible = qml_redact_access(job) != QML_ACCESS_NONE;
+	found->visible = qml_job_visibility(job) != QML_ACCESS_NONE;
 	found->state = job->state;
 }
 

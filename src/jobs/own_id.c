@@ -53,7 +53,6 @@
 #include "jobs/lookup.h"
 #include "jobs/own_id.h"
 #include "model/queue.h"
-#include "model/redact.h"
 
 pg_noreturn static void
 raise_exists(const QmlJob *job, char *detail, bool hint)
@@ -96,7 +95,7 @@ describe_taken(const QmlJob *job)
 static bool
 is_visible(const QmlJob *standing)
 {
-	return qml_redact_access(standing) == QML_ACCESS_FULL;
+	return qml_job_visibility(standing) == QML_ACCESS_FULL;
 }
 
 static bool

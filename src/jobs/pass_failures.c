@@ -11,6 +11,7 @@
 
 #include "jobs/pass_failures.h"
 #include "model/columns.h"
+#include "model/job.h"
 #include "model/redact.h"
 
 StaticAssertDecl((int) LIVE_METHOD == (int) HISTORY_METHOD,

@@ -92,13 +92,14 @@ static void
 add_row(Rows *rows, TupleTableSlot *slot)
 {
 	QmlAccess access;
-	QmlJob job;
+	Datum method;
+	int queue_id;
 
 	slot_getallattrs(slot);
-	job.queue_id = DatumGetInt32(slot->tts_values[LIVE_QUEUE_ID - 1]);
-	job.created_by = DatumGetObjectId(slot->tts_values[LIVE_CREATED_BY - 1]);
-	job.method = slot->tts_values[(rows->finished ? HISTORY_METHOD : LIVE_METHOD) - 1];
-	access = qml_redact_access(&job);
+	queue_id = DatumGetInt32(slot->tts_values[LIVE_QUEUE_ID - 1]);
+	method = slot->tts_values[(rows->finished ? HISTORY_METHOD : LIVE_METHOD) - 1];
+	access = qml_redact_access(queue_id, method,
+							   DatumGetObjectId(slot->tts_values[LIVE_CREATED_BY - 1]));
 	if (access == QML_ACCESS_NONE)
 		return;
 	for (int i = 0; i < rows->desc->natts; i++)
@@ -110,7 +111,7 @@ add_row(Rows *rows, TupleTableSlot *slot)
 		rows->values[i] = rows->nulls[i] ? (Datum) 0 : slot->tts_values[source - 1];
 		if (rows->is_content[i] && access == QML_ACCESS_REDACTED)
 		{
-			rows->values[i] = qml_redact_value(qml_queue_by_id(job.queue_id), job.method,
+			rows->values[i] = qml_redact_value(qml_queue_by_id(queue_id), method,
 											   NameStr(TupleDescAttr(rows->desc, i)->attname),
 											   rows->values[i]);
 			rows->nulls[i] = rows->values[i] == (Datum) 0;

@@ -477,9 +477,16 @@ set_contents(const QmlJob *job, QmlAccess access, const QmlQueue *queue, TupleDe
 #endif
 }
 
+/* What the current user sees of a job. */
+QmlAccess
+qml_job_visibility(const QmlJob *job)
+{
+	return qml_redact_access(job->queue_id, job->method, job->created_by);
+}
+
 /*
  * A value of type qml.job that refers to no other memory, with what a user sees who has the access
- * (qml_redact_access).  Columns that the library does not know are null; those that the type does
+ * (qml_job_visibility).  Columns that the library does not know are null; those that the type does
  * not have yet are left out.
  */
 Datum

@@ -88,6 +88,7 @@ extern void qml_job_from_live(TupleTableSlot *slot, QmlJob *job);
 extern void qml_job_from_history(TupleTableSlot *slot, QmlJob *job);
 extern void qml_job_to_live(const QmlJob *job, TupleTableSlot *slot);
 extern void qml_job_to_history(const QmlJob *job, TupleTableSlot *slot);
+extern QmlAccess qml_job_visibility(const QmlJob *job);
 extern Datum qml_job_row(const QmlJob *job, QmlAccess access);
 extern Datum qml_job_expected_row(const QmlJob *job, QmlAccess access, TupleDesc expected);
 extern QmlState qml_job_live_state(TupleTableSlot *slot);

@@ -82,16 +82,19 @@ qml_redact_limit(QmlAccess access, const QmlQueue *queue, const char *name, Oid 
 	return QML_ACCESS_REDACTED;
 }
 
-/* What the current user sees of a job; nothing if there is no row of its queue. */
+/*
+ * What the current user sees of a job of this queue, method and role; nothing if there is no row of
+ * the queue.
+ */
 QmlAccess
-qml_redact_access(const QmlJob *job)
+qml_redact_access(int queue_id, Datum method, Oid created_by)
 {
-	const QmlQueue *queue = qml_queue_by_id(job->queue_id);
+	const QmlQueue *queue = qml_queue_by_id(queue_id);
 
 	if (queue == NULL)
 		return QML_ACCESS_NONE;
-	return qml_redact_limit(qml_acl_access(queue->name, job->created_by), queue, queue->name,
-							job->created_by, job->method);
+	return qml_redact_limit(qml_acl_access(queue->name, created_by), queue, queue->name, created_by,
+							method);
 }
 
 /*

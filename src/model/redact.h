@@ -6,7 +6,6 @@
 #define QML_REDACT_H
 
 #include "model/acl.h"
-#include "model/job.h"
 #include "model/queue.h"
 
 /* What stands where something is hidden. */
@@ -17,7 +16,7 @@ extern bool qml_redact_has(const QmlQueue *queue, Datum method);
 extern bool qml_redact_exists(void);
 extern QmlAccess qml_redact_limit(QmlAccess access, const QmlQueue *queue, const char *name,
 								  Oid created_by, Datum method);
-extern QmlAccess qml_redact_access(const QmlJob *job);
+extern QmlAccess qml_redact_access(int queue_id, Datum method, Oid created_by);
 extern bool qml_redact_allow_contents(void);
 extern Datum qml_redact_document(const QmlQueue *queue, Datum method, QmlRedactDocument which,
 								 Datum document);

@@ -153,10 +153,9 @@ qml_job_access(PG_FUNCTION_ARGS)
 static Datum
 show_contents(FunctionCallInfo fcinfo)
 {
-	QmlJob job = {.queue_id = PG_GETARG_INT32(0),
-				  .method = PG_GETARG_DATUM(1),
-				  .created_by = PG_GETARG_OID(2)};
-	QmlAccess access = qml_redact_access(&job);
+	int queue_id = PG_GETARG_INT32(0);
+	Datum method = PG_GETARG_DATUM(1);
+	QmlAccess access = qml_redact_access(queue_id, method, PG_GETARG_OID(2));
 	Datum shown;
 
 	if (access == QML_ACCESS_FULL)
@@ -166,7 +165,7 @@ show_contents(FunctionCallInfo fcinfo)
 		qml_acl_require_one(QML_MAY_ANY, NULL);
 		PG_RETURN_NULL();
 	}
-	shown = qml_redact_value(qml_queue_by_id(job.queue_id), job.method,
+	shown = qml_redact_value(qml_queue_by_id(queue_id), method,
 							 text_to_cstring(PG_GETARG_TEXT_PP(3)), PG_GETARG_DATUM(4));
 	if (shown == (Datum) 0)
 		PG_RETURN_NULL();
@@ -295,7 +294,7 @@ collect_job(const QmlJob *job, void *arg)
 	Peeked *peeked = arg;
 	QmlSrfRows *rows = peeked->rows;
 
-	rows->values[rows->count++] = qml_job_expected_row(job, qml_redact_access(job),
+	rows->values[rows->count++] = qml_job_expected_row(job, qml_job_visibility(job),
 													   peeked->expected);
 }
 

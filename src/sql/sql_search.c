@@ -19,7 +19,6 @@
 #include "jobs/search.h"
 #include "jobs/search_redacted.h"
 #include "model/acl.h"
-#include "model/redact.h"
 #include "model/search_index.h"
 
 QML_FUNCTION(qml_search);
@@ -68,7 +67,7 @@ typedef struct Answer
 static QmlAccess
 get_access(const QmlJob *job, void *arg)
 {
-	return qml_redact_access(job);
+	return qml_job_visibility(job);
 }
 
 /* QmlSearch.use */
