@@ -130,6 +130,7 @@ FROM (VALUES ('a', 0, 1), ('a', 5, 2), ('b', 9, 3), ('u', 1, 4)) v (q, p, n);
 SELECT t.n(qml_enqueue('m', queue => 'a', id => t.id(5), delay => '1 h'));
 SELECT t.n(id), state, attempt FROM qml_peek('{b,a}');
 SELECT t.n(id) FROM qml_peek('a', 1);
+SELECT t.n(id) FROM qml_peek('{a,b,a}');
 SELECT t.n(id) FROM qml_peek();
 SELECT t.n(id) FROM qml_fetch('w', 'a');
 SELECT t.n(id) FROM qml_peek(ARRAY['a', 'nosuch']);
@@ -207,6 +208,25 @@ SELECT t.n(id) FROM qml_fetch('w', 'b');
 SELECT t.reset_all();
 DROP OWNED BY regress_steer;
 DROP ROLE regress_steer;
+
+-- So many that hooks are called for a part of them at a time; what they add stays
+SELECT t.reset_all();
+CREATE TABLE t.purged (id uuid);
+CREATE FUNCTION t.note_purge(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS
+	$$INSERT INTO t.purged VALUES (job.id); SELECT public.qml_enqueue('added', queue => 'many') WHERE job.priority = 3; SELECT public.qml_enqueue('added later', queue => 'many', delay => '1 h') WHERE old = 'scheduled'$$;
+REVOKE EXECUTE ON FUNCTION t.note_purge FROM PUBLIC;
+SELECT qml_register_hook('note_purge', 't.note_purge', '{deleted}');
+SELECT count(*) FROM generate_series(1, 25) n, qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[1000]), queue => 'many', priority => n % 4);
+SELECT count(*) FROM qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[10001]), queue => 'many', run_at => now() + interval '1 h');
+SELECT count(*) FROM qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[10]), queue => 'beside');
+SELECT qml_purge_queue('many');
+SELECT count(*), count(DISTINCT id) FROM t.purged;
+SELECT queue, method, state, count(*) FROM qml.job WHERE state <> 'deleted' GROUP BY 1, 2, 3 ORDER BY 1;
+SELECT qml_unregister_hook('note_purge');
+SELECT t.reset_all();
+DROP TABLE t.purged;
+DROP FUNCTION t.note_purge;
+
 DROP VIEW t.shown;
 DROP TABLE t.told;
 DROP FUNCTION t.tell, t.takes, t.reset_all;

@@ -92,7 +92,7 @@ SELECT qml_register_handler(m, 'r.' || m, '{"run_as": "regress_qml_app", "retry"
 SET SESSION AUTHORIZATION regress_qml_app;
 
 CREATE FUNCTION r.run(id uuid, OUT state qml.job_state, OUT attempt int, OUT tries int, OUT result jsonb, OUT error text, OUT error_type text, OUT stack_trace text) LANGUAGE sql AS $$
-	SELECT j.state, j.attempt, j.tries, j.result, j.error, j.errors -> -1 ->> 'error_type', regexp_replace(j.errors -> -1 ->> 'stack_trace', 'line \d+', 'line N', 'g') FROM qml_run(id) j $$;
+	SELECT j.state, j.attempt, j.tries, j.result, j.error, j.errors -> -1 ->> 'error_type', regexp_replace(regexp_replace(j.errors -> -1 ->> 'stack_trace', 'line \d+', 'line N', 'g'), '(SQL|PL/pgSQL) expression', 'expression', 'g') FROM qml_run(id) j $$;
 CREATE FUNCTION r.put(n int, what text) RETURNS uuid LANGUAGE sql AS $$ SELECT qml_enqueue('act', jsonb_build_object('n', n, 'do', what), 'q', id => t.id(n)) $$;
 
 -- Success: the job, and what it did

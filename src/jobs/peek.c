@@ -107,6 +107,18 @@ look_at_all(Peek *peek)
 	}
 }
 
+/* Whether a queue is named before. */
+static bool
+is_repeated(char **queues, int at)
+{
+	for (int i = 0; i < at; i++)
+	{
+		if (strcmp(queues[i], queues[at]) == 0)
+			return true;
+	}
+	return false;
+}
+
 /*
  * Passes up to `limit` jobs to `take`: of these queues, in this order, on each of which the
  * current user must have the capability "monitor"; NULL: of all that it has it on.  A queue that
@@ -128,7 +140,7 @@ qml_peek_jobs(char **queues, int nqueues, int limit, QmlPeekTake take, void *arg
 	{
 		const QmlQueue *queue = qml_queue_by_name(queues[i]);
 
-		if (queue && !queue->paused)
+		if (queue && !queue->paused && !is_repeated(queues, i))
 			look_at_queue(&peek, queue);
 	}
 	for (int i = 0; i < QML_STORES; i++)

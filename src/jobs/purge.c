@@ -28,15 +28,28 @@
 #include "model/catalog.h"
 #include "model/queue.h"
 
+/*
+ * So many jobs are deleted, then hooks are called for them, which are in memory until then.  As
+ * they must meet no open scan, the next ones are looked for anew, behind the last one.
+ */
+#define PART QML_MAX_BATCH
+
 /* One call. */
 typedef struct Purge
 {
 	const QmlQueue *queue;
 	Datum reason;
-	TimestampTz now;
+	TimestampTz now; /* jobs that hooks add are made later */
 	QmlWriter writer;
 	MemoryContext scratch; /* of one job */
 	int64 count;
+
+	/* The last row that was looked at in the index, and how many were deleted in this part. */
+	bool begun;
+	int priority;
+	pg_uuid_t id;
+	TimestampTz run_at;
+	int part;
 } Purge;
 
 /* Deletes the job in the writer's slot, unless it runs or somebody else is changing it. */
@@ -53,42 +66,33 @@ delete_job(Purge *purge)
 		return;
 	oldcontext = MemoryContextSwitchTo(purge->scratch);
 	qml_job_from_live(purge->writer.live->slot, &job);
-	qml_transition_delete(&job, purge->reason, purge->now);
-	if (qml_writer_put(&purge->writer, &job, false) == TM_Ok)
-		purge->count++;
+	purge->begun = true;
+	purge->priority = job.priority;
+	purge->id = job.id;
+	purge->run_at = job.run_at;
+	if (job.created_at <= purge->now)
+	{
+		qml_transition_delete(&job, purge->reason, purge->now);
+		if (qml_writer_put(&purge->writer, &job, false) == TM_Ok)
+		{
+			purge->count++;
+			purge->part++;
+		}
+	}
 	MemoryContextSwitchTo(oldcontext);
 	MemoryContextReset(purge->scratch);
 }
 
-/* Deletes those that are ready. */
-static void
-delete_ready(Purge *purge)
+/* Deletes what an index finds by these keys; false: the part is full before its end. */
+static bool
+delete_by(Purge *purge, Relation index, ScanKey keys, int nkeys)
 {
 	QmlTable *live = purge->writer.live;
-	Relation ready = index_open(qml_store(purge->writer.store)->live_ready, RowExclusiveLock);
-	IndexScanDesc scan = qml_index_beginscan(live->rel, ready, qml_writer_snapshot(&purge->writer),
-											 1);
-	ScanKeyData key;
+	IndexScanDesc scan = qml_index_beginscan(live->rel, index, qml_writer_snapshot(&purge->writer),
+											 nkeys);
 
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(purge->queue->id));
-	index_rescan(scan, &key, 1, NULL, 0);
-	while (qml_table_next(live, scan))
-		delete_job(purge);
-	index_endscan(scan);
-	index_close(ready, NoLock);
-}
-
-/* Deletes those that wait for a time. */
-static void
-delete_waiting(Purge *purge)
-{
-	QmlTable *live = purge->writer.live;
-	Relation due = index_open(qml_store(purge->writer.store)->live_due, RowExclusiveLock);
-	IndexScanDesc scan = qml_index_beginscan(live->rel, due, qml_writer_snapshot(&purge->writer),
-											 0);
-
-	index_rescan(scan, NULL, 0, NULL, 0);
-	while (qml_table_next(live, scan))
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	while (purge->part < PART && qml_table_next(live, scan))
 	{
 		bool isnull;
 
@@ -97,7 +101,66 @@ delete_waiting(Purge *purge)
 			delete_job(purge);
 	}
 	index_endscan(scan);
-	index_close(due, NoLock);
+	return purge->part < PART;
+}
+
+/* Deletes ready jobs, by queue, priority and id; false: there may be more. */
+static bool
+delete_ready(Purge *purge)
+{
+	Relation index = index_open(qml_store(purge->writer.store)->live_ready, RowExclusiveLock);
+	ScanKeyData keys[3];
+	bool done = true;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(purge->queue->id));
+	if (!purge->begun)
+		done = delete_by(purge, index, keys, 1);
+	else
+	{
+		Datum priority = Int32GetDatum(purge->priority);
+		pg_uuid_t id = purge->id;
+
+		ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, priority);
+		ScanKeyInit(&keys[2], 3, BTGreaterStrategyNumber, F_UUID_GT, UUIDPGetDatum(&id));
+		done = delete_by(purge, index, keys, 3);
+		ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, priority);
+		done = done && delete_by(purge, index, keys, 2);
+	}
+	index_close(index, NoLock);
+	return done;
+}
+
+/* The same of those that wait for a time. */
+static bool
+delete_waiting(Purge *purge)
+{
+	Relation index = index_open(qml_store(purge->writer.store)->live_due, RowExclusiveLock);
+	ScanKeyData key;
+	bool done;
+
+	ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+				TimestampTzGetDatum(purge->run_at));
+	done = delete_by(purge, index, &key, purge->begun ? 1 : 0);
+	index_close(index, NoLock);
+	return done;
+}
+
+/* Deletes all that one of these finds. */
+static void
+delete_all(Purge *purge, bool (*delete_part)(Purge *purge))
+{
+	bool done;
+
+	purge->begun = false;
+	do
+	{
+		purge->part = 0;
+		qml_writer_open(&purge->writer, true, false);
+		qml_writer_turn(&purge->writer, qml_queue_store(purge->queue));
+		qml_writer_expect_ends(&purge->writer);
+		done = delete_part(purge);
+		qml_writer_close(&purge->writer);
+	} while (!done);
 }
 
 /* Records what was done. */
@@ -135,14 +198,9 @@ qml_purge_queue_jobs(const char *name, Datum reason, bool missing_ok)
 		return 0;
 	}
 	purge.scratch = AllocSetContextCreate(CurrentMemoryContext, "qml purge", ALLOCSET_SMALL_SIZES);
-	qml_writer_open(&purge.writer, true, false);
-	qml_writer_turn(&purge.writer, qml_queue_store(purge.queue));
-	qml_writer_expect_ends(&purge.writer);
-	(void) qml_writer_snapshot(&purge.writer);
 	purge.now = GetCurrentTimestamp();
-	delete_ready(&purge);
-	delete_waiting(&purge);
-	qml_writer_close(&purge.writer);
+	delete_all(&purge, delete_ready);
+	delete_all(&purge, delete_waiting);
 	MemoryContextDelete(purge.scratch);
 	if (purge.count > 0)
 		record_purge(&purge);

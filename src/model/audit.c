@@ -133,14 +133,21 @@ open_table(TimestampTz at)
 	const QmlCatalog *cat = qml_catalog();
 	char *name = qml_audit_partition_name(at);
 	Oid leaf = get_relname_relid(name, cat->schema);
+	Oid parent = get_relname_relid(QML_AUDIT_TABLE, cat->schema);
 	Oid overflow;
 
-	if (OidIsValid(leaf) && ConditionalLockRelationOid(leaf, RowExclusiveLock))
+	/* Who writes into a partition looks at its parent, too. */
+	if (OidIsValid(leaf) && OidIsValid(parent) &&
+		ConditionalLockRelationOid(parent, AccessShareLock))
 	{
-		/* It may have been dropped or detached before it was locked. */
-		if (get_relname_relid(name, cat->schema) == leaf && qml_audit_is_partition(leaf))
-			return table_open(leaf, NoLock);
-		UnlockRelationOid(leaf, RowExclusiveLock);
+		if (ConditionalLockRelationOid(leaf, RowExclusiveLock))
+		{
+			/* It may have been dropped or detached before it was locked. */
+			if (get_relname_relid(name, cat->schema) == leaf && qml_audit_is_partition(leaf))
+				return table_open(leaf, NoLock);
+			UnlockRelationOid(leaf, RowExclusiveLock);
+		}
+		UnlockRelationOid(parent, AccessShareLock);
 	}
 	overflow = get_relname_relid(QML_AUDIT_OVERFLOW, cat->schema);
 	if (!OidIsValid(overflow))

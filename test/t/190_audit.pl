@@ -113,10 +113,13 @@ $lock->query_safe("BEGIN; LOCK TABLE qml.$month");
 is(query($node, q{SET statement_timeout = '20s'; SELECT qml_pause_queue('q', 'locked')}), 't', 'an act does not wait for a partition that somebody has locked');
 is(query($node, 'SELECT count(*) FROM qml.audit_overflow'), 1, 'its row is in the overflow');
 is(query($node, q{SET statement_timeout = '20s'; SELECT qml_maintain() -> 'failed'}), '[]', 'nor does maintenance');
+$lock->query_safe('COMMIT; BEGIN; LOCK TABLE ONLY qml.audit_data');
+is(query($node, q{SET statement_timeout = '20s'; SELECT qml_pause_queue('q', 'locked again')}), 't', 'nor for the table of all partitions');
+is(query($node, 'SELECT count(*) FROM qml.audit_overflow'), 2, 'the row is in the overflow as well');
 $lock->query_safe('COMMIT');
 query($node, 'SELECT qml_cleanup()');
 is(query($node, 'SELECT count(*) FROM qml.audit_overflow'), 0, 'which moves it afterwards');
-is(acts("WHERE action LIKE '%queue'"), 'qml_pause_queue qml_resume_queue qml_pause_queue', 'nothing is lost, or there twice');
+is(acts("WHERE action LIKE '%queue'"), 'qml_pause_queue qml_resume_queue qml_pause_queue qml_pause_queue', 'nothing is lost, or there twice');
 is( query($node, "SELECT count(*) FROM pg_class WHERE relname LIKE 'audit\\_y%' AND relkind = 'r' AND relreplident <> 'f'"),
 	0, 'partitions have a replica identity');
 
