@@ -836,7 +836,7 @@ ALTER TABLE qml.audit_data REPLICA IDENTITY FULL;
 COMMENT ON TABLE qml.audit_data IS 'acts of control, in one partition for each month; read it through the view qml.audit';
 COMMENT ON COLUMN qml.audit_data.at IS 'when it was done';
 COMMENT ON COLUMN qml.audit_data.action IS 'name of the function that was called';
-COMMENT ON COLUMN qml.audit_data.object_type IS 'job, queue, schedule, handler, hook, middleware, role, server or database';
+COMMENT ON COLUMN qml.audit_data.object_type IS 'job, queue, schedule, handler, hook, middleware, role, server, bulk or database';
 COMMENT ON COLUMN qml.audit_data.object IS 'id or name of the object; NULL: the database as a whole';
 COMMENT ON COLUMN qml.audit_data.queue IS 'name of the queue that it is about; NULL: none, or all';
 COMMENT ON COLUMN qml.audit_data.session_role IS 'the role that logged in';
@@ -851,6 +851,53 @@ CREATE TABLE qml.audit_overflow (LIKE qml.audit_data INCLUDING COMMENTS INCLUDIN
 REVOKE ALL ON TABLE qml.audit_overflow FROM PUBLIC;
 ALTER TABLE qml.audit_overflow REPLICA IDENTITY FULL;
 COMMENT ON TABLE qml.audit_overflow IS 'acts of control that are not in a partition yet; maintenance moves them there';
+
+-- Bulk operations: src/maintenance/bulk.c and bulk_run.c, which alone write the table.  A chunk
+-- changes no column of the index, so its update is a HOT one.
+CREATE TABLE qml.bulk_data (
+	id uuid NOT NULL PRIMARY KEY,
+	made_at timestamptz NOT NULL,
+	state_at timestamptz NOT NULL,
+	worked_at timestamptz,
+	not_before timestamptz,
+	held_until timestamptz,
+	made_by regrole NOT NULL,
+	walked boolean NOT NULL DEFAULT false,
+	looked bigint NOT NULL DEFAULT 0,
+	cursor_order bigint,
+	cursor_id uuid,
+	state text NOT NULL CHECK (state IN ('running', 'paused', 'finished', 'canceled', 'failed')),
+	action text NOT NULL,
+	timezone text NOT NULL,
+	outcomes jsonb NOT NULL DEFAULT '{}',
+	held uuid[] NOT NULL DEFAULT '{}',
+	query text NOT NULL,
+	options jsonb NOT NULL,
+	state_reason text,
+	last_error text
+) WITH (fillfactor = 50);
+REVOKE ALL ON TABLE qml.bulk_data FROM PUBLIC;
+COMMENT ON TABLE qml.bulk_data IS 'bulk operations; read them through the view qml.bulk';
+COMMENT ON COLUMN qml.bulk_data.id IS 'the id that qml_bulk returned';
+COMMENT ON COLUMN qml.bulk_data.made_at IS 'when it was made: jobs that were created later are not meant';
+COMMENT ON COLUMN qml.bulk_data.state_at IS 'since when it has its state';
+COMMENT ON COLUMN qml.bulk_data.worked_at IS 'when its last chunk was done; NULL: none was';
+COMMENT ON COLUMN qml.bulk_data.not_before IS 'when the next chunk may be done; NULL: at once';
+COMMENT ON COLUMN qml.bulk_data.held_until IS 'until when jobs that others have are tried; NULL: it has not met all jobs yet';
+COMMENT ON COLUMN qml.bulk_data.made_by IS 'the role with whose rights it is done, by oid';
+COMMENT ON COLUMN qml.bulk_data.walked IS 'whether it has met all jobs';
+COMMENT ON COLUMN qml.bulk_data.looked IS 'how many jobs it has looked at';
+COMMENT ON COLUMN qml.bulk_data.cursor_order IS 'the place of the last job that it has met, as qml.search_order makes it; NULL: none';
+COMMENT ON COLUMN qml.bulk_data.cursor_id IS 'the id in that place';
+COMMENT ON COLUMN qml.bulk_data.state IS 'running, paused, finished, canceled or failed';
+COMMENT ON COLUMN qml.bulk_data.action IS 'retry, delete, move, priority or redrive';
+COMMENT ON COLUMN qml.bulk_data.timezone IS 'the time zone of the session that made it, for the query';
+COMMENT ON COLUMN qml.bulk_data.outcomes IS 'how many jobs had which outcome';
+COMMENT ON COLUMN qml.bulk_data.held IS 'jobs that others had when it met them, and that are tried again';
+COMMENT ON COLUMN qml.bulk_data.query IS 'which jobs are meant, as qml_search takes it';
+COMMENT ON COLUMN qml.bulk_data.options IS 'the options given to qml_bulk';
+COMMENT ON COLUMN qml.bulk_data.state_reason IS 'why it was paused or canceled, or has failed';
+COMMENT ON COLUMN qml.bulk_data.last_error IS 'the error of the last job that it could not change';
 
 -- A dump that left out jobs would lose them; history partitions are ordinary
 -- tables to pg_dump and need no mark.
@@ -892,6 +939,7 @@ SELECT pg_catalog.pg_extension_config_dump('qml.acl_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.instance_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.pause_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.audit_overflow', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.bulk_data', '');
 
 -- Backends cache queues, handlers, hooks, middleware, capabilities and the instance.  The
 -- trigger makes them read a table again after any change: by qml's functions, by hand, by
@@ -1095,6 +1143,11 @@ CREATE FUNCTION qml.stats_quantile(histogram bytea, quantile float8) RETURNS int
 	AS 'MODULE_PATHNAME', 'qml_stats_quantile' LANGUAGE C IMMUTABLE STRICT;
 REVOKE ALL ON FUNCTION qml.stats_quantile(bytea, float8) FROM PUBLIC;
 COMMENT ON FUNCTION qml.stats_quantile(bytea, float8) IS 'the duration that this part of the durations of a histogram does not exceed; NULL if it has none';
+
+CREATE FUNCTION qml.bulk_access(made_by regrole) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_bulk_access' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.bulk_access(regrole) FROM PUBLIC;
+COMMENT ON FUNCTION qml.bulk_access(regrole) IS 'whether the current role sees the bulk operations of a role';
 
 -- A view with an unlogged table fails on a standby as a whole, when it is planned.  So these
 -- tables are read by a function.
@@ -1591,6 +1644,48 @@ COMMENT ON COLUMN qml.mark.at IS 'when it was made';
 COMMENT ON COLUMN qml.mark.label IS 'what it says';
 COMMENT ON COLUMN qml.mark.made_by IS 'the role that made it';
 
+CREATE VIEW qml.bulk WITH (security_barrier = true) AS
+SELECT b.id,
+	b.action,
+	b.query,
+	b.options,
+	b.state,
+	b.state_at,
+	b.state_reason AS reason,
+	pg_catalog.pg_get_userbyid(b.made_by) AS made_by,
+	b.made_at,
+	b.worked_at,
+	CASE WHEN b.cursor_order IS NOT NULL AND NOT b.walked
+		THEN timestamptz 'epoch' + (b.cursor_order >> 16) * interval '1 millisecond' END AS reached,
+	b.looked,
+	coalesce((b.outcomes ->> 'changed')::bigint, 0) AS changed,
+	(SELECT coalesce(pg_catalog.sum(o.value::bigint), 0)::bigint
+		FROM pg_catalog.jsonb_each_text(b.outcomes) o WHERE o.key <> 'changed') AS skipped,
+	b.outcomes,
+	pg_catalog.cardinality(b.held) AS held,
+	b.last_error
+FROM qml.bulk_data b
+WHERE qml.may_plan('bulk') AND qml.may_read('bulk') AND qml.bulk_access(b.made_by);
+REVOKE ALL ON TABLE qml.bulk FROM PUBLIC;
+COMMENT ON VIEW qml.bulk IS 'bulk operations that the current role may steer: those of roles whose privileges it has; for administrators of all queues all of them';
+COMMENT ON COLUMN qml.bulk.id IS 'the id that qml_bulk returned';
+COMMENT ON COLUMN qml.bulk.action IS 'retry, delete, move, priority or redrive';
+COMMENT ON COLUMN qml.bulk.query IS 'which jobs are meant, as qml_search takes it';
+COMMENT ON COLUMN qml.bulk.options IS 'the options given to qml_bulk';
+COMMENT ON COLUMN qml.bulk.state IS 'running, paused, finished, canceled or failed';
+COMMENT ON COLUMN qml.bulk.state_at IS 'since when it has this state';
+COMMENT ON COLUMN qml.bulk.reason IS 'why it was paused or canceled, or has failed';
+COMMENT ON COLUMN qml.bulk.made_by IS 'the role that made it, with whose rights it is done';
+COMMENT ON COLUMN qml.bulk.made_at IS 'when it was made: jobs that were created later are not meant';
+COMMENT ON COLUMN qml.bulk.worked_at IS 'when its last chunk was done; NULL: none was';
+COMMENT ON COLUMN qml.bulk.reached IS 'how far back it has come: the newest jobs are met first, and this is when the last one was created; NULL: it has not begun, or has met all';
+COMMENT ON COLUMN qml.bulk.looked IS 'number of jobs that it has looked at';
+COMMENT ON COLUMN qml.bulk.changed IS 'number of jobs that it has changed';
+COMMENT ON COLUMN qml.bulk.skipped IS 'number of jobs that it has met and left as they were';
+COMMENT ON COLUMN qml.bulk.outcomes IS 'these numbers by outcome: changed; unchanged (it was so already), not_permitted, changed_meanwhile, locked, error';
+COMMENT ON COLUMN qml.bulk.held IS 'number of jobs that others had when it met them, and that are tried again';
+COMMENT ON COLUMN qml.bulk.last_error IS 'the error of the last job that could not be changed';
+
 -------------------------------------------------------------------------------
 -- Producers
 -------------------------------------------------------------------------------
@@ -1849,6 +1944,36 @@ CREATE FUNCTION @extschema@.qml_peek(queues anycompatible DEFAULT NULL::text, li
 	AS 'MODULE_PATHNAME', 'qml_peek' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.qml_peek(anycompatible, int) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.qml_peek(anycompatible, int) IS 'up to lim jobs that would be given out next, in that order; none is claimed';
+
+-------------------------------------------------------------------------------
+-- Bulk operations
+-------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qml_bulk(action text, query text, options jsonb DEFAULT '{}') RETURNS uuid
+	AS 'MODULE_PATHNAME', 'qml_bulk' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_bulk(text, text, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_bulk(text, text, jsonb) IS 'retry, delete, move, redrive or give a priority to all jobs that a query matches, in the background; returns the id of the operation, which the view qml.bulk shows';
+
+CREATE FUNCTION @extschema@.qml_bulk_preview(action text, query text)
+	RETURNS TABLE (queue text, method text, state qml.job_state, count bigint)
+	AS 'MODULE_PATHNAME', 'qml_bulk_preview' LANGUAGE C STABLE;
+REVOKE ALL ON FUNCTION @extschema@.qml_bulk_preview(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_bulk_preview(text, text) IS 'how many jobs a bulk operation would change now';
+
+CREATE FUNCTION @extschema@.qml_pause_bulk(id uuid, reason text DEFAULT NULL) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_pause_bulk' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_pause_bulk(uuid, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_pause_bulk(uuid, text) IS 'pause a bulk operation; false if it was paused already';
+
+CREATE FUNCTION @extschema@.qml_resume_bulk(id uuid) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_resume_bulk' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_resume_bulk(uuid) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_resume_bulk(uuid) IS 'go on with a bulk operation that was paused or has failed, from where it was; false if it was running';
+
+CREATE FUNCTION @extschema@.qml_cancel_bulk(id uuid, reason text DEFAULT NULL) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'qml_cancel_bulk' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.qml_cancel_bulk(uuid, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.qml_cancel_bulk(uuid, text) IS 'end a bulk operation; what it has done stays done; false if it was canceled already';
 
 -------------------------------------------------------------------------------
 -- Statistics and metrics
@@ -2239,6 +2364,7 @@ GRANT EXECUTE ON FUNCTION qml.is_admin() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.lease_end(uuid, int, timestamptz) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.retries_left(int, text, regrole, int, int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.stats_access(int) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.bulk_access(regrole) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.stats_quantile(bytea, float8) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.unlogged_jobs() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.search_order(uuid, timestamptz) TO PUBLIC;
@@ -2288,6 +2414,11 @@ GRANT EXECUTE ON FUNCTION @extschema@.qml_reschedule(uuid, timestamptz, text) TO
 GRANT EXECUTE ON FUNCTION @extschema@.qml_update_job(uuid, jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_peek(anycompatible, int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_set_state(uuid, qml.job_state, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_bulk(text, text, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_bulk_preview(text, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_pause_bulk(uuid, text) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_resume_bulk(uuid) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.qml_cancel_bulk(uuid, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_stats(interval, text, text) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_metrics() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.qml_mark(text) TO PUBLIC;
@@ -2360,6 +2491,7 @@ GRANT SELECT ON TABLE qml.middleware TO PUBLIC;
 GRANT SELECT ON TABLE qml.acl TO PUBLIC;
 GRANT SELECT ON TABLE qml.stats_minute TO PUBLIC;
 GRANT SELECT ON TABLE qml.mark TO PUBLIC;
+GRANT SELECT ON TABLE qml.bulk TO PUBLIC;
 GRANT USAGE ON TYPE qml.job_state TO PUBLIC;
 
 CREATE FUNCTION qml.check_service() RETURNS void

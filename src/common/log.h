@@ -12,7 +12,7 @@ typedef enum QmlLogKind
 	QML_LOG_RECURRING,
 	QML_LOG_PROCESS,
 	QML_LOG_STEP, /* and some more, one for each step of the scheduler */
-	QML_LOG_LAST_STEP = QML_LOG_STEP + 16,
+	QML_LOG_LAST_STEP = QML_LOG_STEP + 20,
 	QML_LOG_SLOTS,
 	QML_LOG_DATABASES,
 	QML_LOG_CLOCK,

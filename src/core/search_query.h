@@ -128,6 +128,7 @@ typedef struct QmlSearchClock
 {
 	int64_t now;
 	bool (*instant)(const struct QmlSearchClock *clock, const QmlSearchCivil *civil, int64_t *at);
+	void *zone; /* for `instant` */
 } QmlSearchClock;
 
 extern bool qml_search_parse(const char *text, const QmlSearchClock *clock, QmlSearchQuery *query,

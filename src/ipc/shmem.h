@@ -95,6 +95,7 @@ typedef enum QmlWake
 	QML_WAKE_HISTORY,	/* a job has finished, and the history has no partition for it */
 	QML_WAKE_SERVER,	/* a server was given up */
 	QML_WAKE_STATS,		/* something was counted that is not stored */
+	QML_WAKE_BULK,		/* a bulk operation */
 	QML_WAKES
 } QmlWake;
 

@@ -39,7 +39,7 @@
 
 /* ----- reading a query ----- */
 
-/* QmlSearchClock.instant: local times are those of the session's zone. */
+/* QmlSearchClock.instant */
 static bool
 find_instant(const QmlSearchClock *clock, const QmlSearchCivil *civil, int64_t *at)
 {
@@ -49,7 +49,7 @@ find_instant(const QmlSearchClock *clock, const QmlSearchCivil *civil, int64_t *
 					   .tm_hour = civil->hour,
 					   .tm_min = civil->minute,
 					   .tm_sec = civil->second};
-	int west = civil->has_zone ? -civil->offset : DetermineTimeZoneOffset(&tm, session_timezone);
+	int west = civil->has_zone ? -civil->offset : DetermineTimeZoneOffset(&tm, clock->zone);
 	Timestamp time;
 
 	if (tm2timestamp(&tm, civil->microsecond, &west, &time) != 0)
@@ -85,12 +85,15 @@ raise_invalid(const char *query, const QmlSearchError *error)
 			 internalerrquery(query), internalerrposition(position)));
 }
 
-/* Reads a query, in the current memory context.  now: what its relative times are counted from. */
+/*
+ * Reads a query, in the current memory context.  now: what its relative times are counted from;
+ * zone: that of its local times.
+ */
 QmlSearchCompiled *
-qml_search_compile(const char *query, TimestampTz now)
+qml_search_compile_in_zone(const char *query, TimestampTz now, pg_tz *zone)
 {
 	QmlSearchCompiled *compiled = palloc(sizeof(QmlSearchCompiled));
-	QmlSearchClock clock = {.now = now, .instant = find_instant};
+	QmlSearchClock clock = {.now = now, .instant = find_instant, .zone = zone};
 	QmlSearchError error;
 
 	compiled->now = now;
@@ -99,11 +102,35 @@ qml_search_compile(const char *query, TimestampTz now)
 	return compiled;
 }
 
+/* The same in the zone of the session. */
+QmlSearchCompiled *
+qml_search_compile(const char *query, TimestampTz now)
+{
+	return qml_search_compile_in_zone(query, now, session_timezone);
+}
+
 /* Whether all jobs match. */
 bool
 qml_search_is_empty(const QmlSearchCompiled *compiled)
 {
 	return compiled->query.nterms == 0;
+}
+
+/* The names of the queues in which alone jobs can match; NIL: the query names none. */
+List *
+qml_search_queues(const QmlSearchCompiled *compiled)
+{
+	const QmlSearchQuery *query = &compiled->query;
+	List *names = NIL;
+
+	for (int i = 0; i < query->nterms && names == NIL; i++)
+	{
+		const QmlSearchTerm *term = &query->terms[i];
+
+		for (int j = 0; term->field == QML_SEARCH_QUEUE && !term->negated && j < term->nvalues; j++)
+			names = lappend(names, pstrdup(query->values[term->first_value + j].text));
+	}
+	return names;
 }
 
 /* ----- places ----- */
@@ -225,7 +252,7 @@ stop_at(Run *run, bool live, const QmlSearchPlace *place)
 		run->search->stopped = *place;
 	run->search->is_partial = true;
 	run->given_up = live;
-	run->search->is_live_partial = live && run->nheads[0] > 0;
+	run->search->is_live_partial = live && run->nheads[0] > 0 && !run->search->stops_for_all;
 	return !run->search->is_live_partial;
 }
 
@@ -252,12 +279,17 @@ look_at(Run *run, QmlSearchStream *stream)
 	matches = job.expires_at == QML_NO_TIME || job.expires_at > run->now;
 	if (matches && search->created_by != 0)
 		matches = job.created_at <= search->created_by;
+	if (matches && search->states != 0)
+		matches = (search->states & (1 << job.state)) != 0;
 	if (matches && search->access)
 		access = search->access(&job, search->arg);
 	matches = matches && access != QML_ACCESS_NONE && qml_search_match(run->matcher, &job, access);
 	MemoryContextSwitchTo(caller);
 	if (matches)
+	{
+		search->row = qml_stream_row(stream);
 		go_on = search->use(&job, qml_stream_place(stream), access, search->arg);
+	}
 	MemoryContextReset(run->scratch);
 	return go_on;
 }

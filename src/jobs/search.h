@@ -5,9 +5,15 @@
 #ifndef QML_SEARCH_H
 #define QML_SEARCH_H
 
+#include "nodes/pg_list.h"
+#include "pgtime.h"
+
 #include "jobs/search_request.h"
 
 extern QmlSearchCompiled *qml_search_compile(const char *query, TimestampTz now);
+extern QmlSearchCompiled *qml_search_compile_in_zone(const char *query, TimestampTz now,
+													 pg_tz *zone);
+extern List *qml_search_queues(const QmlSearchCompiled *compiled);
 extern bool qml_search_is_empty(const QmlSearchCompiled *compiled);
 extern QmlSearchPlace qml_search_place(const QmlJob *job);
 extern bool qml_search_find_place(const pg_uuid_t *id,

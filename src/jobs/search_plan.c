@@ -186,7 +186,15 @@ read_demand(Demand *demand, const QmlSearch *search)
 {
 	const QmlSearchQuery *query = &search->compiled->query;
 
-	demand->states = ALL_STATES;
+	demand->states = search->states != 0 ? search->states : ALL_STATES;
+	if (search->ids)
+	{
+		demand->has_ids = true;
+		demand->nids = search->nids;
+		demand->ids = palloc(sizeof(pg_uuid_t *) * Max(search->nids, 1));
+		for (int i = 0; i < search->nids; i++)
+			demand->ids[i] = &search->ids[i];
+	}
 	demand->first_end = demand->first_created = PG_INT64_MIN;
 	demand->last_end = demand->last_created = PG_INT64_MAX;
 	if (search->created_by != 0)

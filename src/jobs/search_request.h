@@ -5,8 +5,11 @@
 #ifndef QML_SEARCH_REQUEST_H
 #define QML_SEARCH_REQUEST_H
 
+#include "storage/itemptr.h"
+
 #include "core/search_query.h"
 #include "model/acl.h"
+#include "model/catalog.h"
 #include "model/job.h"
 
 /* Where a job stands among all: see core/search_order.h. */
@@ -15,6 +18,15 @@ typedef struct QmlSearchPlace
 	int64 order;
 	pg_uuid_t id;
 } QmlSearchPlace;
+
+/* The row of a job that was found: it may have changed since. */
+typedef struct QmlSearchRow
+{
+	QmlStoreId store;
+	bool live; /* not finished */
+	Oid relid;
+	ItemPointerData tid;
+} QmlSearchRow;
 
 /* A query that has been read; it can be used for several searches. */
 typedef struct QmlSearchCompiled
@@ -32,6 +44,10 @@ typedef struct QmlSearch
 	QmlSearchPlace after;	/* only jobs behind this one */
 	TimestampTz created_by; /* only jobs that were created by then; 0: no bound */
 	int most_looked;		/* so many unfinished and so many finished jobs; 0: no limit */
+	bool stops_for_all;		/* it ends where either is reached, and has left out nothing before */
+	int states;				/* only jobs in these states, a bit each; 0: in any */
+	const pg_uuid_t *ids;	/* only these jobs, each named once; NULL: all */
+	int nids;
 
 	/* What a job shows of itself; NULL: everything. */
 	QmlAccess (*access)(const QmlJob *job, void *arg);
@@ -42,6 +58,8 @@ typedef struct QmlSearch
 	 */
 	bool (*use)(const QmlJob *job, const QmlSearchPlace *place, QmlAccess access, void *arg);
 	void *arg;
+
+	QmlSearchRow row; /* for `use`: that of the job */
 
 	/* Results. */
 	int64 looked;			/* how many jobs were looked at */

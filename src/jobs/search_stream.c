@@ -429,6 +429,19 @@ qml_stream_place(const QmlSearchStream *stream)
 	return &stream->rows[stream->next - 1].place;
 }
 
+/* The row of the job that the stream is at. */
+QmlSearchRow
+qml_stream_row(const QmlSearchStream *stream)
+{
+	const QmlSearchTable *table = stream->table;
+	QmlSearchRow row = {.store = table->store, .live = table->live};
+
+	Assert(stream->next > 0);
+	row.relid = RelationGetRelid(table->table.rel);
+	row.tid = stream->rows[stream->next - 1].tuple->t_self;
+	return row;
+}
+
 QmlSearchTable *
 qml_stream_table(const QmlSearchStream *stream)
 {

@@ -64,6 +64,7 @@ extern QmlSearchStream *qml_stream_open_last_key(QmlSearchTable *table, Relation
 extern bool qml_stream_next(QmlSearchStream *stream);
 extern bool qml_stream_is_cut(const QmlSearchStream *stream);
 extern const QmlSearchPlace *qml_stream_place(const QmlSearchStream *stream);
+extern QmlSearchRow qml_stream_row(const QmlSearchStream *stream);
 extern QmlSearchTable *qml_stream_table(const QmlSearchStream *stream);
 extern void qml_stream_read(const QmlSearchStream *stream, QmlJob *job);
 extern void qml_stream_close(QmlSearchStream *stream);

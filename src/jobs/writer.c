@@ -728,12 +728,13 @@ find_live(QmlWriter *writer, const pg_uuid_t *id, QmlJob *job)
 
 /*
  * Writes back a job that was finished, whose row leaf->slot holds: in its partition if it
- * still is finished, which is to say deleted, and into qml.live otherwise.
+ * still is finished, and into qml.live otherwise.  The result is that of qml_writer_put().
  */
-static TM_Result
-put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
+TM_Result
+qml_writer_put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job, bool wait)
 {
 	ItemPointer tid = &leaf->slot->tts_tid;
+	Snapshot snapshot = qml_writer_snapshot(writer);
 	const QmlQueue *queue;
 	TM_Result result;
 	TimestampTz expires_at;
@@ -746,7 +747,7 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 	{
 		qml_job_to_history(job, leaf->row);
 		choose_commit(leaf, job);
-		result = qml_table_update(leaf, tid, leaf->row, writer->snapshot, true);
+		result = qml_table_update(leaf, tid, leaf->row, snapshot, wait);
 		if (result == TM_Ok)
 		{
 			qml_count_note_job(job, job->was, expires_at, job->state, job->expires_at);
@@ -755,9 +756,13 @@ put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job)
 		return result;
 	}
 	/* Finished jobs do not keep their queue: it is made again if it was dropped. */
-	queue = qml_queue_to_enqueue(qml_queue_require(job->queue_id)->name, false, &created);
+	queue = qml_queue_require(job->queue_id);
+	queue = wait ? qml_queue_to_enqueue(queue->name, false, &created) :
+				   qml_queue_try_to_enqueue(queue->name, &created);
+	if (queue == NULL)
+		return TM_BeingModified;
 	choose_commit(leaf, job);
-	result = qml_table_delete(leaf, tid, writer->snapshot, true);
+	result = qml_table_delete(leaf, tid, snapshot, wait);
 	if (result != TM_Ok)
 		return result;
 	qml_count_note(job->was_queue, 1, job->was, expires_at, QML_NOT_COUNTED, QML_NO_TIME);
@@ -820,7 +825,7 @@ change_job(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg, 
 			if (change(&job, arg))
 			{
 				Assert(wait);
-				result = put_finished(writer, &leaf, &job);
+				result = qml_writer_put_finished(writer, &leaf, &job, true);
 			}
 			qml_table_close(&leaf);
 		}

@@ -80,6 +80,8 @@ extern void qml_writer_insert_new(QmlWriter *writer, const QmlJob *jobs, const Q
 								  TupleTableSlot **rows, int count);
 extern void qml_writer_note_free(QmlWriter *writer);
 extern TM_Result qml_writer_put(QmlWriter *writer, const QmlJob *job, bool wait);
+extern TM_Result qml_writer_put_finished(QmlWriter *writer, QmlTable *leaf, const QmlJob *job,
+										 bool wait);
 extern bool qml_writer_change(QmlWriter *writer, const pg_uuid_t *id, QmlChange change, void *arg);
 extern QmlChanged qml_writer_change_unless_held(QmlWriter *writer, const pg_uuid_t *id,
 												QmlChange change, void *arg);

@@ -93,8 +93,10 @@ find_common_reason(QmlIdleWork work)
 	if (qml_shmem == NULL)
 		return (Reason){"qml is not in shared_preload_libraries.",
 						work == QML_IDLE_HANDLER ? RESTART "." :
+						work == QML_IDLE_BULK	 ? RESTART
+							  ", or call qml_maintain() now and then." :
 												   RESTART
-							", or let pg_cron do it: see qml_pg_cron_schedule()."};
+							  ", or let pg_cron do it: see qml_pg_cron_schedule()."};
 	if (!qml_enabled)
 		return (Reason){"The setting qml.enabled is off.", RELOAD};
 	if (!qml_idle_is_listed())
@@ -106,7 +108,7 @@ find_common_reason(QmlIdleWork work)
 static Reason
 find_special_reason(QmlIdleWork work)
 {
-	if (work == QML_IDLE_DELAYED && !qml_scheduler_enabled)
+	if ((work == QML_IDLE_DELAYED || work == QML_IDLE_BULK) && !qml_scheduler_enabled)
 		return (Reason){"The setting qml.enable_scheduler is off.", RELOAD};
 	if (work == QML_IDLE_RECURRING && !qml_recurring_enabled)
 		return (Reason){"The setting qml.enable_recurring is off.", RELOAD};
@@ -149,6 +151,7 @@ qml_idle_warn(QmlIdleWork work)
 		[QML_IDLE_DELAYED] = gettext_noop("nothing will make delayed jobs ready in this database"),
 		[QML_IDLE_RECURRING] = gettext_noop("nothing will fire recurring jobs in this database"),
 		[QML_IDLE_HANDLER] = gettext_noop("nothing will run handlers in this database"),
+		[QML_IDLE_BULK] = gettext_noop("nothing will do bulk operations in this database"),
 	};
 	Reason reason;
 

@@ -11,10 +11,11 @@ typedef enum QmlIdleWork
 	QML_IDLE_INSTALL = 0, /* the extension is being made */
 	QML_IDLE_DELAYED,	  /* a job that becomes ready later */
 	QML_IDLE_RECURRING,	  /* a schedule */
-	QML_IDLE_HANDLER	  /* a handler */
+	QML_IDLE_HANDLER,	  /* a handler */
+	QML_IDLE_BULK		  /* a bulk operation */
 } QmlIdleWork;
 
-#define QML_IDLE_WORKS 4
+#define QML_IDLE_WORKS 5
 
 extern bool qml_idle_is_listed(void);
 extern void qml_idle_warn(QmlIdleWork work);

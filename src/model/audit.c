@@ -71,6 +71,7 @@ static const struct
 											"FROM qml.middleware_data m WHERE m.name = $1"},
 	[QML_AUDIT_ROLE] = {"role", NULL},
 	[QML_AUDIT_SERVER] = {"server", NULL},
+	[QML_AUDIT_BULK] = {"bulk", NULL},
 	/* There is one. */
 	[QML_AUDIT_DATABASE] = {"database", "SELECT jsonb_strip_nulls(to_jsonb(p) - 'single') "
 										"FROM qml.pause_data p WHERE $1::text IS NULL"},

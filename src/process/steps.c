@@ -27,6 +27,7 @@
 #include "maintenance/reclaim.h"
 #include "maintenance/server.h"
 #include "maintenance/stats_keep.h"
+#include "process/bulk_step.h"
 #include "process/count_process.h"
 #include "process/notify.h"
 #include "process/slot.h"
@@ -492,6 +493,12 @@ QmlStep qml_steps[] = {
 	 .wake = QML_WAKE_STATS,
 	 .every = QML_STEP_POLL,
 	 .run = store_stats},
+	{.activity = "doing a bulk operation",
+	 .name = "qml scheduler: bulk operation",
+	 .enabled = &qml_scheduler_enabled,
+	 .wake = QML_WAKE_BULK,
+	 .every = QML_STEP_POLL,
+	 .run = qml_bulk_step_run},
 	{.activity = "recomputing schedules",
 	 .name = "qml scheduler: recomputing schedules",
 	 .enabled = &qml_recurring_enabled,

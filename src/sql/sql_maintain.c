@@ -10,6 +10,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/rel.h"
@@ -24,6 +25,7 @@
 #include "ipc/ready_note.h"
 #include "ipc/wakeup.h"
 #include "maintenance/adopt.h"
+#include "maintenance/bulk_run.h"
 #include "maintenance/cleanup.h"
 #include "maintenance/promote.h"
 #include "maintenance/reclaim.h"
@@ -43,6 +45,11 @@ QML_FUNCTION(qml_note_sql);
 
 /* Jobs that one call of qml_maintain promotes, reclaims or fires at most. */
 #define MAINTAIN_MAX 100000
+
+/* Of bulk operations, whose jobs are more: those of a call, and of a chunk. */
+#define BULK_MAX	20000
+#define BULK_CHUNK	1000
+#define BULK_LOOKED 100000
 
 Datum
 qml_promote_due(PG_FUNCTION_ARGS)
@@ -85,6 +92,7 @@ typedef struct Maintenance
 	int promoted;
 	int reclaimed;
 	QmlTicks ticks;
+	int64 bulk_jobs;
 	QmlCleanup cleanup;
 } Maintenance;
 
@@ -116,6 +124,21 @@ fire_recurring(void *arg)
 	qml_tick_poll(MAINTAIN_MAX, &((Maintenance *) arg)->ticks);
 }
 
+/* Chunks of bulk operations, until there is nothing to do now, or they are enough for one call. */
+static void
+do_bulk(void *arg)
+{
+	Maintenance *done = arg;
+	QmlBulkRun run;
+
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		qml_bulk_run(BULK_CHUNK, BULK_LOOKED, &run);
+		done->bulk_jobs += run.changed;
+	} while (run.any && done->bulk_jobs < BULK_MAX);
+}
+
 /* In this order, before the parts of the cleanup; the names are in the result and the warning. */
 static const struct
 {
@@ -126,6 +149,7 @@ static const struct
 	{"servers", give_up_servers},
 	{"reclaim", reclaim},
 	{"recurring", fire_recurring},
+	{"bulk", do_bulk},
 };
 
 #define MAINTAIN_STEPS ((int) lengthof(maintain_steps))
@@ -194,6 +218,7 @@ qml_maintain(PG_FUNCTION_ARGS)
 	qml_json_push_int(&state, "promoted", done.promoted);
 	qml_json_push_int(&state, "reclaimed", done.reclaimed);
 	qml_json_push_int(&state, "recurring", done.ticks.jobs);
+	qml_json_push_int(&state, "bulk_jobs", done.bulk_jobs);
 	qml_json_push_int(&state, "expired_jobs", done.cleanup.jobs);
 	qml_json_push_int(&state, "expired_locks", done.cleanup.locks);
 	qml_json_push_int(&state, "partitions_dropped", done.cleanup.partitions);

@@ -1,0 +1,12 @@
+/*
+ * bulk_step.h
+ *		In the scheduler: bulk operations, beside all else.
+ */
+#ifndef QML_BULK_STEP_H
+#define QML_BULK_STEP_H
+
+#include "process/steps.h"
+
+extern TimestampTz qml_bulk_step_run(QmlStep *step);
+
+#endif
