@@ -13,6 +13,7 @@
 
 #include "utils/builtins.h"
 
+#include "diagnosis/bulks.h"
 #include "diagnosis/numbers.h"
 #include "diagnosis/pauses.h"
 #include "diagnosis/processes.h"
@@ -60,6 +61,7 @@ static const Check checks[] = {
 	{"middleware", qml_registrations_check_middleware, 0, NULL, false},
 	{"recurring", qml_registrations_check_recurring, 0, NULL, false},
 	{"ticks", qml_registrations_check_ticks, 0, NULL, false},
+	{"bulk", qml_bulks_check, 0, NULL, false},
 	{"servers", qml_traffic_check_servers, 0, NULL, false},
 	{"leases", qml_traffic_check_leases, 0, NULL, true},
 	{"locks", qml_traffic_check_locks, 0, NULL, false},

@@ -136,9 +136,6 @@ qml_cancel_bulk(PG_FUNCTION_ARGS)
 Datum
 qml_bulk_access(PG_FUNCTION_ARGS)
 {
-	bool seen = qml_bulk_may_see(PG_GETARG_OID(0));
-
-	if (!seen)
-		qml_acl_require_one(QML_MAY_ANY, NULL);
-	PG_RETURN_BOOL(seen);
+	qml_acl_require_one(QML_MAY_ANY, NULL);
+	PG_RETURN_BOOL(qml_bulk_may_see(PG_GETARG_OID(0)));
 }

@@ -176,6 +176,8 @@ BEGIN
 		VALUES ('theirs', 'probe', 'after', '{jsonb}', current_user::regrole, 't_runner', now(), '{"after_commit": true}');
 	INSERT INTO qml.middleware_data (name, schema, function, argument_types, owner, run_as, registered_at, "position")
 		VALUES ('theirs', 'probe', 'wrap', '{qml.job}', current_user::regrole, 't_runner', now(), 0);
+	INSERT INTO qml.bulk_data (id, made_at, state_at, not_before, made_by, state, action, timezone, query, options)
+		VALUES ('00000000-0000-7000-8000-0000000000bb', now(), now(), 'infinity', 't_other', 'running', 'retry', 'UTC', 'queue:own', '{}');
 	INSERT INTO qml.queue_data (name) VALUES ('own-empty'), ('foreign-empty');
 	INSERT INTO qml.acl_data (grantee, capability, queue, grantor)
 		SELECT grantee, capability, 'own-empty', grantor FROM qml.acl_data WHERE queue = 'own';
@@ -344,6 +346,27 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 -- the job is in queue "own": the other queue counts
 ('qml_update_job', $$SELECT qml_update_job((SELECT id FROM qml.job WHERE queue = 'own' AND state = 'enqueued' LIMIT 1), jsonb_build_object('queue', $new))$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+-- bulk operations
+('qml_bulk', $$SELECT qml_bulk('retry', 'queue:' || $queue)$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_bulk', $$SELECT qml_bulk('delete', 'state:failed -queue:' || $queue)$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'allowed', 'allowed'),
+('qml_bulk', $$SELECT qml_bulk('move', 'queue:own', jsonb_build_object('queue', $new))$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_bulk_preview', $$SELECT count(*) > 0 FROM qml_bulk_preview('delete', 'queue:' || $queue)$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
+('qml_bulk_preview', $$SELECT string_agg(DISTINCT queue, ' ') FROM qml_bulk_preview('delete', '') WHERE queue IN ('own', 'foreign')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', '=own|foreign own', '=|foreign own'),
+('qml_pause_bulk', $$SELECT qml_pause_bulk('00000000-0000-7000-8000-0000000000bb')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42704|true', '=|true'),
+('qml_resume_bulk', $$SELECT qml_resume_bulk('00000000-0000-7000-8000-0000000000bb')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42704|false', '=|false'),
+('qml_cancel_bulk', $$SELECT qml_cancel_bulk('00000000-0000-7000-8000-0000000000bb')$$,
+	'refused', 'refused', 'refused', 'refused', 'refused', '=42704|true', '=|true'),
+('bulk', $$SELECT count(*) FROM qml.bulk WHERE made_by = 't_other'$$,
+	'refused', 'refused', '=0|0', '=0|0', '=0|0', '=0|1', '=|1'),
+('bulk_access', $$SELECT qml.bulk_access('t_other')$$,
+	'refused', 'refused', '=false|false', '=false|false', '=false|false', '=false|true', '=|true'),
 -- queues
 ('qml_create_queue', 'SELECT qml_create_queue($new)',
 	'refused', 'refused', 'refused', 'refused', 'refused', 'granted', 'allowed'),
@@ -854,7 +877,7 @@ SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'enqueue' AND vi
 SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'monitor' AND view = %L AND queue = 'foreign'$$, view), 'outlines too')
 	FROM unnest(ARRAY['job', 'recurring']) view;
 SELECT pg_temp.ends('t_doors', format('SELECT FROM qml.%s v WHERE probe.leak(%L, v::text)', view, view), '42501', 'without a capability it is not called: ' || view)
-	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick', 'pause', 'audit', 'stats_minute', 'mark', 'recent']) view;
+	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick', 'pause', 'audit', 'stats_minute', 'mark', 'recent', 'bulk']) view;
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors'$$, 'nor shown anything');
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view IN ('job', 'recurring', 'recent') AND (mine AND queue = 'own') IS NOT TRUE$$,
 	'who enqueues is not shown the jobs and schedules of others');

@@ -186,6 +186,8 @@ INSERT INTO attack (call) VALUES
 	($$SELECT public.qml_cancel(public.qml_enqueue('m', queue => 'a1'), 'r')$$),
 	($$SELECT public.qml_enqueue('m', queue => 'a1', delay => '1 h')$$),
 	($$SELECT public.qml_purge_queue('a1', 'r')$$),
+	($$SELECT public.qml_pause_bulk(public.qml_bulk('redrive', 'queue:a1 payload.x:1', '{"queue": "a1", "patch": {"x": 2}}'), 'r')$$),
+	($$SELECT public.qml_bulk_preview('retry', 'queue:a1')$$),
 	($$SELECT public.qml_succeed_many('{}', '{}')$$),
 	($$SELECT public.qml_succeed_fetch_many('{}', '{}', queues => 'a1')$$),
 	($$SELECT public.qml_counts()$$),

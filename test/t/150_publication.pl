@@ -89,6 +89,7 @@ SELECT count(qml_fail(id, attempt, 'oops', retry => false)) FROM qml_fetch('w', 
 SELECT count(qml_progress(id, attempt, '1')) FROM qml_fetch('w', '{q}', 5);
 SELECT qml_pause_all();
 SELECT qml_mark('deployed');
+SELECT qml_bulk('retry', 'queue:nothing');
 SQL
 my @rows = split /\n/, catalog(<<'SQL');
 SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'qml'::regnamespace AND relkind = 'r' AND NOT relispartition

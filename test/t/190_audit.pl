@@ -23,7 +23,7 @@ my %NO_ACT = map { $_ => 1 } qw(
   qml_register_server qml_heartbeat_server qml_unregister_server qml_try_lock qml_unlock
   qml_promote_due qml_reclaim qml_cleanup qml_maintain qml_poll_recurring
   qml_can_transition qml_job qml_counts qml_queue_counts qml_queue_depth qml_peek qml_cron_next
-  qml_status qml_explain qml_explain_queue qml_stats qml_metrics qml_next qml_tracing qml_current_job qml_retry_later);
+  qml_bulk_preview qml_status qml_explain qml_explain_queue qml_stats qml_metrics qml_next qml_tracing qml_current_job qml_retry_later);
 
 # These need pg_cron: 097_pg_cron.pl and 171_pg_cron_import.pl.
 my @ELSEWHERE = qw(qml_pg_cron_schedule qml_pg_cron_unschedule qml_import_pg_cron);

@@ -32,6 +32,10 @@ my $HANDLED_LATER = "SELECT qml_enqueue('NAME', queue => 'NAME', id => 'ID', del
 my $HOOK = "SELECT qml_register_hook('NAME', 'calls_hook', '{failed}')";
 my $MIDDLEWARE = "SELECT qml_register_middleware('NAME', 'calls_middleware')";
 
+# One that nothing is done of meanwhile.
+my $BULK = "INSERT INTO qml.bulk_data (id, made_at, state_at, not_before, made_by, state, action, timezone, query, options) "
+  . "VALUES ('ID', now(), now(), 'infinity', current_user::regrole, 'running', 'retry', 'UTC', 'queue:NAME', '{}')";
+
 my @HELD = ($ENQUEUE, $CLAIM);
 
 sub job_is { return "SELECT $_[0] FROM qml.job WHERE id = 'ID'"; }
@@ -234,6 +238,31 @@ my %CALLS = (
 		done => job_is("payload = '7'")
 	},
 	qml_peek => { before => [$ENQUEUE], sql => "SELECT id FROM qml_peek('NAME')" },
+
+	# bulk operations
+	qml_bulk => {
+		sql => "SELECT qml_bulk('retry', 'queue:NAME') IS NOT NULL",
+		done => rows("bulk WHERE query = 'queue:NAME'", 1)
+	},
+	qml_bulk_preview => {
+		before => [$ENQUEUE],
+		sql => "SELECT count FROM qml_bulk_preview('delete', 'queue:NAME')"
+	},
+	qml_pause_bulk => {
+		before => [$BULK],
+		sql => "SELECT qml_pause_bulk('ID')",
+		done => "SELECT state = 'paused' FROM qml.bulk WHERE id = 'ID'"
+	},
+	qml_resume_bulk => {
+		before => [ $BULK, "SELECT qml_pause_bulk('ID')" ],
+		sql => "SELECT qml_resume_bulk('ID')",
+		done => "SELECT state <> 'paused' FROM qml.bulk WHERE id = 'ID'"
+	},
+	qml_cancel_bulk => {
+		before => [$BULK],
+		sql => "SELECT qml_cancel_bulk('ID')",
+		done => "SELECT state = 'canceled' FROM qml.bulk WHERE id = 'ID'"
+	},
 
 	# queues
 	qml_create_queue => { sql => $CREATE, done => rows("queue WHERE name = 'NAME'", 1) },
