@@ -26,7 +26,7 @@ typedef struct QmlBulkChunk
 	bool over;				/* there are no more jobs */
 	QmlSearchPlace reached; /* if not: jobs behind this one follow */
 	int64 looked;
-	int met; /* jobs that were to be changed */
+	int met;						 /* jobs that were to be changed */
 	int64 counts[QML_BULK_OUTCOMES]; /* without jobs that others have */
 	pg_uuid_t *held;				 /* those */
 	int nheld;

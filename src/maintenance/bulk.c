@@ -54,11 +54,12 @@ qml_bulk_may_see(Oid made_by)
 static void
 forget_old(void)
 {
-	(void) qml_spi_execute("DELETE FROM qml.bulk_data WHERE id IN (SELECT b.id FROM qml.bulk_data b "
-						   "WHERE b.state IN ('finished', 'canceled', 'failed') AND b.state_at < "
-						   "pg_catalog.statement_timestamp() - interval '7 days' "
-						   "FOR UPDATE SKIP LOCKED)",
-						   0, NULL, NULL, NULL, SPI_OK_DELETE);
+	(void)
+		qml_spi_execute("DELETE FROM qml.bulk_data WHERE id IN (SELECT b.id FROM qml.bulk_data b "
+						"WHERE b.state IN ('finished', 'canceled', 'failed') AND b.state_at < "
+						"pg_catalog.statement_timestamp() - interval '7 days' "
+						"FOR UPDATE SKIP LOCKED)",
+						0, NULL, NULL, NULL, SPI_OK_DELETE);
 }
 
 static void
@@ -187,9 +188,7 @@ static void
 record_steering(const char *function, const pg_uuid_t *id, const char *before, const char *after,
 				Datum reason)
 {
-	QmlAuditAct act = {.action = function,
-					   .kind = QML_AUDIT_BULK,
-					   .object = qml_job_id_string(id)};
+	QmlAuditAct act = {.action = function, .kind = QML_AUDIT_BULK, .object = qml_job_id_string(id)};
 	JsonbParseState *state = NULL;
 
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);

@@ -93,10 +93,9 @@ find_common_reason(QmlIdleWork work)
 	if (qml_shmem == NULL)
 		return (Reason){"qml is not in shared_preload_libraries.",
 						work == QML_IDLE_HANDLER ? RESTART "." :
-						work == QML_IDLE_BULK	 ? RESTART
-							  ", or call qml_maintain() now and then." :
-												   RESTART
-							  ", or let pg_cron do it: see qml_pg_cron_schedule()."};
+						work == QML_IDLE_BULK ? RESTART ", or call qml_maintain() now and then." :
+												RESTART
+							", or let pg_cron do it: see qml_pg_cron_schedule()."};
 	if (!qml_enabled)
 		return (Reason){"The setting qml.enabled is off.", RELOAD};
 	if (!qml_idle_is_listed())

@@ -22,6 +22,9 @@
 #define TIME_ALONE	40
 #define TIME_BESIDE 10
 
+/* Milliseconds after which it looks again where it could not go on. */
+#define RETRY_INTERVAL 1000
+
 /* How many jobs it has, and looks at: to begin with, at least, and at most. */
 #define FIRST_JOBS	 200
 #define LEAST_JOBS	 10
@@ -66,9 +69,12 @@ adapt(int size, int64 used, double took, double wanted, int least, int most)
 	return (int) Min(Max(size * factor, least), most);
 }
 
-/* A step of the scheduler: one chunk. */
+/*
+ * Does a chunk.  Returns when there is more to do; QML_NO_TIME: nothing is under way.  *pause: how
+ * long not to come again, milliseconds.
+ */
 TimestampTz
-qml_bulk_step_run(QmlStep *step)
+qml_bulk_step_run(int64 *pause)
 {
 	instr_time start;
 	QmlBulkRun run;
@@ -84,14 +90,13 @@ qml_bulk_step_run(QmlStep *step)
 	if (!run.any)
 	{
 		/* Others have the row of one that could go on. */
-		if (run.next != QML_NO_TIME && run.next <= GetCurrentTimestamp())
-			step->not_before = qml_clock_monotonic_ms() + QML_STEP_PROBE;
+		*pause = RETRY_INTERVAL;
 		return run.next;
 	}
 	share = find_share();
 	wanted = share < 1 ? TIME_BESIDE : TIME_ALONE;
 	jobs = adapt(jobs, run.met, took, wanted, LEAST_JOBS, MOST_JOBS);
 	looked = adapt(looked, run.looked, took, wanted, LEAST_LOOKED, MOST_LOOKED);
-	step->not_before = qml_clock_monotonic_ms() + (int64) (took * (1 - share) / share);
+	*pause = (int64) (took * (1 - share) / share);
 	return run.next;
 }

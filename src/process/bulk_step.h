@@ -5,8 +5,8 @@
 #ifndef QML_BULK_STEP_H
 #define QML_BULK_STEP_H
 
-#include "process/steps.h"
+#include "utils/timestamp.h"
 
-extern TimestampTz qml_bulk_step_run(QmlStep *step);
+extern TimestampTz qml_bulk_step_run(int64 *pause);
 
 #endif

@@ -18,7 +18,7 @@
 #include "process/load.h"
 
 /* The class of an event that a process waits for: see wait_event.h of the server. */
-#define WAIT_CLASS(event) ((event) & 0xFF000000U)
+#define WAIT_CLASS(event) ((event) &0xFF000000U)
 
 static bool
 is_busy(const PGPROC *proc)

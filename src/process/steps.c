@@ -366,6 +366,17 @@ store_stats(QmlStep *step)
 	return next;
 }
 
+/* A chunk of a bulk operation. */
+static TimestampTz
+do_bulk(QmlStep *step)
+{
+	int64 pause;
+	TimestampTz next = qml_bulk_step_run(&pause);
+
+	step->not_before = qml_clock_monotonic_ms() + pause;
+	return next;
+}
+
 /* Intervals that are neither fixed nor a setting. */
 
 /* At once when qml.workers has changed: what was asked for before may be lost. */
@@ -498,7 +509,7 @@ QmlStep qml_steps[] = {
 	 .enabled = &qml_scheduler_enabled,
 	 .wake = QML_WAKE_BULK,
 	 .every = QML_STEP_POLL,
-	 .run = qml_bulk_step_run},
+	 .run = do_bulk},
 	{.activity = "recomputing schedules",
 	 .name = "qml scheduler: recomputing schedules",
 	 .enabled = &qml_recurring_enabled,

@@ -145,10 +145,8 @@ static const struct
 	const char *name;
 	void (*run)(void *arg);
 } maintain_steps[] = {
-	{"promote", promote},
-	{"servers", give_up_servers},
-	{"reclaim", reclaim},
-	{"recurring", fire_recurring},
+	{"promote", promote}, {"servers", give_up_servers},
+	{"reclaim", reclaim}, {"recurring", fire_recurring},
 	{"bulk", do_bulk},
 };
 
