@@ -23,6 +23,7 @@ wait_for_process($node, 'scheduler', 'postgres');
 query($node, <<'SQL');
 CREATE TABLE seen (id uuid, state qml.job_state);
 CREATE FUNCTION note(job qml.job, old qml.job_state, new qml.job_state) RETURNS void LANGUAGE sql AS 'INSERT INTO seen VALUES (job.id, new)';
+REVOKE EXECUTE ON FUNCTION note FROM PUBLIC;
 CREATE ROLE cleaner;
 SELECT qml_grant('cleaner', 'admin', 'q'), qml_grant('cleaner', 'enqueue', 'other');
 SQL
