@@ -146,6 +146,27 @@ bad('pause_all', 'all queues are paused since .* by role ".*": flood');
 mend('pause_all');
 good('pause_all', 'not all queues');
 
+# ---- bulk operations
+
+good('bulk', '0 bulk operations are under way, 0 paused');
+query($node, q{CREATE ROLE bulker; SELECT qml_grant('bulker', 'admin', 'mixed')});
+query($node, q{BEGIN; SET LOCAL ROLE bulker; SELECT qml_bulk('retry', 'queue:mixed'); RESET ROLE; SELECT qml_revoke('bulker', 'admin', 'mixed'); COMMIT});
+bad('bulk', '1 bulk operation has failed, as qml.bulk says: "');
+query($node, q{SELECT qml_grant('bulker', 'admin', 'mixed')});
+mend('bulk');
+good('bulk', '0 bulk operations are under way, 0 paused');
+query($node, q{INSERT INTO qml.bulk_data (id, made_at, state_at, made_by, state, action, timezone, query, options, not_before)
+	VALUES ('00000000-0000-7000-8000-0000000000b0', now(), now() - interval '2 min', current_user::regrole, 'running', 'retry', 'UTC', 'queue:mixed', '{}', now() + interval '1 h')});
+good('bulk', '1 bulk operation is under way, 0 paused');
+query($node, q{ALTER SYSTEM SET qml.enable_scheduler = off});
+$node->reload;
+query($node, q{UPDATE qml.bulk_data SET not_before = NULL WHERE state = 'running'});
+bad('bulk', '1 bulk operation stands still, though not paused');
+mend('bulk');
+query($node, q{ALTER SYSTEM RESET qml.enable_scheduler});
+$node->reload;
+good('bulk', '0 bulk operations are under way, 0 paused');
+
 # ---- switches and what is missing for processes
 
 foreach my $switch (
