@@ -1149,6 +1149,11 @@ CREATE FUNCTION qml.bulk_access(made_by regrole) RETURNS boolean
 REVOKE ALL ON FUNCTION qml.bulk_access(regrole) FROM PUBLIC;
 COMMENT ON FUNCTION qml.bulk_access(regrole) IS 'whether the current role sees the bulk operations of a role';
 
+CREATE FUNCTION qml.error_fingerprint(queue_id int, method text, created_by regrole, errors jsonb) RETURNS text
+	AS 'MODULE_PATHNAME', 'qml_error_fingerprint' LANGUAGE C STABLE STRICT;
+REVOKE ALL ON FUNCTION qml.error_fingerprint(int, text, regrole, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION qml.error_fingerprint(int, text, regrole, jsonb) IS 'what the last error of a job has in common with those that differ in numbers, ids and quoted values only; NULL if the current role does not see all of the job';
+
 -- A view with an unlogged table fails on a standby as a whole, when it is planned.  So these
 -- tables are read by a function.
 CREATE FUNCTION qml.unlogged_jobs(OUT id uuid, OUT created_at timestamptz, OUT queue_id int,
@@ -1643,6 +1648,53 @@ COMMENT ON VIEW qml.mark IS 'marks on charts, of the last 30 days';
 COMMENT ON COLUMN qml.mark.at IS 'when it was made';
 COMMENT ON COLUMN qml.mark.label IS 'what it says';
 COMMENT ON COLUMN qml.mark.made_by IS 'the role that made it';
+
+-- Failed jobs by what their errors have in common.  The rows are grouped before anything of a job is
+-- shown, and what is shown is that of one job, as the reader sees it in qml.job.
+CREATE VIEW qml.dead_letter WITH (security_barrier = true) AS
+SELECT g.fingerprint,
+	q.name AS queue,
+	g.method,
+	s.error_type,
+	s.error,
+	g.jobs AS count,
+	g.first_failed_at,
+	g.last_failed_at,
+	g.sample
+FROM (SELECT f.queue_id, f.method,
+		qml.error_fingerprint(f.queue_id, f.method, f.created_by, f.errors) AS fingerprint,
+		pg_catalog.count(*) AS jobs,
+		pg_catalog.min(f.finished_at) AS first_failed_at,
+		pg_catalog.max(f.finished_at) AS last_failed_at,
+		pg_catalog.max(f.id::text)::uuid AS sample
+	FROM (SELECT id, queue_id, method, created_by, errors, finished_at
+		FROM qml.history
+		WHERE state = 'failed' AND expires_at > pg_catalog.statement_timestamp()
+		UNION ALL
+		SELECT id, queue_id, method, created_by, errors, finished_at
+		FROM qml.history_overflow
+		WHERE state = 'failed' AND expires_at > pg_catalog.statement_timestamp()
+		UNION ALL
+		SELECT id, queue_id, method, created_by, errors, finished_at
+		FROM qml.unlogged_jobs()
+		WHERE state = 'failed') f
+	WHERE qml.may_plan('dead_letter') AND qml.may_read('dead_letter')
+		AND qml.job_access(f.queue_id, f.created_by) > 0
+	GROUP BY 1, 2, 3) g
+JOIN qml.queue_data q ON q.id = g.queue_id
+LEFT JOIN LATERAL (SELECT j.error, j.errors -> -1 ->> 'error_type' AS error_type
+	FROM qml.job j WHERE j.id = g.sample) s ON g.fingerprint IS NOT NULL;
+REVOKE ALL ON TABLE qml.dead_letter FROM PUBLIC;
+COMMENT ON VIEW qml.dead_letter IS 'failed jobs that the current role may see, grouped by queue, method and fingerprint of the error; errors and fingerprints are NULL where it may only monitor';
+COMMENT ON COLUMN qml.dead_letter.fingerprint IS 'what the errors have in common: of method, type and message without numbers, ids and quoted values; qml_search and qml_bulk take it as fingerprint:';
+COMMENT ON COLUMN qml.dead_letter.queue IS 'name of the queue';
+COMMENT ON COLUMN qml.dead_letter.method IS 'name of the work that failed';
+COMMENT ON COLUMN qml.dead_letter.error_type IS 'type of the errors';
+COMMENT ON COLUMN qml.dead_letter.error IS 'error of one of the jobs';
+COMMENT ON COLUMN qml.dead_letter.count IS 'number of jobs';
+COMMENT ON COLUMN qml.dead_letter.first_failed_at IS 'when the first of them failed for good';
+COMMENT ON COLUMN qml.dead_letter.last_failed_at IS 'when the last of them did';
+COMMENT ON COLUMN qml.dead_letter.sample IS 'id of the job whose error is shown';
 
 CREATE VIEW qml.bulk WITH (security_barrier = true) AS
 SELECT b.id,
@@ -2365,6 +2417,7 @@ GRANT EXECUTE ON FUNCTION qml.lease_end(uuid, int, timestamptz) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.retries_left(int, text, regrole, int, int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.stats_access(int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.bulk_access(regrole) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.error_fingerprint(int, text, regrole, jsonb) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.stats_quantile(bytea, float8) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.unlogged_jobs() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.search_order(uuid, timestamptz) TO PUBLIC;
@@ -2492,6 +2545,7 @@ GRANT SELECT ON TABLE qml.acl TO PUBLIC;
 GRANT SELECT ON TABLE qml.stats_minute TO PUBLIC;
 GRANT SELECT ON TABLE qml.mark TO PUBLIC;
 GRANT SELECT ON TABLE qml.bulk TO PUBLIC;
+GRANT SELECT ON TABLE qml.dead_letter TO PUBLIC;
 GRANT USAGE ON TYPE qml.job_state TO PUBLIC;
 
 CREATE FUNCTION qml.check_service() RETURNS void

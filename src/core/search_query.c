@@ -15,7 +15,7 @@
  *	field						value
  *	state						scheduled, enqueued, processing, ...
  *	queue method type worker	a name, which must be equal
- *	server by error_type
+ *	server by error_type fingerprint
  *	error						a text that the latest error contains, in upper or lower case
  *	id							a complete id
  *	priority attempt			integers: 5  >5  >=5  <5  <=5  1..5  5..  ..5
@@ -52,7 +52,8 @@ static const struct
 	{"id", QML_SEARCH_IS_ID},			{"priority", QML_SEARCH_IS_NUMBER},
 	{"attempt", QML_SEARCH_IS_NUMBER},	{"payload", QML_SEARCH_IS_JSON},
 	{"metadata", QML_SEARCH_IS_JSON},	{"error", QML_SEARCH_IS_TEXT},
-	{"error_type", QML_SEARCH_IS_TEXT}, {"created", QML_SEARCH_IS_TIME},
+	{"error_type", QML_SEARCH_IS_TEXT}, {"fingerprint", QML_SEARCH_IS_TEXT},
+	{"created", QML_SEARCH_IS_TIME},
 	{"finished", QML_SEARCH_IS_TIME},	{"run", QML_SEARCH_IS_DURATION},
 	{"wait", QML_SEARCH_IS_DURATION},
 };
@@ -60,14 +61,14 @@ static const struct
 /* The same for whoever looks for the one that was meant. */
 static const char *const field_names[] = {
 	"state",   "queue",	   "method",  "type",	 "worker",	 "server", "by",
-	"id",	   "priority", "attempt", "payload", "metadata", "error",  "error_type",
+	"id",	   "priority", "attempt", "payload", "metadata", "error",  "error_type", "fingerprint",
 	"created", "finished", "run",	  "wait",	 (char *) 0,
 };
 
 #define FIELDS_ALLOWED                                                                             \
 	"Fields are state, queue, method, type, worker, server, by, id, priority, attempt, "           \
-	"payload.path, metadata.path, error, error_type, created, finished, run and wait.  Text that " \
-	"contains a colon can be put in quotes."
+	"payload.path, metadata.path, error, error_type, fingerprint, created, finished, run and "     \
+	"wait.  Text that contains a colon can be put in quotes."
 
 /* The query that is being read. */
 typedef struct Reader

@@ -49,6 +49,7 @@ cost_of(QmlSearchField field)
 		case QML_SEARCH_METADATA:
 		case QML_SEARCH_ERROR:
 		case QML_SEARCH_ERROR_TYPE:
+		case QML_SEARCH_FINGERPRINT:
 		case QML_SEARCH_WORD:
 			return 2;
 		case QML_SEARCH_STATE:
@@ -141,6 +142,14 @@ contains(Datum text, Datum wanted)
 	return text != (Datum) 0 &&
 		   DatumGetInt32(
 			   DirectFunctionCall2Coll(textpos, C_COLLATION_OID, lower_text(text), wanted)) > 0;
+}
+
+static bool
+has_fingerprint(const QmlJob *job, const char *wanted)
+{
+	char *fingerprint = qml_job_fingerprint(job);
+
+	return fingerprint && pg_strcasecmp(fingerprint, wanted) == 0;
 }
 
 static bool
@@ -325,7 +334,8 @@ is_of_documents(QmlSearchField field)
 static bool
 is_of_contents(QmlSearchField field)
 {
-	return is_of_documents(field) || field == QML_SEARCH_ERROR || field == QML_SEARCH_ERROR_TYPE;
+	return is_of_documents(field) || field == QML_SEARCH_ERROR || field == QML_SEARCH_ERROR_TYPE ||
+		   field == QML_SEARCH_FINGERPRINT;
 }
 
 static bool
@@ -367,6 +377,8 @@ matches_value(const QmlSearchMatcher *matcher, const QmlSearchTerm *term, const 
 			return contains(qml_job_last_error(job), wanted->text);
 		case QML_SEARCH_ERROR_TYPE:
 			return is_equal(qml_job_last_error_type(job), wanted->text);
+		case QML_SEARCH_FINGERPRINT:
+			return has_fingerprint(job, value->text);
 		case QML_SEARCH_CREATED:
 			return is_time_within(job->created_at, value);
 		case QML_SEARCH_FINISHED:

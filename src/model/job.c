@@ -17,6 +17,7 @@
 
 #include "common/hash_set.h"
 #include "common/json.h"
+#include "core/fingerprint.h"
 #include "core/state.h"
 #include "errcodes.h"
 #include "model/catalog.h"
@@ -346,6 +347,41 @@ Datum
 qml_job_last_error_type(const QmlJob *job)
 {
 	return last_error_text(job, "error_type");
+}
+
+/* Adds a text, 0 for none. */
+static uint64
+add_to_fingerprint(uint64 fingerprint, Datum value)
+{
+	text *bytes = value == (Datum) 0 ? NULL : DatumGetTextPP(value);
+
+	return qml_fingerprint_add(fingerprint, bytes ? VARDATA_ANY(bytes) : "",
+							   bytes ? VARSIZE_ANY_EXHDR(bytes) : 0);
+}
+
+/*
+ * What the last error of the job has in common with others that differ in numbers, ids and quoted
+ * values only: sixteen hexadecimal digits of method, type and message.  NULL when none failed.
+ */
+char *
+qml_job_fingerprint(const QmlJob *job)
+{
+	Datum error = qml_job_last_error(job);
+	text *message;
+	char *normal;
+	size_t length;
+	uint64 fingerprint;
+
+	if (error == (Datum) 0)
+		return NULL;
+	message = DatumGetTextPP(error);
+	normal = palloc(VARSIZE_ANY_EXHDR(message) + 1);
+	length = qml_fingerprint_normalize(VARDATA_ANY(message), VARSIZE_ANY_EXHDR(message), normal);
+	fingerprint = add_to_fingerprint(qml_fingerprint_begin(), job->method);
+	fingerprint = add_to_fingerprint(fingerprint, qml_job_last_error_type(job));
+	fingerprint = qml_fingerprint_add(fingerprint, normal, length);
+	pfree(normal);
+	return psprintf("%016llx", (unsigned long long) fingerprint);
 }
 
 /*

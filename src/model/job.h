@@ -100,6 +100,7 @@ extern void qml_job_live_place(TupleTableSlot *slot, int *priority, pg_uuid_t *i
 extern void qml_job_copy(const QmlJob *job, QmlJob *copy);
 extern Datum qml_job_last_error(const QmlJob *job);
 extern Datum qml_job_last_error_type(const QmlJob *job);
+extern char *qml_job_fingerprint(const QmlJob *job);
 extern void qml_job_add_error(QmlJob *job, const QmlJobError *error, TimestampTz at);
 extern void qml_job_forgive(QmlJob *job, const char *error_type);
 extern int qml_job_count_errors(const QmlJob *job, const char *error_type);

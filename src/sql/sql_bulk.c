@@ -1,7 +1,8 @@
 /*
  * sql_bulk.c
  *		SQL functions of bulk operations: qml_bulk, qml_bulk_preview, qml_pause_bulk,
- *		qml_resume_bulk, qml_cancel_bulk; and qml.bulk_access for the view.
+ *		qml_resume_bulk, qml_cancel_bulk; and qml.bulk_access and qml.error_fingerprint for
+ *		the views.
  */
 #include "postgres.h"
 
@@ -28,6 +29,7 @@ QML_FUNCTION(qml_pause_bulk);
 QML_FUNCTION(qml_resume_bulk);
 QML_FUNCTION(qml_cancel_bulk);
 QML_FUNCTION(qml_bulk_access);
+QML_FUNCTION(qml_error_fingerprint);
 
 #define PREVIEW_COLUMNS 4
 
@@ -138,4 +140,28 @@ qml_bulk_access(PG_FUNCTION_ARGS)
 {
 	qml_acl_require_one(QML_MAY_ANY, NULL);
 	PG_RETURN_BOOL(qml_bulk_may_see(PG_GETARG_OID(0)));
+}
+
+/*
+ * For the view qml.dead_letter: the fingerprint of the last error of a job, if the current user sees
+ * all of the job; NULL otherwise.
+ */
+Datum
+qml_error_fingerprint(PG_FUNCTION_ARGS)
+{
+	QmlJob job = {.queue_id = PG_GETARG_INT32(0),
+				  .method = PG_GETARG_DATUM(1),
+				  .created_by = PG_GETARG_OID(2),
+				  .errors = PG_GETARG_DATUM(3)};
+	const QmlQueue *queue;
+	char *fingerprint;
+
+	qml_acl_require_one(QML_MAY_ANY, NULL);
+	queue = qml_queue_by_id(job.queue_id);
+	if (queue == NULL || qml_acl_access(queue->name, job.created_by) != QML_ACCESS_FULL)
+		PG_RETURN_NULL();
+	fingerprint = qml_job_fingerprint(&job);
+	if (fingerprint == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(fingerprint));
 }

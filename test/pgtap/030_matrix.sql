@@ -363,6 +363,10 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42704|false', '=|false'),
 ('qml_cancel_bulk', $$SELECT qml_cancel_bulk('00000000-0000-7000-8000-0000000000bb')$$,
 	'refused', 'refused', 'refused', 'refused', 'refused', '=42704|true', '=|true'),
+('dead_letter', $$SELECT string_agg(DISTINCT queue || coalesce(left(fingerprint, 0) || '!', '') || coalesce(left(error, 0) || '!', ''), ' ' ORDER BY queue || coalesce(left(fingerprint, 0) || '!', '') || coalesce(left(error, 0) || '!', '')) FROM qml.dead_letter WHERE queue IN ('own', 'foreign')$$,
+	'refused', 'refused', 'refused', 'refused', '=foreign own!!|foreign!! own!!', '=foreign own!!|foreign!! own!!', '=|foreign!! own!!'),
+('error_fingerprint', $$SELECT coalesce(qml.error_fingerprint(0, 'm', 'pg_monitor', '[{"error": "e"}]'), 'none')$$,
+	'refused', 'refused', '=none|none', '=none|none', '=none|none', '=none|none', '=|none'),
 ('bulk', $$SELECT count(*) FROM qml.bulk WHERE made_by = 't_other'$$,
 	'refused', 'refused', '=0|0', '=0|0', '=0|0', '=0|1', '=|1'),
 ('bulk_access', $$SELECT qml.bulk_access('t_other')$$,
@@ -877,7 +881,7 @@ SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'enqueue' AND vi
 SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'monitor' AND view = %L AND queue = 'foreign'$$, view), 'outlines too')
 	FROM unnest(ARRAY['job', 'recurring']) view;
 SELECT pg_temp.ends('t_doors', format('SELECT FROM qml.%s v WHERE probe.leak(%L, v::text)', view, view), '42501', 'without a capability it is not called: ' || view)
-	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick', 'pause', 'audit', 'stats_minute', 'mark', 'recent', 'bulk']) view;
+	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick', 'pause', 'audit', 'stats_minute', 'mark', 'recent', 'bulk', 'dead_letter']) view;
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors'$$, 'nor shown anything');
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view IN ('job', 'recurring', 'recent') AND (mine AND queue = 'own') IS NOT TRUE$$,
 	'who enqueues is not shown the jobs and schedules of others');

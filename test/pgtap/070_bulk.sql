@@ -225,6 +225,47 @@ DROP ROLE t_bulk;
 SELECT ok(qml_maintain() IS NOT NULL);
 SELECT ok((SELECT state = 'failed' AND reason ~ '^the role that made it, with OID \d+, was dropped$' FROM qml.bulk WHERE id = :'bulk'), 'a role that was dropped');
 
+-------------------------------------------------------------------------------
+-- Dead letters
+-------------------------------------------------------------------------------
+
+DELETE FROM qml.live;
+DELETE FROM qml.history;
+SELECT qml_create_queue('u', '{"storage": "unlogged"}');
+CREATE FUNCTION pg_temp.fail(method text, queue text, error text, type text DEFAULT NULL) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	job uuid := qml_enqueue(method, queue => queue);
+BEGIN
+	PERFORM qml_fetch_job(job, 'w');
+	PERFORM qml_fail(job, 1, error, type, retry => false);
+END $$;
+SELECT pg_temp.fail('mail', 'a', format('host "h%s" refused mail %s to %s', n, n, gen_random_uuid()), 'net') FROM generate_series(1, 30) n;
+SELECT pg_temp.fail('mail', 'a', 'host "x" refused mail 1 for ever', 'net');
+SELECT pg_temp.fail('mail', 'a', 'host "x" refused mail 1 to 0190f3c4-5b6a-7c8d-9e0f-a1b2c3d4e5f6', 'other') FROM generate_series(1, 2);
+SELECT pg_temp.fail('post', 'a', 'host "x" refused mail 1 to 0190f3c4-5b6a-7c8d-9e0f-a1b2c3d4e5f6', 'net') FROM generate_series(1, 3);
+SELECT pg_temp.fail('mail', 'b', 'host "x" refused mail 1 to 0190f3c4-5b6a-7c8d-9e0f-a1b2c3d4e5f6', 'net') FROM generate_series(1, 4);
+SELECT pg_temp.fail('mail', 'u', 'host "x" refused mail 1 to 0190f3c4-5b6a-7c8d-9e0f-a1b2c3d4e5f6', 'net') FROM generate_series(1, 5);
+SELECT pg_temp.fail('mail', 'a', NULL);
+SELECT results_eq('SELECT queue, method, error_type, count FROM qml.dead_letter ORDER BY 1, 2, 3, 4',
+	$$VALUES ('a', 'mail', 'net', 1::bigint), ('a', 'mail', 'net', 30), ('a', 'mail', 'other', 2), ('a', 'mail', NULL, 1), ('a', 'post', 'net', 3),
+		('b', 'mail', 'net', 4), ('u', 'mail', 'net', 5)$$, 'groups');
+SELECT is((SELECT count(DISTINCT fingerprint)::int FROM qml.dead_letter), 5, 'the same in another queue has the same fingerprint');
+SELECT is((SELECT count(*)::int FROM qml.dead_letter d JOIN qml.job j ON j.id = d.sample
+	WHERE j.error = d.error AND j.queue = d.queue AND j.state = 'failed' AND d.fingerprint ~ '^[0-9a-f]{16}$'
+		AND (d.first_failed_at, d.last_failed_at) = (SELECT min(finished_at), max(finished_at) FROM qml_search('fingerprint:' || d.fingerprint || ' queue:' || d.queue, 100))),
+	7, 'with a sample, and times');
+SELECT fingerprint FROM qml.dead_letter WHERE count = 30 \gset
+SELECT is((SELECT count(*)::int FROM qml_search('fingerprint:' || upper(:'fingerprint'), 100)), 39, 'its jobs are found');
+SELECT is((SELECT count(*)::int FROM qml_search('state:failed -fingerprint:' || :'fingerprint', 100)), 7, 'and the others');
+SELECT is(pg_temp.bulk('redrive', 'queue:a fingerprint:' || :'fingerprint'), 'finished {"changed": 30}', 'a group is redriven');
+SELECT is((SELECT count(*)::int FROM qml.dead_letter WHERE fingerprint = :'fingerprint' AND queue = 'a'), 0, 'it is gone');
+-- A role that monitors another queue sees how many there are, and nothing of their errors.
+CREATE ROLE t_dead;
+SELECT qml_grant('t_dead', 'monitor', 'b');
+SELECT pg_temp.ends('t_dead', $$SELECT string_agg(concat_ws(' ', queue, method, count, fingerprint IS NOT NULL, error IS NOT NULL), ', ' ORDER BY queue, method) FROM qml.dead_letter$$,
+	'=a mail 4 f f, a post 3 f f, b mail 4 t t, u mail 5 f f', 'without errors there is one group');
+SELECT pg_temp.ends('t_dead', format('SELECT count(*) FROM qml_search(%L)', 'fingerprint:' || :'fingerprint'), '=4', 'nor is it found by them');
+
 -- Operations that have ended are kept for a week.
 UPDATE qml.bulk_data SET state_at = now() - interval '8 days';
 SELECT qml_bulk('delete', 'queue:nothing') AS bulk \gset
