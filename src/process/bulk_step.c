@@ -27,10 +27,10 @@
 
 /* How many jobs it has, and looks at: to begin with, at least, and at most. */
 #define FIRST_JOBS	 200
-#define LEAST_JOBS	 10
+#define LEAST_JOBS	 100
 #define MOST_JOBS	 5000
 #define FIRST_LOOKED 2000
-#define LEAST_LOOKED 100
+#define LEAST_LOOKED 1000
 #define MOST_LOOKED	 50000
 
 /* The least share of the time that it gets, and by how much a load takes it away. */
