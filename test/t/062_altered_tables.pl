@@ -39,6 +39,8 @@ SELECT qml_schedule_recurring('r', '@yearly', 't', queue => 'q', metadata => '{}
 UPDATE qml.recurring_data SET last_run_at = now() - interval '1 day', last_job = gen_random_uuid();
 INSERT INTO qml.occurrence_data VALUES (date_trunc('hour', now()), 'r', gen_random_uuid(), now(), 0, 'late');
 SELECT qml_register_handler('t', 't_handler', '{"run_as": "calls_role"}');
+SELECT qml_bulk('retry', 'queue:q state:failed created:>1s');
+UPDATE qml.bulk_data SET held = ARRAY['01890000-0000-7000-a000-000000000002'::uuid], cursor_order = 1, cursor_id = id, held_until = now();
 SQL
 
 # Runs the statements of each call after an alteration; everything is undone.  Returns those
@@ -118,12 +120,13 @@ my @meeting = (
 	"SELECT qml_pause_recurring('r'); SELECT qml_resume_recurring('r')",
 	"SELECT qml_schedule_recurring('r', '\@daily', 't', queue => 'q')",
 	"SELECT * FROM qml_fetch('w', NULL, 100, '1 h')", "SELECT * FROM qml_fetch('w', '{q}', 100, '1 h')",
+	"SELECT qml_pause_bulk(id), qml_resume_bulk(id), qml_cancel_bulk(id) FROM qml.bulk; SELECT * FROM qml_status()",
 	"SELECT * FROM qml_counts(); SELECT * FROM qml_queue_counts()",
 	"SELECT qml_enqueue('t', queue => 'q')",
 	"SELECT qml_register_handler('t', 't_handler'); SELECT qml_unregister_handler('t')",
 	"SELECT qml_register_hook('h', 'calls_hook'); SELECT qml_delete(qml_enqueue('t')); SELECT qml_unregister_hook('h')",
 	"SELECT qml_register_middleware('m', 'calls_middleware'); SELECT qml_unregister_middleware('m')",
-	(map { "SELECT * FROM qml.$_" } qw(job recent queue pause lock recurring recurring_tick server handler hook middleware acl audit)),
+	(map { "SELECT * FROM qml.$_" } qw(job recent dead_letter bulk queue pause lock recurring recurring_tick server handler hook middleware acl audit)),
 	map {
 		my $id = "id => '01890000-0000-7000-a000-00000000000$_'";
 		("SELECT qml_job($id)", "SELECT qml_delete($id)", "SELECT qml_retry($id)",
