@@ -4,8 +4,8 @@
  *
  * A process is busy if it waits for nothing, or for the disk, or for a lock that is held for a moment.
  * Those that clean up after others do not count: vacuum, and the processes of the server itself.
- * How many there are is looked at now and then, without any lock: each is a number that is read
- * whole, and a wrong one makes no difference.
+ * How many there are is looked at now and then.  What a process waits for is read without a lock: it
+ * is a number that is read whole, and a wrong one makes no difference.
  */
 #include "postgres.h"
 
@@ -13,6 +13,7 @@
 
 #include "miscadmin.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/wait_event.h"
 
 #include "process/load.h"
@@ -21,7 +22,7 @@
 #define WAIT_CLASS(event) ((event) &0xFF000000U)
 
 static bool
-is_busy(const PGPROC *proc)
+seems_busy(const PGPROC *proc)
 {
 	uint32 event = *(volatile const uint32 *) &proc->wait_event_info;
 
@@ -51,7 +52,10 @@ qml_load_sample(void)
 
 	for (int i = 0; i < MaxBackends; i++)
 	{
-		if (is_busy(&ProcGlobal->allProcs[i]))
+		const PGPROC *proc = &ProcGlobal->allProcs[i];
+
+		/* One that has ended leaves its entry as it was. */
+		if (seems_busy(proc) && BackendPidGetProc(proc->pid) == proc)
 			busy++;
 	}
 	return busy / count_processors();
