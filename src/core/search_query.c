@@ -53,21 +53,20 @@ static const struct
 	{"attempt", QML_SEARCH_IS_NUMBER},	{"payload", QML_SEARCH_IS_JSON},
 	{"metadata", QML_SEARCH_IS_JSON},	{"error", QML_SEARCH_IS_TEXT},
 	{"error_type", QML_SEARCH_IS_TEXT}, {"fingerprint", QML_SEARCH_IS_TEXT},
-	{"created", QML_SEARCH_IS_TIME},
-	{"finished", QML_SEARCH_IS_TIME},	{"run", QML_SEARCH_IS_DURATION},
-	{"wait", QML_SEARCH_IS_DURATION},
+	{"created", QML_SEARCH_IS_TIME},	{"finished", QML_SEARCH_IS_TIME},
+	{"run", QML_SEARCH_IS_DURATION},	{"wait", QML_SEARCH_IS_DURATION},
 };
 
 /* The same for whoever looks for the one that was meant. */
 static const char *const field_names[] = {
-	"state",   "queue",	   "method",  "type",	 "worker",	 "server", "by",
-	"id",	   "priority", "attempt", "payload", "metadata", "error",  "error_type", "fingerprint",
-	"created", "finished", "run",	  "wait",	 (char *) 0,
+	"state",	   "queue",	   "method",   "type",	  "worker",	  "server",	  "by",
+	"id",		   "priority", "attempt",  "payload", "metadata", "error",	  "error_type",
+	"fingerprint", "created",  "finished", "run",	  "wait",	  (char *) 0,
 };
 
-#define FIELDS_ALLOWED                                                                             \
-	"Fields are state, queue, method, type, worker, server, by, id, priority, attempt, "           \
-	"payload.path, metadata.path, error, error_type, fingerprint, created, finished, run and "     \
+#define FIELDS_ALLOWED                                                                         \
+	"Fields are state, queue, method, type, worker, server, by, id, priority, attempt, "       \
+	"payload.path, metadata.path, error, error_type, fingerprint, created, finished, run and " \
 	"wait.  Text that contains a colon can be put in quotes."
 
 /* The query that is being read. */

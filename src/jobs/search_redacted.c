@@ -43,6 +43,14 @@ can_match(const QmlSearchQuery *query, QmlSearchField field, const char *name)
 	return true;
 }
 
+/* Where something is hidden, all errors are. */
+static bool
+is_of_errors(QmlSearchField field)
+{
+	return field == QML_SEARCH_ERROR || field == QML_SEARCH_ERROR_TYPE ||
+		   field == QML_SEARCH_FINGERPRINT;
+}
+
 /* Whether a term asks for something that is hidden. */
 static bool
 asks_for(const QmlSearchQuery *query, const QmlSearchTerm *term, const QmlRedact *redact)
@@ -50,7 +58,7 @@ asks_for(const QmlSearchQuery *query, const QmlSearchTerm *term, const QmlRedact
 	QmlRedactDocument document = term->field == QML_SEARCH_PAYLOAD ? QML_REDACT_PAYLOAD :
 																	 QML_REDACT_METADATA;
 
-	if (term->field == QML_SEARCH_ERROR || term->field == QML_SEARCH_ERROR_TYPE)
+	if (is_of_errors(term->field))
 		return true;
 	if (term->field != QML_SEARCH_PAYLOAD && term->field != QML_SEARCH_METADATA)
 		return false;
@@ -82,8 +90,7 @@ has_such_terms(const QmlSearchQuery *query)
 	{
 		QmlSearchField field = query->terms[i].field;
 
-		if (field == QML_SEARCH_ERROR || field == QML_SEARCH_ERROR_TYPE ||
-			field == QML_SEARCH_PAYLOAD || field == QML_SEARCH_METADATA)
+		if (is_of_errors(field) || field == QML_SEARCH_PAYLOAD || field == QML_SEARCH_METADATA)
 			return true;
 	}
 	return false;

@@ -20,6 +20,7 @@
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/queue.h"
+#include "model/redact.h"
 #include "qml.h"
 #include "sql/sql_rights.h"
 
@@ -153,12 +154,10 @@ qml_error_fingerprint(PG_FUNCTION_ARGS)
 				  .method = PG_GETARG_DATUM(1),
 				  .created_by = PG_GETARG_OID(2),
 				  .errors = PG_GETARG_DATUM(3)};
-	const QmlQueue *queue;
 	char *fingerprint;
 
 	qml_acl_require_one(QML_MAY_ANY, NULL);
-	queue = qml_queue_by_id(job.queue_id);
-	if (queue == NULL || qml_acl_access(queue->name, job.created_by) != QML_ACCESS_FULL)
+	if (qml_redact_access(job.queue_id, job.method, job.created_by) != QML_ACCESS_FULL)
 		PG_RETURN_NULL();
 	fingerprint = qml_job_fingerprint(&job);
 	if (fingerprint == NULL)

@@ -49,10 +49,16 @@ static const char *const cases[][2] = {
 	{"can't find 'it's here'", "can't find ''"},
 	{"not closed \"here", "not closed \"here"},
 	{"not closed \"here\nbut \"there\"", "not closed \"here but \"\""},
-	{"f\xc3\xbcr 3 St\xc3\xbc" "ck", "f\xc3\xbcr # St\xc3\xbc" "ck"},
-	{"\xc3\xbc" "9", "\xc3\xbc#"},
+	{"f\xc3\xbcr 3 St\xc3\xbc"
+	 "ck",
+	 "f\xc3\xbcr # St\xc3\xbc"
+	 "ck"},
+	{"\xc3\xbc"
+	 "9",
+	 "\xc3\xbc#"},
 	{"#", "#"},
-	{"null value in column \"a\" violates 1 constraint", "null value in column \"\" violates # constraint"},
+	{"null value in column \"a\" violates 1 constraint",
+	 "null value in column \"\" violates # constraint"},
 };
 
 static uint64_t

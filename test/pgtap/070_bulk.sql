@@ -266,6 +266,23 @@ SELECT pg_temp.ends('t_dead', $$SELECT string_agg(concat_ws(' ', queue, method, 
 	'=a mail 4 f f, a post 3 f f, b mail 4 t t, u mail 5 f f', 'without errors there is one group');
 SELECT pg_temp.ends('t_dead', format('SELECT count(*) FROM qml_search(%L)', 'fingerprint:' || :'fingerprint'), '=4', 'nor is it found by them');
 
+-- What is hidden cannot be guessed by operations, previews or fingerprints.
+SELECT qml_create_queue('secret', '{"redact": ["payload.card"]}');
+SELECT qml_enqueue('pay', jsonb_build_object('card', n), 'secret') FROM generate_series(1, 3) n;
+SELECT count(qml_fail(id, attempt, 'card ' || (payload ->> 'card') || 'x refused', retry => false)) FROM qml_fetch('w', 'secret', 3);
+SELECT qml_grant('t_dead', 'monitor'), qml_grant('t_dead', 'admin', 'b');
+SELECT pg_temp.ends('t_dead', $$SELECT string_agg(concat_ws(' ', count, fingerprint IS NOT NULL, error IS NOT NULL), ', ') FROM qml.dead_letter WHERE queue = 'secret'$$, '=3 f f',
+	'nor fingerprints nor errors are shown');
+SELECT pg_temp.ends('t_dead', $$SELECT * FROM qml_search('queue:secret fingerprint:0000000000000000')$$, '42501', 'nor sought');
+SELECT pg_temp.ends('t_dead', $$SELECT * FROM qml_bulk_preview('delete', 'queue:secret payload.card:1')$$, '42501', 'nor previewed');
+SELECT pg_temp.ends('t_dead', $$SELECT count(*) FROM qml_bulk_preview('delete', 'payload.card:1')$$, '=0', 'nor among others');
+SET LOCAL ROLE t_dead;
+SELECT qml_bulk('retry', 'payload.card:1') AS guess \gset
+SELECT qml_bulk('retry', 'error:refused') AS words \gset
+RESET ROLE;
+SELECT ok(qml_maintain() IS NOT NULL);
+SELECT is((SELECT string_agg(outcomes::text, ' ') FROM qml.bulk WHERE id IN (:'guess', :'words')), '{} {"changed": 4}', 'nor counted');
+
 -- Operations that have ended are kept for a week.
 UPDATE qml.bulk_data SET state_at = now() - interval '8 days';
 SELECT qml_bulk('delete', 'queue:nothing') AS bulk \gset
