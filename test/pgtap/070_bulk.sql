@@ -281,7 +281,7 @@ SELECT qml_bulk('retry', 'payload.card:1') AS guess \gset
 SELECT qml_bulk('retry', 'error:refused') AS words \gset
 RESET ROLE;
 SELECT ok(qml_maintain() IS NOT NULL);
-SELECT is((SELECT string_agg(outcomes::text, ' ') FROM qml.bulk WHERE id IN (:'guess', :'words')), '{} {"changed": 4}', 'nor counted');
+SELECT is((SELECT string_agg(outcomes::text, ' ' ORDER BY made_at) FROM qml.bulk WHERE id IN (:'guess', :'words')), '{} {"changed": 4}', 'nor counted');
 
 -- Operations that have ended are kept for a week.
 UPDATE qml.bulk_data SET state_at = now() - interval '8 days';
