@@ -170,9 +170,12 @@ change_job(Pass *pass, QmlWriter *writer, QmlTable *leaf)
 		qml_job_from_history(leaf->slot, &job);
 	else
 		qml_job_from_live(writer->live->slot, &job);
+	/* If the job has moved, and its place is another one's now, it is sought again. */
+	pass->outcome = QML_BULK_HELD;
+	if (memcmp(&job.id, &pass->current->id, sizeof(pg_uuid_t)) != 0)
+		return false;
 	pass->outcome = QML_BULK_GONE;
-	if (memcmp(&job.id, &pass->current->id, sizeof(pg_uuid_t)) != 0 ||
-		(job.expires_at != QML_NO_TIME && job.expires_at <= pass->now))
+	if (job.expires_at != QML_NO_TIME && job.expires_at <= pass->now)
 		return false;
 	pass->outcome = qml_bulk_action_apply(pass->chunk->action, pass->chunk->queue, &job, pass->now);
 	if (pass->outcome != QML_BULK_CHANGED)
