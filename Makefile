@@ -129,7 +129,7 @@ fuzz:
 	test/search/fuzz
 
 format:
-	clang-format -i $(wildcard src/*.[ch] src/*/*.[ch] test/client/*.c test/cron/*.[ch] test/search/*.[ch] test/histogram/*.c test/fingerprint/*.c test/bench/*.c examples/*.[ch])
+	clang-format -i $(wildcard src/*.[ch] src/*/*.[ch] test/client/*.c test/cron/*.[ch] test/search/*.[ch] test/histogram/*.c test/fingerprint/*.c test/alert/*.c test/bench/*.c examples/*.[ch])
 
 else ifneq ($(driver_goals),)
 

@@ -153,6 +153,8 @@ INSERT INTO bad (options) VALUES ('[]'), ('"x"'), ('1'), ('null'), ('true'),
 	('{"retry": {"multiplier": 0.99}}'), ('{"retry": {"multiplier": 1001}}'), ('{"retry": {"multiplier": "2"}}'), ('{"retry": {"multiplier": 1e30}}'),
 	('{"retry": {"increment": -1}}'), ('{"retry": {"increment": "x"}}'), ('{"retry": {"increment": 1e12}}'),
 	('{"retry": {"max_delay": -1}}'), ('{"retry": {"max_delay": {}}}'), ('{"retry": {"max_delay": "1 century"}}'),
+	('{"max_wait": 0}'), ('{"max_age": "0"}'), ('{"max_run": -1}'), ('{"max_age": "3661 days"}'), ('{"max_wait": "soon"}'), ('{"max_run": true}'),
+	('{"max_failure_rate": -0.1}'), ('{"max_failure_rate": 1.1}'), ('{"max_failure_rate": "0.5"}'), ('{"max_failure_rate": "1 s"}'),
 	('{"storage": "fast"}'), ('{"storage": "Async"}'), ('{"storage": ""}'), ('{"storage": 1}'), ('{"storage": true}'), ('{"storage": {}}'),
 	('{"redact": []}'), ('{"redact": "payload.a"}'), ('{"redact": {}}'), ('{"redact": 1}'), ('{"redact": [1]}'), ('{"redact": [["payload.a"]]}'), ('{"redact": [null]}'),
 	('{"redact": [""]}'), ('{"redact": ["a"]}'), ('{"redact": ["Payload.a"]}'), ('{"redact": ["payloads.a"]}'), ('{"redact": ["result"]}'), ('{"redact": ["payload."]}'),
@@ -175,7 +177,8 @@ SELECT t.try(format('SELECT qml_alter_queue(%L, %L)', 'again', o)) FROM unnest(A
 	'{"lease": "1 us"}', '{"lease": "3660 days"}', '{"lease": 316224000}', '{"succeeded_ttl": 0}', '{"succeeded_ttl": "3660 days"}', '{"failed_ttl": 0}',
 	'{"failed_ttl": "120 months"}', '{"retry": {}}', '{"retry": {"delay": 0, "max_delay": 0, "increment": 0, "jitter": 0, "multiplier": 1}}',
 	'{"retry": {"delay": "3660 days", "max_delay": "3660 days", "increment": "3660 days", "jitter": 1, "multiplier": 1000}}',
-	'{"retry": {"strategy": "none"}}', '{"retry": {"strategy": null}}']) o;
+	'{"retry": {"strategy": "none"}}', '{"retry": {"strategy": null}}', '{"max_wait": "1 us", "max_age": "3660 days", "max_run": 0.5, "max_failure_rate": 0}',
+	'{"max_wait": null, "max_age": null, "max_run": null, "max_failure_rate": 1}']) o;
 \pset format aligned
 \pset tuples_only off
 

@@ -145,6 +145,7 @@ SELECT options, t.try(format('SELECT qml_register_handler(''m'', ''h.payload'', 
 	'{"non_retryable": "E"}', '{"non_retryable": {}}', '{"non_retryable": [1]}', '{"non_retryable": [null]}', '{"non_retryable": ["E", ""]}', '{"non_retryable": [["E"]]}', '{"non_retryable": ["a\nb"]}',
 	'{"redact": []}', '{"redact": "payload"}', '{"redact": ["ssn"]}', '{"redact": ["metadata.."]}',
 	'{"concurrency": 0}', '{"concurrency": -1}', '{"concurrency": 1001}', '{"concurrency": 1.5}', '{"concurrency": "2"}',
+	'{"max_wait": 0}', '{"max_age": "0"}', '{"max_run": "x"}', '{"max_failure_rate": 2}',
 	'{"retry": "none"}', '{"retry": []}', '{"retry": {"nonesuch": 1}}', '{"retry": {"strategy": "some"}}', '{"retry": {"strategy": 1}}', '{"retry": {"delay": "-1 s"}}', '{"retry": {"delay": "11 years"}}',
 	'{"retry": {"multiplier": 0.5}}', '{"retry": {"increment": true}}', '{"retry": {"max_delay": "x"}}', '{"retry": {"jitter": 2}}', '{"retry": {"retry": {}}}']) WITH ORDINALITY o (options, n) ORDER BY n;
 SELECT left(options, 60), t.code(format('SELECT qml_register_handler(''m'', ''h.payload'', %L)', options)) FROM unnest(ARRAY[

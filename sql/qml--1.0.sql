@@ -655,6 +655,37 @@ COMMENT ON COLUMN qml.mark_data.at IS 'when it was made';
 COMMENT ON COLUMN qml.mark_data.label IS 'what it says';
 COMMENT ON COLUMN qml.mark_data.made_by IS 'the role that made it, by oid';
 
+-- Written by the scheduler only (src/maintenance/alert_rows.c).  The index on those that are active
+-- is what keeps one from being begun twice.
+CREATE TABLE qml.alert_data (
+	id uuid NOT NULL PRIMARY KEY,
+	kind text NOT NULL,
+	queue_id int NOT NULL,
+	method text NOT NULL,
+	since timestamptz NOT NULL,
+	until timestamptz,
+	calm_since timestamptz,
+	value float8 NOT NULL,
+	bound float8 NOT NULL,
+	detail text NOT NULL
+);
+REVOKE ALL ON TABLE qml.alert_data FROM PUBLIC;
+CREATE UNIQUE INDEX alert_data_active ON qml.alert_data (kind, queue_id, method) WHERE until IS NULL;
+CREATE INDEX alert_data_until ON qml.alert_data (until) WHERE until IS NOT NULL;
+COMMENT ON TABLE qml.alert_data IS 'alerts that are active, and those that have ended; read them through the view qml.alert';
+COMMENT ON INDEX qml.alert_data_active IS 'finds the active alert of a kind, queue and method';
+COMMENT ON INDEX qml.alert_data_until IS 'finds alerts that ended long ago';
+COMMENT ON COLUMN qml.alert_data.id IS 'id of the alert';
+COMMENT ON COLUMN qml.alert_data.kind IS 'the bound that is exceeded, or the check that fails';
+COMMENT ON COLUMN qml.alert_data.queue_id IS 'the queue; 0: it is about no queue, or about several';
+COMMENT ON COLUMN qml.alert_data.method IS 'the method; empty: it is about no method';
+COMMENT ON COLUMN qml.alert_data.since IS 'when it began';
+COMMENT ON COLUMN qml.alert_data.until IS 'when it ended; NULL: it is active';
+COMMENT ON COLUMN qml.alert_data.calm_since IS 'since when the value is low again; NULL: it is not';
+COMMENT ON COLUMN qml.alert_data.value IS 'the worst value, noted each time that it has doubled';
+COMMENT ON COLUMN qml.alert_data.bound IS 'the bound that the value exceeds';
+COMMENT ON COLUMN qml.alert_data.detail IS 'what is the matter, in words';
+
 -------------------------------------------------------------------------------
 -- Servers, and functions of users
 -------------------------------------------------------------------------------
@@ -930,6 +961,7 @@ SELECT pg_catalog.pg_extension_config_dump('qml.stats_5', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.stats_6', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.stats_7', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.mark_data', '');
+SELECT pg_catalog.pg_extension_config_dump('qml.alert_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.handler_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.hook_data', '');
 SELECT pg_catalog.pg_extension_config_dump('qml.middleware_data', '');
@@ -1153,6 +1185,11 @@ CREATE FUNCTION qml.error_fingerprint(queue_id int, method text, created_by regr
 	AS 'MODULE_PATHNAME', 'qml_error_fingerprint' LANGUAGE C STABLE STRICT;
 REVOKE ALL ON FUNCTION qml.error_fingerprint(int, text, regrole, jsonb) FROM PUBLIC;
 COMMENT ON FUNCTION qml.error_fingerprint(int, text, regrole, jsonb) IS 'what the last error of a job has in common with those that differ in numbers, ids and quoted values only; NULL if the current role does not see all of the job';
+
+CREATE FUNCTION qml.scheduler_alert(OUT since timestamptz, OUT detail text) RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'qml_scheduler_alert' LANGUAGE C STABLE ROWS 1;
+REVOKE ALL ON FUNCTION qml.scheduler_alert() FROM PUBLIC;
+COMMENT ON FUNCTION qml.scheduler_alert() IS 'a row if this database has no scheduler, which would begin other alerts: since when, and why; for roles that monitor all queues';
 
 -- A view with an unlogged table fails on a standby as a whole, when it is planned.  So these
 -- tables are read by a function.
@@ -1553,7 +1590,7 @@ REVOKE ALL ON TABLE qml.hook FROM PUBLIC;
 COMMENT ON VIEW qml.hook IS 'functions that run on every transition of a job';
 COMMENT ON COLUMN qml.hook.name IS 'name of the hook';
 COMMENT ON COLUMN qml.hook.function IS 'the function';
-COMMENT ON COLUMN qml.hook.states IS 'new states that it is called for; NULL for all';
+COMMENT ON COLUMN qml.hook.states IS 'new states that it is called for; NULL for all, or, with the option alerts, for none';
 COMMENT ON COLUMN qml.hook.run_as IS 'the role that registered it, and that it runs as';
 COMMENT ON COLUMN qml.hook.options IS 'options given to qml_register_hook';
 COMMENT ON COLUMN qml.hook.registered_at IS 'when it was registered';
@@ -1737,6 +1774,30 @@ COMMENT ON COLUMN qml.bulk.skipped IS 'number of jobs that it has met and left a
 COMMENT ON COLUMN qml.bulk.outcomes IS 'these numbers by outcome: changed; unchanged (it was so already), not_permitted, changed_meanwhile, locked, error';
 COMMENT ON COLUMN qml.bulk.held IS 'number of jobs that others had when it met them, and that are tried again';
 COMMENT ON COLUMN qml.bulk.last_error IS 'the error of the last job that could not be changed';
+
+-- That there is no scheduler is no row of the table: nobody is there to write it.
+CREATE VIEW qml.alert WITH (security_barrier = true) AS
+SELECT a.id, a.kind, q.name AS queue, nullif(a.method, '') AS method, a.since, a.until, a.value, a.bound,
+	a.detail
+FROM (SELECT id, kind, queue_id, method, since, until, value, bound, detail
+	FROM qml.alert_data
+	UNION ALL
+	SELECT NULL, 'scheduler', 0, '', s.since, NULL,
+		greatest(extract(epoch FROM pg_catalog.statement_timestamp() - s.since), 0)::float8, 0, s.detail
+	FROM qml.scheduler_alert() s) a
+LEFT JOIN qml.queue_data q ON q.id = a.queue_id
+WHERE qml.may_plan('alert') AND qml.may_read('alert') AND qml.stats_access(a.queue_id);
+REVOKE ALL ON TABLE qml.alert FROM PUBLIC;
+COMMENT ON VIEW qml.alert IS 'alerts that are active, and those that ended within 30 days, of queues that the current role monitors';
+COMMENT ON COLUMN qml.alert.id IS 'id of the alert; NULL: it is shown while there is no scheduler';
+COMMENT ON COLUMN qml.alert.kind IS 'the bound that is exceeded, such as max_age, or the check that fails';
+COMMENT ON COLUMN qml.alert.queue IS 'name of the queue; NULL: it is about no queue, or about several';
+COMMENT ON COLUMN qml.alert.method IS 'the method; NULL: it is about no method';
+COMMENT ON COLUMN qml.alert.since IS 'when it began';
+COMMENT ON COLUMN qml.alert.until IS 'when it ended; NULL: it is active';
+COMMENT ON COLUMN qml.alert.value IS 'the worst value, noted each time that it has doubled; times are in seconds';
+COMMENT ON COLUMN qml.alert.bound IS 'the bound that the value exceeds';
+COMMENT ON COLUMN qml.alert.detail IS 'what is the matter, in words';
 
 -------------------------------------------------------------------------------
 -- Producers
@@ -2418,6 +2479,7 @@ GRANT EXECUTE ON FUNCTION qml.retries_left(int, text, regrole, int, int) TO PUBL
 GRANT EXECUTE ON FUNCTION qml.stats_access(int) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.bulk_access(regrole) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.error_fingerprint(int, text, regrole, jsonb) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION qml.scheduler_alert() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.stats_quantile(bytea, float8) TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.unlogged_jobs() TO PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.search_order(uuid, timestamptz) TO PUBLIC;
@@ -2546,6 +2608,7 @@ GRANT SELECT ON TABLE qml.stats_minute TO PUBLIC;
 GRANT SELECT ON TABLE qml.mark TO PUBLIC;
 GRANT SELECT ON TABLE qml.bulk TO PUBLIC;
 GRANT SELECT ON TABLE qml.dead_letter TO PUBLIC;
+GRANT SELECT ON TABLE qml.alert TO PUBLIC;
 GRANT USAGE ON TYPE qml.job_state TO PUBLIC;
 
 CREATE FUNCTION qml.check_service() RETURNS void

@@ -43,6 +43,10 @@ int qml_audit_ttl = 366 * 24 * 60 * 60;
 int qml_heartbeat_interval = 10;
 int qml_dead_server_timeout = 60;
 int qml_stats_series = 1000;
+int qml_alert_interval = 10;
+int qml_alert_max_age = 60 * 60;
+double qml_alert_max_failure_rate = 0.5;
+int qml_alert_limit = 20;
 int qml_workers = 5;
 int qml_max_workers = -1;
 int qml_worker_idle_timeout = 60;
@@ -221,6 +225,23 @@ qml_guc_init(void)
 		qml_stats_series, 0, 100000,
 		process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP, 0, NULL, NULL,
 		NULL);
+	define_background_int(
+		"qml.alert_interval",
+		"Sets how often the scheduler compares queues and methods with their bounds.",
+		"0 never begins or ends an alert.", &qml_alert_interval, 0, 3600, GUC_UNIT_S);
+	define_background_int("qml.alert_max_age",
+						  "Sets the default bound of the age of the oldest ready job of a queue.",
+						  "Used if the queue does not set max_age; 0 is no bound.",
+						  &qml_alert_max_age, 0, (int) QML_MAX_SECONDS, GUC_UNIT_S);
+	DefineCustomRealVariable("qml.alert_max_failure_rate",
+							 "Sets the default bound of the failure rate of a queue.",
+							 "Used if the queue does not set max_failure_rate; 1 is no bound.",
+							 &qml_alert_max_failure_rate, qml_alert_max_failure_rate, 0, 1,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	define_background_int("qml.alert_limit",
+						  "Sets how many queues and methods have alerts of one kind of their own.",
+						  "All others over their bounds are one alert.", &qml_alert_limit, 1, 1000,
+						  0);
 	define_background_int(
 		"qml.workers",
 		"Sets the maximum number of background workers that run jobs in each database.",

@@ -39,6 +39,10 @@ extern int qml_audit_ttl;				/* seconds; -1: for ever */
 extern int qml_heartbeat_interval;		/* seconds */
 extern int qml_dead_server_timeout;		/* seconds */
 extern int qml_stats_series;
+extern int qml_alert_interval; /* seconds; 0: no alerts */
+extern int qml_alert_max_age;  /* seconds; 0: no bound */
+extern double qml_alert_max_failure_rate;
+extern int qml_alert_limit;
 extern int qml_workers;
 extern int qml_max_workers;			/* -1: by max_worker_processes */
 extern int qml_worker_idle_timeout; /* seconds */

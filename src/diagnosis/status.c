@@ -69,6 +69,7 @@ static const Check checks[] = {
 	{"autovacuum", qml_storage_check_autovacuum, 0, NULL, false},
 	{"triggers", qml_storage_check_triggers, 0, NULL, false},
 	{"counters", qml_numbers_check, 0, NULL, false},
+	{"alerts", qml_traffic_check_alerts, 0, NULL, false},
 };
 
 static void

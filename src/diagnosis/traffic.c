@@ -1,7 +1,7 @@
 /*
  * traffic.c
  *		Checks of the jobs on their way: queues that nobody serves, claims and
- *		locks that are about to end, servers that fall silent.
+ *		locks that are about to end, servers that fall silent, alerts.
  *
  * All of it comes from shared memory and small tables; no job is read.  Whether a queue has jobs
  * that nobody takes is known by the numbers of jobs, by the lists of ready jobs, which have the
@@ -20,6 +20,8 @@
 #include "ipc/lease_table.h"
 #include "ipc/ready_list.h"
 #include "jobs/counts.h"
+#include "maintenance/alert_rows.h"
+#include "maintenance/stats_query.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/queue.h"
@@ -219,4 +221,29 @@ qml_traffic_check_locks(QmlFinding *finding)
 						 qml_finding_duration(SOON), qml_names_text(&locks));
 	else
 		qml_finding_pass(finding, "no named lock is about to end");
+}
+
+/* ----- alerts ----- */
+
+/* Alerts that are active, and may be seen by the current user. */
+void
+qml_traffic_check_alerts(QmlFinding *finding)
+{
+	QmlNameList alerts;
+	ListCell *lc;
+
+	qml_names_init(&alerts);
+	foreach(lc, qml_alert_rows_active())
+	{
+		const QmlAlert *alert = lfirst(lc);
+
+		if (qml_stats_query_may_see(alert->queue))
+			qml_names_add(&alerts, alert->kind, alert->detail);
+	}
+	if (alerts.count > 0)
+		qml_finding_fail(finding, pstrdup("SELECT * FROM qml.alert WHERE until IS NULL;"),
+						 "%s active: %s", qml_finding_count(alerts.count, "alert is", "alerts are"),
+						 qml_names_text(&alerts));
+	else
+		qml_finding_pass(finding, "no alert is active");
 }

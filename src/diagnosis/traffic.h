@@ -11,5 +11,6 @@ extern void qml_traffic_check_queues(QmlFinding *finding);
 extern void qml_traffic_check_servers(QmlFinding *finding);
 extern void qml_traffic_check_leases(QmlFinding *finding);
 extern void qml_traffic_check_locks(QmlFinding *finding);
+extern void qml_traffic_check_alerts(QmlFinding *finding);
 
 #endif

@@ -233,7 +233,7 @@ typedef enum QmlDatabaseState
 #define QML_MAX_DATABASES 1024
 
 /* Room for what a scheduler keeps for its next turn: see process/steps.h. */
-#define QML_TURN_BYTES 1152
+#define QML_TURN_BYTES 1312
 
 typedef struct QmlDatabase
 {

@@ -10,6 +10,8 @@
  * writer is closed, or when much is noted.  Without such a hook a transition costs a look at
  * an empty list.
  *
+ * Hooks that are called for alerts get such jobs, too (maintenance/alert_rows.c).
+ *
  * What would never end does not begin: jobs of qml's own queue have no hooks, and a hook is
  * not told of what its own job does.
  *
@@ -260,9 +262,12 @@ write_rows(Insert *insert)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* Adds the job that calls the hook for a transition. */
+/* What the hook of a job is told. */
+typedef Datum (*Show)(Insert *insert, const QmlCallback *hook, const void *arg);
+
+/* Adds the job that calls the hook for something. */
 static void
-add_job(Insert *insert, const QmlCallback *hook, const Transition *transition)
+add_job(Insert *insert, const QmlCallback *hook, Show show, const void *arg)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	QmlJob job = {.created_at = insert->now,
@@ -287,7 +292,7 @@ add_job(Insert *insert, const QmlCallback *hook, const Transition *transition)
 	MemoryContextSwitchTo(insert->context);
 	qml_uuid_generate(&job.id);
 	job.method = CStringGetTextDatum(hook->name);
-	job.payload = show_transition(&insert->told, transition, hook->options.with_payload);
+	job.payload = show(insert, hook, arg);
 	qml_job_to_live(&job, insert->rows[insert->count]);
 	/* It points to the id, which is on the stack. */
 	ExecMaterializeSlot(insert->rows[insert->count++]);
@@ -310,6 +315,13 @@ is_running(const QmlCallback *hook)
 		   strcmp(TextDatumGetCString(job->method), hook->name) == 0;
 }
 
+/* A Show of a transition. */
+static Datum
+show_to(Insert *insert, const QmlCallback *hook, const void *arg)
+{
+	return show_transition(&insert->told, arg, hook->options.with_payload);
+}
+
 static void
 add_jobs(Insert *insert, const Transition *transition)
 {
@@ -322,7 +334,7 @@ add_jobs(Insert *insert, const Transition *transition)
 
 		if (qml_hook_job_wants(hook, transition->to) &&
 			qml_acl_role_may(hook->role, QML_CAN_ADMIN, queue) && !is_running(hook))
-			add_job(insert, hook, transition);
+			add_job(insert, hook, show_to, transition);
 	}
 }
 
@@ -334,6 +346,25 @@ find_queue(void)
 	bool created;
 
 	return queue ? queue : qml_queue_to_enqueue(QML_HOOK_QUEUE, false, &created);
+}
+
+static void
+begin_insert(Insert *insert, QmlTable *live)
+{
+	memset(insert, 0, sizeof(*insert));
+	insert->live = live;
+	insert->now = GetCurrentTimestamp();
+	insert->queue = find_queue();
+	insert->context = AllocSetContextCreate(CurrentMemoryContext, "qml jobs of hooks",
+											ALLOCSET_DEFAULT_SIZES);
+}
+
+static void
+end_insert(Insert *insert)
+{
+	for (int i = 0; i < insert->nrows; i++)
+		ExecDropSingleTupleTableSlot(insert->rows[i]);
+	MemoryContextDelete(insert->context);
 }
 
 /*
@@ -349,12 +380,7 @@ qml_after_commit_write(QmlAfterCommit *calls, QmlTable *live)
 
 	if (calls->transitions == NIL)
 		return;
-	memset(&insert, 0, sizeof(insert));
-	insert.live = live;
-	insert.now = GetCurrentTimestamp();
-	insert.queue = find_queue();
-	insert.context = AllocSetContextCreate(CurrentMemoryContext, "qml jobs of hooks",
-										   ALLOCSET_DEFAULT_SIZES);
+	begin_insert(&insert, live);
 	guc_level = NewGUCNestLevel();
 	qml_settings_pin();
 	qml_told_job_begin(&insert.told);
@@ -363,14 +389,50 @@ qml_after_commit_write(QmlAfterCommit *calls, QmlTable *live)
 	write_rows(&insert);
 	qml_told_job_end(&insert.told);
 	AtEOXact_GUC(false, guc_level);
-	for (int i = 0; i < insert.nrows; i++)
-		ExecDropSingleTupleTableSlot(insert.rows[i]);
-	MemoryContextDelete(insert.context);
+	end_insert(&insert);
 	foreach(lc, calls->transitions)
 		pfree(DatumGetPointer(((Transition *) lfirst(lc))->job));
 	list_free_deep(calls->transitions);
 	calls->transitions = NIL;
 	calls->noted = 0;
+}
+
+/* A Show of what is the same for all hooks. */
+static Datum
+show_document(Insert *insert, const QmlCallback *hook, const void *arg)
+{
+	return PointerGetDatum(arg);
+}
+
+/*
+ * Makes a job for each hook that is called for alerts.  told: a jsonb document; queue: that the alert
+ * is about, NULL: it is about all of them.
+ */
+void
+qml_after_commit_tell_alert(Datum told, const char *queue)
+{
+	List *wanting = NIL;
+	QmlTable live;
+	Insert insert;
+	ListCell *lc;
+
+	foreach(lc, qml_callback_all(QML_HOOK))
+	{
+		const QmlCallback *hook = lfirst(lc);
+
+		if (qml_hook_job_wants_alerts(hook) && qml_acl_role_may(hook->role, QML_CAN_ADMIN, queue))
+			wanting = lappend(wanting, lfirst(lc));
+	}
+	if (wanting == NIL)
+		return;
+	qml_wakeup_read_rules();
+	qml_table_open(&live, qml_store(QML_STORE_LOGGED)->live, RowExclusiveLock);
+	begin_insert(&insert, &live);
+	foreach(lc, wanting)
+		add_job(&insert, lfirst(lc), show_document, DatumGetPointer(told));
+	write_rows(&insert);
+	end_insert(&insert);
+	qml_table_close(&live);
 }
 
 /* Shows in qml.hook the calls that have failed for good; after the writer is closed. */

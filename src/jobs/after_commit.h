@@ -22,6 +22,7 @@ extern void qml_after_commit_note(QmlAfterCommit *calls, const QmlJob *job, bool
 extern bool qml_after_commit_is_full(const QmlAfterCommit *calls);
 extern void qml_after_commit_write(QmlAfterCommit *calls, QmlTable *live);
 extern void qml_after_commit_record(QmlAfterCommit *calls);
+extern void qml_after_commit_tell_alert(Datum told, const char *queue);
 extern void qml_after_commit_make_queue(void);
 extern uint64 qml_after_commit_forget(void);
 

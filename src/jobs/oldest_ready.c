@@ -1,11 +1,14 @@
 /*
  * oldest_ready.c
- *		Since when jobs of a queue wait.
+ *		Since when jobs of a queue wait, and run.
  *
  * Jobs of one priority are given out in the order of their ids, and ids grow with the time at which
  * they were made.  So the first ready job of each priority is looked at, by the index, and of these
  * the one that waits for longest counts.  A job that became ready later than others behind it
  * (it was scheduled, or is retried) hides these; it is to be given out before them.
+ *
+ * Jobs that run were given out before those that wait, so the look passes by them, and sees since
+ * when each of these runs.
  *
  * So that the look costs little whatever there is, it ends after some priorities and some entries of
  * the index, among which are jobs that run and those that are gone.
@@ -44,19 +47,67 @@ open_store(QmlOldestReady *search, QmlStoreId store)
 	search->is_open[store] = true;
 }
 
+/* What one look has seen so far. */
+typedef struct Look
+{
+	TupleTableSlot *slot;
+	const char *method; /* only jobs of this one; NULL: of all */
+	size_t length;		/* of it */
+	int left;			/* so many entries may still be looked at */
+	QmlOldestJobs *found;
+} Look;
+
+static bool
+is_wanted(const Look *look)
+{
+	bool isnull;
+	Datum value;
+	text *method;
+	bool same;
+
+	if (look->method == NULL)
+		return true;
+	value = slot_getattr(look->slot, LIVE_METHOD, &isnull);
+	method = DatumGetTextPP(value);
+	same = VARSIZE_ANY_EXHDR(method) == look->length &&
+		   memcmp(VARDATA_ANY(method), look->method, look->length) == 0;
+	if ((Pointer) method != DatumGetPointer(value))
+		pfree(method);
+	return same;
+}
+
+static void
+note_earlier(TimestampTz *earliest, TimestampTz time)
+{
+	if (*earliest == QML_NO_TIME || time < *earliest)
+		*earliest = time;
+}
+
 /*
- * The next ready job of a walk, in the slot of the table; false: there is none.  *left: so many
- * entries may still be looked at.
+ * The next ready job of a walk, in the slot of the table; false: there is none.  Jobs that run are
+ * noted on the way.
  */
 static bool
-next_ready(IndexScanDesc scan, TupleTableSlot *slot, int *left)
+next_ready(IndexScanDesc scan, Look *look)
 {
-	while (*left > 0 && index_getnext_tid(scan, ForwardScanDirection) != NULL)
+	while (look->left > 0 && index_getnext_tid(scan, ForwardScanDirection) != NULL)
 	{
-		(*left)--;
+		QmlState state;
+		bool isnull;
+		Datum started_at;
+
+		look->left--;
 		CHECK_FOR_INTERRUPTS();
-		if (index_fetch_heap(scan, slot) && qml_job_live_state(slot) == QML_ENQUEUED)
+		if (!index_fetch_heap(scan, look->slot))
+			continue;
+		state = qml_job_live_state(look->slot);
+		if ((state != QML_ENQUEUED && state != QML_PROCESSING) || !is_wanted(look))
+			continue;
+		if (state == QML_ENQUEUED)
 			return true;
+		started_at = slot_getattr(look->slot, LIVE_STARTED_AT, &isnull);
+		if (!isnull)
+			note_earlier(&look->found->started_at, DatumGetTimestampTz(started_at));
 	}
 	return false;
 }
@@ -74,41 +125,39 @@ ready_since(TupleTableSlot *slot, int *priority)
 	return DatumGetTimestampTz(ready_at);
 }
 
-/* Since when a job of the queue is ready; false: none is, or none was found. */
-bool
-qml_oldest_ready_find(QmlOldestReady *search, const QmlQueue *queue, TimestampTz *ready_at)
+/* Since when jobs of the queue are ready, and run.  method: only jobs of this one; NULL: of all. */
+void
+qml_oldest_ready_look(QmlOldestReady *search, const QmlQueue *queue, const char *method,
+					  QmlOldestJobs *found)
 {
 	QmlStoreId store = qml_queue_store(queue);
-	TupleTableSlot *slot;
+	Look look = {.method = method,
+				 .length = method ? strlen(method) : 0,
+				 .left = MOST_ENTRIES,
+				 .found = found};
 	IndexScanDesc scan;
 	ScanKeyData keys[2];
-	int left = MOST_ENTRIES;
 	int nkeys = 1;
-	bool found = false;
 
+	found->ready_at = found->started_at = QML_NO_TIME;
 	/* Of a class that has no jobs, and on a standby no tables that could be read. */
 	if ((int) store >= qml_stores_in_use())
-		return false;
+		return;
 	open_store(search, store);
-	slot = search->live[store].slot;
+	look.slot = search->live[store].slot;
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
 	for (int i = 0; i < MOST_PRIORITIES; i++)
 	{
-		TimestampTz since;
 		int priority;
 		bool any;
 
 		scan = qml_index_beginscan(search->live[store].rel, search->ready[store], search->snapshot,
 								   nkeys);
 		index_rescan(scan, keys, nkeys, NULL, 0);
-		any = next_ready(scan, slot, &left);
+		any = next_ready(scan, &look);
 		if (any)
-		{
-			since = ready_since(slot, &priority);
-			*ready_at = found ? Min(*ready_at, since) : since;
-			found = true;
-		}
-		ExecClearTuple(slot);
+			note_earlier(&found->ready_at, ready_since(look.slot, &priority));
+		ExecClearTuple(look.slot);
 		index_endscan(scan);
 		if (!any)
 			break;
@@ -116,7 +165,17 @@ qml_oldest_ready_find(QmlOldestReady *search, const QmlQueue *queue, TimestampTz
 		ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(priority));
 		nkeys = 2;
 	}
-	return found;
+}
+
+/* Since when a job of the queue is ready; false: none is, or none was found. */
+bool
+qml_oldest_ready_find(QmlOldestReady *search, const QmlQueue *queue, TimestampTz *ready_at)
+{
+	QmlOldestJobs found;
+
+	qml_oldest_ready_look(search, queue, NULL, &found);
+	*ready_at = found.ready_at;
+	return found.ready_at != QML_NO_TIME;
 }
 
 void

@@ -30,6 +30,7 @@
 #include "jobs/expiry.h"
 #include "jobs/overflow.h"
 #include "jobs/partition.h"
+#include "maintenance/alert_rows.h"
 #include "maintenance/audit_partitions.h"
 #include "maintenance/cleanup.h"
 #include "maintenance/marks.h"
@@ -147,6 +148,7 @@ remove_rows(void *arg)
 	if (try_lock(cat->server))
 		qml_server_forget();
 	qml_marks_forget();
+	qml_alert_rows_forget();
 	done->locks += delete_expired_locks(cat);
 }
 

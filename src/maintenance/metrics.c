@@ -24,6 +24,7 @@
 #include "ipc/stats_store.h"
 #include "jobs/counts.h"
 #include "jobs/oldest_ready.h"
+#include "maintenance/alert_rows.h"
 #include "maintenance/metrics.h"
 #include "maintenance/stats_query.h"
 #include "maintenance/stats_rows.h"
@@ -369,6 +370,29 @@ write_processes(StringInfo text)
 				 (uint64) qml_slots_count_workers(MyDatabaseId, InvalidOid));
 }
 
+/* ----- alerts ----- */
+
+static void
+write_alerts(StringInfo text)
+{
+	const char *name = "qml_alert_active";
+	ListCell *lc;
+
+	begin_family(text, name, "gauge", "Alerts that are active, 1 for each.");
+	foreach(lc, qml_alert_rows_active())
+	{
+		const QmlAlert *alert = lfirst(lc);
+
+		if (!qml_stats_query_may_see(alert->queue))
+			continue;
+		appendStringInfo(text, "%s{kind=\"%s\",", name, alert->kind);
+		append_queue(text, alert->queue == 0 ? NULL : qml_queue_by_id(alert->queue));
+		appendStringInfoChar(text, ',');
+		append_label(text, "method", alert->method, (int) strlen(alert->method));
+		appendStringInfoString(text, "} 1\n");
+	}
+}
+
 /* Appends all of it. */
 void
 qml_metrics_write(StringInfo text)
@@ -380,4 +404,5 @@ qml_metrics_write(StringInfo text)
 	write_series(&metrics);
 	write_queues(&metrics);
 	write_processes(text);
+	write_alerts(text);
 }

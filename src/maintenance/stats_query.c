@@ -231,6 +231,7 @@ set_present(QmlStatsLine *line, int id, HTAB *queues, QmlOldestReady *search)
 		line->ready_at = QML_NO_TIME;
 }
 
+/* queues: their numbers of jobs; NULL: what is there now is not asked for. */
 static void
 make_lines(Search *query, HTAB *queues, QmlStatsAnswer *answer)
 {
@@ -256,11 +257,26 @@ make_lines(Search *query, HTAB *queues, QmlStatsAnswer *answer)
 		line->counts = entry->counts;
 		if (entry->key.length >= 0)
 			line->method = pnstrdup(entry->key.method, entry->key.length);
-		else if (queue)
+		else if (queue && queues)
 			set_present(line, queue->id, queues, &search);
 	}
 	qml_oldest_ready_end(&search);
 	qsort(answer->lines, answer->count, sizeof(QmlStatsLine), compare_lines);
+}
+
+static void
+begin_search(Search *query, const char *method)
+{
+	HASHCTL control = {.keysize = sizeof(Key),
+					   .entrysize = sizeof(Entry),
+					   .hash = hash_key,
+					   .match = match_keys,
+					   .hcxt = CurrentMemoryContext};
+
+	*query = (Search){.context = CurrentMemoryContext, .method = method};
+	query->entries = hash_create("qml statistics", 256, &control,
+								 HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	query->length = method ? (int) strlen(method) : 0;
 }
 
 /*
@@ -270,18 +286,11 @@ make_lines(Search *query, HTAB *queues, QmlStatsAnswer *answer)
 void
 qml_stats_query(int64 since, const char *queue, const char *method, QmlStatsAnswer *answer)
 {
-	HASHCTL control = {.keysize = sizeof(Key),
-					   .entrysize = sizeof(Entry),
-					   .hash = hash_key,
-					   .match = match_keys,
-					   .hcxt = CurrentMemoryContext};
-	Search query = {.context = CurrentMemoryContext, .method = method};
+	Search query;
 	bool from_memory;
 	HTAB *queues;
 
-	query.entries = hash_create("qml statistics", 256, &control,
-								HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-	query.length = method ? (int) strlen(method) : 0;
+	begin_search(&query, method);
 	if (queue)
 	{
 		Key all = {.length = -1};
@@ -295,4 +304,15 @@ qml_stats_query(int64 since, const char *queue, const char *method, QmlStatsAnsw
 	if (method == NULL)
 		add_present(&query, queues);
 	make_lines(&query, queues, answer);
+}
+
+/* The same of all queues and methods, without what is there now. */
+void
+qml_stats_query_past(int64 since, QmlStatsAnswer *answer)
+{
+	Search query;
+
+	begin_search(&query, NULL);
+	answer->seconds = add_past(&query, since);
+	make_lines(&query, NULL, answer);
 }

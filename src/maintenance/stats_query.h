@@ -31,6 +31,7 @@ typedef struct QmlStatsAnswer
 
 extern void qml_stats_query(int64 since, const char *queue, const char *method,
 							QmlStatsAnswer *answer);
+extern void qml_stats_query_past(int64 since, QmlStatsAnswer *answer);
 extern bool qml_stats_query_may_see(int queue_id);
 
 #endif

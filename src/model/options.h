@@ -32,6 +32,15 @@ typedef struct QmlRedact
 /* Of one option. */
 #define QML_MAX_REDACT_PATHS 50
 
+/* What an alert tells of when it is exceeded; below 0: not given. */
+typedef struct QmlBounds
+{
+	int64 max_wait; /* microseconds */
+	int64 max_age;	/* microseconds */
+	int64 max_run;	/* microseconds */
+	double max_failure_rate;
+} QmlBounds;
+
 /* The options of a queue; -1: not given. */
 typedef struct QmlQueueOptions
 {
@@ -45,6 +54,7 @@ typedef struct QmlQueueOptions
 	bool has_retry; /* retry was given */
 	QmlRetryPolicy retry;
 	const QmlRedact *redact; /* NULL: nothing */
+	QmlBounds bounds;
 } QmlQueueOptions;
 
 /* What a handler says; the members in common are those that a job has, too. */
@@ -63,6 +73,7 @@ typedef struct QmlHookOptions
 {
 	bool after_commit; /* called by a job, after the commit of the transition */
 	bool with_payload; /* and told the payload and the result */
+	bool alerts;	   /* called for alerts, and not for transitions */
 } QmlHookOptions;
 
 /* What becomes of a job whose id is there already. */

@@ -16,6 +16,7 @@
 #include "common/fault.h"
 #include "common/guc.h"
 #include "common/log.h"
+#include "diagnosis/alert_pass.h"
 #include "ipc/lease_table.h"
 #include "ipc/session_claim.h"
 #include "ipc/slots.h"
@@ -377,6 +378,23 @@ do_bulk(QmlStep *step)
 	return next;
 }
 
+/* Alerts begin and end. */
+static TimestampTz
+watch_alerts(QmlStep *step)
+{
+	bool checks = qml_steps_next_multiple(step->looked,
+										  QML_FAULT_LIMIT("alerts.check_ms", QML_STEP_POLL),
+										  qml_scheduler.round_began) <= 0;
+
+	if (qml_alert_interval == 0)
+		return QML_NO_TIME;
+	if (!qml_alert_pass_run(&qml_turn.alerts, checks))
+		step->not_before = qml_clock_monotonic_ms() + QML_STEP_PROBE;
+	else if (checks)
+		step->looked = qml_scheduler.round_began;
+	return QML_NO_TIME;
+}
+
 /* Intervals that are neither fixed nor a setting. */
 
 /* At once when qml.workers has changed: what was asked for before may be lost. */
@@ -397,6 +415,13 @@ static int64
 server_interval(void)
 {
 	return Min(SERVER_POLL, qml_dead_server_timeout * 500);
+}
+
+/* Without alerts it is seen now and then whether there are to be some. */
+static int64
+alert_interval(void)
+{
+	return qml_alert_interval == 0 ? QML_STEP_POLL : (int64) qml_alert_interval * 1000;
 }
 
 static int64
@@ -510,6 +535,12 @@ QmlStep qml_steps[] = {
 	 .wake = QML_WAKE_BULK,
 	 .every = QML_STEP_POLL,
 	 .run = do_bulk},
+	{.activity = "looking for alerts",
+	 .name = "qml scheduler: alerts",
+	 .enabled = &qml_enabled,
+	 .wake = -1,
+	 .interval = alert_interval,
+	 .run = watch_alerts},
 	{.activity = "recomputing schedules",
 	 .name = "qml scheduler: recomputing schedules",
 	 .enabled = &qml_recurring_enabled,

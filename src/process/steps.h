@@ -7,6 +7,7 @@
 
 #include "common/log.h"
 #include "common/walk.h"
+#include "diagnosis/alert_checks.h"
 #include "ipc/shmem.h"
 #include "maintenance/cleanup.h"
 #include "maintenance/reading.h"
@@ -67,6 +68,7 @@ typedef struct QmlTurn
 	int workers; /* qml.workers when workers were asked for last */
 	QmlCleanupState cleanup;
 	QmlWalk refresh;
+	QmlAlertChecks alerts;
 	double hook_average;
 	QmlLogTimes told;
 } QmlTurn;

@@ -1,15 +1,17 @@
 /*
  * sql_diagnosis.c
  *		SQL functions that say how the database is, and why jobs do not run: qml_status,
- *		qml_explain, qml_explain_queue.
+ *		qml_explain, qml_explain_queue; and qml.scheduler_alert for the view qml.alert.
  */
 #include "postgres.h"
 
 #include "fmgr.h"
 #include "funcapi.h"
+#include "utils/builtins.h"
 
 #include "common/args.h"
 #include "compat.h"
+#include "diagnosis/alert_checks.h"
 #include "diagnosis/explain.h"
 #include "diagnosis/explain_queue.h"
 #include "diagnosis/status.h"
@@ -21,6 +23,9 @@
 QML_FUNCTION(qml_status);
 QML_FUNCTION(qml_explain);
 QML_FUNCTION(qml_explain_queue);
+QML_FUNCTION(qml_scheduler_alert);
+
+#define SCHEDULER_COLUMNS 2
 
 /* All of it for administrators of all queues; others see less (diagnosis/status.c). */
 Datum
@@ -71,5 +76,26 @@ qml_explain_queue(PG_FUNCTION_ARGS)
 		qml_queue_raise_missing(name);
 	reasons = begin_reasons(fcinfo);
 	qml_explain_queue_reasons(queue, &reasons);
+	return (Datum) 0;
+}
+
+/* For the view qml.alert: a row if nobody works here who would begin alerts. */
+Datum
+qml_scheduler_alert(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TimestampTz since;
+	char *detail = NULL;
+
+	qml_acl_require_any(QML_CAN_MONITOR);
+	InitMaterializedSRF(fcinfo, 0);
+	/* It is about all queues. */
+	if (qml_acl_allow(QML_CAN_MONITOR, NULL) && qml_alert_checks_scheduler(&since, &detail))
+	{
+		Datum values[SCHEDULER_COLUMNS] = {TimestampTzGetDatum(since), CStringGetTextDatum(detail)};
+		bool nulls[SCHEDULER_COLUMNS] = {false};
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
 	return (Datum) 0;
 }

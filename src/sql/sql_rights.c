@@ -58,6 +58,7 @@ static const struct
 	{"hook", QML_MAY_WATCH},   {"middleware", QML_MAY_WATCH}, {"pause", QML_MAY_ANY},
 	{"audit", QML_MAY_ADMIN},  {"recent", QML_MAY_ANY},		  {"stats_minute", QML_MAY_MONITOR},
 	{"mark", QML_MAY_MONITOR}, {"bulk", QML_MAY_ANY},		  {"dead_letter", QML_MAY_MONITOR},
+	{"alert", QML_MAY_MONITOR},
 };
 
 /* ----- what functions ask for before anything else ----- */

@@ -200,6 +200,8 @@ read_hook(HeapTuple tuple, TupleDesc desc)
 	hook->broken = DatumGetBool(heap_getattr(tuple, HOOK_BROKEN, desc, &isnull));
 	hook->errors = DatumGetInt32(heap_getattr(tuple, HOOK_ERRORS, desc, &isnull));
 	read_hook_options(hook, heap_getattr(tuple, HOOK_OPTIONS, desc, &isnull));
+	if (hook->options.alerts)
+		hook->states = 0;
 	return hook;
 }
 

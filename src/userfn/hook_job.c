@@ -11,12 +11,15 @@
  *	 created_by	the role of the hook
  *	 payload	what the hook is told
  *
+ * Hooks that are called for alerts get such jobs, too, in the transaction that begins or ends the
+ * alert.
+ *
  * To the workers such a job is like any other.  Its handler is not in the table of handlers
  * but made of the hook.  A job whose hook is gone, or belongs to another role by now, has
  * none; maintenance deletes it.
  *
- * The right of the role to the queue of the transition is looked at when the job is made,
- * and again before it runs.
+ * The right of the role to the queue of the transition or alert is looked at when the job is made,
+ * and again before it runs.  An alert that is about no queue is for those who have it on all.
  */
 #include "postgres.h"
 
@@ -48,6 +51,14 @@ qml_hook_job_wanted(QmlState state)
 			return true;
 	}
 	return false;
+}
+
+/* Whether a hook, which is not revoked, is called for alerts. */
+bool
+qml_hook_job_wants_alerts(const QmlCallback *hook)
+{
+	return hook->options.after_commit && hook->options.alerts &&
+		   qml_role_mark_has(QML_MARK_REGISTRATION, hook->role);
 }
 
 /* The handler of jobs of a hook; NULL: the role has no after-commit hook of that name. */
@@ -87,20 +98,25 @@ qml_hook_job_handler(const QmlJob *job)
 	return qml_hook_job_handler_of(job->queue_id, job->method, job->created_by);
 }
 
-/* The queue of the transition that a job tells of; NULL: it says none. */
-static char *
-find_queue(Datum payload)
+/*
+ * The queue that a job tells of, by the member of the payload that has it; false: it says none.
+ * NULL: it is about all of them.
+ */
+static bool
+find_queue(Datum payload, const char *member, char **queue)
 {
-	JsonbValue job;
-	JsonbValue queue;
+	JsonbContainer *root = &DatumGetJsonbP(payload)->root;
+	JsonbValue object;
+	JsonbValue name;
 
-	if (!JB_ROOT_IS_OBJECT(DatumGetJsonbP(payload)) ||
-		getKeyJsonValueFromContainer(&DatumGetJsonbP(payload)->root, "job", 3, &job) == NULL ||
-		job.type != jbvBinary || !JsonContainerIsObject(job.val.binary.data) ||
-		getKeyJsonValueFromContainer(job.val.binary.data, "queue", 5, &queue) == NULL ||
-		queue.type != jbvString)
-		return NULL;
-	return pnstrdup(queue.val.string.val, queue.val.string.len);
+	if (!JsonContainerIsObject(root) ||
+		getKeyJsonValueFromContainer(root, member, strlen(member), &object) == NULL ||
+		object.type != jbvBinary || !JsonContainerIsObject(object.val.binary.data) ||
+		getKeyJsonValueFromContainer(object.val.binary.data, "queue", 5, &name) == NULL ||
+		(name.type != jbvString && name.type != jbvNull))
+		return false;
+	*queue = name.type == jbvNull ? NULL : pnstrdup(name.val.string.val, name.val.string.len);
+	return true;
 }
 
 /*
@@ -110,14 +126,26 @@ find_queue(Datum payload)
 bool
 qml_hook_job_is_allowed(const QmlJob *job, QmlProblem *problem)
 {
-	char *queue;
+	char *queue = NULL;
+	bool is_alert;
 
 	if (!qml_queue_is_own(job->queue_id))
 		return true;
-	queue = find_queue(job->payload);
-	if (queue && qml_acl_role_may(job->created_by, QML_CAN_ADMIN, queue))
+	is_alert = find_queue(job->payload, "alert", &queue);
+	if ((is_alert || (find_queue(job->payload, "job", &queue) && queue)) &&
+		qml_acl_role_may(job->created_by, QML_CAN_ADMIN, queue))
 		return true;
 	problem->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
+	if (is_alert)
+	{
+		problem->message = psprintf("hook \"%s\" may not know of the alert",
+									TextDatumGetCString(job->method));
+		problem->detail = psprintf("Role \"%s\", which registered it, does not have the capability "
+								   "\"admin\" on %s.",
+								   GetUserNameFromId(job->created_by, true),
+								   queue ? psprintf("queue \"%s\"", queue) : "all queues");
+		return false;
+	}
 	problem->message = psprintf("hook \"%s\" may not know of jobs of queue \"%s\"",
 								TextDatumGetCString(job->method), queue ? queue : "");
 	problem->detail = psprintf("Role \"%s\", which registered it, does not have the capability "

@@ -507,6 +507,12 @@ qml_registry_add_hook(const char *name, Oid function, Datum states, Jsonb *optio
 	QmlSpi spi;
 
 	qml_options_parse_hook(options, &parsed);
+	if (parsed.alerts && states != (Datum) 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_QML_INVALID_OPTION),
+				 errmsg("option \"alerts\" and argument \"states\" exclude each other"),
+				 errdetail("A hook is told either of alerts or of transitions."),
+				 errhint("Register one hook for each.")));
 	require_callback(QML_HOOK, parsed.after_commit, function);
 	if (parsed.after_commit)
 		require_hook_role();

@@ -174,6 +174,9 @@ BEGIN
 	-- Of an administrator, as if registered then.
 	INSERT INTO qml.hook_data (name, schema, function, argument_types, owner, run_as, registered_at, options)
 		VALUES ('theirs', 'probe', 'after', '{jsonb}', current_user::regrole, 't_runner', now(), '{"after_commit": true}');
+	INSERT INTO qml.alert_data (id, kind, queue_id, method, since, value, bound, detail)
+		SELECT gen_random_uuid(), 'max_age', id, '', now(), 2, 1, 'old' FROM qml.queue_data WHERE name IN ('own', 'foreign')
+		UNION ALL SELECT gen_random_uuid(), 'dead_servers', 0, '', now(), 1, 0, 'dead';
 	INSERT INTO qml.middleware_data (name, schema, function, argument_types, owner, run_as, registered_at, "position")
 		VALUES ('theirs', 'probe', 'wrap', '{qml.job}', current_user::regrole, 't_runner', now(), 0);
 	INSERT INTO qml.bulk_data (id, made_at, state_at, not_before, made_by, state, action, timezone, query, options)
@@ -600,6 +603,10 @@ INSERT INTO expectation (object, call, nobody, doors, enqueue, work, monitor, ad
 	'refused', 'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed'),
 ('mark', 'SELECT count(*) FROM qml.mark',
 	'refused', 'refused', 'refused', 'refused', 'allowed', 'allowed', 'allowed'),
+('alert', $$SELECT coalesce(string_agg(coalesce(queue, kind), ' ' ORDER BY coalesce(queue, kind)), '') FROM qml.alert$$,
+	'refused', 'refused', 'refused', 'refused', '=own|dead_servers foreign own scheduler', '=own|dead_servers foreign own scheduler', '=|dead_servers foreign own scheduler'),
+('scheduler_alert', 'SELECT count(*) FROM qml.scheduler_alert()',
+	'refused', 'refused', 'refused', 'refused', '=0|1', '=0|1', '=|1'),
 ('stats_access', 'SELECT qml.stats_access(0)',
 	'refused', 'refused', 'refused', 'refused', '=false|true', '=false|true', '=|true'),
 ('stats_quantile', $$SELECT qml.stats_quantile('', 0.5) IS NULL$$,
@@ -881,7 +888,7 @@ SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'enqueue' AND vi
 SELECT isnt_empty(format($$SELECT FROM spied WHERE capability = 'monitor' AND view = %L AND queue = 'foreign'$$, view), 'outlines too')
 	FROM unnest(ARRAY['job', 'recurring']) view;
 SELECT pg_temp.ends('t_doors', format('SELECT FROM qml.%s v WHERE probe.leak(%L, v::text)', view, view), '42501', 'without a capability it is not called: ' || view)
-	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick', 'pause', 'audit', 'stats_minute', 'mark', 'recent', 'bulk', 'dead_letter']) view;
+	FROM unnest(ARRAY['job', 'recurring', 'queue', 'acl', 'lock', 'handler', 'hook', 'middleware', 'server', 'database', 'recurring_tick', 'pause', 'audit', 'stats_minute', 'mark', 'alert', 'recent', 'bulk', 'dead_letter']) view;
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'doors'$$, 'nor shown anything');
 SELECT is_empty($$SELECT * FROM spied WHERE capability = 'enqueue' AND view IN ('job', 'recurring', 'recent') AND (mine AND queue = 'own') IS NOT TRUE$$,
 	'who enqueues is not shown the jobs and schedules of others');

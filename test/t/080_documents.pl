@@ -244,7 +244,7 @@ same(
 	[
 		map { join '|', @$_ } catalog(
 			q{SELECT name, CASE WHEN name IN ('qml.new_queues', 'qml.warn_idle') THEN boot_val ELSE current_setting(name) END, unit, }
-			  . " CASE WHEN vartype = 'integer' THEN min_val || ' to ' || max_val END, context"
+			  . " CASE WHEN vartype IN ('integer', 'real') THEN min_val || ' to ' || max_val END, context"
 			  . " FROM pg_settings WHERE name LIKE 'qml.%'")
 	],
 	'settings');

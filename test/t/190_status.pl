@@ -16,6 +16,7 @@ my $node = background_node('status', init => { allows_streaming => 1 }, conf => 
 qml.max_workers = 20
 qml.dead_server_timeout = 60s
 synchronous_commit = off
+qml.alert_interval = 0
 CONF
 my %tried; # checks that were seen to be ok and not ok, as "check ok"
 
@@ -346,6 +347,11 @@ bad('counters', 'qml is not told of jobs');
 mend('triggers');
 good('triggers', 'is told');
 good('counters', 'all jobs were counted at');
+
+query($node, q{INSERT INTO qml.alert_data (id, kind, queue_id, method, since, value, bound, detail) VALUES (gen_random_uuid(), 'dead_servers', 0, '', now(), 1, 0, 'one died')});
+bad('alerts', '1 alert is active: "dead_servers" \\(one died\\)');
+query($node, 'UPDATE qml.alert_data SET until = now()');
+good('alerts', 'no alert is active');
 
 # ---- who sees what
 

@@ -94,6 +94,7 @@ SKIP:
 	$conf =~ s/localhost:9818/localhost:$export/ or die 'the target is another one';
 	$conf =~ s/scrape_interval: 15s/scrape_interval: 1s/ or die 'the interval is another one';
 	append_to_file("$dir/prometheus.yml", $conf);
+	append_to_file("$dir/qml.rules.yml", slurp_file("$FindBin::RealBin/../../examples/prometheus/qml.rules.yml"));
 	if (system('promtool --version >/dev/null 2>&1') == 0)
 	{
 		my $said = '';

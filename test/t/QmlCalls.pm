@@ -511,7 +511,7 @@ my %CALLS = (
 	},
 
 	map { ("qml.$_" => { sql => "SELECT count(*) FROM qml.$_" }) }
-	  qw(job recent queue pause audit lock recurring recurring_tick server database handler hook middleware acl stats_minute mark bulk dead_letter)
+	  qw(job recent queue pause audit lock recurring recurring_tick server database handler hook middleware acl stats_minute mark alert bulk dead_letter)
 );
 
 # What they need in a database.
