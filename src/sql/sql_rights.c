@@ -52,12 +52,12 @@ static const struct
 	const char *name;
 	int capabilities;
 } views[] = {
-	{"job", QML_MAY_ANY},	   {"queue", QML_MAY_ANY},		  {"acl", QML_MAY_ANY},
-	{"lock", QML_MAY_ANY},	   {"recurring", QML_MAY_ANY},	  {"recurring_tick", QML_MAY_ANY},
-	{"server", QML_MAY_WATCH}, {"database", QML_MAY_WATCH},	  {"handler", QML_MAY_WATCH},
-	{"hook", QML_MAY_WATCH},   {"middleware", QML_MAY_WATCH}, {"pause", QML_MAY_ANY},
-	{"audit", QML_MAY_ADMIN},  {"recent", QML_MAY_ANY},		  {"stats_minute", QML_MAY_MONITOR},
-	{"mark", QML_MAY_MONITOR}, {"bulk", QML_MAY_ANY},		  {"dead_letter", QML_MAY_MONITOR},
+	{"job", QML_MAY_ANY},		{"queue", QML_MAY_ANY},		   {"acl", QML_MAY_ANY},
+	{"lock", QML_MAY_ANY},		{"recurring", QML_MAY_ANY},	   {"recurring_tick", QML_MAY_ANY},
+	{"server", QML_MAY_WATCH},	{"database", QML_MAY_WATCH},   {"handler", QML_MAY_WATCH},
+	{"hook", QML_MAY_WATCH},	{"middleware", QML_MAY_WATCH}, {"pause", QML_MAY_ANY},
+	{"audit", QML_MAY_ADMIN},	{"recent", QML_MAY_ANY},	   {"stats_minute", QML_MAY_MONITOR},
+	{"mark", QML_MAY_MONITOR},	{"bulk", QML_MAY_ANY},		   {"dead_letter", QML_MAY_MONITOR},
 	{"alert", QML_MAY_MONITOR},
 };
 
