@@ -567,7 +567,7 @@ COMMENT ON COLUMN qml.stats_data.retried IS 'attempts that failed or were lost, 
 COMMENT ON COLUMN qml.stats_data.released IS 'attempts that were given back, and do not count';
 COMMENT ON COLUMN qml.stats_data.lost IS 'attempts whose worker was lost; each of them is counted in another column as well';
 COMMENT ON COLUMN qml.stats_data.waited IS 'how long the jobs of the attempts that began had waited in all, microseconds';
-COMMENT ON COLUMN qml.stats_data.ran IS 'how long the attempts that ended ran in all, microseconds; without those that were lost';
+COMMENT ON COLUMN qml.stats_data.ran IS 'how long the attempts that ended ran in all, microseconds; without those that were lost or that somebody else ended';
 COMMENT ON COLUMN qml.stats_data.waits IS 'the same by duration, packed as src/core/histogram.c says';
 COMMENT ON COLUMN qml.stats_data.runs IS 'the same by duration';
 
@@ -1325,7 +1325,8 @@ COMMENT ON COLUMN qml.job.created_by IS 'the role that enqueued the job';
 
 -- The newest jobs, each in a line that is at most 120 columns wide with the frame that psql draws.
 -- Each table gives its newest ones by its index on the id, so that the rest is not read; the rights
--- are asked before, so that a reader gets as many as there are for him.
+-- are asked of so many of them that a reader gets as many as there are for him, but not of all jobs,
+-- as there may be millions that he does not see.
 CREATE VIEW qml.recent WITH (security_barrier = true) AS
 SELECT r.id, r.queue, r.method, r.state, r.tries, r.age, r.run_time,
 	-- What the other columns leave of the line: the frame takes 23, the id 36, the names of columns
@@ -1342,15 +1343,21 @@ FROM (SELECT j.id, j.created_at, qml.one_line(q.name, 10) AS queue, qml.one_line
 			WHEN j.state = 'processing' THEN qml.brief(pg_catalog.statement_timestamp() - j.started_at) END AS run_time,
 		qml.job_text(j.queue_id, j.method, j.created_by, 'error', j.errors -> -1 ->> 'error') AS error
 	FROM (SELECT a.* FROM (
-			(SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, NULL::timestamptz AS finished_at, method, errors, created_by
-				FROM qml.live l WHERE qml.job_access(l.queue_id, l.created_by) > 0 ORDER BY l.id DESC LIMIT 50)
+			(SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, finished_at, method, errors, created_by
+				FROM (SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, NULL::timestamptz AS finished_at, method, errors, created_by
+					FROM qml.live ORDER BY id DESC LIMIT 5000) l
+				WHERE qml.job_access(l.queue_id, l.created_by) > 0 ORDER BY l.id DESC LIMIT 50)
 			UNION ALL
 			(SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, finished_at, method, errors, created_by
-				FROM qml.history h WHERE h.expires_at > pg_catalog.statement_timestamp()
+				FROM (SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, finished_at, method, errors, created_by, expires_at
+					FROM qml.history ORDER BY id DESC LIMIT 5000) h
+				WHERE h.expires_at > pg_catalog.statement_timestamp()
 					AND qml.job_access(h.queue_id, h.created_by) > 0 ORDER BY h.id DESC LIMIT 50)
 			UNION ALL
 			(SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, finished_at, method, errors, created_by
-				FROM qml.history_overflow o WHERE o.expires_at > pg_catalog.statement_timestamp()
+				FROM (SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, finished_at, method, errors, created_by, expires_at
+					FROM qml.history_overflow ORDER BY id DESC LIMIT 5000) o
+				WHERE o.expires_at > pg_catalog.statement_timestamp()
 					AND qml.job_access(o.queue_id, o.created_by) > 0 ORDER BY o.id DESC LIMIT 50)
 			UNION ALL
 			(SELECT id, created_at, queue_id, state, attempt, uncounted, started_at, finished_at, method, errors, created_by
@@ -1671,7 +1678,7 @@ COMMENT ON COLUMN qml.stats_minute.waited IS 'how long the jobs of the attempts 
 COMMENT ON COLUMN qml.stats_minute.wait_p50 IS 'half of them had not waited longer';
 COMMENT ON COLUMN qml.stats_minute.wait_p95 IS '95 of 100 had not waited longer';
 COMMENT ON COLUMN qml.stats_minute.wait_p99 IS '99 of 100 had not waited longer';
-COMMENT ON COLUMN qml.stats_minute.ran IS 'how long the attempts that ended ran, in all; without those that were lost';
+COMMENT ON COLUMN qml.stats_minute.ran IS 'how long the attempts that ended ran, in all; without those that were lost or that somebody else ended';
 COMMENT ON COLUMN qml.stats_minute.run_p50 IS 'half of them did not run longer';
 COMMENT ON COLUMN qml.stats_minute.run_p95 IS '95 of 100 did not run longer';
 COMMENT ON COLUMN qml.stats_minute.run_p99 IS '99 of 100 did not run longer';

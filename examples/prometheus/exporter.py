@@ -6,14 +6,19 @@
 Where the database is, and as whom to connect, is said by the usual variables (PGHOST, PGDATABASE,
 PGUSER and so on).  The role needs the capability `monitor`.  Each request is one query, in a
 connection that is kept and made anew when it is lost.  What fails is told with status 503.
+
+Clients are served beside each other, so that one which sends nothing keeps no other waiting; it is
+disconnected after ten seconds.  Queries run one at a time.
 """
 
 import http.server
 import sys
+import threading
 
 import psycopg
 
 connection = None
+connection_lock = threading.Lock()
 
 
 def metrics():
@@ -34,12 +39,16 @@ def metrics():
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    # Seconds for each read and write of the connection of a client.
+    timeout = 10
+
     def do_GET(self):
         if self.path != "/metrics":
             self.send_error(404)
             return
         try:
-            body = metrics().encode()
+            with connection_lock:
+                body = metrics().encode()
         except psycopg.Error as error:
             self.send_error(503, explain=str(error))
             return
@@ -55,7 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def main():
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 9818
-    with http.server.HTTPServer(("localhost", port), Handler) as server:
+    with http.server.ThreadingHTTPServer(("localhost", port), Handler) as server:
         server.serve_forever()
 
 

@@ -352,7 +352,6 @@ qml_stats_file_load(QmlStatsMemory *memory)
 					  errmsg("ignoring invalid data in file \"%s\"", FILE_NAME)));
 	}
 	(void) FreeFile(stream.file);
-	if (unlink(FILE_NAME) != 0)
-		ereport(LOG, (errcode_for_file_access(),
-					  errmsg("could not remove file \"%s\": %m", FILE_NAME)));
+	/* Also from the disk: after a crash it must not come back.  It logs what goes wrong. */
+	(void) durable_unlink(FILE_NAME, LOG);
 }

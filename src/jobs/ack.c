@@ -62,6 +62,7 @@ apply_ack(QmlJob *job, void *arg)
 			break;
 	}
 	Assert(job->attempt == ack->attempt);
+	job->told = true;
 	ack->state = job->state;
 	QML_FAULT("finish.before_update");
 	return true;

@@ -81,6 +81,7 @@ qml_attempt_finish(QmlJob *job, void *arg)
 			qml_transition_release(job, QML_NO_TIME, (Datum) 0, now);
 			break;
 	}
+	job->told = true;
 	QML_FAULT("finish.before_update");
 	return true;
 }

@@ -10,7 +10,8 @@
  *		released			an attempt was given back, and does not count
  *		lost				nobody has told of the end of an attempt; it is also one of the above
  *
- * How long an attempt ran is counted if its worker has told of its end.
+ * How long an attempt ran is counted if whoever had the claim has told of its end: of one that
+ * somebody else ended, by deleting the job or giving it another state, it is not known.
  *
  * All of this is noted in memory, and counted when the transaction has committed
  * (ipc/stats_notes.c).  Without the shared memory nothing is.
@@ -72,7 +73,7 @@ qml_job_stats_changed(const QmlJob *job)
 		return;
 	}
 	counter = counter_of(job);
-	if (job->was == QML_PROCESSING && !job->lost)
+	if (job->was == QML_PROCESSING && job->told)
 		qml_stats_notes_time(live_of_tables(), job->queue_id, job->method, counter, true,
 							 job->changed_at - job->started_at);
 	else if (counter != QML_STAT_NO_COUNTER)

@@ -16,6 +16,7 @@
 #include "common/json.h"
 #include "common/spi.h"
 #include "common/table.h"
+#include "ipc/watch_notes.h"
 #include "maintenance/marks.h"
 #include "model/audit.h"
 #include "model/catalog.h"
@@ -49,6 +50,7 @@ qml_marks_add(const char *label)
 						   lengthof(values), types, values, NULL, SPI_OK_INSERT);
 	qml_spi_end(&spi);
 	record(values[1]);
+	qml_watch_note_common();
 	return now;
 }
 

@@ -7,6 +7,10 @@
  * with the server's first start, or with its last crash.  Numbers of jobs are by queue and state;
  * of so many queues, those that were made first, the others are added up under an empty label.
  *
+ * The text is bounded, as a value of the database is: series are left out beyond a size of it, the
+ * last ones by queue and method, and their number is said.  Their numbers are not added up: series
+ * come and go, and a sum of others would not only grow.  Queues are bounded by their number.
+ *
  * Of the bins of a histogram every second or third is shown: 1 and 2.5 of each decade.  Counts
  * of buckets are cumulative, so nothing is missing in them.
  *
@@ -18,6 +22,7 @@
 #include "miscadmin.h"
 #include "utils/hsearch.h"
 
+#include "common/fault.h"
 #include "common/guc.h"
 #include "core/state.h"
 #include "ipc/slots.h"
@@ -35,6 +40,16 @@
 /* Queues that are shown, where no statistics are kept. */
 #define USUAL_QUEUES 1000
 
+/*
+ * Bytes that series may take.  A text may have a gigabyte, and some more must be left for queues
+ * and for the conversion to the encoding of a client.
+ */
+#define MOST_BYTES ((Size) QML_FAULT_LIMIT("metrics.most_kb", 256 * 1024) * 1024)
+
+/* Bytes that a line may take beside the queue and the method, and most queues that are shown. */
+#define LINE_BYTES	100
+#define MOST_QUEUES 20000
+
 /* A queue, or (NULL) all others. */
 typedef struct Queue
 {
@@ -49,6 +64,7 @@ typedef struct Metrics
 	QmlStatsView view;
 	QmlStatSeries **series; /* that are shown */
 	int nseries;
+	int left_out; /* series for which the text has no room */
 	Queue *queues;
 	int nqueues;
 } Metrics;
@@ -186,6 +202,7 @@ write_histogram(Metrics *metrics, const char *name, const char *help, bool ran)
 	{
 		const QmlStatCounts *total = &metrics->series[i]->total;
 
+		CHECK_FOR_INTERRUPTS();
 		write_buckets(metrics->text, name, metrics->series[i], ran ? total->runs : total->waits,
 					  total->counters[ran ? QML_STAT_RAN : QML_STAT_WAITED]);
 	}
@@ -204,6 +221,49 @@ compare_series(const void *a, const void *b)
 	return order != 0 ? order : one->method_length - other->method_length;
 }
 
+/* Lines of a series: seven counters, and of each histogram the buckets, the sum and the count. */
+static int
+series_lines(void)
+{
+	int buckets = 1;
+
+	for (int bin = 0; bin < QML_HISTOGRAM_BINS - 1; bin++)
+		buckets += is_shown(bin) ? 1 : 0;
+	return 7 + 2 * (buckets + 2);
+}
+
+/* Bytes that the lines of a series take at most. */
+static Size
+series_bytes(const QmlStatSeries *series, int lines)
+{
+	StringInfoData labels;
+	Size bytes;
+
+	initStringInfo(&labels);
+	append_series(&labels, series);
+	bytes = (Size) lines * (labels.len + LINE_BYTES);
+	pfree(labels.data);
+	return bytes;
+}
+
+/* Leaves out the last ones, if there are more than the text has room for. */
+static void
+bound_series(Metrics *metrics)
+{
+	int lines = series_lines();
+	Size bytes = 0;
+
+	for (int i = 0; i < metrics->nseries; i++)
+	{
+		bytes += series_bytes(metrics->series[i], lines);
+		if (bytes > MOST_BYTES)
+		{
+			metrics->left_out = metrics->nseries - i;
+			metrics->nseries = i;
+		}
+	}
+}
+
 /* Those that the current user may see and that have counted something. */
 static void
 choose_series(Metrics *metrics)
@@ -217,6 +277,7 @@ choose_series(Metrics *metrics)
 			metrics->series[metrics->nseries++] = series;
 	}
 	qsort(metrics->series, metrics->nseries, sizeof(QmlStatSeries *), compare_series);
+	bound_series(metrics);
 }
 
 static void
@@ -238,13 +299,16 @@ write_series(Metrics *metrics)
 	write_histogram(metrics, "qml_job_wait_seconds",
 					"How long jobs were ready before their attempts began.", false);
 	write_histogram(metrics, "qml_job_run_seconds",
-					"How long attempts ran, without those that were lost.", true);
+					"How long attempts ran, without those that were lost or that others ended.", true);
 	write_number(metrics->text, "qml_stats_missed_total", "counter",
 				 "Events for which there was no room in any series, of all databases.",
 				 metrics->view.missed);
 	write_number(metrics->text, "qml_stats_series_limit", "gauge",
 				 "The setting qml.stats_series: beyond it, queue and method are empty.",
 				 (uint64) metrics->view.capacity);
+	write_number(metrics->text, "qml_stats_series_left_out", "gauge",
+				 "Series that are not in this text, as it would be too large.",
+				 (uint64) metrics->left_out);
 }
 
 /* ----- queues ----- */
@@ -263,7 +327,7 @@ static void
 choose_queues(Metrics *metrics, HTAB *counts)
 {
 	List *all = qml_queue_all();
-	int most = qml_stats_series > 0 ? qml_stats_series : USUAL_QUEUES;
+	int most = qml_stats_series > 0 ? Min(qml_stats_series, MOST_QUEUES) : USUAL_QUEUES;
 	ListCell *lc;
 
 	metrics->queues = palloc0(sizeof(Queue) * (list_length(all) + 1));

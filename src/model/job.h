@@ -56,7 +56,8 @@ typedef struct QmlJob
 	/* What became of it in memory, for statistics: not stored. */
 	TimestampTz changed_at; /* when it got this state; 0: it has the one that it was read with */
 	bool released;			/* the attempt was given back, and does not count */
-	bool lost;				/* nobody has told of the end of the attempt */
+	bool told;				/* whoever had the claim told of the end of the attempt */
+	bool lost;				/* nobody has told of it */
 	TupleTableSlot *source; /* the row it was read from; NULL: none, or it is a copy */
 } QmlJob;
 

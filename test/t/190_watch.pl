@@ -242,6 +242,8 @@ tells('a silent server', sub {
 tells('a server that ends', sub { query($node, "SELECT qml_unregister_server('$server')") }, @ROLES);
 tells('a handler', q{SELECT qml_register_handler('h', 'handle')}, @ROLES);
 tells('a handler that goes', q{SELECT qml_unregister_handler('h')}, @ROLES);
+tells('a mark', q{SELECT qml_mark('release')}, @ROLES);
+tells('a mark that is rolled back', q{BEGIN; SELECT qml_mark('release'); ROLLBACK});
 tells('a named lock', q{SELECT qml_try_lock('l', 'o', '1 h')});
 tells('rows of jobs that SQL changes', q{UPDATE qml.live SET priority = 1 WHERE method = 'm'}, @ROLES);
 tells('a queue that SQL changes', q{UPDATE qml.queue_data SET paused = true WHERE name = 'b'}, @b);

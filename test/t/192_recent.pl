@@ -74,6 +74,9 @@ query($node, 'TRUNCATE qml.live');
 
 # Many: only the ends are read, of unfinished and finished ones, whoever looks.
 query($node, <<'SQL');
+CREATE ROLE early LOGIN;
+SELECT qml_grant('early', 'work', 'early') \g /dev/null
+SELECT qml_enqueue('m', queue => 'early') \g /dev/null
 SELECT count(*) FROM qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[10000]), 'busy');
 SELECT count(*) FROM qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[10000]), 'busy');
 SELECT count(qml_succeed(id, attempt)) FROM qml_fetch('w', 'busy', 10000);
@@ -87,6 +90,21 @@ foreach my $user (undef, 'watcher')
 	my $plan = psql($user, '-Atc', 'EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) TABLE qml.recent');
 	my $read = json($plan)->[0]{Plan};
 	cmp_ok($read->{'Shared Hit Blocks'} + $read->{'Shared Read Blocks'}, '<', 1000, 'few blocks are read as ' . ($user // 'the owner')) or diag($plan);
+}
+# Rows that a scan has read, at most.
+sub most_rows
+{
+	my ($plan) = @_;
+	my @below = map { most_rows($_) } @{ $plan->{Plans} // [] };
+	my ($most) = sort { $b <=> $a } @below, $plan->{'Actual Rows'} + ($plan->{'Rows Removed by Filter'} // 0);
+	return $most;
+}
+{
+	# Whoever sees none of so many newer ones does not read them all.
+	my $plan = psql('early', '-Atc', 'EXPLAIN (ANALYZE, FORMAT JSON) TABLE qml.recent');
+	cmp_ok(most_rows(json($plan)->[0]{Plan}), '<=', 5000, 'few rows are read for a role that sees few') or diag($plan);
+	is(psql('early', '-Atc', 'SELECT count(*) FROM qml.recent'), "0\n", 'which is not shown what is older than these');
+	is(psql('early', '-Atc', 'SELECT count(*) FROM qml.job'), "1\n", 'but finds it');
 }
 is(query($node, 'SELECT queue, count(*) FROM qml.recent GROUP BY 1 ORDER BY 2, 1'), "quiet|1\nu|1\nbusy|48", 'the newest of all tables');
 is(psql('worker', '-Atc', 'SELECT queue, method FROM qml.recent'), "quiet|m\n", 'who sees little is shown that');

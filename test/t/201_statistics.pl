@@ -109,6 +109,16 @@ is(query($node, q{SELECT depth, running, oldest_ready BETWEEN '0 s' AND '5 min' 
 is(query($node, q{SELECT round((enqueue_rate * 3600)::numeric) BETWEEN 100 AND 111, finish_rate > 0 FROM qml_stats('1 hour', 'q') WHERE method IS NULL}),
 	't|t', 'rates are by second');
 
+# How long an attempt ran is known from whoever had the claim, not from others who end it.
+query($node, q{SELECT fill('others', 4)});
+query($node, q{CREATE TABLE others AS SELECT id, attempt, row_number() OVER () AS n FROM qml_fetch('w', 'others', 4)});
+query($node, q{UPDATE qml.live SET started_at = started_at - interval '3 hours' WHERE id IN (SELECT id FROM others)});
+query($node, q{SELECT qml_delete(id) FROM others WHERE n = 1; SELECT qml_cancel(id) FROM others WHERE n = 2; SELECT qml_set_state(id, 'failed') FROM others WHERE n = 3});
+is(counted('others'), 'enqueued 4, started 4, failed 1, deleted 2', 'what others end is counted');
+is(query($node, q{SELECT run_p50 FROM qml_stats('1 hour', 'others') WHERE method IS NULL}), '', 'but not as a run');
+query($node, q{SELECT qml_discard(id, attempt) FROM others WHERE n = 4});
+is(query($node, q{SELECT run_p50 > '2 hours' FROM qml_stats('1 hour', 'others') WHERE method IS NULL}), 't', 'what the worker discards is');
+
 # ---- rolled back, subtransactions, prepared
 
 query($node, q{SELECT qml_create_queue('x'); BEGIN; SELECT fill('x', 5); ROLLBACK});

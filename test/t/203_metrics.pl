@@ -6,6 +6,8 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
+use IO::Select;
+use IO::Socket::INET;
 use IPC::Run ();
 use JSON::PP ();
 use PostgreSQL::Test::Cluster;
@@ -15,7 +17,7 @@ use QmlTest;
 use Test::More;
 
 seed();
-my $node = background_node('metrics', conf => <<'CONF');
+my $node = background_node('metrics', variant => 'faults', conf => <<'CONF');
 qml.workers = 0
 qml.log_failures = off
 CONF
@@ -84,10 +86,27 @@ SKIP:
 	is($said, '', 'and has nothing to say');
 }
 
+# A text that would be too large has as many series as there is room for, and says so.
+$node->stop;
+$node->append_conf('postgresql.conf', "qml.faults = 'metrics.most_kb:limit:64'");
+$node->start;
+query($node, q{SELECT fill('mail', 1, 'k' || n) FROM generate_series(1, 50) n});
+my $bounded = query($node, 'SELECT qml_metrics()');
+my $inside = () = $bounded =~ /^qml_jobs_enqueued_total\{/mg;
+cmp_ok($inside, '>', 3, 'series that there is room for');
+cmp_ok($inside, '<', 20, 'and no more');
+cmp_ok(length($bounded) - length($bounded =~ s/^qml_job(s_(enqueued|finished)|_).*\n//mgr), '<=', 64 * 1024, 'they stay within it');
+my ($out) = $bounded =~ /^qml_stats_series_left_out (\d+)$/m;
+is($inside + $out, query($node, q{SELECT count(*) FROM qml_stats() WHERE method IS NOT NULL}), 'those that are left out are told');
+$node->append_conf('postgresql.conf', "qml.faults = ''");
+$node->restart;
+like(query($node, 'SELECT qml_metrics()'), qr/^qml_stats_series_left_out 0$/m, 'usually there are none');
+is(query($node, q{SELECT count(qml_delete(id)) FROM qml.job WHERE method ~ '^k\d+$'}), 50, 'the jobs go');
+
 SKIP:
 {
-	skip 'there is no prometheus: test/setup.sh installs it', 5 if system('prometheus --version >/dev/null 2>&1') != 0;
-	skip 'there is no psycopg', 5 if system("/usr/bin/python3 -c 'import psycopg' 2>/dev/null") != 0;
+	skip 'there is no prometheus: test/setup.sh installs it', 7 if system('prometheus --version >/dev/null 2>&1') != 0;
+	skip 'there is no psycopg', 7 if system("/usr/bin/python3 -c 'import psycopg' 2>/dev/null") != 0;
 	my ($export, $scrape) = (PostgreSQL::Test::Cluster::get_free_port(), PostgreSQL::Test::Cluster::get_free_port());
 	my $dir = PostgreSQL::Test::Utils::tempdir;
 	my $conf = slurp_file("$FindBin::RealBin/../../examples/prometheus/prometheus.yml");
@@ -130,12 +149,16 @@ SKIP:
 		return @$result ? $result->[0]{value}[1] : undef;
 	};
 	eval {
-		wait_for('prometheus to read it', sub { $exporter->pump_nb; $server->pump_nb; return ($value->('sum(qml_jobs_enqueued_total)') // 0) == 36; });
+		wait_for('prometheus to read it', sub { $exporter->pump_nb; $server->pump_nb; return ($value->('sum(qml_jobs_enqueued_total)') // 0) == 86; });
 		1;
 	} or diag($@, $out1, $out2);
 	is($value->('qml_jobs_finished_total{queue="mail",method="send",state="succeeded"}'), 12, 'a real Prometheus has read it');
 	is($value->('up{job="qml"}'), 1, 'the exporter is up');
 	is($value->('histogram_quantile(0.5, qml_job_run_seconds_bucket{queue="mail",method="send"}) < bool 60'), 1, 'it computes percentiles');
+	# A client that sends nothing keeps no other from being served, and is disconnected.
+	my $idle = IO::Socket::INET->new(PeerAddr => "localhost:$export") or die $!;
+	like(`curl -s -m 5 http://localhost:$export/metrics`, qr/^qml_info/m, 'while a client is silent others are served');
+	ok(IO::Select->new($idle)->can_read(30) && !sysread($idle, my $byte, 1), 'and it is disconnected');
 	# It goes on after a restart.
 	$node->restart;
 	query($node, q{SELECT fill('mail', 4, 'send')});
