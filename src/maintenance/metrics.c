@@ -299,7 +299,8 @@ write_series(Metrics *metrics)
 	write_histogram(metrics, "qml_job_wait_seconds",
 					"How long jobs were ready before their attempts began.", false);
 	write_histogram(metrics, "qml_job_run_seconds",
-					"How long attempts ran, without those that were lost or that others ended.", true);
+					"How long attempts ran, without those that were lost or that others ended.",
+					true);
 	write_number(metrics->text, "qml_stats_missed_total", "counter",
 				 "Events for which there was no room in any series, of all databases.",
 				 metrics->view.missed);
