@@ -77,7 +77,7 @@ find_active(List *active, const char *kind)
 	{
 		const QmlAlert *alert = lfirst(lc);
 
-		if (strcmp(alert->kind, kind) == 0)
+		if (strcmp(alert->kind, kind) == 0 && !TIMESTAMP_NOT_FINITE(alert->since))
 			return alert->since;
 	}
 	return 0;

@@ -17,6 +17,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "storage/lmgr.h"
@@ -99,6 +101,12 @@ push_number(JsonbParseState **state, const char *key, double number)
 {
 	JsonbValue value = {.type = jbvNumeric};
 
+	/* Somebody may have written one by hand that is no number in JSON. */
+	if (isnan(number) || isinf(number))
+	{
+		qml_json_push_text(state, key, (Datum) 0);
+		return;
+	}
 	qml_json_push_key(state, key);
 	value.val.numeric = DatumGetNumeric(
 		DirectFunctionCall1(float8_numeric, Float8GetDatum(number)));

@@ -89,6 +89,8 @@ SELECT count(qml_fail(id, attempt, 'oops', retry => false)) FROM qml_fetch('w', 
 SELECT count(qml_progress(id, attempt, '1')) FROM qml_fetch('w', '{q}', 5);
 SELECT qml_pause_all();
 SELECT qml_mark('deployed');
+INSERT INTO qml.alert_data (id, kind, queue_id, method, since, value, bound, detail) VALUES (gen_random_uuid(), 'dead_servers', 0, '', now(), 1, 0, 'one died');
+UPDATE qml.alert_data SET until = now();
 SELECT qml_bulk('retry', 'queue:nothing');
 SQL
 my @rows = split /\n/, catalog(<<'SQL');
