@@ -32,6 +32,7 @@
 #include "jobs/bulk_chunk.h"
 #include "jobs/search.h"
 #include "jobs/writer.h"
+#include "model/redact.h"
 
 /* A job that was found. */
 typedef struct Found
@@ -224,8 +225,14 @@ static void
 note_failure(void *arg, TupleTableSlot *slot, const QmlFailure *failure)
 {
 	Pass *pass = arg;
+	bool isnull;
+	int queue_id = DatumGetInt32(slot_getattr(slot, LIVE_QUEUE_ID, &isnull));
+	/* It may quote the job, and is shown also when a right was revoked since. */
+	bool hidden = qml_redact_has(qml_queue_by_id(queue_id),
+								 slot_getattr(slot, LIVE_METHOD, &isnull));
 	char *text = psprintf("job %s: %s (SQLSTATE %s)", qml_job_id_string(&pass->current->id),
-						  failure->message, unpack_sql_state(failure->sqlerrcode));
+						  hidden ? QML_REDACTED : failure->message,
+						  unpack_sql_state(failure->sqlerrcode));
 
 	pass->outcome = QML_BULK_FAILED;
 	pass->chunk->error = MemoryContextStrdup(GetMemoryChunkContext(pass->found), text);

@@ -125,6 +125,7 @@ SELECT pg_temp.ends('t_admin', $$SELECT (qml_peek('pay')).payload->>'ssn'$$, '=s
 --  never: it has nothing of what is hidden
 --  all: only for those who see all jobs as they are
 --  given: what the caller gives, or has the capability "work" on
+--  made: what its maker gave, and errors of jobs of queues that he administers; src/jobs/bulk_chunk.c hides them
 CREATE TEMP TABLE known (object text, columns text, what text);
 INSERT INTO known VALUES
 	('qml.job', 'payload metadata result progress error errors reason', 'job'),
@@ -134,6 +135,9 @@ INSERT INTO known VALUES
 	('qml.queue', 'name options paused_by pause_reason', 'never'),
 	('qml.pause', 'queue schedule paused_by pause_reason', 'never'),
 	('qml.audit', 'action object_type object queue session_role effective_role claimed_actor client_address before after', 'all'),
+	('qml.bulk', 'action query options state reason outcomes last_error', 'made'),
+	('qml.dead_letter', 'fingerprint error_type error', 'job'),
+	('qml.dead_letter', 'queue method', 'never'),
 	('qml.lock', 'resource owner', 'never'),
 	('qml.recurring', 'payload metadata', 'job'),
 	('qml.recurring', 'id cron timezone method queue misfire overlap job_type pause_reason paused_by error', 'never'),
@@ -155,6 +159,8 @@ INSERT INTO known VALUES
 	('qml.job_document', 'result', 'given'),
 	('qml.job_text', 'result', 'given'),
 	('qml.recurring_document', 'result', 'given'),
+	('qml.error_fingerprint', 'result', 'given'),
+	('qml_bulk_preview', 'queue method', 'never'),
 	('qml.one_line', 'result', 'given'),
 	('qml.brief', 'result', 'never'),
 	('qml_explain', 'reason detail remedy', 'job'),
@@ -237,7 +243,7 @@ SELECT is_empty($$
 -- The same calls do show it to who may see it, so the test above sees where it would be.
 SELECT bag_eq($$
 	SELECT DISTINCT c.object FROM call c, pg_temp.try(NULL, c.sql) t WHERE t.value LIKE '%s3cr3t%'$$,
-	$$VALUES ('qml.job'), ('qml.recent'), ('qml.recurring'), ('qml.hook'), ('qml.audit'), ('qml_job'), ('qml_explain'), ('qml_search'), ('qml_peek'), ('qml.unlogged_jobs')$$,
+	$$VALUES ('qml.job'), ('qml.recent'), ('qml.recurring'), ('qml.hook'), ('qml.audit'), ('qml.dead_letter'), ('qml_job'), ('qml_explain'), ('qml_search'), ('qml_peek'), ('qml.unlogged_jobs')$$,
 	'it is there to be shown');
 SELECT pg_temp.ends(r, $$SELECT last_error FROM qml.hook WHERE name = 'quoting'$$, '=NULL', r || ' does not see what a hook quoted') FROM unnest('{t_monitor,t_all}'::name[]) r;
 SELECT qml_unregister_hook('quoting');
@@ -252,7 +258,7 @@ SELECT pg_temp.ends(r, format('SELECT count(*) FROM qml_search(%L)', q), '42501'
 	unnest(ARRAY['payload.ssn:s3cr3t', 'payload.ssn:wrong', '-payload.ssn:s3cr3t', 'payload.pin:481516', 'payload.pin:>5', 'payload.pin:1..500000',
 		'payload.cards:x', 'payload.cards.0:x', 'payload.cards.0.number:s3cr3t', 'payload.cards.number:s3cr3t', 'payload.cards.1.number.first:s3cr3t',
 		'payload.cards.01.number:x', 'payload.ssn.deeper:x', 'metadata.tenant:s3cr3t', 'state:failed metadata."tenant":a|s3cr3t',
-		'error:s3cr3t', 'error:"no s3cr3t"', '-error:x', 'error_type:s3cr3t', 'queue:pay payload.ssn:s3cr3t', 'queue:pay|else payload.ssn:x',
+		'error:s3cr3t', 'error:"no s3cr3t"', '-error:x', 'error_type:s3cr3t', 'fingerprint:0123456789abcdef', '-fingerprint:0123456789abcdef', 'queue:pay payload.ssn:s3cr3t', 'queue:pay|else payload.ssn:x',
 		'method:card payload.ssn:x', 'method:m queue:quick payload.ssn:x', '-queue:pay payload.ssn:x', '-queue:pay|quick -method:m payload.ssn:x']) q;
 SELECT pg_temp.ends(r, format('SELECT count(*) FROM qml_search(%L)', q), '=0', r || ' finds nothing by ' || q)
 	FROM unnest('{t_monitor,t_all}'::name[]) r, unnest(ARRAY['s3cr3t', '-m -card s3cr3t', 'queue:else -method:card payload.ssn:s3cr3t', '-queue:pay|quick -method:card payload.ssn:s3cr3t',
@@ -342,6 +348,31 @@ SELECT is(b.value, a.value, 'a plan tells nothing: ' || q.condition)
 		o.options || ' SELECT id FROM qml.job WHERE ' || format(q.condition, q.wrong_guess), q.wrong_guess, '')) b;
 SELECT ok(t.value LIKE '%rows=%' AND t.value NOT LIKE '%s3cr3t%', 'a verbose plan shows nothing')
 	FROM pg_temp.try('t_monitor', $$SELECT public.plan('(ANALYZE, VERBOSE) SELECT * FROM qml.job')$$) t;
+
+-- Errors that differ, and so have several fingerprints for who sees them, are one group.
+SELECT pg_temp.make('other error', 'pay', 'm', 'enqueued');
+SELECT qml_fail(f.id, f.attempt, 'another error of s3cr3t', 'other', retry => false) FROM made, qml_fetch_job(made.id, 'w') f WHERE name = 'other error';
+SELECT pg_temp.ends(NULL, $$SELECT count(DISTINCT fingerprint) > 1 FROM qml.dead_letter WHERE queue = 'pay' AND method = 'm'$$, '=true', 'failed jobs have several fingerprints');
+SELECT pg_temp.ends(r, $$SELECT count(*) || ' ' || count(fingerprint) || ' ' || count(error) || ' ' || count(error_type) || ' ' || max(count) FROM qml.dead_letter WHERE queue = 'pay' AND method = 'm'$$,
+	'=1 0 0 0 ' || (SELECT count(*) FROM qml.job WHERE queue = 'pay' AND method = 'm' AND state = 'failed'), r || ' sees how many there are')
+	FROM unnest('{t_monitor,t_all}'::name[]) r;
+SELECT pg_temp.ends('t_monitor', format('SELECT qml.error_fingerprint(%s, %L, %L, %L)', q, 'm', 't_maker', errors), '=NULL', 'a fingerprint is not computed for him')
+	FROM qml.job j JOIN made m USING (id), LATERAL (SELECT id FROM qml.queue_data WHERE name = j.queue) d (q) WHERE m.name = 'failed pay';
+
+-- Operations and previews: of queues that one administers, whatever others hold.
+SELECT qml_grant('t_both', 'admin', 'else');
+SELECT pg_temp.ends('t_both', format('SELECT count(*) FROM qml_bulk_preview(%L, %L)', 'delete', q), e, 'no preview tells anything: ' || q)
+	FROM (VALUES ('payload.ssn:s3cr3t', '=0'), ('-payload.ssn:s3cr3t', '=0'), ('error:s3cr3t', '=0'), ('queue:pay payload.ssn:s3cr3t', '42501'), ('queue:pay', '42501')) v (q, e);
+SELECT pg_temp.ends('t_monitor', $$SELECT count(*) FROM qml_bulk_preview('delete', 'payload.ssn:s3cr3t')$$, '42501', 'nor one of who administers nothing');
+
+-- What an operation says of a job that it could not change.
+CREATE FUNCTION public.redacted_number(n int) RETURNS void LANGUAGE sql AS '';
+SELECT pg_temp.make('number', 'pay', 'number', 'failed');
+SELECT qml_register_handler('number', 'public.redacted_number(int)'::regprocedure);
+SELECT qml_bulk('redrive', 'queue:pay method:number', '{"patch": {"n": "s3cr3t"}}') AS bulk \gset
+SELECT qml_maintain() IS NOT NULL;
+SELECT matches(last_error, '^job \S+: \*\*\* \(SQLSTATE QM008\)$', 'the error is hidden') FROM qml.bulk WHERE id = :'bulk';
+SELECT qml_unregister_handler('number');
 
 -- An id that is taken, by a job of which the caller sees only a part: a payload is not compared.
 CREATE FUNCTION public.told(sql text) RETURNS text LANGUAGE plpgsql AS $$
