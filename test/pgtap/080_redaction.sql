@@ -138,6 +138,8 @@ INSERT INTO known VALUES
 	('qml.bulk', 'action query options state reason outcomes last_error', 'made'),
 	('qml.dead_letter', 'fingerprint error_type error', 'job'),
 	('qml.dead_letter', 'queue method', 'never'),
+	('qml.alert', 'kind queue method detail', 'never'),
+	('qml.scheduler_alert', 'detail', 'never'),
 	('qml.lock', 'resource owner', 'never'),
 	('qml.recurring', 'payload metadata', 'job'),
 	('qml.recurring', 'id cron timezone method queue misfire overlap job_type pause_reason paused_by error', 'never'),
