@@ -155,7 +155,7 @@ CREATE INDEX live_ready ON qml.live (queue_id, priority DESC, id) WHERE run_at I
 CREATE INDEX live_due ON qml.live (run_at) WHERE run_at IS NOT NULL;
 -- For searches; a claim changes none of these columns either.
 CREATE INDEX live_later ON qml.live (queue_id, qml.search_order(id, created_at)) WHERE run_at IS NOT NULL;
-CREATE INDEX live_own ON qml.live (qml.search_order(id, created_at)) WHERE qml.search_own(id, created_at);
+CREATE INDEX live_own ON qml.live (qml.search_order(id, created_at), queue_id) WHERE qml.search_own(id, created_at);
 COMMENT ON TABLE qml.live IS 'jobs that are not finished; read it through the view qml.job';
 COMMENT ON INDEX qml.live_ready IS 'enqueued and processing jobs in the order in which they are claimed';
 COMMENT ON INDEX qml.live_due IS 'scheduled and awaiting_retry jobs in the order in which they become due';
@@ -282,7 +282,7 @@ REVOKE ALL ON TABLE qml.live_unlogged FROM PUBLIC;
 CREATE INDEX live_unlogged_ready ON qml.live_unlogged (queue_id, priority DESC, id) WHERE run_at IS NULL;
 CREATE INDEX live_unlogged_due ON qml.live_unlogged (run_at) WHERE run_at IS NOT NULL;
 CREATE INDEX live_unlogged_later ON qml.live_unlogged (queue_id, qml.search_order(id, created_at)) WHERE run_at IS NOT NULL;
-CREATE INDEX live_unlogged_own ON qml.live_unlogged (qml.search_order(id, created_at)) WHERE qml.search_own(id, created_at);
+CREATE INDEX live_unlogged_own ON qml.live_unlogged (qml.search_order(id, created_at), queue_id) WHERE qml.search_own(id, created_at);
 COMMENT ON TABLE qml.live_unlogged IS 'jobs of unlogged queues that are not finished; read it through the view qml.job';
 COMMENT ON INDEX qml.live_unlogged_ready IS 'enqueued and processing jobs in the order in which they are claimed';
 COMMENT ON INDEX qml.live_unlogged_due IS 'scheduled and awaiting_retry jobs in the order in which they become due';

@@ -56,13 +56,20 @@ qml_order_head(const unsigned char *id)
 	return (int64_t) head;
 }
 
+/* Whether an id can have the order of its job: it is of version 7, and of a time that orders can have. */
+static inline bool
+qml_order_is_in_id(const unsigned char *id)
+{
+	return id[6] >> 4 == 7 && id[8] >> 6 == 2 && id[0] < 0x40;
+}
+
 /* Whether it is an id of version 7 whose time is that of the job: qml makes such ids. */
 static inline bool
 qml_order_is_by_id(const unsigned char *id, int64_t created_at)
 {
 	int64_t distance;
 
-	if (id[6] >> 4 != 7 || id[8] >> 6 != 2 || id[0] >= 0x40)
+	if (!qml_order_is_in_id(id))
 		return false;
 	distance = (qml_order_head(id) >> 16) - qml_order_ms(created_at);
 	return distance >= -QML_ORDER_FITS && distance <= QML_ORDER_FITS;

@@ -100,18 +100,9 @@ qml_search_refuse(QmlSearchError *error, const char *query, const char *at, int 
 				  const char *allowed, const char *format, ...)
 {
 	va_list args;
-	size_t shown = (size_t) length;
 
-	if (shown >= sizeof(error->word))
-	{
-		shown = sizeof(error->word) - 1;
-		/* Not in the middle of a character of UTF-8. */
-		while (shown > 0 && ((unsigned char) at[shown] & 0xC0) == 0x80)
-			shown--;
-	}
 	error->position = (int) (at - query);
-	memcpy(error->word, at, shown);
-	error->word[shown] = '\0';
+	error->length = length;
 	error->allowed = allowed;
 	error->names = NULL;
 	va_start(args, format);
@@ -265,7 +256,7 @@ read_value(Reader *reader, QmlSearchTerm *term)
 	if (!is_end_of_term(*reader->at) && *reader->at != '|')
 		return REFUSE(reader, reader->at, 1,
 					  "After a value there is a blank, or | and another value.",
-					  "\"%.1s\" cannot stand after a quote", reader->at);
+					  "it cannot stand after a quote");
 	if (term->field == QML_SEARCH_WORD && !source.quoted && strchr(source.text, ':'))
 		return REFUSE(reader, source.at, source.length,
 					  "A term has one field, before all its values.",
@@ -349,7 +340,7 @@ read_step(Reader *reader, const char *colon)
 	}
 	if (reader->at < colon && *reader->at != '.')
 		return REFUSE(reader, reader->at, 1, "Steps of a path are separated by dots.",
-					  "\"%.1s\" cannot stand there", reader->at);
+					  "it cannot stand there");
 	query->nsteps++;
 	return true;
 }

@@ -100,10 +100,10 @@ typedef struct QmlSearchQuery
 /* Why a query was refused. */
 typedef struct QmlSearchError
 {
-	int position;			  /* of the part that is wrong: bytes of the query before it */
-	char word[64];			  /* that part, perhaps cut; empty: none */
-	char reason[160];		  /* a clause without a full stop */
-	const char *allowed;	  /* what is allowed instead, a sentence; NULL: the reason says it */
+	int position;		 /* of the part that is wrong: bytes of the query before it */
+	int length;			 /* bytes of it, in which its last character may begin only; 0: no part */
+	char reason[160];	 /* a clause without a full stop */
+	const char *allowed; /* what is allowed instead, a sentence; NULL: the reason says it */
 	const char *const *names; /* of which one may have been meant, NULL at the end; NULL: no name */
 } QmlSearchError;
 

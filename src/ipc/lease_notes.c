@@ -5,7 +5,9 @@
  * Claims that begin, leases that get another end and attempts that end are noted, and written
  * into the table just before the transaction commits.  It has the rows of these jobs until it
  * has committed, so several transactions write about one job in the order in which they
- * changed its row.  What a subtransaction noted is forgotten when that is rolled back.
+ * changed its row.  The claims of attempts that end are taken out of the table when the commit can
+ * be seen, which may take long: the disk, or a standby, is waited for.  What a subtransaction noted
+ * is forgotten when that is rolled back.
  *
  * - If the commit fails after that, the claims are looked at at once: their rows say what
  *   counts.
@@ -58,6 +60,16 @@ forget_notes(void)
 	missed = false;
 }
 
+/* Whether a claim begins and ends in the transaction, as the next note says: nobody sees it. */
+static bool
+ends_at_once(int at)
+{
+	const LeaseNote *next = &notes[at + 1];
+
+	return at + 1 < nnotes && next->ends && next->lease.attempt == notes[at].lease.attempt &&
+		   memcmp(&next->lease.job, &notes[at].lease.job, sizeof(pg_uuid_t)) == 0;
+}
+
 /* The transaction commits, if nothing fails any more. */
 static void
 write_notes(void)
@@ -73,9 +85,20 @@ write_notes(void)
 		const LeaseNote *note = &notes[nwritten];
 
 		if (note->ends)
-			qml_lease_table_remove(&note->lease.job, note->lease.attempt);
-		else if (!qml_lease_table_set(&note->lease))
+			qml_lease_table_note_end(&note->lease.job, note->lease.attempt);
+		else if (!ends_at_once(nwritten) && !qml_lease_table_set(&note->lease))
 			missed = true;
+	}
+}
+
+/* It has committed, and can be seen. */
+static void
+remove_ended(void)
+{
+	for (int i = 0; i < nwritten; i++)
+	{
+		if (notes[i].ends)
+			qml_lease_table_remove(&notes[i].lease.job, notes[i].lease.attempt);
 	}
 }
 
@@ -100,6 +123,8 @@ doubt_written(void)
 	{
 		QmlLease lease = notes[i].lease;
 
+		if (notes[i].ends || ends_at_once(i))
+			continue;
 		lease.bound = false;
 		lease.end = QML_NO_TIME;
 		if (!qml_lease_table_set_sooner(&lease))
@@ -123,6 +148,7 @@ at_transaction_end(XactEvent event, void *arg)
 				write_prepared();
 			break;
 		case XACT_EVENT_COMMIT:
+			remove_ended();
 			/* Something that runs at the commit may have noted more. */
 			if (missed || nwritten < nnotes)
 				qml_lease_table_miss();

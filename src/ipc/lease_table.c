@@ -10,6 +10,9 @@
  *
  * - A transaction enters its claims before it commits (lease_notes.c), while it has their
  *   rows.  So what several transactions say of a job comes in the order of their rows.
+ * - It takes out those that it ends when all can see that it has committed: until then a row says
+ *   that the job runs, and whoever looks for running jobs here finds it.  By then the job may have
+ *   been claimed again, or made anew with the same id and claimed: such an entry stays.
  * - What a look finds out is written only if the entry is still as it was seen.
  *
  * A database is known when qml.live was read to its end since something was missed: an entry
@@ -291,6 +294,8 @@ set_entry(const QmlLease *lease, void (*change)(QmlLeaseEntry *entry, const QmlL
 		if (entry)
 			write_entry(entry, lease);
 	}
+	if (entry)
+		entry->ending = false;
 	LWLockRelease(lock_of(hash));
 	return entry != NULL;
 }
@@ -322,7 +327,21 @@ qml_lease_table_set_sooner(const QmlLease *lease)
 	return set_entry(lease, make_sooner);
 }
 
-/* An attempt ends. */
+/* An attempt ends, if the transaction that has its row commits. */
+void
+qml_lease_table_note_end(const pg_uuid_t *job, int attempt)
+{
+	uint32 hash = hash_job(MyDatabaseId, job);
+	QmlLeaseEntry *entry;
+
+	LWLockAcquire(lock_of(hash), LW_EXCLUSIVE);
+	entry = find_entry(hash, job);
+	if (entry && entry->attempt == attempt)
+		entry->ending = true;
+	LWLockRelease(lock_of(hash));
+}
+
+/* It has committed: nobody sees the attempt run any more. */
 void
 qml_lease_table_remove(const pg_uuid_t *job, int attempt)
 {
@@ -331,8 +350,14 @@ qml_lease_table_remove(const pg_uuid_t *job, int attempt)
 
 	LWLockAcquire(lock_of(hash), LW_EXCLUSIVE);
 	link = find_link(hash, MyDatabaseId, job);
-	if (*link != 0 && partition_of(hash)->entries[*link - 1].attempt == attempt)
-		free_entry(partition_of(hash), link);
+	if (*link != 0)
+	{
+		const QmlLeaseEntry *entry = &partition_of(hash)->entries[*link - 1];
+
+		/* Otherwise there is another claim since the row is free. */
+		if (entry->attempt == attempt && entry->ending)
+			free_entry(partition_of(hash), link);
+	}
 	LWLockRelease(lock_of(hash));
 }
 

@@ -38,6 +38,7 @@ typedef struct QmlLeaseSearch
 /* By transactions (lease_notes.c), and by whoever has read a claim's row. */
 extern bool qml_lease_table_set(const QmlLease *lease);
 extern bool qml_lease_table_set_sooner(const QmlLease *lease);
+extern void qml_lease_table_note_end(const pg_uuid_t *job, int attempt);
 extern void qml_lease_table_remove(const pg_uuid_t *job, int attempt);
 extern void qml_lease_table_miss(void);
 extern void qml_lease_table_miss_prepared(void);

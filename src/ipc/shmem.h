@@ -445,7 +445,8 @@ typedef struct QmlLeaseEntry
 	uint32 server;	   /* hash of its id; 0: none */
 	QmlRowPlace place; /* of the job */
 	uint16 next;	   /* of its bucket, or of the free ones; as in `first` */
-	bool bound;		   /* to a session */
+	bool bound : 1;	   /* to a session */
+	bool ending : 1;   /* the transaction that ends it commits, or has tried to */
 	uint8 pauses;	   /* how often it was put off */
 } QmlLeaseEntry;
 

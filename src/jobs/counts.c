@@ -122,13 +122,6 @@ read_states(int64 *counts, int own)
 	return true;
 }
 
-/* The number of all jobs by state, for qml itself; false: not known. */
-bool
-qml_counts_states(int64 *counts)
-{
-	return read_states(counts, 0);
-}
-
 /* A queue of the answer. */
 typedef struct QueueCounts
 {

@@ -19,9 +19,6 @@ extern HTAB *qml_counts_queues(bool *from_memory);
 extern int64 qml_counts_depth(const QmlQueue *queue);
 extern bool qml_counts_of_queues(QmlCounterRow **rows, int *count);
 
-/* For search_plan.c. */
-extern bool qml_counts_states(int64 *counts);
-
 /* For maintenance/counting.c. */
 extern bool qml_counts_source(QmlCounterSource *source);
 extern bool qml_counts_rows(Snapshot snapshot, bool (*must_stop)(Relation rel),

@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "common/fault.h"
 #include "common/suggest.h"
 #include "core/search_order.h"
 #include "core/state.h"
@@ -36,6 +37,9 @@
 #include "jobs/search_plan.h"
 #include "model/catalog.h"
 #include "model/queue.h"
+
+/* Bytes of a part of a query that are shown when it is wrong. */
+#define MOST_SHOWN 63
 
 /* ----- reading a query ----- */
 
@@ -58,26 +62,39 @@ find_instant(const QmlSearchClock *clock, const QmlSearchCivil *civil, int64_t *
 	return true;
 }
 
+/* The part of a query that is wrong, in whole characters, perhaps cut; empty: none. */
+static char *
+copy_part(const char *query, const QmlSearchError *error)
+{
+	const char *part = query + error->position;
+	int length = 0;
+
+	while (length < error->length)
+		length += pg_mblen(part + length);
+	return pnstrdup(part, pg_mbcliplen(part, length, MOST_SHOWN));
+}
+
 static void
 raise_invalid(const char *query, const QmlSearchError *error)
 {
 	int position = pg_mbstrlen_with_len(query, error->position) + 1;
+	char *part = copy_part(query, error);
 	const char *question = "";
 
 	if (error->names)
 	{
 		QmlSuggestion suggestion;
 
-		qml_suggest_begin(&suggestion, error->word);
+		qml_suggest_begin(&suggestion, part);
 		for (int i = 0; error->names[i]; i++)
 			qml_suggest_consider(&suggestion, error->names[i]);
 		question = qml_suggest_question(&suggestion);
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 error->word[0] ? errmsg("invalid query at position %d, \"%s\": %s", position,
-									 error->word, error->reason) :
-							  errmsg("invalid query at position %d: %s", position, error->reason),
+			 *part ? errmsg("invalid query at position %d, \"%s\": %s", position, part,
+							error->reason) :
+					 errmsg("invalid query at position %d: %s", position, error->reason),
 			 error->allowed || *question ?
 				 errhint("%s%s", question, error->allowed ? error->allowed : "") :
 				 0,
@@ -248,12 +265,17 @@ advance(Run *run, QmlSearchStream *stream)
 static bool
 stop_at(Run *run, bool live, const QmlSearchPlace *place)
 {
-	if (!run->search->is_partial)
-		run->search->stopped = *place;
-	run->search->is_partial = true;
-	run->given_up = live;
-	run->search->is_live_partial = live && run->nheads[0] > 0 && !run->search->stops_for_all;
-	return !run->search->is_live_partial;
+	QmlSearch *search = run->search;
+
+	if (live && run->nheads[0] > 0 && !search->stops_for_all)
+	{
+		run->given_up = search->is_live_partial = true;
+		search->live_stopped = *place;
+		return false;
+	}
+	search->is_partial = true;
+	search->stopped = *place;
+	return true;
 }
 
 static bool
@@ -361,10 +383,12 @@ qml_search_run(QmlSearch *search)
 	search->is_partial = search->is_live_partial = false;
 	/* Who empties the table, or writes it anew, does so before the snapshot, or after the call. */
 	LockRelationOid(qml_store(QML_STORE_LOGGED)->live, AccessShareLock);
+	plan = qml_search_plan_begin(search, run.now);
 	snapshot = qml_table_snapshot();
+	QML_FAULT("search.snapshot");
 	run.scratch = AllocSetContextCreate(context, "qml search job", ALLOCSET_DEFAULT_SIZES);
 	run.matcher = qml_search_matcher(search->compiled);
-	plan = qml_search_plan(search, snapshot);
+	qml_search_plan_open(plan, snapshot);
 	begin_heads(&run, plan);
 	MemoryContextSwitchTo(caller);
 	merge(&run);

@@ -19,13 +19,22 @@
  * of their own.  It is also what is done where streams would be too many, or an index is missing.  An
  * index of (key, order) on qml.live, which an administrator can make, is used for methods.
  *
- * `created:` bounds the walk, and so does `finished:`, because no job ends before it is created.  How
- * long before its end a job was created is not known, but most are quick: those that took long are in an
- * index of their own by their end, and the others cannot have been created earlier than a minute
- * before the first end that is sought.
+ * `created:` bounds the walk, and so does `finished:`, because jobs end after they are created, or little
+ * before, if the clock was set back meanwhile.  How long before its end a job was created is not
+ * known, but most are quick: those that took long are in an index of their own by their end, and the
+ * others cannot have been created earlier than a minute before the first end that is sought.
  *
- * States that no job has, as the counters in shared memory know it, are not sought.  They are of the
- * present, as is what is known of running claims: neither is asked in REPEATABLE READ.
+ * The index on ids has those of their own, too, and random ones among them would stand in front of all
+ * others.  A walk begins at the ids of jobs that are created in a year, unless later ones are sought, and
+ * passes over what is not of version 7 without reading the job.
+ *
+ * What is known of running claims is of the present, so it is not asked in REPEATABLE READ.  The
+ * claims are read before the snapshot is taken and after that: one that the snapshot shows has begun
+ * before it, and is removed from memory after its end can be seen.  A job can be missing only if
+ * it was claimed after the first reading and has ended before the second one.
+ *
+ * The numbers of jobs in shared memory are of the present, too, and some commits are not in them yet.  They
+ * only decide which of several ways is taken.
  */
 #include "postgres.h"
 
@@ -46,201 +55,83 @@
 #include "ipc/lease_table.h"
 #include "jobs/counts.h"
 #include "jobs/history.h"
+#include "jobs/search_demand.h"
 #include "jobs/search_plan.h"
 #include "model/columns.h"
 #include "model/queue.h"
 #include "model/search_index.h"
 
-#define BIT(state)	 (1 << (state))
-#define ALL_STATES	 ((1 << QML_STATES) - 1)
-#define READY_STATES (BIT(QML_ENQUEUED) | BIT(QML_PROCESSING))
-#define LATER_STATES (BIT(QML_SCHEDULED) | BIT(QML_AWAITING_RETRY) | BIT(QML_AWAITING_PARENTS))
-#define LIVE_STATES	 (READY_STATES | LATER_STATES)
-
 /* Streams for queues and methods that a search has at most. */
 #define MOST_STREAMS 512
+
+/* A clock that was set back may have put the end of a job so long before its creation. */
+#define CLOCK_MARGIN USECS_PER_HOUR
+
+/* Jobs whose ids say that they are created later than that from now are sought only by `created:`. */
+#define LATEST_CREATION (366 * USECS_PER_DAY)
 
 /* Running jobs that are read one by one, and slow jobs that are read and sorted. */
 #define MOST_RUNNING 2000
 #define MOST_SLOW	 2000
 
-/* What the query demands of every job. */
-typedef struct Demand
-{
-	int states; /* bits */
-	bool has_ids;
-	int nids;
-	const pg_uuid_t **ids;
-	bool has_queues;
-	int nqueues;
-	int *queues;
-	int nmethods; /* 0: any */
-	uint32 *methods;
-	bool has_end; /* it is finished, and */
-	TimestampTz first_end;
-	TimestampTz last_end;
-	TimestampTz first_created;
-	TimestampTz last_created;
-} Demand;
-
 typedef struct Planner
 {
 	QmlSearchPlan *plan;
-	Demand demand;
-	bool is_present; /* what shared memory says counts */
-	bool has_counts;
-	int64 counts[QML_STATES];
+	QmlSearchDemand demand;
+	bool has_running; /* running claims were read after the snapshot, too */
+
+	/* The numbers of jobs by queue, when they have been asked for; NULL: they are not known. */
+	bool has_asked;
+	const QmlCounterRow *counts;
+	int ncounts;
 } Planner;
 
-/* ----- what the query demands ----- */
+/* ----- how many jobs there are ----- */
 
-static void
-demand_states(Demand *demand, const QmlSearchQuery *query, const QmlSearchTerm *term)
-{
-	int states = 0;
-
-	for (int i = 0; i < term->nvalues; i++)
-		states |= BIT(query->values[term->first_value + i].state);
-	demand->states &= term->negated ? ~states : states;
-}
-
-static void
-demand_ids(Demand *demand, const QmlSearchQuery *query, const QmlSearchTerm *term)
-{
-	if (demand->has_ids)
-		return;
-	demand->has_ids = true;
-	demand->ids = palloc(sizeof(pg_uuid_t *) * term->nvalues);
-	for (int i = 0; i < term->nvalues; i++)
-	{
-		const pg_uuid_t *id = (const pg_uuid_t *) query->values[term->first_value + i].id;
-		bool known = false;
-
-		for (int j = 0; j < demand->nids; j++)
-			known = known || memcmp(demand->ids[j], id, UUID_LEN) == 0;
-		if (!known)
-			demand->ids[demand->nids++] = id;
-	}
-}
-
-/* Queues that were dropped have finished jobs. */
-static void
-demand_queues(Demand *demand, const QmlSearchQuery *query, const QmlSearchTerm *term)
-{
-	List *queues = qml_queue_all();
-	ListCell *lc;
-
-	if (demand->has_queues)
-		return;
-	demand->has_queues = true;
-	demand->queues = palloc(sizeof(int) * list_length(queues));
-	foreach(lc, queues)
-	{
-		const QmlQueue *queue = lfirst(lc);
-		bool wanted = false;
-
-		for (int i = 0; i < term->nvalues; i++)
-			wanted = wanted || strcmp(queue->name, query->values[term->first_value + i].text) == 0;
-		if (wanted)
-			demand->queues[demand->nqueues++] = queue->id;
-	}
-}
-
-static void
-demand_methods(Demand *demand, const QmlSearchQuery *query, const QmlSearchTerm *term)
-{
-	if (demand->nmethods > 0)
-		return;
-	demand->methods = palloc(sizeof(uint32) * term->nvalues);
-	for (int i = 0; i < term->nvalues; i++)
-	{
-		uint32 method = qml_search_index_method(
-			CStringGetTextDatum(query->values[term->first_value + i].text));
-		bool known = false;
-
-		for (int j = 0; j < demand->nmethods; j++)
-			known = known || demand->methods[j] == method;
-		if (!known)
-			demand->methods[demand->nmethods++] = method;
-	}
-}
-
-static void
-demand_times(const QmlSearchQuery *query, const QmlSearchTerm *term, TimestampTz *first,
-			 TimestampTz *last)
-{
-	TimestampTz low = PG_INT64_MAX;
-	TimestampTz high = PG_INT64_MIN;
-
-	for (int i = 0; i < term->nvalues; i++)
-	{
-		low = Min(low, query->values[term->first_value + i].low);
-		high = Max(high, query->values[term->first_value + i].high);
-	}
-	*first = Max(*first, low);
-	*last = Min(*last, high);
-}
-
-static void
-read_demand(Demand *demand, const QmlSearch *search)
-{
-	const QmlSearchQuery *query = &search->compiled->query;
-
-	demand->states = search->states != 0 ? search->states : ALL_STATES;
-	if (search->ids)
-	{
-		demand->has_ids = true;
-		demand->nids = search->nids;
-		demand->ids = palloc(sizeof(pg_uuid_t *) * Max(search->nids, 1));
-		for (int i = 0; i < search->nids; i++)
-			demand->ids[i] = &search->ids[i];
-	}
-	demand->first_end = demand->first_created = PG_INT64_MIN;
-	demand->last_end = demand->last_created = PG_INT64_MAX;
-	if (search->created_by != 0)
-		demand->last_created = search->created_by;
-	for (int i = 0; i < query->nterms; i++)
-	{
-		const QmlSearchTerm *term = &query->terms[i];
-
-		if (term->field == QML_SEARCH_STATE)
-			demand_states(demand, query, term);
-		if (term->negated)
-			continue;
-		if (term->field == QML_SEARCH_ID)
-			demand_ids(demand, query, term);
-		else if (term->field == QML_SEARCH_QUEUE)
-			demand_queues(demand, query, term);
-		else if (term->field == QML_SEARCH_METHOD)
-			demand_methods(demand, query, term);
-		else if (term->field == QML_SEARCH_CREATED)
-			demand_times(query, term, &demand->first_created, &demand->last_created);
-		else if (term->field == QML_SEARCH_FINISHED)
-		{
-			demand->has_end = true;
-			demand_times(query, term, &demand->first_end, &demand->last_end);
-		}
-	}
-	if (demand->has_end)
-		demand->states &= ~LIVE_STATES;
-}
-
-/* Whether no job can match. */
 static bool
-is_impossible(const Demand *demand)
+has_counts(Planner *planner)
 {
-	return demand->states == 0 || (demand->has_queues && demand->nqueues == 0) ||
-		   demand->first_end > demand->last_end || demand->first_created > demand->last_created;
+	QmlCounterRow *rows;
+
+	if (!planner->has_asked && qml_counts_of_queues(&rows, &planner->ncounts))
+		planner->counts = rows;
+	planner->has_asked = true;
+	return planner->counts != NULL;
+}
+
+/* The jobs in these states, if numbers are known: of the queues that are demanded, or of all. */
+static int64
+count_jobs(const Planner *planner, int states, bool of_queues)
+{
+	const QmlSearchDemand *demand = &planner->demand;
+	int64 count = 0;
+
+	for (int i = 0; i < planner->ncounts; i++)
+	{
+		bool wanted = !of_queues;
+
+		for (int j = 0; !wanted && j < demand->nqueues; j++)
+			wanted = demand->queues[j] == planner->counts[i].queue;
+		for (int state = 0; wanted && state < QML_STATES; state++)
+			count += states & QML_STATE_BIT(state) ? planner->counts[i].counts[state] : 0;
+	}
+	return count;
 }
 
 /* ----- tables and streams ----- */
+
+static TimestampTz
+later(TimestampTz time, int64 span)
+{
+	return time > PG_INT64_MAX - span ? PG_INT64_MAX : time + span;
+}
 
 static QmlSearchTable *
 open_table(Planner *planner, QmlStoreId store, Oid relid, bool live)
 {
 	QmlSearchPlan *plan = planner->plan;
 	const QmlSearch *search = plan->search;
-	const Demand *demand = &planner->demand;
+	const QmlSearchDemand *demand = &planner->demand;
 	QmlSearchTable *table = palloc0(sizeof(QmlSearchTable));
 	QmlSearchBounds *bounds = &table->bounds;
 
@@ -261,7 +152,11 @@ open_table(Planner *planner, QmlStoreId store, Oid relid, bool live)
 	bounds->first = demand->first_created == PG_INT64_MIN ?
 						QML_ORDER_FIRST :
 						qml_order_earliest(demand->first_created);
-	bounds->last = qml_order_latest(Min(demand->last_created, demand->last_end));
+	bounds->last = qml_order_latest(
+		Min(demand->last_created, later(demand->last_end, CLOCK_MARGIN)));
+	bounds->last_by_id = Min(bounds->last,
+							 qml_order_latest(
+								 later(Max(plan->now, demand->first_created), LATEST_CREATION)));
 	plan->tables = lappend(plan->tables, table);
 	return table;
 }
@@ -323,9 +218,10 @@ add_own(Planner *planner, QmlSearchTable *table, const QmlStreamFilter *filter)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s.%s\" has no index of jobs with ids of their own", QML_SCHEMA,
 						RelationGetRelationName(table->table.rel)),
-				 errhint("Create one: CREATE INDEX ON %s.%s (qml.search_order(id, created_at)) "
+				 errhint("Create one: CREATE INDEX ON %s.%s (qml.search_order(id, created_at)%s) "
 						 "WHERE qml.search_own(id, created_at).",
-						 QML_SCHEMA, RelationGetRelationName(table->table.rel))));
+						 QML_SCHEMA, RelationGetRelationName(table->table.rel),
+						 table->live ? ", queue_id" : "")));
 	add_stream(planner, qml_stream_open(table, index, filter, keys,
 										qml_stream_add_order_keys(keys, 1, &table->bounds)));
 }
@@ -337,7 +233,7 @@ add_walk(Planner *planner, QmlSearchTable *table, Relation ids, const QmlStreamF
 	QmlStreamFilter by_id = *filter;
 	ScanKeyData keys[QML_STREAM_MAX_KEYS];
 
-	by_id.by_id = true;
+	by_id.by_id = 1;
 	add_stream(planner, qml_stream_open(table, ids, &by_id, keys,
 										qml_stream_add_id_keys(keys, 1, &table->bounds)));
 	add_own(planner, table, filter);
@@ -473,7 +369,7 @@ add_methods(Planner *planner, QmlSearchTable *table, Relation index, const QmlSt
 static bool
 add_keys(Planner *planner, QmlSearchTable *table, Relation index, const QmlStreamFilter *filter)
 {
-	const Demand *demand = &planner->demand;
+	const QmlSearchDemand *demand = &planner->demand;
 	int first = planner->plan->nstreams;
 	bool done = true;
 
@@ -537,7 +433,7 @@ next_segment(QmlSearchTable *table, Relation ready, bool only, bool *begun, int 
 static bool
 add_ready(Planner *planner, QmlSearchTable *table, Relation ready, const int *only)
 {
-	const QmlStreamFilter filter = {.by_id = true};
+	const QmlStreamFilter filter = {.by_id = 3};
 	int queue = only ? *only : 0;
 	int priority = 0;
 	bool begun = false;
@@ -605,12 +501,15 @@ add_all_later(Planner *planner, QmlSearchTable *table, Relation later)
 static bool
 add_live_parts(Planner *planner, QmlSearchTable *table, Relation ready, int states)
 {
-	const QmlStreamFilter only_ready = {.only_ready = true};
-	const Demand *demand = &planner->demand;
+	const QmlSearchDemand *demand = &planner->demand;
+	const QmlStreamFilter only_ready = {.only_ready = true,
+										.nqueues = demand->nqueues,
+										.queues = demand->queues,
+										.has_queue = true};
 	int first = planner->plan->nstreams;
 	bool done = true;
 
-	if (states & LATER_STATES)
+	if (states & QML_LATER_STATES)
 	{
 		Relation later = open_kind(planner, table, QML_SEARCH_LIVE_LATER);
 
@@ -620,7 +519,7 @@ add_live_parts(Planner *planner, QmlSearchTable *table, Relation ready, int stat
 		for (int i = 0; done && i < demand->nqueues; i++)
 			done = add_later(planner, table, later, demand->queues[i]);
 	}
-	if (done && (states & READY_STATES))
+	if (done && (states & QML_READY_STATES))
 	{
 		if (!demand->has_queues)
 			done = add_ready(planner, table, ready, NULL);
@@ -635,37 +534,53 @@ add_live_parts(Planner *planner, QmlSearchTable *table, Relation ready, int stat
 }
 
 /*
- * Jobs that run, by what is known of running claims; false: that is not all, or too much.  What this
- * transaction has claimed itself is not known there.
+ * Adds the jobs that run, as far as they are known, to those of the plan; false: they are not all
+ * known, or too many.  What this transaction has claimed itself is not known there.
  */
+static bool
+read_running(QmlSearchPlan *plan)
+{
+	int count;
+
+	if (IsolationUsesXactSnapshot() || qml_lease_notes_exist() || !qml_lease_table_is_known())
+		return false;
+	if (plan->running == NULL)
+		plan->running = palloc(sizeof(pg_uuid_t) * 2 * (MOST_RUNNING + 1));
+	count = qml_lease_table_jobs(plan->running + plan->nrunning, MOST_RUNNING + 1);
+	plan->nrunning += count;
+	return count <= MOST_RUNNING;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(pg_uuid_t));
+}
+
+/* Jobs that run, by what is known of running claims; false: that is not all, or too much. */
 static bool
 add_running(Planner *planner, QmlSearchTable *table, Relation ids)
 {
-	pg_uuid_t *jobs;
+	QmlSearchPlan *plan = planner->plan;
 	const pg_uuid_t **wanted;
-	int count;
+	int count = 0;
 
-	if (!planner->is_present || qml_lease_notes_exist() || !qml_lease_table_is_known())
+	if (plan->knows_running && !planner->has_running)
+	{
+		plan->knows_running = read_running(plan);
+		qsort(plan->running, plan->nrunning, sizeof(pg_uuid_t), compare_ids);
+		planner->has_running = true;
+	}
+	if (!plan->knows_running)
 		return false;
-	jobs = palloc(sizeof(pg_uuid_t) * (MOST_RUNNING + 1));
-	count = qml_lease_table_jobs(jobs, MOST_RUNNING + 1);
-	if (count > MOST_RUNNING)
-		return false;
-	wanted = palloc(sizeof(pg_uuid_t *) * Max(count, 1));
-	for (int i = 0; i < count; i++)
-		wanted[i] = &jobs[i];
+	wanted = palloc(sizeof(pg_uuid_t *) * Max(plan->nrunning, 1));
+	for (int i = 0; i < plan->nrunning; i++)
+	{
+		if (i == 0 || compare_ids(&plan->running[i], &plan->running[i - 1]) != 0)
+			wanted[count++] = &plan->running[i];
+	}
 	add_ids(planner, table, ids, wanted, count);
 	return true;
-}
-
-static int64
-count_states(const Planner *planner, int states)
-{
-	int64 count = 0;
-
-	for (int state = 0; state < QML_STATES; state++)
-		count += states & BIT(state) ? planner->counts[state] : 0;
-	return count;
 }
 
 /*
@@ -673,31 +588,26 @@ count_states(const Planner *planner, int states)
  * would pass over all others.
  */
 static bool
-are_few(const Planner *planner, int states)
+are_few(Planner *planner, int states)
 {
-	if ((states & READY_STATES) && (states & LATER_STATES))
+	if ((states & QML_READY_STATES) && (states & QML_LATER_STATES))
 		return false;
-	if (!planner->has_counts)
-		return states == (states & LATER_STATES);
-	return count_states(planner, LIVE_STATES) > 8 * count_states(planner, states);
+	if (!has_counts(planner))
+		return states == (states & QML_LATER_STATES);
+	return count_jobs(planner, QML_LIVE_STATES, false) > 8 * count_jobs(planner, states, false);
 }
 
 static void
 plan_live(Planner *planner, QmlStoreId store)
 {
 	const QmlStreamFilter none = {0};
-	const Demand *demand = &planner->demand;
-	int states = demand->states & LIVE_STATES;
+	const QmlSearchDemand *demand = &planner->demand;
+	int states = demand->states & QML_LIVE_STATES;
 	QmlSearchTable *table;
 	Relation ids;
 	Relation ready;
 	Relation by_key = NULL;
 
-	for (int state = 0; planner->has_counts && state < QML_STATES; state++)
-	{
-		if (planner->counts[state] <= 0)
-			states &= ~BIT(state);
-	}
 	if (states == 0)
 		return;
 	table = open_table(planner, store, qml_store(store)->live, true);
@@ -707,7 +617,7 @@ plan_live(Planner *planner, QmlStoreId store)
 		add_ids(planner, table, ids, demand->ids, demand->nids);
 		return;
 	}
-	if (states == BIT(QML_PROCESSING) && add_running(planner, table, ids))
+	if (states == QML_STATE_BIT(QML_PROCESSING) && add_running(planner, table, ids))
 		return;
 	if (demand->nmethods > 0)
 		by_key = open_kind(planner, table, QML_SEARCH_LIVE_BY_KEY);
@@ -729,7 +639,7 @@ plan_live(Planner *planner, QmlStoreId store)
 static bool
 add_slow(Planner *planner, QmlSearchTable *table)
 {
-	const Demand *demand = &planner->demand;
+	const QmlSearchDemand *demand = &planner->demand;
 	Relation index;
 	HeapTuple *rows;
 	IndexScanDesc scan;
@@ -770,7 +680,7 @@ add_slow(Planner *planner, QmlSearchTable *table)
 static bool
 add_states(Planner *planner, QmlSearchTable *table, const QmlStreamFilter *filter)
 {
-	const Demand *demand = &planner->demand;
+	const QmlSearchDemand *demand = &planner->demand;
 	Relation index = open_kind(planner, table, QML_SEARCH_BY_STATE);
 	QmlStreamFilter with_keys = *filter;
 
@@ -784,7 +694,7 @@ add_states(Planner *planner, QmlSearchTable *table, const QmlStreamFilter *filte
 	{
 		ScanKeyData keys[QML_STREAM_MAX_KEYS];
 
-		if (!qml_state_is_final(state) || (demand->states & BIT(state)) == 0)
+		if (!qml_state_is_final(state) || (demand->states & QML_STATE_BIT(state)) == 0)
 			continue;
 		ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_ENUM_EQ,
 					ObjectIdGetDatum(qml_catalog()->states[state]));
@@ -795,15 +705,31 @@ add_states(Planner *planner, QmlSearchTable *table, const QmlStreamFilter *filte
 	return true;
 }
 
+/*
+ * Whether the jobs of the demanded queues, whatever became of them, are less to read than what the
+ * index by state has, most of which may be of other queues.
+ */
+static bool
+are_queues_less(Planner *planner)
+{
+	const QmlSearchDemand *demand = &planner->demand;
+	int finished = QML_ALL_STATES & ~QML_LIVE_STATES;
+
+	return demand->has_queues && has_counts(planner) &&
+		   count_jobs(planner, finished, true) <
+			   count_jobs(planner, demand->states & finished, false) / QML_STREAM_ENTRIES;
+}
+
 /* Of a partition, or of the overflow. */
 static void
 plan_finished(Planner *planner, QmlStoreId store, Oid relid)
 {
-	const Demand *demand = &planner->demand;
+	const QmlSearchDemand *demand = &planner->demand;
 	QmlSearchTable *table = open_table(planner, store, relid, false);
 	QmlStreamFilter filter = {0};
 	Relation ids;
 	Relation by_key = NULL;
+	bool by_state;
 
 	if (table == NULL)
 		return;
@@ -814,11 +740,14 @@ plan_finished(Planner *planner, QmlStoreId store, Oid relid)
 		return;
 	}
 	filter.only_quick = add_slow(planner, table);
-	if ((demand->states & BIT(QML_SUCCEEDED)) == 0 && add_states(planner, table, &filter))
+	by_state = (demand->states & QML_STATE_BIT(QML_SUCCEEDED)) == 0;
+	if (by_state && !are_queues_less(planner) && add_states(planner, table, &filter))
 		return;
 	if (demand->has_queues || demand->nmethods > 0)
 		by_key = open_kind(planner, table, QML_SEARCH_BY_KEY);
 	if (by_key && add_keys(planner, table, by_key, &filter))
+		return;
+	if (by_state && add_states(planner, table, &filter))
 		return;
 	ids = keep_index(planner->plan, qml_history_open_index(store, table->table.rel));
 	add_walk(planner, table, ids, &filter);
@@ -834,26 +763,35 @@ plan_history(Planner *planner, QmlStoreId store)
 		plan_finished(planner, store, places[i]);
 }
 
-/*
- * Opens the streams, in the current memory context.  The snapshot was taken before tables are looked
- * up: a partition that is made afterwards has nothing that it sees.
- */
+/* Begins a plan, in the current memory context, before the snapshot is taken. */
 QmlSearchPlan *
-qml_search_plan(const QmlSearch *search, Snapshot snapshot)
+qml_search_plan_begin(const QmlSearch *search, TimestampTz now)
 {
-	Planner planner = {.is_present = !IsolationUsesXactSnapshot()};
 	QmlSearchPlan *plan = palloc0(sizeof(QmlSearchPlan));
-	bool finished;
+	int states = qml_search_demand_states(search) & QML_LIVE_STATES;
 
 	plan->search = search;
+	plan->now = now;
+	if (states == QML_STATE_BIT(QML_PROCESSING))
+		plan->knows_running = read_running(plan);
+	return plan;
+}
+
+/*
+ * Opens the streams.  The snapshot was taken before tables are looked up: a partition that is made
+ * afterwards has nothing that it sees.
+ */
+void
+qml_search_plan_open(QmlSearchPlan *plan, Snapshot snapshot)
+{
+	Planner planner = {.plan = plan};
+	bool finished;
+
 	plan->snapshot = snapshot;
-	planner.plan = plan;
-	read_demand(&planner.demand, search);
-	if (is_impossible(&planner.demand))
-		return plan;
-	finished = (planner.demand.states & ~LIVE_STATES) != 0;
-	if ((planner.demand.states & LIVE_STATES) && !planner.demand.has_ids && planner.is_present)
-		planner.has_counts = qml_counts_states(planner.counts);
+	qml_search_demand_read(&planner.demand, plan->search);
+	if (qml_search_demand_is_impossible(&planner.demand))
+		return;
+	finished = (planner.demand.states & ~QML_LIVE_STATES) != 0;
 	plan->room = 64;
 	plan->streams = palloc(sizeof(QmlSearchStream *) * plan->room);
 	for (int i = 0; i < qml_stores_in_use(); i++)
@@ -862,7 +800,6 @@ qml_search_plan(const QmlSearch *search, Snapshot snapshot)
 		if (finished)
 			plan_history(&planner, i);
 	}
-	return plan;
 }
 
 /* Closes all that was opened.  The locks on partitions are given back, so that they can be dropped. */

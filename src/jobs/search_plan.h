@@ -11,15 +11,22 @@
 typedef struct QmlSearchPlan
 {
 	const QmlSearch *search;
+	TimestampTz now;
 	Snapshot snapshot;
 	List *tables;  /* of QmlSearchTable */
 	List *indexes; /* open ones */
 	QmlSearchStream **streams;
 	int nstreams;
 	int room;
+
+	/* Claims that run, as memory knows them; some are there twice. */
+	bool knows_running;
+	int nrunning;
+	pg_uuid_t *running;
 } QmlSearchPlan;
 
-extern QmlSearchPlan *qml_search_plan(const QmlSearch *search, Snapshot snapshot);
+extern QmlSearchPlan *qml_search_plan_begin(const QmlSearch *search, TimestampTz now);
+extern void qml_search_plan_open(QmlSearchPlan *plan, Snapshot snapshot);
 extern void qml_search_plan_close(QmlSearchPlan *plan);
 
 #endif

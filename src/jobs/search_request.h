@@ -62,10 +62,11 @@ typedef struct QmlSearch
 	QmlSearchRow row; /* for `use`: that of the job */
 
 	/* Results. */
-	int64 looked;			/* how many jobs were looked at */
-	bool is_partial;		/* not at all jobs that could match: */
-	bool is_live_partial;	/* - only unfinished ones were left out */
-	QmlSearchPlace stopped; /* - those behind this one */
+	int64 looked;	 /* how many jobs were looked at */
+	bool is_partial; /* not at those that could match and are behind this place: */
+	QmlSearchPlace stopped;
+	bool is_live_partial; /* not at unfinished ones behind this place: */
+	QmlSearchPlace live_stopped;
 } QmlSearch;
 
 #endif

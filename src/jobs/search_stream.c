@@ -7,13 +7,18 @@
  * are lists of rows that were read before.
  *
  * Where several rows have the same order in the index, they are read together and sorted by their
- * ids.  Rows are copied, so that streams of one table can share the slot that rows are read into.
+ * ids; there may be many, so only where they are is kept, and each is read again.  Other rows are
+ * copied, so that streams of one table can share the slot that rows are read into.
+ *
+ * A stream that has passed over too much is cut off: where the order changes, so that a search which
+ * goes on from there does not begin with the same entries.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/relscan.h"
 #include "access/stratnum.h"
+#include "access/tableam.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -27,7 +32,8 @@
 /* A row that was read, and its place. */
 typedef struct Row
 {
-	HeapTuple tuple;
+	HeapTuple tuple; /* a copy; NULL: it is to be read again */
+	ItemPointerData tid;
 	QmlSearchPlace place;
 } Row;
 
@@ -36,6 +42,7 @@ struct QmlSearchStream
 	QmlSearchTable *table;
 	IndexScanDesc scan; /* NULL: a list, or it has ended */
 	QmlStreamFilter filter;
+	int skipped;  /* entries that were passed over */
 	bool has_tid; /* the first entry has been fetched already */
 
 	/* Rows of the same order, sorted; the next one of another order, if it has been read. */
@@ -46,7 +53,8 @@ struct QmlSearchStream
 	bool has_more;
 	Row more;
 
-	/* It was cut off: what is behind this place was not looked at. */
+	/* It ends behind what has this order, or by id this place; then nothing behind `cut` was looked at. */
+	bool is_full;
 	bool is_cut;
 	QmlSearchPlace cut;
 };
@@ -127,7 +135,7 @@ make_id(int64 head, unsigned char rest)
 int
 qml_stream_add_id_keys(ScanKeyData *keys, int attnum, const QmlSearchBounds *bounds)
 {
-	int64 last = bounds->last;
+	int64 last = bounds->last_by_id;
 
 	if (bounds->has_after)
 		last = Min(last, bounds->after.order);
@@ -160,7 +168,8 @@ qml_stream_open(QmlSearchTable *table, Relation index, const QmlStreamFilter *fi
 	Assert(nkeys <= QML_STREAM_MAX_KEYS);
 	stream->filter = *filter;
 	stream->scan = qml_index_beginscan(table->table.rel, index, table->bounds.snapshot, nkeys);
-	stream->scan->xs_want_itup = filter->nqueues > 0 || filter->nmethods > 0 || filter->one_key;
+	stream->scan->xs_want_itup = filter->nqueues > 0 || filter->nmethods > 0 || filter->one_key ||
+								 filter->by_id > 0;
 	index_rescan(stream->scan, keys, nkeys, NULL, 0);
 	return stream;
 }
@@ -232,14 +241,29 @@ has_method(const QmlStreamFilter *filter, uint32 method)
 	return filter->nmethods == 0;
 }
 
+/* The id in the entry. */
+static const pg_uuid_t *
+entry_id(QmlSearchStream *stream)
+{
+	IndexScanDesc scan = stream->scan;
+	bool isnull;
+
+	return DatumGetUUIDP(
+		index_getattr(scan->xs_itup, stream->filter.by_id, scan->xs_itupdesc, &isnull));
+}
+
 /* Whether the entry that the scan is at can be of a job that is wanted. */
 static bool
 is_entry_wanted(QmlSearchStream *stream)
 {
 	int64 key;
 
+	if (stream->filter.by_id > 0)
+		return qml_order_is_in_id(entry_id(stream)->data);
 	if (stream->filter.nqueues == 0 && stream->filter.nmethods == 0)
 		return true;
+	if (stream->filter.has_queue)
+		return has_queue(&stream->filter, (int) entry_number(stream->scan, 2));
 	key = entry_number(stream->scan, 3);
 	return has_queue(&stream->filter, (int) (key >> 32)) &&
 		   has_method(&stream->filter, (uint32) (key & PG_UINT32_MAX));
@@ -254,7 +278,7 @@ is_row_wanted(QmlSearchStream *stream, TupleTableSlot *slot, QmlSearchPlace *pla
 	read_place(slot, place);
 	if (!is_in_bounds(&stream->table->bounds, place))
 		return false;
-	if (filter->by_id && !qml_order_is_by_id(place->id.data, get_time(slot, LIVE_CREATED_AT)))
+	if (filter->by_id > 0 && !qml_order_is_by_id(place->id.data, get_time(slot, LIVE_CREATED_AT)))
 		return false;
 	if (filter->only_ready && !slot_attisnull(slot, LIVE_RUN_AT))
 		return false;
@@ -273,60 +297,88 @@ next_entry(QmlSearchStream *stream)
 	return !stream->filter.one_key || entry_number(stream->scan, 1) == stream->filter.key;
 }
 
-/* A row is not wanted.  If many were not, the stream is cut off behind it. */
+/* The place of the entry that the scan is at, by the entry alone, which has its order or its id. */
+static void
+read_entry_place(QmlSearchStream *stream, QmlSearchPlace *place)
+{
+	memset(place, 0, sizeof(*place));
+	if (stream->filter.by_id > 0)
+		place->id = *entry_id(stream);
+	else
+		place->order = entry_number(stream->scan, stream->filter.has_queue ? 1 : 2);
+}
+
+/* Where the stream is when it has looked at an entry: all that is not behind it has been read. */
+static QmlSearchPlace
+end_of_entry(const QmlSearchStream *stream, const QmlSearchPlace *place)
+{
+	QmlSearchPlace end = {.order = place->order};
+
+	/* By id, one with an id of its own does not say how far this came. */
+	if (stream->filter.by_id > 0)
+	{
+		end.order = Max(qml_order_head(place->id.data), 0);
+		end.id = place->id;
+	}
+	return end;
+}
+
+/* A row is not wanted.  If many were not, the stream ends soon. */
 static void
 pass_over(QmlSearchStream *stream, const QmlSearchPlace *place)
 {
 	QmlSearchBounds *bounds = &stream->table->bounds;
 
 	bounds->looked++;
-	stream->is_cut = bounds->most_looked > 0 && bounds->looked > bounds->most_looked;
-	if (!stream->is_cut)
-		return;
-	stream->cut = *place;
-	/* By id, one with an id of its own does not say how far this came. */
-	if (stream->filter.by_id)
-		stream->cut.order = Max(qml_order_head(place->id.data), 0);
+	stream->is_full = bounds->most_looked > 0 && bounds->looked > bounds->most_looked;
+	stream->cut = end_of_entry(stream, place);
 }
 
-/* The same for an entry with the order in the second column, whose row was not read. */
-static void
-pass_over_entry(QmlSearchStream *stream)
+/* Whether the stream has passed over so much that it ends in front of this entry. */
+static bool
+ends_before(const QmlSearchStream *stream, const QmlSearchPlace *place)
 {
-	QmlSearchPlace place = {.order = entry_number(stream->scan, 2)};
+	QmlSearchPlace end;
 
-	memset(place.id.data, 0xFF, UUID_LEN);
-	pass_over(stream, &place);
+	if (!stream->is_full)
+		return false;
+	end = end_of_entry(stream, place);
+	return compare_places(&end, &stream->cut) != 0;
 }
 
-/* Reads the next row that belongs to the stream; false: there is none. */
+/* Reads the next row that belongs to the stream, into the slot of the table; false: there is none. */
 static bool
 read_row(QmlSearchStream *stream, Row *row)
 {
 	TupleTableSlot *slot = stream->table->table.slot;
-	int skipped = 0;
 
 	if (stream->scan == NULL)
 		return false;
-	while (!stream->is_cut && next_entry(stream))
+	while (next_entry(stream))
 	{
+		bool is_read = is_entry_wanted(stream);
+		bool wanted = false;
+
 		CHECK_FOR_INTERRUPTS();
-		if (!is_entry_wanted(stream))
-		{
-			/* To look at an entry is much less than to look at a job. */
-			if (++skipped % 16 == 0)
-				pass_over_entry(stream);
+		if (!is_read)
+			read_entry_place(stream, &row->place);
+		else if (index_fetch_heap(stream->scan, slot))
+			wanted = is_row_wanted(stream, slot, &row->place);
+		else
 			continue;
+		if (ends_before(stream, &row->place))
+		{
+			stream->is_cut = true;
+			break;
 		}
-		if (!index_fetch_heap(stream->scan, slot))
-			continue;
-		if (!is_row_wanted(stream, slot, &row->place))
+		if (wanted)
 		{
+			row->tuple = NULL;
+			row->tid = slot->tts_tid;
+			return true;
+		}
+		if (is_read || ++stream->skipped % QML_STREAM_ENTRIES == 0)
 			pass_over(stream, &row->place);
-			continue;
-		}
-		row->tuple = ExecCopySlotHeapTuple(slot);
-		return true;
 	}
 	index_endscan(stream->scan);
 	stream->scan = NULL;
@@ -339,10 +391,24 @@ add_row(QmlSearchStream *stream, const Row *row)
 	if (stream->count == stream->room)
 	{
 		stream->room = Max(stream->room * 2, 4);
-		stream->rows = stream->rows ? repalloc(stream->rows, sizeof(Row) * stream->room) :
+		stream->rows = stream->rows ? repalloc_huge(stream->rows, sizeof(Row) * stream->room) :
 									  palloc(sizeof(Row) * stream->room);
 	}
 	stream->rows[stream->count++] = *row;
+}
+
+/* Adds the row that was read just now. */
+static void
+add_read_row(QmlSearchStream *stream, Row *row)
+{
+	if (stream->count == 0)
+		row->tuple = ExecCopySlotHeapTuple(stream->table->table.slot);
+	else if (stream->rows[0].tuple)
+	{
+		heap_freetuple(stream->rows[0].tuple);
+		stream->rows[0].tuple = NULL;
+	}
+	add_row(stream, row);
 }
 
 /* Reads the rows that have the next order. */
@@ -355,36 +421,54 @@ read_rows(QmlSearchStream *stream)
 	if (stream->has_more)
 		add_row(stream, &stream->more);
 	else if (read_row(stream, &row))
-		add_row(stream, &row);
+		add_read_row(stream, &row);
 	stream->has_more = false;
 	/* By id no two rows have the same place; a list is complete. */
-	if (stream->count == 0 || stream->scan == NULL || stream->filter.by_id)
+	if (stream->count == 0 || stream->scan == NULL || stream->filter.by_id > 0)
 		return;
 	while (read_row(stream, &row))
 	{
 		if (row.place.order != stream->rows[0].place.order)
 		{
+			row.tuple = ExecCopySlotHeapTuple(stream->table->table.slot);
 			stream->more = row;
 			stream->has_more = true;
 			break;
 		}
-		add_row(stream, &row);
+		add_read_row(stream, &row);
 	}
 	if (stream->count > 1)
 		qsort(stream->rows, stream->count, sizeof(Row), compare_rows);
+}
+
+/* Reads a row again: the snapshot, which sees it, keeps it from being removed. */
+static HeapTuple
+read_again(QmlSearchStream *stream, Row *row)
+{
+	QmlTable *table = &stream->table->table;
+
+	if (!table_tuple_fetch_row_version(table->rel, &row->tid, stream->table->bounds.snapshot,
+									   table->slot))
+		elog(ERROR, "a job of table \"%s\" that a search has found is gone",
+			 RelationGetRelationName(table->rel));
+	return ExecCopySlotHeapTuple(table->slot);
 }
 
 /* Goes to the next job; false: there is none. */
 bool
 qml_stream_next(QmlSearchStream *stream)
 {
+	Row *row;
+
 	if (stream->next > 0)
 		heap_freetuple(stream->rows[stream->next - 1].tuple);
 	if (stream->next == stream->count)
 		read_rows(stream);
 	if (stream->next == stream->count)
 		return stream->is_cut;
-	stream->next++;
+	row = &stream->rows[stream->next++];
+	if (row->tuple == NULL)
+		row->tuple = read_again(stream, row);
 	stream->table->bounds.looked++;
 	return true;
 }

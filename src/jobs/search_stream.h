@@ -18,6 +18,7 @@ typedef struct QmlSearchBounds
 	bool has_after;
 	QmlSearchPlace after;
 	int64 last;		   /* the order of the newest that can match */
+	int64 last_by_id;  /* the same where it is sought by id: see search_plan.c */
 	int64 first;	   /* and of the oldest */
 	int64 looked;	   /* counts those that were looked at, whether they were wanted or not */
 	int64 most_looked; /* a stream is cut off when there are more; 0: no limit */
@@ -33,6 +34,9 @@ typedef struct QmlSearchTable
 	QmlSearchBounds bounds;
 } QmlSearchTable;
 
+/* To look at so many entries of an index is as much as to look at a job. */
+#define QML_STREAM_ENTRIES 16
+
 /* Most conditions of a stream on its index. */
 #define QML_STREAM_MAX_KEYS 4
 
@@ -41,11 +45,15 @@ typedef struct QmlSearchStream QmlSearchStream;
 /* What of the entries, and of the rows that they lead to, belongs to a stream. */
 typedef struct QmlStreamFilter
 {
-	bool by_id;		 /* not jobs with ids of their own: they stand elsewhere */
+	int by_id; /* the column with the id; not jobs with ids of their own, which stand elsewhere */
 	bool only_ready; /* not jobs with run_at */
 	bool only_quick; /* not finished jobs that took long */
 
-	/* Keys in the third column of the index: of one of these queues, and of one of these methods. */
+	/*
+	 * The index has (order, queue), or the key in its third column: of one of these queues, and of one
+	 * of these methods.
+	 */
+	bool has_queue;
 	int nqueues;
 	const int *queues;
 	int nmethods;

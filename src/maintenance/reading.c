@@ -68,7 +68,12 @@ is_lost(QmlJobPass *pass, TupleTableSlot *slot)
 	QmlLease claim;
 
 	if (!qml_reclaim_read_claim(slot, &claim))
-		return over;
+	{
+		if (qml_job_live_state(slot) != QML_PROCESSING)
+			return over;
+		/* Nothing ends a claim that somebody has written so, but it runs. */
+		claim.end = QML_WAKE_NEVER;
+	}
 	if (over && has_escaped(pass, slot, &claim.job))
 	{
 		piece->escaped++;

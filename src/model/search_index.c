@@ -65,7 +65,7 @@ static const struct
 	[QML_SEARCH_BY_STATE] = {false, {STATE, ORDER, KEY}, NOT_SUCCEEDED},
 	[QML_SEARCH_BY_OWN] = {false, {ORDER}, OWN_ID},
 	[QML_SEARCH_BY_END] = {false, {FINISHED_AT}, SLOW},
-	[QML_SEARCH_LIVE_BY_OWN] = {true, {ORDER}, OWN_ID},
+	[QML_SEARCH_LIVE_BY_OWN] = {true, {ORDER, QUEUE}, OWN_ID},
 	[QML_SEARCH_LIVE_LATER] = {true, {QUEUE, ORDER}, NOT_READY},
 	[QML_SEARCH_LIVE_BY_KEY] = {true, {KEY, ORDER}, ALL},
 };

@@ -16,7 +16,7 @@ typedef enum QmlSearchIndex
 	QML_SEARCH_BY_STATE,	/* (state, order, key) of finished jobs that did not succeed */
 	QML_SEARCH_BY_OWN,		/* (order) of finished jobs with ids of their own */
 	QML_SEARCH_BY_END,		/* (finished_at) of finished jobs that took long */
-	QML_SEARCH_LIVE_BY_OWN, /* (order) of unfinished jobs with ids of their own */
+	QML_SEARCH_LIVE_BY_OWN, /* (order, queue) of unfinished jobs with ids of their own */
 	QML_SEARCH_LIVE_LATER,	/* (queue_id, order) of those that are not ready */
 	QML_SEARCH_LIVE_BY_KEY, /* (key, order) of all of them; only if somebody has made it */
 	QML_SEARCH_INDEXES

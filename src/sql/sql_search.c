@@ -144,35 +144,51 @@ show_time(const QmlSearchPlace *place)
 {
 	TimestampTz time = (place->order >> 16) * 1000 - QML_ORDER_EPOCH;
 
-	return timestamptz_to_str(time);
+	return pstrdup(timestamptz_to_str(time));
+}
+
+/* A place as the argument "after". */
+static const char *
+show_place(const QmlSearchPlace *place)
+{
+	return psprintf("@" INT64_FORMAT " %s", place->order, qml_job_id_string(&place->id));
 }
 
 /* Tells that not all jobs were looked at. */
 static void
 warn_partial(const QmlSearch *search)
 {
-	char *id = qml_job_id_string(&search->stopped.id);
-
-	if (search->is_live_partial)
+	if (!search->is_partial)
 		ereport(WARNING,
 				(errcode(ERRCODE_QML_SEARCH_PARTIAL),
 				 errmsg("not all unfinished jobs were looked at"),
 				 errdetail("None that was created before %s was, after " INT64_FORMAT
 						   " jobs were looked at.",
-						   show_time(&search->stopped), search->looked),
-				 errhint("Name a queue, search unfinished jobs alone with after => '@" INT64_FORMAT
-						 " %s', or raise qml.search_limit.",
-						 search->stopped.order, id)));
-	else
+						   show_time(&search->live_stopped), search->looked),
+				 errhint("Name a queue, search unfinished jobs alone with after => '%s', or raise "
+						 "qml.search_limit.",
+						 show_place(&search->live_stopped))));
+	else if (!search->is_live_partial)
 		ereport(WARNING,
 				(errcode(ERRCODE_QML_SEARCH_PARTIAL), errmsg("not all jobs were looked at"),
 				 errdetail("None that was created before %s was, after " INT64_FORMAT
 						   " jobs were looked at.",
 						   show_time(&search->stopped), search->looked),
-				 errhint("To look further, search with after => '@" INT64_FORMAT
-						 " %s'.  A queue, a state or times in the query, or a higher "
+				 errhint("To look further, search with after => '%s'.  A queue, a state or times in "
+						 "the query, or a higher qml.search_limit, let it look further at once.",
+						 show_place(&search->stopped))));
+	else
+		ereport(WARNING,
+				(errcode(ERRCODE_QML_SEARCH_PARTIAL), errmsg("not all jobs were looked at"),
+				 errdetail("No finished one that was created before %s was, and no unfinished one "
+						   "that was created before %s, after " INT64_FORMAT
+						   " jobs were looked at.",
+						   show_time(&search->stopped), show_time(&search->live_stopped),
+						   search->looked),
+				 errhint("To look further, search with after => '%s'; search unfinished jobs alone with "
+						 "after => '%s'.  A queue, a state or times in the query, or a higher "
 						 "qml.search_limit, let it look further at once.",
-						 search->stopped.order, id)));
+						 show_place(&search->stopped), show_place(&search->live_stopped))));
 }
 
 static QmlSrfRows *
@@ -195,7 +211,7 @@ make_page(FunctionCallInfo fcinfo)
 	search.most_looked = qml_search_limit;
 	search.arg = &page;
 	qml_search_run(&search);
-	if (search.is_partial)
+	if (search.is_partial || search.is_live_partial)
 		warn_partial(&search);
 	return page.rows;
 }

@@ -85,7 +85,7 @@ run(char *line)
 	if (qml_search_parse(line, &test_clock, &query, &error))
 		show_query(&query, found);
 	else
-		sprintf(found, "%s @ %d: %s", error.word, error.position, error.reason);
+		show_error(line, &error, found);
 	if (reason && strcmp(wanted, "error") != 0)
 		errx(1, "%s:%d: \"%s\" is not \"error\"", file_name, line_number, wanted);
 	check(line, reason ? reason : wanted, found);

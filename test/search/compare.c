@@ -504,7 +504,7 @@ main(int argc, char **argv)
 		if (qml_search_parse(made.query, &utc_clock, &query, &error))
 			show_query(&query, shown);
 		else
-			sprintf(shown, "%s @ %d: %s", error.word, error.position, error.reason);
+			show_error(made.query, &error, shown);
 		if (strcmp(shown, made.meaning) == 0)
 			passed++;
 		else if (++failed <= 10)

@@ -249,3 +249,11 @@ write_query(const QmlSearchQuery *query, char *out)
 	}
 	return true;
 }
+
+/* Why a query was refused. */
+void
+show_error(const char *query, const QmlSearchError *error, char *out)
+{
+	sprintf(out, "%.*s @ %d: %s", error->length, query + error->position, error->position,
+			error->reason);
+}

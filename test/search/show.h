@@ -21,6 +21,7 @@ extern const QmlSearchClock test_clock;
 extern const QmlSearchClock utc_clock;
 
 extern void show_query(const QmlSearchQuery *query, char *out);
+extern void show_error(const char *query, const QmlSearchError *error, char *out);
 extern void show_time(int64_t at, char *out);
 extern bool write_query(const QmlSearchQuery *query, char *out);
 
