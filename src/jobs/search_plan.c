@@ -25,7 +25,7 @@
  * others cannot have been created earlier than a minute before the first end that is sought.
  *
  * The index on ids has those of their own, too, and random ones among them would stand in front of all
- * others.  A walk begins at the ids of jobs that are created in a year, unless later ones are sought, and
+ * others.  A walk begins at the ids of jobs that are created in a year, unless future ones are sought, and
  * passes over what is not of version 7 without reading the job.
  *
  * What is known of running claims is of the present, so it is not asked in REPEATABLE READ.  The
@@ -67,7 +67,7 @@
 /* A clock that was set back may have put the end of a job so long before its creation. */
 #define CLOCK_MARGIN USECS_PER_HOUR
 
-/* Jobs whose ids say that they are created later than that from now are sought only by `created:`. */
+/* Jobs with ids of a time later than that from now are found only where future ones are sought. */
 #define LATEST_CREATION (366 * USECS_PER_DAY)
 
 /* Running jobs that are read one by one, and slow jobs that are read and sorted. */
@@ -154,9 +154,9 @@ open_table(Planner *planner, QmlStoreId store, Oid relid, bool live)
 						qml_order_earliest(demand->first_created);
 	bounds->last = qml_order_latest(
 		Min(demand->last_created, later(demand->last_end, CLOCK_MARGIN)));
-	bounds->last_by_id = Min(bounds->last,
-							 qml_order_latest(
-								 later(Max(plan->now, demand->first_created), LATEST_CREATION)));
+	bounds->last_by_id = bounds->last;
+	if (demand->first_created <= plan->now)
+		bounds->last_by_id = Min(bounds->last, qml_order_latest(later(plan->now, LATEST_CREATION)));
 	plan->tables = lappend(plan->tables, table);
 	return table;
 }

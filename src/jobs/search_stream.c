@@ -103,6 +103,16 @@ is_in_bounds(const QmlSearchBounds *bounds, const QmlSearchPlace *place)
 
 /* ----- conditions on an index ----- */
 
+/* The last order that a job can have which is behind a place. */
+static int64
+last_behind(const QmlSearchPlace *place)
+{
+	const pg_uuid_t none = {{0}};
+
+	/* Where a stream was cut off, all of that order were looked at, and may be many. */
+	return memcmp(&place->id, &none, UUID_LEN) == 0 ? place->order - 1 : place->order;
+}
+
 /* That the order, in a column of the index, is within the bounds; how many conditions. */
 int
 qml_stream_add_order_keys(ScanKeyData *keys, int attnum, const QmlSearchBounds *bounds)
@@ -110,7 +120,7 @@ qml_stream_add_order_keys(ScanKeyData *keys, int attnum, const QmlSearchBounds *
 	int64 last = bounds->last;
 
 	if (bounds->has_after)
-		last = Min(last, bounds->after.order);
+		last = Min(last, last_behind(&bounds->after));
 	ScanKeyInit(&keys[0], attnum, BTLessEqualStrategyNumber, F_INT8LE, Int64GetDatum(last));
 	if (bounds->first == QML_ORDER_FIRST)
 		return 1;
@@ -271,13 +281,10 @@ is_entry_wanted(QmlSearchStream *stream)
 
 /* Whether the row that was read belongs to the stream. */
 static bool
-is_row_wanted(QmlSearchStream *stream, TupleTableSlot *slot, QmlSearchPlace *place)
+is_row_wanted(const QmlSearchStream *stream, TupleTableSlot *slot, const QmlSearchPlace *place)
 {
 	const QmlStreamFilter *filter = &stream->filter;
 
-	read_place(slot, place);
-	if (!is_in_bounds(&stream->table->bounds, place))
-		return false;
 	if (filter->by_id > 0 && !qml_order_is_by_id(place->id.data, get_time(slot, LIVE_CREATED_AT)))
 		return false;
 	if (filter->only_ready && !slot_attisnull(slot, LIVE_RUN_AT))
@@ -357,13 +364,12 @@ read_row(QmlSearchStream *stream, Row *row)
 	while (next_entry(stream))
 	{
 		bool is_read = is_entry_wanted(stream);
-		bool wanted = false;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!is_read)
 			read_entry_place(stream, &row->place);
 		else if (index_fetch_heap(stream->scan, slot))
-			wanted = is_row_wanted(stream, slot, &row->place);
+			read_place(slot, &row->place);
 		else
 			continue;
 		if (ends_before(stream, &row->place))
@@ -371,7 +377,10 @@ read_row(QmlSearchStream *stream, Row *row)
 			stream->is_cut = true;
 			break;
 		}
-		if (wanted)
+		/* Those of the first order may have been looked at before: each time all of them would count. */
+		if (is_read && !is_in_bounds(&stream->table->bounds, &row->place))
+			continue;
+		if (is_read && is_row_wanted(stream, slot, &row->place))
 		{
 			row->tuple = NULL;
 			row->tid = slot->tts_tid;

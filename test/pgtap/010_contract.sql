@@ -401,7 +401,7 @@ SELECT set_eq(
 		'CREATE INDEX live_later ON qml.live USING btree (queue_id, qml.search_order(id, created_at)) WHERE (run_at IS NOT NULL)',
 		'CREATE INDEX live_own ON qml.live USING btree (qml.search_order(id, created_at), queue_id) WHERE qml.search_own(id, created_at)',
 		'CREATE INDEX live_unlogged_later ON qml.live_unlogged USING btree (queue_id, qml.search_order(id, created_at)) WHERE (run_at IS NOT NULL)',
-		'CREATE INDEX live_unlogged_own ON qml.live_unlogged USING btree (qml.search_order(id, created_at)) WHERE qml.search_own(id, created_at)',
+		'CREATE INDEX live_unlogged_own ON qml.live_unlogged USING btree (qml.search_order(id, created_at), queue_id) WHERE qml.search_own(id, created_at)',
 		'CREATE UNIQUE INDEX recurring_data_pkey ON qml.recurring_data USING btree (id)',
 		'CREATE INDEX recurring_due ON qml.recurring_data USING btree (next_run_at) WHERE (enabled AND (next_run_at IS NOT NULL))',
 		'CREATE INDEX occurrence_0_tick ON qml.occurrence_0 USING btree (recurring, occurrence)',

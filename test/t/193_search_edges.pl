@@ -14,7 +14,7 @@ use Test::More;
 
 my $GATE = 4711;
 
-my $node = background_node('search_edges', variant => 'faults', conf => <<'CONF');
+my $node = background_node('search_edges', variant => 'faults', init => { allows_streaming => 1 }, conf => <<'CONF');
 autovacuum = off
 fsync = off
 qml.workers = 0
@@ -35,7 +35,7 @@ sub follow
 	while ($calls++ < $most)
 	{
 		my ($rc, $out, $err) = $node->psql('postgres',
-			"SET client_min_messages = warning; SELECT payload ->> 'n' FROM qml_search('$query', 10000, $after)");
+			"SELECT payload ->> 'n' FROM qml_search('$query', 10000, $after)");
 		push @found, split /\n/, $out;
 		my @places = $err =~ /after => ('@-?\d+ [0-9a-f-]{36}')/g;
 		return ($calls, @found) if !@places;
@@ -127,9 +127,8 @@ ask($node, q(SELECT qml_delete(id) FROM qml.job WHERE state = 'processing'));
 ask($node, q(SELECT qml_enqueue('m', queue => 'a')));
 ask($node, q(SELECT count(*) FROM qml_fetch('w', 'a', 1, '1 h')));
 ask($node, q(UPDATE qml.live SET lease_expires_at = NULL, server = NULL WHERE state = 'processing'));
-is(count_of('state:processing'), 1, 'a claim that nothing ends');
 wait_known();
-is(count_of('state:processing'), 1, 'is found when all claims are known, too');
+is(count_of('state:processing'), 1, 'a claim that nothing ends is found when all are known');
 
 # ---- Ids of callers
 
@@ -143,7 +142,7 @@ is(scalar(@found) . '|' . keys %once, '3000|3000', "all of them are found, in $c
 ask($node, q(SELECT qml_enqueue('v4', queue => 'a', id => gen_random_uuid()) FROM generate_series(1, 3)));
 ask($node, q(SELECT qml_enqueue('v4', queue => 'b', id => gen_random_uuid()) FROM generate_series(1, 1000) n));
 ($rc, $out, $err) = $node->psql('postgres', q(SELECT count(*) FROM qml_search('queue:a state:enqueued')));
-is("$out$err", 3, 'ids of other queues are passed over without reading their jobs');
+is($out, 3, 'ids of other queues are passed over without reading their jobs');
 # A clock that was more than a year ahead.
 ask($node, q(SELECT qml_enqueue('ahead', queue => 'a')));
 ask($node, <<'SQL');
@@ -192,7 +191,7 @@ ask($node, q(SELECT count(qml_fail(id, attempt, 'x', retry => false)) FROM qml_f
 ask($node, q(SELECT count(qml_delete(id)) FROM qml_search('queue:small state:enqueued', 1)));
 ask($node, q(SELECT qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[1000]), 'pile') FROM generate_series(1, 3)));
 ask($node, q(SELECT count(qml_fail(id, attempt, 'x', retry => false)) FROM qml_fetch('w', 'pile', 1000))) foreach 1 .. 3;
-wait_for('the numbers of jobs', sub { ask($node, q(EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) SELECT * FROM qml_counts())) =~ /shared hit=(\d+)/ ? $1 < 50 : 1 });
+wait_for('the numbers of jobs', sub { ask($node, q(EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) SELECT * FROM qml_counts())) =~ /shared hit=(\d+)/ ? $1 < 12 : 1 });
 foreach my $case ([ 'failed', 2 ], [ 'deleted', 1 ], [ 'failed|deleted', 3 ])
 {
 	($rc, $out, $err) = $node->psql('postgres', "SELECT count(*) FROM qml_search('queue:small state:$case->[0]')");
