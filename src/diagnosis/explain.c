@@ -355,7 +355,7 @@ explain_place(Explanation *explanation)
 {
 	Before before = {.about = &explanation->about};
 
-	qml_ready_walk(explanation->about.queue, count_before, &before);
+	(void) qml_ready_walk(explanation->about.queue, 0, count_before, &before);
 	if (before.higher + before.older > 0)
 		qml_finding_add_reason(explanation->about.reasons, "behind other jobs",
 							   psprintf("%s%s for the same workers come first: " INT64_FORMAT

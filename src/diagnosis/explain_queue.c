@@ -167,7 +167,7 @@ explain_kinds(const QmlQueue *queue, const Front *front, QmlReasons *reasons)
 static void
 explain_moving(const QmlQueue *queue, const Front *front, QmlReasons *reasons)
 {
-	TimestampTz last = qml_fetches_last(queue->id, QML_FETCHES_ANY);
+	TimestampTz last = qml_fetches_of_queue(queue->id, false).last;
 
 	qml_finding_add_reason(reasons, "moving",
 						   psprintf("%s%s ready, and %d in work%s", front->more ? "at least " : "",
@@ -200,7 +200,7 @@ qml_explain_queue_reasons(const QmlQueue *queue, QmlReasons *reasons)
 	QmlCase about = {.queue = queue, .reasons = reasons};
 	int64 delayed = count_delayed(queue);
 
-	qml_ready_walk(queue, look_at_row, &front);
+	(void) qml_ready_walk(queue, 0, look_at_row, &front);
 	qml_work_explain_pause(&about);
 	qml_status_explain(find_needs(queue, &front, delayed, reasons), reasons);
 	explain_held(&front, reasons);

@@ -4,7 +4,8 @@
  *
  * A worker outside does so if it has fetched such jobs within qml.dead_server_timeout, the time
  * after which a server that is silent is given up, or if it waits for them (qml_wait).  What is
- * known of fetches is in shared memory (ipc/fetches.c): without it nothing is known.
+ * known of fetches is in shared memory (ipc/fetches.c): without it nothing is known, and where more
+ * queues and methods are fetched from than it has room for, some of it is not known any more.
  */
 #include "postgres.h"
 
@@ -22,8 +23,8 @@ qml_served_window(void)
 	return qml_dead_server_timeout * USECS_PER_SEC;
 }
 
-bool
-qml_served_is_recent(TimestampTz fetched_at)
+static bool
+is_recent(TimestampTz fetched_at)
 {
 	return fetched_at != 0 && fetched_at > GetCurrentTimestamp() - qml_served_window();
 }
@@ -44,49 +45,81 @@ is_awaited(const QmlQueue *queue, uint32 method, bool handled, bool any)
 	return qml_shmem && qml_waiters_expect(&jobs, any);
 }
 
-static bool
-was_fetched(const QmlQueue *queue, uint32 method)
+static QmlServed
+judge(QmlFetched fetched)
 {
-	return qml_served_is_recent(qml_fetches_last(queue->id, method));
+	if (is_recent(fetched.last))
+		return QML_SERVED;
+	return is_recent(fetched.perhaps) ? QML_SERVED_PERHAPS : QML_SERVED_NOT;
+}
+
+/* Whether jobs of whichever method that has no handler are fetched. */
+QmlServed
+qml_served_unnamed(const QmlQueue *queue)
+{
+	return judge(qml_fetches_of_queue(queue->id, true));
+}
+
+/* Whether jobs of a method are fetched without names, or by its name. */
+static QmlServed
+judge_method(const QmlQueue *queue, uint64 hash)
+{
+	QmlServed unnamed = qml_served_unnamed(queue);
+
+	return unnamed == QML_SERVED ? unnamed :
+								   Max(unnamed, judge(qml_fetches_of_method(queue->id, hash)));
 }
 
 /* Whether jobs of a method that has no handler are taken. */
-bool
+QmlServed
 qml_served_outside(const QmlQueue *queue, Datum method)
 {
-	return was_fetched(queue, QML_FETCHES_UNNAMED) ||
-		   was_fetched(queue, qml_fetches_method(qml_job_hash_method_long(method))) ||
-		   is_awaited(queue, qml_job_hash_method(method), false, false);
+	QmlServed served = judge_method(queue, qml_job_hash_method_long(method));
+
+	return served != QML_SERVED &&
+				   is_awaited(queue, qml_job_hash_method(method), false, false) ?
+			   QML_SERVED :
+			   served;
 }
 
-/* The same, or perhaps, by the hash that lists of ready jobs have of a method. */
-bool
-qml_served_perhaps(const QmlQueue *queue, uint64 hash)
+/*
+ * The same by the hash that lists of ready jobs have of a method.  A session that waits for jobs of
+ * other methods counts, too.
+ */
+QmlServed
+qml_served_hash(const QmlQueue *queue, uint64 hash)
 {
-	return was_fetched(queue, QML_FETCHES_UNNAMED) ||
-		   was_fetched(queue, qml_fetches_method(hash)) || is_awaited(queue, 0, false, true);
+	QmlServed served = judge_method(queue, hash);
+
+	return served != QML_SERVED && is_awaited(queue, 0, false, true) ? QML_SERVED : served;
 }
 
 /* Whether jobs of a method are taken by workers that name it, which they may if it has a handler. */
-bool
+QmlServed
 qml_served_by_name(const QmlQueue *queue, Datum method)
 {
-	return was_fetched(queue, qml_fetches_method(qml_job_hash_method_long(method))) ||
-		   is_awaited(queue, qml_job_hash_method(method), true, false);
+	QmlServed served = judge(
+		qml_fetches_of_method(queue->id, qml_job_hash_method_long(method)));
+
+	return served != QML_SERVED && is_awaited(queue, qml_job_hash_method(method), true, false) ?
+			   QML_SERVED :
+			   served;
 }
 
 /* Whether anybody fetches from the queue, or waits for jobs of it. */
-bool
+QmlServed
 qml_served_at_all(const QmlQueue *queue)
 {
-	return was_fetched(queue, QML_FETCHES_ANY) || is_awaited(queue, 0, false, true);
+	QmlServed served = judge(qml_fetches_of_queue(queue->id, false));
+
+	return served != QML_SERVED && is_awaited(queue, 0, false, true) ? QML_SERVED : served;
 }
 
 /* For how long nobody has fetched from the queue, as the end of a sentence. */
 char *
 qml_served_since(const QmlQueue *queue)
 {
-	TimestampTz last = qml_fetches_last(queue->id, QML_FETCHES_ANY);
+	TimestampTz last = qml_fetches_of_queue(queue->id, false).last;
 	TimestampTz since = qml_fetches_since();
 	TimestampTz now = GetCurrentTimestamp();
 

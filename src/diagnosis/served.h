@@ -7,12 +7,20 @@
 
 #include "model/queue.h"
 
+/* Whether somebody takes such jobs. */
+typedef enum QmlServed
+{
+	QML_SERVED_NOT = 0,
+	QML_SERVED_PERHAPS, /* it is not known any more */
+	QML_SERVED
+} QmlServed;
+
 extern int64 qml_served_window(void);
-extern bool qml_served_is_recent(TimestampTz fetched_at);
-extern bool qml_served_outside(const QmlQueue *queue, Datum method);
-extern bool qml_served_perhaps(const QmlQueue *queue, uint64 hash);
-extern bool qml_served_by_name(const QmlQueue *queue, Datum method);
-extern bool qml_served_at_all(const QmlQueue *queue);
+extern QmlServed qml_served_unnamed(const QmlQueue *queue);
+extern QmlServed qml_served_outside(const QmlQueue *queue, Datum method);
+extern QmlServed qml_served_hash(const QmlQueue *queue, uint64 hash);
+extern QmlServed qml_served_by_name(const QmlQueue *queue, Datum method);
+extern QmlServed qml_served_at_all(const QmlQueue *queue);
 extern char *qml_served_since(const QmlQueue *queue);
 
 #endif

@@ -3,32 +3,47 @@
  *		Checks of the jobs on their way: queues that nobody serves, claims and
  *		locks that are about to end, servers that fall silent, alerts.
  *
- * All of it comes from shared memory and small tables; no job is read.  Whether a queue has jobs
- * that nobody takes is known by the numbers of jobs, by the lists of ready jobs, which have the
- * methods, and by what was fetched lately.  qml_explain_queue() reads jobs, and knows better.
+ * Nearly all of it comes from shared memory and small tables.  Whether a queue has jobs that nobody
+ * takes is known by the numbers of jobs, by the lists of ready jobs, which have the methods, and by
+ * what was fetched lately.  Where a list does not tell, as after a start of the server, the first
+ * rows of the queue are read, of so many queues and so many rows; what is not known then is not
+ * called well.  qml_explain_queue() reads more of them, and knows better.
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 
 #include "common/guc.h"
 #include "common/spi.h"
 #include "diagnosis/names.h"
+#include "diagnosis/processes.h"
 #include "diagnosis/served.h"
+#include "diagnosis/storage.h"
 #include "diagnosis/traffic.h"
 #include "ipc/lease_table.h"
 #include "ipc/ready_list.h"
 #include "jobs/counts.h"
+#include "jobs/ready_walk.h"
 #include "maintenance/alert_rows.h"
 #include "maintenance/stats_query.h"
 #include "model/acl.h"
 #include "model/catalog.h"
+#include "model/job.h"
 #include "model/queue.h"
 #include "userfn/handler.h"
 
 /* Queues with ready jobs that are looked at. */
-#define MOST_QUEUES 1000
+#define MOST_QUEUES 10000
+
+/*
+ * Ready jobs at the front of a queue whose methods are looked at.  Where rows are read for that:
+ * entries of the index for one queue, and for all.
+ */
+#define MOST_LOOKED	 64
+#define MOST_ENTRIES 2000
+#define MOST_READ	 40000
 
 /* What ends in so short a time is about to end; what is over for so long should be taken back. */
 #define SOON (5 * USECS_PER_SEC)
@@ -43,74 +58,210 @@ has_no_handler(uint64 method, void *arg)
 	return !qml_handler_has_hash(method);
 }
 
-/* Ready jobs at the front of a queue whose methods are looked at. */
-#define MOST_LOOKED 64
+/* Gives what is served least of all. */
+static void
+add_served(QmlServed *least, QmlServed served)
+{
+	*least = Min(*least, served);
+}
+
+/* What the first rows of a queue say. */
+typedef struct FrontRows
+{
+	const QmlQueue *queue;
+	int ready;
+	int running;	  /* in work, by background workers */
+	bool outside;	  /* one is in work by a worker outside */
+	uint64 last;	  /* method that was judged last, as */
+	QmlServed judged; /* - this */
+	QmlServed least;  /* of the ready ones */
+	int entries;	  /* that may still be looked at, for all queues */
+} FrontRows;
+
+static bool
+look_at_row(TupleTableSlot *slot, void *arg)
+{
+	FrontRows *front = arg;
+	Datum method = qml_job_live_method(slot);
+	uint64 hash = qml_job_hash_method_long(method);
+	bool has_handler = qml_handler_has_hash(hash);
+
+	if (qml_job_live_state(slot) != QML_ENQUEUED)
+	{
+		if (has_handler)
+			front->running++;
+		else
+			front->outside = true;
+		return true;
+	}
+	if (!has_handler)
+	{
+		if (front->last != hash)
+			front->judged = qml_served_outside(front->queue, method);
+		front->last = hash;
+		add_served(&front->least, front->judged);
+	}
+	return ++front->ready < MOST_LOOKED;
+}
+
+/* Reads the first rows of a queue; false: there are more. */
+static bool
+read_front(const QmlQueue *queue, FrontRows *front)
+{
+	int most = Min(MOST_ENTRIES, front->entries);
+
+	front->queue = queue;
+	front->ready = 0;
+	front->running = 0;
+	front->outside = false;
+	front->last = 0;
+	front->least = QML_SERVED;
+	if (most <= 0)
+		return false;
+	/* Nobody knows how many it looks at. */
+	front->entries -= most;
+	return qml_ready_walk(queue, most, look_at_row, front);
+}
 
 /*
- * Whether nobody takes some of the jobs of a queue that has ready ones.  Where there are handlers,
- * the list of the queue tells of which methods its jobs are; without a list it cannot be told.
+ * Whether somebody takes the jobs of a queue, but for those who work on some of them: by the list
+ * of the queue, which says of which methods they are, or else by its first rows.
  */
-static bool
-is_unserved(const QmlQueue *queue)
+static QmlServed
+judge_jobs(const QmlQueue *queue, FrontRows *front)
 {
 	QmlReadyEntry entries[MOST_LOOKED];
 	QmlReadyPart part = {.match = has_no_handler};
 	QmlReadyAnswer answer;
+	QmlServed least = QML_SERVED;
 
-	qml_handler_know_hashes(InvalidOid);
 	answer = qml_ready_list_look(queue->id, &part, entries, MOST_LOOKED);
 	for (int i = 0; i < answer.count; i++)
 	{
-		if (!qml_served_perhaps(queue, entries[i].method))
-			return true;
+		if (i == 0 || entries[i].method != entries[i - 1].method)
+			add_served(&least, qml_served_hash(queue, entries[i].method));
 	}
-	if (answer.count > 0 || qml_handler_exist())
-		return false;
-	return !qml_served_at_all(queue);
+	if (answer.has > 0 || answer.all)
+		return least;
+	/* It says nothing of what is ready. */
+	if (!read_front(queue, front) && front->ready == 0)
+		return QML_SERVED_PERHAPS;
+	return front->least;
+}
+
+/*
+ * Whether somebody works on jobs of a queue who will come back for those that nobody fetches now.
+ * Background workers do not.
+ */
+static QmlServed
+judge_work(const QmlQueue *queue, int64 processing, FrontRows *front)
+{
+	bool all;
+
+	if (processing <= 0)
+		return QML_SERVED_NOT;
+	if (!qml_handler_exist())
+		return QML_SERVED;
+	all = read_front(queue, front);
+	if (front->outside)
+		return QML_SERVED;
+	return all || front->running >= processing ? QML_SERVED_NOT : QML_SERVED_PERHAPS;
+}
+
+/* Whether somebody takes the jobs of a queue that has ready ones. */
+static QmlServed
+judge_queue(const QmlQueue *queue, int64 processing, FrontRows *front)
+{
+	QmlServed served;
+
+	if (qml_served_unnamed(queue) == QML_SERVED)
+		return QML_SERVED;
+	/* Without a handler all are for workers outside, and nothing need be read if there are none. */
+	served = qml_handler_exist() ? QML_SERVED : qml_served_at_all(queue);
+	if (served != QML_SERVED_NOT)
+		served = judge_jobs(queue, front);
+	if (served == QML_SERVED)
+		return served;
+	return Max(served, judge_work(queue, processing, front));
+}
+
+/* Why the numbers of jobs are not known in shared memory. */
+static const char *
+describe_no_numbers(void)
+{
+	QmlFinding triggers = {false};
+
+	if (qml_shmem == NULL)
+		return "without qml in shared_preload_libraries it is not known who fetches";
+	if (RecoveryInProgress())
+		return "jobs are fetched on the primary, which knows";
+	qml_storage_check_triggers(&triggers);
+	if (!triggers.ok)
+		return "the numbers of jobs are not known, because qml is not told of jobs that SQL writes";
+	if (!qml_processes_may_work() || !qml_scheduler_enabled)
+		return "the numbers of jobs are not known, because no background process counts them here";
+	return "the numbers of jobs are not known yet";
 }
 
 void
 qml_traffic_check_queues(QmlFinding *finding)
 {
+	FrontRows front = {.entries = MOST_READ};
 	QmlCounterRow *rows;
 	QmlNameList unserved;
+	QmlNameList unknown;
 	int own = qml_queue_own_id();
+	bool more = false;
 	int looked = 0;
 	int count;
 
-	if (!qml_counts_of_queues(&rows, &count))
+	/* On a standby memory has nothing to say. */
+	if (RecoveryInProgress() || !qml_counts_of_queues(&rows, &count))
 	{
-		qml_finding_leave(finding,
-						  qml_shmem ? "the numbers of jobs are not known in shared memory yet" :
-									  "without qml in shared_preload_libraries it is not known who "
-									  "fetches");
+		qml_finding_leave(finding, "%s", describe_no_numbers());
 		return;
 	}
 	qml_names_init(&unserved);
-	for (int i = 0; i < count && looked < MOST_QUEUES; i++)
+	qml_names_init(&unknown);
+	qml_handler_know_hashes(InvalidOid);
+	for (int i = 0; i < count && !more; i++)
 	{
 		const QmlQueue *queue = qml_queue_by_id(rows[i].queue);
+		QmlServed served;
 
 		if (queue == NULL || queue->id == own || queue->paused ||
 			rows[i].counts[QML_ENQUEUED] <= 0 || !qml_acl_see_queue(queue->name))
 			continue;
-		looked++;
-		/* Whoever works on its jobs will come back. */
-		if (rows[i].counts[QML_PROCESSING] <= 0 && is_unserved(queue))
+		more = ++looked == MOST_QUEUES;
+		served = judge_queue(queue, rows[i].counts[QML_PROCESSING], &front);
+		if (served == QML_SERVED_NOT)
 			qml_names_add(&unserved, queue->name,
 						  psprintf("%s, no fetch of them %s",
 								   qml_finding_count(rows[i].counts[QML_ENQUEUED], "ready job",
 													 "ready jobs"),
 								   qml_served_since(queue)));
+		else if (served == QML_SERVED_PERHAPS)
+			qml_names_add(&unknown, queue->name, NULL);
 	}
 	if (unserved.count > 0)
 		qml_finding_fail(
 			finding,
-			psprintf("Start a worker that fetches from the queue, or register handlers; "
-					 "see: SELECT * FROM %s(<queue>);",
+			psprintf("Start a worker that fetches from the queue, or register handlers; %s(queue) "
+					 "tells more.",
 					 qml_acl_qualify("qml_explain_queue")),
-			"nobody takes jobs of %s: %s", qml_finding_count(unserved.count, "queue", "queues"),
-			qml_names_text(&unserved));
+			"nobody takes jobs of %s%s: %s", more ? "at least " : "",
+			qml_finding_count(unserved.count, "queue", "queues"), qml_names_text(&unserved));
+	else if (unknown.count > 0)
+		qml_finding_leave(finding,
+						  "of %s with ready jobs it is not known whether somebody takes them; "
+						  "%s(queue) reads them: %s",
+						  qml_finding_count(unknown.count, "queue", "queues"),
+						  qml_acl_qualify("qml_explain_queue"), qml_names_text(&unknown));
+	else if (more)
+		qml_finding_leave(finding,
+						  "somebody takes jobs of the first %d queues that have ready ones; others "
+						  "were not looked at",
+						  looked);
 	else
 		qml_finding_pass(finding, "%s ready jobs, and somebody to take them",
 						 qml_finding_count(looked, "queue has", "queues have"));

@@ -32,7 +32,7 @@ qml_work_init(QmlCase *about, const QmlQueue *queue, Datum method, Oid created_b
 	about->method = method;
 	about->name = TextDatumGetCString(method);
 	about->handler = qml_hook_job_handler_of(queue->id, method, created_by);
-	about->is_named = about->handler && qml_served_by_name(queue, method);
+	about->is_named = about->handler && qml_served_by_name(queue, method) == QML_SERVED;
 	about->now = GetCurrentTimestamp();
 	about->reasons = reasons;
 }
@@ -92,29 +92,37 @@ describe_register(const QmlCase *about)
 					qml_acl_qualify("qml_register_handler"), qml_finding_quote(about->name));
 }
 
+/* Somebody may fetch such jobs, but it is not known. */
+static void
+explain_unknown(QmlCase *about, const char *why)
+{
+	qml_finding_add_reason(
+		about->reasons, "no handler",
+		psprintf("no handler is registered for method \"%s\", and it is not known "
+				 "who fetches from queue \"%s\", because %s",
+				 about->name, about->queue->name, why),
+		describe_register(about));
+}
+
 /* No handler, and nobody outside fetches such jobs. */
 void
 qml_work_explain_fetches(QmlCase *about)
 {
 	const QmlQueue *queue = about->queue;
+	QmlServed served;
 
 	/* On a standby nobody can. */
-	if (about->handler || queue->own || RecoveryInProgress() ||
-		qml_served_outside(queue, about->method))
+	if (about->handler || queue->own || RecoveryInProgress())
+		return;
+	served = qml_served_outside(queue, about->method);
+	if (served == QML_SERVED)
 		return;
 	if (qml_fetches_since() == 0)
-	{
-		/* Somebody may fetch: without shared memory it is not known. */
-		qml_finding_add_reason(
-			about->reasons, "no handler",
-			psprintf("no handler is registered for method \"%s\", and it is not known "
-					 "who fetches from queue \"%s\", because qml is not in "
-					 "shared_preload_libraries",
-					 about->name, queue->name),
-			describe_register(about));
-		return;
-	}
-	if (qml_served_at_all(queue))
+		explain_unknown(about, "qml is not in shared_preload_libraries");
+	else if (served == QML_SERVED_PERHAPS)
+		explain_unknown(about, "more queues and methods were fetched from lately than are "
+							   "remembered");
+	else if (qml_served_at_all(queue) == QML_SERVED)
 		qml_finding_add_reason(
 			about->reasons, "nobody fetches it",
 			psprintf("no handler is registered for method \"%s\", and those who fetch "

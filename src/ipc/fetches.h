@@ -7,14 +7,21 @@
 
 #include "utils/timestamp.h"
 
-/* In place of the hash of a method. */
-#define QML_FETCHES_UNNAMED 0 /* all methods that have no handler */
-#define QML_FETCHES_ANY		1 /* whichever: of each fetch from the queue */
+/* In place of a queue: all of them. */
+#define QML_FETCHES_ALL 0
+
+/* When somebody has fetched so. */
+typedef struct QmlFetched
+{
+	TimestampTz last;	 /* 0: it is not known that anybody did */
+	TimestampTz perhaps; /* until then somebody may have, of whom nothing is known; 0: nobody */
+} QmlFetched;
 
 extern void qml_fetches_init(void);
-extern void qml_fetches_note(int queue, uint64 filter, const uint64 *methods, int count);
-extern TimestampTz qml_fetches_last(int queue, uint32 method);
+extern bool qml_fetches_is_due(uint64 what);
+extern void qml_fetches_note(int queue, const uint64 *methods, int count);
+extern QmlFetched qml_fetches_of_queue(int queue, bool unnamed);
+extern QmlFetched qml_fetches_of_method(int queue, uint64 hash);
 extern TimestampTz qml_fetches_since(void);
-extern uint32 qml_fetches_method(uint64 hash);
 
 #endif

@@ -95,6 +95,7 @@ answer(const QmlReadyList *list, int count, int wanted, bool partly)
 
 	if (list == NULL)
 		return result;
+	result.has = list->count;
 	result.bound = list->bound;
 	result.all = list->bound.reach == QML_REACH_ALL;
 	/* If none is wanted of those that it has, it takes more of them as long as there is room. */

@@ -11,6 +11,7 @@
 typedef struct QmlReadyAnswer
 {
 	int count;			 /* entries that it gave */
+	int has;			 /* entries that it has; 0 also of no list */
 	bool all;			 /* it has all ready jobs of the queue */
 	bool is_low;		 /* it has few that are wanted, and there may be more in the index */
 	QmlReadyBound bound; /* of the list; it has nothing behind it */

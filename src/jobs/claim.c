@@ -30,12 +30,14 @@
 
 #include "access/genam.h"
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
 
 #include "common/clock.h"
 #include "common/fault.h"
+#include "common/hash_set.h"
 #include "common/table.h"
 #include "ipc/fetches.h"
 #include "ipc/ready_note.h"
@@ -46,6 +48,7 @@
 #include "jobs/claim_search.h"
 #include "jobs/claim_skip.h"
 #include "jobs/claim_state.h"
+#include "jobs/drain_cursor.h"
 #include "jobs/ready_index.h"
 #include "model/acl.h"
 #include "model/catalog.h"
@@ -178,16 +181,19 @@ was_overtaken(const QmlClaimState *state, int held_before)
 	return state->lost > 0 || state->held > held_before;
 }
 
-/* A worker outside looks for jobs in a queue: whoever explains why they wait must know. */
+/* Claims one job of a queue for a drain, which goes on behind the one that it has claimed last. */
 static void
-note_fetch(const QmlClaim *claim, const QmlQueue *queue)
+claim_for_drain(QmlClaimState *state, const QmlQueue *queue)
 {
-	const QmlMethodSet *methods = claim->methods;
+	QmlReadyKey key;
+	QmlDrainFrom from = qml_drain_cursor_find(queue->id, &key);
 
-	if (methods)
-		qml_fetches_note(queue->id, methods->hash | 1, methods->hashes, methods->count);
-	else
-		qml_fetches_note(queue->id, 0, NULL, 0);
+	Assert(state->claim->batch == 1);
+	if (from == QML_DRAIN_NOTHING)
+		return;
+	qml_claim_search(state, queue, from == QML_DRAIN_KEY ? &key : NULL);
+	if (state->count == 0)
+		qml_drain_cursor_set(queue->id, NULL);
 }
 
 /* Claims from the beginning of a queue. */
@@ -198,6 +204,11 @@ claim_from_queue(QmlClaimState *state, const QmlQueue *queue)
 	int held = 0;
 
 	turn_to_queue(state, queue);
+	if (state->claim->drains)
+	{
+		claim_for_drain(state, queue);
+		return;
+	}
 	while (!claim_listed(state, queue, &bound))
 	{
 		if (state->has_moved)
@@ -290,8 +301,6 @@ claim_from_range(QmlClaimState *state, int after, int upto)
 			continue;
 		if (state->resuming && qml_claim_cursor_has(id))
 			continue;
-		if (!qml_claim_is_background(state->claim))
-			note_fetch(state->claim, queue);
 		claim_from_queue(state, queue);
 		if (state->count > before)
 			last_queue_id = id;
@@ -460,10 +469,7 @@ claim_from_list(QmlClaimState *state)
 	{
 		const QmlQueue *queue = qml_queue_by_name(state->claim->queues[i]);
 
-		if (queue == NULL)
-			continue;
-		note_fetch(state->claim, queue);
-		if (!queue->paused)
+		if (queue && !queue->paused)
 			claim_from_queue(state, queue);
 	}
 }
@@ -519,18 +525,67 @@ is_known_empty(const QmlClaim *claim)
 	return true;
 }
 
-/* The same of each queue that a claim names, and that has no jobs. */
-static void
-note_fetch_of_nothing(const QmlClaim *claim)
+/* ----- telling of fetches ----- */
+
+/* A hash of all that a claim asks for, and of whom it is. */
+static uint64
+hash_claim(const QmlClaim *claim)
 {
+	uint64 hash = claim->methods ? claim->methods->hash | 1 : 0;
+
+	/* What all queues are depends on the rights of the role. */
+	if (claim->queues == NULL)
+		hash = hash_combine64(hash, GetUserId());
+	for (int i = 0; i < claim->nqueues; i++)
+		hash = hash_combine64(hash, qml_hash_name(claim->queues[i], strlen(claim->queues[i])));
+	return hash;
+}
+
+static void
+note_fetch_from(const QmlClaim *claim, int queue)
+{
+	if (claim->methods)
+		qml_fetches_note(queue, claim->methods->hashes, claim->methods->count);
+	else
+		qml_fetches_note(queue, NULL, 0);
+}
+
+/*
+ * A worker outside looks for jobs: whoever explains why they wait must know.  It tells of all queues
+ * that it would take jobs from, also of those that this call does not come to because its batch is
+ * full before.
+ */
+static void
+note_fetch(const QmlClaim *claim)
+{
+	ListCell *lc;
+
+	if (claim->drains || qml_claim_is_background(claim) || !qml_fetches_is_due(hash_claim(claim)))
+		return;
 	for (int i = 0; i < claim->nqueues; i++)
 	{
 		const QmlQueue *queue = qml_queue_by_name(claim->queues[i]);
 
 		if (queue)
-			note_fetch(claim, queue);
+			note_fetch_from(claim, queue->id);
+	}
+	if (claim->queues)
+		return;
+	if (qml_acl_allow(QML_CAN_WORK, NULL))
+	{
+		note_fetch_from(claim, QML_FETCHES_ALL);
+		return;
+	}
+	foreach(lc, qml_queue_all())
+	{
+		const QmlQueue *queue = lfirst(lc);
+
+		if (!queue->own && !queue->dropped && qml_acl_allow(QML_CAN_WORK, queue->name))
+			note_fetch_from(claim, queue->id);
 	}
 }
+
+/* ----- the call ----- */
 
 /* Claims from the tables. */
 static void
@@ -573,18 +628,15 @@ qml_claim_batch(const QmlClaim *claim, QmlMore *more)
 		for (int i = 0; i < claim->nqueues; i++)
 			qml_acl_require(QML_CAN_WORK, claim->queues[i]);
 	}
+	note_fetch(claim);
 	if (!cat->paused && (qml_claim_is_background(claim) || !is_known_empty(claim)))
 	{
 		if (!qml_claim_is_background(claim))
 			qml_claim_filter_init(&state.filter, claim->methods);
 		claim_from_tables(&state);
 	}
-	else
-	{
-		note_fetch_of_nothing(claim);
-		if (!claim->peek)
-			qml_table_require_write();
-	}
+	else if (!claim->peek)
+		qml_table_require_write();
 	if (!claim->peek && !qml_claim_is_background(claim))
 		qml_waiters_fetched();
 	QML_FAULT_AT_COMMIT("claim.before_commit");

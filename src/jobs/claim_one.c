@@ -15,8 +15,11 @@
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
+
 #include "core/state.h"
 #include "errcodes.h"
+#include "ipc/fetches.h"
 #include "ipc/waiters.h"
 #include "jobs/claim_one.h"
 #include "jobs/transition.h"
@@ -25,6 +28,7 @@
 #include "model/catalog.h"
 #include "model/lineage.h"
 #include "model/queue.h"
+#include "userfn/hook_job.h"
 
 /* One call. */
 typedef struct ClaimRequest
@@ -151,6 +155,21 @@ change_job(const pg_uuid_t *id, QmlChange change, ClaimRequest *request)
 	return changed;
 }
 
+/*
+ * A worker takes jobs of the queue: of this method, if it is one for workers outside.  Of others it
+ * is not known that it would take those that nobody has asked it for.
+ */
+static void
+note_fetch(const QmlJob *job)
+{
+	uint64 method = qml_job_hash_method_long(job->method);
+	bool is_outside = qml_hook_job_handler(job) == NULL;
+
+	if (qml_fetches_is_due(
+			hash_combine64(hash_combine64(method, is_outside), (uint64) job->queue_id)))
+		qml_fetches_note(job->queue_id, &method, is_outside ? 1 : 0);
+}
+
 static QmlJob *
 claim_one(const pg_uuid_t *id, ClaimRequest *request)
 {
@@ -162,6 +181,8 @@ claim_one(const pg_uuid_t *id, ClaimRequest *request)
 	if (!change_job(id, claim_job, request) || request->claimed == NULL)
 		return NULL;
 	qml_waiters_claimed(request->claimed->queue_id);
+	if (request->claim->fetches)
+		note_fetch(request->claimed);
 	return request->claimed;
 }
 

@@ -11,6 +11,7 @@ typedef struct QmlClaimOne
 {
 	Datum worker; /* text */
 	Datum server; /* text, 0: none */
+	bool fetches; /* it is a worker's: whoever explains why jobs wait must know */
 	bool early;	  /* also one that is scheduled, or waits for its retry: it is made ready first */
 
 	/* Raises an error if the caller must not have the job; NULL: everybody may who may work it. */

@@ -43,6 +43,7 @@ typedef struct QmlClaim
 	int64 lease; /* microseconds, or one of the above */
 	bool peek;	 /* only say whether there is a job; nothing is claimed */
 	bool whole;	 /* of a peek: nothing is skipped */
+	bool drains; /* of jobs/drain.c: it is no worker's, and goes on at jobs/drain_cursor.c */
 
 	const QmlReadyJobs *kind; /* peek for one of this kind; NULL: for any */
 

@@ -4,6 +4,7 @@
  *
  * Nothing is changed, and no lock is taken but AccessShareLock.  The walk sees what is committed, at
  * any isolation level, and reads a row for each job that is ready or in work; its caller ends it.
+ * Between these it steps over the entries of all jobs that were finished since the last vacuum.
  */
 #include "postgres.h"
 
@@ -21,10 +22,11 @@
 
 /*
  * Calls `visit` for each job that is enqueued or processing, with its row in a slot, until that
- * returns false.
+ * returns false.  Looks at `most` entries of the index (0: no limit); false: there may be more.
  */
-void
-qml_ready_walk(const QmlQueue *queue, bool (*visit)(TupleTableSlot *slot, void *arg), void *arg)
+bool
+qml_ready_walk(const QmlQueue *queue, int most, bool (*visit)(TupleTableSlot *slot, void *arg),
+			   void *arg)
 {
 	const QmlStore *store;
 	Relation ready;
@@ -32,10 +34,12 @@ qml_ready_walk(const QmlQueue *queue, bool (*visit)(TupleTableSlot *slot, void *
 	IndexScanDesc scan;
 	ScanKeyData key;
 	QmlTable live;
+	bool goes_on = true;
+	int looked = 0;
 
 	/* Of a class that has no jobs, and on a standby no tables that could be read. */
 	if ((int) qml_queue_store(queue) >= qml_stores_in_use())
-		return;
+		return true;
 	store = qml_store(qml_queue_store(queue));
 	/* Who empties the table, or writes it anew, does so before the snapshot, or after the walk. */
 	qml_table_open(&live, store->live, AccessShareLock);
@@ -44,10 +48,18 @@ qml_ready_walk(const QmlQueue *queue, bool (*visit)(TupleTableSlot *slot, void *
 	scan = qml_index_beginscan(live.rel, ready, snapshot, 1);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(queue->id));
 	index_rescan(scan, &key, 1, NULL, 0);
-	while (index_getnext_slot(scan, ForwardScanDirection, live.slot) && visit(live.slot, arg))
+	/* Not index_getnext_slot(), which does not return before it has found a row. */
+	while (goes_on && index_getnext_tid(scan, ForwardScanDirection) != NULL)
+	{
 		CHECK_FOR_INTERRUPTS();
+		if (most > 0 && looked++ == most)
+			goes_on = false;
+		else if (index_fetch_heap(scan, live.slot))
+			goes_on = visit(live.slot, arg);
+	}
 	index_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	index_close(ready, NoLock);
 	qml_table_close(&live);
+	return goes_on;
 }

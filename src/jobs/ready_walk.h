@@ -9,7 +9,7 @@
 
 #include "model/queue.h"
 
-extern void qml_ready_walk(const QmlQueue *queue, bool (*visit)(TupleTableSlot *slot, void *arg),
-						   void *arg);
+extern bool qml_ready_walk(const QmlQueue *queue, int most,
+						   bool (*visit)(TupleTableSlot *slot, void *arg), void *arg);
 
 #endif

@@ -185,20 +185,46 @@ record_end(SessionRun *run, bool catch_hook_errors)
 
 /* ----- what is deferred ----- */
 
-/* Whether an error is the caller's, and not the job's. */
+/*
+ * Whether an error is the caller's, and not the job's.  The server raises cancels, timeouts and the
+ * end of a session where it looks for interrupts; anybody may raise an error of the same SQLSTATE.
+ */
 static bool
-is_callers(int sqlerrcode)
+is_callers(const ErrorData *error)
 {
-	int category = ERRCODE_TO_CATEGORY(sqlerrcode);
+	int category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 
-	return category == ERRCODE_OPERATOR_INTERVENTION ||
-		   (category == ERRCODE_TRANSACTION_ROLLBACK && IsolationUsesXactSnapshot());
+	if (category == ERRCODE_OPERATOR_INTERVENTION)
+		return error->funcname && strcmp(error->funcname, "ProcessInterrupts") == 0;
+	return category == ERRCODE_TRANSACTION_ROLLBACK && IsolationUsesXactSnapshot();
 }
 
 static bool
-is_any(int sqlerrcode)
+is_any(const ErrorData *error)
 {
 	return true;
+}
+
+/*
+ * Takes the error that was caught, and says whether it is to be raised again.  It is copied into the
+ * current memory context then or, as some strings of an error that is raised again are not
+ * copied, into one that lives longer.
+ */
+static ErrorData *
+take_error(bool (*must_reraise)(const ErrorData *error), bool *reraise)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ErrorData *error = CopyErrorData();
+
+	*reraise = must_reraise && must_reraise(error);
+	if (*reraise)
+	{
+		MemoryContextSwitchTo(TopTransactionContext);
+		error = CopyErrorData();
+		MemoryContextSwitchTo(oldcontext);
+	}
+	FlushErrorState();
+	return error;
 }
 
 /*
@@ -207,7 +233,7 @@ is_any(int sqlerrcode)
  * an error, unless it is to be raised.
  */
 static bool
-try_deferred(bool (*must_reraise)(int sqlerrcode))
+try_deferred(bool (*must_reraise)(const ErrorData *error))
 {
 	ConstraintsSetStmt all = {.type = T_ConstraintsSetStmt, .constraints = NIL, .deferred = false};
 	MemoryContext oldcontext = CurrentMemoryContext;
@@ -222,13 +248,11 @@ try_deferred(bool (*must_reraise)(int sqlerrcode))
 	}
 	PG_CATCH();
 	{
-		bool reraise = must_reraise(geterrcode());
+		bool reraise;
 		ErrorData *error;
 
-		/* As in common/subxact.c: some strings of an error that is raised again are not copied. */
-		MemoryContextSwitchTo(reraise ? TopTransactionContext : oldcontext);
-		error = CopyErrorData();
-		FlushErrorState();
+		MemoryContextSwitchTo(oldcontext);
+		error = take_error(must_reraise, &reraise);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(oldcontext);
 		CurrentResourceOwner = oldowner;
@@ -318,14 +342,13 @@ try_handler(SessionRun *run, const QmlHandler *handler)
 	PG_CATCH();
 	{
 		bool was_late = in_job ? end_job() : is_late;
-		bool reraise = !was_late && is_callers(geterrcode());
+		bool reraise;
 		ErrorData *error;
 
 		if (qml_current_job_or_null())
 			run->attempt.progress = qml_current_job_end()->progress;
-		MemoryContextSwitchTo(reraise ? TopTransactionContext : run->attempt.context);
-		error = CopyErrorData();
-		FlushErrorState();
+		MemoryContextSwitchTo(run->attempt.context);
+		error = take_error(was_late ? NULL : is_callers, &reraise);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(oldcontext);
 		CurrentResourceOwner = oldowner;

@@ -44,6 +44,7 @@
 #include "ipc/session_claim.h"
 #include "ipc/wakeup.h"
 #include "jobs/count_note.h"
+#include "jobs/drain_cursor.h"
 #include "jobs/failure_log.h"
 #include "jobs/history.h"
 #include "jobs/job_stats.h"
@@ -142,12 +143,13 @@ write_calls(QmlWriter *writer)
 }
 
 /*
- * A row was written: notes the transition for the hooks.  Jobs of qml's own queue have none;
+ * A row was written: tells a drain, and notes the transition for the hooks.  Jobs of qml's own queue have none;
  * without any hook, nobody has to know which queue that is.
  */
 static void
 note_transition(QmlWriter *writer, const QmlJob *job, bool is_new)
 {
+	qml_drain_cursor_wrote(job);
 	if (!qml_hook_exist() || (!is_new && job->state == job->was))
 		return;
 	qml_after_commit_note(&writer->after_commit, job, is_new);

@@ -136,7 +136,7 @@ qml_fetch(PG_FUNCTION_ARGS)
 Datum
 qml_fetch_job(PG_FUNCTION_ARGS)
 {
-	QmlClaimOne claim = {.early = false};
+	QmlClaimOne claim = {.fetches = true};
 	pg_uuid_t *id;
 
 	qml_acl_require_any(QML_CAN_WORK);
