@@ -220,20 +220,23 @@ explain_own(Explanation *explanation)
 static void
 explain_holders(Explanation *explanation)
 {
-	int pid;
-	char *who;
+	ListCell *lc;
 
 	if (explanation->found->holders.count == 0)
 		return;
-	who = qml_holder_describe(&explanation->found->holders, &pid);
-	qml_finding_add_reason(
-		explanation->about.reasons, "held by an open transaction",
-		explanation->about.job->state == QML_PROCESSING ?
-			psprintf("what its worker said of it, or its deletion, is not committed: %s "
-					 "has its row",
-					 who) :
-			psprintf("it is claimed, changed or locked by %s", who),
-		pid == 0 ? NULL : psprintf("SELECT pg_terminate_backend(%d);", pid));
+	foreach(lc, qml_holder_groups(&explanation->found->holders))
+	{
+		const QmlHolderGroup *group = lfirst(lc);
+
+		qml_finding_add_reason(
+			explanation->about.reasons, "held by an open transaction",
+			explanation->about.job->state == QML_PROCESSING ?
+				psprintf("what its worker said of it, or its deletion, is not committed: %s "
+						 "has its row",
+						 group->who) :
+				psprintf("it is claimed, changed or locked by %s", group->who),
+			group->remedy);
+	}
 }
 
 /* A job that is delayed, or waits for its next attempt. */
@@ -313,7 +316,7 @@ explain_workers(Explanation *explanation)
 /* Jobs before one, for the same workers. */
 typedef struct Before
 {
-	const QmlCase *about;
+	QmlCase *about;
 	int64 higher; /* of a higher priority */
 	int64 older;  /* of the same */
 	int highest;  /* priority */
@@ -355,7 +358,7 @@ explain_place(Explanation *explanation)
 {
 	Before before = {.about = &explanation->about};
 
-	(void) qml_ready_walk(explanation->about.queue, 0, count_before, &before);
+	(void) qml_ready_walk(explanation->about.queue, NULL, count_before, &before);
 	if (before.higher + before.older > 0)
 		qml_finding_add_reason(explanation->about.reasons, "behind other jobs",
 							   psprintf("%s%s for the same workers come first: " INT64_FORMAT

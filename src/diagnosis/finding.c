@@ -125,11 +125,26 @@ qml_finding_duration(int64 usecs)
 	return qml_finding_count(seconds / SECS_PER_DAY, "day", "days");
 }
 
-/* The statements that change a setting of the server. */
+/* The same where a setting of the server is to be changed. */
+void
+qml_finding_fail_setting(QmlFinding *finding, const char *name, const char *value,
+						 const char *format, ...)
+{
+	finding->is_known = true;
+	finding->ok = false;
+	finding->remedy = qml_finding_setting(name, value);
+	FILL(finding, format);
+	finding->detail = psprintf("%s; %s", finding->detail, QML_FINDING_RELOAD);
+}
+
+/*
+ * The statement that changes a setting of the server.  It cannot be in one string with the one that
+ * makes it take effect, because it must not run in a transaction: the detail names that.
+ */
 char *
 qml_finding_setting(const char *name, const char *value)
 {
-	return psprintf("ALTER SYSTEM SET %s = %s; SELECT pg_reload_conf();", name, value);
+	return psprintf("ALTER SYSTEM SET %s = %s;", name, value);
 }
 
 /* The statement that calls a function of qml; arguments: as they are to be written. */

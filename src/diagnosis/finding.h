@@ -19,8 +19,11 @@ typedef struct QmlFinding
 	bool ok;
 	bool follows; /* not ok because another check is not, which says what helps */
 	char *detail; /* a sentence without a full stop */
-	char *remedy; /* what helps: statements, or a sentence; NULL: nothing is to be done */
+	char *remedy; /* what helps: one statement with its semicolon, or a sentence; NULL: nothing */
 } QmlFinding;
+
+/* What a detail says where the remedy changes a setting. */
+#define QML_FINDING_RELOAD "the remedy takes effect with SELECT pg_reload_conf()"
 
 /* The rows of an explanation. */
 typedef struct QmlReasons
@@ -33,6 +36,8 @@ typedef struct QmlReasons
 extern void qml_finding_pass(QmlFinding *finding, const char *format, ...) QML_PRINTF(2, 3);
 extern void qml_finding_fail(QmlFinding *finding, char *remedy, const char *format, ...)
 	QML_PRINTF(3, 4);
+extern void qml_finding_fail_setting(QmlFinding *finding, const char *name, const char *value,
+									 const char *format, ...) QML_PRINTF(4, 5);
 extern void qml_finding_follow(QmlFinding *finding, const char *format, ...) QML_PRINTF(2, 3);
 extern void qml_finding_leave(QmlFinding *finding, const char *format, ...) QML_PRINTF(2, 3);
 

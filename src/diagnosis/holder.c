@@ -30,6 +30,8 @@ add_holder(QmlHolders *holders, TransactionId xid)
 	}
 	if (holders->count < QML_HOLDERS_MOST)
 		holders->xids[holders->count++] = xid;
+	else
+		holders->more = true;
 }
 
 /* Adds the other transactions that run and have the row in a slot; whether there is any. */
@@ -63,33 +65,50 @@ find_prepared(TransactionId xid)
 	return names == NIL ? NULL : linitial(names);
 }
 
-/*
- * Whose they are, for a sentence.  *pid: the session, if it is one alone; 0: it is not.
- */
-char *
-qml_holder_describe(const QmlHolders *holders, int *pid)
+static List *
+add_group(List *groups, char *who, char *remedy)
 {
-	StringInfoData text;
+	QmlHolderGroup *group = palloc(sizeof(QmlHolderGroup));
 
-	*pid = 0;
+	group->who = who;
+	group->remedy = remedy;
+	return lappend(groups, group);
+}
+
+/* Whose they are, by what ends them: all sessions together, and each prepared transaction. */
+List *
+qml_holder_groups(const QmlHolders *holders)
+{
+	List *prepared = NIL;
+	List *groups = NIL;
+	StringInfoData sessions;
+	StringInfoData calls;
+
 	if (RecoveryInProgress())
-		return pstrdup("an open transaction on the primary");
-	initStringInfo(&text);
+		return add_group(NIL, pstrdup("an open transaction on the primary"), NULL);
+	initStringInfo(&sessions);
+	initStringInfo(&calls);
 	for (int i = 0; i < holders->count; i++)
 	{
-		int process = BackendXidGetPid(holders->xids[i]);
-		char *name = process == 0 ? find_prepared(holders->xids[i]) : NULL;
+		int pid = BackendXidGetPid(holders->xids[i]);
+		char *name = pid == 0 ? find_prepared(holders->xids[i]) : NULL;
 
-		if (i > 0)
-			appendStringInfoString(&text, " and ");
-		if (process != 0)
-			appendStringInfo(&text, "the open transaction of pid %d", process);
-		else if (name)
-			appendStringInfo(&text, "the prepared transaction %s", qml_finding_quote(name));
-		else
-			appendStringInfoString(&text, "a transaction that has just ended");
-		if (holders->count == 1)
-			*pid = process;
+		if (name)
+			prepared = add_group(prepared,
+								 psprintf("the prepared transaction %s", qml_finding_quote(name)),
+								 psprintf("ROLLBACK PREPARED %s;", qml_finding_quote(name)));
+		if (pid == 0)
+			continue;
+		appendStringInfo(&sessions, "%sthe open transaction of pid %d",
+						 sessions.len > 0 ? " and " : "", pid);
+		appendStringInfo(&calls, "%spg_terminate_backend(%d)", calls.len > 0 ? ", " : "", pid);
 	}
-	return text.data;
+	if (sessions.len > 0 && holders->more)
+		appendStringInfoString(&sessions, " and others");
+	if (sessions.len > 0)
+		groups = add_group(groups, sessions.data, psprintf("SELECT %s;", calls.data));
+	groups = list_concat(groups, prepared);
+	if (groups == NIL)
+		groups = add_group(groups, pstrdup("a transaction that has just ended"), NULL);
+	return groups;
 }

@@ -99,8 +99,7 @@ check_switch(QmlFinding *finding, const char *name, bool on, const char *consequ
 	if (on)
 		qml_finding_pass(finding, "%s is on", name);
 	else
-		qml_finding_fail(finding, qml_finding_setting(name, "on"), "%s is off: %s", name,
-						 consequence);
+		qml_finding_fail_setting(finding, name, "on", "%s is off: %s", name, consequence);
 }
 
 void
@@ -137,7 +136,8 @@ qml_processes_check_database(QmlFinding *finding)
 		char *entry = pstrdup(quote_identifier(name));
 		char *list = qml_databases[0] == '\0' ? entry : psprintf("%s, %s", qml_databases, entry);
 
-		qml_finding_fail(finding, qml_finding_setting("qml.databases", quote_literal_cstr(list)),
+		qml_finding_fail_setting(
+			finding, "qml.databases", quote_literal_cstr(list),
 						 "this database is not named in qml.databases: no background process works "
 						 "here");
 	}
@@ -259,8 +259,8 @@ qml_processes_check_workers(QmlFinding *finding)
 	}
 	if (qml_workers == 0)
 	{
-		qml_finding_fail(finding, qml_finding_setting("qml.workers", "5"),
-						 "qml.workers is 0: nothing runs handlers");
+		qml_finding_fail_setting(finding, "qml.workers", "5",
+								 "qml.workers is 0: nothing runs handlers");
 		return;
 	}
 	if (!qml_processes_may_work() || pg_atomic_read_u32(&qml_shmem->launcher) == 0)
@@ -280,21 +280,30 @@ qml_processes_check_workers(QmlFinding *finding)
 						 qml_finding_count(service.workers, "worker", "workers"), qml_workers);
 }
 
-/* What gives room for so many processes, or makes do with so many workers. */
-static char *
-describe_slots_needed(const QmlService *service, int wanted, int workers)
+/* There can be fewer workers than are wanted: what gives room for so many processes. */
+static void
+fail_for_slots(QmlFinding *finding, const QmlService *service, int wanted, int workers)
 {
-	char *instead = qml_finding_setting("qml.workers", psprintf("%d", workers));
+	const char *few = qml_finding_count(workers, "worker", "workers");
 
 	if (service->by_server)
-		return psprintf("Raise max_worker_processes, now %d, by %d and restart the server; or: %s",
-						max_worker_processes, wanted - service->processes, instead);
-	if (qml_max_workers >= 0)
-		return psprintf("%s Or: %s", qml_finding_setting("qml.max_workers", psprintf("%d", wanted)),
-						instead);
-	return psprintf(
-		"Set max_worker_processes, now %d, to %d or more and restart the server; or: %s",
-		max_worker_processes, 2 * wanted, instead);
+		qml_finding_fail(finding,
+						 psprintf("Raise max_worker_processes, now %d, by %d and restart the "
+								  "server; or set qml.workers to %d.",
+								  max_worker_processes, wanted - service->processes,
+								  Max(workers, 1)),
+						 "there can be %s, as the server has no slots for more, fewer than "
+						 "qml.workers (%d)",
+						 few, qml_workers);
+	else if (qml_max_workers >= 0)
+		qml_finding_fail_setting(finding, "qml.max_workers", psprintf("%d", wanted),
+								 "there can be %s, fewer than qml.workers (%d)", few, qml_workers);
+	else
+		qml_finding_fail(finding,
+						 psprintf("Set max_worker_processes, now %d, to %d or more and restart "
+								  "the server; or set qml.workers to %d.",
+								  max_worker_processes, 2 * wanted, Max(workers, 1)),
+						 "there can be %s, fewer than qml.workers (%d)", few, qml_workers);
 }
 
 /* Whether there are as many processes as the settings ask for. */
@@ -330,11 +339,7 @@ qml_processes_check_slots(QmlFinding *finding)
 			"there can be %s, and %d databases take turns",
 			qml_finding_count(schedulers, "scheduler", "schedulers"), service.databases);
 	else if (needs_workers() && workers < qml_workers)
-		qml_finding_fail(finding, describe_slots_needed(&service, wanted, Max(workers, 1)),
-						 "there can be %s%s, fewer than qml.workers (%d)",
-						 qml_finding_count(workers, "worker", "workers"),
-						 service.by_server ? ", as the server has no slots for more" : "",
-						 qml_workers);
+		fail_for_slots(finding, &service, wanted, workers);
 	else
 		qml_finding_pass(finding, "%s, of which %s in use",
 						 qml_finding_count(service.processes, "process", "processes"),

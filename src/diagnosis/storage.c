@@ -21,7 +21,9 @@
 
 #include "common/spi.h"
 #include "compat.h"
+#include "diagnosis/names.h"
 #include "diagnosis/storage.h"
+#include "maintenance/triggers.h"
 #include "model/catalog.h"
 
 /* So many transactions were begun since. */
@@ -102,10 +104,10 @@ consider_what_stays(Holder *oldest)
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
 	rows = qml_spi_execute_latest(
-		"SELECT p.gid, NULL::text, p.transaction FROM pg_catalog.pg_prepared_xact() p "
+		"SELECT p.gid, NULL::text, p.transaction, false FROM pg_catalog.pg_prepared_xact() p "
 		"WHERE p.dbid = (SELECT d.oid FROM pg_catalog.pg_database d "
 		"WHERE d.datname = pg_catalog.current_database()) "
-		"UNION ALL SELECT NULL, s.slot_name::text, s.xmin "
+		"UNION ALL SELECT NULL, s.slot_name::text, s.xmin, s.active "
 		"FROM pg_catalog.pg_get_replication_slots() s WHERE s.xmin IS NOT NULL",
 		0, NULL, NULL, NULL, SPI_OK_SELECT);
 	for (uint64 i = 0; i < rows; i++)
@@ -120,7 +122,11 @@ consider_what_stays(Holder *oldest)
 
 		if (is_slot)
 			consider(oldest, xid, psprintf("replication slot \"%s\"", name),
-					 psprintf("SELECT pg_drop_replication_slot(%s);", qml_finding_quote(name)));
+					 DatumGetBool(qml_spi_value(SPI_tuptable, i, 4, BOOLOID, NULL)) ?
+						 pstrdup("End the query on the standby that uses the slot, or turn off "
+								 "hot_standby_feedback there.") :
+						 psprintf("SELECT pg_drop_replication_slot(%s);",
+								  qml_finding_quote(name)));
 		else
 			consider(oldest, xid, psprintf("prepared transaction \"%s\"", name),
 					 psprintf("ROLLBACK PREPARED %s;", qml_finding_quote(name)));
@@ -175,8 +181,9 @@ qml_storage_check_autovacuum(QmlFinding *finding)
 	{
 		const char *name = autovacuum_start_daemon ? "track_counts" : "autovacuum";
 
-		qml_finding_fail(finding, qml_finding_setting(name, "on"),
-						 "%s is off: the tables of jobs grow, and claims become slow", name);
+		qml_finding_fail_setting(finding, name, "on",
+								 "%s is off: the tables of jobs grow, and claims become slow",
+								 name);
 		return;
 	}
 	for (int i = 0; i < count; i++)
@@ -194,24 +201,29 @@ qml_storage_check_autovacuum(QmlFinding *finding)
 	qml_finding_pass(finding, "autovacuum is on");
 }
 
-/* Whether qml is told of jobs that SQL writes: otherwise it does not use its memory. */
+/* Whether qml is told of what SQL writes: otherwise it does not use its memory, or relies on old. */
 void
 qml_storage_check_triggers(QmlFinding *finding)
 {
-	int count = qml_stores_in_use();
+	List *silent = qml_triggers_silent();
+	QmlNameList names;
+	ListCell *lc;
 
-	for (int i = 0; i < count; i++)
+	if (silent == NIL)
 	{
-		const QmlStore *store = qml_store(i);
-
-		if (TransactionIdIsValid(store->live_trigger_version))
-			continue;
-		qml_finding_fail(
-			finding, qml_finding_call("qml_adopt", ""),
-			"the trigger note_sql on qml.%s is missing or disabled: each claim searches "
-			"the index, and numbers of jobs are counted by reading them",
-			get_rel_name(store->live));
+		qml_finding_pass(finding, "qml is told of jobs that SQL writes, and of what it caches");
 		return;
 	}
-	qml_finding_pass(finding, "qml is told of jobs that SQL writes");
+	qml_names_init(&names);
+	foreach(lc, silent)
+	{
+		const QmlSilentTrigger *trigger = lfirst(lc);
+
+		qml_names_add(&names, psprintf("%s on %s", trigger->name, trigger->table_name),
+					  trigger->is_missing ? "missing" : "disabled or altered");
+	}
+	qml_finding_fail(finding, qml_finding_call("qml_adopt", ""),
+					 "qml is not told of all that SQL writes: claims search the index, jobs are "
+					 "counted by reading them or wrongly, or what is changed is not noticed: %s",
+					 qml_names_text(&names));
 }

@@ -109,6 +109,8 @@ static bool
 read_front(const QmlQueue *queue, FrontRows *front)
 {
 	int most = Min(MOST_ENTRIES, front->entries);
+	int room = most;
+	bool all;
 
 	front->queue = queue;
 	front->ready = 0;
@@ -118,9 +120,9 @@ read_front(const QmlQueue *queue, FrontRows *front)
 	front->least = QML_SERVED;
 	if (most <= 0)
 		return false;
-	/* Nobody knows how many it looks at. */
-	front->entries -= most;
-	return qml_ready_walk(queue, most, look_at_row, front);
+	all = qml_ready_walk(queue, &room, look_at_row, front);
+	front->entries -= most - Max(room, 0);
+	return all;
 }
 
 /*

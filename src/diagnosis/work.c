@@ -33,6 +33,9 @@ qml_work_init(QmlCase *about, const QmlQueue *queue, Datum method, Oid created_b
 	about->name = TextDatumGetCString(method);
 	about->handler = qml_hook_job_handler_of(queue->id, method, created_by);
 	about->is_named = about->handler && qml_served_by_name(queue, method) == QML_SERVED;
+	about->by_name = about->is_named ||
+					 (about->handler == NULL && qml_served_unnamed(queue) != QML_SERVED &&
+					  qml_served_by_name(queue, method) == QML_SERVED);
 	about->now = GetCurrentTimestamp();
 	about->reasons = reasons;
 }
@@ -44,12 +47,23 @@ qml_work_needs(const QmlCase *about)
 	return QML_NEEDS_CLAIM | (about->handler && !about->is_named ? QML_NEEDS_WORKERS : 0);
 }
 
-/* Whether another job of the queue is for the same workers. */
+/*
+ * Whether another job of the queue is for the same workers.  Those that name methods take only these:
+ * which methods a worker names together is not known, so all that are named count.
+ */
 bool
-qml_work_is_same_kind(const QmlCase *about, Datum method, Oid created_by)
+qml_work_is_same_kind(QmlCase *about, Datum method, Oid created_by)
 {
 	const QmlHandler *other = qml_hook_job_handler_of(about->queue->id, method, created_by);
+	uint64 hash = qml_job_hash_method_long(method);
 
+	if (about->by_name)
+	{
+		if (hash != about->last_hash)
+			about->last_named = qml_served_by_name(about->queue, method) == QML_SERVED;
+		about->last_hash = hash;
+		return about->last_named || hash == qml_job_hash_method_long(about->method);
+	}
 	if (about->handler == NULL || other == NULL)
 		return about->handler == other;
 	return about->handler->run_as == other->run_as;
@@ -83,12 +97,12 @@ qml_work_explain_handler(QmlCase *about)
 									about->handler->is_hook ? "hook" : "handler"));
 }
 
-/* The statement that registers a handler, but for the function. */
+/* What to do, with the call that registers a handler, but for the function. */
 static char *
 describe_register(const QmlCase *about)
 {
-	return psprintf("Start a worker that fetches from it, or register a handler: SELECT %s(%s, "
-					"<function>);",
+	return psprintf("Start a worker that fetches from it, or register a handler with %s(%s, "
+					"<function>).",
 					qml_acl_qualify("qml_register_handler"), qml_finding_quote(about->name));
 }
 
@@ -183,9 +197,9 @@ qml_work_explain_workers(QmlCase *about)
 		qml_finding_add_reason(
 			about->reasons, "no free worker",
 			psprintf("all %s of this database are busy, %d of them for role \"%s\" of "
-					 "the handler",
+					 "the handler; %s",
 					 qml_finding_count(service.workers, "worker", "workers"), own,
-					 GetUserNameFromId(handler->run_as, true)),
+					 GetUserNameFromId(handler->run_as, true), QML_FINDING_RELOAD),
 			qml_finding_setting("qml.workers", psprintf("%d", qml_workers * 2)));
 	else if (service.view.waiting_roles > 0)
 		qml_finding_add_reason(

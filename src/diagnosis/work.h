@@ -20,6 +20,9 @@ typedef struct QmlCase
 	const char *name;		   /* of the method */
 	const QmlHandler *handler; /* of the method; NULL: it has none */
 	bool is_named;			   /* workers outside take it, although it has a handler */
+	bool by_name;			   /* only workers that name the method take it */
+	uint64 last_hash;		   /* of another method that was looked at last, */
+	bool last_named;		   /* - and whether workers name it */
 	TimestampTz now;
 	QmlReasons *reasons;
 } QmlCase;
@@ -27,7 +30,7 @@ typedef struct QmlCase
 extern void qml_work_init(QmlCase *about, const QmlQueue *queue, Datum method, Oid created_by,
 						  QmlReasons *reasons);
 extern int qml_work_needs(const QmlCase *about);
-extern bool qml_work_is_same_kind(const QmlCase *about, Datum method, Oid created_by);
+extern bool qml_work_is_same_kind(QmlCase *about, Datum method, Oid created_by);
 
 extern void qml_work_explain_pause(QmlCase *about);
 extern void qml_work_explain_handler(QmlCase *about);

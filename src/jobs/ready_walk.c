@@ -22,10 +22,11 @@
 
 /*
  * Calls `visit` for each job that is enqueued or processing, with its row in a slot, until that
- * returns false.  Looks at `most` entries of the index (0: no limit); false: there may be more.
+ * returns false.  *room: entries of the index that it may look at, less those that it did; NULL: no
+ * limit.  False: there may be more.
  */
 bool
-qml_ready_walk(const QmlQueue *queue, int most, bool (*visit)(TupleTableSlot *slot, void *arg),
+qml_ready_walk(const QmlQueue *queue, int *room, bool (*visit)(TupleTableSlot *slot, void *arg),
 			   void *arg)
 {
 	const QmlStore *store;
@@ -35,7 +36,6 @@ qml_ready_walk(const QmlQueue *queue, int most, bool (*visit)(TupleTableSlot *sl
 	ScanKeyData key;
 	QmlTable live;
 	bool goes_on = true;
-	int looked = 0;
 
 	/* Of a class that has no jobs, and on a standby no tables that could be read. */
 	if ((int) qml_queue_store(queue) >= qml_stores_in_use())
@@ -52,7 +52,7 @@ qml_ready_walk(const QmlQueue *queue, int most, bool (*visit)(TupleTableSlot *sl
 	while (goes_on && index_getnext_tid(scan, ForwardScanDirection) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (most > 0 && looked++ == most)
+		if (room && (*room)-- <= 0)
 			goes_on = false;
 		else if (index_fetch_heap(scan, live.slot))
 			goes_on = visit(live.slot, arg);

@@ -9,7 +9,7 @@
 
 #include "model/queue.h"
 
-extern bool qml_ready_walk(const QmlQueue *queue, int most,
+extern bool qml_ready_walk(const QmlQueue *queue, int *room,
 						   bool (*visit)(TupleTableSlot *slot, void *arg), void *arg);
 
 #endif

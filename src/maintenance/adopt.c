@@ -17,8 +17,6 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
 #include "common/cache.h"
 #include "common/spi.h"
@@ -30,35 +28,10 @@
 #include "maintenance/adopt.h"
 #include "maintenance/audit_partitions.h"
 #include "maintenance/reclaim.h"
+#include "maintenance/triggers.h"
 #include "model/audit.h"
 #include "model/catalog.h"
 #include "model/life.h"
-
-/*
- * What restores rows with pg_restore --disable-triggers enables the triggers in another way than
- * they were.  Without one that tells of all SQL, claims search the index.
- */
-static void
-enable_triggers(void)
-{
-	Oid types[] = {OIDOID};
-	QmlSpi spi;
-
-	qml_spi_begin(&spi, qml_catalog()->owner);
-	for (int i = 0; i < qml_stores_in_use(); i++)
-	{
-		const QmlStore *store = qml_store(i);
-		Datum values[] = {ObjectIdGetDatum(store->live)};
-
-		if (!TransactionIdIsValid(store->live_trigger_version) &&
-			qml_spi_execute("SELECT FROM pg_catalog.pg_trigger "
-							"WHERE tgrelid = $1 AND tgname = 'note_sql' AND tgenabled <> 'A'",
-							lengthof(types), types, values, NULL, SPI_OK_SELECT) > 0)
-			qml_spi_utility(psprintf("ALTER TABLE %s.%s ENABLE ALWAYS TRIGGER note_sql", QML_SCHEMA,
-									 quote_identifier(get_rel_name(store->live))));
-	}
-	qml_spi_end(&spi);
-}
 
 /*
  * Makes this database the home of its jobs.  Claims were made in the original: those jobs
@@ -78,7 +51,7 @@ qml_adopt_database(void)
 		qml_partition_revoke(i);
 	qml_audit_partitions_revoke();
 	qml_partition_mend(QML_STORE_LOGGED);
-	enable_triggers();
+	qml_triggers_mend();
 	cat = qml_catalog();
 	if (cat->adopted)
 		return;

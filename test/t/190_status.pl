@@ -45,14 +45,18 @@ sub becomes
 sub good { my ($check, $detail, %opt) = @_; becomes('t', $check, $detail, %opt); is(look('remedy', $check, %opt), '', "$check: no remedy"); return; }
 sub bad { my ($check, $detail, %opt) = @_; return becomes('f', $check, $detail, %opt); }
 
-# Executes the remedy of a check.
+# Executes the remedy of a check, as one statement.
 sub mend
 {
 	my ($check, %opt) = @_;
 	my $remedy = look('remedy', $check, %opt);
+	my $detail = look('detail', $check, %opt);
 
-	like($remedy, qr/^[A-Z].*;$/s, "$check: the remedy is a statement: $remedy");
-	query($opt{node} // $node, $remedy, $opt{dbname});
+	like($remedy, qr/^[A-Z][^;]*;$/s, "$check: the remedy is a statement: $remedy");
+	query($opt{node} // $node, "SELECT remedy FROM qml_status() WHERE check_name = '$check' \\gexec", $opt{dbname});
+	return if $remedy !~ /^ALTER SYSTEM/;
+	like($detail, qr/; the remedy takes effect with SELECT pg_reload_conf\(\)$/, "$check: the detail says how it takes effect");
+	($opt{node} // $node)->reload;
 	return;
 }
 
@@ -229,7 +233,7 @@ good('workers', 'up to 5');
 query($node, 'ALTER SYSTEM RESET qml.workers; ALTER SYSTEM SET qml.max_workers = 2');
 $node->reload;
 bad('process_slots', '1 worker, fewer than qml.workers \\(5\\)');
-like(look('remedy', 'process_slots'), qr/^ALTER SYSTEM SET qml.max_workers = 6; /, 'the remedy has the number');
+like(look('remedy', 'process_slots'), qr/^ALTER SYSTEM SET qml.max_workers = 6;$/, 'the remedy has the number');
 query($node, 'CREATE DATABASE second; ALTER SYSTEM SET qml.max_workers = 2');
 query($node, 'CREATE EXTENSION qml', 'second');
 bad('process_slots', '1 scheduler, and 2 databases take turns');
@@ -347,6 +351,20 @@ bad('counters', 'qml is not told of jobs');
 mend('triggers');
 good('triggers', 'is told');
 good('counters', 'all jobs were counted at');
+foreach my $silent (
+	[ 'qml.history', 'note_sql', 'DISABLE TRIGGER note_sql', 'disabled or altered' ],
+	[ 'qml.queue_data', 'invalidate', 'ENABLE TRIGGER invalidate', 'disabled or altered' ],
+	[ 'qml.acl_data', 'invalidate_all', undef, 'missing' ])
+{
+	my ($table, $trigger, $sql, $how) = @$silent;
+
+	query($node, $sql ? "ALTER TABLE $table $sql" : "DROP TRIGGER $trigger ON $table");
+	bad('triggers', "\"$trigger on $table\" \\($how\\)\$");
+	mend('triggers');
+	good('triggers', 'is told');
+}
+is(query($node, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'qml.acl_data'::regclass AND tgname = 'invalidate_all' AND tgtype = 32 AND tgenabled = 'A'"),
+	'1', 'it is as it was');
 
 query($node, q{INSERT INTO qml.alert_data (id, kind, queue_id, method, since, value, bound, detail) VALUES (gen_random_uuid(), 'dead_servers', 0, '', now(), 1, 0, 'one died')});
 bad('alerts', '1 alert is active: "dead_servers" \\(one died\\)');
@@ -380,6 +398,7 @@ $standby->start;
 $node->wait_for_catchup($standby, 'replay');
 bad('primary', 'a standby', node => $standby);
 is(look('ok', 'scheduler', node => $standby), 'f', 'so there is no scheduler');
+is(look('ok IS NULL, detail', 'queues', node => $standby), 't|jobs are fetched on the primary, which knows', 'and nobody fetches');
 is(ask($standby, "SELECT count(*) FROM qml_status()"), scalar @checks, 'all checks work there');
 my $query = new_session($standby);
 $query->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');

@@ -57,13 +57,14 @@ sub detail_is
 	return;
 }
 
-# Executes the remedy for a reason.
+# Executes the remedy for a reason, as one statement.
 sub mend
 {
 	my ($what, $reason, %opt) = @_;
 	my $remedy = look($what, 'remedy', reason => $reason, %opt);
-	like($remedy, qr/^[A-Z].*;$/s, "$reason: the remedy is a statement");
-	query($node, $remedy);
+	my $function = $what =~ /^[0-9a-f-]{36}$/ ? 'qml_explain' : 'qml_explain_queue';
+	like($remedy, qr/^[A-Z][^;]*;$/s, "$reason: the remedy is a statement");
+	query($node, "SELECT remedy FROM $function('$what') WHERE reason = '$reason' \\gexec");
 	return;
 }
 
@@ -171,7 +172,21 @@ my $third = new_session($node);
 my $third_pid = $third->query_safe('SELECT pg_backend_pid()');
 $_->query_safe("BEGIN; SELECT id FROM qml.live WHERE id = '$id' FOR SHARE") foreach $other, $third;
 detail_is($id, 'held by an open transaction', qr/of pid ($other_pid|$third_pid) and the open transaction of pid ($other_pid|$third_pid)$/, 'several');
+is(look($id, 'remedy', reason => 'held by an open transaction') =~ s/\d+/N/gr,
+	'SELECT pg_terminate_backend(N), pg_terminate_backend(N);', 'the remedy ends each of them');
 $_->query_safe('ROLLBACK') foreach $other, $third;
+# A session and a prepared transaction: a remedy each.
+query($node, "BEGIN; SELECT id FROM qml.live WHERE id = '$id' FOR SHARE; PREPARE TRANSACTION 'it''s'");
+$third->query_safe("BEGIN; SELECT id FROM qml.live WHERE id = '$id' FOR SHARE");
+reasons($id, 'held by an open transaction, held by an open transaction', 'two kinds of holders');
+is(look($id, q{remedy || ' ' || detail}, reason => 'held by an open transaction'),
+	"SELECT pg_terminate_backend($third_pid); it is claimed, changed or locked by the open transaction of pid $third_pid, "
+	  . "ROLLBACK PREPARED 'it''s'; it is claimed, changed or locked by the prepared transaction 'it''s'", 'a remedy each');
+like(look('quiet', 'detail', reason => 'held by an open transaction'),
+	qr/^some of its first ready jobs are claimed, .* pid $third_pid, some of its first ready jobs are .* the prepared transaction 'it''s'$/, 'of the queue, too');
+$third->query_safe('ROLLBACK');
+query($node, q{ROLLBACK PREPARED 'it''s'});
+reasons($id, 'ready', 'both are gone');
 $other->query_safe(q{BEGIN; SELECT count(*) FROM qml_fetch('w', 'quiet')});
 reasons('quiet', 'held by an open transaction', 'the queue says so, too');
 detail_is('quiet', 'held by an open transaction', qr/^1 of its first ready jobs is claimed, changed or locked by the open transaction of pid $other_pid$/, 'of the queue');
@@ -181,8 +196,8 @@ eval { $other->quit };
 query($node, q{BEGIN; SELECT id FROM qml_fetch('w', 'quiet', 1, '1 h'); PREPARE TRANSACTION 'kept'});
 reasons($id, 'held by an open transaction', 'a prepared transaction');
 detail_is($id, 'held by an open transaction', qr/by the prepared transaction 'kept'$/, 'its name');
-query($node, q{ROLLBACK PREPARED 'kept'});
-reasons($id, 'ready', 'which ends');
+mend($id, 'held by an open transaction');
+reasons($id, 'ready', 'which the remedy ends');
 
 # As it is now, whatever the snapshot of the caller shows.
 $third->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM qml.queue');
@@ -385,7 +400,9 @@ my $delayed = ask($bare, q{SELECT qml_enqueue('m', delay => '1 h')});
 reasons($delayed, 'not due, qml is not preloaded, no handler', 'without preload', node => $bare);
 my $waiting = ask($bare, q{SELECT qml_enqueue('m')});
 reasons($waiting, 'no handler', 'who fetches is not known', node => $bare);
-reasons('default', 'no handler', 'of the queue neither', node => $bare);
+reasons('default', 'qml is not preloaded, no handler', 'of the queue neither, and nothing makes its delayed job ready', node => $bare);
+ask($bare, q{SELECT qml_enqueue('m', queue => 'direct')});
+reasons('direct', 'no handler', 'which matters where there is one only', node => $bare);
 my $bound = new_session($bare);
 my $bound_pid = $bound->query_safe('SELECT pg_backend_pid()');
 $bound->query_safe(q{SELECT id FROM qml_fetch('w', batch => 1, lease => '0')});

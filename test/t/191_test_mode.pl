@@ -150,6 +150,31 @@ foreach my $level ('READ COMMITTED', 'REPEATABLE READ')
 	is(hits(6), '0', 'of what ran before, either');
 }
 
+# Errors of the same SQLSTATE that the handler raises are the job's.
+query($node, <<'SQL');
+CREATE FUNCTION stop(code text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'stopped' USING ERRCODE = code; END $$;
+SELECT qml_register_handler('stop', 'stop', '{"run_as": "app", "retry": {"strategy": "fixed", "delay": "1 h", "jitter": 0}}');
+SQL
+foreach my $code ('57014', '57P01', '57P03')
+{
+	my $session = app_session(on_error_stop => 0);
+	$session->query_safe('BEGIN');
+	is(answer($session, qq(SELECT state, error, errors -> 0 ->> 'error_type' FROM qml_run(qml_enqueue('stop', '{"code": "$code"}', 'levels')))),
+		"awaiting_retry|stopped|$code", "$code of the handler fails the attempt");
+	is(answer($session, qq(SELECT count(qml_enqueue('stop', '{"code": "$code"}', 'stopped')) FROM generate_series(1, 2))), '2', "$code: two jobs");
+	is(answer($session, q(SELECT qml_drain('stopped'))), '2', "$code does not end a drain");
+	answer($session, 'ROLLBACK');
+	$session->quit;
+}
+{
+	my $session = app_session(on_error_stop => 0);
+	$session->query_safe("BEGIN; SET LOCAL statement_timeout = '100 ms'");
+	like(answer($session, q(SELECT qml_run(qml_enqueue('hit', '{"n": 0}', 'levels')))), qr/canceling statement due to statement timeout/,
+		'a timeout of the statement is the caller\'s');
+	answer($session, 'ROLLBACK');
+	$session->quit;
+}
+
 # What a run leaves to the background: the retry, on time; and what the counters and lists know.
 {
 	my $id = new_id();
@@ -198,6 +223,58 @@ SQL
 	$session->quit;
 	is(query($node, $counts), $before, 'the counters are as before');
 	is(query($node, "SELECT count(*) FROM qml_fetch('w', 'many', methods => '{hit}')"), '0', 'nor is a job left in a list');
+}
+
+# It does not search for each job among all that it has ended: blocks of the table that are looked at.
+foreach my $kind ([ 'ready', '', '' ], [ 'put off', q(, delay => '1 h'), ', scheduled => true' ], [ 'in a chain', '', '' ])
+{
+	my ($name, $option, $argument) = @$kind;
+	my $session = app_session();
+	my $blocks = q(SELECT pg_stat_get_xact_blocks_fetched('qml.live'::regclass));
+	my $method = $name eq 'in a chain' ? 'chain' : 'hit';
+
+	query($node, <<'SQL') if $name eq 'in a chain';
+CREATE FUNCTION chain(n int) RETURNS void LANGUAGE sql AS $$ SELECT qml_enqueue('chain', jsonb_build_object('n', n - 1), 'long') WHERE n > 1 $$;
+SELECT qml_register_handler('chain', 'chain', '{"run_as": "app"}');
+SQL
+	$session->query_safe(qq(BEGIN; SELECT count(qml_enqueue('$method', '{"n": 2000}', 'long'$option))) . ($method eq 'chain' ? '' : ' FROM generate_series(1, 2000)'));
+	my $before = $session->query_safe($blocks);
+	is($session->query_safe("SELECT qml_drain('long'$argument)"), '2000', "a drain of 2,000 jobs that are $name");
+	my $looked = $session->query_safe($blocks) - $before;
+	cmp_ok($looked, '<', 2000 * 60, "$name: it looks at few blocks for each ($looked)");
+	cmp_ok($looked, '>=', 2000, "$name: the measure can tell");
+	$session->query_safe('ROLLBACK');
+	$session->quit;
+}
+
+# The order in which jobs come that others make: each priority before the lower ones.
+{
+	my $session = app_session();
+	query($node, <<'SQL');
+CREATE TABLE said (n serial, word text);
+GRANT ALL ON said, said_n_seq TO app;
+CREATE FUNCTION say(word text, makes jsonb) RETURNS void LANGUAGE plpgsql AS $$
+#variable_conflict use_variable
+BEGIN
+	INSERT INTO said (word) VALUES (word);
+	PERFORM qml_enqueue('say', m - 'priority' - 'delay' - 'queue', coalesce(m ->> 'queue', 'order'), priority => coalesce((m ->> 'priority')::int, 0),
+		delay => (m ->> 'delay')::interval) FROM jsonb_array_elements(makes) m;
+END $$;
+SELECT qml_register_handler('say', 'say', '{"run_as": "app"}');
+SQL
+	$session->query_safe(<<'SQL');
+BEGIN;
+SELECT qml_enqueue('say', '{"word": "a", "makes": [{"word": "a1", "makes": []}, {"word": "high", "priority": 5, "makes": []}]}', 'order', priority => 1),
+	qml_enqueue('say', '{"word": "b", "makes": [{"word": "soon", "delay": "1 min", "makes": []}, {"word": "late", "delay": "3 h", "makes": []}]}', 'order', priority => 1),
+	qml_enqueue('say', '{"word": "c", "makes": []}', 'order'),
+	qml_enqueue('say', '{"word": "hour", "makes": [{"word": "before", "delay": "30 min", "makes": []}, {"word": "at once", "makes": []}]}', 'order', delay => '1 h'),
+	qml_enqueue('say', '{"word": "two hours", "makes": []}', 'order', delay => '2 h');
+SELECT qml_drain('order', scheduled => true);
+SQL
+	is($session->query_safe("SELECT string_agg(word, ', ' ORDER BY n) FROM said"),
+		'a, high, b, c, a1, soon, hour, at once, before, two hours, late', 'jobs that are made come in their order');
+	$session->query_safe('ROLLBACK');
+	$session->quit;
 }
 
 $node->stop;
