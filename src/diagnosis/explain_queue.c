@@ -216,15 +216,15 @@ explain_held(const Front *front, QmlReasons *reasons)
 	{
 		const QmlHolderGroup *group = lfirst(lc);
 
-		qml_finding_add_reason(
-			reasons, "held by an open transaction",
-			psprintf("%s claimed, changed or locked by %s",
-					 list_length(groups) > 1 ? "some of its first ready jobs are" :
-											   qml_finding_count(front->held,
-																 "of its first ready jobs is",
-																 "of its first ready jobs are"),
-					 group->who),
-			group->remedy);
+		qml_finding_add_reason(reasons, "held by an open transaction",
+							   psprintf("%s claimed, changed or locked by %s",
+										list_length(groups) > 1 ?
+											"some of its first ready jobs are" :
+											qml_finding_count(front->held,
+															  "of its first ready jobs is",
+															  "of its first ready jobs are"),
+										group->who),
+							   group->remedy);
 	}
 }
 
@@ -233,14 +233,15 @@ static void
 explain_late(const Front *front, const Delayed *delayed, QmlReasons *reasons)
 {
 	if (delayed->late > 0)
-		qml_finding_add_reason(
-			reasons, "due but not ready",
-			psprintf("%s%s, the first one for %s, and nothing has made %s ready",
-					 delayed->late == MOST_LATE ? "at least " : "",
-					 qml_finding_count(delayed->late, "job is due", "jobs are due"),
-					 qml_finding_duration(GetCurrentTimestamp() - delayed->since),
-					 delayed->late == 1 ? "it" : "them"),
-			qml_finding_call("qml_promote_due", ""));
+		qml_finding_add_reason(reasons, "due but not ready",
+							   psprintf("%s%s, the first one for %s, and nothing has made %s ready",
+										delayed->late == MOST_LATE ? "at least " : "",
+										qml_finding_count(delayed->late, "job is due",
+														  "jobs are due"),
+										qml_finding_duration(GetCurrentTimestamp() -
+															 delayed->since),
+										delayed->late == 1 ? "it" : "them"),
+							   qml_finding_call("qml_promote_due", ""));
 	if (front->over > 0)
 		qml_finding_add_reason(reasons, "lease is over",
 							   psprintf("the lease of %s is over, and nothing has taken %s back",

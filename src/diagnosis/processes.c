@@ -138,8 +138,8 @@ qml_processes_check_database(QmlFinding *finding)
 
 		qml_finding_fail_setting(
 			finding, "qml.databases", quote_literal_cstr(list),
-						 "this database is not named in qml.databases: no background process works "
-						 "here");
+			"this database is not named in qml.databases: no background process works "
+			"here");
 	}
 }
 

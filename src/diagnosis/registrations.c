@@ -175,9 +175,10 @@ qml_registrations_check_recurring(QmlFinding *finding)
 			qml_names_add(&broken, schedule->id, full ? problem : NULL);
 	}
 	if (!qml_recurring_enabled && all != NIL)
-		qml_finding_fail_setting(
-			finding, "qml.enable_recurring", "on", "qml.enable_recurring is off: %s not fire",
-			qml_finding_count(list_length(all), "schedule does", "schedules do"));
+		qml_finding_fail_setting(finding, "qml.enable_recurring", "on",
+								 "qml.enable_recurring is off: %s not fire",
+								 qml_finding_count(list_length(all), "schedule does",
+												   "schedules do"));
 	else if (broken.count > 0)
 		qml_finding_fail(finding, pstrdup("SELECT * FROM qml.recurring WHERE error IS NOT NULL;"),
 						 "%s did not fire: %s",

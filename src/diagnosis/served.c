@@ -76,8 +76,7 @@ qml_served_outside(const QmlQueue *queue, Datum method)
 {
 	QmlServed served = judge_method(queue, qml_job_hash_method_long(method));
 
-	return served != QML_SERVED &&
-				   is_awaited(queue, qml_job_hash_method(method), false, false) ?
+	return served != QML_SERVED && is_awaited(queue, qml_job_hash_method(method), false, false) ?
 			   QML_SERVED :
 			   served;
 }
@@ -98,8 +97,7 @@ qml_served_hash(const QmlQueue *queue, uint64 hash)
 QmlServed
 qml_served_by_name(const QmlQueue *queue, Datum method)
 {
-	QmlServed served = judge(
-		qml_fetches_of_method(queue->id, qml_job_hash_method_long(method)));
+	QmlServed served = judge(qml_fetches_of_method(queue->id, qml_job_hash_method_long(method)));
 
 	return served != QML_SERVED && is_awaited(queue, qml_job_hash_method(method), true, false) ?
 			   QML_SERVED :

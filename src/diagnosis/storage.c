@@ -125,8 +125,7 @@ consider_what_stays(Holder *oldest)
 					 DatumGetBool(qml_spi_value(SPI_tuptable, i, 4, BOOLOID, NULL)) ?
 						 pstrdup("End the query on the standby that uses the slot, or turn off "
 								 "hot_standby_feedback there.") :
-						 psprintf("SELECT pg_drop_replication_slot(%s);",
-								  qml_finding_quote(name)));
+						 psprintf("SELECT pg_drop_replication_slot(%s);", qml_finding_quote(name)));
 		else
 			consider(oldest, xid, psprintf("prepared transaction \"%s\"", name),
 					 psprintf("ROLLBACK PREPARED %s;", qml_finding_quote(name)));

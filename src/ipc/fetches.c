@@ -140,8 +140,8 @@ bucket_of_queue(int queue)
 static MethodBucket *
 bucket_of_method(int queue, uint32 method)
 {
-	return &fetches->methods[hash_combine(hash_queue(queue), murmurhash32(method)) %
-							 METHOD_BUCKETS];
+	return &fetches
+				->methods[hash_combine(hash_queue(queue), murmurhash32(method)) % METHOD_BUCKETS];
 }
 
 /* The place of a queue or method in its bucket; -1: it has none. */

@@ -24,8 +24,8 @@
 #include "maintenance/triggers.h"
 #include "model/catalog.h"
 
-#define NOTED                                                                                   \
-	(TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE |    \
+#define NOTED                                                                                \
+	(TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE | \
 	 TRIGGER_TYPE_TRUNCATE)
 #define CHANGED (TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE)
 
@@ -52,8 +52,7 @@ find_function(const char *name)
 	oidvector *no_arguments = buildoidvector(NULL, 0);
 
 	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
-						   PointerGetDatum(no_arguments),
-						   ObjectIdGetDatum(qml_catalog()->schema));
+						   PointerGetDatum(no_arguments), ObjectIdGetDatum(qml_catalog()->schema));
 }
 
 /* Whether a trigger, of whichever name, does what is wanted. */
