@@ -16,9 +16,9 @@
 #include "common/guc.h"
 #include "diagnosis/numbers.h"
 #include "diagnosis/processes.h"
-#include "diagnosis/storage.h"
 #include "ipc/counters.h"
 #include "ipc/slots.h"
+#include "maintenance/triggers.h"
 
 /* Counts in a row that came to nothing.  One or two happen, as when a table is altered. */
 #define MANY_TRIES 3
@@ -103,7 +103,6 @@ check_times(QmlFinding *finding, const QmlCounterTimes *times, bool valid)
 void
 qml_numbers_check(QmlFinding *finding)
 {
-	QmlFinding triggers = {false};
 	QmlCounterTimes times;
 
 	if (qml_shmem == NULL)
@@ -113,7 +112,7 @@ qml_numbers_check(QmlFinding *finding)
 	else if (!qml_processes_may_work() || !qml_scheduler_enabled ||
 			 pg_atomic_read_u32(&qml_shmem->launcher) == 0)
 		qml_finding_follow(finding, "nobody counts the jobs, and qml_counts() may read rows");
-	else if (qml_storage_check_triggers(&triggers), !triggers.ok)
+	else if (!qml_triggers_tell_of_jobs())
 		qml_finding_follow(finding, "qml is not told of jobs that SQL writes, and qml_counts() "
 									"reads rows");
 	else

@@ -20,7 +20,6 @@
 #include "diagnosis/names.h"
 #include "diagnosis/processes.h"
 #include "diagnosis/served.h"
-#include "diagnosis/storage.h"
 #include "diagnosis/traffic.h"
 #include "ipc/lease_table.h"
 #include "ipc/ready_list.h"
@@ -28,6 +27,7 @@
 #include "jobs/ready_walk.h"
 #include "maintenance/alert_rows.h"
 #include "maintenance/stats_query.h"
+#include "maintenance/triggers.h"
 #include "model/acl.h"
 #include "model/catalog.h"
 #include "model/job.h"
@@ -191,18 +191,15 @@ judge_queue(const QmlQueue *queue, int64 processing, FrontRows *front)
 static const char *
 describe_no_numbers(void)
 {
-	QmlFinding triggers = {false};
-
 	if (qml_shmem == NULL)
 		return "without qml in shared_preload_libraries it is not known who fetches";
 	if (RecoveryInProgress())
 		return "jobs are fetched on the primary, which knows";
-	qml_storage_check_triggers(&triggers);
-	if (!triggers.ok)
+	if (!qml_triggers_tell_of_jobs())
 		return "the numbers of jobs are not known, because qml is not told of jobs that SQL writes";
 	if (!qml_processes_may_work() || !qml_scheduler_enabled)
 		return "the numbers of jobs are not known, because no background process counts them here";
-	return "the numbers of jobs are not known yet";
+	return "the numbers of jobs are not known yet: see the check \"counters\"";
 }
 
 void

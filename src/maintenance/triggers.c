@@ -126,6 +126,20 @@ qml_triggers_silent(void)
 	return silent;
 }
 
+/* Whether all those of jobs do. */
+bool
+qml_triggers_tell_of_jobs(void)
+{
+	ListCell *lc;
+
+	foreach(lc, qml_triggers_silent())
+	{
+		if (((const QmlSilentTrigger *) lfirst(lc))->name == note_sql.name)
+			return false;
+	}
+	return true;
+}
+
 /*
  * Makes them as they were when qml was installed, but for one of another kind under the same name.
  * What was written without them is heard of now.

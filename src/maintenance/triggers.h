@@ -18,6 +18,7 @@ typedef struct QmlSilentTrigger
 } QmlSilentTrigger;
 
 extern List *qml_triggers_silent(void);
+extern bool qml_triggers_tell_of_jobs(void);
 extern void qml_triggers_mend(void);
 
 #endif
