@@ -33,7 +33,7 @@
 #define TRANCHE "qml_fetches"
 
 /* Of queues and of methods in queues; some of a bucket are full before all places are taken. */
-#define QUEUE_BUCKETS  2048
+#define QUEUE_BUCKETS  4096
 #define METHOD_BUCKETS 1024
 #define IN_BUCKET	   8
 

@@ -64,7 +64,7 @@ queues_are(qr/^false: nobody takes jobs of 1 queue: "long"/, 'a long job of a ha
 query($node, q{SELECT qml_enqueue('other', queue => 'long'); UPDATE qml.live SET state = 'processing', attempt = 1, started_at = now(),
 	worker = 'w', lease_expires_at = now() + interval '1 h' WHERE method = 'other'});
 queues_are(qr/^true: /, 'a worker outside that is at work comes back');
-$gate->query_safe('SELECT pg_advisory_unlock(1)');
+$gate->quit;
 settle($node, 'inside');
 query($node, q{SELECT qml_delete(id) FROM qml.job WHERE queue = 'long'});
 
