@@ -239,7 +239,7 @@ SELECT qml_register_handler('chain', 'chain', '{"run_as": "app"}');
 SQL
 	$session->query_safe(qq(BEGIN; SELECT count(qml_enqueue('$method', '{"n": 2000}', 'long'$option))) . ($method eq 'chain' ? '' : ' FROM generate_series(1, 2000)'));
 	my $before = $session->query_safe($blocks);
-	is($session->query_safe("SELECT qml_drain('long'$argument)"), '2000', "a drain of 2,000 jobs that are $name");
+	is($session->query_safe("SELECT qml_drain('long', 5000$argument)"), '2000', "a drain of 2,000 jobs that are $name");
 	my $looked = $session->query_safe($blocks) - $before;
 	cmp_ok($looked, '<', 2000 * 60, "$name: it looks at few blocks for each ($looked)");
 	cmp_ok($looked, '>=', 2000, "$name: the measure can tell");
