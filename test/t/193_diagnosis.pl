@@ -78,9 +78,9 @@ queues_are(qr/^true: /, 'the check says the same');
 query($node, q{SELECT qml_delete(id) FROM qml.job WHERE queue IN ('first', 'second')});
 
 # All queues, by one who may work some, and by one who may work all.
-query($node, q{CREATE ROLE some LOGIN; SELECT qml_grant('some', 'work', 'third'), qml_grant('some', 'work', 'fourth')});
+query($node, q{CREATE ROLE partly LOGIN; SELECT qml_grant('partly', 'work', 'third'), qml_grant('partly', 'work', 'fourth')});
 query($node, q{SELECT qml_enqueue('m', queue => q) FROM unnest('{third,third,third,fourth,fifth}'::text[]) q});
-as_role($node, 'some', q{SELECT count(*) FROM qml_fetch('w', batch => 1)});
+as_role($node, 'partly', q{SELECT count(*) FROM qml_fetch('w', batch => 1)});
 is(explain('third') . '; ' . explain('fourth') . '; ' . explain('fifth'), 'moving; moving; nobody fetches it',
 	'a fetch from all queues counts for those that the role may work');
 query($node, q{SELECT count(*) FROM qml_fetch('w', batch => 1)});
