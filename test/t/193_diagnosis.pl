@@ -27,7 +27,7 @@ sub queues_are
 	return;
 }
 
-sub explain { return ask($node, "SELECT string_agg(reason, ', ') FROM qml_explain_queue('$_[0]')"); }
+sub reasons_of { return ask($node, "SELECT string_agg(reason, ', ') FROM qml_explain_queue('$_[0]')"); }
 
 sub restart
 {
@@ -73,7 +73,7 @@ query($node, q{SELECT qml_delete(id) FROM qml.job WHERE queue = 'long'});
 query($node, q{SELECT qml_enqueue('m', queue => q) FROM unnest('{first,first,second}'::text[]) q});
 query($node, q{SELECT count(*) FROM qml_fetch('w', '{first,second}', 1)});
 is(ask($node, q{SELECT count(*) FROM qml.job WHERE queue = 'second' AND state = 'enqueued'}), '1', 'the second queue has its job');
-is(explain('second'), 'moving', 'and is fetched from');
+is(reasons_of('second'), 'moving', 'and is fetched from');
 queues_are(qr/^true: /, 'the check says the same');
 query($node, q{SELECT qml_delete(id) FROM qml.job WHERE queue IN ('first', 'second')});
 
@@ -81,10 +81,10 @@ query($node, q{SELECT qml_delete(id) FROM qml.job WHERE queue IN ('first', 'seco
 query($node, q{CREATE ROLE partly LOGIN; SELECT qml_grant('partly', 'work', 'third'), qml_grant('partly', 'work', 'fourth')});
 query($node, q{SELECT qml_enqueue('m', queue => q) FROM unnest('{third,third,third,fourth,fifth}'::text[]) q});
 as_role($node, 'partly', q{SELECT count(*) FROM qml_fetch('w', batch => 1)});
-is(explain('third') . '; ' . explain('fourth') . '; ' . explain('fifth'), 'moving; moving; nobody fetches it',
+is(reasons_of('third') . '; ' . reasons_of('fourth') . '; ' . reasons_of('fifth'), 'moving; moving; nobody fetches it',
 	'a fetch from all queues counts for those that the role may work');
 query($node, q{SELECT count(*) FROM qml_fetch('w', batch => 1)});
-is(explain('fifth'), 'moving', 'for all, if it may work all');
+is(reasons_of('fifth'), 'moving', 'for all, if it may work all');
 restart();
 query($node, q{SELECT qml_delete(id) FROM qml.job WHERE queue IN ('third', 'fourth', 'fifth')});
 
@@ -121,25 +121,25 @@ query($node, q{SELECT qml_delete(id) FROM qml.job WHERE queue = 'named'});
 set_config($node, 'qml.enable_scheduler' => 'off');
 wait_for('the setting', sub { ask($node, 'SHOW qml.enable_scheduler') eq 'off' });
 query($node, q{SELECT qml_create_queue('late'); SELECT count(*) FROM qml_fetch('w', 'late'); SELECT qml_enqueue('m', queue => 'late', delay => '1 h')});
-is(explain('late'), 'scheduler is off, no ready jobs', 'a delayed job needs the scheduler');
+is(reasons_of('late'), 'scheduler is off, no ready jobs', 'a delayed job needs the scheduler');
 query($node, q{SELECT qml_enqueue('m', queue => 'late'); UPDATE qml.live SET run_at = now() - interval '5 min' WHERE run_at IS NOT NULL});
-is(explain('late'), 'scheduler is off, due but not ready', 'it is due, and nothing has made it ready');
+is(reasons_of('late'), 'scheduler is off, due but not ready', 'it is due, and nothing has made it ready');
 like(ask($node, q{SELECT detail FROM qml_explain_queue('late') WHERE reason = 'due but not ready'}),
 	qr/^1 job is due, the first one for 5 minutes, and nothing has made it ready$/, 'since when');
 query($node, q{SELECT remedy FROM qml_explain_queue('late') WHERE reason = 'due but not ready' \gexec});
-is(explain('late'), 'moving', 'the remedy helps');
+is(reasons_of('late'), 'moving', 'the remedy helps');
 query($node, q{CREATE TABLE claims AS SELECT * FROM qml_fetch('w', 'late', 1, '1 h')});
 query($node, q{UPDATE qml.live SET lease_expires_at = now() - interval '1 min' WHERE id IN (SELECT id FROM claims)});
-is(explain('late'), 'scheduler is off, lease is over', 'a lease that is over');
+is(reasons_of('late'), 'scheduler is off, lease is over', 'a lease that is over');
 query($node, q{SELECT remedy FROM qml_explain_queue('late') WHERE reason = 'lease is over' \gexec});
-is(explain('late'), 'moving', 'the remedy takes the job back');
+is(reasons_of('late'), 'moving', 'the remedy takes the job back');
 my $bound = new_session($node);
 $bound->query_safe(q{SELECT id FROM qml_fetch('w', 'late', 1, '0')});
 $bound->quit;
-wait_for('a worker to be gone', sub { explain('late') eq 'scheduler is off, worker is gone' });
-is(explain('late'), 'scheduler is off, worker is gone', 'a session that has ended');
+wait_for('a worker to be gone', sub { reasons_of('late') eq 'scheduler is off, worker is gone' });
+is(reasons_of('late'), 'scheduler is off, worker is gone', 'a session that has ended');
 query($node, q{SELECT remedy FROM qml_explain_queue('late') WHERE reason = 'worker is gone' \gexec});
-is(explain('late'), 'moving', 'the remedy takes the job back');
+is(reasons_of('late'), 'moving', 'the remedy takes the job back');
 set_config($node, 'qml.enable_scheduler' => undef);
 query($node, q{SELECT qml_delete(id) FROM qml.job WHERE queue = 'late'});
 
