@@ -221,7 +221,7 @@ SELECT count(*) FROM qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[10001])
 SELECT count(*) FROM qml_enqueue_many('m', array_fill('{}'::jsonb, ARRAY[10]), queue => 'beside');
 SELECT qml_purge_queue('many');
 SELECT count(*), count(DISTINCT id) FROM t.purged;
-SELECT queue, method, state, count(*) FROM qml.job WHERE state <> 'deleted' GROUP BY 1, 2, 3 ORDER BY 1;
+SELECT queue, method, state, count(*) FROM qml.job WHERE state <> 'deleted' GROUP BY 1, 2, 3 ORDER BY 1, 2;
 SELECT qml_unregister_hook('note_purge');
 SELECT t.reset_all();
 DROP TABLE t.purged;

@@ -77,13 +77,15 @@ read_jitter(const char *path, JsonbValue *value, void *into)
 														  "a number from 0 to 1");
 }
 
-static const QmlOption retry_options[] = {{"strategy", read_strategy},
-										  {"delay", read_delay},
-										  {"multiplier", read_multiplier},
-										  {"increment", read_increment},
-										  {"max_delay", read_max_delay},
-										  {"jitter", read_jitter},
-										  {NULL, NULL}};
+static const QmlOption retry_options[] = {
+	{.name = "strategy", .read = read_strategy},
+	{.name = "delay", .read = read_delay},
+	{.name = "multiplier", .read = read_multiplier},
+	{.name = "increment", .read = read_increment},
+	{.name = "max_delay", .read = read_max_delay},
+	{.name = "jitter", .read = read_jitter},
+	{.name = NULL},
+};
 
 static void
 read_retry(const char *path, JsonbValue *value, void *into)
@@ -242,23 +244,26 @@ read_max_failure_rate(const char *path, JsonbValue *value, void *into)
 }
 
 /* In both tables. */
-#define BOUNDS                                                                         \
-	{"max_wait", read_max_wait}, {"max_age", read_max_age}, {"max_run", read_max_run}, \
-	{                                                                                  \
-		"max_failure_rate", read_max_failure_rate                                      \
+#define BOUNDS                                                                              \
+	{.name = "max_wait", .read = read_max_wait}, {.name = "max_age", .read = read_max_age}, \
+		{.name = "max_run", .read = read_max_run},                                          \
+	{                                                                                       \
+		.name = "max_failure_rate", .read = read_max_failure_rate                           \
 	}
 
-static const QmlOption queue_options[] = {{"max_retries", read_max_retries},
-										  {"timeout", read_timeout},
-										  {"lease", read_lease},
-										  {"succeeded_ttl", read_succeeded_ttl},
-										  {"failed_ttl", read_failed_ttl},
-										  {"retry", read_retry, retry_options},
-										  {"notify", read_notify},
-										  {STORAGE, read_storage},
-										  {REDACT, read_redact},
-										  BOUNDS,
-										  {NULL, NULL}};
+static const QmlOption queue_options[] = {
+	{.name = "max_retries", .read = read_max_retries},
+	{.name = "timeout", .read = read_timeout},
+	{.name = "lease", .read = read_lease},
+	{.name = "succeeded_ttl", .read = read_succeeded_ttl},
+	{.name = "failed_ttl", .read = read_failed_ttl},
+	{.name = "retry", .read = read_retry, .members = retry_options},
+	{.name = "notify", .read = read_notify},
+	{.name = STORAGE, .read = read_storage},
+	{.name = REDACT, .read = read_redact},
+	BOUNDS,
+	{.name = NULL},
+};
 
 /* The options of a queue that gives none. */
 void
@@ -351,17 +356,19 @@ read_middleware(const char *path, JsonbValue *value, void *into)
 StaticAssertDecl(offsetof(QmlHandlerOptions, common) == 0,
 				 "QmlHandlerOptions must begin with QmlQueueOptions");
 
-static const QmlOption handler_options[] = {{"max_retries", read_max_retries},
-											{"timeout", read_timeout},
-											{"retry", read_retry, retry_options},
-											{"queue", read_queue},
-											{"run_as", read_run_as},
-											{"non_retryable", read_non_retryable},
-											{"concurrency", read_concurrency},
-											{"middleware", read_middleware},
-											{REDACT, read_redact},
-											BOUNDS,
-											{NULL, NULL}};
+static const QmlOption handler_options[] = {
+	{.name = "max_retries", .read = read_max_retries},
+	{.name = "timeout", .read = read_timeout},
+	{.name = "retry", .read = read_retry, .members = retry_options},
+	{.name = "queue", .read = read_queue},
+	{.name = "run_as", .read = read_run_as},
+	{.name = "non_retryable", .read = read_non_retryable},
+	{.name = "concurrency", .read = read_concurrency},
+	{.name = "middleware", .read = read_middleware},
+	{.name = REDACT, .read = read_redact},
+	BOUNDS,
+	{.name = NULL},
+};
 
 void
 qml_options_parse_handler(Jsonb *options, void *into)
@@ -423,24 +430,40 @@ read_stack_trace(const char *path, JsonbValue *value, void *into)
 	((QmlStateData *) into)->stack_trace = qml_option_text(path, value, QML_MAX_STACK_TRACE);
 }
 
-static const QmlOption scheduled_data[] = {{"run_at", read_run_at},
-										   {"reason", read_reason},
-										   {NULL, NULL}};
-static const QmlOption processing_data[] = {{"worker", read_worker},
-											{"lease", read_claim_lease},
-											{NULL, NULL}};
-static const QmlOption retry_data[] = {{"run_at", read_run_at},
-									   {"error", read_error},
-									   {"error_type", read_error_type},
-									   {"stack_trace", read_stack_trace},
-									   {NULL, NULL}};
-static const QmlOption failed_data[] = {{"error", read_error},
-										{"error_type", read_error_type},
-										{"stack_trace", read_stack_trace},
-										{NULL, NULL}};
-static const QmlOption succeeded_data[] = {{"result", read_result}, {NULL, NULL}};
-static const QmlOption no_data[] = {{NULL, NULL}};
-static const QmlOption reason_data[] = {{"reason", read_reason}, {NULL, NULL}};
+static const QmlOption scheduled_data[] = {
+	{.name = "run_at", .read = read_run_at},
+	{.name = "reason", .read = read_reason},
+	{.name = NULL},
+};
+static const QmlOption processing_data[] = {
+	{.name = "worker", .read = read_worker},
+	{.name = "lease", .read = read_claim_lease},
+	{.name = NULL},
+};
+static const QmlOption retry_data[] = {
+	{.name = "run_at", .read = read_run_at},
+	{.name = "error", .read = read_error},
+	{.name = "error_type", .read = read_error_type},
+	{.name = "stack_trace", .read = read_stack_trace},
+	{.name = NULL},
+};
+static const QmlOption failed_data[] = {
+	{.name = "error", .read = read_error},
+	{.name = "error_type", .read = read_error_type},
+	{.name = "stack_trace", .read = read_stack_trace},
+	{.name = NULL},
+};
+static const QmlOption succeeded_data[] = {
+	{.name = "result", .read = read_result},
+	{.name = NULL},
+};
+static const QmlOption no_data[] = {
+	{.name = NULL},
+};
+static const QmlOption reason_data[] = {
+	{.name = "reason", .read = read_reason},
+	{.name = NULL},
+};
 
 /* What may be given with each state. */
 static const QmlOption *const state_data[QML_STATES] = {
@@ -543,14 +566,16 @@ read_changed_run_at(const char *path, JsonbValue *value, void *into)
 	changes->run_at = value->type == jbvNull ? QML_NO_TIME : qml_option_time(path, value);
 }
 
-static const QmlOption job_changes[] = {{"queue", read_changed_queue},
-										{"priority", read_changed_priority},
-										{"payload", read_changed_payload},
-										{"max_retries", read_changed_retries},
-										{"timeout", read_changed_timeout},
-										{"run_at", read_changed_run_at},
-										{"metadata", read_changed_metadata},
-										{NULL, NULL}};
+static const QmlOption job_changes[] = {
+	{.name = "queue", .read = read_changed_queue},
+	{.name = "priority", .read = read_changed_priority},
+	{.name = "payload", .read = read_changed_payload},
+	{.name = "max_retries", .read = read_changed_retries},
+	{.name = "timeout", .read = read_changed_timeout},
+	{.name = "run_at", .read = read_changed_run_at},
+	{.name = "metadata", .read = read_changed_metadata},
+	{.name = NULL},
+};
 
 /* What is to be changed of a job.  There must be something. */
 void
@@ -586,10 +611,12 @@ read_alerts(const char *path, JsonbValue *value, void *into)
 	((QmlHookOptions *) into)->alerts = qml_option_boolean(path, value);
 }
 
-static const QmlOption hook_options[] = {{"after_commit", read_after_commit},
-										 {"with_payload", read_with_payload},
-										 {"alerts", read_alerts},
-										 {NULL, NULL}};
+static const QmlOption hook_options[] = {
+	{.name = "after_commit", .read = read_after_commit},
+	{.name = "with_payload", .read = read_with_payload},
+	{.name = "alerts", .read = read_alerts},
+	{.name = NULL},
+};
 
 void
 qml_options_parse_hook(Jsonb *options, void *into)
@@ -621,7 +648,9 @@ qml_options_parse_hook(Jsonb *options, void *into)
 void
 qml_options_parse_middleware(Jsonb *options)
 {
-	static const QmlOption none[] = {{NULL, NULL}};
+	static const QmlOption none[] = {
+		{.name = NULL},
+	};
 
 	qml_option_document(options, none, NULL);
 }
@@ -639,8 +668,10 @@ read_on_duplicate_id(const char *path, JsonbValue *value, void *into)
 	((QmlEnqueueOptions *) into)->on_duplicate_id = (QmlOnDuplicateId) chosen;
 }
 
-static const QmlOption enqueue_options[] = {{"on_duplicate_id", read_on_duplicate_id},
-											{NULL, NULL}};
+static const QmlOption enqueue_options[] = {
+	{.name = "on_duplicate_id", .read = read_on_duplicate_id},
+	{.name = NULL},
+};
 
 /* own_id: the caller gives the id of the job. */
 void

@@ -304,3 +304,19 @@ qml_redact_value(const QmlQueue *queue, Datum method, const char *column, Datum 
 		return CStringGetTextDatum(QML_REDACTED);
 	return (Datum) 0;
 }
+
+/*
+ * What the current user sees of a column of a job that is contents, with this access to the job; 0:
+ * nothing.  Raises 42501 for one without any capability.
+ */
+Datum
+qml_redact_show(QmlAccess access, const QmlQueue *queue, Datum method, const char *column,
+				Datum value)
+{
+	if (access == QML_ACCESS_FULL)
+		return value;
+	if (access == QML_ACCESS_REDACTED)
+		return qml_redact_value(queue, method, column, value);
+	qml_acl_require_one(QML_MAY_ANY, NULL);
+	return (Datum) 0;
+}

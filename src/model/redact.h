@@ -21,5 +21,7 @@ extern bool qml_redact_allow_contents(void);
 extern Datum qml_redact_document(const QmlQueue *queue, Datum method, QmlRedactDocument which,
 								 Datum document);
 extern Datum qml_redact_value(const QmlQueue *queue, Datum method, const char *column, Datum value);
+extern Datum qml_redact_show(QmlAccess access, const QmlQueue *queue, Datum method,
+							 const char *column, Datum value);
 
 #endif

@@ -156,17 +156,9 @@ show_contents(FunctionCallInfo fcinfo)
 	int queue_id = PG_GETARG_INT32(0);
 	Datum method = PG_GETARG_DATUM(1);
 	QmlAccess access = qml_redact_access(queue_id, method, PG_GETARG_OID(2));
-	Datum shown;
+	Datum shown = qml_redact_show(access, qml_queue_by_id(queue_id), method,
+								  text_to_cstring(PG_GETARG_TEXT_PP(3)), PG_GETARG_DATUM(4));
 
-	if (access == QML_ACCESS_FULL)
-		PG_RETURN_DATUM(PG_GETARG_DATUM(4));
-	if (access != QML_ACCESS_REDACTED)
-	{
-		qml_acl_require_one(QML_MAY_ANY, NULL);
-		PG_RETURN_NULL();
-	}
-	shown = qml_redact_value(qml_queue_by_id(queue_id), method,
-							 text_to_cstring(PG_GETARG_TEXT_PP(3)), PG_GETARG_DATUM(4));
 	if (shown == (Datum) 0)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(shown);

@@ -299,17 +299,9 @@ qml_recurring_document(PG_FUNCTION_ARGS)
 	const QmlQueue *queue = qml_queue_by_name_or_dropped(name);
 	QmlAccess access = qml_redact_limit(qml_acl_access(name, created_by), queue, name, created_by,
 										method);
-	Datum shown;
+	Datum shown = qml_redact_show(access, queue, method, text_to_cstring(PG_GETARG_TEXT_PP(3)),
+								  PG_GETARG_DATUM(4));
 
-	if (access == QML_ACCESS_FULL)
-		PG_RETURN_DATUM(PG_GETARG_DATUM(4));
-	if (access != QML_ACCESS_REDACTED)
-	{
-		qml_acl_require_one(QML_MAY_ANY, NULL);
-		PG_RETURN_NULL();
-	}
-	shown = qml_redact_value(queue, method, text_to_cstring(PG_GETARG_TEXT_PP(3)),
-							 PG_GETARG_DATUM(4));
 	if (shown == (Datum) 0)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(shown);

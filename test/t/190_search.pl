@@ -22,17 +22,8 @@ qml.workers = 0
 qml.log_failures = off
 CONF
 wait_for_process($node, 'scheduler', 'postgres');
-query($node, <<'SQL');
+query($node, $PAGES . <<'SQL');
 CREATE EXTENSION amcheck;
--- Pages that a query touches.
-CREATE FUNCTION pages(query text) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE
-	plan jsonb;
-BEGIN
-	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ' || query INTO plan;
-	plan := plan -> 0 -> 'Plan';
-	RETURN (plan ->> 'Shared Hit Blocks')::int + (plan ->> 'Shared Read Blocks')::int;
-END $$;
 -- All that a query finds, in pages.
 CREATE FUNCTION in_pages(query text, size int) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
 DECLARE

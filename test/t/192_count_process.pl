@@ -27,17 +27,6 @@ qml.faults = '$SLOW'
 log_min_messages = debug1
 CONF
 
-my $PAGES = <<'SQL';
-CREATE FUNCTION pages(query text) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE
-	plan jsonb;
-BEGIN
-	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ' || query INTO plan;
-	plan := plan -> 0 -> 'Plan';
-	RETURN (plan ->> 'Shared Hit Blocks')::int + (plan ->> 'Shared Read Blocks')::int;
-END $$;
-SQL
-
 sub prepare
 {
 	my ($dbname) = @_;

@@ -16,7 +16,7 @@ our $MOST_PAGES = 5;
 
 # differences(): what differs between the numbers and the rows, which one snapshot sees.
 # pages(query): pages that a query touches.
-our $COUNT_HELPERS = <<'SQL';
+our $COUNT_HELPERS = $PAGES . <<'SQL';
 CREATE FUNCTION differences() RETURNS text LANGUAGE sql AS $$
 	WITH said AS MATERIALIZED (SELECT queue, state, count FROM qml_queue_counts()),
 		sums AS MATERIALIZED (SELECT state, count FROM qml_counts()),
@@ -35,14 +35,6 @@ CREATE FUNCTION differences() RETURNS text LANGUAGE sql AS $$
 		FROM depths d LEFT JOIN rows r ON (r.queue, r.state) = (d.queue, 'enqueued')
 		WHERE d.depth IS DISTINCT FROM coalesce(r.count, 0)) d (x)
 $$;
-CREATE FUNCTION pages(query text) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE
-	plan jsonb;
-BEGIN
-	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ' || query INTO plan;
-	plan := plan -> 0 -> 'Plan';
-	RETURN (plan ->> 'Shared Hit Blocks')::int + (plan ->> 'Shared Read Blocks')::int;
-END $$;
 SQL
 
 sub pages

@@ -23,8 +23,20 @@ our @EXPORT = qw(
   ask avoid_midnight check_ok client_file drop_and_create end_sessions expired_leaf fails_with
   finish_clients json
   kill_server log_size make_log_dir new_node new_session node_of_backup pick query seed start_again
-  start_client try_query wait_for write_event
+  start_client try_query wait_for write_event $PAGES
 );
+
+# A function that tells the pages that a query touches.
+our $PAGES = <<'SQL';
+CREATE FUNCTION pages(query text) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+	plan jsonb;
+BEGIN
+	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ' || query INTO plan;
+	plan := plan -> 0 -> 'Plan';
+	RETURN (plan ->> 'Shared Hit Blocks')::int + (plan ->> 'Shared Read Blocks')::int;
+END $$;
+SQL
 
 my @nodes;
 my $seed;
