@@ -133,8 +133,16 @@ qml_finding_fail_setting(QmlFinding *finding, const char *name, const char *valu
 	finding->is_known = true;
 	finding->ok = false;
 	finding->remedy = qml_finding_setting(name, value);
+	finding->reloads = true;
 	FILL(finding, format);
-	finding->detail = psprintf("%s; %s", finding->detail, QML_FINDING_RELOAD);
+}
+
+/* The detail of a finding beside its remedy. */
+char *
+qml_finding_detail(const QmlFinding *finding)
+{
+	return finding->reloads ? psprintf("%s; %s", finding->detail, QML_FINDING_RELOAD) :
+							  finding->detail;
 }
 
 /*

@@ -18,6 +18,7 @@ typedef struct QmlFinding
 	bool is_known; /* false: it cannot be told here, and the detail says why */
 	bool ok;
 	bool follows; /* not ok because another check is not, which says what helps */
+	bool reloads; /* the remedy changes a setting, which takes effect later */
 	char *detail; /* a sentence without a full stop */
 	char *remedy; /* what helps: one statement with its semicolon, or a sentence; NULL: nothing */
 } QmlFinding;
@@ -38,6 +39,7 @@ extern void qml_finding_fail(QmlFinding *finding, char *remedy, const char *form
 	QML_PRINTF(3, 4);
 extern void qml_finding_fail_setting(QmlFinding *finding, const char *name, const char *value,
 									 const char *format, ...) QML_PRINTF(4, 5);
+extern char *qml_finding_detail(const QmlFinding *finding);
 extern void qml_finding_follow(QmlFinding *finding, const char *format, ...) QML_PRINTF(2, 3);
 extern void qml_finding_leave(QmlFinding *finding, const char *format, ...) QML_PRINTF(2, 3);
 

@@ -82,7 +82,7 @@ put_row(Tuplestorestate *store, TupleDesc desc, const Check *check, const QmlFin
 	values[0] = CStringGetTextDatum(check->name);
 	nulls[1] = !finding->is_known;
 	values[1] = BoolGetDatum(finding->ok);
-	values[2] = CStringGetTextDatum(finding->detail);
+	values[2] = CStringGetTextDatum(qml_finding_detail(finding));
 	nulls[3] = finding->remedy == NULL;
 	values[3] = finding->remedy ? CStringGetTextDatum(finding->remedy) : (Datum) 0;
 	tuplestore_putvalues(store, desc, values, nulls);
@@ -118,6 +118,7 @@ qml_status_explain(int needs, QmlReasons *reasons)
 			continue;
 		checks[i].look(&finding);
 		if (finding.is_known && !finding.ok && !finding.follows)
-			qml_finding_add_reason(reasons, checks[i].reason, finding.detail, finding.remedy);
+			qml_finding_add_reason(reasons, checks[i].reason, qml_finding_detail(&finding),
+								   finding.remedy);
 	}
 }
