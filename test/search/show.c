@@ -67,8 +67,8 @@ utc_instant(const QmlSearchClock *clock, const QmlSearchCivil *civil, int64_t *a
 	return true;
 }
 
-const QmlSearchClock test_clock = {TEST_NOW, test_instant};
-const QmlSearchClock utc_clock = {TEST_NOW, utc_instant};
+const QmlSearchClock test_clock = {.now = TEST_NOW, .instant = test_instant, .zone = NULL};
+const QmlSearchClock utc_clock = {.now = TEST_NOW, .instant = utc_instant, .zone = NULL};
 
 /* A time of years 1 to 9999, in UTC. */
 void
