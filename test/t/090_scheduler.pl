@@ -364,7 +364,7 @@ SELECT context, string_agg(substr(name, 5), ' ' ORDER BY name) FROM pg_settings
 WHERE name LIKE 'qml.%' GROUP BY 1 ORDER BY 1
 SQL
 postmaster|stats_series
-sighup|audit_ttl cleanup_interval databases dead_server_timeout enable_cleanup enable_recurring enable_scheduler enabled heartbeat_interval max_workers recurring_poll_interval scheduler_poll_interval server_name shutdown_timeout worker_idle_timeout workers
+sighup|alert_interval alert_limit alert_max_age alert_max_failure_rate audit_ttl cleanup_interval databases dead_server_timeout enable_cleanup enable_recurring enable_scheduler enabled heartbeat_interval max_workers recurring_poll_interval scheduler_poll_interval server_name shutdown_timeout worker_idle_timeout workers
 superuser|failed_ttl job_timeout lease log_failures max_payload_size max_retries new_queues ready_lists search_limit succeeded_ttl warn_idle
 user|actor
 TXT

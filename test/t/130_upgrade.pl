@@ -108,15 +108,17 @@ sub next_view
 	my $named = $function =~ s/^qml\.unlogged_jobs\(/qml.unlogged_jobs_with_note(/;
 	my $column = $function =~ s/OUT result jsonb\)/OUT result jsonb, OUT note text)/;
 	die "unexpected function $function" unless $replaced && $named && $column;
-	# Another view that reads from it.
-	my ($recent) = $release_script =~ /^CREATE VIEW (qml\.recent .*?;)$/ms;
-	$recent =~ s/qml\.unlogged_jobs\(/qml.unlogged_jobs_with_note(/ or die "unexpected view $recent";
+	# The other views that read from it.
+	my @others = grep { s/qml\.unlogged_jobs\(/qml.unlogged_jobs_with_note(/g }
+	  $release_script =~ /^CREATE VIEW (qml\.(?!job ).*?;)$/msg;
+	die 'no view qml.recent' unless grep { /^qml\.recent / } @others;
+	my $others = join "\n", map { "CREATE OR REPLACE VIEW $_" } @others;
 	return <<"SQL";
 CREATE FUNCTION $function
 REVOKE ALL ON FUNCTION qml.unlogged_jobs_with_note() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION qml.unlogged_jobs_with_note() TO PUBLIC;
 CREATE OR REPLACE VIEW $view
-CREATE OR REPLACE VIEW $recent
+$others
 DROP FUNCTION qml.unlogged_jobs();
 SQL
 }
