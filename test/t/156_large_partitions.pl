@@ -139,8 +139,8 @@ is(query($node, "SELECT qml_enqueue('m'); SELECT count(*) FROM qml.job") =~ s/.*
 
 # ---- In the middle
 
-# Three pieces, and no more.
-$leaf = large_leaf(3);
+# Three pieces, and no more: there are rows in those behind them.
+$leaf = large_leaf(3, 1.2);
 my $id = query($node, "SELECT id FROM qml.$leaf LIMIT 1");
 my $size = query($node, "SELECT pg_relation_size('qml.$leaf')");
 arm('shrink.before_piece:always:4');
