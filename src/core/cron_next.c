@@ -50,8 +50,8 @@ qml_cron_ticks_a_day(const QmlCron *cron)
 }
 
 /*
- * In how many days at most the expression fires so often, a few hours more or less where
- * clocks change.  QML_CRON_MANY_DAYS if that depends on more than days of the week and times.
+ * In how many days at most the expression fires so often: a few hours more or less where
+ * clocks change, and up to the next day that it fires on if they pass over the ticks of one.  QML_CRON_MANY_DAYS if that depends on more than days of the week and times.
  */
 int
 qml_cron_days_for(const QmlCron *cron, int ticks)
