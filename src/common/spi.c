@@ -177,21 +177,30 @@ qml_spi_value(const SPITupleTable *table, uint64 row, int column, Oid type, bool
 	return value;
 }
 
+/* What `read` makes of each row of the last query; it is called in the memory context of the list. */
+List *
+qml_spi_rows(MemoryContext context, void *(*read)(uint64 row))
+{
+	MemoryContext spi_context = MemoryContextSwitchTo(context);
+	List *rows = NIL;
+
+	for (uint64 i = 0; i < SPI_processed; i++)
+		rows = lappend(rows, read(i));
+	MemoryContextSwitchTo(spi_context);
+	return rows;
+}
+
+static void *
+read_string(uint64 row)
+{
+	return TextDatumGetCString(qml_spi_value(SPI_tuptable, row, 1, TEXTOID, NULL));
+}
+
 /* The first column of all rows of the last query, texts, as C strings. */
 List *
 qml_spi_strings(MemoryContext context)
 {
-	List *strings = NIL;
-
-	for (uint64 i = 0; i < SPI_processed; i++)
-	{
-		Datum value = qml_spi_value(SPI_tuptable, i, 1, TEXTOID, NULL);
-		MemoryContext spi_context = MemoryContextSwitchTo(context);
-
-		strings = lappend(strings, TextDatumGetCString(value));
-		MemoryContextSwitchTo(spi_context);
-	}
-	return strings;
+	return qml_spi_rows(context, read_string);
 }
 
 /* Restores the user and the settings. */

@@ -23,6 +23,7 @@ extern uint64 qml_spi_execute_latest(const char *sql, int nargs, const Oid *type
 									 const Datum *values, const bool *isnull, int expected);
 extern Datum qml_spi_value(const SPITupleTable *table, uint64 row, int column, Oid type,
 						   bool *isnull);
+extern List *qml_spi_rows(MemoryContext context, void *(*read)(uint64 row));
 extern List *qml_spi_strings(MemoryContext context);
 extern void qml_spi_end(QmlSpi *spi);
 

@@ -45,7 +45,7 @@ typedef struct Pass
 static bool
 is_summary(const QmlAlert *alert)
 {
-	return alert->queue == 0 && qml_alert_values_is_of_queues(alert->kind);
+	return alert->queue == 0 && qml_alert_values_queue_kind(alert->kind) >= 0;
 }
 
 /* ----- alerts that are active ----- */
@@ -239,27 +239,24 @@ share(Pass *pass, const char *kind, List *over)
 static void
 begin_new(Pass *pass)
 {
-	static const char *const kinds[] = {QML_ALERT_MAX_WAIT, QML_ALERT_MAX_AGE, QML_ALERT_MAX_RUN,
-										QML_ALERT_MAX_FAILURE_RATE};
-	List *over[lengthof(kinds)] = {NIL};
+	List *over[QML_ALERT_QUEUE_KINDS] = {NIL};
 	HASH_SEQ_STATUS scan;
 	QmlAlertValue *value;
 
 	hash_seq_init(&scan, pass->values.values);
 	while ((value = hash_seq_search(&scan)) != NULL)
 	{
+		int kind = qml_alert_values_queue_kind(value->key.kind);
+
 		if (value->is_used || value->unknown || value->value <= value->bound)
 			continue;
-		if (!qml_alert_values_is_of_queues(value->key.kind))
+		if (kind < 0)
 			begin_for(pass, value);
-		for (int i = 0; i < (int) lengthof(kinds); i++)
-		{
-			if (strcmp(kinds[i], value->key.kind) == 0)
-				over[i] = lappend(over[i], value);
-		}
+		else
+			over[kind] = lappend(over[kind], value);
 	}
-	for (int i = 0; i < (int) lengthof(kinds); i++)
-		share(pass, kinds[i], over[i]);
+	for (int i = 0; i < QML_ALERT_QUEUE_KINDS; i++)
+		share(pass, qml_alert_queue_kinds[i], over[i]);
 }
 
 /*

@@ -119,12 +119,23 @@ qml_alert_values_add(QmlAlertValues *values, const QmlAlertKey *key, double valu
 	return value > bound ? entry : NULL;
 }
 
-/* Whether there may be many alerts of a kind. */
-bool
-qml_alert_values_is_of_queues(const char *kind)
+const char *const qml_alert_queue_kinds[QML_ALERT_QUEUE_KINDS] = {
+	QML_ALERT_MAX_WAIT,
+	QML_ALERT_MAX_AGE,
+	QML_ALERT_MAX_RUN,
+	QML_ALERT_MAX_FAILURE_RATE,
+};
+
+/* The number of a kind among those that are about queues; -1: it is none of them. */
+int
+qml_alert_values_queue_kind(const char *kind)
 {
-	return strcmp(kind, QML_ALERT_MAX_WAIT) == 0 || strcmp(kind, QML_ALERT_MAX_AGE) == 0 ||
-		   strcmp(kind, QML_ALERT_MAX_RUN) == 0 || strcmp(kind, QML_ALERT_MAX_FAILURE_RATE) == 0;
+	for (int i = 0; i < QML_ALERT_QUEUE_KINDS; i++)
+	{
+		if (strcmp(kind, qml_alert_queue_kinds[i]) == 0)
+			return i;
+	}
+	return -1;
 }
 
 /* Whether it is known that a key which has no value is not over its bound. */

@@ -14,6 +14,7 @@
 #define QML_ALERT_MAX_AGE		   "max_age"
 #define QML_ALERT_MAX_RUN		   "max_run"
 #define QML_ALERT_MAX_FAILURE_RATE "max_failure_rate"
+#define QML_ALERT_QUEUE_KINDS	   4
 
 /* What an alert is about. */
 typedef struct QmlAlertKey
@@ -46,7 +47,8 @@ extern void qml_alert_values_collect(QmlAlertValues *values);
 extern QmlAlertValue *qml_alert_values_find(QmlAlertValues *values, const QmlAlertKey *key);
 extern QmlAlertValue *qml_alert_values_add(QmlAlertValues *values, const QmlAlertKey *key,
 										   double value, double bound);
-extern bool qml_alert_values_is_of_queues(const char *kind);
+extern const char *const qml_alert_queue_kinds[QML_ALERT_QUEUE_KINDS];
+extern int qml_alert_values_queue_kind(const char *kind);
 extern bool qml_alert_values_are_known(const QmlAlertValues *values, const QmlAlertKey *key);
 
 #endif

@@ -31,6 +31,19 @@ typedef struct Operation
 	bool is_late;
 } Operation;
 
+static void *
+read_operation(uint64 row)
+{
+	Operation *operation = palloc(sizeof(Operation));
+
+	operation->id = qml_job_id_string(
+		DatumGetUUIDP(qml_spi_value(SPI_tuptable, row, 1, UUIDOID, NULL)));
+	operation->made_by = DatumGetObjectId(qml_spi_value(SPI_tuptable, row, 2, OIDOID, NULL));
+	operation->state = TextDatumGetCString(qml_spi_value(SPI_tuptable, row, 3, TEXTOID, NULL));
+	operation->is_late = DatumGetBool(qml_spi_value(SPI_tuptable, row, 4, BOOLOID, NULL));
+	return operation;
+}
+
 /* All of them, also such as the caller does not see. */
 static List *
 list_operations(void)
@@ -38,29 +51,16 @@ list_operations(void)
 	MemoryContext context = CurrentMemoryContext;
 	Oid type = INT4OID;
 	Datum seconds = Int32GetDatum(STILL_AFTER);
-	List *operations = NIL;
+	List *operations;
 	QmlSpi spi;
-	uint64 rows;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute_latest(
+	(void) qml_spi_execute_latest(
 		"SELECT b.id, b.made_by::oid, b.state, pg_catalog.clock_timestamp() > "
 		"greatest(b.state_at, b.worked_at, b.not_before) + $1 * interval '1 second' "
 		"FROM qml.bulk_data b WHERE b.state IN ('running', 'paused', 'failed') ORDER BY b.made_at",
 		1, &type, &seconds, NULL, SPI_OK_SELECT);
-	for (uint64 i = 0; i < rows; i++)
-	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(context);
-		Operation *operation = palloc(sizeof(Operation));
-
-		operation->id = qml_job_id_string(
-			DatumGetUUIDP(qml_spi_value(SPI_tuptable, i, 1, UUIDOID, NULL)));
-		operation->made_by = DatumGetObjectId(qml_spi_value(SPI_tuptable, i, 2, OIDOID, NULL));
-		operation->state = TextDatumGetCString(qml_spi_value(SPI_tuptable, i, 3, TEXTOID, NULL));
-		operation->is_late = DatumGetBool(qml_spi_value(SPI_tuptable, i, 4, BOOLOID, NULL));
-		operations = lappend(operations, operation);
-		MemoryContextSwitchTo(oldcontext);
-	}
+	operations = qml_spi_rows(context, read_operation);
 	qml_spi_end(&spi);
 	return operations;
 }

@@ -57,39 +57,39 @@ read_text(uint64 row, int column)
 	return TextDatumGetCString(qml_spi_value(SPI_tuptable, row, column, TEXTOID, NULL));
 }
 
+static void *
+read_alert(uint64 row)
+{
+	QmlAlert *alert = palloc0(sizeof(QmlAlert));
+	bool isnull;
+	Datum calm_since = qml_spi_value(SPI_tuptable, row, 6, TIMESTAMPTZOID, &isnull);
+
+	alert->id = *DatumGetUUIDP(qml_spi_value(SPI_tuptable, row, 1, UUIDOID, NULL));
+	alert->kind = read_text(row, 2);
+	alert->queue = DatumGetInt32(qml_spi_value(SPI_tuptable, row, 3, INT4OID, NULL));
+	alert->method = read_text(row, 4);
+	alert->since = DatumGetTimestampTz(qml_spi_value(SPI_tuptable, row, 5, TIMESTAMPTZOID, NULL));
+	alert->calm_since = isnull ? QML_NO_TIME : DatumGetTimestampTz(calm_since);
+	alert->value = DatumGetFloat8(qml_spi_value(SPI_tuptable, row, 7, FLOAT8OID, NULL));
+	alert->bound = DatumGetFloat8(qml_spi_value(SPI_tuptable, row, 8, FLOAT8OID, NULL));
+	alert->detail = read_text(row, 9);
+	return alert;
+}
+
 /* Those that are active, as they are now in any isolation level; in the current memory context. */
 List *
 qml_alert_rows_active(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	List *alerts = NIL;
-	uint64 rows;
+	List *alerts;
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute_latest("SELECT a.id, a.kind, a.queue_id, a.method, a.since, "
+	(void) qml_spi_execute_latest("SELECT a.id, a.kind, a.queue_id, a.method, a.since, "
 								  "a.calm_since, a.value, a.bound, a.detail FROM qml.alert_data a "
 								  "WHERE a.until IS NULL ORDER BY a.kind, a.queue_id, a.method",
 								  0, NULL, NULL, NULL, SPI_OK_SELECT);
-	for (uint64 i = 0; i < rows; i++)
-	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(context);
-		QmlAlert *alert = palloc0(sizeof(QmlAlert));
-		bool isnull;
-		Datum calm_since = qml_spi_value(SPI_tuptable, i, 6, TIMESTAMPTZOID, &isnull);
-
-		alert->id = *DatumGetUUIDP(qml_spi_value(SPI_tuptable, i, 1, UUIDOID, NULL));
-		alert->kind = read_text(i, 2);
-		alert->queue = DatumGetInt32(qml_spi_value(SPI_tuptable, i, 3, INT4OID, NULL));
-		alert->method = read_text(i, 4);
-		alert->since = DatumGetTimestampTz(qml_spi_value(SPI_tuptable, i, 5, TIMESTAMPTZOID, NULL));
-		alert->calm_since = isnull ? QML_NO_TIME : DatumGetTimestampTz(calm_since);
-		alert->value = DatumGetFloat8(qml_spi_value(SPI_tuptable, i, 7, FLOAT8OID, NULL));
-		alert->bound = DatumGetFloat8(qml_spi_value(SPI_tuptable, i, 8, FLOAT8OID, NULL));
-		alert->detail = read_text(i, 9);
-		alerts = lappend(alerts, alert);
-		MemoryContextSwitchTo(oldcontext);
-	}
+	alerts = qml_spi_rows(context, read_alert);
 	qml_spi_end(&spi);
 	return alerts;
 }
@@ -232,21 +232,4 @@ qml_alert_rows_end(const QmlAlert *alert, TimestampTz until)
 	qml_spi_end(&spi);
 	if (rows > 0)
 		tell(alert, until);
-}
-
-/* Removes those that ended long ago. */
-void
-qml_alert_rows_forget(void)
-{
-	QmlSpi spi;
-
-	if (!qml_alert_rows_lock())
-		return;
-	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("DELETE FROM qml.alert_data WHERE ctid = ANY (ARRAY("
-						   "SELECT a.ctid FROM qml.alert_data a WHERE a.until < "
-						   "pg_catalog.statement_timestamp() - interval '30 days' "
-						   "LIMIT 1000 FOR UPDATE SKIP LOCKED))",
-						   0, NULL, NULL, NULL, SPI_OK_DELETE);
-	qml_spi_end(&spi);
 }

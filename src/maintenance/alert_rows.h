@@ -28,6 +28,5 @@ extern List *qml_alert_rows_active(void);
 extern void qml_alert_rows_begin(QmlAlert *alert);
 extern void qml_alert_rows_note(const QmlAlert *alert);
 extern void qml_alert_rows_end(const QmlAlert *alert, TimestampTz until);
-extern void qml_alert_rows_forget(void);
 
 #endif

@@ -146,29 +146,28 @@ qml_audit_partitions_make(void)
 
 /* ----- filling up ----- */
 
+static void *
+read_month(uint64 row)
+{
+	TimestampTz *month = palloc(sizeof(TimestampTz));
+
+	*month = DatumGetTimestampTz(qml_spi_value(SPI_tuptable, row, 1, TIMESTAMPTZOID, NULL));
+	return month;
+}
+
 /* The months of the acts in the overflow, as times within them. */
 static List *
 list_months(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	List *months = NIL;
+	List *months;
 	QmlSpi spi;
-	uint64 rows;
 
 	qml_spi_begin(&spi, qml_catalog()->owner);
-	rows = qml_spi_execute("SELECT min(o.at) FROM qml." QML_AUDIT_OVERFLOW " o "
+	(void) qml_spi_execute("SELECT min(o.at) FROM qml." QML_AUDIT_OVERFLOW " o "
 						   "GROUP BY date_trunc('month', o.at, 'UTC') ORDER BY 1",
 						   0, NULL, NULL, NULL, SPI_OK_SELECT);
-	for (uint64 i = 0; i < rows; i++)
-	{
-		Datum at = qml_spi_value(SPI_tuptable, i, 1, TIMESTAMPTZOID, NULL);
-		MemoryContext spi_context = MemoryContextSwitchTo(context);
-		TimestampTz *month = palloc(sizeof(TimestampTz));
-
-		*month = DatumGetTimestampTz(at);
-		months = lappend(months, month);
-		MemoryContextSwitchTo(spi_context);
-	}
+	months = qml_spi_rows(context, read_month);
 	qml_spi_end(&spi);
 	return months;
 }

@@ -19,6 +19,7 @@
 
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/lsyscache.h"
 
 #include "common/cache.h"
 #include "common/clock.h"
@@ -30,10 +31,8 @@
 #include "jobs/expiry.h"
 #include "jobs/overflow.h"
 #include "jobs/partition.h"
-#include "maintenance/alert_rows.h"
 #include "maintenance/audit_partitions.h"
 #include "maintenance/cleanup.h"
-#include "maintenance/marks.h"
 #include "maintenance/server.h"
 #include "maintenance/stats_rows.h"
 #include "model/catalog.h"
@@ -135,6 +134,37 @@ forget_dropped_roles(const QmlCatalog *cat)
 	qml_spi_end(&spi);
 }
 
+/* Rows that are kept for a time, and what removes those that are older. */
+static void
+forget_old(const QmlCatalog *cat)
+{
+	static const struct
+	{
+		const char *table;
+		const char *removal;
+	} kept[] = {
+		{"mark_data", "DELETE FROM qml.mark_data WHERE ctid IN "
+					  "(SELECT m.ctid FROM qml.mark_data m WHERE m.at < "
+					  "pg_catalog.statement_timestamp() - interval '30 days' "
+					  "FOR UPDATE SKIP LOCKED)"},
+		{"alert_data", "DELETE FROM qml.alert_data WHERE ctid = ANY (ARRAY("
+					   "SELECT a.ctid FROM qml.alert_data a WHERE a.until < "
+					   "pg_catalog.statement_timestamp() - interval '30 days' "
+					   "LIMIT 1000 FOR UPDATE SKIP LOCKED))"},
+	};
+	QmlSpi spi;
+
+	qml_spi_begin(&spi, cat->owner);
+	for (int i = 0; i < (int) lengthof(kept); i++)
+	{
+		Oid relid = get_relname_relid(kept[i].table, cat->schema);
+
+		if (OidIsValid(relid) && try_lock(relid))
+			(void) qml_spi_execute(kept[i].removal, 0, NULL, NULL, NULL, SPI_OK_DELETE);
+	}
+	qml_spi_end(&spi);
+}
+
 /* Part: everything that has expired but jobs and ticks.  arg: QmlCleanup. */
 static void
 remove_rows(void *arg)
@@ -147,8 +177,7 @@ remove_rows(void *arg)
 		(void) qml_after_commit_forget();
 	if (try_lock(cat->server))
 		qml_server_forget();
-	qml_marks_forget();
-	qml_alert_rows_forget();
+	forget_old(cat);
 	done->locks += delete_expired_locks(cat);
 }
 

@@ -2,16 +2,14 @@
  * marks.c
  *		Marks on charts: when something happened outside of qml, such as a deployment.
  *
- * They are rows of qml.mark_data, which are kept for 30 days.  All of it is the caller's
- * transaction.  To remove them waits for nobody.
+ * They are rows of qml.mark_data, which the cleanup removes after 30 days.  All of it is the
+ * caller's transaction.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
 #include "common/json.h"
 #include "common/spi.h"
@@ -52,22 +50,4 @@ qml_marks_add(const char *label)
 	record(values[1]);
 	qml_watch_note_common();
 	return now;
-}
-
-/* Removes those that are too old. */
-void
-qml_marks_forget(void)
-{
-	Oid relid = get_relname_relid("mark_data", qml_catalog()->schema);
-	QmlSpi spi;
-
-	if (!OidIsValid(relid) || !ConditionalLockRelationOid(relid, RowExclusiveLock))
-		return;
-	qml_spi_begin(&spi, qml_catalog()->owner);
-	(void) qml_spi_execute("DELETE FROM qml.mark_data WHERE ctid IN "
-						   "(SELECT m.ctid FROM qml.mark_data m WHERE m.at < "
-						   "pg_catalog.statement_timestamp() - interval '30 days' "
-						   "FOR UPDATE SKIP LOCKED)",
-						   0, NULL, NULL, NULL, SPI_OK_DELETE);
-	qml_spi_end(&spi);
 }

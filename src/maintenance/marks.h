@@ -8,6 +8,5 @@
 #include "utils/timestamp.h"
 
 extern TimestampTz qml_marks_add(const char *label);
-extern void qml_marks_forget(void);
 
 #endif

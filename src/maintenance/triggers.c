@@ -9,13 +9,11 @@
 #include "postgres.h"
 
 #include "access/table.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 
 #include "common/cache.h"
 #include "common/spi.h"
@@ -46,15 +44,6 @@ static const Wanted invalidate = {"invalidate", "invalidate", CHANGED,
 static const Wanted invalidate_all = {"invalidate_all", "invalidate", TRIGGER_TYPE_TRUNCATE,
 									  "AFTER TRUNCATE ON %s FOR EACH STATEMENT"};
 
-static Oid
-find_function(const char *name)
-{
-	oidvector *no_arguments = buildoidvector(NULL, 0);
-
-	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
-						   PointerGetDatum(no_arguments), ObjectIdGetDatum(qml_catalog()->schema));
-}
-
 /* Whether a trigger, of whichever name, does what is wanted. */
 static bool
 does(const Trigger *trigger, const Wanted *wanted, Oid function)
@@ -67,7 +56,7 @@ does(const Trigger *trigger, const Wanted *wanted, Oid function)
 static List *
 add_silent(List *silent, Relation rel, const Wanted *wanted)
 {
-	Oid function = find_function(wanted->function);
+	Oid function = qml_catalog_trigger_function(wanted->function);
 	const TriggerDesc *triggers = rel->trigdesc;
 	QmlSilentTrigger *found;
 	bool is_missing = true;

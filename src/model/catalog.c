@@ -432,6 +432,14 @@ lookup_function(const char *name, int nargs, Oid first, Oid second)
 						   PointerGetDatum(arguments), ObjectIdGetDatum(catalog.schema));
 }
 
+/* A trigger function of qml; InvalidOid: it was dropped. */
+Oid
+qml_catalog_trigger_function(const char *name)
+{
+	(void) qml_catalog();
+	return lookup_function(name, 0, InvalidOid, InvalidOid);
+}
+
 /* The functions that indexes are made of. */
 static void
 load_search_functions(void)

@@ -95,6 +95,7 @@ extern QmlKnownLives *qml_catalog_known_lives(void);
 extern QmlState qml_catalog_state(Oid label);
 extern void qml_catalog_require_library(const char *version);
 extern QmlState qml_catalog_state_or_none(Oid label);
+extern Oid qml_catalog_trigger_function(const char *name);
 extern bool qml_catalog_try_lock(Oid class, uint32 object, uint16 sub, LOCKMODE mode);
 
 #endif

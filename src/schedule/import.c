@@ -197,17 +197,34 @@ convert_schedule(const char *schedule)
 	return expression.data;
 }
 
+static void *
+read_job(uint64 row)
+{
+	CronJob *job = palloc0(sizeof(CronJob));
+	SPITupleTable *table = SPI_tuptable;
+	bool isnull;
+	Datum name = qml_spi_value(table, row, 2, TEXTOID, &isnull);
+
+	job->import.jobid = DatumGetInt64(qml_spi_value(table, row, 1, INT8OID, NULL));
+	job->import.jobname = isnull ? NULL : TextDatumGetCString(name);
+	job->cron.schedule = TextDatumGetCString(qml_spi_value(table, row, 3, TEXTOID, NULL));
+	job->cron.command = TextDatumGetCString(qml_spi_value(table, row, 4, TEXTOID, NULL));
+	job->cron.username = TextDatumGetCString(qml_spi_value(table, row, 5, TEXTOID, NULL));
+	job->here = DatumGetBool(qml_spi_value(table, row, 6, BOOLOID, NULL));
+	job->active = DatumGetBool(qml_spi_value(table, row, 7, BOOLOID, NULL));
+	return job;
+}
+
 /* The jobs of this database that the caller sees: CronJob, by id. */
 static List *
 read_jobs(void)
 {
 	MemoryContext context = CurrentMemoryContext;
-	List *jobs = NIL;
-	uint64 rows;
+	List *jobs;
 	QmlSpi spi;
 
 	qml_spi_begin(&spi, GetUserId());
-	rows = qml_spi_execute("SELECT j.jobid, j.jobname::text, j.schedule, j.command, "
+	(void) qml_spi_execute("SELECT j.jobid, j.jobname::text, j.schedule, j.command, "
 						   "j.username::text, "
 						   "(j.nodename IN ('', 'localhost', '127.0.0.1', '::1') "
 						   "OR j.nodename LIKE '/%') AND "
@@ -215,24 +232,7 @@ read_jobs(void)
 						   "FROM cron.job j WHERE j.database = pg_catalog.current_database() "
 						   "ORDER BY j.jobid",
 						   0, NULL, NULL, NULL, SPI_OK_SELECT);
-	for (uint64 i = 0; i < rows; i++)
-	{
-		MemoryContext spi_context = MemoryContextSwitchTo(context);
-		CronJob *job = palloc0(sizeof(CronJob));
-		SPITupleTable *table = SPI_tuptable;
-		bool isnull;
-		Datum name = qml_spi_value(table, i, 2, TEXTOID, &isnull);
-
-		job->import.jobid = DatumGetInt64(qml_spi_value(table, i, 1, INT8OID, NULL));
-		job->import.jobname = isnull ? NULL : TextDatumGetCString(name);
-		job->cron.schedule = TextDatumGetCString(qml_spi_value(table, i, 3, TEXTOID, NULL));
-		job->cron.command = TextDatumGetCString(qml_spi_value(table, i, 4, TEXTOID, NULL));
-		job->cron.username = TextDatumGetCString(qml_spi_value(table, i, 5, TEXTOID, NULL));
-		job->here = DatumGetBool(qml_spi_value(table, i, 6, BOOLOID, NULL));
-		job->active = DatumGetBool(qml_spi_value(table, i, 7, BOOLOID, NULL));
-		jobs = lappend(jobs, job);
-		MemoryContextSwitchTo(spi_context);
-	}
+	jobs = qml_spi_rows(context, read_job);
 	qml_spi_end(&spi);
 	return jobs;
 }
